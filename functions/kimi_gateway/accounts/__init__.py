@@ -1,0 +1,1 @@
+"""Keys, accounts, limits and credits: pure rules, and stores that each give one atomic step."""

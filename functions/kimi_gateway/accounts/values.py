@@ -1,0 +1,122 @@
+"""The frozen values that rules and stores speak in. Times are unix seconds (UTC), credits whole numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+NEVER = 9_999_999_999  # an expiry that does not come
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Requests allowed in one UTC minute, hour and day; None means not limited."""
+
+    minute: int | None = None
+    hour: int | None = None
+    day: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A client's key as the gateway knows it: never the key itself, which is shown once and only hashed.
+
+    `generation` is the account's key generation when this record was read; admission refuses an older one,
+    so a cached record cannot outlive a revocation.
+    """
+
+    id: str
+    digest: str
+    account: str
+    name: str = ""
+    limits: Limits = Limits()
+    see_balance: bool = False
+    revoked: bool = False
+    created: int = 0
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Credits that expire together. `expires` is exclusive: at that second they are gone."""
+
+    amount: int
+    expires: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What an account can spend: `spendable` = granted - consumed - reserved - expired.
+
+    `grants` are as of the last rewrite, earliest expiry first; what was spent since is the difference of
+    their sum and `spendable`, so the hot path touches one number.
+    """
+
+    grants: tuple[Grant, ...] = ()
+    spendable: int = 0
+    consumed: int = 0
+    expired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The state of one rate window, for the X-RateLimit headers. `reset` is the unix second it ends."""
+
+    limit: int
+    remaining: int
+    reset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """One admitted request: a credit is reserved under `id` until `expires`, when it returns by itself.
+
+    `spendable` is the balance after this reservation, None for an unlimited account; `window` is the
+    minute window after this request, None where no limit is in force.
+    """
+
+    id: str
+    key: Key
+    cost: int
+    expires: int
+    spendable: int | None
+    window: Window | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request, as the upstream billed them, else as estimated here."""
+
+    input: int = 0
+    output: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as shown to its operator: `credits` is the settled balance, reservations still inside."""
+
+    id: str
+    name: str
+    unlimited: bool
+    credits: int
+    reserved: int
+    consumed: int
+    expired: int
+    created: int
+    grants: tuple[Grant, ...] = ()
+    keys: tuple[Key, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One hour of one key on one model. `requests` were answered and charged, `errors` failed and were not."""
+
+    hour: int
+    account: str
+    key: str
+    model: str
+    requests: int
+    errors: int
+    input: int
+    output: int
+    credits: int
+    last: int

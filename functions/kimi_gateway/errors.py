@@ -1,0 +1,108 @@
+"""The one error tree. Whatever goes wrong becomes one of these at the border where it is met, and is
+rendered to a client's dialect at one other border (`dialects.errors`).
+
+    GatewayError                     500  api_error              internal_error
+    ├── InvalidRequest               400  invalid_request_error  invalid_request
+    │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
+    │   └── ContentFiltered          400  invalid_request_error  content_filter
+    ├── InvalidKey                   401  invalid_request_error  invalid_api_key
+    ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
+    ├── PermissionDenied             403  invalid_request_error  permission_denied
+    ├── NotFound                     404  invalid_request_error  not_found
+    │   └── ModelNotFound            404  invalid_request_error  model_not_found
+    ├── MethodNotAllowed             405  invalid_request_error  method_not_allowed
+    ├── BodyTooLarge                 413  invalid_request_error  request_too_large
+    ├── RateLimited                  429  rate_limit_error       rate_limit_exceeded
+    └── Unavailable                  503  api_error              service_unavailable
+        └── ShuttingDown             503  api_error              service_unavailable
+
+Statuses, types and codes: the client contract in docs/contract.md. 502 and 504 do not exist here.
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """A failure that a client may see.
+
+    `message` is shown as it is, so it never holds a secret or an upstream's own text before redaction.
+    `param` names the field at fault. `retry_after` is in whole seconds. `headers` join the answer.
+    `cause` is the word for logs and metrics; it never reaches a client.
+    """
+
+    status = 500
+    type = "api_error"
+    code = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        cause: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.headers = headers
+        self.cause = cause or self.code
+
+
+class InvalidRequest(GatewayError):
+    status, type, code = 400, "invalid_request_error", "invalid_request"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class ContentFiltered(InvalidRequest):
+    code = "content_filter"
+
+
+class InvalidKey(GatewayError):
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+
+
+class InsufficientCredits(GatewayError):
+    status, type, code = 403, "insufficient_quota", "insufficient_credits"
+
+
+class PermissionDenied(GatewayError):
+    status, type, code = 403, "invalid_request_error", "permission_denied"
+
+
+class NotFound(GatewayError):
+    status, type, code = 404, "invalid_request_error", "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class BodyTooLarge(GatewayError):
+    status, type, code = 413, "invalid_request_error", "request_too_large"
+
+
+class RateLimited(GatewayError):
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class Unavailable(GatewayError):
+    status, type, code = 503, "api_error", "service_unavailable"
+
+
+class ShuttingDown(Unavailable):
+    """The gateway is going down; the request was not charged and may be sent again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The gateway is restarting. Please send the request again.", retry_after=1, cause="shutdown"
+        )
