@@ -1,4 +1,4 @@
-"""What every store promises, and the refusals of its one atomic step. One contract suite runs on all of them."""
+"""What every store promises, and how its one atomic step refuses. One contract suite runs on all."""
 
 from __future__ import annotations
 
@@ -36,6 +36,10 @@ class Unknown(LookupError):
     """No account or key goes by that name."""
 
 
+class Taken(ValueError):
+    """A key with this digest exists."""
+
+
 class Unlimited(ValueError):
     """An unlimited account has no balance: a grant would change nothing."""
 
@@ -53,7 +57,9 @@ class Store(Protocol):
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
         """Count `key` in its minute, hour and day and reserve `cost` credits, all or nothing.
 
-        Idempotent on `request` while its lease lives: a repeated call gives the first call's admission.
+        Idempotent on `request` while its lease lives: a repeated call gives the first call's admission, with
+        the balance and the window as they are then. A lease lives until it is settled, released or, past
+        `lease_until`, ended. An unlimited account reserves 0 credits.
         Raises KeyStale, NoCredit (before WindowFull) or WindowFull.
         """
         ...
@@ -67,7 +73,7 @@ class Store(Protocol):
         ...
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
-        """Extend the leases that still live."""
+        """Extend the leases that still live; none is shortened."""
         ...
 
     async def purge(self, now: int) -> int:
@@ -81,7 +87,7 @@ class Store(Protocol):
     async def create_key(
         self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
     ) -> Key:
-        """Raises Unknown for an account that does not exist."""
+        """Raises Unknown for an account that does not exist, Taken for a digest that does."""
         ...
 
     async def revoke_key(self, key: str, now: int) -> Key:
@@ -102,7 +108,7 @@ class Store(Protocol):
     async def accounts(self, now: int) -> list[Account]: ...
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        """Rows of the hours from `since` on, oldest first."""
+        """Rows of the hours from the one that holds `since` on, oldest first."""
         ...
 
     async def close(self) -> None: ...

@@ -92,7 +92,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as shown to its operator: `credits` is the settled balance, reservations still inside."""
+    """An account as shown to its operator: `credits` is the settled balance, reservations still inside.
+
+    `grants` are what is left of each, earliest expiry first; they sum to `credits` - `reserved`.
+    """
 
     id: str
     name: str
@@ -108,7 +111,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One hour of one key on one model. `requests` were answered and charged, `errors` failed and were not."""
+    """One hour of one key on one model. `requests` were answered and charged, `errors` were not."""
 
     hour: int
     account: str

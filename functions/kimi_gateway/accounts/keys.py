@@ -1,0 +1,59 @@
+"""Keys and ids: how they are made, told from noise without asking a store, hashed and shown."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+import zlib
+from collections.abc import Callable
+
+Below = Callable[[int], int]  # a whole number from 0 up to, not including, its argument
+
+PREFIX = "sk-kg-"
+_BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+_BASE36 = string.digits + string.ascii_lowercase
+_SECRET, _CHECK, _ID = 32, 6, 10
+
+
+def _word(alphabet: str, length: int, below: Below) -> str:
+    return "".join(alphabet[below(len(alphabet))] for _ in range(length))
+
+
+def _checksum(secret: str) -> str:
+    number, digits = zlib.crc32(secret.encode()), ""
+    for _ in range(_CHECK):  # 62 ** 6 > 2 ** 32: nothing of the CRC is lost
+        number, digit = divmod(number, 62)
+        digits = _BASE62[digit] + digits
+    return digits
+
+
+def new_key(below: Below = secrets.randbelow) -> str:
+    secret = _word(_BASE62, _SECRET, below)
+    return PREFIX + secret + _checksum(secret)
+
+
+def account_id(below: Below = secrets.randbelow) -> str:
+    return "acc_" + _word(_BASE36, _ID, below)
+
+
+def key_id(below: Below = secrets.randbelow) -> str:
+    return "key_" + _word(_BASE36, _ID, below)
+
+
+def well_formed(key: str) -> bool:
+    """Whether this can be a key of ours; a typo or another vendor's key never reaches the store."""
+    secret, check = key[len(PREFIX) : -_CHECK], key[-_CHECK:]
+    shaped = (
+        key.startswith(PREFIX) and len(secret) == _SECRET and key.isascii() and key[len(PREFIX) :].isalnum()
+    )
+    return shaped and check == _checksum(secret)
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def masked(key: str) -> str:
+    """For lists and logs. The end shown is the checksum's; of anything but a key nothing is shown."""
+    return f"{PREFIX}…{key[-4:]}" if well_formed(key) else "…"

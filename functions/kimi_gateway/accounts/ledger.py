@@ -1,0 +1,74 @@
+"""How an admission ends: settled or released once, tried again while the store is down, renewed till then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.observe import emit
+
+FIRST_TRY = 2.0  # seconds that an answer may wait for its settlement
+LATER = (0.2, 1.0, 5.0, 15.0)  # seconds between later tries; then the lease decides
+
+
+class Ledger:
+    def __init__(self, store: Store, clock: Callable[[], float], lease: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+        self._running: dict[str, Admission] = {}
+        self._late: set[asyncio.Task[None]] = set()
+
+    def open(self, admission: Admission) -> None:
+        self._running[admission.id] = admission
+
+    async def settle(self, admission: Admission, model: str, usage: Usage) -> None:
+        """Charge it. Returns also when the store is down: the tries go on behind."""
+        await self._end(
+            "settle", admission, lambda: self._store.settle(admission, model, usage, int(self._clock()))
+        )
+
+    async def release(self, admission: Admission, model: str, error: bool) -> None:
+        await self._end(
+            "release", admission, lambda: self._store.release(admission, model, error, int(self._clock()))
+        )
+
+    async def renew(self) -> None:
+        """Extend the leases of all that still runs; to be called a few times a lease."""
+        running = list(self._running.values())
+        if running:
+            await self._store.renew(running, int(self._clock() + self._lease))
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the tries that are still going on."""
+        if self._late:
+            await asyncio.wait(self._late, timeout=seconds)
+        for task in self._late:
+            task.cancel()
+
+    async def _end(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+        self._running.pop(admission.id, None)
+        try:
+            async with asyncio.timeout(FIRST_TRY):
+                applied = await write()
+        except (StoreDown, TimeoutError):
+            task = asyncio.create_task(self._again(step, admission, write))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+            return
+        if not applied:
+            emit("lease_gone", logging.WARNING, step=step, id=admission.id, account=admission.key.account)
+
+    async def _again(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+        for delay in LATER:
+            emit("store_down", logging.ERROR, step=step, id=admission.id)
+            await asyncio.sleep(delay)
+            try:
+                await write()
+                return
+            except StoreDown:
+                continue
+        emit("left_to_lease", logging.ERROR, step=step, id=admission.id, account=admission.key.account)

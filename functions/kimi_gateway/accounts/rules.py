@@ -1,0 +1,188 @@
+"""The arithmetic of limits and credits, pure: tiers, UTC windows, grants that expire. Stores make it
+atomic."""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from kimi_gateway.accounts.values import NEVER, Balance, Grant, Limits, Window
+
+SIGN_UP = Grant(100)
+INVITE_REGISTERED = Grant(50)
+INVITE_FIRST_PAYMENT = Grant(500)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    credits: int
+    months: int | None = None
+
+    def bought(self, now: int) -> Grant:
+        return Grant(self.credits, NEVER if self.months is None else months_later(now, self.months))
+
+
+PACKAGES = {
+    "starter": Package(500),
+    "standard": Package(5_000, months=1),
+    "premium": Package(20_000, months=1),
+}
+
+# From so many spendable credits on, before the request's own reservation. The lowest tier has no floor of
+# its own: a request that costs nothing is admitted at 0 credits.
+TIERS = (
+    (10_001, Limits(500, 15_000, 100_000)),
+    (1_001, Limits(200, 6_000, 50_000)),
+    (101, Limits(60, 2_000, 20_000)),
+    (0, Limits(20, 600, 5_000)),
+)
+
+
+def tier(spendable: int) -> Limits:
+    return next(limits for floor, limits in TIERS if spendable >= floor)
+
+
+def limits_in_force(own: Limits, spendable: int | None) -> Limits:
+    """A key's own limits each replace that column of the tier; None credits are an unlimited account."""
+    if spendable is None:
+        return own
+    tiered = tier(spendable)
+    return Limits(
+        tiered.minute if own.minute is None else own.minute,
+        tiered.hour if own.hour is None else own.hour,
+        tiered.day if own.day is None else own.day,
+    )
+
+
+class Count(NamedTuple):
+    """Requests of one key in one window; `bucket` is the window's number since 1970."""
+
+    bucket: int
+    requests: int
+
+
+Counts = tuple[Count, Count, Count]  # minute, hour, day
+
+MINUTE, HOUR, DAY = SIZES = (60, 3_600, 86_400)
+UNCOUNTED: Counts = (Count(0, 0), Count(0, 0), Count(0, 0))
+
+
+def _rolled(count: Count, bucket: int) -> Count:
+    # A request may reach the store after one of the next window. It is counted there: going back would
+    # forget that window's count. A bucket further ahead can only come from a clock that was wrong.
+    return count if count.bucket in (bucket, bucket + 1) else Count(bucket, 0)
+
+
+def rolled_over(counts: Counts, now: int) -> Counts:
+    """The counts of the windows that `now` lies in."""
+    minute, hour, day = counts
+    return _rolled(minute, now // MINUTE), _rolled(hour, now // HOUR), _rolled(day, now // DAY)
+
+
+def counted(counts: Counts) -> Counts:
+    """One request more in each window."""
+    (minute, m), (hour, h), (day, d) = counts
+    return Count(minute, m + 1), Count(hour, h + 1), Count(day, d + 1)
+
+
+def _window(limit: int, count: Count, size: int) -> Window:
+    return Window(limit, max(0, limit - count.requests), (count.bucket + 1) * size)
+
+
+def minute_window(limits: Limits, counts: Counts) -> Window | None:
+    return None if limits.minute is None else _window(limits.minute, counts[0], MINUTE)
+
+
+def full_window(limits: Limits, counts: Counts) -> Window | None:
+    """The window that refuses a request; of several full ones the one that resets last."""
+    columns = zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True)
+    full = [
+        _window(limit, count, size)
+        for limit, count, size in columns
+        if limit is not None and count.requests >= limit
+    ]
+    return max(full, key=lambda window: window.reset, default=None)
+
+
+def merged(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Earliest expiry first, one grant an expiry, empty ones dropped."""
+    amounts: dict[int, int] = {}
+    for grant in grants:
+        amounts[grant.expires] = amounts.get(grant.expires, 0) + grant.amount
+    return tuple(Grant(amounts[expires], expires) for expires in sorted(amounts) if amounts[expires])
+
+
+def unspent(balance: Balance) -> tuple[Grant, ...]:
+    """What is left of each grant, summing to `spendable`: the grant that expires first is spent first.
+
+    A reserved credit counts as spent here. If the grants are rewritten meanwhile and it is then released,
+    there is more to spend than the grants hold: that surplus has no expiry.
+    """
+    spent = sum(grant.amount for grant in balance.grants) - balance.spendable
+    if spent < 0:
+        return merged((*balance.grants, Grant(-spent)))
+    left = []
+    for grant in balance.grants:
+        taken = min(spent, grant.amount)
+        spent -= taken
+        left.append(replace(grant, amount=grant.amount - taken))
+    return merged(left)
+
+
+def packed(grants: Iterable[Grant]) -> str:
+    """The form grants are stored in: "expiry:amount expiry:amount"."""
+    return " ".join(f"{grant.expires}:{grant.amount}" for grant in grants)
+
+
+def unpacked(text: str) -> tuple[Grant, ...]:
+    pairs = (pair.split(":") for pair in text.split())
+    return tuple(Grant(int(amount), int(expires)) for expires, amount in pairs)
+
+
+def next_expiry(balance: Balance) -> int:
+    return balance.grants[0].expires if balance.grants else NEVER
+
+
+def folded(balance: Balance, now: int) -> Balance:
+    """The same balance with the grants that are past moved to `expired`."""
+    if next_expiry(balance) > now:
+        return balance
+    left = unspent(balance)
+    gone = sum(grant.amount for grant in left if grant.expires <= now)
+    return replace(
+        balance,
+        grants=tuple(grant for grant in left if grant.expires > now),
+        spendable=balance.spendable - gone,
+        expired=balance.expired + gone,
+    )
+
+
+def granted(balance: Balance, grant: Grant, now: int) -> Balance:
+    """Adds credits; what was spent before stays with the older grants."""
+    if grant.amount < 0:
+        raise ValueError("a grant cannot take credits away")
+    before = folded(balance, now)
+    grants = merged((*unspent(before), grant))
+    return folded(replace(before, grants=grants, spendable=before.spendable + grant.amount), now)
+
+
+def reserved(balance: Balance, credits: int) -> Balance:
+    return replace(balance, spendable=balance.spendable - credits)
+
+
+def returned(balance: Balance, credits: int, now: int) -> Balance:
+    """Reserved credits come back. Expired grants go first, so that these are not taken for theirs."""
+    before = folded(balance, now)
+    return replace(before, spendable=before.spendable + credits)
+
+
+def months_later(now: int, months: int) -> int:
+    """The same day and UTC time `months` on, or the last day of a month that has no such day."""
+    start = datetime.fromtimestamp(now, UTC)
+    years, month = divmod(start.month - 1 + months, 12)
+    year, month = start.year + years, month + 1
+    day = min(start.day, monthrange(year, month)[1])
+    return int(start.replace(year=year, month=month, day=day).timestamp())

@@ -1,0 +1,81 @@
+"""The store of one machine: one SQLite file, exact across all processes that share it.
+
+Nothing grows without bound: windows are counters of the key's latest minute, hour and day, and leases end.
+Usage rows (one an hour, key and model) are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from kimi_gateway.accounts import keys, sqlite_file
+from kimi_gateway.accounts import sqlite_steps as steps
+from kimi_gateway.accounts.batch import Writer
+from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow
+
+
+class SqliteStore:
+    """`lock_timeout` is how long another process's transaction is waited for, in seconds."""
+
+    def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
+        self._path = path
+        self._below = below
+        self._writer = Writer(lambda: sqlite_file.connect(path, lock_timeout), steps.REFUSALS)
+
+    async def find_key(self, digest: str) -> Key | None:
+        return await self._writer.run(lambda db: steps.find_key(db, digest))
+
+    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+        return await self._writer.run(lambda db: steps.admit(db, request, key, cost, lease_until, now))
+
+    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+        return await self._writer.run(lambda db: steps.settle(db, admission, model, usage, now))
+
+    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+        return await self._writer.run(lambda db: steps.release(db, admission, model, error, now))
+
+    async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
+        await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
+
+    async def purge(self, now: int) -> int:
+        return await self._writer.run(lambda db: steps.purge(db, now))
+
+    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+        account = keys.account_id(self._below)
+        return await self._writer.run(lambda db: steps.create_account(db, account, name, credits, now))
+
+    async def create_key(
+        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
+    ) -> Key:
+        key = Key(keys.key_id(self._below), digest, account, name, limits, see_balance, created=now)
+        return await self._writer.run(lambda db: steps.create_key(db, key))
+
+    async def revoke_key(self, key: str, now: int) -> Key:
+        return await self._writer.run(lambda db: steps.revoke_key(db, key))
+
+    async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.grant(db, account, grant, now))
+
+    async def account(self, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.account(db, name, now))
+
+    async def accounts(self, now: int) -> list[Account]:
+        return await self._writer.run(lambda db: steps.accounts(db, now))
+
+    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
+        return await self._writer.run(lambda db: steps.usage(db, since, account))
+
+    async def backup(self, target: Path) -> None:
+        """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""
+        try:
+            await asyncio.to_thread(sqlite_file.copy, self._path, target)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreDown(str(error)) from error
+
+    async def close(self) -> None:
+        await self._writer.close()

@@ -1,0 +1,91 @@
+"""The SQLite file: its schema, opening it, copying it while it is in use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from kimi_gateway.accounts.store import StoreDown
+
+# One entry a version of the schema; PRAGMA user_version counts the ones applied.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """
+        CREATE TABLE accounts (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL, unlimited INTEGER NOT NULL, created INTEGER NOT NULL,
+            generation INTEGER NOT NULL DEFAULT 0, grants TEXT NOT NULL, spendable INTEGER NOT NULL,
+            consumed INTEGER NOT NULL, expired INTEGER NOT NULL, CHECK (spendable >= 0)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE keys (
+            id TEXT PRIMARY KEY, digest TEXT NOT NULL UNIQUE, account TEXT NOT NULL, name TEXT NOT NULL,
+            rpm INTEGER, rph INTEGER, rpd INTEGER, see_balance INTEGER NOT NULL,
+            revoked INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL,
+            minute INTEGER NOT NULL DEFAULT 0, in_minute INTEGER NOT NULL DEFAULT 0,
+            hour INTEGER NOT NULL DEFAULT 0, in_hour INTEGER NOT NULL DEFAULT 0,
+            day INTEGER NOT NULL DEFAULT 0, in_day INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE leases (
+            account TEXT NOT NULL, request TEXT NOT NULL, cost INTEGER NOT NULL, expires INTEGER NOT NULL,
+            PRIMARY KEY (account, request)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE usage (
+            hour INTEGER NOT NULL, account TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
+            requests INTEGER NOT NULL, errors INTEGER NOT NULL, input INTEGER NOT NULL,
+            output INTEGER NOT NULL, credits INTEGER NOT NULL, last INTEGER NOT NULL,
+            PRIMARY KEY (hour, account, key, model)
+        ) WITHOUT ROWID
+        """,
+    ),
+)
+
+
+def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
+    # An existing file is not opened here: closing any descriptor of a database drops the locks that SQLite
+    # holds on it in this process.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    db = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        _migrate(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one makes the tables
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreDown(f"the file has schema {version}, this release knows {len(MIGRATIONS)}")
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    db.execute("COMMIT")
+
+
+def copy(path: Path, target: Path) -> None:
+    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
+    os.close(handle)
+    try:
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        copied = sqlite3.connect(name)
+        with contextlib.closing(source), contextlib.closing(copied):
+            source.backup(copied)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,117 @@
+"""The composition root: the only place that knows which store, provider and client are used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.catalog import catalog
+from kimi_gateway.gateway import Gateway
+from kimi_gateway.net.http import Client, HttpxClient, Timeouts
+from kimi_gateway.observe import emit, redact
+from kimi_gateway.providers.demo import Demo
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.moonshot import Moonshot
+from kimi_gateway.providers.pool import Turns
+from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.tokens import NAME, TokenFile
+from kimi_gateway.queries import Queries
+from kimi_gateway.settings import Settings
+
+STORE_NAME = "gateway.sqlite3"
+
+
+@dataclass(slots=True)
+class Running:
+    gateway: Gateway
+    queries: Queries
+    store: Store
+    client: Client
+    heart: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        """Streams have ended by now; what they left behind is finished, bounded in time."""
+        self.heart.cancel()
+        await asyncio.gather(self.heart, return_exceptions=True)
+        background = self.gateway.background
+        if background:
+            await asyncio.wait(background, timeout=2)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self.gateway.ledger.drain(5)
+        await self.client.close()
+        await self.store.close()
+
+
+def prepare_data(folder: Path) -> None:
+    """The data folder, for its owner only."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def open_store(settings: Settings) -> Store:
+    """SQLite in the data folder. Raises StoreDown."""
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+    prepare_data(settings.data)
+    return SqliteStore(settings.data / STORE_NAME)
+
+
+def token_source(settings: Settings) -> Callable[[], tuple[Token, ...]]:
+    """The environment's tokens, else the file's as they are at the time of asking."""
+    if settings.moonshot_api_key:
+        redact.learn(settings.moonshot_api_key)
+        fixed = tuple(map(Token.of, settings.moonshot_api_key))
+        return lambda: fixed
+    return TokenFile(settings.data / NAME).tokens
+
+
+def upstreams(settings: Settings, client: Client) -> Callable[[], Upstream]:
+    """The platform while there is a token for it, else the demo."""
+    tokens = token_source(settings)
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), Turns(tokens))
+    demo = Upstream(Demo(), Turns(lambda: (Token("", "demo"),)))
+    return lambda: moonshot if tokens() else demo
+
+
+async def start(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    client: Client | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Running:
+    """Raises CatalogFault, StoreDown."""
+    models = catalog.load(settings.models)
+    store = store or open_store(settings)
+    client = client or HttpxClient()
+    upstream = upstreams(settings, client)
+    gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
+    directory = Directory(upstream)
+    gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
+    queries = Queries(gate, store, models, directory, lambda: upstream().provider.name, lambda: [], clock)
+    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock))
+    emit("started", provider=upstream().provider.name, data=str(settings.data))
+    if upstream().provider.name == "demo":
+        emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
+    return Running(gateway, queries, store, client, heart)
+
+
+async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:
+    """Keeps the leases of what runs, and ends those of processes that died."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await ledger.renew()
+            await store.purge(int(clock()))
+        except StoreDown as exc:
+            emit("store_down", logging.ERROR, step="renew", detail=str(exc))

@@ -1,0 +1,183 @@
+"""One upstream call of a turn: its attempts, what is held back before the first content, and when to give up.
+
+The rules (docs/reliability.md): another attempt only until content was passed on, three at most, none begun
+later than 60 s in; a time-out is never tried again, since the upstream may bill it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from kimi_gateway.dialects.openai.chunks import Chunk, ErrorEvent, Progress, Unreadable
+from kimi_gateway.dialects.openai.stop import StopFilter
+from kimi_gateway.net import sse
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.observe import emit
+from kimi_gateway.providers import failures
+from kimi_gateway.providers.failures import AGAIN, OTHER_TOKEN, UpstreamFailure
+from kimi_gateway.providers.provider import Call, Token, Upstream
+
+ATTEMPTS = 3
+START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
+WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
+HELD_BYTES = 64 * 1024
+AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] when the finish reason is there
+
+
+class Ended:
+    """Put in the mailbox when a call is complete."""
+
+
+Item = list[Chunk] | Ended | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds. `first_byte` until the first content, `idle` between events after it."""
+
+    first_byte: float
+    idle: float
+
+
+@dataclass(slots=True)
+class UpstreamCall:
+    """Runs as a task of its own and puts chunks, then Ended or an exception, into `out`."""
+
+    call: Call
+    upstream: Upstream
+    out: Mailbox[Item]
+    patience: Patience
+    index: int | None = None  # of the choice, where one answer is made of several calls
+    stops: tuple[str, ...] = ()
+    jitter: Callable[[], float] = random.random
+    progress: Progress = field(default_factory=Progress)
+    attempts: int = 0
+    tokens: list[str] = field(default_factory=list)
+    content_sent: bool = False
+    ended: bool = False
+
+    async def run(self) -> None:
+        try:
+            await self._until_complete()
+            if not self.ended:
+                await self._end()
+        except Exception as exc:
+            await self.out.put(exc)
+
+    async def _until_complete(self) -> None:
+        begun, waited, tried = time.monotonic(), False, set[str]()
+        while True:
+            lease = await self.upstream.tokens.lease(self.call, tried)
+            self.attempts += 1
+            self.tokens.append(lease.token.id)
+            tried.add(lease.token.id)
+            failure: UpstreamFailure | None = None
+            try:
+                await self._attempt(lease.token)
+                return
+            except UpstreamFailure as exc:
+                failure = exc
+            finally:
+                lease.end(failure)
+            other = self.upstream.tokens.untried(tried)
+            delay = self._next(failure, time.monotonic() - begun, other, waited)
+            emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=failure.detail,
+                 token=lease.token.id, attempt=self.attempts, retry_in=delay)  # fmt: skip
+            if delay is None:
+                raise failure
+            waited |= delay > 0
+            await asyncio.sleep(delay)
+
+    def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
+        if self.content_sent:
+            return None
+        return next_attempt(failure, self.attempts, elapsed, other, waited, self.jitter())
+
+    async def _attempt(self, token: Token) -> None:
+        progress = self.progress = Progress()
+        stops = StopFilter(self.stops) if self.stops else None
+        loop = asyncio.get_running_loop()
+        held: list[Chunk] = []
+        size = 0
+        try:
+            async with (
+                asyncio.timeout(self.patience.first_byte) as timer,
+                aclosing(self.upstream.provider.stream(self.call, token)) as batches,  # type: ignore[type-var]
+            ):
+                async for batch in batches:
+                    self._read(batch, progress, stops, held)
+                    size += sum(len(data) for data, _ in batch)
+                    if held and (self.content_sent or size > HELD_BYTES or any(c.substance for c in held)):
+                        timer.reschedule(None)  # a slow client is not the upstream's silence
+                        self.content_sent |= any(chunk.substance for chunk in held)
+                        await self.out.put(held)
+                        held = []
+                    if progress.done:
+                        await self._end()
+                    if self.content_sent:
+                        patience = AFTER_FINISH if progress.complete else self.patience.idle
+                        timer.reschedule(loop.time() + patience)
+                    if stops is not None and stops.found_all:
+                        break
+        except TimeoutError as exc:
+            if not progress.complete:
+                raise UpstreamFailure("timeout", "nothing came from the upstream in time") from exc
+        except UpstreamFailure:
+            if not progress.complete:  # a cut behind the finish reason takes nothing away
+                if self.content_sent and held:
+                    await self.out.put(held)
+                raise
+        if held:
+            self.content_sent = True
+            await self.out.put(held)
+        if not progress.complete:
+            raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
+
+    def _read(
+        self, batch: list[sse.Event], progress: Progress, stops: StopFilter | None, held: list[Chunk]
+    ) -> None:
+        """Adds the batch's chunks to `held`, those before a broken event too."""
+        try:
+            for event in batch:
+                chunk = progress.read(event)
+                if chunk is not None and stops is not None:
+                    chunk = stops.apply(chunk)
+                    progress.done |= stops.found_all
+                if chunk is None:
+                    continue
+                if self.index is not None:
+                    for choice in chunk.body["choices"]:
+                        choice["index"] = self.index
+                held.append(chunk)
+        except Unreadable as exc:
+            raise UpstreamFailure("broken", str(exc)) from exc
+        except ErrorEvent as exc:
+            raise failures.from_event(exc.error) from exc
+
+    async def _end(self) -> None:
+        """Tell the turn at once; the rest of the connection is read behind, so that it can be used again."""
+        if not self.ended:
+            self.ended = True
+            await self.out.put(Ended())
+
+
+def next_attempt(
+    failure: UpstreamFailure, attempts: int, elapsed: float, other_token: bool, waited: bool, jitter: float
+) -> float | None:
+    """Seconds until another attempt, None to give up. `attempts` were made; `jitter` is from 0 up to 1."""
+    if attempts >= ATTEMPTS or elapsed > START_WITHIN:
+        return None
+    if failure.cause in OTHER_TOKEN and other_token:
+        return 0.0
+    if failure.cause in ("rate", "overload"):
+        after = 1.0 if failure.retry_after is None else failure.retry_after
+        return max(after, 0.01) if after <= WORTH_WAITING and not waited else None
+    if failure.cause in AGAIN:
+        return (0.1 + 0.2 * jitter) * 2.0 ** (attempts - 1)
+    return None

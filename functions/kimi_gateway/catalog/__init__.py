@@ -1,0 +1,1 @@
+"""Models and the vendor's quirks, as data with sources and dates."""

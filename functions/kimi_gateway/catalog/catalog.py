@@ -1,0 +1,99 @@
+"""From the name that a client sends to a row of the table; the operator's own rows and aliases."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from kimi_gateway.catalog.models import RETIRED, ROWS, Model, neutral
+from kimi_gateway.errors import InvalidRequest, ModelNotFound
+
+_AGENT_ID = re.compile(r"[0-9a-z]{20}")
+
+
+class CatalogFault(ValueError):
+    """The operator's models file is wrong; the text names the place."""
+
+
+class Catalog:
+    """The built-in rows under the operator's rows and aliases. An alias may hold `*`; the first fit wins."""
+
+    def __init__(self, rows: Collection[Model] = ROWS, aliases: Mapping[str, str] | None = None) -> None:
+        self.rows: dict[str, Model] = {row.id: row for row in rows}
+        self.aliases = dict(aliases or {})
+        for alias, target in self.aliases.items():
+            if target not in self.rows:
+                raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is no model")
+
+    def find(self, name: str) -> Model | None:
+        """The row for a client's name; `kimi-k3[1m]`, as Claude Code writes it, is kimi-k3."""
+        name = name.removesuffix("[1m]")
+        if name in self.rows:
+            return self.rows[name]
+        for alias, target in self.aliases.items():
+            if fnmatch.fnmatchcase(name, alias):
+                return self.rows[target]
+        return None
+
+    def resolve(self, name: str, live: Collection[str] = ()) -> Model:
+        """The row, or a neutral one for an id of the upstream's `live` list. Raises ModelNotFound."""
+        row = self.find(name)
+        if row is not None:
+            return row
+        plain = name.removesuffix("[1m]")
+        if plain in live:
+            return neutral(plain)
+        if _AGENT_ID.fullmatch(plain):
+            raise InvalidRequest("Agent ids are not models here. GET /v1/models lists them.", param="model")
+        hint = "GET /v1/models lists them."
+        if plain in RETIRED:
+            day, instead = RETIRED[plain]
+            hint = f"The vendor retired it on {day}; {instead} is the nearest."
+        shown = name if len(name) <= 80 else name[:80] + "…"
+        raise ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
+
+
+def load(path: Path | None) -> Catalog:
+    """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
+
+    A row may name a built-in id as `like` and takes its values where it has none; without it the neutral
+    row is under it. Raises CatalogFault.
+    """
+    if path is None:
+        return Catalog()
+    from pydantic import TypeAdapter, ValidationError  # only where there is a file to check
+
+    try:
+        text = path.read_bytes()
+        document = TypeAdapter(_Document).validate_json(text)
+        rows = {row.id: row for row in ROWS}
+        for index, entry in enumerate(document.models):
+            values = _under(entry, f"models[{index}]", rows) | entry
+            row = TypeAdapter(Model).validate_json(json.dumps(values))
+            rows[row.id] = row
+    except (OSError, ValidationError) as exc:
+        raise CatalogFault(f"{path}: {exc}") from exc
+    return Catalog(rows.values(), document.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    models: list[dict[str, Any]] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model]) -> dict[str, Any]:
+    """The values that lie under an operator's row."""
+    like = entry.pop("like", None)
+    if like is not None and like not in rows:
+        raise CatalogFault(f"{where}: like names {like!r}, which is no model")
+    base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry.get("id", ""))))
+    return {**dataclasses.asdict(base), "fixed": sorted(base.fixed)}

@@ -1,0 +1,115 @@
+"""The models: what a client may name, what runs upstream, and what the vendor takes for it.
+
+Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Thinking = Literal["switch", "always", "effort", "free"]
+
+# One legal value each, anything else is a 400 upstream; so they are dropped before sending
+# (vendor's model pages, 2026-09-03).
+FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One row. Token counts; `created` is a unix second.
+
+    `window`: input and output together. `max_output`: larger requests are lowered to it.
+    `refuse_output`: larger ones are a 400. `upstream_default`: what the vendor assumes where none is
+    named (it counts against the window). `default_output`: sent where the client names no limit and the
+    model is not thinking. `thinking`: "switch" takes thinking on/off, "always" only thinks, "effort" takes
+    reasoning_effort, "free" is passed whatever the client says. `thinks`: whether it thinks unless told.
+    `forced_choice`: may `tool_choice` be "required". `replay`: a tool call in the history must carry its
+    reasoning while the model is thinking.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    id: str
+    upstream: str
+    window: int
+    max_output: int
+    refuse_output: int
+    upstream_default: int = 0
+    default_output: int | None = None
+    fixed: frozenset[str] = FIXED_SAMPLING
+    thinking: Thinking = "switch"
+    thinks: bool = True
+    replay: bool = False
+    forced_choice: bool = False
+    media: bool = True
+    created: int = 1735785600
+    owned_by: str = "moonshot-ai"
+
+
+_IN_2026 = 1_767_225_600  # released in 2026, the day is not published
+
+
+def _k3(id: str, created: int) -> Model:
+    window = 1_048_576
+    return Model(
+        id, id, window, window, window, 131_072, thinking="effort", forced_choice=True, created=created
+    )
+
+
+def _k27(id: str) -> Model:
+    return Model(id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", created=_IN_2026)
+
+
+def _k2(id: str, window: int) -> Model:
+    """The ids of the K2 contract: models without thinking, their caps and default kept (docs/contract.md)."""
+    return Model(
+        id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay=True
+    )
+
+
+ROWS: tuple[Model, ...] = (
+    Model("kimi", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, thinks=False, replay=True),
+    _k2("kimi-k2", 128_000),
+    _k2("kimi-k2-0905", 256_000),
+    _k3("kimi-k3.1-pro", 1_792_713_600),
+    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600),
+    _k3("kimi-k3", 1_784_160_000),
+    _k27("kimi-k2.7-code"),
+    _k27("kimi-k2.7-code-highspeed"),
+    Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay=True, created=_IN_2026),
+)
+
+# Gone upstream (404 there), with the day they went and what stands nearest (help centre, 2026-09-03).
+RETIRED: Mapping[str, tuple[str, str]] = {
+    "kimi-thinking-preview": ("2025-11-11", "kimi-k3"),
+    "kimi-latest": ("2026-01-28", "kimi-k3"),
+    "kimi-k2-0711-preview": ("2026-05-25", "kimi-k2"),
+    "kimi-k2-0905-preview": ("2026-05-25", "kimi-k2-0905"),
+    "kimi-k2-turbo-preview": ("2026-05-25", "kimi-k2"),
+    "kimi-k2-thinking": ("2026-05-25", "kimi-k2.6"),
+    "kimi-k2-thinking-turbo": ("2026-05-25", "kimi-k2.6"),
+    "kimi-k2.5": ("2026-08-31", "kimi-k2.6"),
+    "moonshot-v1-8k": ("2026-08-31", "kimi-k2"),
+    "moonshot-v1-32k": ("2026-08-31", "kimi-k2"),
+    "moonshot-v1-128k": ("2026-08-31", "kimi-k2"),
+}
+
+# Media types that the platform takes as data URLs (docs, 2026-09-03); SVG is not among them.
+IMAGE_TYPES = frozenset(
+    f"image/{kind}" for kind in ("jpeg", "jpg", "png", "gif", "webp", "bmp", "heic", "heif")
+)
+VIDEO_TYPES = frozenset(
+    f"video/{kind}"
+    for kind in ("mp4", "mpeg", "mov", "quicktime", "avi", "x-msvideo", "x-flv", "mpg", "webm", "wmv",
+                 "x-ms-wmv", "3gpp")
+)  # fmt: skip
+
+
+def neutral(id: str) -> Model:
+    """A model that the upstream lists and this table does not: nothing is dropped, capped or defaulted."""
+    huge = 10_000_000
+    return Model(
+        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, forced_choice=True
+    )

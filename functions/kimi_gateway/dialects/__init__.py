@@ -1,0 +1,1 @@
+"""Wire formats. OpenAI Chat Completions is the pivot: the upstream speaks it, the others translate to it."""

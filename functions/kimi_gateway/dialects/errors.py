@@ -1,0 +1,33 @@
+"""Errors as a client of each dialect reads them. The path decides the dialect, not the headers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_gateway.errors import GatewayError
+
+# Anthropic's error types by status; its SDKs pick their exception classes from the status
+# (docs/contract.md, rows 13 and 14).
+_ANTHROPIC = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def dialect_of(path: str) -> str:
+    """`anthropic` for the Messages paths and all below /anthropic, else `openai`."""
+    parts = path.removeprefix("/api").split("/")
+    return "anthropic" if "messages" in parts[1:4] or parts[1:2] == ["anthropic"] else "openai"
+
+
+def body(error: GatewayError, dialect: str) -> dict[str, Any]:
+    if dialect == "anthropic":
+        kind = _ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    detail = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": detail}

@@ -1,0 +1,70 @@
+"""Checks for the known fields of a request, as data: name → check. Unknown fields are never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from kimi_gateway.errors import InvalidRequest
+
+Check = Callable[[Any, str], None]
+
+
+def fail(where: str, what: str) -> NoReturn:
+    raise InvalidRequest(f"{where}: {what}", param=where)
+
+
+def of_type(kind: type, noun: str) -> Check:
+    """`bool` is not a number here, though Python counts it among the ints."""
+
+    def check(value: Any, where: str) -> None:
+        if type(value) is not kind:
+            fail(where, f"must be {noun}")
+
+    return check
+
+
+boolean = of_type(bool, "true or false")
+string = of_type(str, "a string")
+array = of_type(list, "an array")
+mapping = of_type(dict, "an object")
+
+
+def number(low: float, high: float) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) not in (int, float):
+            fail(where, "must be a number")
+        if not low <= value <= high:
+            fail(where, f"must be between {low:g} and {high:g}")
+
+    return check
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not int:
+            fail(where, "must be an integer")
+        if value < low or (high is not None and value > high):
+            fail(where, f"must be at least {low}" if high is None else f"must be between {low} and {high}")
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value not in words or type(value) is not str:
+            fail(where, f"must be one of {', '.join(words)}")
+
+    return check
+
+
+def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """A copy without the known fields that are null: clients send null for what they leave out."""
+    return {name: value for name, value in body.items() if value is not None or name not in checks}
+
+
+def apply(body: Mapping[str, Any], checks: Mapping[str, Check], prefix: str = "") -> None:
+    """Run each check on its field where the field is there. Raises InvalidRequest naming it."""
+    for name, check in checks.items():
+        if name in body:
+            check(body[name], prefix + name)

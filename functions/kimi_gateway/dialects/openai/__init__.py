@@ -1,0 +1,1 @@
+"""OpenAI Chat Completions, and with it the pivot."""

@@ -1,0 +1,139 @@
+"""Chunks of a streamed chat completion: what the upstream sent, read once, and as the client gets them.
+
+Facts about the vendor's stream, its three places for usage among them: docs/upstream.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.dialects import tokens
+from kimi_gateway.net import jsonio, sse
+
+
+class Unreadable(ValueError):
+    """An event that is no chunk: the stream is broken there, and nothing of it is skipped."""
+
+
+class ErrorEvent(Exception):
+    """The upstream reported an error inside the stream; `error` is its `error` member."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
+    `finishes`: it ends at least one choice."""
+
+    body: dict[str, Any]
+    substance: bool
+    finishes: bool
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one upstream stream has brought so far. `characters` is the text that the model wrote."""
+
+    usage: dict[str, Any] | None = None
+    done: bool = False
+    written: float = 0.0  # estimated tokens
+    _open: set[int] = field(default_factory=set)
+    _finished: set[int] = field(default_factory=set)
+    _last_call: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """`[DONE]` or a finish reason for every choice: the only proof that an answer is whole."""
+        return self.done or bool(self._finished) and not self._open
+
+    def read(self, event: sse.Event) -> Chunk | None:
+        """The chunk in an event, without its usage, which is kept here (the last one that is not null).
+
+        None where nothing is left for a client. Raises Unreadable or ErrorEvent.
+        """
+        data, name = event
+        if data == b"[DONE]":
+            self.done = True
+            return None
+        try:
+            body = jsonio.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise Unreadable(f"an event is not JSON: {exc}") from exc
+        if not isinstance(body, dict):
+            raise Unreadable("an event is not an object")
+        if body.get("error") or name == b"error":
+            error = body.get("error") or body
+            raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
+        usage = body.pop("usage", None) or self.usage
+        choices = body.get("choices") or []
+        substance = finishes = False
+        try:
+            for choice in choices:
+                usage = choice.pop("usage", None) or usage
+                substance |= self._read_choice(choice)
+                finishes |= choice.get("finish_reason") is not None
+        except (AttributeError, TypeError) as exc:
+            raise Unreadable("an event has choices of an unknown shape") from exc
+        self.usage = usage if isinstance(usage, dict) else None
+        return Chunk(body, substance, finishes) if choices else None
+
+    def _read_choice(self, choice: dict[str, Any]) -> bool:
+        """Whether the choice has substance; its tool calls get the `index` that some deployments omit."""
+        index, delta = choice.get("index", 0), choice.get("delta") or {}
+        texts = [delta.get(name) for name in ("content", "reasoning_content", "refusal")]
+        for call in delta.get("tool_calls") or ():
+            if "index" not in call:
+                last = self._last_call.get(index, -1)
+                call["index"] = last + 1 if call.get("id") else max(last, 0)
+            self._last_call[index] = call["index"]
+            texts.append((call.get("function") or {}).get("arguments"))
+        self.written += sum(tokens.of_text(text) for text in texts if text)
+        if choice.get("finish_reason") is None:
+            self._open.add(index)
+            self._open -= self._finished
+        else:
+            self._finished.add(index)
+            self._open.discard(index)
+        return any(texts) or bool(delta.get("tool_calls")) or choice.get("finish_reason") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every chunk of one answer says of itself: the requested model, whatever runs upstream, and one id,
+    whichever attempt or upstream call it came from."""
+
+    id: str
+    model: str
+    created: int
+    fingerprint: str
+
+    def put_on(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**head, "system_fingerprint": self.fingerprint, **body, **head}
+
+
+def frame(chunk: Chunk, identity: Identity) -> bytes:
+    return sse.encode(jsonio.dumps(identity.put_on(chunk.body, "chat.completion.chunk")))
+
+
+def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:
+    """The one chunk that carries usage, for clients that asked for it."""
+    return frame(Chunk({"choices": [], "usage": usage}, False, False), identity)
+
+
+def add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    """Counters summed by name, details too; what is no number is taken from the later one."""
+    summed = dict(total)
+    for name, value in usage.items():
+        before = summed.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            summed[name] = add_usage(before, value)
+        elif isinstance(value, int | float) and isinstance(before, int | float):
+            summed[name] = before + value
+        elif value is not None or name not in summed:
+            summed[name] = value
+    return summed

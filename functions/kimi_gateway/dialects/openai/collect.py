@@ -1,0 +1,90 @@
+"""A stream folded into the answer that the upstream would have given without streaming."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_gateway.dialects.openai.chunks import Chunk
+
+_APPENDED = ("content", "reasoning_content", "refusal")
+
+
+class Collector:
+    """Works by choice index: texts and tool arguments appended, logprobs concatenated, other members
+    last-wins at their level. Usage is not its matter."""
+
+    def __init__(self) -> None:
+        self._body: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+
+    def add(self, chunk: Chunk) -> None:
+        for name, value in chunk.body.items():
+            if name == "choices":
+                for choice in value:
+                    self._add_choice(choice)
+            else:
+                self._body[name] = value
+
+    def _add_choice(self, piece: dict[str, Any]) -> None:
+        index = piece.get("index", 0)
+        choice = self._choices.setdefault(
+            index, {"index": index, "message": {"role": "assistant", "content": ""}, "finish_reason": None}
+        )
+        for name, value in piece.items():
+            if name == "delta":
+                _add_delta(choice["message"], value or {})
+            elif name == "logprobs":
+                choice["logprobs"] = _add_logprobs(choice.get("logprobs"), value)
+            elif value is not None or name not in choice:
+                choice[name] = value
+
+    def answer(self) -> dict[str, Any]:
+        """The body of the JSON answer, choices in order of their index."""
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        for choice in choices:
+            calls = choice["message"].get("tool_calls")
+            if calls is not None:
+                choice["message"]["tool_calls"] = [_without_index(calls[key]) for key in sorted(calls)]
+        return {**self._body, "choices": choices}
+
+
+def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls":
+            for piece in value or ():
+                call = message.setdefault("tool_calls", {}).setdefault(piece["index"], {})
+                _add_call(call, piece)
+        elif name in _APPENDED:
+            if isinstance(value, str):
+                message[name] = (message.get(name) or "") + value
+            else:
+                message.setdefault(name, value)
+        elif value is not None or name not in message:
+            message[name] = value
+
+
+def _add_call(call: dict[str, Any], piece: dict[str, Any]) -> None:
+    for name, value in piece.items():
+        if name == "function" and isinstance(value, dict):
+            function = call.setdefault("function", {})
+            for part, text in value.items():
+                if part == "arguments":
+                    function[part] = function.get(part, "") + (text or "")
+                elif text is not None or part not in function:
+                    function[part] = text
+        elif value is not None or name not in call:
+            call[name] = value
+
+
+def _add_logprobs(before: Any, piece: Any) -> Any:
+    if not isinstance(piece, dict) or not isinstance(before, dict):
+        return piece if piece is not None else before
+    joined = dict(before)
+    for name, value in piece.items():
+        old = joined.get(name)
+        joined[name] = old + value if isinstance(old, list) and isinstance(value, list) else value or old
+    return joined
+
+
+def _without_index(call: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if name != "index"}

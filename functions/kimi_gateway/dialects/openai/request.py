@@ -1,0 +1,252 @@
+"""A Chat Completions request: what is known is checked, the rest is left as it is.
+
+Ranges and decisions: docs/contract.md rows 4, 8, 9, 29-32; edge cases 5-20 and 63.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.net import jsonio
+
+MAX_CHOICES = 4
+LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
+
+    `stops` are the stop strings that the gateway has to find by itself.
+    """
+
+    model: str
+    body: dict[str, Any]
+    stream: bool
+    include_usage: bool
+    choices: int
+    stops: tuple[str, ...]
+
+
+def read(raw: bytes) -> ChatRequest:
+    """Raises InvalidRequest naming the field at fault."""
+    try:
+        parsed = jsonio.loads_strict(raw)
+    except ValueError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    body = fields.drop_nulls(parsed, _FIELDS)
+    for name in ("model", "messages"):
+        if name not in body:
+            fail(name, "is required")
+    fields.apply(body, _FIELDS)
+    _check_together(body)
+    body["messages"] = [message for message in map(_outgoing, body["messages"]) if message is not None]
+    if not body["messages"]:
+        fail("messages", "holds nothing but empty assistant messages")
+    if "user" in body:
+        body.setdefault("safety_identifier", hashlib.sha256(body.pop("user").encode()).hexdigest())
+    options = body.pop("stream_options", {})
+    return ChatRequest(
+        model=body["model"],
+        stream=body.pop("stream", False),
+        include_usage=options.get("include_usage", False),
+        choices=body.pop("n", 1),
+        stops=_own_stops(body),
+        body=body,
+    )
+
+
+def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
+    """Stop strings too long for the upstream are taken out and found here."""
+    stop = body.get("stop", ())
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    short = [text for text in stops if len(text.encode("utf-8", "replace")) <= LONGEST_UPSTREAM_STOP]
+    if len(short) == len(stops):
+        return ()
+    if short:
+        body["stop"] = short
+    else:
+        del body["stop"]
+    return tuple(text for text in stops if text not in short)
+
+
+def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
+    """`developer` is `system` upstream; an empty assistant message, which it refuses, is left out."""
+    if message["role"] == "developer":
+        return {**message, "role": "system"}
+    if message["role"] == "assistant" and not message.get("content"):
+        return message if message.get("tool_calls") or message.get("partial") else None
+    return message
+
+
+def _model(value: Any, where: str) -> None:
+    fields.string(value, where)
+    if not value.strip():
+        fail(where, "must not be empty")
+
+
+def _stop(value: Any, where: str) -> None:
+    stops = [value] if isinstance(value, str) else value
+    if type(stops) is not list or not all(type(text) is str for text in stops):
+        fail(where, "must be a string or an array of strings")
+    if len(stops) > 4:
+        fail(where, "may hold 4 strings at most")
+    if not all(stops):
+        fail(where, "must not hold an empty string")
+
+
+_ROLES = fields.one_of("system", "developer", "user", "assistant", "tool")
+
+
+def _messages(value: Any, where: str) -> None:
+    fields.array(value, where)
+    if not value:
+        fail(where, "must not be empty")
+    for index, message in enumerate(value):
+        here = f"{where}.{index}"
+        fields.mapping(message, here)
+        if "role" not in message:
+            fail(f"{here}.role", "is required")
+        _ROLES(message["role"], f"{here}.role")
+        _content(message, here)
+        fields.apply(message, _MESSAGE, f"{here}.")
+        if message["role"] == "tool":
+            fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
+        if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
+            fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+
+
+def _content(message: dict[str, Any], here: str) -> None:
+    content, where = message.get("content"), f"{here}.content"
+    if type(content) is list:
+        for index, part in enumerate(content):
+            _part(part, f"{where}.{index}")
+    elif content is None:
+        # The assistant's may be missing; so may a system message's that brings tools along (K3).
+        if message["role"] in ("user", "tool") or (message["role"] != "assistant" and "tools" not in message):
+            fail(where, "is required")
+    elif type(content) is not str:
+        fail(where, "must be a string or an array of parts")
+
+
+def _part(part: Any, where: str) -> None:
+    fields.mapping(part, where)
+    kind = part.get("type")
+    fields.string(kind, f"{where}.type")
+    if kind == "text":
+        fields.string(part.get("text"), f"{where}.text")
+    elif kind in ("image_url", "video_url"):
+        media = part.get(kind)
+        url = media.get("url") if isinstance(media, dict) else media
+        fields.string(url, f"{where}.{kind}")
+        _media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
+
+
+def _media(url: str, where: str, types: frozenset[str]) -> None:
+    scheme, _, rest = url.partition(":")
+    if scheme == "ms":
+        return
+    if scheme in ("http", "https"):
+        fail(where, "web addresses are not fetched yet; send the bytes as a data URL")
+    head, comma, data = rest.partition(",")
+    media_type, *parameters = head.split(";")
+    if scheme != "data" or not comma or "base64" not in parameters:
+        fail(where, "must be a data URL with base64, or ms://<file id>")
+    if media_type.lower() not in types:
+        fail(
+            where, f"{media_type or 'no media type'} is not supported; use one of {', '.join(sorted(types))}"
+        )
+    try:
+        base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        fail(where, "the data is not valid base64")
+
+
+def _tools(value: Any, where: str) -> None:
+    fields.array(value, where)
+    names = set()
+    for index, tool in enumerate(value):
+        here = f"{where}.{index}"
+        fields.mapping(tool, here)
+        fields.string(tool.get("type"), f"{here}.type")
+        if tool["type"] != "function":
+            continue
+        fields.mapping(tool.get("function"), f"{here}.function")
+        name = tool["function"].get("name")
+        fields.string(name, f"{here}.function.name")
+        if name in names:
+            fail(f"{here}.function.name", f"function name {name} is duplicated")
+        names.add(name)
+
+
+def _choice(value: Any, where: str) -> None:
+    if type(value) is str:
+        fields.one_of("auto", "none", "required")(value, where)
+    else:
+        fields.mapping(value, where)
+
+
+def _thinking(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.one_of("enabled", "disabled", "adaptive")(value.get("type"), f"{where}.type")
+    fields.apply(value, {"budget_tokens": fields.integer(0)}, f"{where}.")
+
+
+def _response_format(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.one_of("text", "json_object", "json_schema")(value.get("type"), f"{where}.type")
+    if value["type"] == "json_schema":
+        fields.mapping(value.get("json_schema"), f"{where}.json_schema")
+
+
+def _stream_options(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    if value.get("include_usage") is None:
+        value.pop("include_usage", None)
+    fields.apply(value, {"include_usage": fields.boolean}, f"{where}.")
+
+
+def _check_together(body: dict[str, Any]) -> None:
+    if "top_logprobs" in body and body.get("logprobs") is not True:
+        fail("top_logprobs", "needs logprobs to be true")
+    last, style = body["messages"][-1], body.get("response_format", {}).get("type")
+    if last.get("partial") and style in ("json_object", "json_schema"):
+        fail("response_format", f"{style} does not go together with a partial message")
+
+
+_MESSAGE: dict[str, Check] = {"partial": fields.boolean}
+_LIMIT = fields.integer(1)
+_FIELDS: dict[str, Check] = {
+    "model": _model,
+    "messages": _messages,
+    "temperature": fields.number(0, 2),
+    "top_p": fields.number(0, 1),
+    "presence_penalty": fields.number(-2, 2),
+    "frequency_penalty": fields.number(-2, 2),
+    "max_tokens": _LIMIT,
+    "max_completion_tokens": _LIMIT,
+    "n": fields.integer(1, MAX_CHOICES),
+    "stop": _stop,
+    "stream": fields.boolean,
+    "stream_options": _stream_options,
+    "tools": _tools,
+    "tool_choice": _choice,
+    "response_format": _response_format,
+    "thinking": _thinking,
+    "reasoning_effort": fields.string,
+    "logprobs": fields.boolean,
+    "top_logprobs": fields.integer(0, 20),
+    "user": fields.string,
+    "prompt_cache_key": fields.string,
+    "safety_identifier": fields.string,
+}

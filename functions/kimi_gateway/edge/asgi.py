@@ -1,0 +1,177 @@
+"""ASGI in and out of `handle`, for uvicorn at home. FastAPI serves the docs, loaded when they are read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from kimi_gateway.assemble import Running, start
+from kimi_gateway.edge.http import Front, request_id, routes
+from kimi_gateway.errors import BodyTooLarge, ShuttingDown
+from kimi_gateway.settings import Settings
+from kimi_gateway.values import Headers, Request, Response
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+
+
+class App:
+    """The gateway as an ASGI application. It starts and stops with the server's lifespan."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.running: Running | None = None
+        self._front: Front  # from start on
+        self._docs: Any = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def start(self) -> None:
+        self.running = await start(self.settings)
+        self._front = Front(routes(self.running.gateway, self.running.queries))
+
+    async def stop(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+        if self.running is not None:
+            await self.running.stop()
+
+    def drain(self) -> None:
+        """The server is going down: what runs may finish for a while, then it is told to end."""
+        if self._draining is None and self.running is not None:
+            self.running.gateway.closing = True
+            self._draining = asyncio.create_task(self._drain(self.running))
+
+    async def _drain(self, running: Running) -> None:
+        await asyncio.sleep(self.settings.drain)
+        for turn in list(running.gateway.turns):
+            turn.interrupt(ShuttingDown())
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except Exception as exc:
+                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] in DOCS and scope["method"] in ("GET", "HEAD"):
+            await self._documentation()(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self.settings.body_limit)
+        await exchange.serve(self._front)
+
+    def _documentation(self) -> Any:
+        if self._docs is None:
+            from kimi_gateway.edge.docs import with_docs  # FastAPI costs more to load than all the rest
+
+            self._docs = with_docs(self, self._front.table)
+        return self._docs
+
+
+class _Exchange:
+    """One request and its response on one ASGI connection."""
+
+    def __init__(self, scope: Message, receive: Receive, send: Send, body_limit: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = body_limit
+        self._task = asyncio.current_task()
+        self._watch: asyncio.Task[None] | None = None
+        self._left = False
+        headers = Headers(
+            tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        )
+        self._request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            headers=headers,
+            id=request_id(headers.get("x-request-id")),
+            body=self._body,
+            client=(scope.get("client") or ("",))[0],
+        )
+
+    async def serve(self, front: Front) -> None:
+        response: Response | None = None
+        try:
+            response = await front.handle(self._request)
+            await self._answer(response)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        finally:
+            self._stop_watching()
+            if response is not None:
+                if not isinstance(response.body, bytes):
+                    await response.body.aclose()
+                await asyncio.shield(asyncio.ensure_future(response.close()))
+
+    async def _answer(self, response: Response) -> None:
+        headers, body = response.headers, response.body
+        if isinstance(body, bytes):
+            self._stop_watching()
+            if response.status != 204 and self._request.method != "HEAD":
+                headers = [*headers, ("content-length", str(len(body)))]
+            await self._start(response.status, headers)
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        await self._start(response.status, headers)
+        async for piece in body:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._stop_watching()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _body(self) -> bytes:
+        """The whole body; from then on the client is watched, and its leaving cancels the request."""
+        length = self._request.headers.get("content-length")
+        if length.isdigit() and int(length) > self._limit:
+            raise self._too_large()
+        parts, size = [], 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self._left = True
+                raise asyncio.CancelledError
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self._limit:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                break
+        self._watch = asyncio.create_task(self._cancel_when_gone())
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
+
+    async def _cancel_when_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None

@@ -1,0 +1,182 @@
+"""HTTP as values in, values out: routing, methods, CORS, errors, the log line. Every edge calls `handle`."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from kimi_gateway.gateway import Gateway, error_response
+from kimi_gateway.observe import emit, log
+from kimi_gateway.queries import Queries
+from kimi_gateway.values import Request, Response
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_EXPOSED = (
+    "x-request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, x-credits-remaining,"
+    " x-param-ignored, retry-after, msh-request-timestamp, msh-request-signature"
+)
+_METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
+_CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
+_TOKEN = {"token": "the token to check"}
+
+Endpoint = Callable[..., Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` may end in `{name}`, which takes the rest of a path, slashes included."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    summary: str
+    open: bool = False
+    example: dict[str, Any] | None = None
+
+    @property
+    def prefix(self) -> str | None:
+        return self.path.partition("{")[0] if "{" in self.path else None
+
+
+def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/v1/chat/completions",
+            gateway.chat,
+            "Chat Completions, JSON or SSE (1 credit)",
+            example=_CHAT,
+        ),
+        Route("GET", "/v1/models", queries.models, "The models"),
+        Route("GET", "/v1/models/{model}", queries.model, "One model"),
+        Route(
+            "POST",
+            "/v1/tokenizers/estimate-token-count",
+            queries.estimate,
+            "Count input tokens",
+            example=_CHAT,
+        ),
+        Route("GET", "/v1/users/me/balance", queries.balance, "Upstream balance, for keys that may see it"),
+        Route(
+            "POST", "/token/check", queries.check_token, "Whether a token is live", open=True, example=_TOKEN
+        ),
+        Route("GET", "/user/credits", queries.credits, "Balance, consumption, usage by day and hour"),
+        Route("GET", "/ping", queries.ping, "Liveness", open=True),
+        Route("GET", "/health", queries.health, "Readiness, with what is misconfigured", open=True),
+    )
+
+
+def request_id(given: str) -> str:
+    """The client's own id where it is one that a log and a header can carry, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+
+class Front:
+    def __init__(self, table: tuple[Route, ...]) -> None:
+        self.table = table
+        self._exact: dict[str, list[Route]] = {}
+        for route in table:
+            if route.prefix is None:
+                self._exact.setdefault(route.path, []).append(route)
+        self._prefixed = [route for route in table if route.prefix is not None]
+
+    async def handle(self, request: Request) -> Response:
+        """Never raises but for cancellation; the response's `close` also writes the log line."""
+        try:
+            response = await self._respond(request)
+        except GatewayError as error:
+            response = error_response(error, request.path)
+            request.notes["cause"] = error.cause
+        except Exception:
+            log.exception("crash", extra={"fields": {"id": request.id, "path": request.path}})
+            response = error_response(GatewayError("The gateway met an internal error."), request.path)
+            request.notes["cause"] = GatewayError.code
+        except BaseException:
+            self._log(request, 499)
+            raise
+        response.headers += [
+            ("x-request-id", request.id),
+            ("access-control-allow-origin", "*"),
+            ("access-control-expose-headers", _EXPOSED),
+        ]
+        if request.method == "HEAD" and isinstance(response.body, bytes):
+            response.headers.append(("content-length", str(len(response.body))))
+            response.body = b""
+        return self._logged(request, response)
+
+    async def _respond(self, request: Request) -> Response:
+        hosts = request.headers.all("host")
+        if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
+            raise InvalidRequest("The Host header is malformed.", cause="host")
+        path = request.path.removeprefix("/api").rstrip("/") if request.path != "/" else "/"
+        if request.method == "OPTIONS":
+            return _preflight(request)
+        found, rest = self._find(path)
+        if not found:
+            raise NotFound(f"There is no {path[:120] or '/'} here. GET /docs lists the paths.")
+        wanted = "GET" if request.method == "HEAD" else request.method
+        for route in found:
+            if route.method == wanted:
+                request.notes["route"] = route.path
+                return await (route.endpoint(request, rest) if rest else route.endpoint(request))
+        allowed = sorted({route.method for route in found} | {"OPTIONS"})
+        if "GET" in allowed:
+            allowed.insert(1, "HEAD")
+        raise MethodNotAllowed(
+            f"{request.method[:20]} is not allowed here; use {' or '.join(allowed)}.",
+            headers=(("allow", ", ".join(allowed)),),
+        )
+
+    def _find(self, path: str) -> tuple[list[Route], str]:
+        exact = self._exact.get(path)
+        if exact:
+            return exact, ""
+        for route in self._prefixed:
+            if route.prefix and path.startswith(route.prefix) and len(path) > len(route.prefix):
+                return [route], path[len(route.prefix) :]
+        return [], ""
+
+    def _logged(self, request: Request, response: Response) -> Response:
+        finish = response.close
+
+        async def close() -> None:
+            try:
+                await finish()
+            finally:
+                self._log(request, response.status)
+
+        return replace(response, close=close)
+
+    def _log(self, request: Request, status: int) -> None:
+        notes = dict(request.notes)
+        if request.notes.get("route") in ("/ping", "/health") and status == 200:
+            return
+        emit(
+            "request",
+            logging.ERROR if status == 500 else logging.INFO,
+            id=request.id,
+            method=request.method,
+            path=request.path[:200],
+            status=status,
+            total_ms=round((time.monotonic() - request.started) * 1000, 2),
+            **notes,
+        )
+
+
+def _preflight(request: Request) -> Response:
+    """Browser SDKs send headers of their own making (x-stainless-*), so those asked for are allowed."""
+    asked = request.headers.get("access-control-request-headers")
+    headers = [
+        ("access-control-allow-methods", _METHODS),
+        ("access-control-allow-headers", asked or "authorization, content-type, x-api-key"),
+        ("access-control-max-age", "86400"),
+        ("vary", "access-control-request-headers"),
+    ]
+    return Response(204, headers)

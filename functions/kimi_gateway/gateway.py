@@ -1,0 +1,195 @@
+"""The flow of a chat request on one screen: authenticate → read → adapt → admit → stream → settle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.accounts.gate import Gate, admission_headers
+from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.values import Admission
+from kimi_gateway.attempts import Item, Patience, UpstreamCall
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.dialects import errors, tokens
+from kimi_gateway.dialects.openai import request as openai
+from kimi_gateway.dialects.openai.adapt import adapt, fit
+from kimi_gateway.dialects.openai.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.errors import GatewayError, ShuttingDown
+from kimi_gateway.net import jsonio
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.moonshot import NONCE
+from kimi_gateway.providers.provider import Call, Upstream
+from kimi_gateway.settings import Settings
+from kimi_gateway.turn import Turn
+from kimi_gateway.values import Request, Response
+
+COST = 1  # credits of one request, whatever its model (docs/contract.md, row 42)
+STREAM_HEADERS = [
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+]
+
+
+@dataclass(slots=True)
+class Gateway:
+    gate: Gate
+    ledger: Ledger
+    catalog: Catalog
+    directory: Directory
+    upstream: Callable[[], Upstream]
+    settings: Settings
+    clock: Callable[[], float] = time.time
+    turns: set[Turn] = field(default_factory=set)
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+    closing: bool = False
+
+    async def chat(self, request: Request) -> Response:
+        key = await self.gate.authenticate(request.headers)
+        request.notes.update(key=key.id, account=key.account)
+        raw = await request.body()
+        ask = openai.read(raw)
+        request.notes.update(model=ask.model[:80], stream=ask.stream)
+        model = await self.directory.resolve(ask.model, self.catalog)
+        adapted = adapt(ask, model)
+        await self._fit(adapted.body, model, len(raw))
+        if self.closing:
+            raise ShuttingDown
+        admission = await self.gate.admit(request.id, key, COST)
+        turn = self._turn(request, admission, ask, model, adapted.body)
+        try:
+            headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []
+            identity = Identity(
+                f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
+            )
+            chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
+            if ask.stream:
+                writer = StreamWriter(identity, ask.include_usage)
+                return await self._stream(request, turn, chunks, writer, headers)
+            return await self._collect(request, turn, chunks, JsonAnswer(identity), headers)
+        except BaseException:
+            await asyncio.shield(self._close(request, turn))
+            raise
+
+    async def _stream(
+        self,
+        request: Request,
+        turn: Turn,
+        chunks: AsyncGenerator[list[Chunk], None],
+        writer: StreamWriter,
+        headers: list[tuple[str, str]],
+    ) -> Response:
+        """Waits for the first content, or the first ping, so that an early failure is still a status."""
+        try:
+            first = await anext(chunks)
+        except GatewayError as error:
+            return await self._failed(request, turn, error)
+
+        async def body() -> AsyncGenerator[bytes, None]:
+            yield writer.add(first) or writer.ping
+            try:
+                async with aclosing(chunks):
+                    async for some in chunks:
+                        if framed := writer.add(some) if some else writer.ping:
+                            yield framed
+            except GatewayError as error:
+                await turn.fail()
+                request.notes["cause"] = error.cause
+                yield writer.error(error)
+                return
+            await turn.settle()
+            yield writer.end(turn.usage())
+
+        headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
+        return Response(200, headers, body(), close=lambda: self._close(request, turn))
+
+    async def _collect(
+        self,
+        request: Request,
+        turn: Turn,
+        chunks: AsyncGenerator[list[Chunk], None],
+        answer: JsonAnswer,
+        headers: list[tuple[str, str]],
+    ) -> Response:
+        try:
+            async for some in chunks:
+                answer.add(some)
+        except GatewayError as error:
+            return await self._failed(request, turn, error)
+        await turn.settle()
+        body = answer.end(turn.usage())
+        headers = [
+            ("content-type", "application/json"),
+            *headers,
+            *admission_headers(turn.admission),
+            *turn.answered(),
+        ]
+        return Response(200, headers, body, close=lambda: self._close(request, turn))
+
+    async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
+        await turn.fail()
+        response = error_response(error, request.path)
+        response.headers += admission_headers(turn.admission, released=True)
+        response.close = lambda: self._close(request, turn)
+        request.notes["cause"] = error.cause
+        return response
+
+    async def _close(self, request: Request, turn: Turn) -> None:
+        await turn.close()
+        self.turns.discard(turn)
+        request.notes.update(turn.facts())
+        if turn.first_content is not None:
+            request.notes["first_content_ms"] = _ms(turn.first_content - request.started)
+
+    def _turn(
+        self,
+        request: Request,
+        admission: Admission,
+        ask: openai.ChatRequest,
+        model: Model,
+        body: dict[str, Any],
+    ) -> Turn:
+        settings, box = self.settings, Mailbox[Item]()
+        # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
+        nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
+        call = Call(model, body, {NONCE: nonces[0]} if len(nonces) == 1 else {})
+        patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
+        upstream = self.upstream()
+        calls = [
+            UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)
+            for index in range(ask.choices)
+        ]
+        known = self.catalog.find(ask.model) is not None
+        turn = Turn(admission, self.ledger, model.id, calls, box, known, self.background)
+        self.turns.add(turn)
+        request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
+        return turn
+
+    async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:
+        """Keep input and output inside the window. A token has a byte at least, so most bodies need no count;
+        near the window the upstream's own count is asked for."""
+        if size + body.get("max_completion_tokens", model.upstream_default) <= model.window:
+            return
+        estimate = tokens.of_messages(body["messages"], body.get("tools"))
+        if estimate > model.window / 2:
+            estimate = await self.directory.count(model, body["messages"], estimate)
+        fit(body, model, estimate)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
+
+
+def error_response(error: GatewayError, path: str) -> Response:
+    headers = [("content-type", "application/json"), *error.headers]
+    if error.retry_after is not None:
+        headers.append(("retry-after", str(error.retry_after)))
+    return Response(error.status, headers, jsonio.dumps(errors.body(error, errors.dialect_of(path))))

@@ -1,0 +1,60 @@
+"""A bounded queue between the tasks that read upstreams and the one that answers a client, which must be able
+to wait for an item, for silence and for an interruption at once without a task of its own for each wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Many producers, one consumer. A full box makes its producers wait, and so the upstream slow down."""
+
+    def __init__(self, limit: int = 32) -> None:
+        self._items: deque[T] = deque()
+        self._limit = limit
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: deque[asyncio.Future[None]] = deque()
+        self._interruption: Exception | None = None
+
+    async def put(self, item: T) -> None:
+        self._items.append(item)
+        _wake(self._reader)
+        while len(self._items) > self._limit:
+            room = asyncio.get_running_loop().create_future()
+            self._writers.append(room)
+            await room
+
+    def interrupt(self, error: Exception) -> None:
+        """The consumer's next `get` raises `error`, ahead of what is waiting."""
+        self._interruption = error
+        _wake(self._reader)
+
+    async def get(self, timeout: float) -> T | None:
+        """The next item, or None after `timeout` seconds of silence."""
+        if not self._items and self._interruption is None:
+            loop = asyncio.get_running_loop()
+            self._reader = loop.create_future()
+            timer = loop.call_later(timeout, _wake, self._reader)
+            try:
+                await self._reader
+            finally:
+                timer.cancel()
+                self._reader = None
+        if self._interruption is not None:
+            raise self._interruption
+        if not self._items:
+            return None
+        item = self._items.popleft()
+        if self._writers:
+            _wake(self._writers.popleft())
+        return item
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

@@ -1,0 +1,80 @@
+"""Logging: one JSON object a line, redacted at the sink, so that no caller can leak by forgetting to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+log = logging.getLogger("kimi_gateway")
+
+# Keys and tokens by shape: ours (sk-kg-…) and the platform's (sk-…), bearer values, JWTs, and the vendor's
+# organisation and key ids, which its error texts carry (docs/upstream.md).
+_SECRET_SHAPES = re.compile(
+    r"sk-[A-Za-z0-9_-]{8,}"
+    r"|(?i:bearer)\s+[^\s\"',;]+"
+    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+    r"|\borg-[A-Za-z0-9]{6,}"
+    r"|<?\bak-[A-Za-z0-9]{6,}>?"
+)
+
+
+class Redactor:
+    """Replaces secrets by shape, and the configured tokens by value whatever their shape."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._known: re.Pattern[str] | None = None
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Secrets to hide from now on. Those of under 6 characters would blacken ordinary words."""
+        fresh = {secret for secret in secrets if len(secret) >= 6} - self._values
+        if fresh:
+            self._values |= fresh
+            longest_first = sorted(self._values, key=len, reverse=True)
+            self._known = re.compile("|".join(map(re.escape, longest_first)))
+
+    def __call__(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub("[redacted]", text)
+        return _SECRET_SHAPES.sub("[redacted]", text)
+
+
+redact = Redactor()
+
+
+class JsonLines(logging.Formatter):
+    """`{"time", "level", "event", …fields}`; a record's fields ride in `extra={"fields": {…}}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return redact(json.dumps(line, ensure_ascii=False, default=str))
+
+
+def to_stream(level: str, stream: TextIO | None = None) -> None:
+    """Send this program's log lines, and its server's and client's, to one redacting sink."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    log.setLevel(level.upper())
+
+
+def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
+    """One line. Fields that are None are left out."""
+    if log.isEnabledFor(level):
+        kept = {name: value for name, value in fields.items() if value is not None}
+        log.log(level, event, extra={"fields": kept})

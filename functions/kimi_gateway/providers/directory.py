@@ -1,0 +1,88 @@
+"""What the upstream says outside of chats: its live models, token counts, balances, whether a token lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.errors import ModelNotFound
+from kimi_gateway.observe import emit
+from kimi_gateway.providers.failures import OTHER_TOKEN, UpstreamFailure
+from kimi_gateway.providers.provider import Provider, Token, Upstream
+
+T = TypeVar("T")
+FRESH = 600.0  # seconds that a model list is good for
+ASKED_ANEW = 60.0  # seconds before an unknown name may have it fetched again
+
+
+class Directory:
+    def __init__(
+        self, upstream: Callable[[], Upstream], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._upstream = upstream
+        self._monotonic = monotonic
+        self._listed: dict[str, dict[str, Any]] = {}
+        self._asked_at: float | None = None
+        self._asking = asyncio.Lock()
+
+    async def resolve(self, name: str, catalog: Catalog) -> Model:
+        """The catalog's row, else a neutral one for a live id. Raises ModelNotFound."""
+        try:
+            return catalog.resolve(name)
+        except ModelNotFound:
+            return catalog.resolve(name, await self.live(ASKED_ANEW))
+
+    async def live(self, fresh: float = FRESH) -> dict[str, dict[str, Any]]:
+        """The upstream's list by id, `fresh` seconds old at most; an older one while the upstream is down."""
+        async with self._asking:
+            now = self._monotonic()
+            if self._asked_at is None or now - self._asked_at >= fresh:
+                self._asked_at = now
+                try:
+                    entries = await self._ask(lambda provider, token: provider.models(token))
+                    self._listed = {entry["id"]: entry for entry in entries}
+                except UpstreamFailure as failure:
+                    emit("models_unknown", logging.WARNING, cause=failure.cause, detail=failure.detail)
+            return self._listed
+
+    async def count(self, model: Model, messages: list[Any], estimate: int) -> int:
+        """Input tokens by the upstream's count, else the given estimate."""
+        try:
+            return await self.estimate(model, messages)
+        except UpstreamFailure:
+            return estimate
+
+    async def estimate(self, model: Model, messages: list[Any]) -> int:
+        return await self._ask(lambda provider, token: provider.estimate(token, model, messages))
+
+    async def balance(self) -> dict[str, float]:
+        """Summed over the tokens: limits and money are per account, so each token is one account's."""
+        upstream, total = self._upstream(), dict[str, float]()
+        for token in upstream.tokens.all():
+            for name, value in (await upstream.provider.balance(token)).items():
+                total[name] = round(total.get(name, 0) + value, 5)
+        return total
+
+    async def is_live(self, token: Token) -> bool:
+        return await self._upstream().provider.live(token)
+
+    async def _ask(self, question: Callable[[Provider, Token], Awaitable[T]]) -> T:
+        """Of each token in turn, until one is answered."""
+        upstream, tried = self._upstream(), set[str]()
+        while True:
+            lease = await upstream.tokens.lease(None, tried)
+            tried.add(lease.token.id)
+            try:
+                answer = await question(upstream.provider, lease.token)
+            except UpstreamFailure as failure:
+                lease.end(failure)
+                if failure.cause in OTHER_TOKEN and upstream.tokens.untried(tried):
+                    continue
+                raise
+            lease.end(None)
+            return answer

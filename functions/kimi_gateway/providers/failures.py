@@ -1,0 +1,145 @@
+"""What an upstream's failure means: one cause, what may be tried next, and what the client is told.
+
+Branches on the vendor's `error.type` first, since one status has several meanings (docs/upstream.md, §6 of
+its error table, 2026-07); the client's view: docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kimi_gateway.errors import (
+    ContentFiltered,
+    ContextLengthExceeded,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    RateLimited,
+    Unavailable,
+)
+from kimi_gateway.net import jsonio
+from kimi_gateway.observe import redact
+
+Cause = Literal[
+    "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another
+    "server", "connect", "broken",  # of the moment: try again
+    "timeout", "invalid", "content_filter", "context",  # never tried again
+]  # fmt: skip
+OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
+AGAIN = frozenset(("server", "connect", "broken"))
+
+_BY_TYPE: Mapping[str, Cause] = {
+    "invalid_authentication_error": "authentication",
+    "incorrect_api_key_error": "authentication",
+    "exceeded_current_quota_error": "quota",
+    "insufficient_quota": "quota",
+    "permission_denied_error": "permission",
+    "resource_not_found_error": "model",
+    "engine_overloaded_error": "overload",
+    "rate_limit_reached_error": "rate",
+    "content_filter": "content_filter",
+    "invalid_request_error": "invalid",
+    "server_error": "server",
+    "server_unavailable": "server",
+    "unexpected_output": "server",
+}
+# 504 is the vendor's edge giving up on a request that may still run and be billed, as a time-out is.
+_BY_STATUS: Mapping[int, Cause] = {
+    400: "invalid", 401: "authentication", 402: "quota", 403: "permission", 404: "model",
+    413: "invalid", 422: "invalid", 429: "rate", 504: "timeout",
+}  # fmt: skip
+_TOO_LONG = re.compile(r"token limit|token length|too long|context length|maximum context", re.I)
+_AFTER = re.compile(r"after (\d+(?:\.\d+)?) ?s", re.I)
+LONGEST_MESSAGE = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    error: type[GatewayError]
+    message: str
+
+
+_SHOWN: Mapping[str, _View] = {
+    "invalid": _View(InvalidRequest, "The upstream refused the request."),
+    "content_filter": _View(ContentFiltered, "The request was rejected by the upstream's content filter."),
+    "context": _View(ContextLengthExceeded, "The input is too long for the model."),
+    "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
+    "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
+    "timeout": _View(Unavailable, "The upstream did not answer in time."),
+    "broken": _View(Unavailable, "The connection to the upstream broke before the answer was complete."),
+    "connect": _View(Unavailable, "The upstream cannot be reached."),
+    "server": _View(Unavailable, "The upstream failed."),
+}
+# The operator's account or set-up is at fault; the client's own key is fine, so never 401 to 404.
+_MISCONFIGURED = _View(Unavailable, "The gateway's upstream is not available at present.")
+
+
+class UpstreamFailure(Exception):
+    """One attempt failed. `detail` is for the log, already redacted; `retry_after` in seconds, if named."""
+
+    def __init__(self, cause: Cause, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def shown(self, model_is_ours: bool = True) -> GatewayError:
+        """The client's error. A model that the catalog knows is never told to be missing."""
+        if self.cause == "model" and not model_is_ours:
+            return ModelNotFound("The upstream does not know this model.", param="model", cause="model")
+        view = _SHOWN.get(self.cause, _MISCONFIGURED)
+        own_words = view.error.status in (400, 429) and self.detail
+        after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
+        return view.error(
+            self.detail if own_words else view.message, retry_after=after, cause=f"upstream_{self.cause}"
+        )
+
+
+def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
+    """A status other than 200. The body may be the vendor's JSON, or HTML from its edge."""
+    try:
+        error = jsonio.loads(body)["error"]
+        known = error if isinstance(error, dict) else {"message": str(error)}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        known = {}
+    if status in _BY_STATUS and (status >= 500 or not known):
+        cause = _BY_STATUS[status]
+    elif status >= 500 or status < 400:
+        cause = "server"
+    else:
+        cause = _BY_TYPE.get(str(known.get("type")), _BY_STATUS.get(status, "server"))
+        # A type that contradicts its status is not believed where it would blame the client.
+        if cause in ("invalid", "content_filter") and status not in (400, 413, 422):
+            cause = _BY_STATUS.get(status, "server")
+    return _failure(cause, known, _seconds(headers.get("retry-after")), f"status {status}")
+
+
+def from_event(error: Mapping[str, Any]) -> UpstreamFailure:
+    """An `error` member inside a stream; there is no status, so the type alone decides."""
+    return _failure(_BY_TYPE.get(str(error.get("type")), "server"), error, None, "error event")
+
+
+def _failure(
+    cause: Cause, error: Mapping[str, Any], retry_after: float | None, otherwise: str
+) -> UpstreamFailure:
+    message = error.get("message")
+    detail = redact(message)[:LONGEST_MESSAGE] if isinstance(message, str) else otherwise
+    if cause == "invalid" and _TOO_LONG.search(detail):
+        cause = "context"
+    if cause in ("rate", "overload") and retry_after is None:
+        named = _AFTER.search(detail)
+        retry_after = float(named.group(1)) if named else None
+    return UpstreamFailure(cause, detail, retry_after)
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After in seconds; a date, which the vendor does not send, is not read."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 86_400 else None

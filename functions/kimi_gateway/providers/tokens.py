@@ -1,0 +1,55 @@
+"""Upstream tokens at home: from the environment, else from a file that only its owner can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from kimi_gateway.observe import redact
+from kimi_gateway.providers.provider import Token
+
+NAME = "tokens.json"
+
+
+class TokenFile:
+    """A JSON list of tokens, mode 0600. A change by another process is seen at the next look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._tokens: tuple[Token, ...] = ()
+
+    def tokens(self) -> tuple[Token, ...]:
+        """Raises ValueError where the file is not such a list."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            self._seen, self._tokens = None, ()
+            return ()
+        if self._seen != (stat.st_mtime_ns, stat.st_ino):
+            secrets = json.loads(self._path.read_text("utf-8"))
+            if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
+                raise ValueError(f"{self._path} is not a list of tokens")
+            redact.learn(secrets)
+            self._tokens = tuple(map(Token.of, secrets))
+            self._seen = (stat.st_mtime_ns, stat.st_ino)
+        return self._tokens
+
+    def add(self, secret: str) -> bool:
+        """False if it is there already. The file is replaced whole, so no reader sees half of it."""
+        secrets = [token.secret for token in self.tokens()]
+        if secret in secrets:
+            return False
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump([*secrets, secret], file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self._path)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return True

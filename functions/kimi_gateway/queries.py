@@ -1,0 +1,223 @@
+"""The free endpoints: models, token check, token count, balance, credits, health. None is charged."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.bucket import Buckets
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.dialects import fields
+from kimi_gateway.errors import (
+    InvalidRequest,
+    PermissionDenied,
+    RateLimited,
+    Unavailable,
+)
+from kimi_gateway.net import jsonio
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.provider import Token
+from kimi_gateway.values import Request, Response
+
+CHECKED = 600  # seconds that the answer of a token check holds
+CHECKS_KEPT = 10_000
+HOUR, DAY = 3_600, 86_400
+
+
+@dataclass(slots=True)
+class Queries:
+    gate: Gate
+    store: Store
+    catalog: Catalog
+    directory: Directory
+    provider: Callable[[], str]
+    problems: Callable[[], list[str]]
+    clock: Callable[[], float] = time.time
+    _checks: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
+    _unknown_tokens: Buckets = field(default_factory=lambda: Buckets(rate=1, burst=60))
+
+    async def _key(self, request: Request) -> Key:
+        key = await self.gate.authenticate_free(request.headers)
+        request.notes.update(key=key.id, account=key.account)
+        return key
+
+    async def models(self, request: Request) -> Response:
+        await self._key(request)
+        return answer({"object": "list", "data": await self._entries()})
+
+    async def model(self, request: Request, name: str) -> Response:
+        """Ids of the list, and every alias of the operator's, under the name asked for."""
+        await self._key(request)
+        row = await self.directory.resolve(name, self.catalog)
+        listed = {entry["id"]: entry for entry in await self._entries()}
+        return answer({**listed.get(row.id, entry_of(row)), "id": name})
+
+    async def _entries(self) -> list[dict[str, Any]]:
+        known = [entry_of(row) for row in self.catalog.rows.values()]
+        names = {row["id"] for row in known}
+        return known + [
+            {"object": "model", "owned_by": "moonshot", **entry}
+            for id, entry in (await self.directory.live()).items()
+            if id not in names
+        ]
+
+    async def check_token(self, request: Request) -> Response:
+        """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
+        token = object_of(await request.body()).get("token")
+        fields.string(token, "token")
+        digest = hashlib.sha256(str(token).encode()).hexdigest()
+        now = self.clock()
+        asked_at, live = self._checks.get(digest, (-math.inf, False))
+        if now - asked_at >= CHECKED:
+            wait = self._unknown_tokens.take(request.client, now)
+            if wait:
+                raise RateLimited("Too many unknown tokens from this address.", retry_after=math.ceil(wait))
+            live = await self._is_live(str(token))
+            self._checks[digest] = (now, live)
+            self._checks.move_to_end(digest)
+            if len(self._checks) > CHECKS_KEPT:
+                self._checks.popitem(last=False)
+        return answer({"live": live})
+
+    async def _is_live(self, token: str) -> bool:
+        if token.startswith(keys.PREFIX):
+            try:
+                key = await self.store.find_key(keys.digest(token))
+            except StoreDown as exc:
+                raise Unavailable("The token cannot be checked at present.", cause="store_down") from exc
+            return key is not None and not key.revoked
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            return False
+        try:
+            return await self.directory.is_live(Token.of(token))
+        except UpstreamFailure as failure:
+            raise Unavailable("The token cannot be checked at present.", cause=failure.cause) from failure
+
+    async def estimate(self, request: Request) -> Response:
+        await self._key(request)
+        body = object_of(await request.body())
+        for name, check in {"model": fields.string, "messages": fields.array}.items():
+            check(body.get(name), name)
+        row = await self.directory.resolve(body["model"], self.catalog)
+        try:
+            total = await self.directory.estimate(row, body["messages"])
+        except UpstreamFailure as failure:
+            raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
+        return answer({"data": {"total_tokens": total}})
+
+    async def balance(self, request: Request) -> Response:
+        key = await self._key(request)
+        if not key.see_balance:
+            raise PermissionDenied("This key may not see the upstream balance.")
+        try:
+            data = await self.directory.balance()
+        except UpstreamFailure as failure:
+            raise failure.shown() from failure
+        return answer({"code": 0, "data": data, "scode": "0x0", "status": True})
+
+    async def credits(self, request: Request) -> Response:
+        key = await self._key(request)
+        now = int(self.clock())
+        try:
+            account = await self.store.account(key.account, now)
+            rows = await self.store.usage(now // DAY * DAY - 30 * DAY, key.account)
+        except StoreDown as exc:
+            raise Unavailable("The account cannot be read at present.", cause="store_down") from exc
+        return answer(credits_of(account, rows, now))
+
+    async def ping(self, request: Request) -> Response:
+        return Response(200, [("content-type", "text/plain; charset=utf-8")], b"pong")
+
+    async def health(self, request: Request) -> Response:
+        """Ready or not, and what is misconfigured."""
+        problems = self.problems()
+        try:
+            await self.store.find_key("")
+        except StoreDown as exc:
+            problems.append(f"store: {exc}")
+        status = 503 if problems else 200
+        return answer(
+            {"status": "unready" if problems else "ok", "provider": self.provider(), "problems": problems},
+            status,
+        )
+
+
+def answer(body: dict[str, Any], status: int = 200) -> Response:
+    return Response(status, [("content-type", "application/json")], jsonio.dumps(body))
+
+
+def object_of(raw: bytes) -> dict[str, Any]:
+    """A JSON object. Raises InvalidRequest."""
+    try:
+        body = jsonio.loads_strict(raw)
+    except ValueError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.")
+    return body
+
+
+def entry_of(row: Model) -> dict[str, Any]:
+    """OpenAI's shape with the members of the K2 contract, and what Kimi's own clients read besides."""
+    return {
+        "id": row.id,
+        "object": "model",
+        "created": row.created,
+        "owned_by": row.owned_by,
+        "permission": [],
+        "root": row.upstream,
+        "parent": None,
+        "context_length": row.window,
+        "max_output_tokens": row.max_output,
+        "supports_image_in": row.media,
+        "supports_video_in": row.media,
+        "supports_reasoning": row.thinking != "free",
+    }
+
+
+def credits_of(account: Account, rows: list[UsageRow], now: int) -> dict[str, Any]:
+    """docs/contract.md, row 22. Days of the last 30, hours of the last 24; None where there is no limit."""
+    requests = sum(row.requests for row in rows)
+    total = sum(row.input + row.output for row in rows)
+    recent = [row for row in rows if row.hour > now // HOUR * HOUR - DAY]
+    return {
+        "credits_remaining": None if account.unlimited else account.credits,
+        "credits_consumed": account.consumed,
+        "average_tokens_per_request": round(total / requests, 1) if requests else 0,
+        "usage": {
+            "by_day": _summed(rows, DAY, "date", "%Y-%m-%d"),
+            "by_hour": _summed(recent, HOUR, "hour", "%Y-%m-%dT%H:00:00Z"),
+        },
+        "expiring": [
+            {
+                "credits": grant.amount,
+                "expires_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(grant.expires)),
+            }
+            for grant in account.grants
+            if grant.expires < NEVER
+        ],
+    }
+
+
+def _summed(rows: list[UsageRow], span: int, name: str, form: str) -> list[dict[str, Any]]:
+    spans: dict[int, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row.hour):
+        start = row.hour // span * span
+        entry = spans.setdefault(
+            start, {name: time.strftime(form, time.gmtime(start)), "credits": 0, "requests": 0, "tokens": 0}
+        )
+        entry["credits"] += row.credits
+        entry["requests"] += row.requests
+        entry["tokens"] += row.input + row.output
+    return list(spans.values())

@@ -1,0 +1,136 @@
+"""Settings, read once from the environment, every fault named at once. README's table is held to FIELDS."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
+PREFIX = "KIMI_GATEWAY_"
+
+
+class SettingsFault(Exception):
+    """One or more settings are wrong; `faults` has a line for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. Times are seconds, sizes bytes."""
+
+    moonshot_api_key: tuple[str, ...] = field(default=(), repr=False)
+    base_url: str = HOSTS["ai"]
+    data: Path = Path()
+    models: Path | None = None
+    signup_credits: int = 100
+    body_limit: int = 100 * 2**20
+    event_limit: int = 8 * 2**20
+    connect_timeout: float = 30
+    first_byte_timeout: float = 600
+    idle_timeout: float = 90
+    max_request: float = 0
+    lease: float = 660
+    ping_interval: float = 15
+    drain: float = 10
+    log_level: str = "info"
+
+
+def _tokens(text: str) -> tuple[str, ...]:
+    tokens = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
+        raise ValueError("holds a token with blanks or characters that no header can carry")
+    return tokens
+
+
+def _base_url(text: str) -> str:
+    url = HOSTS.get(text.strip().lower(), text.strip()).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("is neither ai, cn nor an http(s) URL such as https://api.moonshot.ai/v1")
+    if parts.username or parts.password:
+        raise ValueError("must not carry a user name or password")
+    return url
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(f"names no file: {path}")
+    return path
+
+
+def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"is not a number of {unit}: {text!r}") from None
+        if not low <= value <= high:
+            raise ValueError(f"must be between {low:g} and {high:g} {unit}")
+        return value
+
+    return parse
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("must be debug, info, warning or error")
+    return text.lower()
+
+
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """The user's data folder for this program, by the XDG rule."""
+    home = Path(environ.get("HOME") or Path.home())
+    base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "kimi-gateway"
+
+
+_seconds = _number(float, 0.01, 86_400, "seconds")
+FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "MOONSHOT_API_KEY": ("moonshot_api_key", _tokens),
+    "KIMI_BASE_URL": ("base_url", _base_url),
+    "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
+    "KIMI_GATEWAY_MODELS": ("models", _file),
+    "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
+    "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
+    "KIMI_GATEWAY_CONNECT_TIMEOUT": ("connect_timeout", _seconds),
+    "KIMI_GATEWAY_FIRST_BYTE_TIMEOUT": ("first_byte_timeout", _seconds),
+    "KIMI_GATEWAY_IDLE_TIMEOUT": ("idle_timeout", _seconds),
+    "KIMI_GATEWAY_MAX_REQUEST": ("max_request", _number(float, 0, 86_400, "seconds")),
+    "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
+    "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
+    "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
+    "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _level),
+}
+
+
+def read(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environ` (the process's own by default). Raises SettingsFault with every fault."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {"data": data_folder(environ)}
+    faults = []
+    for name, text in environ.items():
+        if name in FIELDS and text.strip():
+            attribute, parse = FIELDS[name]
+            try:
+                values[attribute] = parse(text)
+            except ValueError as exc:
+                faults.append(f"{name} {exc}")
+        elif name.startswith(PREFIX) and name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    settings = Settings(**values)
+    if settings.max_request and settings.lease < settings.max_request + 60:
+        faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
+    if faults:
+        raise SettingsFault(sorted(faults))
+    return settings

@@ -1,0 +1,153 @@
+"""One turn: an admitted request, its upstream calls, and its outcome, which is decided once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+
+from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.attempts import Ended, Item, UpstreamCall
+from kimi_gateway.dialects import tokens
+from kimi_gateway.dialects.openai.chunks import Chunk, add_usage
+from kimi_gateway.errors import GatewayError, Unavailable
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.providers.failures import UpstreamFailure
+
+
+class Turn:
+    """`chunks` until the upstream is complete, then `settle` before the client is told; `fail` on an error.
+    `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        ledger: Ledger,
+        model: str,
+        calls: list[UpstreamCall],
+        box: Mailbox[Item],
+        model_is_ours: bool,
+        background: set[asyncio.Task[None]],
+    ) -> None:
+        self.admission = admission
+        self.first_content: float | None = None  # time.monotonic()
+        self._ledger = ledger
+        self._model = model
+        self._calls = calls
+        self._box = box
+        self._ours = model_is_ours
+        self._background = background
+        self._tasks: list[asyncio.Task[None]] = []
+        self._outcome: asyncio.Task[None] | None = None
+        self.outcome = "open"
+        ledger.open(admission)
+
+    def interrupt(self, error: GatewayError) -> None:
+        """End it from outside, as an upstream failure would."""
+        self._box.interrupt(error)
+
+    async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
+        """Chunks as they come, an empty list for each `silence` seconds without any.
+
+        Raises GatewayError when the upstream failed for good, and after `longest` seconds, if not 0.
+        """
+        self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
+        deadline = time.monotonic() + longest if longest else math.inf
+        running = len(self._calls)
+        while running:
+            left = deadline - time.monotonic()
+            item = await self._box.get(max(0.0, min(silence, left)))
+            if isinstance(item, Ended):
+                running -= 1
+            elif isinstance(item, UpstreamFailure):
+                raise item.shown(self._ours) from item
+            elif isinstance(item, Exception):
+                raise item
+            elif item is not None:
+                if self.first_content is None:
+                    self.first_content = time.monotonic()
+                yield item
+            elif left <= silence:
+                raise Unavailable(f"The request took longer than {longest:g} seconds.", cause="max_request")
+            else:
+                yield []
+
+    async def settle(self) -> None:
+        await self._decide("settled", self._ledger.settle(self.admission, self._model, self._usage_row()))
+
+    async def fail(self) -> None:
+        """Not charged, and counted as an error."""
+        await self._decide("failed", self._ledger.release(self.admission, self._model, error=True))
+
+    async def close(self) -> None:
+        """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
+        for task, call in zip(self._tasks, self._calls, strict=False):
+            if not task.done():
+                if call.ended and self.outcome == "settled":
+                    self._background.add(task)  # it reads the rest, so that the connection can be used again
+                    task.add_done_callback(self._background.discard)
+                else:
+                    task.cancel()
+        if any(call.content_sent for call in self._calls):
+            settled = self._ledger.settle(self.admission, self._model, self._usage_row())
+            await self._decide("left_settled", settled)
+        else:
+            released = self._ledger.release(self.admission, self._model, error=False)
+            await self._decide("left_released", released)
+        await asyncio.gather(*(task for task in self._tasks if task not in self._background),
+                             return_exceptions=True)  # fmt: skip
+
+    async def _decide(self, outcome: str, write: Coroutine[Any, Any, None]) -> None:
+        """The first decision holds. It is written even if the caller is cancelled meanwhile."""
+        if self._outcome is None:
+            self.outcome = outcome
+            self._outcome = asyncio.create_task(write)
+        else:
+            write.close()
+        await asyncio.shield(self._outcome)
+
+    def answered(self) -> list[tuple[str, str]]:
+        """The upstream's headers that the client may see."""
+        return list(self._calls[0].call.answered.items())
+
+    def usage(self) -> dict[str, Any]:
+        """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
+        total: dict[str, Any] = {}
+        for call in self._calls:
+            total = add_usage(total, call.progress.usage or self._estimate(call))
+        return total
+
+    def _estimate(self, call: UpstreamCall) -> dict[str, int]:
+        prompt = tokens.of_messages(call.call.body["messages"], call.call.body.get("tools"))
+        written = math.ceil(call.progress.written)
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+    def _usage_row(self) -> Usage:
+        usage = self.usage()
+        return Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+
+    def facts(self) -> dict[str, Any]:
+        """For the log line."""
+        row = self._usage_row()
+        first = self._calls[0]
+        return {
+            "key": self.admission.key.id,
+            "account": self.admission.key.account,
+            "provider": first.upstream.provider.name,
+            "upstream_model": first.call.model.upstream,
+            "upstream_tokens": [token for call in self._calls for token in call.tokens],
+            "attempts": sum(call.attempts for call in self._calls),
+            "outcome": self.outcome,
+            "input_tokens": row.input,
+            "output_tokens": row.output,
+        }
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    """Null and nonsense count as nothing."""
+    value = usage.get(name)
+    return max(0, value) if isinstance(value, int) else 0

@@ -1,0 +1,67 @@
+"""The request and the response, as every edge gives and takes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Header fields in order of arrival, names in lower case."""
+
+    pairs: Pairs
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.pairs if key == name]
+
+    def get(self, name: str, default: str = "") -> str:
+        for key, value in self.pairs:
+            if key == name:
+                return value
+        return default
+
+
+async def _empty() -> bytes:
+    return b""
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `path` is percent-decoded, without the query.
+
+    `body()` reads it whole, once, and raises BodyTooLarge; it is a function so that a caller without a key
+    is refused before 100 MiB are read. A client that leaves cancels the task that handles its request.
+    `started` is of time.monotonic(). `notes` gathers facts for the request's one log line.
+    """
+
+    method: str
+    path: str
+    headers: Headers
+    id: str
+    body: Callable[[], Awaitable[bytes]] = _empty
+    client: str = ""
+    started: float = field(default_factory=time.monotonic)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Response:
+    """What an edge sends: all of `body` at once, or its pieces as they come.
+
+    After the last byte, or when the client left, the edge awaits `close()` exactly once, shielded from
+    cancellation. Money and upstream connections are settled there, never in generator finalisers.
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes | AsyncGenerator[bytes, None] = b""
+    close: Callable[[], Awaitable[None]] = field(default=_nothing)

@@ -1,0 +1,35 @@
+"""What the contract suites run on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contract.store_client import NOW, STORES, Client, MakeClient
+from kimi_gateway.accounts.store import Store
+from kimi_gateway.accounts.values import Grant, Limits
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Store]:
+    store = STORES[request.param](tmp_path)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def client(store: Store) -> MakeClient:
+    """A new account's client: `credits` None is an unlimited account."""
+    numbers = itertools.count()
+
+    async def make(credits: int | Grant | None = 100, limits: Limits | None = None, now: int = NOW) -> Client:
+        opening = Grant(credits) if isinstance(credits, int) else credits
+        number = next(numbers)
+        account = await store.create_account(f"account-{number}", opening, now)
+        key = await store.create_key(f"digest-{number}", account.id, "", limits or Limits(), False, now)
+        return Client(store, account.id, key, now)
+
+    return make

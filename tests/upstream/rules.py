@@ -1,0 +1,135 @@
+"""The vendor's own checks of a chat request, with its texts where they are known (docs/upstream.md).
+An upstream kinder than the real one would hide the gateway's mistakes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from upstream.kimi import WINDOWS, Json, error, thinks, tokens
+
+NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{0,127}")
+EMPTY: tuple[object, ...] = (None, "", [])
+
+
+def refusal(body: Json, models: Collection[str]) -> tuple[int, Json] | None:
+    """Status and body of the vendor's refusal, None where the request is in order."""
+    model = body.get("model")
+    if model not in models:
+        text = f"Not found the model {model} or Permission denied"
+        return 404, error("resource_not_found_error", text)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return 400, error("invalid_request_error", "Invalid request: messages must not be empty")
+    for check in (_sampling, _limits, _tools, _messages, _pairing, _media):
+        for text in check(body):
+            return 400, error("invalid_request_error", text)
+    return None
+
+
+def _sampling(body: Json) -> Iterator[str]:
+    fixed = {"temperature": 1, "top_p": 0.95, "n": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    if not thinks(body):
+        fixed["temperature"] = 0.6
+    for name, only in fixed.items():
+        if body.get(name) not in (None, only):
+            yield f"invalid {name}: only {only} is allowed for this model"
+    thinking = body.get("thinking")
+    off = isinstance(thinking, dict) and thinking.get("type") != "enabled"
+    if off and body["model"].startswith("kimi-k2.7"):
+        yield "invalid thinking: only type=enabled is allowed for this model"
+
+
+def _limits(body: Json) -> Iterator[str]:
+    stop = body.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > 5 or any(len(item.encode()) > 32 for item in stops):
+        yield "Invalid request: stop takes at most 5 strings of at most 32 bytes"
+    output = body.get("max_completion_tokens", body.get("max_tokens"))
+    if output is not None and (not isinstance(output, int) or output < 1):
+        yield "Invalid request: max_completion_tokens must be a positive integer"
+    window = WINDOWS.get(body["model"], 262_144)
+    if tokens(body["messages"]) + (output or 0) > window:
+        yield f"Invalid request: Your request exceeded model token limit : {window}"
+    if body.get("top_logprobs") is not None and not body.get("logprobs"):
+        yield "Invalid request: top_logprobs needs logprobs"
+
+
+def _tools(body: Json) -> Iterator[str]:
+    seen = set()
+    for tool in body.get("tools") or []:
+        function = tool.get("function") or {}
+        name = function.get("name", "")
+        if name in seen:
+            yield f"function name {name} is duplicated"
+        seen.add(name)
+        if tool.get("type") == "builtin_function":
+            continue
+        if not NAME.fullmatch(name):
+            yield f"Invalid request: function name {name} is invalid"
+        if (function.get("parameters") or {}).get("type") != "object":
+            yield (
+                "tools.function.parameters is not a valid moonshot flavored json schema, "
+                "details: <At path '': type must be object>"
+            )
+    choice = body.get("tool_choice")
+    if choice == "required" and not body["model"].startswith("kimi-k3"):
+        yield "tool_choice 'required' is incompatible with thinking enabled"
+    if isinstance(choice, dict) and thinks(body):
+        yield "tool_choice 'specified' is incompatible with thinking enabled"
+
+
+def _messages(body: Json) -> Iterator[str]:
+    last = len(body["messages"]) - 1
+    for at, message in enumerate(body["messages"]):
+        role, content, calls = message.get("role"), message.get("content"), message.get("tool_calls")
+        if role not in ("system", "user", "assistant", "tool"):
+            yield f"Invalid request: unsupported role {role} at position {at}"
+        if role == "system" and message.get("tools"):
+            if content not in EMPTY:
+                yield f"Invalid request: the message at position {at}: tools cannot be used with content"
+        elif content in EMPTY and not calls:
+            yield f"Invalid request: the message at position {at} with role '{role}' must not be empty"
+        if calls and body["model"] == "kimi-k2.6" and thinks(body) and not message.get("reasoning_content"):
+            yield (
+                "thinking is enabled but reasoning_content is missing in assistant tool call message "
+                f"at index {at}"
+            )
+        if message.get("partial") and (at != last or role != "assistant" or body.get("response_format")):
+            yield "Invalid request: partial is for the last assistant message, without response_format"
+
+
+def _pairing(body: Json) -> Iterator[str]:
+    """Each call has exactly one result, before the next turn."""
+    waiting: list[str] = []
+    for message in [*body["messages"], {"role": "end"}]:
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in waiting:
+                yield f"Invalid request: tool_call_id {message.get('tool_call_id')} not found"
+                return
+            waiting.remove(message["tool_call_id"])
+        elif waiting:
+            yield f"Invalid request: tool_call_id {waiting[0]} not found"
+            return
+        waiting += [call.get("id", "") for call in message.get("tool_calls") or []]
+
+
+def _media(body: Json) -> Iterator[str]:
+    for part in _parts(body["messages"]):
+        if "prompt_cache_breakpoint" in part:
+            yield "Invalid request: prompt_cache_breakpoint is not supported"
+        kind = part.get("type")
+        if kind not in ("text", "image_url", "video_url"):
+            yield f"Invalid request: unsupported content type {kind}"
+        media = part.get(kind or "", "")
+        url = media.get("url", "") if isinstance(media, dict) else media
+        if kind != "text" and not url.startswith(("data:", "ms://")):
+            yield f"Invalid request: unsupported image url: {url}"
+
+
+def _parts(messages: list[Json]) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        if isinstance(message.get("content"), list):
+            yield from message["content"]

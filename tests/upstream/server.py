@@ -1,0 +1,295 @@
+"""The upstream's socket: real HTTP/1.1 on 127.0.0.1 in a thread and loop of its own, so that tests of any
+kind, and gateways in other processes, can use it. It records what it sees, and when a peer leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from upstream import kimi
+from upstream.kimi import WINDOWS
+from upstream.rules import refusal
+from upstream.steps import HANG, RESET, End, Kimi, Part, Reply, Status, Step, length
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+    connection: int  # the how-manieth accepted connection brought it
+    arrived: float = field(default_factory=time.monotonic)
+    answered: threading.Event = field(default_factory=threading.Event)
+    closed_early: threading.Event = field(default_factory=threading.Event)
+    closed_at: float | None = None
+
+    @property
+    def token(self) -> str | None:
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token if scheme == "Bearer" else None
+
+    @property
+    def body(self) -> Any:
+        """The JSON of the body, None where it is not JSON."""
+        try:
+            return json.loads(self.raw)
+        except ValueError:
+            return None
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, upstream: ScriptedUpstream) -> None:
+        self.upstream = upstream
+        self.buffer = bytearray()
+        self.arrival = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.request: Request | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.upstream.accepted += 1
+        self.number = self.upstream.accepted
+        self.upstream.connections.add(self)
+        self.task = asyncio.get_running_loop().create_task(self.serve())
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        self.arrival.set()
+
+    def eof_received(self) -> None:
+        self.left()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.left()
+        self.upstream.connections.discard(self)
+
+    def left(self) -> None:
+        if self.request and not self.gone.is_set() and not self.request.answered.is_set():
+            self.request.closed_at = time.monotonic()
+            self.request.closed_early.set()
+        self.gone.set()
+        self.arrival.set()
+        self.writable.set()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    async def serve(self) -> None:
+        with suppress(ConnectionError):
+            while not self.gone.is_set():
+                self.request = request = await self.read_request()
+                self.upstream.requests.append(request)
+                reply = self.upstream.step_for(request).reply(request)
+                await self.pause(reply.delay)
+                await self.write(reply, request)
+                request.answered.set()
+                if reply.raw or request.headers.get("connection") == "close":
+                    break
+        self.transport.close()
+
+    async def read_request(self) -> Request:
+        head = await self.take_until(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        method, path, _ = first.split(" ")
+        if "100-continue" in headers.get("expect", ""):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(await self.take_until(b"\r\n"), 16):
+                body += (await self.take(size + 2))[:-2]
+            await self.take_until(b"\r\n")
+        else:
+            body = await self.take(int(headers.get("content-length", 0)))
+        return Request(method, path.partition("?")[0], headers, body, self.number)
+
+    async def take_until(self, mark: bytes) -> bytes:
+        while (at := self.buffer.find(mark)) < 0:
+            if self.buffer.startswith(b"\x16"):  # a TLS hello, of which this server knows nothing
+                raise ConnectionResetError
+            await self.more()
+        return (await self.take(at + len(mark)))[:at]
+
+    async def take(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            await self.more()
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return data
+
+    async def more(self) -> None:
+        if self.gone.is_set():
+            raise ConnectionResetError
+        self.arrival.clear()
+        await self.arrival.wait()
+
+    async def write(self, reply: Reply, request: Request) -> None:
+        parts = reply.parts
+        if not reply.raw:
+            headers = {"server": "scripted", **reply.headers}
+            if reply.chunked:
+                headers["transfer-encoding"] = "chunked"
+            elif "content-length" not in headers:
+                parts = list(parts)
+                headers["content-length"] = str(length(parts))
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            self.transport.write(f"HTTP/1.1 {reply.status} Scripted\r\n{lines}\r\n".encode("latin-1"))
+        for part in parts:
+            await self.act(part, request, reply.chunked)
+        if reply.chunked:
+            self.transport.write(b"0\r\n\r\n")
+
+    async def act(self, part: Part, request: Request, chunked: bool) -> None:
+        if self.gone.is_set():
+            raise ConnectionResetError
+        if part is HANG:
+            await self.gone.wait()
+        elif isinstance(part, End):
+            request.answered.set()
+            if part is RESET:
+                linger = struct.pack("ii", 1, 0)
+                self.transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
+                self.transport.abort()
+            raise ConnectionResetError
+        elif isinstance(part, bytes):
+            self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked and part else part)
+            await self.writable.wait()
+        else:
+            await self.pause(part)
+
+    async def pause(self, seconds: float) -> None:
+        if seconds:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.gone.wait(), seconds)
+
+
+class ScriptedUpstream:
+    """`strict` (on from the start) refuses what the vendor refuses. `tokens` None: any token will do."""
+
+    def __init__(self, *, strict: bool = True, tokens: set[str] | None = None) -> None:
+        self.strict = strict
+        self.tokens = tokens
+        self.models = list(WINDOWS)
+        self.balance = 49.58
+        self.requests: list[Request] = []
+        self.accepted = 0
+        self.connections: set[Connection] = set()
+        self._plan: deque[Step] = deque()
+        self._always: Step = Kimi()
+        self._at: dict[str, Step] = {}
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="upstream")
+        self._ready = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self.connections)
+
+    @property
+    def chats(self) -> list[Request]:
+        return [request for request in self.requests if request.path == CHAT]
+
+    def plan(self, *steps: Step) -> None:
+        """One step for each of the next chat requests, in turn."""
+        self._plan.extend(steps)
+
+    def always(self, step: Step) -> None:
+        """For every chat request that no plan covers; at first the vendor's right answer, `Kimi()`."""
+        self._always = step
+
+    def at(self, path: str, step: Step) -> None:
+        """For every request on another path, such as /v1/models."""
+        self._at[path] = step
+
+    def close_idle(self) -> None:
+        """Close every connection that carries no request, as a server does after its keep-alive time."""
+
+        def close() -> None:
+            for connection in self.connections:
+                if connection.request is None or connection.request.answered.is_set():
+                    connection.transport.close()
+
+        self._loop.call_soon_threadsafe(close)
+        self.until(lambda: all(not c.transport.is_closing() for c in list(self.connections)))
+
+    def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+        """Wait for something that another thread brings about."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "it did not come about"
+            time.sleep(0.002)
+
+    def step_for(self, request: Request) -> Step:
+        """Refusals come before any script: a script acts on requests that the vendor would take."""
+        if request.path in self._at:
+            return self._at[request.path]
+        if self.tokens is not None and request.token not in self.tokens:
+            return Status(401, kimi.error("incorrect_api_key_error", "Incorrect API key provided"))
+        body = request.body
+        match request.method, request.path:
+            case "GET", "/v1/models":
+                return Status(200, {"object": "list", "data": [kimi.model_row(m) for m in self.models]})
+            case "GET", "/v1/users/me/balance":
+                return Status(200, kimi.balance(self.balance))
+            case "POST", _ if not isinstance(body, dict):
+                return Status(400, kimi.error("invalid_request_error", "Invalid request: not a JSON object"))
+            case "POST", "/v1/tokenizers/estimate-token-count":
+                return Status(200, {"data": {"total_tokens": kimi.tokens(body.get("messages"))}})
+            case "POST", "/v1/chat/completions":
+                if self.strict and (refused := refusal(body, self.models)):
+                    return Status(*refused)
+                return self._plan.popleft() if self._plan else self._always
+        return Status(404, kimi.error("resource_not_found_error", "The requested resource was not found"))
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = await self._loop.create_server(lambda: Connection(self), "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        tasks = [connection.task for connection in self.connections]
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.gather(*tasks)
+        await server.wait_closed()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
