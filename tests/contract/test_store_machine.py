@@ -239,14 +239,16 @@ class Books(RuleBasedStateMachine):
         assert left == Counter(self.purse.left + [NEVER] * self.purse.loose)
 
     def teardown(self) -> None:
-        self.the_books_balance()
-        rows = self.ask(lambda store: store.usage(0))
-        assert sum(row.credits for row in rows) == self.consumed
-        assert sum(row.errors for row in rows) == self.errors
-        for store in self.stores:
-            self.runner.run(store.close())
-        self.runner.close()
-        self.folder.cleanup()
+        try:
+            self.the_books_balance()
+            rows = self.ask(lambda store: store.usage(0))
+            assert sum(row.credits for row in rows) == self.consumed
+            assert sum(row.errors for row in rows) == self.errors
+        finally:
+            for store in self.stores:
+                self.runner.run(store.close())
+            self.runner.close()
+            self.folder.cleanup()
 
 
 TestBooks = Books.TestCase

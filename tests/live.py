@@ -1,0 +1,182 @@
+"""The gateway on a real socket, in a thread of its own, with what a test needs to see of its inside."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import uvicorn
+
+from kimi_gateway import observe
+from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
+from kimi_gateway.edge.asgi import App
+from kimi_gateway.edge.server import DrainingProtocol
+from kimi_gateway.settings import Settings
+
+T = TypeVar("T")
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+class LiveGateway:
+    """`with LiveGateway(tmp_path, upstream.url) as gateway:`; settings by name, times in seconds.
+
+    Without an upstream's address the demo provider answers.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        upstream: str | None = None,
+        tokens: tuple[str, ...] = ("sk-upstream-1",),
+        **more: Any,
+    ) -> None:
+        if upstream is not None:
+            more = {"base_url": upstream, "moonshot_api_key": tokens, **more}
+        self.settings = Settings(data=data / "data", **more)
+        self.log = io.StringIO()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway")
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.app = App(self.settings)
+        config = uvicorn.Config(
+            self.app, http=DrainingProtocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            proxy_headers=False, timeout_graceful_shutdown=int(self.settings.drain + 5),
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.port = listening.getsockname()[1]
+        serving = asyncio.create_task(self._server.serve(sockets=[listening]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        self._ready.set()
+        await serving
+        listening.close()
+
+    def __enter__(self) -> Self:
+        handler = logging.StreamHandler(self.log)
+        handler.setFormatter(observe.JsonLines())
+        self._handler, observe.log.propagate = handler, False
+        observe.log.addHandler(handler)
+        observe.log.setLevel("INFO")
+        self._thread.start()
+        self._ready.wait()
+        assert self._server.started, self.log.getvalue()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        observe.log.removeHandler(self._handler)
+
+    def stop(self) -> None:
+        """As SIGTERM does: returns when the server has gone down."""
+        self.begin_stop()
+        self._thread.join()
+
+    def begin_stop(self) -> None:
+        self._server.should_exit = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def store(self) -> Any:
+        assert self.app.running is not None
+        return self.app.running.store
+
+    def do(self, step: Coroutine[Any, Any, T]) -> T:
+        """Run something on the gateway's own loop."""
+        return asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+
+    def key(self, credits: int | None = 100, limits: Limits | None = None, see_balance: bool = False) -> str:
+        """A new account's key; None credits are an unlimited account."""
+        now, key = int(time.time()), keys.new_key()
+
+        async def make() -> None:
+            account = await self.store.create_account("", None if credits is None else Grant(credits), now)
+            digest = keys.digest(key)
+            await self.store.create_key(digest, account.id, "", limits or Limits(), see_balance, now)
+
+        self.do(make())
+        return key
+
+    def account(self, key: str) -> Account:
+        """What the ledger says: `credits` settled, `reserved` beside it."""
+        account: Account = self.do(self.store.account(keys.digest(key), int(time.time())))
+        return account
+
+    def usage(self, key: str) -> list[UsageRow]:
+        rows: list[UsageRow] = self.do(self.store.usage(0, self.account(key).id))
+        return rows
+
+    def client(self, key: str | None = None, **more: Any) -> httpx.Client:
+        """An HTTP client that knows nothing of the gateway."""
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **more)
+
+    def chat(self, key: str, **body: Any) -> httpx.Response:
+        with self.client(key) as client:
+            return client.post("/v1/chat/completions", json={"model": "kimi-k3", "messages": HELLO} | body)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The log's lines of one kind."""
+        parsed = map(json.loads, self.log.getvalue().splitlines())
+        return [line for line in parsed if line["event"] == event]
+
+    def tasks(self) -> list[str]:
+        """What runs on the gateway's loop for requests: nothing, when all of them are over."""
+
+        async def look() -> list[str]:
+            names = [str(task.get_coro().__qualname__) for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+            return [name for name in names if name.startswith(_OF_REQUESTS)]
+
+        return self.do(look())
+
+    def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+        """Wait for something that comes about on the gateway's side."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"it did not come about\n{self.log.getvalue()}"
+            time.sleep(0.005)
+
+    def nothing_left(self, *of_keys: str) -> None:
+        """No task, no turn and no lease is left of any request."""
+        assert self.app.running is not None
+        self.until(lambda: not self.tasks())
+        assert not self.app.running.gateway.turns
+        for key in of_keys:
+            assert self.account(key).reserved == 0
+
+
+_OF_REQUESTS = ("UpstreamCall", "_Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
+
+
+def events(text: str) -> list[str]:
+    """The data of each SSE event; comments are not events."""
+    frames = [frame for frame in text.split("\n\n") if frame]
+    return [
+        "\n".join(line[6:] for line in frame.split("\n")) for frame in frames if frame.startswith("data: ")
+    ]
+
+
+def text_of(stream: str) -> str:
+    """The content that a stream carried."""
+    chunks = [json.loads(data) for data in events(stream) if data != "[DONE]"]
+    return "".join(
+        choice["delta"].get("content") or "" for chunk in chunks for choice in chunk.get("choices", ())
+    )
