@@ -31,7 +31,7 @@ from kimi_gateway.settings import Settings
 from kimi_gateway.turn import Turn
 from kimi_gateway.values import Request, Response
 
-COST = 1  # credits of one request, whatever its model (docs/contract.md, row 42)
+COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),

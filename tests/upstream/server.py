@@ -232,13 +232,14 @@ class ScriptedUpstream:
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""
 
-        def close() -> None:
-            for connection in self.connections:
-                if connection.request is None or connection.request.answered.is_set():
-                    connection.transport.close()
+        async def close() -> None:
+            idle = {c for c in self.connections if c.request is None or c.request.answered.is_set()}
+            for connection in idle:
+                connection.transport.close()
+            while idle & self.connections:
+                await asyncio.sleep(0)
 
-        self._loop.call_soon_threadsafe(close)
-        self.until(lambda: all(not c.transport.is_closing() for c in list(self.connections)))
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
     def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
         """Wait for something that another thread brings about."""
@@ -277,10 +278,11 @@ class ScriptedUpstream:
         self._ready.set()
         await self._stop.wait()
         server.close()
-        tasks = [connection.task for connection in self.connections]
-        for connection in list(self.connections):
-            connection.transport.abort()
-        await asyncio.gather(*tasks)
+        # Until every connection is down, those still on their way in too, or sockets would leak.
+        while asyncio.all_tasks() - {asyncio.current_task()} or self.connections:
+            for connection in list(self.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
         await server.wait_closed()
 
     def __enter__(self) -> Self:

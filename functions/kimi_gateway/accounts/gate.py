@@ -108,7 +108,7 @@ class Gate:
 def credentials(headers: Headers) -> list[str]:
     """The credential of each header that carries one, Bearer first; equal ones once. Raises InvalidKey.
 
-    One header twice is ambiguous, so it is refused (docs/contract.md, row 2).
+    One header twice is ambiguous, so it is refused (docs/contract.md, Authentication).
     """
     bearers, api_keys = headers.all("authorization"), headers.all("x-api-key")
     if len(bearers) > 1 or len(api_keys) > 1:

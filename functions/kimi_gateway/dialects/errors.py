@@ -7,7 +7,7 @@ from typing import Any
 from kimi_gateway.errors import GatewayError
 
 # Anthropic's error types by status; its SDKs pick their exception classes from the status
-# (docs/contract.md, rows 13 and 14).
+# (docs/contract.md, Errors).
 _ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -15,7 +15,7 @@ _ANTHROPIC = {
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    503: "overloaded_error",
+    503: "api_error",
 }
 
 

@@ -1,6 +1,6 @@
 """A checked request made fit for one model: what the vendor refuses is dropped, capped or mapped.
 
-The rules are columns of the catalog; docs/contract.md rows 4, 5, 8 and edge cases 10, 15-17, 23-25.
+The rules are columns of the catalog; docs/contract.md, Models.
 """
 
 from __future__ import annotations

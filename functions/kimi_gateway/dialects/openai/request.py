@@ -1,6 +1,6 @@
 """A Chat Completions request: what is known is checked, the rest is left as it is.
 
-Ranges and decisions: docs/contract.md rows 4, 8, 9, 29-32; edge cases 5-20 and 63.
+Ranges and decisions: docs/contract.md, Request.
 """
 
 from __future__ import annotations

@@ -1,0 +1,92 @@
+"""The shape of the code, held by tests: which way imports point, who may import what, what a start loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "functions" / "kimi_gateway"
+# A library and the only files that may import it: folders end in a slash.
+ONLY_IN = {
+    "boto3": ("cli/",),
+    "click": ("cli/",),
+    "fastapi": ("edge/docs.py",),
+    "httpx2": ("net/http.py",),
+    "pydantic": ("catalog/catalog.py",),
+    "sqlite3": ("accounts/sqlite", "accounts/batch.py"),
+    "starlette": ("edge/docs.py",),
+    "uvicorn": ("edge/server.py",),
+}
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_imports_point_down_the_path_of_a_request() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_imported_in_its_one_place_only(library: str) -> None:
+    users = [
+        file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if library in imported(file)
+    ]
+    assert [user for user in users if not user.startswith(ONLY_IN[library])] == []
+
+
+def test_the_core_loads_no_framework() -> None:
+    loaded = run(
+        "import sys, kimi_gateway.edge.http, kimi_gateway.assemble, kimi_gateway.accounts.sqlite\n"
+        "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3', 'uvicorn', 'click')"
+        " if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_the_home_server_loads_no_framework_until_the_docs_are_read() -> None:
+    loaded = run(
+        "import sys, kimi_gateway.edge.server\n"
+        "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3') if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_listing_keys_does_not_load_the_server_or_the_http_client() -> None:
+    loaded = run(
+        "import sys, kimi_gateway.cli\n"
+        "print([name for name in ('uvicorn', 'httpx2', 'fastapi', 'pydantic') if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+def test_files_and_functions_stay_within_the_house_numbers() -> None:
+    too_long = []
+    for file in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        text = file.read_text("utf-8")
+        if text.count("\n") > 350:
+            too_long.append(file.name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > 60:
+                    too_long.append(f"{file.name}:{node.name}")
+    assert too_long == []
