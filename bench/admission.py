@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "functions"))
 
 from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Admission, Grant, Limits, Usage

@@ -21,7 +21,7 @@ from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
 from kimi_gateway.edge.asgi import App
-from kimi_gateway.edge.server import DrainingProtocol
+from kimi_gateway.edge.server import Protocol
 from kimi_gateway.settings import Settings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class LiveGateway:
         self._loop = asyncio.get_running_loop()
         self.app = App(self.settings)
         config = uvicorn.Config(
-            self.app, http=DrainingProtocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            self.app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             proxy_headers=False, timeout_graceful_shutdown=int(self.settings.drain + 5),
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -124,10 +124,10 @@ class LiveGateway:
         rows: list[UsageRow] = self.do(self.store.usage(0, self.account(key).id))
         return rows
 
-    def client(self, key: str | None = None, **more: Any) -> httpx.Client:
+    def client(self, key: str | None = None, headers: dict[str, str] | None = None) -> httpx.Client:
         """An HTTP client that knows nothing of the gateway."""
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **more)
+        auth = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=auth | (headers or {}), timeout=30, trust_env=False)
 
     def chat(self, key: str, **body: Any) -> httpx.Response:
         with self.client(key) as client:

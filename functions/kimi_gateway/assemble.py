@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
+from kimi_gateway.errors import Unavailable
 from kimi_gateway.gateway import Gateway
+from kimi_gateway.home import open_store
 from kimi_gateway.net.http import Client, HttpxClient, Timeouts
 from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.demo import Demo
@@ -24,8 +25,6 @@ from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.tokens import NAME, TokenFile
 from kimi_gateway.queries import Queries
 from kimi_gateway.settings import Settings
-
-STORE_NAME = "gateway.sqlite3"
 
 
 @dataclass(slots=True)
@@ -51,20 +50,6 @@ class Running:
         await self.store.close()
 
 
-def prepare_data(folder: Path) -> None:
-    """The data folder, for its owner only."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-
-
-def open_store(settings: Settings) -> Store:
-    """SQLite in the data folder. Raises StoreDown."""
-    from kimi_gateway.accounts.sqlite import SqliteStore
-
-    prepare_data(settings.data)
-    return SqliteStore(settings.data / STORE_NAME)
-
-
 def token_source(settings: Settings) -> Callable[[], tuple[Token, ...]]:
     """The environment's tokens, else the file's as they are at the time of asking."""
     if settings.moonshot_api_key:
@@ -74,9 +59,30 @@ def token_source(settings: Settings) -> Callable[[], tuple[Token, ...]]:
     return TokenFile(settings.data / NAME).tokens
 
 
-def upstreams(settings: Settings, client: Client) -> Callable[[], Upstream]:
+def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
+    try:
+        tokens()
+    except (OSError, ValueError) as exc:
+        return [f"tokens: {exc}"]
+    return []
+
+
+def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tuple[Token, ...]]:
+    """A file that went bad while the gateway runs is the operator's fault, and never leads to the demo."""
+
+    def read() -> tuple[Token, ...]:
+        for fault in token_faults(tokens):
+            emit("misconfigured", logging.ERROR, detail=fault)
+            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens")
+        return tokens()
+
+    return read
+
+
+def upstreams(
+    settings: Settings, client: Client, tokens: Callable[[], tuple[Token, ...]]
+) -> Callable[[], Upstream]:
     """The platform while there is a token for it, else the demo."""
-    tokens = token_source(settings)
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
     moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), Turns(tokens))
     demo = Upstream(Demo(), Turns(lambda: (Token("", "demo"),)))
@@ -90,15 +96,17 @@ async def start(
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Running:
-    """Raises CatalogFault, StoreDown."""
+    """Raises CatalogFault, StoreDown; OSError or ValueError where the tokens cannot be read."""
     models = catalog.load(settings.models)
+    tokens = token_source(settings)
+    tokens()
     store = store or open_store(settings)
     client = client or HttpxClient()
-    upstream = upstreams(settings, client)
+    upstream = upstreams(settings, client, while_readable(tokens))
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
-    queries = Queries(gate, store, models, directory, lambda: upstream().provider.name, lambda: [], clock)
+    queries = Queries(gate, store, models, directory, upstream, lambda: token_faults(tokens), clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=str(settings.data))
     if upstream().provider.name == "demo":

@@ -113,16 +113,17 @@ class UpstreamCall:
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
                     size += sum(len(data) for data, _ in batch)
-                    if held and (self.content_sent or size > HELD_BYTES or any(c.substance for c in held)):
+                    substance = any(chunk.substance for chunk in held)
+                    if held and (self.content_sent or substance or progress.done or size > HELD_BYTES):
                         timer.reschedule(None)  # a slow client is not the upstream's silence
-                        self.content_sent |= any(chunk.substance for chunk in held)
+                        self.content_sent |= substance
                         await self.out.put(held)
                         held = []
                     if progress.done:
                         await self._end()
                     if self.content_sent:
-                        patience = AFTER_FINISH if progress.complete else self.patience.idle
-                        timer.reschedule(loop.time() + patience)
+                        idle = self.patience.idle
+                        timer.reschedule(loop.time() + (min(idle, AFTER_FINISH) if progress.complete else idle))
                     if stops is not None and stops.found_all:
                         break
         except TimeoutError as exc:
@@ -133,11 +134,11 @@ class UpstreamCall:
                 if self.content_sent and held:
                     await self.out.put(held)
                 raise
+        if not progress.complete:
+            raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
         if held:
             self.content_sent = True
             await self.out.put(held)
-        if not progress.complete:
-            raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
 
     def _read(
         self, batch: list[sse.Event], progress: Progress, stops: StopFilter | None, held: list[Chunk]
@@ -149,6 +150,8 @@ class UpstreamCall:
                 if chunk is not None and stops is not None:
                     chunk = stops.apply(chunk)
                     progress.done |= stops.found_all
+                elif progress.done and stops is not None:
+                    chunk = stops.rest()
                 if chunk is None:
                     continue
                 if self.index is not None:
@@ -171,8 +174,15 @@ def next_attempt(
     failure: UpstreamFailure, attempts: int, elapsed: float, other_token: bool, waited: bool, jitter: float
 ) -> float | None:
     """Seconds until another attempt, None to give up. `attempts` were made; `jitter` is from 0 up to 1."""
-    if attempts >= ATTEMPTS or elapsed > START_WITHIN:
+    delay = _delay(failure, attempts, other_token, waited, jitter)
+    if delay is None or attempts >= ATTEMPTS or elapsed + delay > START_WITHIN:
         return None
+    return delay
+
+
+def _delay(
+    failure: UpstreamFailure, attempts: int, other_token: bool, waited: bool, jitter: float
+) -> float | None:
     if failure.cause in OTHER_TOKEN and other_token:
         return 0.0
     if failure.cause in ("rate", "overload"):

@@ -29,8 +29,9 @@ from kimi_gateway.providers.moonshot import NONCE
 from kimi_gateway.providers.provider import Call, Upstream
 from kimi_gateway.settings import Settings
 from kimi_gateway.turn import Turn
-from kimi_gateway.values import Request, Response
+from kimi_gateway.values import Request, Response, sendable
 
+LONGEST_NONCE = 512
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -63,8 +64,10 @@ class Gateway:
         await self._fit(adapted.body, model, len(raw))
         if self.closing:
             raise ShuttingDown
-        admission = await self.gate.admit(request.id, key, COST)
-        turn = self._turn(request, admission, ask, model, adapted.body)
+        upstream = self.upstream()
+        # Not the request's id: that may be the client's, and admission gives one id one reservation.
+        admission = await self.gate.admit(uuid.uuid4().hex, key, COST)
+        turn = self._turn(request, admission, ask, model, adapted.body, upstream)
         try:
             headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []
             identity = Identity(
@@ -156,13 +159,14 @@ class Gateway:
         ask: openai.ChatRequest,
         model: Model,
         body: dict[str, Any],
+        upstream: Upstream,
     ) -> Turn:
         settings, box = self.settings, Mailbox[Item]()
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
-        call = Call(model, body, {NONCE: nonces[0]} if len(nonces) == 1 else {})
+        signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
+        call = Call(model, body, {NONCE: nonces[0]} if signed else {})
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
-        upstream = self.upstream()
         calls = [
             UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)
             for index in range(ask.choices)

@@ -47,6 +47,14 @@ class Redactor:
 redact = Redactor()
 
 
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _clean(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(member) for member in value]
+    return value if isinstance(value, int | float | None) else redact(str(value))
+
+
 class JsonLines(logging.Formatter):
     """`{"time", "level", "event", …fields}`; a record's fields ride in `extra={"fields": {…}}`."""
 
@@ -60,7 +68,9 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line, ensure_ascii=False, default=str))
+        # Redacted before it is quoted: afterwards a secret may be spelt otherwise, and the line be broken.
+        text = json.dumps(_clean(line), ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
 
 
 def to_stream(level: str, stream: TextIO | None = None) -> None:

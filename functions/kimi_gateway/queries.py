@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.bucket import Buckets
+from kimi_gateway.accounts.bucket import Recent
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
@@ -27,12 +27,15 @@ from kimi_gateway.errors import (
 from kimi_gateway.net import jsonio
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Token
-from kimi_gateway.values import Request, Response
+from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.values import Request, Response, sendable
 
 CHECKED = 600  # seconds that the answer of a token check holds
 CHECKS_KEPT = 10_000
 HOUR, DAY = 3_600, 86_400
+LONGEST_TOKEN = 4_096
+# Under an entry of the upstream's list, so that each has the members of the K2 contract.
+_LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
 
 
 @dataclass(slots=True)
@@ -41,11 +44,11 @@ class Queries:
     store: Store
     catalog: Catalog
     directory: Directory
-    provider: Callable[[], str]
+    upstream: Callable[[], Upstream]
     problems: Callable[[], list[str]]
     clock: Callable[[], float] = time.time
     _checks: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
-    _unknown_tokens: Buckets = field(default_factory=lambda: Buckets(rate=1, burst=60))
+    _unknown_tokens: Recent = field(default_factory=lambda: Recent(most=60, seconds=60))
 
     async def _key(self, request: Request) -> Key:
         key = await self.gate.authenticate_free(request.headers)
@@ -67,7 +70,7 @@ class Queries:
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
         return known + [
-            {"object": "model", "owned_by": "moonshot", **entry}
+            {**_LISTED, "root": id, **entry}
             for id, entry in (await self.directory.live()).items()
             if id not in names
         ]
@@ -97,7 +100,7 @@ class Queries:
             except StoreDown as exc:
                 raise Unavailable("The token cannot be checked at present.", cause="store_down") from exc
             return key is not None and not key.revoked
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
+        if len(token) > LONGEST_TOKEN or not sendable(token):
             return False
         try:
             return await self.directory.is_live(Token.of(token))
@@ -146,11 +149,9 @@ class Queries:
             await self.store.find_key("")
         except StoreDown as exc:
             problems.append(f"store: {exc}")
-        status = 503 if problems else 200
-        return answer(
-            {"status": "unready" if problems else "ok", "provider": self.provider(), "problems": problems},
-            status,
-        )
+        if problems:
+            return answer({"status": "unready", "problems": problems}, 503)
+        return answer({"status": "ok", "provider": self.upstream().provider.name, "problems": []})
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

@@ -53,6 +53,9 @@ def _tokens(text: str) -> tuple[str, ...]:
 def _base_url(text: str) -> str:
     url = HOSTS.get(text.strip().lower(), text.strip()).rstrip("/")
     parts = urlsplit(url)
+    _ = parts.port  # raises ValueError on a port that is none
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError("holds blanks or characters that no address has")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("is neither ai, cn nor an http(s) URL such as https://api.moonshot.ai/v1")
     if parts.username or parts.password:
@@ -122,7 +125,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         if name in FIELDS and text.strip():
             attribute, parse = FIELDS[name]
             try:
-                values[attribute] = parse(text)
+                values[attribute] = parse(text.strip())
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:

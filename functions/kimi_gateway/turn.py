@@ -43,11 +43,13 @@ class Turn:
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self._outcome: asyncio.Task[None] | None = None
+        self._interrupted = False
         self.outcome = "open"
         ledger.open(admission)
 
     def interrupt(self, error: GatewayError) -> None:
         """End it from outside, as an upstream failure would."""
+        self._interrupted = True
         self._box.interrupt(error)
 
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
@@ -60,7 +62,9 @@ class Turn:
         running = len(self._calls)
         while running:
             left = deadline - time.monotonic()
-            item = await self._box.get(max(0.0, min(silence, left)))
+            if left <= 0:
+                raise Unavailable(f"The request took longer than {longest:g} seconds.", cause="max_request")
+            item = await self._box.get(min(silence, left))
             if isinstance(item, Ended):
                 running -= 1
             elif isinstance(item, UpstreamFailure):
@@ -71,9 +75,7 @@ class Turn:
                 if self.first_content is None:
                     self.first_content = time.monotonic()
                 yield item
-            elif left <= silence:
-                raise Unavailable(f"The request took longer than {longest:g} seconds.", cause="max_request")
-            else:
+            elif left > silence:
                 yield []
 
     async def settle(self) -> None:
@@ -92,7 +94,9 @@ class Turn:
                     task.add_done_callback(self._background.discard)
                 else:
                     task.cancel()
-        if any(call.content_sent for call in self._calls):
+        if self._interrupted:  # and the client so slow that it was never told
+            await self.fail()
+        elif any(call.content_sent for call in self._calls):
             settled = self._ledger.settle(self.admission, self._model, self._usage_row())
             await self._decide("left_settled", settled)
         else:
@@ -119,7 +123,9 @@ class Turn:
         total: dict[str, Any] = {}
         for call in self._calls:
             total = add_usage(total, call.progress.usage or self._estimate(call))
-        return total
+        prompt, completion = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
+        both = _count(total, "total_tokens") or prompt + completion
+        return total | {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": both}
 
     def _estimate(self, call: UpstreamCall) -> dict[str, int]:
         prompt = tokens.of_messages(call.call.body["messages"], call.call.body.get("tools"))

@@ -26,6 +26,11 @@ class Headers:
         return default
 
 
+def sendable(value: str) -> bool:
+    """Whether a header can carry it as one word."""
+    return bool(value) and value.isascii() and value.isprintable() and " " not in value
+
+
 async def _empty() -> bytes:
     return b""
 

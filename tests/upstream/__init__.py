@@ -13,6 +13,7 @@ from upstream.steps import (
     ErrorEvent,
     HeaderFlood,
     HtmlError,
+    Insert,
     Kimi,
     Malformed,
     NoDone,
@@ -25,6 +26,8 @@ from upstream.steps import (
     Stall,
     Status,
     Step,
+    frame,
+    length,
     rate_limited,
 )
 
@@ -39,6 +42,7 @@ __all__ = [
     "ErrorEvent",
     "HeaderFlood",
     "HtmlError",
+    "Insert",
     "Kimi",
     "Malformed",
     "NoDone",
@@ -56,5 +60,7 @@ __all__ = [
     "chat_events",
     "completion",
     "error",
+    "frame",
+    "length",
     "rate_limited",
 ]

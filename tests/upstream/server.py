@@ -229,6 +229,12 @@ class ScriptedUpstream:
         """For every request on another path, such as /v1/models."""
         self._at[path] = step
 
+    def forget(self) -> None:
+        """What it was told to do; not what it saw."""
+        self._plan.clear()
+        self._at.clear()
+        self._always = Kimi()
+
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""
 
@@ -277,12 +283,14 @@ class ScriptedUpstream:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        # Until every connection is down, those still on their way in too, or sockets would leak.
+        # No new connections, then until all are down, those still on their way in too: CPython 3.11 drops
+        # the socket of a connection whose server is closed between accept and transport.
+        self._loop.remove_reader(server.sockets[0].fileno())
         while asyncio.all_tasks() - {asyncio.current_task()} or self.connections:
             for connection in list(self.connections):
                 connection.transport.abort()
             await asyncio.sleep(0)
+        server.close()
         await server.wait_closed()
 
     def __enter__(self) -> Self:

@@ -86,7 +86,7 @@ class Writer:
             self._run_together(batch)
         except Exception as error:
             if _means_down(error):
-                self._disconnect()
+                self._disconnect()  # its state is unknown; the next batch begins with a new one
                 for job in batch:
                     job.error = StoreDown(str(error))
             elif len(batch) == 1:

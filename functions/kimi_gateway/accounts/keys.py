@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import string
 import zlib
@@ -14,6 +15,7 @@ PREFIX = "sk-kg-"
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _BASE36 = string.digits + string.ascii_lowercase
 _SECRET, _CHECK, _ID = 32, 6, 10
+_FORM = re.compile(rf"{PREFIX}(?P<secret>[0-9A-Za-z]{{{_SECRET}}})(?P<check>[0-9A-Za-z]{{{_CHECK}}})")
 
 
 def _word(alphabet: str, length: int, below: Below) -> str:
@@ -43,11 +45,8 @@ def key_id(below: Below = secrets.randbelow) -> str:
 
 def well_formed(key: str) -> bool:
     """Whether this can be a key of ours; a typo or another vendor's key never reaches the store."""
-    secret, check = key[len(PREFIX) : -_CHECK], key[-_CHECK:]
-    shaped = (
-        key.startswith(PREFIX) and len(secret) == _SECRET and key.isascii() and key[len(PREFIX) :].isalnum()
-    )
-    return shaped and check == _checksum(secret)
+    match = _FORM.fullmatch(key)
+    return match is not None and match["check"] == _checksum(match["secret"])
 
 
 def digest(key: str) -> str:

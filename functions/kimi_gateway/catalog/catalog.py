@@ -70,16 +70,27 @@ def load(path: Path | None) -> Catalog:
     from pydantic import TypeAdapter, ValidationError  # only where there is a file to check
 
     try:
-        text = path.read_bytes()
-        document = TypeAdapter(_Document).validate_json(text)
+        document = TypeAdapter(_Document).validate_json(path.read_bytes())
         rows = {row.id: row for row in ROWS}
         for index, entry in enumerate(document.models):
-            values = _under(entry, f"models[{index}]", rows) | entry
-            row = TypeAdapter(Model).validate_json(json.dumps(values))
-            rows[row.id] = row
-    except (OSError, ValidationError) as exc:
+            where = f"models[{index}]"
+            values = _under(entry, where, rows) | entry
+            try:
+                row = TypeAdapter(Model).validate_json(json.dumps(values))
+            except ValidationError as exc:
+                raise CatalogFault(f"{where}: {exc}") from exc
+            rows[row.id] = _sane(row, where)
+        return Catalog(rows.values(), document.aliases)
+    except (OSError, ValidationError, CatalogFault) as exc:
         raise CatalogFault(f"{path}: {exc}") from exc
-    return Catalog(rows.values(), document.aliases)
+
+
+def _sane(row: Model, where: str) -> Model:
+    if not 1 <= row.max_output <= row.refuse_output or row.window < 1 or row.upstream_default < 0:
+        raise CatalogFault(f"{where}: {row.id} needs window >= 1 and 1 <= max_output <= refuse_output")
+    if row.default_output is not None and not 1 <= row.default_output <= row.max_output:
+        raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
+    return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,9 @@ class _Document:
 def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model]) -> dict[str, Any]:
     """The values that lie under an operator's row."""
     like = entry.pop("like", None)
-    if like is not None and like not in rows:
+    if not isinstance(entry.get("id"), str) or not entry["id"]:
+        raise CatalogFault(f"{where}: id must be a name")
+    if like is not None and (not isinstance(like, str) or like not in rows):
         raise CatalogFault(f"{where}: like names {like!r}, which is no model")
-    base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry.get("id", ""))))
+    base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry["id"])))
     return {**dataclasses.asdict(base), "fixed": sorted(base.fixed)}

@@ -36,7 +36,7 @@ class App:
 
     async def start(self) -> None:
         self.running = await start(self.settings)
-        self._front = Front(routes(self.running.gateway, self.running.queries))
+        self._front = Front(routes(self.running.gateway, self.running.queries), DOCS)
 
     async def stop(self) -> None:
         if self._draining is not None:
@@ -73,7 +73,10 @@ class App:
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["path"] in DOCS and scope["method"] in ("GET", "HEAD"):
             await self._documentation()(scope, receive, send)
-            return
+        else:
+            await self._gateway(scope, receive, send)
+
+    async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
         exchange = _Exchange(scope, receive, send, self.settings.body_limit)
         await exchange.serve(self._front)
 
@@ -81,7 +84,7 @@ class App:
         if self._docs is None:
             from kimi_gateway.edge.docs import with_docs  # FastAPI costs more to load than all the rest
 
-            self._docs = with_docs(self, self._front.table)
+            self._docs = with_docs(self._gateway, self._front.table)
         return self._docs
 
 
@@ -118,9 +121,7 @@ class _Exchange:
         finally:
             self._stop_watching()
             if response is not None:
-                if not isinstance(response.body, bytes):
-                    await response.body.aclose()
-                await asyncio.shield(asyncio.ensure_future(response.close()))
+                await asyncio.shield(asyncio.ensure_future(_finish(response)))
 
     async def _answer(self, response: Response) -> None:
         headers, body = response.headers, response.body
@@ -175,3 +176,10 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+
+async def _finish(response: Response) -> None:
+    """In one task, so that no cancellation of the request's own can come between the two."""
+    if not isinstance(response.body, bytes):
+        await response.body.aclose()
+    await response.close()

@@ -18,7 +18,7 @@ def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
     """`core` is the gateway as an ASGI application; all that is not a page of the docs goes there."""
     app = FastAPI(title=TITLE, version=__version__)
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     def root() -> RedirectResponse:
         return RedirectResponse("docs")
 

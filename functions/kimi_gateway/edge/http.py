@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,8 +79,11 @@ def request_id(given: str) -> str:
 
 
 class Front:
-    def __init__(self, table: tuple[Route, ...]) -> None:
+    """`pages` are the paths that the edge serves to GET by itself."""
+
+    def __init__(self, table: tuple[Route, ...], pages: Collection[str] = ()) -> None:
         self.table = table
+        self._pages = pages
         self._exact: dict[str, list[Route]] = {}
         for route in table:
             if route.prefix is None:
@@ -119,14 +122,14 @@ class Front:
         if request.method == "OPTIONS":
             return _preflight(request)
         found, rest = self._find(path)
-        if not found:
+        if not found and request.path not in self._pages:
             raise NotFound(f"There is no {path[:120] or '/'} here. GET /docs lists the paths.")
         wanted = "GET" if request.method == "HEAD" else request.method
         for route in found:
             if route.method == wanted:
                 request.notes["route"] = route.path
                 return await (route.endpoint(request, rest) if rest else route.endpoint(request))
-        allowed = sorted({route.method for route in found} | {"OPTIONS"})
+        allowed = sorted({route.method for route in found} | {"OPTIONS"}) if found else ["GET", "OPTIONS"]
         if "GET" in allowed:
             allowed.insert(1, "HEAD")
         raise MethodNotAllowed(

@@ -79,20 +79,24 @@ _MISCONFIGURED = _View(Unavailable, "The gateway's upstream is not available at 
 
 
 class UpstreamFailure(Exception):
-    """One attempt failed. `detail` is for the log, already redacted; `retry_after` in seconds, if named."""
+    """One attempt failed. `detail` is for the log, already redacted; `quoted` where it is the vendor's own
+    text. `retry_after` in seconds, if named."""
 
-    def __init__(self, cause: Cause, detail: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self, cause: Cause, detail: str = "", retry_after: float | None = None, quoted: bool = False
+    ) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
         self.retry_after = retry_after
+        self.quoted = quoted
 
     def shown(self, model_is_ours: bool = True) -> GatewayError:
         """The client's error. A model that the catalog knows is never told to be missing."""
         if self.cause == "model" and not model_is_ours:
             return ModelNotFound("The upstream does not know this model.", param="model", cause="model")
         view = _SHOWN.get(self.cause, _MISCONFIGURED)
-        own_words = view.error.status in (400, 429) and self.detail
+        own_words = self.quoted and view.error.status in (400, 429)
         after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
         return view.error(
             self.detail if own_words else view.message, retry_after=after, cause=f"upstream_{self.cause}"
@@ -100,12 +104,14 @@ class UpstreamFailure(Exception):
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
-    """A status other than 200. The body may be the vendor's JSON, or HTML from its edge."""
+    """An answer that is no stream. The body may be the vendor's JSON, or HTML from its edge."""
     try:
         error = jsonio.loads(body)["error"]
         known = error if isinstance(error, dict) else {"message": str(error)}
     except (ValueError, TypeError, KeyError, RecursionError):
         known = {}
+    if status == 200 and known:
+        return from_event(known)
     if status in _BY_STATUS and (status >= 500 or not known):
         cause = _BY_STATUS[status]
     elif status >= 500 or status < 400:
@@ -127,13 +133,14 @@ def _failure(
     cause: Cause, error: Mapping[str, Any], retry_after: float | None, otherwise: str
 ) -> UpstreamFailure:
     message = error.get("message")
-    detail = redact(message)[:LONGEST_MESSAGE] if isinstance(message, str) else otherwise
+    quoted = isinstance(message, str) and bool(message.strip())
+    detail = redact(str(message))[:LONGEST_MESSAGE] if quoted else otherwise
     if cause == "invalid" and _TOO_LONG.search(detail):
         cause = "context"
     if cause in ("rate", "overload") and retry_after is None:
         named = _AFTER.search(detail)
         retry_after = float(named.group(1)) if named else None
-    return UpstreamFailure(cause, detail, retry_after)
+    return UpstreamFailure(cause, detail, retry_after, quoted)
 
 
 def _seconds(header: str | None) -> float | None:

@@ -103,13 +103,13 @@ _THINKING = {"switch": _switch, "always": _always, "effort": _effort, "free": _f
 def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> None:
     """One allowance under the platform's newer name, lowered to the model's cap."""
     older = body.pop("max_tokens", None)
+    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     limit = body.pop("max_completion_tokens", older)
     if limit is None and model.default_output is not None:
         limit = model.max_output if thinks else model.default_output
     if limit is None:
         return
     if limit > model.refuse_output:
-        name = "max_completion_tokens" if older is None else "max_tokens"
         raise InvalidRequest(f"{name}: {model.id} takes at most {model.refuse_output}", param=name)
     body["max_completion_tokens"] = min(limit, model.max_output)
 
@@ -124,6 +124,6 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 def _with_parameters(tool: dict[str, Any]) -> dict[str, Any]:
     """The platform's schema wants `parameters`; many clients leave it out for a tool without any."""
     function = tool.get("function")
-    if tool.get("type") == "function" and isinstance(function, dict) and "parameters" not in function:
+    if tool.get("type") == "function" and isinstance(function, dict) and function.get("parameters") is None:
         return {**tool, "function": {**function, "parameters": _NO_PARAMETERS}}
     return tool

@@ -75,7 +75,7 @@ class Progress:
             for choice in choices:
                 usage = choice.pop("usage", None) or usage
                 substance |= self._read_choice(choice)
-                finishes |= choice.get("finish_reason") is not None
+                finishes |= bool(choice.get("finish_reason"))
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
         self.usage = usage if isinstance(usage, dict) else None
@@ -83,22 +83,30 @@ class Progress:
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
         """Whether the choice has substance; its tool calls get the `index` that some deployments omit."""
-        index, delta = choice.get("index", 0), choice.get("delta") or {}
+        index, delta = _index(choice), choice.get("delta") or {}
         texts = [delta.get(name) for name in ("content", "reasoning_content", "refusal")]
         for call in delta.get("tool_calls") or ():
-            if "index" not in call:
+            if call.get("index") is None:
                 last = self._last_call.get(index, -1)
                 call["index"] = last + 1 if call.get("id") else max(last, 0)
-            self._last_call[index] = call["index"]
+            self._last_call[index] = _index(call)
             texts.append((call.get("function") or {}).get("arguments"))
         self.written += sum(tokens.of_text(text) for text in texts if text)
-        if choice.get("finish_reason") is None:
+        if not choice.get("finish_reason"):
             self._open.add(index)
             self._open -= self._finished
         else:
             self._finished.add(index)
             self._open.discard(index)
-        return any(texts) or bool(delta.get("tool_calls")) or choice.get("finish_reason") is not None
+        return any(texts) or bool(delta.get("tool_calls")) or bool(choice.get("finish_reason"))
+
+
+def _index(part: dict[str, Any]) -> int:
+    """Of a choice or a tool call. Raises TypeError where it is no number to sort by."""
+    index = part.get("index", 0)
+    if type(index) is not int:
+        raise TypeError
+    return index
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _messages(value: Any, where: str) -> None:
             fail(f"{here}.role", "is required")
         _ROLES(message["role"], f"{here}.role")
         _content(message, here)
-        fields.apply(message, _MESSAGE, f"{here}.")
+        fields.apply(fields.drop_nulls(message, _MESSAGE), _MESSAGE, f"{here}.")
         if message["role"] == "tool":
             fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
         if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
@@ -153,9 +153,9 @@ def _part(part: Any, where: str) -> None:
 
 
 def _media(url: str, where: str, types: frozenset[str]) -> None:
-    scheme, _, rest = url.partition(":")
-    if scheme == "ms":
+    if url.startswith("ms://"):
         return
+    scheme, _, rest = url.partition(":")
     if scheme in ("http", "https"):
         fail(where, "web addresses are not fetched yet; send the bytes as a data URL")
     head, comma, data = rest.partition(",")
@@ -183,10 +183,18 @@ def _tools(value: Any, where: str) -> None:
             continue
         fields.mapping(tool.get("function"), f"{here}.function")
         name = tool["function"].get("name")
+        fields.apply(fields.drop_nulls(tool["function"], _FUNCTION), _FUNCTION, f"{here}.function.")
         fields.string(name, f"{here}.function.name")
         if name in names:
             fail(f"{here}.function.name", f"function name {name} is duplicated")
         names.add(name)
+
+
+_FUNCTION: dict[str, Check] = {
+    "description": fields.string,
+    "parameters": fields.mapping,
+    "strict": fields.boolean,
+}
 
 
 def _choice(value: Any, where: str) -> None:
@@ -224,7 +232,20 @@ def _check_together(body: dict[str, Any]) -> None:
         fail("response_format", f"{style} does not go together with a partial message")
 
 
-_MESSAGE: dict[str, Check] = {"partial": fields.boolean}
+def _tool_calls(value: Any, where: str) -> None:
+    fields.array(value, where)
+    for index, call in enumerate(value):
+        fields.mapping(call, f"{where}.{index}")
+
+
+_MESSAGE: dict[str, Check] = {
+    "name": fields.string,
+    "partial": fields.boolean,
+    "reasoning_content": fields.string,
+    "tool_call_id": fields.string,
+    "tool_calls": _tool_calls,
+    "tools": _tools,
+}
 _LIMIT = fields.integer(1)
 _FIELDS: dict[str, Check] = {
     "model": _model,

@@ -21,10 +21,10 @@ class StopFinder:
         if self.found:
             return ""
         text = self._held + text
-        hits = [place for place in map(text.find, self._stops) if place >= 0]
-        if hits:
+        hits = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
+        if hits:  # of several the one that ends first, however the text was split
             self.found, self._held = True, ""
-            return text[: min(hits)]
+            return text[: min(hits)[1]]
         keep = self._unfinished(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -59,8 +59,18 @@ class StopFilter:
         kept = [choice for choice in map(self._choice, chunk.body["choices"]) if choice is not None]
         if not kept:
             return None
-        finishes = any(choice.get("finish_reason") is not None for choice in kept)
-        return Chunk({**chunk.body, "choices": kept}, chunk.substance, finishes)
+        finishes = any(choice.get("finish_reason") for choice in kept)
+        substance = chunk.substance and any(map(_has_substance, kept))
+        return Chunk({**chunk.body, "choices": kept}, substance, finishes)
+
+    def rest(self) -> Chunk | None:
+        """At `[DONE]`: what is still held back of choices that ended without a finish reason."""
+        choices = [
+            {"index": index, "delta": {"content": text}, "finish_reason": None}
+            for index, finder in self._finders.items()
+            if (text := finder.rest())
+        ]
+        return Chunk({"choices": choices}, True, False) if choices else None
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         finder = self._finders.setdefault(choice.get("index", 0), StopFinder(self._stops))
@@ -71,8 +81,17 @@ class StopFilter:
         shown = finder.feed(text)
         if finder.found:
             choice = {**choice, "finish_reason": "stop"}
-        elif choice.get("finish_reason") is not None:
+        elif choice.get("finish_reason"):
             shown += finder.rest()
         if shown != text:
             choice = {**choice, "delta": {**delta, "content": shown}}
+            if "logprobs" in choice:  # they spell the text once more
+                choice["logprobs"] = None
         return choice
+
+
+def _has_substance(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(choice.get("finish_reason")) or any(
+        delta.get(name) for name in ("content", "reasoning_content", "refusal", "tool_calls")
+    )

@@ -1,0 +1,6 @@
+"""For `python -m kimi_gateway.cli`."""
+
+from kimi_gateway.cli import main
+
+if __name__ == "__main__":
+    main()

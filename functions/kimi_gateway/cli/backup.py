@@ -1,0 +1,32 @@
+"""kimi-gateway backup: a copy of the store, taken while the server runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kimi_gateway import home, settings
+from kimi_gateway.cli.access import ask
+from kimi_gateway.cli.entry import WRONG_USAGE, Failed
+from kimi_gateway.cli.show import json_option, out
+
+
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@json_option
+def backup(file: Path, force: bool, as_json: bool) -> None:
+    """Copy accounts, keys and usage to FILE (mode 0600): whole or not at all, also while the server runs."""
+    source = settings.read().data / home.STORE_NAME
+    if not source.exists():
+        raise Failed(f"There is nothing to copy yet: {source} does not exist.", "no_store")
+    if file.resolve() in {source.resolve().with_name(source.name + end) for end in ("", "-wal", "-shm")}:
+        raise Failed("FILE is the store itself.", "usage", WRONG_USAGE)
+    if file.is_dir() or not file.parent.is_dir():
+        raise Failed(f"{file} is not a file in a folder that exists.", "usage", WRONG_USAGE)
+    if file.exists() and not force:
+        raise Failed(f"{file} exists; --force replaces it.", "exists")
+    ask(lambda store, now: store.backup(file))
+    size = file.stat().st_size
+    out(as_json, {"file": str(file), "bytes": size}, f"{size} bytes in {file}")

@@ -1,0 +1,29 @@
+"""kimi-gateway doctor: what is misconfigured, and how to mend it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from kimi_gateway.cli.checks import Check, all_checks
+from kimi_gateway.cli.entry import FAILED
+from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.observe import redact
+
+
+@click.command("doctor")
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check settings, files, the store and the upstream tokens. Changes nothing; exit code 1 on a FAIL."""
+    checks = [dataclasses.replace(check, detail=redact(check.detail)) for check in all_checks()]
+    healthy = all(check.status != "FAIL" for check in checks)
+    document = {"ok": healthy, "checks": [dataclasses.asdict(check) for check in checks]}
+    out(as_json, document, "\n".join(map(_line, checks)))
+    if not healthy:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _line(check: Check) -> str:
+    line = f"{check.status:<4}  {check.name:<11}  {check.detail}"
+    return f"{line}\n{'':<19}fix: {check.fix}" if check.fix else line

@@ -1,0 +1,117 @@
+"""The command line's one border: whatever went wrong becomes a text on stderr without secrets, and an exit
+code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from kimi_gateway.accounts.store import StoreDown, Unlimited
+from kimi_gateway.observe import Redactor, redact
+from kimi_gateway.settings import SettingsFault
+
+FAILED, WRONG_USAGE, NOT_FOUND = 1, 2, 3
+EXIT_CODES = """\b
+Exit codes:
+  0  done; healthy
+  1  failed or unhealthy: the doctor found a problem, a token is not live, the store is down
+  2  wrong usage, or wrong settings (each is named)
+  3  no such account or key
+"""
+SCRIPTS = """
+\b
+Each command but serve takes --json: one JSON document on stdout, and errors as
+{"error": {"message", "code"}} on stderr. Settings come from the environment; KIMI_GATEWAY_DATA
+is the data folder.
+"""
+SECRET_LENGTH = 16  # of a word that a usage error would echo; commands and options are shorter
+
+
+class Failed(Exception):
+    """A failure in the operator's words. `code` is for scripts."""
+
+    def __init__(self, message: str, code: str = "failed", exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.exit_code = exit_code
+
+
+class Commands(click.Group):
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Always ends in SystemExit, as the program does."""
+        words = list(sys.argv[1:] if args is None else args)
+        name = prog_name or "kimi-gateway"
+        try:
+            code = super().main(words, name, complete_var, standalone_mode=False, **extra)
+        except BrokenPipeError:  # the reader of a pipe left: nobody is there to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = FAILED
+        except (
+            Failed,
+            click.ClickException,
+            click.Abort,
+            SettingsFault,
+            StoreDown,
+            Unlimited,
+            OSError,
+        ) as exc:
+            code = _told(exc, words)
+        sys.exit(code)
+
+
+def _told(error: Exception, words: list[str]) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    failure = _failure(error, words)
+    message = redact(failure.message)
+    if "--json" in words:
+        document = {"error": {"message": message, "code": failure.code}}
+        click.echo(json.dumps(document), err=True)
+    else:
+        if isinstance(error, click.UsageError) and error.ctx:
+            click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"Error: {message}", err=True)
+    return failure.exit_code
+
+
+def _failure(error: Exception, words: list[str]) -> Failed:
+    match error:
+        case Failed():
+            return error
+        case click.ClickException():
+            return Failed(_without_arguments(error.format_message(), words), "usage", WRONG_USAGE)
+        case click.Abort():
+            return Failed("Interrupted.", "interrupted")
+        case SettingsFault():
+            return Failed("The settings are wrong.\n" + "\n".join(error.faults), "settings", WRONG_USAGE)
+        case StoreDown():
+            return Failed(f"The store cannot be used: {error}", "store_down")
+        case Unlimited():
+            return Failed("The account is unlimited: there is no balance to add credits to.", "unlimited")
+        case OSError():
+            return Failed(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        case _:
+            raise error
+
+
+def _without_arguments(message: str, words: list[str]) -> str:
+    """click quotes what it cannot read, and a misplaced argument may be a token of any shape."""
+    hide = Redactor()
+    parts = (part for word in words for part in (word, word.partition("=")[2]))
+    hide.learn(part for part in parts if len(part) >= SECRET_LENGTH)
+    return hide(message)

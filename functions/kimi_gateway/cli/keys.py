@@ -1,0 +1,118 @@
+"""kimi-gateway keys: the secrets that clients carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kimi_gateway.accounts.keys import digest, new_key
+from kimi_gateway.accounts.store import Unknown, Unlimited
+from kimi_gateway.accounts.values import Account, Grant, Key, Limits
+from kimi_gateway.cli.access import (
+    MOST,
+    Credits,
+    Reference,
+    account_of,
+    ask,
+    credits_or_unlimited,
+    missing,
+    name_given,
+    opening,
+    reference,
+)
+from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out
+
+if TYPE_CHECKING:
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+LIMIT = click.IntRange(1, MOST)
+
+
+@click.group("keys")
+def group() -> None:
+    """The keys that clients carry."""
+
+
+@group.command("create")
+@click.option(
+    "--account",
+    callback=reference,
+    metavar="A",
+    help="An account's id or name, or a key of it; else a new one.",
+)
+@click.option(
+    "--name", callback=name_given, default="", help="A name to tell it by; a new account gets it too."
+)
+@click.option(
+    "--credits",
+    callback=credits_or_unlimited,
+    metavar="N|unlimited",
+    help="A new account's whole opening balance (default: KIMI_GATEWAY_SIGNUP_CREDITS);"
+    " with --account, a grant to it (default: none).",
+)
+@click.option("--rpm", type=LIMIT, help="Requests a minute, in place of the tier's.")
+@click.option("--rph", type=LIMIT, help="Requests an hour.")
+@click.option("--rpd", type=LIMIT, help="Requests a day.")
+@click.option("--see-balance", is_flag=True, help="It may ask for the upstream's balance.")
+@json_option
+def create(
+    account: Reference | None,
+    name: str,
+    credits: Credits | None,
+    rpm: int | None,
+    rph: int | None,
+    rpd: int | None,
+    see_balance: bool,
+    as_json: bool,
+) -> None:
+    """Make a key. It is shown this once."""
+    if account is not None and credits == "unlimited":
+        raise click.UsageError("--credits unlimited makes a new account; it cannot be given to one.")
+    limits, secret = Limits(rpm, rph, rpd), new_key()
+
+    async def make(store: SqliteStore, now: int) -> tuple[Account, Key]:
+        if account is None:
+            holder = await store.create_account(name, opening(credits), now)
+        else:
+            holder = await account_of(store, account, now)
+            if credits and holder.unlimited:
+                raise Unlimited(holder.id)
+        made = await store.create_key(digest(secret), holder.id, name, limits, see_balance, now)
+        if account is not None and isinstance(credits, int) and credits:
+            holder = await store.grant(holder.id, Grant(credits), now)
+        return holder, made
+
+    holder, made = ask(make)
+    document = {"key": secret, "id": made.id, "account": holder.id, "credits": credits_of(holder)}
+    lines = [f"{field:<9}{value}" for field, value in document.items()]
+    out(as_json, document, "\n".join([*lines, "", "The key is shown only now; the gateway keeps its hash."]))
+
+
+@group.command("list")
+@click.option("--account", callback=reference, metavar="A", help="Only this account's.")
+@json_option
+def list_(account: Reference | None, as_json: bool) -> None:
+    """List the keys, revoked ones too."""
+
+    async def held(store: SqliteStore, now: int) -> list[Account]:
+        return await store.accounts(now) if account is None else [await account_of(store, account, now)]
+
+    found = [key for holder in ask(held) for key in holder.keys]
+    out(as_json, {"keys": [key_document(key) for key in found]}, keys_table(found))
+
+
+@group.command("revoke")
+@click.argument("key", callback=reference, metavar="ID|KEY")
+@json_option
+def revoke(key: Reference, as_json: bool) -> None:
+    """End a key, at once and in every process."""
+
+    async def end(store: SqliteStore, now: int) -> Key:
+        try:
+            return await store.revoke_key(key.wanted, now)
+        except Unknown:
+            raise missing("key", key) from None
+
+    ended = ask(end)
+    out(as_json, key_document(ended), f"{ended.id} is revoked.")

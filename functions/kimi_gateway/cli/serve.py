@@ -1,0 +1,119 @@
+"""kimi-gateway serve: the gateway at home, from nothing to a first answer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kimi_gateway import settings
+from kimi_gateway.accounts.keys import digest, new_key
+from kimi_gateway.accounts.values import Limits
+from kimi_gateway.cli.access import ask
+from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed
+from kimi_gateway.cli.upstream import in_use
+from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+HOME = "home"
+EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+
+
+@click.command("serve")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that share the work.",
+)
+def serve(host: str, port: int, workers: int) -> None:
+    """Run the gateway. The first start makes an unlimited key and prints it once."""
+    values = settings.read()
+    _check_models(values)
+    upstream = _upstream(values)
+    port = _free_port(host, port)
+    address = url(host, port)
+    secret = ask(_first_key)
+    lines = [f"Kimi Gateway on {address}", f"Upstream: {upstream}"]
+    if secret is None:
+        lines.append("More keys: kimi-gateway keys create")
+    else:
+        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
+    click.echo("\n".join(lines))
+    sys.stdout.flush()
+
+    from kimi_gateway.edge import server
+
+    try:
+        server.run(values, host, port, workers)
+    except SystemExit as exc:  # uvicorn's own codes would be read as ours
+        raise click.exceptions.Exit(FAILED if exc.code else 0) from None
+
+
+def _check_models(values: Settings) -> None:
+    from kimi_gateway.catalog import catalog
+
+    try:
+        catalog.load(values.models)
+    except catalog.CatalogFault as exc:
+        raise Failed(f"KIMI_GATEWAY_MODELS is wrong: {exc}", "settings", WRONG_USAGE) from None
+
+
+def _upstream(values: Settings) -> str:
+    source, tokens = in_use(values)
+    if not tokens:
+        return "the built-in demo, which invents its answers. For Kimi's own: kimi-gateway tokens add"
+    count = "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
+    return f"Moonshot at {values.base_url} ({count} from the {source})"
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, or one chosen for 0; tried before anything is printed."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+            return int(tried.getsockname()[1])
+    except OSError as exc:
+        text = f"Port {port} of {host or 'all addresses'} cannot be used: {exc.strerror}. Try another --port."
+        raise Failed(text, "port_in_use") from None
+
+
+async def _first_key(store: SqliteStore, now: int) -> str | None:
+    """A key where there was none. Of a start that was cut short only the account may be there."""
+    accounts = await store.accounts(now)
+    if any(account.keys for account in accounts):
+        return None
+    begun = (account for account in accounts if account.name == HOME and account.unlimited)
+    account = next(begun, None) or await store.create_account(HOME, None, now)
+    secret = new_key()
+    await store.create_key(digest(secret), account.id, HOME, Limits(), True, now)
+    return secret
+
+
+def url(host: str, port: int) -> str:
+    host = EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def curl(address: str, secret: str) -> str:
+    return (
+        f'curl -N {shlex.quote(address + "/v1/chat/completions")} -H "Authorization: Bearer {secret}"'
+        f' -H "Content-Type: application/json" -d {shlex.quote(json.dumps(BODY))}'
+    )

@@ -1,0 +1,104 @@
+"""One chat through a live gateway, and what its client, its ledger and its upstream saw of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from live import LiveGateway, events
+from upstream import Request, ScriptedUpstream
+
+# What must never reach a client: the vendor's ids and pages, upstream tokens and addresses.
+FOREIGN = ("org-0123", "ak-0123", "sk-upstream", "<html", "nginx", "127.0.0.1", "Traceback")
+TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error", 503: "api_error"}
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An answer as a client reads it, streamed or not."""
+
+    status: int
+    headers: httpx.Headers
+    text: str
+
+    @property
+    def streamed(self) -> bool:
+        return self.headers["content-type"].startswith("text/event-stream")
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        if not self.streamed:
+            return [json.loads(self.text)]
+        return [json.loads(data) for data in events(self.text) if data != "[DONE]"]
+
+    @property
+    def done(self) -> bool:
+        return not self.streamed or events(self.text)[-1:] == ["[DONE]"]
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        error: dict[str, Any] | None = self.bodies[-1].get("error") if self.bodies else None
+        return error
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        return [choice for body in self.bodies for choice in body.get("choices", ())]
+
+    @property
+    def content(self) -> str:
+        parts = (choice.get("delta") or choice.get("message") or {} for choice in self.choices)
+        return "".join(part.get("content") or "" for part in parts)
+
+    @property
+    def finishes(self) -> list[str]:
+        reasons = (choice.get("finish_reason") for choice in self.choices)
+        return [reason for reason in reasons if reason is not None]
+
+    @property
+    def usage(self) -> list[dict[str, Any]]:
+        return [body["usage"] for body in self.bodies if body.get("usage")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`requests`: the attempts that the upstream saw, in order."""
+
+    seen: Seen
+    key: str
+    requests: list[Request]
+
+
+def ask(gateway: LiveGateway, up: ScriptedUpstream, stream: bool, **more: Any) -> Asked:
+    """A new account of 100 credits asks once; then nothing of the request may be left."""
+    key, prompt = gateway.key(100), f"question {next(_numbers)}"
+    messages = [{"role": "user", "content": prompt}]
+    answer = gateway.chat(key, stream=stream, messages=messages, **more)
+    gateway.nothing_left(key)
+    requests = [request for request in up.chats if request.body["messages"][-1]["content"] == prompt]
+    seen = Seen(answer.status_code, answer.headers, answer.text)
+    assert not [word for word in FOREIGN if word in seen.text]
+    assert len(requests) <= 3 * more.get("n", 1)
+    return Asked(seen, key, requests)
+
+
+def ledger(gateway: LiveGateway, key: str) -> tuple[int, int, int]:
+    """Credits left, requests charged, errors counted."""
+    rows = gateway.usage(key)
+    return (
+        gateway.account(key).credits,
+        sum(row.requests for row in rows),
+        sum(row.errors for row in rows),
+    )
+
+
+NOT_CHARGED, CHARGED, UNTOUCHED = (100, 0, 1), (99, 1, 0), (100, 0, 0)
+
+
+def held_open(up: ScriptedUpstream, requests: list[Request]) -> set[int]:
+    """Which of the connections that carried these requests still stand."""
+    return {request.connection for request in requests} & {connection.number for connection in up.connections}
