@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from live import LiveGateway
+from upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def module_upstream() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveGateway]:
+    """One for a module: each test takes a key of its own from it."""
+    with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def upstream(module_upstream: ScriptedUpstream) -> ScriptedUpstream:
+    """The one behind `gateway`, knowing nothing of the tests before."""
+    module_upstream.forget()
+    module_upstream.requests.clear()
+    return module_upstream

@@ -103,6 +103,10 @@ class LiveGateway:
         """Run something on the gateway's own loop."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
 
+    def call(self, step: Callable[[], object]) -> None:
+        """The same for what is no coroutine."""
+        self._loop.call_soon_threadsafe(step)
+
     def key(self, credits: int | None = 100, limits: Limits | None = None, see_balance: bool = False) -> str:
         """A new account's key; None credits are an unlimited account."""
         now, key = int(time.time()), keys.new_key()

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from live import LiveGateway, events
-from upstream import Request, ScriptedUpstream
+from live import HELLO, LiveGateway, events
+from upstream import Request, ScriptedUpstream, question_of
 
 # What must never reach a client: the vendor's ids and pages, upstream tokens and addresses.
 FOREIGN = ("org-0123", "ak-0123", "sk-upstream", "<html", "nginx", "127.0.0.1", "Traceback")
-TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 429: "rate_limit_error", 503: "api_error"}
+TYPES = {
+    400: "invalid_request_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "api_error",
+}
 _numbers = itertools.count(1)
 
 
@@ -66,24 +73,28 @@ class Seen:
 
 @dataclass(frozen=True)
 class Asked:
-    """`requests`: the attempts that the upstream saw, in order."""
-
+    gateway: LiveGateway
     seen: Seen
     key: str
-    requests: list[Request]
+    question: str
+
+    @property
+    def ledger(self) -> tuple[int, int, int]:
+        return ledger(self.gateway, self.key)
+
+    def requests(self, up: ScriptedUpstream) -> list[Request]:
+        """The attempts that the upstream saw, in order."""
+        return [request for request in up.chats if question_of(request) == self.question]
 
 
-def ask(gateway: LiveGateway, up: ScriptedUpstream, stream: bool, **more: Any) -> Asked:
-    """A new account of 100 credits asks once; then nothing of the request may be left."""
-    key, prompt = gateway.key(100), f"question {next(_numbers)}"
-    messages = [{"role": "user", "content": prompt}]
+def ask(gateway: LiveGateway, stream: bool, question: str | None = None, **more: Any) -> Asked:
+    """A new account of 100 credits asks once, in words of its own."""
+    key, question = gateway.key(100), question or f"question {next(_numbers)}"
+    messages = [{"role": "user", "content": question}]
     answer = gateway.chat(key, stream=stream, messages=messages, **more)
-    gateway.nothing_left(key)
-    requests = [request for request in up.chats if request.body["messages"][-1]["content"] == prompt]
     seen = Seen(answer.status_code, answer.headers, answer.text)
     assert not [word for word in FOREIGN if word in seen.text]
-    assert len(requests) <= 3 * more.get("n", 1)
-    return Asked(seen, key, requests)
+    return Asked(gateway, seen, key, question)
 
 
 def ledger(gateway: LiveGateway, key: str) -> tuple[int, int, int]:
@@ -102,3 +113,11 @@ NOT_CHARGED, CHARGED, UNTOUCHED = (100, 0, 1), (99, 1, 0), (100, 0, 0)
 def held_open(up: ScriptedUpstream, requests: list[Request]) -> set[int]:
     """Which of the connections that carried these requests still stand."""
     return {request.connection for request in requests} & {connection.number for connection in up.connections}
+
+
+@contextmanager
+def streaming(gateway: LiveGateway, key: str, **body: Any) -> Iterator[tuple[httpx.Response, Iterator[str]]]:
+    """A stream read line by line as it comes, blank lines left out."""
+    asked = {"model": "kimi-k3", "messages": HELLO, "stream": True} | body
+    with gateway.client(key) as client, client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        yield answer, (line for line in answer.iter_lines() if line)

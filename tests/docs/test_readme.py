@@ -27,7 +27,10 @@ def clone(tmp_path: Path) -> Path:
         if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(ROOT / ".venv")
+    (folder / ".venv" / ".locks").mkdir(parents=True)
+    (folder / ".venv" / "bin").symlink_to(ROOT / ".venv" / "bin")
+    stamp = "touch .venv/.locks/dev-$(cat requirements/dev.txt pyproject.toml | cksum | tr ' ' -)"
+    subprocess.run(["bash", "-c", stamp], cwd=folder, check=True)  # or it would install itself over this one
     return folder
 
 

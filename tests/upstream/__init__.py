@@ -1,6 +1,7 @@
 """A Kimi upstream on a real socket that answers as the vendor does, or lies as it is told to."""
 
 from upstream.kimi import chat_events, completion, error
+from upstream.paced import Flood, Gated
 from upstream.server import Request, ScriptedUpstream
 from upstream.steps import (
     CLOSE,
@@ -8,6 +9,7 @@ from upstream.steps import (
     HANG,
     RESET,
     BigEvent,
+    ByQuestion,
     Cut,
     Delay,
     ErrorEvent,
@@ -28,6 +30,7 @@ from upstream.steps import (
     Step,
     frame,
     length,
+    question_of,
     rate_limited,
 )
 
@@ -37,9 +40,12 @@ __all__ = [
     "HANG",
     "RESET",
     "BigEvent",
+    "ByQuestion",
     "Cut",
     "Delay",
     "ErrorEvent",
+    "Flood",
+    "Gated",
     "HeaderFlood",
     "HtmlError",
     "Insert",
@@ -62,5 +68,6 @@ __all__ = [
     "error",
     "frame",
     "length",
+    "question_of",
     "rate_limited",
 ]

@@ -242,7 +242,7 @@ class ScriptedUpstream:
             idle = {c for c in self.connections if c.request is None or c.request.answered.is_set()}
             for connection in idle:
                 connection.transport.close()
-            while idle & self.connections:
+            while idle & self.connections:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()

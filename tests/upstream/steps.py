@@ -5,6 +5,7 @@ A step turns a request into a `Reply`; a wrapper changes the reply of its inner 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -292,3 +293,22 @@ def rate_limited(type: str, retry_after: int | None = None, message: str | None 
     }
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
     return Status(429, kimi.error(type, message or texts[type]), headers)
+
+
+@dataclass(frozen=True)
+class ByQuestion:
+    """A script for each question, for tests that ask many at a time; the last step of a script stays."""
+
+    scripts: Mapping[str, Sequence[Step]]
+    _asked: Counter[str] = field(default_factory=Counter)
+
+    def reply(self, request: Request) -> Reply:
+        question = question_of(request)
+        script, turn = self.scripts[question], self._asked[question]
+        self._asked[question] += 1
+        return script[min(turn, len(script) - 1)].reply(request)
+
+
+def question_of(request: Request) -> str:
+    """The text of the last message."""
+    return str(request.body["messages"][-1]["content"])

@@ -14,8 +14,7 @@ from kimi_gateway import home, settings
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.store import Unknown
 from kimi_gateway.accounts.values import Account, Grant
-from kimi_gateway.cli.entry import NOT_FOUND, Failed
-from kimi_gateway.observe import redact
+from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.sqlite import SqliteStore
@@ -41,7 +40,7 @@ def reference(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter("that is no id, name or key.")
     if text.startswith("sk-"):
         return Reference(keys.digest(text), keys.masked(text))
-    return Reference(text, redact(text) if len(text) <= 40 else "…")
+    return Reference(text, text if len(text) < SECRET_LENGTH else text[:4] + "…")
 
 
 def credits_or_unlimited(ctx: click.Context, param: click.Parameter, value: str | None) -> Credits | None:

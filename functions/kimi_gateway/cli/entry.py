@@ -29,7 +29,9 @@ Each command but serve takes --json: one JSON document on stdout, and errors as
 {"error": {"message", "code"}} on stderr. Settings come from the environment; KIMI_GATEWAY_DATA
 is the data folder.
 """
-SECRET_LENGTH = 16  # of a word that a usage error would echo; commands and options are shorter
+SECRET_LENGTH = (
+    16  # from here on a word in the wrong place may be a token; ids, commands, options are shorter
+)
 
 
 class Failed(Exception):

@@ -21,20 +21,16 @@ import httpx2
 from kimi_gateway import __version__
 
 
-class NetError(Exception):
-    pass
+class NetError(Exception): ...
 
 
-class ConnectFailed(NetError):
-    pass
+class ConnectFailed(NetError): ...
 
 
-class ConnectionLost(NetError):
-    pass
+class ConnectionLost(NetError): ...
 
 
-class TimedOut(NetError):
-    pass
+class TimedOut(NetError): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +69,9 @@ class Client(Protocol):
 
 
 # Their texts quote URLs and header values, so they are not even kept as a cause.
-UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, UnicodeError)
-NOT_SENT = (
-    httpx2.ConnectError,
-    httpx2.ConnectTimeout,
-    httpx2.PoolTimeout,
-    httpx2.ProxyError,
-    httpx2.UnsupportedProtocol,
-)
+UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
+NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+LOST = (httpx2.HTTPError, OSError)  # a TLS record error comes as it is
 READABLE = {"", "identity", "gzip", "deflate"}
 
 
@@ -137,7 +128,7 @@ class HttpxClient:
             raise ConnectFailed(f"the request cannot be sent ({type(exc).__name__})") from None
         except NOT_SENT as exc:
             raise ConnectFailed(f"no connection ({type(exc).__name__})") from exc
-        except httpx2.HTTPError as exc:
+        except LOST as exc:
             raise ConnectionLost(f"lost before the answer ({type(exc).__name__})") from exc
 
     async def close(self) -> None:
@@ -159,7 +150,7 @@ class _HttpxAnswer:
     async def __anext__(self) -> bytes:
         try:
             return await anext(self._parts)
-        except httpx2.HTTPError as exc:
+        except LOST as exc:
             raise ConnectionLost(f"lost in the middle of the answer ({type(exc).__name__})") from exc
 
     async def read(self, limit: int) -> bytes:

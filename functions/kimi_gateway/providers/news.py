@@ -1,0 +1,66 @@
+"""Bad news of upstream tokens: what each failure puts out, for how long, and the record that processes share.
+
+Only bad news is shared, and its end. Rules: docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kimi_gateway.providers.failures import UpstreamFailure
+
+PROBE_EVERY = 60  # seconds between two tries of a token that is dead or broke
+PAIR_OUT = 600  # seconds that a token is out for one model
+TRIPS_AFTER = 3  # failures in a row that open the breaker
+BREAKER = (5, 15, 60)  # seconds it stays open: the first time, the second, from then on
+UNTIL_PROBED = frozenset(("authentication", "quota"))
+OF_PAIR = frozenset(("permission", "model"))
+OF_BREAKER = frozenset(("server", "connect", "broken"))
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """`token` is out until `until` (unix seconds), for all models or, where it is named, for one."""
+
+    token: str
+    model: str
+    cause: str
+    until: int
+
+
+class Record(Protocol):
+    """Where processes tell each other. Every method raises StoreDown."""
+
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        """Replaces what is known of this token and model."""
+        ...
+
+    async def retract(self, token: str) -> None:
+        """The token is in again, for every model."""
+        ...
+
+    async def published(self) -> Sequence[tuple[str, str, str, int]]:
+        """All of it: token, model, cause, until."""
+        ...
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        """Whether this process may probe: moves `until` of a token that is due, for the first who asks."""
+        ...
+
+
+def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, now: float) -> News | None:
+    """What this failure puts out. `in_a_row` counts the breaker's failures of the token, this one included."""
+    cause = failure.cause
+    if cause in UNTIL_PROBED:
+        return News(token, "", cause, int(now) + PROBE_EVERY)
+    if cause in OF_PAIR:
+        return News(token, model, cause, int(now) + PAIR_OUT)
+    if cause in ("rate", "overload"):
+        after = 1.0 if failure.retry_after is None else failure.retry_after
+        return News(token, "", cause, int(now + after) + 1)
+    if cause in OF_BREAKER and in_a_row >= TRIPS_AFTER:
+        step = min(in_a_row - TRIPS_AFTER, len(BREAKER) - 1)
+        return News(token, "", cause, int(now) + BREAKER[step])
+    return None

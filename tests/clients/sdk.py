@@ -1,0 +1,114 @@
+"""The official `openai` SDK, blocking or not, behind the few calls that the tests make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import openai
+
+T = TypeVar("T")
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+
+
+class Blocking:
+    def __init__(self, url: str, key: str) -> None:
+        self.client = openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.client.close()
+
+    def chat(self, **body: Any) -> Any:
+        return self.client.chat.completions.create(**{"model": "kimi-k3", "messages": HELLO} | body)
+
+    def stream(self, see: Callable[[Any], None] = lambda chunk: None, **body: Any) -> list[Any]:
+        """All chunks; each is shown to `see` as it comes."""
+        chunks = []
+        for chunk in self.chat(stream=True, **body):
+            see(chunk)
+            chunks.append(chunk)
+        return chunks
+
+    def accumulated(self, **body: Any) -> Any:
+        """A stream put together by the SDK itself."""
+        request = {"model": "kimi-k3", "messages": HELLO} | body
+        with self.client.chat.completions.stream(**request) as stream:
+            return stream.get_final_completion()
+
+    def raw(self, **body: Any) -> Any:
+        request = {"model": "kimi-k3", "messages": HELLO} | body
+        return self.client.chat.completions.with_raw_response.create(**request)
+
+    def models(self) -> list[Any]:
+        return list(self.client.models.list())
+
+    def model(self, name: str) -> Any:
+        return self.client.models.retrieve(name)
+
+
+class Async:
+    """The same calls on AsyncOpenAI, each run to its end."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.client = openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=30)
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._run(self.client.close())
+        self._runner.close()
+
+    def _run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(step)
+
+    def chat(self, **body: Any) -> Any:
+        return self._run(
+            self.client.chat.completions.create(**{"model": "kimi-k3", "messages": HELLO} | body)
+        )
+
+    def stream(self, see: Callable[[Any], None] = lambda chunk: None, **body: Any) -> list[Any]:
+        async def read() -> list[Any]:
+            request = {"model": "kimi-k3", "messages": HELLO, "stream": True} | body
+            chunks: AsyncIterator[Any] = await self.client.chat.completions.create(**request)
+            seen = []
+            async for chunk in chunks:
+                see(chunk)
+                seen.append(chunk)
+            return seen
+
+        return self._run(read())
+
+    def accumulated(self, **body: Any) -> Any:
+        async def read() -> Any:
+            request = {"model": "kimi-k3", "messages": HELLO} | body
+            async with self.client.chat.completions.stream(**request) as stream:
+                return await stream.get_final_completion()
+
+        return self._run(read())
+
+    def raw(self, **body: Any) -> Any:
+        request = {"model": "kimi-k3", "messages": HELLO} | body
+        return self._run(self.client.chat.completions.with_raw_response.create(**request))
+
+    def models(self) -> list[Any]:
+        async def read() -> list[Any]:
+            return [model async for model in self.client.models.list()]
+
+        return self._run(read())
+
+    def model(self, name: str) -> Any:
+        return self._run(self.client.models.retrieve(name))
+
+
+Sdk = Blocking | Async
