@@ -178,14 +178,19 @@ class Gateway:
         return turn
 
     async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:
-        """Keep input and output inside the window. A token has a byte at least, so most bodies need no count;
-        near the window the upstream's own count is asked for."""
-        if size + body.get("max_completion_tokens", model.upstream_default) <= model.window:
+        """Keep input and output inside the window. A token has a byte at least, so most bodies need no count.
+        An estimate may be wrong by half; where that matters the upstream's own count is asked for."""
+        output = body.get("max_completion_tokens", model.upstream_default)
+        if size + output <= model.window:
             return
-        estimate = tokens.of_messages(body["messages"], body.get("tools"))
-        if estimate > model.window / 2:
-            estimate = await self.directory.count(model, body["messages"], estimate)
-        fit(body, model, estimate)
+        tools = tokens.of_messages([], body.get("tools"))
+        estimate = tokens.of_messages(body["messages"]) + tools
+        most = 2 * estimate + 64
+        if most + output <= model.window:
+            return
+        if most > model.window / 2:
+            most = await self.directory.count(model, body["messages"], estimate - tools) + tools
+        fit(body, model, most)
 
 
 def _ms(seconds: float) -> float:

@@ -188,7 +188,7 @@ def entry_of(row: Model) -> dict[str, Any]:
 
 
 def credits_of(account: Account, rows: list[UsageRow], now: int) -> dict[str, Any]:
-    """docs/contract.md, Limits and credits. Days of the last 30, hours of the last 24; None where there is no limit."""
+    """docs/contract.md, Limits and credits. Days of the last 30, hours of the last 24."""
     requests = sum(row.requests for row in rows)
     total = sum(row.input + row.output for row in rows)
     recent = [row for row in rows if row.hour > now // HOUR * HOUR - DAY]

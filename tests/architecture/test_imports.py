@@ -18,7 +18,7 @@ ONLY_IN = {
     "fastapi": ("edge/docs.py",),
     "httpx2": ("net/http.py",),
     "pydantic": ("catalog/catalog.py",),
-    "sqlite3": ("accounts/sqlite", "accounts/batch.py"),
+    "sqlite3": ("accounts/sqlite", "accounts/batch.py", "cli/checks.py"),
     "starlette": ("edge/docs.py",),
     "uvicorn": ("edge/server.py",),
 }

@@ -46,7 +46,8 @@ TOO_LONG = (400, "context_length_exceeded")
 @dataclass(frozen=True)
 class Fault:
     """`tries`: what the upstream must see. `begun`: content went out before, so a stream has its status.
-    `kept`: the answer was read to its end, so its connection stays for the next request.
+    `kept`: the answer was read to its end, so its connection stays for the next request. `alone`: it is the
+    token's fault, so that other requests with the token would change what this one meets.
     """
 
     step: Step
@@ -54,6 +55,7 @@ class Fault:
     tries: int = 1
     begun: bool = False
     kept: bool = False
+    alone: bool = False
     retry_after: int = 1
     gateway: str = "patient"
     says: str = ""
@@ -73,18 +75,18 @@ def event(at: int, type: str, message: str, code: Code, tries: int = 1, **more: 
 
 
 FAULTS: dict[str, Fault] = {
-    "401 wrong key": refused(401, "incorrect_api_key_error", "Incorrect API key provided: ak-0123456789"),
-    "401 wrong region": refused(401, "invalid_authentication_error", "Invalid Authentication"),
-    "401 without a body": Fault(Status(401), kept=True),
-    "402 membership": Fault(Status(402, error("payment_required", "expired")), kept=True),
+    "401 wrong key": refused(401, "incorrect_api_key_error", "Incorrect API key: ak-0123456789", alone=True),
+    "401 wrong region": refused(401, "invalid_authentication_error", "Invalid Authentication", alone=True),
+    "401 without a body": Fault(Status(401), kept=True, alone=True),
+    "402 membership": Fault(Status(402, error("payment_required", "expired")), kept=True, alone=True),
     "403 permission": refused(403, "permission_denied_error", "The API you are accessing is not open"),
     "404 model of the catalog": refused(404, "resource_not_found_error", "Not found the model kimi-k3"),
     "404 page": Fault(HtmlError(404), kept=True),
     "429 overloaded": limited("engine_overloaded", tries=2, shown=1),
     "429 overloaded, after 0": limited("engine_overloaded", tries=2, shown=1, retry_after=0),
     "429 overloaded, after 7": limited("engine_overloaded", shown=7, retry_after=7),
-    "429 quota": Fault(rate_limited("exceeded_current_quota"), kept=True),
-    "429 quota, after 1": Fault(rate_limited("exceeded_current_quota", 1), kept=True),
+    "429 quota": Fault(rate_limited("exceeded_current_quota"), kept=True, alone=True),
+    "429 quota, after 1": Fault(rate_limited("exceeded_current_quota", 1), kept=True, alone=True),
     "429 rate, 3 seconds in its text": limited("rate_limit_reached", shown=3),
     "429 rate, after 5, 3 in its text": limited("rate_limit_reached", shown=5, retry_after=5),
     "429 rate, no time": limited(
@@ -129,11 +131,12 @@ FAULTS: dict[str, Fault] = {
     "choices of a strange shape": Fault(Sse([{"choices": {"index": 0}}]), tries=3),
     "an index that is none": Fault(Sse([{"choices": [{"index": "a", "delta": {}}]}]), tries=3),
     "an end without content": Fault(Sse(EVENTS[:1], done=False), tries=3, kept=True),
+    "nothing but [DONE]": Fault(Sse([]), tries=3, kept=True),
     "an end without finish or [DONE]": Fault(Sse(EVENTS[:-1], done=False), begun=True, kept=True),
     "error event first": event(0, "server_error", "of org-0123456789", UNAVAILABLE, tries=3),
     "error event before content": event(1, "engine_overloaded_error", "overloaded", LIMITED, tries=2),
     "error event first: rate": event(0, "rate_limit_reached_error", "after 9 s", LIMITED, retry_after=9),
-    "error event first: quota": event(0, "exceeded_current_quota_error", "balance", UNAVAILABLE),
+    "error event first: quota": event(0, "exceeded_current_quota_error", "balance", UNAVAILABLE, alone=True),
     "error event first: refusal": event(1, "invalid_request_error", "ak-0123456789", INVALID),
     "error event first: filter": event(1, "content_filter", "high risk", FILTERED),
     "error event by its name": Fault(

@@ -56,8 +56,11 @@ def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Asked]:
     def one(name: Name) -> Asked:
         return ask(gateways[scripts[name][0]], name[2], str(name))
 
+    alone = [name for name in scripts if name[0] == "fault" and FAULTS[name[1]].alone]
+    together = [name for name in scripts if name not in alone]
     with ThreadPoolExecutor(12) as pool:
-        answers = dict(zip(scripts, pool.map(one, scripts), strict=True))
+        answers = dict(zip(together, pool.map(one, together), strict=True))
+    answers |= {name: one(name) for name in alone}
     for gateway in gateways.values():
         gateway.nothing_left()
     return answers

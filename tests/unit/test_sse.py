@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 from httpx_sse._decoders import SSEDecoder, SSELineDecoder
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kimi_gateway.net import sse
@@ -75,6 +75,8 @@ def test_any_bytes_in_any_pieces_give_what_one_read_gives(data: bytes, at: list[
 
 
 @given(STREAM | COMMON.map("".join), st.lists(st.integers(0, 200), max_size=8), st.integers(0, 30))
+@example("\n\n\ndata: ab\n\n", [3], 8)
+@example("data: ab\n\n\n\ndata: ab\n\n", [11], 8)
 def test_the_limit_does_not_depend_on_how_the_stream_was_cut(text: str, at: list[int], limit: int) -> None:
     data = text.encode()
     assert drain(cut(data, at), limit)[:2] == drain([data], limit)[:2]

@@ -54,7 +54,7 @@ class Gate:
         if window is not None and now < until:
             raise rate_limited(window, now)
         try:
-            return await self._store.admit(request, key, cost, int(now + self._lease), int(now))
+            return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale:
             self._keys.pop(key.digest, None)
             fresh = await self._lookup(key.digest)
@@ -64,7 +64,7 @@ class Gate:
 
     async def _admit_fresh(self, request: str, key: Key, cost: int, now: float) -> Admission:
         try:
-            return await self._store.admit(request, key, cost, int(now + self._lease), int(now))
+            return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale as exc:
             raise _invalid() from exc
         except (NoCredit, WindowFull, StoreDown) as exc:

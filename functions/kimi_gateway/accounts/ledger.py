@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 from kimi_gateway.accounts.store import Store, StoreDown
@@ -40,7 +41,7 @@ class Ledger:
         """Extend the leases of all that still runs; to be called a few times a lease."""
         running = list(self._running.values())
         if running:
-            await self._store.renew(running, int(self._clock() + self._lease))
+            await self._store.renew(running, math.ceil(self._clock() + self._lease))
 
     async def drain(self, seconds: float) -> None:
         """Wait for the tries that are still going on."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kimi_gateway.accounts import keys, sqlite_file
+from kimi_gateway.accounts import sqlite_news as news
 from kimi_gateway.accounts import sqlite_steps as steps
 from kimi_gateway.accounts.batch import Writer
 from kimi_gateway.accounts.store import StoreDown
@@ -20,7 +21,9 @@ from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits,
 
 
 class SqliteStore:
-    """`lock_timeout` is how long another process's transaction is waited for, in seconds."""
+    """Also the record of bad news that the token pool shares (providers.news.Record).
+
+    `lock_timeout` is how long another process's transaction is waited for, in seconds."""
 
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
@@ -69,6 +72,18 @@ class SqliteStore:
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         return await self._writer.run(lambda db: steps.usage(db, since, account))
+
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        await self._writer.run(lambda db: news.publish(db, token, model, cause, until))
+
+    async def retract(self, token: str, model: str) -> None:
+        await self._writer.run(lambda db: news.retract(db, token, model))
+
+    async def published(self) -> list[tuple[str, str, str, int]]:
+        return await self._writer.run(news.published)
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        return await self._writer.run(lambda db: news.claim(db, token, now, until))
 
     async def backup(self, target: Path) -> None:
         """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""

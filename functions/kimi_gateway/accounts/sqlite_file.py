@@ -45,6 +45,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE bad_news (
+            token TEXT NOT NULL, model TEXT NOT NULL, cause TEXT NOT NULL, until INTEGER NOT NULL,
+            PRIMARY KEY (token, model)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 

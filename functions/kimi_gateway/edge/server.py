@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from typing import NoReturn
+
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -61,6 +64,8 @@ def create() -> App:
 
 
 def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
+    """Returns, or raises SystemExit; SIGTERM is an orderly end, with 0."""
+    signal.signal(signal.SIGTERM, _end)
     uvicorn.run(
         "kimi_gateway.edge.server:create",
         factory=True,
@@ -77,3 +82,8 @@ def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(values.drain + AFTER_DRAIN),
     )
+
+
+def _end(signum: int, frame: object) -> NoReturn:
+    """Before uvicorn listens to signals, and behind its shutdown, when it raises anew what it caught."""
+    raise SystemExit(0)

@@ -67,7 +67,7 @@ class Decoder:
                     break
                 events.append((event, b""))
             else:
-                return events if len(tail) <= self._limit else self._bounded(events)
+                return events
         return self._bounded(self._parse(data[: end - 2].split(b"\n\n")))
 
     def _start(self, data: bytes) -> bytes:

@@ -37,8 +37,8 @@ class Record(Protocol):
         """Replaces what is known of this token and model."""
         ...
 
-    async def retract(self, token: str) -> None:
-        """The token is in again, for every model."""
+    async def retract(self, token: str, model: str) -> None:
+        """The token is in again, for this model or, where it is empty, for all that were out with it."""
         ...
 
     async def published(self) -> Sequence[tuple[str, str, str, int]]:
@@ -50,8 +50,31 @@ class Record(Protocol):
         ...
 
 
+class LocalRecord:
+    """A record for one process that forgets."""
+
+    def __init__(self) -> None:
+        self._news: dict[tuple[str, str], tuple[str, int]] = {}
+
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        self._news[token, model] = (cause, until)
+
+    async def retract(self, token: str, model: str) -> None:
+        self._news.pop((token, model), None)
+
+    async def published(self) -> list[tuple[str, str, str, int]]:
+        return [(token, model, cause, until) for (token, model), (cause, until) in self._news.items()]
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        cause, due = self._news.get((token, ""), ("", now + 1))
+        if due > now:
+            return False
+        self._news[token, ""] = (cause, until)
+        return True
+
+
 def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, now: float) -> News | None:
-    """What this failure puts out. `in_a_row` counts the breaker's failures of the token, this one included."""
+    """What this failure puts out. `in_a_row`: the breaker's failures of the token, this one included."""
     cause = failure.cause
     if cause in UNTIL_PROBED:
         return News(token, "", cause, int(now) + PROBE_EVERY)

@@ -57,7 +57,7 @@ class Progress:
         """
         data, name = event
         if data == b"[DONE]":
-            self.done = True
+            self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
             return None
         try:
             body = jsonio.loads(data)

@@ -9,6 +9,10 @@ from kimi_gateway.dialects.openai.chunks import Chunk
 _APPENDED = ("content", "reasoning_content", "refusal")
 
 
+class _Text(list[str]):
+    """The pieces of a text, joined at the end: a long answer must not be copied anew for each of them."""
+
+
 class Collector:
     """Works by choice index: texts and tool arguments appended, logprobs concatenated, other members
     last-wins at their level. Usage is not its matter."""
@@ -28,7 +32,8 @@ class Collector:
     def _add_choice(self, piece: dict[str, Any]) -> None:
         index = piece.get("index", 0)
         choice = self._choices.setdefault(
-            index, {"index": index, "message": {"role": "assistant", "content": ""}, "finish_reason": None}
+            index,
+            {"index": index, "message": {"role": "assistant", "content": _Text()}, "finish_reason": None},
         )
         for name, value in piece.items():
             if name == "delta":
@@ -42,9 +47,10 @@ class Collector:
         """The body of the JSON answer, choices in order of their index."""
         choices = [self._choices[index] for index in sorted(self._choices)]
         for choice in choices:
-            calls = choice["message"].get("tool_calls")
+            choice["message"] = message = _joined(choice["message"])
+            calls = message.get("tool_calls")
             if calls is not None:
-                choice["message"]["tool_calls"] = [_without_index(calls[key]) for key in sorted(calls)]
+                message["tool_calls"] = [_finished(calls[key]) for key in sorted(calls)]
         return {**self._body, "choices": choices}
 
 
@@ -56,7 +62,7 @@ def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
                 _add_call(call, piece)
         elif name in _APPENDED:
             if isinstance(value, str):
-                message[name] = (message.get(name) or "") + value
+                _append(message, name, value)
             else:
                 message.setdefault(name, value)
         elif value is not None or name not in message:
@@ -69,7 +75,7 @@ def _add_call(call: dict[str, Any], piece: dict[str, Any]) -> None:
             function = call.setdefault("function", {})
             for part, text in value.items():
                 if part == "arguments":
-                    function[part] = function.get(part, "") + (text or "")
+                    _append(function, part, text or "")
                 elif text is not None or part not in function:
                     function[part] = text
         elif value is not None or name not in call:
@@ -86,5 +92,20 @@ def _add_logprobs(before: Any, piece: Any) -> Any:
     return joined
 
 
-def _without_index(call: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in call.items() if name != "index"}
+def _append(member: dict[str, Any], name: str, piece: str) -> None:
+    text = member.get(name)
+    if not isinstance(text, _Text):
+        text = member[name] = _Text()
+    text.append(piece)
+
+
+def _joined(member: dict[str, Any]) -> dict[str, Any]:
+    return {name: "".join(value) if isinstance(value, _Text) else value for name, value in member.items()}
+
+
+def _finished(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call as it stands in an answer, where its place in the list is its index."""
+    whole = {name: value for name, value in call.items() if name != "index"}
+    if isinstance(whole.get("function"), dict):
+        whole["function"] = _joined(whole["function"])
+    return whole

@@ -1,0 +1,77 @@
+"""What is measured, and how each of it is started: emulator, relay, bare proxy, gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from processes import Process, free_port
+
+HERE = Path(__file__).parent
+PLENTY = 10**9
+GATEWAY = [sys.executable, "-m", "kimi_gateway.cli"]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Nothing of the operator's own: no tokens, no proxies, no settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PYTHONPATH") if name in os.environ}
+    return {**kept, "HOME": str(home), **more}
+
+
+@dataclass(slots=True)
+class Target:
+    """Startable any number of times; state (the gateway's database) stays in `home`."""
+
+    name: str
+    argv: list[str]
+    environ: Mapping[str, str]
+    log: Path
+    key: str = "none"
+    port: int = field(default_factory=free_port)
+
+    def start(self, cores: Collection[int]) -> Process:
+        return Process([*self.argv, "--port", str(self.port)], self.environ, cores, self.log)
+
+
+def _python(home: Path, name: str, script: str, **more: str) -> Target:
+    environ = environment(home, **more)
+    return Target(name, [sys.executable, str(HERE / script)], environ, home / f"{name}.log")
+
+
+def emulator(home: Path) -> Target:
+    return _python(home, "direct", "upstream.py")
+
+
+def relay(home: Path, upstream: str) -> Target:
+    return _python(home, "relay", "relay.py", BENCH_UPSTREAM=upstream)
+
+
+def bare_proxy(home: Path, upstream: str) -> Target:
+    return _python(home, "bare proxy", "bare_proxy.py", BENCH_UPSTREAM=upstream)
+
+
+def gateway(
+    home: Path, upstream: str, name: str = "gateway", tokens: str = "sk-bench-token", **more: str
+) -> Target:
+    """With a key under limits and credits, both too many to be used up, and its log in a file."""
+    data = home / name
+    environ = environment(
+        home,
+        **{"MOONSHOT_API_KEY": tokens, "KIMI_BASE_URL": upstream, "KIMI_GATEWAY_DATA": str(data)},
+        **more,
+    )
+    limits = [f"--{each}={PLENTY}" for each in ("credits", "rpm", "rph", "rpd")]
+    made = subprocess.run(  # noqa: S603
+        [*GATEWAY, "keys", "create", "--name", "bench", *limits, "--json"],
+        env=environ,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    key: str = json.loads(made.stdout)["key"]
+    return Target(name, [*GATEWAY, "serve"], environ, home / f"{name}.log", key)

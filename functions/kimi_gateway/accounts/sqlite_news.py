@@ -1,0 +1,27 @@
+"""The record of bad news about upstream tokens, which all processes on this file share: steps as in sqlite_steps.
+
+Tokens are named by their hash. A row is replaced by the next news of its token and model.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+
+def publish(db: sqlite3.Connection, token: str, model: str, cause: str, until: int) -> None:
+    db.execute("INSERT OR REPLACE INTO bad_news VALUES (?,?,?,?)", (token, model, cause, until))
+
+
+def retract(db: sqlite3.Connection, token: str, model: str) -> None:
+    db.execute("DELETE FROM bad_news WHERE token = ? AND model = ?", (token, model))
+
+
+def published(db: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
+    return db.execute("SELECT token, model, cause, until FROM bad_news").fetchall()
+
+
+def claim(db: sqlite3.Connection, token: str, now: int, until: int) -> bool:
+    moved = db.execute(
+        "UPDATE bad_news SET until = ? WHERE token = ? AND model = '' AND until <= ?", (until, token, now)
+    )
+    return moved.rowcount == 1

@@ -1,0 +1,262 @@
+"""One HTTP/1.1 connection: a request at a time is written, its answer parsed while it arrives.
+What the parser leaves open is decided here: limits, framing, and whether the next request may use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
+
+LONGEST_HEAD = 64 * 1024  # bytes, of interim answers too
+MOST_FIELDS = 256
+HIGH_WATER = 256 * 1024  # bytes received and not yet taken, above which the socket is left alone
+JOINED = 64 * 1024  # bytes of a body, up to which a copy behind its head is cheaper than a second write
+
+# Between requests; what is awaited; how it ended. Numbers: an Enum's members cost a lookup at each read.
+IDLE, HEAD, BODY, WHOLE, BROKEN = range(5)
+
+
+class Unreadable(Exception):
+    """Stops the parser from within its callbacks."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Its user: `send`, `answered`, then `take` and `arrival` in turn, last `release`.
+
+    `arena` is read into and parsed from in one step, so that all connections of a loop share it. `gone` is
+    called once, when the socket is closed.
+    """
+
+    def __init__(self, arena: memoryview, gone: Callable[[Connection], None]) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._arena = arena
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: NetError | None = None
+        self._phase = IDLE
+        self._received = 0  # bytes up to the answer's head
+        self._held = 0  # bytes since the last `take`
+        self._bare = self._until_close = self._reusable = self._paused = False
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # the parser's callback, without a Python frame for each chunk
+        self._parser = HttpResponseParser(self)
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def unheard(self) -> bool:
+        """No byte of an answer came."""
+        return not self._received
+
+    def send(self, method: str, head: bytes, body: bytes) -> bool:
+        """False: the connection was found closed and nothing was sent."""
+        transport = self._transport
+        if transport is None or self._phase != IDLE or transport.is_closing():
+            return False
+        self._phase = HEAD
+        self._received = self._held = 0
+        self._fields.clear()
+        self._bare = method == "HEAD"
+        split = len(body) > JOINED
+        transport.write(head if split else head + body)
+        # asyncio tries the socket at once: a transport that closes by this write has sent none of it.
+        if transport.is_closing():
+            self._phase = BROKEN
+            return False
+        if split:
+            transport.write(body)
+        return True
+
+    async def answered(self, within: float) -> None:
+        """Until `status` and `headers` are there."""
+        timer = self._loop.call_later(within, self._time_out, within)
+        try:
+            while self._phase == HEAD:
+                await self.arrival()
+        finally:
+            timer.cancel()
+        if self._phase == BROKEN and self._error is not None:
+            raise self._error
+
+    def _time_out(self, within: float) -> None:
+        if self._phase == HEAD:
+            self._break(TimedOut(f"no answer within {within:g} s"))
+
+    def take(self) -> bytes | None:
+        """What came since the last time, b"" for nothing yet; None at the end. Raises where it broke."""
+        parts = self._parts
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._held = 0
+            if self._paused:
+                self._resume()
+            return data
+        if self._phase == BODY:
+            return b""
+        if self._phase == BROKEN and self._error is not None:
+            raise self._error
+        return None
+
+    def arrival(self) -> asyncio.Future[None]:
+        """Done when there is news for `take`."""
+        if self._waiter is not None and not self._waiter.done():
+            raise RuntimeError("two tasks read one answer")
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def release(self) -> bool:
+        """Whether the next request may use the connection; else it is closed."""
+        transport = self._transport
+        if (
+            transport is None
+            or self._phase != WHOLE
+            or not self._reusable
+            or transport.is_closing()
+            or transport.get_write_buffer_size()  # answered before the request was read
+        ):
+            self.abort()
+            return False
+        self._parts.clear()
+        self._phase = IDLE
+        return True
+
+    def abort(self) -> None:
+        self._break(ConnectionLost("the connection was closed on our side"))
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._arena
+
+    def buffer_updated(self, size: int) -> None:
+        phase = self._phase
+        if phase == HEAD:
+            # llhttp skips line ends before an answer, and reads RTSP/ and ICE/ as well
+            if not self._received and self._arena[0] != ord("H"):
+                return self._break(ConnectionLost("the answer cannot be read as HTTP"))
+            self._received += size
+        elif phase != BODY:
+            return self.abort()  # bytes that nobody asked for would be the next request's answer
+        try:
+            self._parser.feed_data(self._arena[:size])
+        except HttpParserError as exc:
+            return self._break(ConnectionLost(f"the answer cannot be read as HTTP ({type(exc).__name__})"))
+        self._held += size
+        if self._phase == HEAD:
+            if self._received > LONGEST_HEAD:
+                self._break(ConnectionLost("the answer's head is too large"))
+        elif self._parts or self._phase != phase:
+            self._wake()
+            if self._held > HIGH_WATER and self._phase == BODY:
+                self._pause()
+        elif self._held > HIGH_WATER:
+            self._break(ConnectionLost("the answer's framing is too large"))
+
+    def eof_received(self) -> None:
+        self._end(None)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+        self._transport = None
+        del self._parser  # it refers back to this connection
+        self._gone(self)
+
+    def _end(self, exc: Exception | None) -> None:
+        if self._phase == BODY and self._until_close and exc is None:
+            self._phase = WHOLE
+            self._reusable = False
+            self._wake()
+        elif self._phase != WHOLE:
+            where = "in the middle of" if self._phase == BODY else "before"
+            self._break(ConnectionLost(f"lost {where} the answer ({type(exc).__name__ if exc else 'closed'})"))
+
+    def _break(self, error: NetError) -> None:
+        """Closes at once. What is whole stays whole, and the first error is the one that is told."""
+        self._reusable = False
+        if self._phase < WHOLE:
+            self._phase = BROKEN
+            self._error = error
+        self._wake()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    # The parser's side, besides `on_body`
+
+    def on_message_begin(self) -> None:
+        if self._phase == WHOLE:
+            raise Unreadable  # a second answer
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        status = parser.get_status_code()
+        if status < 200 and status != 101:
+            self._fields.clear()
+            return
+        headers = self._joined()
+        coding = headers.get("transfer-encoding")
+        bodiless = self._bare or status in (204, 304)
+        if (
+            status == 101
+            or parser.get_http_version() not in ("1.1", "1.0")
+            or self._parts  # of an interim answer
+            or (coding is not None and coding.lower() != "chunked" and not bodiless)
+        ):
+            raise Unreadable
+        self._until_close = coding is None and "content-length" not in headers
+        self._reusable = parser.should_keep_alive()
+        self.status, self.headers = status, headers
+        self._phase = BODY
+        if self._bare:  # the parser cannot be told, so it ends here, and the connection with it
+            self._phase = WHOLE
+            raise Unreadable
+
+    def on_message_complete(self) -> None:
+        if self._phase == BODY:
+            self._phase = WHOLE
+
+    def _joined(self) -> dict[str, str]:
+        if len(self._fields) > MOST_FIELDS or sum(len(n) + len(v) for n, v in self._fields) > LONGEST_HEAD:
+            raise Unreadable
+        headers: dict[str, str] = {}
+        for name, value in self._fields:
+            key = name.decode("ascii").lower()
+            text = value.decode("latin-1").rstrip(" \t")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        self._fields.clear()
+        return headers

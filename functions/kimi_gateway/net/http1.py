@@ -1,0 +1,170 @@
+"""`Client` over our own HTTP/1.1: a pool of connections on asyncio's transports, parsed by httptools.
+It speaks to origins only; where a proxy of the environment applies (`proxied`), HttpxClient is to be used.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+
+from kimi_gateway.net.connection import Connection
+from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts
+from kimi_gateway.net.inflate import Inflater
+from kimi_gateway.net.pool import Origin, Pool
+from kimi_gateway.net.wire import head, locate
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Http1Client:
+    """Connections are reused, newest first, for 30 s; redirects are not followed, cookies not kept.
+    `Timeouts.connect` bounds the wait for a free connection, DNS, TCP and TLS together.
+
+    A request is sent again in two cases only. Found closed: a reused connection was closed before a byte of
+    the request was sent; the next one is taken, whatever the method. Stale: a reused connection closed after
+    the request was sent and before any byte of an answer; a GET, HEAD or OPTIONS is then sent once more, with
+    the idle connections of that origin dropped first. A POST is not: the server may have acted on it.
+    """
+
+    def __init__(
+        self,
+        connections: int = 1000,
+        *,
+        tls: ssl.SSLContext | None = None,
+        idle_age: float = 30,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = Pool(connections, idle_age, tls, clock)
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+    ) -> AbstractAsyncContextManager[Answer]:
+        return _Exchange(self._pool, method, url, headers, body, timeouts)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+class _Exchange:
+    """One request and its answer, which is read through the connection for as long as it is ours."""
+
+    __slots__ = ("_connection", "_inflater", "_pool", "_request", "_timeouts", "headers", "status")
+
+    def __init__(
+        self,
+        pool: Pool,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeouts: Timeouts,
+    ) -> None:
+        self._pool = pool
+        self._request = (method, url, headers, body)
+        self._timeouts = timeouts
+        self._connection: Connection | None = None
+        self._inflater: Inflater | None = None
+
+    async def __aenter__(self) -> Answer:
+        method, url, headers, body = self._request
+        address = locate(url)
+        connection = await self._ask(
+            address.origin, method, head(method, address, headers, len(body)), body
+        )
+        self.status: int = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+        coding = self.headers.get("content-encoding", "identity").lower()
+        if coding not in ("identity", ""):
+            try:
+                self._inflater = Inflater(coding)
+            except ConnectionLost:
+                connection.abort()
+                raise
+        self._connection = connection
+        return self
+
+    async def _ask(self, origin: Origin, method: str, head: bytes, body: bytes) -> Connection:
+        again = method in SAFE
+        while True:
+            connection = self._pool.take(origin)
+            reused = connection is not None
+            if connection is None:
+                connection, reused = await self._pool.get(origin, self._timeouts.connect)
+            if not connection.send(method, head, body):
+                connection.abort()
+                if not reused:
+                    raise ConnectFailed("the connection closed before the request was sent")
+                continue
+            try:
+                await connection.answered(self._timeouts.first_byte)
+                return connection
+            except ConnectionLost:
+                if not (reused and again and connection.unheard):
+                    raise
+                again = False
+                self._pool.drop(origin)
+            except BaseException:
+                connection.abort()
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.release():
+            self._pool.give(connection)
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Each is all that came since the one before."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._inflater is not None:
+            return await self._inflated(self._inflater)
+        while True:
+            connection = self._connection  # asked again after each wait: it may be another request's by then
+            if connection is None:
+                raise ConnectionLost("the answer was left before its end")
+            data = connection.take()
+            if data:
+                return data
+            if data is None:
+                raise StopAsyncIteration
+            await connection.arrival()
+
+    async def _inflated(self, inflater: Inflater) -> bytes:
+        while not (data := inflater.read()):
+            self._inflater = None
+            try:
+                inflater.feed(await anext(self))
+            except StopAsyncIteration:
+                inflater.end()
+                raise
+            finally:
+                self._inflater = inflater
+        return data
+
+    async def read(self, limit: int) -> bytes:
+        data = bytearray()
+        async for part in self:
+            data += part
+            if len(data) >= limit:
+                break
+        return bytes(data[:limit])
+
+
+def proxied(url: str, environ: Mapping[str, str]) -> bool:
+    """Whether a proxy of the environment stands between us and `url`."""
+    proxies: dict[str, str] = {}
+    for name, value in sorted(environ.items()):  # lower case comes last, and wins
+        if value and name.lower().endswith("_proxy"):
+            proxies[name.lower().removesuffix("_proxy")] = value
+    if "REQUEST_METHOD" in environ:  # under CGI a client's `Proxy:` header becomes HTTP_PROXY
+        ...
+    return bool(proxies)

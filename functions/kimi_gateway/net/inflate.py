@@ -1,0 +1,52 @@
+"""Content codings that were not asked for and came all the same: gzip and deflate, in bounded pieces."""
+
+from __future__ import annotations
+
+import zlib
+
+from kimi_gateway.net.http import ConnectionLost
+
+PIECE = 2**20  # bytes given at a time: a small input cannot become a large buffer
+FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+class Inflater:
+    """`feed`, then `read` until it gives nothing; `end` where the input ends."""
+
+    def __init__(self, coding: str) -> None:
+        if coding not in FORMATS:
+            raise ConnectionLost("the answer has a content-encoding that was not asked for")
+        self._coder = zlib.decompressobj(FORMATS[coding])
+        self._undecided = coding == "deflate"
+        self._input = b""
+        self._begun = False
+        self._full = False
+
+    def feed(self, data: bytes) -> None:
+        self._input += data
+        self._begun = True
+        if self._undecided and len(self._input) > 1:
+            self._undecided = False
+            # Deflate is meant to come in zlib's frame, and from some servers comes without it.
+            if self._input[0] & 15 != zlib.DEFLATED or int.from_bytes(self._input[:2]) % 31:
+                self._coder = zlib.decompressobj(-zlib.MAX_WBITS)
+
+    def read(self) -> bytes:
+        if self._undecided:
+            return b""
+        while self._input or self._full:
+            if self._coder.eof:
+                raise ConnectionLost("the answer goes on after the end of its content-encoding")
+            try:
+                data = self._coder.decompress(self._input, PIECE)
+            except zlib.error:
+                raise ConnectionLost("the answer's content-encoding is broken") from None
+            self._full = len(data) == PIECE and not self._coder.eof
+            self._input = self._coder.unconsumed_tail or self._coder.unused_data
+            if data:
+                return data
+        return b""
+
+    def end(self) -> None:
+        if self._begun and not self._coder.eof:
+            raise ConnectionLost("the answer ends in the middle of its content-encoding")

@@ -1,0 +1,183 @@
+"""Open connections by origin: the newest idle one first, a bound on all of them, and who waits for one."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from kimi_gateway.net.connection import Connection
+from kimi_gateway.net.http import ConnectFailed
+
+Origin = tuple[str, str, int]  # scheme, host, port
+
+STAGGER = 0.25  # seconds until the next address of a host is tried beside the first (RFC 8305)
+ARENA = 64 * 1024  # bytes of one read
+
+
+class Pool:
+    """A slot is one connection from the begin of its opening to the end of its socket; `most` are given out.
+    A slot that falls free goes to who waits longest, and so does an idle connection of that one's origin.
+    """
+
+    def __init__(
+        self, most: int, idle_age: float, tls: ssl.SSLContext | None, clock: Callable[[], float]
+    ) -> None:
+        self._most = most
+        self._idle_age = idle_age
+        self._tls = tls
+        self._clock = clock
+        self._slots = 0
+        self._open: dict[Connection, Origin] = {}
+        # Idle since when; a dict is a stack too, and one that a closed connection leaves at once.
+        self._idle: dict[Origin, dict[Connection, float]] = {}
+        self._waiters: deque[tuple[Origin, asyncio.Future[Connection | None]]] = deque()
+        self._arena = memoryview(bytearray(ARENA))
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Future[None] | None = None
+
+    def take(self, origin: Origin) -> Connection | None:
+        """The connection that fell idle last, if it may still be used."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection, since = idle.popitem()
+            if connection.open and self._clock() - since < self._idle_age:
+                return connection
+            connection.abort()
+        return None
+
+    def give(self, connection: Connection) -> None:
+        origin = self._open[connection]
+        while self._waiters:
+            wanted, waiter = self._waiters.popleft()
+            if waiter.done():
+                continue
+            if wanted == origin:
+                waiter.set_result(connection)
+            else:
+                self._waiters.appendleft((wanted, waiter))
+                connection.abort()
+            return
+        self._idle.setdefault(origin, {})[connection] = self._clock()
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(self._idle_age, self._reap)
+
+    async def get(self, origin: Origin, within: float) -> tuple[Connection, bool]:
+        """A connection that is new, or that another request has just left (True)."""
+        if self._closing is not None:
+            raise ConnectFailed("the client is closed")
+        try:
+            async with asyncio.timeout(within):
+                if self._slots < self._most:
+                    self._slots += 1
+                elif handed := await self._turn(origin):
+                    return handed, True
+                return await self._connect(origin), False
+        except TimeoutError:
+            raise ConnectFailed(f"no connection within {within:g} s") from None
+
+    def drop(self, origin: Origin) -> None:
+        """The idle ones: the server has most likely gone away."""
+        for connection in self._idle.pop(origin, {}):
+            connection.abort()
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._closing = loop.create_future()
+        if self._reaper is not None:
+            self._reaper.cancel()
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectFailed("the client is closed"))
+        self._waiters.clear()
+        for connection in self._open:
+            connection.abort()
+        if self._open:
+            await self._closing
+
+    async def _turn(self, origin: Origin) -> Connection | None:
+        """Wait for a connection, or for the slot of one (None)."""
+        for idle in self._idle.values():  # of other origins: ours has none
+            if idle:
+                oldest = next(iter(idle))
+                del idle[oldest]
+                oldest.abort()
+                break
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((origin, waiter))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._return(waiter.result())
+            raise
+
+    def _return(self, handed: Connection | None) -> None:
+        if handed is None:
+            self._freed()
+        elif handed in self._open:
+            self.give(handed)
+
+    async def _connect(self, origin: Origin) -> Connection:
+        scheme, host, port = origin
+        loop = asyncio.get_running_loop()
+        opened = False
+        try:
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._arena, self._gone),
+                host,
+                port,
+                ssl=self._context() if scheme == "https" else None,
+                happy_eyeballs_delay=STAGGER,
+            )
+            if self._closing is not None or not connection.open:
+                connection.abort()
+                raise ConnectFailed("the connection closed as soon as it stood")
+            opened = True
+        except (OSError, UnicodeError) as exc:
+            raise ConnectFailed(f"no connection ({type(exc).__name__})") from exc
+        finally:
+            if not opened:
+                self._freed()
+        self._open[connection] = origin
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()  # SSL_CERT_FILE and SSL_CERT_DIR hold
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    def _gone(self, connection: Connection) -> None:
+        origin = self._open.pop(connection, None)
+        if origin is None:
+            return  # lost before `_connect` had it, and counted there
+        idle = self._idle.get(origin)
+        if idle is not None:
+            idle.pop(connection, None)
+            if not idle:
+                del self._idle[origin]
+        self._freed()
+        if self._closing is not None and not self._open and not self._closing.done():
+            self._closing.set_result(None)
+
+    def _freed(self) -> None:
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._slots -= 1
+
+    def _reap(self) -> None:
+        """Closes what is idle for too long, so at most at twice the age."""
+        self._reaper = None
+        now = self._clock()
+        for idle in self._idle.values():
+            for connection in [one for one, since in idle.items() if now - since >= self._idle_age]:
+                del idle[connection]
+                connection.abort()
+        if any(self._idle.values()):
+            self._reaper = asyncio.get_running_loop().call_later(self._idle_age, self._reap)

@@ -1,0 +1,75 @@
+"""A request as it goes on the wire: where a URL leads, and the head, with nothing in it that could be read
+as a second header or a second request. The errors do not quote what they refuse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kimi_gateway import __version__
+from kimi_gateway.net.http import ConnectFailed
+
+PORTS = {"http": 80, "https": 443}
+BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})  # usually; then no length is told
+METHODS = BODILESS | {"POST", "PUT", "PATCH"}
+NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
+DEFAULTS = {"user-agent": f"kimi-gateway/{__version__}", "accept-encoding": "identity"}
+
+
+class Address(NamedTuple):
+    origin: tuple[str, str, int]  # scheme, host, port
+    host: str  # as in the header
+    target: str
+
+
+@lru_cache(maxsize=256)
+def locate(url: str) -> Address:
+    """The URL is taken as it is: what needs escaping must be escaped already."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ConnectFailed("the request cannot be sent (address)") from None
+    if (
+        not url.isascii()
+        or not url.isprintable()
+        or " " in url
+        or parts.scheme not in PORTS
+        or not host
+        or parts.username is not None
+    ):
+        raise ConnectFailed("the request cannot be sent (address)")
+    shown = f"[{host}]" if ":" in host else host
+    if port is None or port == PORTS[parts.scheme]:
+        port = PORTS[parts.scheme]
+    else:
+        shown += f":{port}"
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Address((parts.scheme, host, port), shown, target)
+
+
+def head(method: str, address: Address, headers: Mapping[str, str], length: int) -> bytes:
+    """Framing is the client's own: headers that would change it are refused."""
+    names = {name.lower() for name in headers}
+    text = "".join(headers.values())
+    if (
+        method not in METHODS
+        or len(names) < len(headers)
+        or not names.isdisjoint(OURS)
+        or (headers and not NAMES.fullmatch(":".join(headers)))
+        or not (text.isascii() and text.replace("\t", " ").isprintable())
+    ):
+        raise ConnectFailed("the request cannot be sent (method or headers)")
+    lines = [f"{method} {address.target} HTTP/1.1"]
+    if "host" not in names:
+        lines.append(f"host: {address.host}")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in DEFAULTS.items() if name not in names]
+    if length or method not in BODILESS:
+        lines.append(f"content-length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

@@ -1,0 +1,184 @@
+"""The server ends, in good order or not: what becomes of the streams and the credits in it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contract.fault_table import TEXT, WHOLE
+from kimi_gateway.accounts.values import Limits
+from live import HELLO, events, text_of
+from server_process import ServerProcess
+from upstream import Flood, Gated, ScriptedUpstream, Silence, Stall
+
+ASKED = {"model": "kimi-k3", "messages": HELLO, "stream": True}
+WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
+
+
+@pytest.fixture
+def up() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(20) as pool:
+        yield pool
+
+
+def stream(server: ServerProcess, key: str) -> tuple[int, str]:
+    with server.client(key) as client:
+        answer = client.post("/v1/chat/completions", json=ASKED)
+        return answer.status_code, answer.text
+
+
+def begins(up: ScriptedUpstream, asked: int) -> None:
+    up.until(lambda: len(up.chats) == asked)
+    time.sleep(0.2)  # for what the upstream wrote to reach the clients
+
+
+@WORKERS
+def test_a_stream_that_ends_within_the_drain_is_whole(
+    up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path, workers: int
+) -> None:
+    gate = Gated(WHOLE)
+    up.plan(gate)
+    with ServerProcess(tmp_path, up.url, workers, drain=20) as server:
+        key = server.key()
+        streaming = pool.submit(stream, server, key)
+        gate.let(2)
+        begins(up, 1)
+        server.terminate()
+        time.sleep(0.3)
+        assert not streaming.done()
+        gate.let(100)
+        status, text = streaming.result(10)
+        assert (status, text_of(text), events(text)[-1]) == (200, TEXT, "[DONE]")
+        ends_well(server)
+        assert (server.account(key).credits, server.account(key).reserved) == (99, 0)
+
+
+@WORKERS
+def test_a_stream_that_does_not_end_is_told_so_and_not_charged(
+    up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path, workers: int
+) -> None:
+    up.plan(Stall(2, WHOLE), Stall(2, WHOLE))
+    up.always(Silence())
+    with ServerProcess(tmp_path, up.url, workers, drain=1) as server:
+        keys = [server.key() for _ in range(4)]
+        streaming = [pool.submit(stream, server, key) for key in keys[:2]]
+        begins(up, 2)
+        waiting = [pool.submit(stream, server, key) for key in keys[2:]]
+        begins(up, 4)
+        server.terminate()
+        for one in streaming:
+            is_cut(one)
+        for one in waiting:
+            status, text = one.result(10)
+            assert (status, json.loads(text)["error"]["code"]) == (503, "service_unavailable")
+        ends_well(server)
+        accounts = [server.account(key) for key in keys]
+        assert [(account.credits, account.reserved) for account in accounts] == [(100, 0)] * 4
+
+
+def is_cut(streaming: Future[tuple[int, str]]) -> None:
+    status, text = streaming.result(10)
+    *data, last = events(text)
+    assert (status, text_of("\n\n".join(f"data: {line}" for line in data))) == (200, TEXT[:8])
+    assert json.loads(last)["error"]["code"] == "service_unavailable"
+    assert '"finish_reason":"' not in text
+
+
+def ends_well(server: ServerProcess) -> None:
+    assert server.ended() == 0, server.log
+    assert '"crash"' not in server.log
+
+
+def test_a_client_that_does_not_read_cannot_keep_the_server_up(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """It cannot be told, so it is cut; its credit is back all the same."""
+    flood = Flood(2**30)
+    up.plan(flood)
+    body = json.dumps(ASKED).encode()
+    with ServerProcess(tmp_path, up.url, drain=0.1) as server, socket.socket() as client:
+        key = server.key()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n"
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        up.until(lambda: flood.written > 2**20)
+        server.terminate()
+        ends_well(server)
+        assert (server.account(key).credits, server.account(key).reserved) == (100, 0)
+
+
+@WORKERS
+def test_an_idle_server_ends_at_once(up: ScriptedUpstream, tmp_path: Path, workers: int) -> None:
+    with ServerProcess(tmp_path, up.url, workers, drain=60) as server, server.client(server.key()) as client:
+        assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
+        server.terminate()  # the client's connection is idle and still open
+        ends_well(server)
+
+
+def test_a_killed_process_loses_no_credit(
+    up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    up.always(Stall(3, WHOLE))
+    with ServerProcess(tmp_path, up.url, lease=2) as server:
+        key = server.key()
+        streaming = pool.submit(stream, server, key)
+        begins(up, 1)
+        server.kill()
+        with pytest.raises(httpx.TransportError):
+            streaming.result(10)
+        assert server.account(key).reserved == 1
+    with ServerProcess(tmp_path, up.url, lease=2) as server:
+        up.until(lambda: server.account(key).reserved == 0, 10)
+        account = server.account(key)
+        assert (account.credits, account.reserved, account.consumed) == (100, 0, 0)
+
+
+def test_a_request_longer_than_its_lease_keeps_it(
+    up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    gate = Gated(WHOLE)
+    up.plan(gate)
+    gate.let(2)
+    with ServerProcess(tmp_path, up.url, lease=1.5) as server:
+        key = server.key(1)
+        streaming = pool.submit(stream, server, key)
+        begins(up, 1)
+        time.sleep(2.8)
+        account = server.account(key)
+        assert (account.credits, account.reserved) == (1, 1)
+        gate.let(100)
+        assert events(streaming.result(10)[1])[-1] == "[DONE]"
+        assert server.account(key).credits == 0
+
+
+def test_workers_share_limits_and_credits_exactly(
+    up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    with ServerProcess(tmp_path, up.url, workers=2) as server:
+        limited, poor = server.key(None, Limits(minute=60)), server.key(30, Limits(1000, 1000, 1000))
+        if time.time() % 60 > 45:  # all must fall into one minute
+            time.sleep(61 - time.time() % 60)
+        assert statuses(server, pool, limited) == {200: 60, 429: 40}
+        assert statuses(server, pool, poor) == {200: 30, 403: 70}
+        account = server.account(poor)
+        assert (account.credits, account.reserved, account.consumed) == (0, 0, 30)
+
+
+def statuses(server: ServerProcess, pool: ThreadPoolExecutor, key: str) -> Counter[int]:
+    with server.client(key) as client:
+        ask = partial(client.post, "/v1/chat/completions", json=ASKED)
+        return Counter(answer.status_code for answer in pool.map(lambda _: ask(), range(100)))

@@ -1,0 +1,123 @@
+"""The gateway as it runs at home: `kimi-gateway serve` in a process of its own, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+
+from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.sqlite import SqliteStore
+from kimi_gateway.accounts.values import Account, Grant, Limits
+from kimi_gateway.home import open_store
+from kimi_gateway.settings import Settings
+
+T = TypeVar("T")
+
+
+class ServerProcess:
+    """`with ServerProcess(tmp_path, upstream.url, workers=2, drain=1) as server:`; settings by name."""
+
+    def __init__(self, data: Path, upstream: str, workers: int = 1, **settings: object) -> None:
+        self.folder = data
+        self._settings = Settings(data=data / "data")
+        named = {f"KIMI_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
+        proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+        own = {name: value for name, value in os.environ.items() if name.upper() not in proxies}
+        self._environment = own | named | {
+            "KIMI_GATEWAY_DATA": str(self._settings.data),
+            "KIMI_BASE_URL": upstream,
+            "MOONSHOT_API_KEY": "sk-upstream-1",
+        }  # fmt: skip
+        self._command = [sys.executable, "-m", "kimi_gateway.cli", "serve", "--port", "0"]
+        self._command += ["--workers", str(workers)]
+
+    def __enter__(self) -> Self:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, stdout=subprocess.PIPE, stderr=log, text=True,
+                start_new_session=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline()
+        self.url = first.split()[-1]
+        self._until(self._answers, 20)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Whatever the test did, no process of the group is left."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def ended(self, seconds: float = 15) -> int:
+        """The exit code, once its workers too are gone: only then has its output an end."""
+        self.process.communicate(timeout=seconds)
+        code: int = self.process.returncode
+        return code
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def key(self, credits: int | None = 100, limits: Limits | None = None) -> str:
+        """Of a new account, written straight into the store that all processes share."""
+        now, key = int(time.time()), keys.new_key()
+
+        async def make(store: SqliteStore) -> None:
+            account = await store.create_account("", None if credits is None else Grant(credits), now)
+            await store.create_key(keys.digest(key), account.id, "", limits or Limits(), False, now)
+
+        self._store(make)
+        return key
+
+    def account(self, key: str) -> Account:
+        return self._store(lambda store: store.account(keys.digest(key), int(time.time())))
+
+    def client(self, key: str) -> httpx.Client:
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def _store(self, step: Callable[[SqliteStore], Awaitable[T]]) -> T:
+        async def run() -> T:
+            store = open_store(self._settings)
+            try:
+                return await step(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            return httpx.get(f"{self.url}/ping", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
