@@ -19,9 +19,8 @@ HEADERS = {"authorization": "Bearer sk-upstream-token"}
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # The default keeps 20 idle connections only, which would make it connect anew for most of 64 clients.
-    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=1000)
-    async with httpx.AsyncClient(base_url=UPSTREAM, headers=HEADERS, limits=limits, timeout=600) as client:
+    # httpx's own limits stay: a pool for a thousand connections made it three times as dear at 64 clients.
+    async with httpx.AsyncClient(base_url=UPSTREAM, headers=HEADERS, timeout=600) as client:
         app.state.client = client
         yield
 

@@ -95,7 +95,8 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, message: bytes, stamped: bool = False, leave_after: int = 0) -> Answer:
         """`leave_after` chunks of content the connection is dropped, as by a client that leaves."""
-        self._answer, self._parts, self._tail, self._stamped = Answer(), [], b"", stamped
+        self._answer, self._tail, self._stamped = Answer(), b"", stamped
+        self._parts: list[bytes] = []
         self._leave_after = leave_after
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()

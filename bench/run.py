@@ -57,8 +57,9 @@ class Bench:
                 process = stack.enter_context(target.start(self._core))
                 _first_answer(target, process)
                 self._running[target.name] = target, process
-            for number in range(self._options.rounds):
-                for workload in workloads:
+            # One workload after the other, few clients first: what many leave behind in a pool costs the few.
+            for workload in sorted(workloads, key=lambda name: WORKLOADS[name].clients):
+                for number in range(self._options.rounds):
                     for name in self._running:
                         self._measure(name, workload, number)
             for name in self._running if workloads else ():
@@ -150,8 +151,8 @@ def about(options: argparse.Namespace, seconds: float, foreign: float) -> str:
     core, others = shares()
     cores = "the target on a core of its own" if core != others else "one core for all"
     return (
-        f"{datetime.date.today()}, {options.rounds} rounds of {options.seconds:g} s, {seconds:.0f} s in all. {cpu},"
-        f" {os.cpu_count()} cores, {cores}; other programs used {foreign:.0%} of one core meanwhile."
+        f"{datetime.date.today()}, {options.rounds} rounds of {options.seconds:g} s, {seconds:.0f} s in all."
+        f" {cpu}, {os.cpu_count()} cores, {cores}; other programs used {foreign:.0%} of one core meanwhile."
         f" Linux {platform.release()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version},"
         f" {versions}. In brackets: the range over the rounds."
     )

@@ -27,6 +27,7 @@ from traffic import FLOWS, Tally, drive
 
 IDLE_CONNECTIONS = 35.0  # seconds until the gateway lets go of upstream connections that nobody uses
 STEEP, GROWN = 6.0, 3.0  # MiB an hour and MiB in all: memory leaks where it does both
+SETTLED = 600.0  # seconds before which pools, caches and the cycle collector are still filling the memory
 MORE_FILES = 4  # descriptors that may be open after the load and were not before
 SETTINGS = {"KIMI_GATEWAY_IDLE_TIMEOUT": "2", "KIMI_GATEWAY_DRAIN": "2"}
 
@@ -80,9 +81,13 @@ class Outcome:
         late = self.late
         return self.slope * (late[-1].seconds - late[0].seconds) / 3600
 
+    @property
+    def long_enough(self) -> bool:
+        return self.samples[-1].seconds >= SETTLED
+
     def faults(self) -> list[str]:
         found = {
-            "memory grows": self.slope > STEEP and self.grown > GROWN,
+            "memory grows": self.long_enough and self.slope > STEEP and self.grown > GROWN,
             "file descriptors are left": self.after.files > self.before.files + MORE_FILES,
             "threads are left": self.after.threads > self.before.threads + 1,
             "leases are left": self.books.leases != 0 or self.books.reserved != 0,
@@ -164,6 +169,8 @@ def markdown(outcome: Outcome, minutes: float) -> str:
         ["crashes in the log", f"{outcome.crashes}"],
     ]
     verdict = "; ".join(outcome.faults()) or "nothing leaked, every credit accounted for"
+    if not outcome.long_enough:
+        verdict += " (too short to judge the memory)"
     head = f"{datetime.date.today()}, {minutes:g} minutes: {verdict}."
     rows = [*table(["", "found"], found), "", *table(["callers", "outcomes"], flows)]
     return "\n".join([head, "", *rows]) + "\n"

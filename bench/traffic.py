@@ -1,4 +1,4 @@
-"""Mixed traffic of a soak: healthy callers, callers that leave, and an upstream that fails in several ways."""
+"""Mixed traffic of a soak: healthy callers, callers that leave, an upstream that fails in several ways."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from kimi_gateway.net import sse
 from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import failures
-from kimi_gateway.providers.failures import AGAIN, OTHER_TOKEN, UpstreamFailure
+from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token, Upstream
 
 ATTEMPTS = 3
@@ -87,7 +87,8 @@ class UpstreamCall:
                 lease.end(failure)
             other = self.upstream.tokens.untried(tried)
             delay = self._next(failure, time.monotonic() - begun, other, waited)
-            emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=failure.detail,
+            detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
+            emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
                  token=lease.token.id, attempt=self.attempts, retry_in=delay)  # fmt: skip
             if delay is None:
                 raise failure
@@ -123,7 +124,8 @@ class UpstreamCall:
                         await self._end()
                     if self.content_sent:
                         idle = self.patience.idle
-                        timer.reschedule(loop.time() + (min(idle, AFTER_FINISH) if progress.complete else idle))
+                        patience = min(idle, AFTER_FINISH) if progress.complete else idle
+                        timer.reschedule(loop.time() + patience)
                     if stops is not None and stops.found_all:
                         break
         except TimeoutError as exc:

@@ -24,6 +24,7 @@ from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.errors import GatewayError, ShuttingDown
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.observe import log
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import NONCE
 from kimi_gateway.providers.provider import Call, Upstream
@@ -78,6 +79,10 @@ class Gateway:
                 writer = StreamWriter(identity, ask.include_usage)
                 return await self._stream(request, turn, chunks, writer, headers)
             return await self._collect(request, turn, chunks, JsonAnswer(identity), headers)
+        except Exception:
+            await turn.fail()
+            await self._close(request, turn)
+            raise
         except BaseException:
             await asyncio.shield(self._close(request, turn))
             raise
@@ -103,7 +108,8 @@ class Gateway:
                     async for some in chunks:
                         if framed := writer.add(some) if some else writer.ping:
                             yield framed
-            except GatewayError as error:
+            except Exception as exc:
+                error = exc if isinstance(exc, GatewayError) else crashed(request)
                 await turn.fail()
                 request.notes["cause"] = error.cause
                 yield writer.error(error)
@@ -195,6 +201,12 @@ class Gateway:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
+
+
+def crashed(request: Request) -> GatewayError:
+    """A fault of our own, logged while it is being handled, as the client sees it."""
+    log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
+    return GatewayError("The gateway met an internal error.")
 
 
 def error_response(error: GatewayError, path: str) -> Response:

@@ -14,7 +14,7 @@ Pairs = tuple[tuple[str, str], ...]
 class Headers:
     """Header fields in order of arrival, names in lower case."""
 
-    pairs: Pairs
+    pairs: Pairs = field(repr=False)  # credentials are among them
 
     def all(self, name: str) -> list[str]:
         return [value for key, value in self.pairs if key == name]

@@ -49,7 +49,7 @@ def test_a_prompt_is_answered_at_once_without_streaming(
 ) -> None:
     done = run(home, "--no-stream", "Hello")
     assert (done.returncode, done.stdout.strip()) == (0, TEXT), done.stderr
-    assert gateway.lines("request")[-1]["stream"] is False
+    gateway.until(lambda: gateway.lines("request")[-1]["stream"] is False)
 
 
 def test_a_wrong_key_is_shown_as_the_gateways_error(home: Path, upstream: ScriptedUpstream) -> None:

@@ -317,7 +317,7 @@ def unlimited(desk: InProcess) -> str:
 
 
 @given(body=BODY | JSON)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_json_is_answered_or_refused_in_shape(desk: InProcess, unlimited: str, body: Any) -> None:
     answer = desk.call("POST", "/v1/chat/completions", body, unlimited)
     check(answer)

@@ -136,7 +136,7 @@ def test_every_answer_has_cors_and_a_request_id(gateway: LiveGateway, upstream: 
     assert [answer.status_code for answer in answers] == [200, 404, 405, 400, 401, 400, 200, 200, 403]
     for answer in answers:
         assert answer.headers["access-control-allow-origin"] == "*"
-        assert EXPOSED <= set(answer.headers["access-control-expose-headers"].split(", "))
+        assert set(answer.headers["access-control-expose-headers"].split(", ")) >= EXPOSED
         assert answer.headers["x-request-id"].startswith("req_")
     assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
 
@@ -149,7 +149,7 @@ REPLACED = ["", "x" * 129, "a b", "a\tb", 'a"b', "a;b", "<b>", "a,b"]
 def test_a_request_id_comes_back_and_is_logged(gateway: LiveGateway, given: str) -> None:
     with gateway.client() as client:
         assert client.get("/nowhere", headers={"x-request-id": given}).headers["x-request-id"] == given
-    assert gateway.lines("request")[-1]["id"] == given
+    gateway.until(lambda: gateway.lines("request")[-1]["id"] == given)
 
 
 @pytest.mark.parametrize("given", REPLACED)
@@ -157,4 +157,4 @@ def test_an_odd_request_id_is_replaced(gateway: LiveGateway, given: str) -> None
     with gateway.client() as client:
         answer = client.get("/nowhere", headers={"x-request-id": given})
     assert answer.headers["x-request-id"].startswith("req_")
-    assert gateway.lines("request")[-1]["id"] == answer.headers["x-request-id"]
+    gateway.until(lambda: gateway.lines("request")[-1]["id"] == answer.headers["x-request-id"])

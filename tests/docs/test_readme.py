@@ -28,7 +28,8 @@ def clone(tmp_path: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / ".venv" / ".locks").mkdir(parents=True)
-    (folder / ".venv" / "bin").symlink_to(ROOT / ".venv" / "bin")
+    for part in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / part).symlink_to(ROOT / ".venv" / part)
     stamp = "touch .venv/.locks/dev-$(cat requirements/dev.txt pyproject.toml | cksum | tr ' ' -)"
     subprocess.run(["bash", "-c", stamp], cwd=folder, check=True)  # or it would install itself over this one
     return folder
@@ -41,7 +42,7 @@ def test_every_block_of_the_readme_runs_in_order(clone: Path, tmp_path: Path) ->
     ran = readme.run(clone, port, {**environ, "KIMI_GATEWAY_DATA": str(tmp_path / "data")})
     assert [(block.code, block.output) for block in ran if block.status] == []
     assert len(ran) == len(readme.blocks(README))
-    streamed, said = ran[1].output, ran[2].output
+    streamed, said = ran[1].output, ran[3].output
     assert "data: [DONE]" in streamed
     assert "demo provider" in said
 

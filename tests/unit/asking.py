@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -22,19 +22,26 @@ LENGTH = HEAD + b"content-length: 10\r\n\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
-def run(scenario: Callable[[http.Client], Awaitable[T]], connections: int = 100) -> T:
-    async def main() -> T:
-        client = http.HttpxClient(connections)
-        try:
-            return await scenario(client)
-        finally:
-            await client.close()
+class Run(Protocol):
+    def __call__(self, scenario: Callable[[http.Client], Awaitable[T]], connections: int = 100) -> T: ...
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-            patch.delenv(name, raising=False)
-            patch.delenv(name.upper(), raising=False)
-        return asyncio.run(main())
+
+def runner(kind: Callable[[int], http.Client]) -> Run:
+    def run(scenario: Callable[[http.Client], Awaitable[T]], connections: int = 100) -> T:
+        async def main() -> T:
+            client = kind(connections)
+            try:
+                return await scenario(client)
+            finally:
+                await client.close()
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+                patch.delenv(name, raising=False)
+                patch.delenv(name.upper(), raising=False)
+            return asyncio.run(main())
+
+    return run
 
 
 async def ask(client: http.Client, up: ScriptedUpstream, times: http.Timeouts = TIMES) -> list[bytes]:

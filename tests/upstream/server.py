@@ -179,6 +179,8 @@ class Connection(asyncio.Protocol):
         elif isinstance(part, bytes):
             self.transport.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked and part else part)
             await self.writable.wait()
+            if self.transport.is_closing():  # an answer without pauses would never hear of it otherwise
+                raise ConnectionResetError
         else:
             await self.pause(part)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
-from kimi_gateway.gateway import Gateway, error_response
-from kimi_gateway.observe import emit, log
+from kimi_gateway.gateway import Gateway, crashed, error_response
+from kimi_gateway.observe import emit
 from kimi_gateway.queries import Queries
 from kimi_gateway.values import Request, Response
 
@@ -94,13 +94,10 @@ class Front:
         """Never raises but for cancellation; the response's `close` also writes the log line."""
         try:
             response = await self._respond(request)
-        except GatewayError as error:
+        except Exception as exc:
+            error = exc if isinstance(exc, GatewayError) else crashed(request)
             response = error_response(error, request.path)
             request.notes["cause"] = error.cause
-        except Exception:
-            log.exception("crash", extra={"fields": {"id": request.id, "path": request.path}})
-            response = error_response(GatewayError("The gateway met an internal error."), request.path)
-            request.notes["cause"] = GatewayError.code
         except BaseException:
             self._log(request, 499)
             raise

@@ -184,7 +184,9 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
         elif self._phase != WHOLE:
             where = "in the middle of" if self._phase == BODY else "before"
-            self._break(ConnectionLost(f"lost {where} the answer ({type(exc).__name__ if exc else 'closed'})"))
+            self._break(
+                ConnectionLost(f"lost {where} the answer ({type(exc).__name__ if exc else 'closed'})")
+            )
 
     def _break(self, error: NetError) -> None:
         """Closes at once. What is whole stays whole, and the first error is the one that is told."""

@@ -71,9 +71,7 @@ class _Exchange:
     async def __aenter__(self) -> Answer:
         method, url, headers, body = self._request
         address = locate(url)
-        connection = await self._ask(
-            address.origin, method, head(method, address, headers, len(body)), body
-        )
+        connection = await self._ask(address.origin, method, head(method, address, headers, len(body)), body)
         self.status: int = connection.status
         self.headers: Mapping[str, str] = connection.headers
         coding = self.headers.get("content-encoding", "identity").lower()
@@ -125,29 +123,30 @@ class _Exchange:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._inflater is not None:
-            return await self._inflated(self._inflater)
+        data = await (self._received() if self._inflater is None else self._inflated(self._inflater))
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def _received(self) -> bytes:
         while True:
-            connection = self._connection  # asked again after each wait: it may be another request's by then
+            connection = self._connection  # looked up after each wait: it may be another request's by then
             if connection is None:
                 raise ConnectionLost("the answer was left before its end")
             data = connection.take()
+            if data is None:
+                return b""
             if data:
                 return data
-            if data is None:
-                raise StopAsyncIteration
             await connection.arrival()
 
     async def _inflated(self, inflater: Inflater) -> bytes:
         while not (data := inflater.read()):
-            self._inflater = None
-            try:
-                inflater.feed(await anext(self))
-            except StopAsyncIteration:
+            received = await self._received()
+            if not received:
                 inflater.end()
-                raise
-            finally:
-                self._inflater = inflater
+                break
+            inflater.feed(received)
         return data
 
     async def read(self, limit: int) -> bytes:
@@ -160,11 +159,20 @@ class _Exchange:
 
 
 def proxied(url: str, environ: Mapping[str, str]) -> bool:
-    """Whether a proxy of the environment stands between us and `url`."""
+    """Whether a proxy of the environment stands before `url`; where NO_PROXY is unclear, it does."""
     proxies: dict[str, str] = {}
-    for name, value in sorted(environ.items()):  # lower case comes last, and wins
-        if value and name.lower().endswith("_proxy"):
-            proxies[name.lower().removesuffix("_proxy")] = value
-    if "REQUEST_METHOD" in environ:  # under CGI a client's `Proxy:` header becomes HTTP_PROXY
-        ...
-    return bool(proxies)
+    for name, value in sorted(environ.items()):  # a name in lower case comes last, and wins
+        scheme, found, rest = name.lower().rpartition("_proxy")
+        if found and not rest:
+            proxies[scheme] = value
+    scheme, host, port = locate(url).origin
+    if not (proxies.get(scheme) or proxies.get("all")):
+        return False
+    if proxies.get("no", "").strip() == "*":
+        return False
+    names = (host, f"{host}:{port}")
+    for entry in proxies.get("no", "").lower().split(","):
+        entry = entry.strip().lstrip(".")
+        if entry and any(name == entry or name.endswith(f".{entry}") for name in names):
+            return False
+    return True

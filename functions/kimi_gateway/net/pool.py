@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.http import ConnectFailed

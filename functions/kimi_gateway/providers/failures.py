@@ -31,6 +31,7 @@ Cause = Literal[
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))
+CLIENTS_FAULT = frozenset(("invalid", "content_filter", "context"))
 
 _BY_TYPE: Mapping[str, Cause] = {
     "invalid_authentication_error": "authentication",

@@ -29,8 +29,8 @@ class Call:
     `answered` those of the answer that a client may see, before the first event."""
 
     model: Model
-    body: dict[str, Any]
-    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
 
 

@@ -5,7 +5,7 @@ The rules are columns of the catalog; docs/contract.md, Models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
@@ -29,7 +29,7 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 class Adapted:
     """The body for the upstream, always streamed and always with usage, and the fields left out of it."""
 
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     ignored: tuple[str, ...]
 
 

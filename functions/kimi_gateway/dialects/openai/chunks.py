@@ -29,7 +29,7 @@ class Chunk:
     """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
     `finishes`: it ends at least one choice."""
 
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     substance: bool
     finishes: bool
 

@@ -72,7 +72,7 @@ def _add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
 def _add_call(call: dict[str, Any], piece: dict[str, Any]) -> None:
     for name, value in piece.items():
         if name == "function" and isinstance(value, dict):
-            function = call.setdefault("function", {})
+            function = call["function"] = call.get("function") or {}
             for part, text in value.items():
                 if part == "arguments":
                     _append(function, part, text or "")
@@ -83,12 +83,15 @@ def _add_call(call: dict[str, Any], piece: dict[str, Any]) -> None:
 
 
 def _add_logprobs(before: Any, piece: Any) -> Any:
-    if not isinstance(piece, dict) or not isinstance(before, dict):
+    if not isinstance(piece, dict):
         return piece if piece is not None else before
-    joined = dict(before)
+    joined = before if isinstance(before, dict) else {}
     for name, value in piece.items():
         old = joined.get(name)
-        joined[name] = old + value if isinstance(old, list) and isinstance(value, list) else value or old
+        if isinstance(old, list) and isinstance(value, list):
+            old.extend(value)
+        elif value or old is None:
+            joined[name] = list(value) if isinstance(value, list) else value
     return joined
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
@@ -29,7 +29,7 @@ class ChatRequest:
     """
 
     model: str
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
     stream: bool
     include_usage: bool
     choices: int

@@ -1,0 +1,14 @@
+"""Either HTTP client, for every test of the seam."""
+
+from __future__ import annotations
+
+import pytest
+from asking import Run, runner
+
+from kimi_gateway.net.http import HttpxClient
+from kimi_gateway.net.http1 import Http1Client
+
+
+@pytest.fixture(params=[HttpxClient, Http1Client], ids=lambda kind: kind.__name__)
+def run(request: pytest.FixtureRequest) -> Run:
+    return runner(request.param)

@@ -1,0 +1,171 @@
+"""The table of models is sane, names find their rows, and a fault in the operator's file is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_gateway.catalog.catalog import Catalog, CatalogFault, load
+from kimi_gateway.catalog.models import FIXED_SAMPLING, IMAGE_TYPES, RETIRED, ROWS, Model, neutral
+from kimi_gateway.errors import InvalidRequest, ModelNotFound
+from upstream.kimi import WINDOWS
+
+BY_ID = {row.id: row for row in ROWS}
+
+
+@pytest.mark.parametrize("row", [*ROWS, neutral("x")], ids=lambda row: row.id)
+def test_a_row_is_sane(row: Model) -> None:
+    assert row.id
+    assert row.upstream
+    assert 1 <= row.max_output <= row.refuse_output <= row.window
+    assert 0 <= row.upstream_default <= row.window
+    assert row.default_output is None or 1 <= row.default_output <= row.max_output
+    assert row.created > 0
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_a_row_fits_what_runs_upstream(row: Model) -> None:
+    assert row.upstream in WINDOWS
+    assert row.window <= WINDOWS[row.upstream]
+    assert row.upstream_default == BY_ID[row.upstream].upstream_default
+    assert row.fixed == FIXED_SAMPLING
+
+
+def test_no_id_is_there_twice_and_none_is_retired() -> None:
+    assert len(BY_ID) == len(ROWS)
+    assert not BY_ID.keys() & RETIRED.keys()
+    assert {instead for _, instead in RETIRED.values()} <= BY_ID.keys()
+    assert "image/svg+xml" not in IMAGE_TYPES
+
+
+def test_the_contracts_own_ids_keep_their_caps() -> None:
+    for id, window in {"kimi-k2": 128_000, "kimi-k2-0905": 256_000}.items():
+        row = BY_ID[id]
+        assert (row.window, row.max_output, row.refuse_output, row.default_output) == (
+            window,
+            8_192,
+            128_000,
+            1_024,
+        )
+        assert not row.thinks
+
+
+@pytest.mark.parametrize("id", BY_ID)
+def test_every_id_is_found_with_and_without_the_suffix_for_long_contexts(id: str) -> None:
+    catalog = Catalog()
+    assert catalog.find(id) is catalog.resolve(id) is catalog.find(f"{id}[1m]") is BY_ID[id]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "kimi", "KIMI-K3", "kimi-k3 ", "kimi-k3[1m][1m]", "[1m]", "kimi-k3[2m]"]
+)
+def test_names_are_exact(name: str) -> None:
+    found = Catalog().find(name)
+    assert found is (BY_ID["kimi"] if name == "kimi" else None)
+
+
+def test_an_alias_may_hold_a_star_and_the_first_fit_wins() -> None:
+    catalog = Catalog(aliases={"claude-*-fast": "kimi-k2.6", "claude-*": "kimi-k3", "kimi-k2": "kimi-k3"})
+    assert catalog.resolve("claude-haiku-fast").id == "kimi-k2.6"
+    assert catalog.resolve("claude-opus-4").id == "kimi-k3"
+    assert catalog.resolve("claude-opus-4[1m]").id == "kimi-k3"
+    assert catalog.resolve("kimi-k2").id == "kimi-k2"
+    with pytest.raises(ModelNotFound):
+        catalog.resolve("Claude-opus")
+
+
+def test_a_live_id_runs_by_neutral_rules_and_others_are_not_found() -> None:
+    catalog = Catalog()
+    assert catalog.resolve("kimi-k9", {"kimi-k9"}) == neutral("kimi-k9")
+    assert catalog.resolve("kimi-k9[1m]", {"kimi-k9"}).upstream == "kimi-k9"
+    assert catalog.resolve("0123456789abcdefghij", {"0123456789abcdefghij"}).thinking == "free"
+    with pytest.raises(ModelNotFound) as caught:
+        catalog.resolve("kimi-k9")
+    assert caught.value.param == "model"
+    with pytest.raises(InvalidRequest):
+        catalog.resolve("0123456789abcdefghij")
+
+
+def test_a_retired_id_names_the_day_and_the_nearest() -> None:
+    for id, (day, instead) in RETIRED.items():
+        with pytest.raises(ModelNotFound) as caught:
+            Catalog().resolve(id)
+        assert day in caught.value.message
+        assert instead in caught.value.message
+
+
+def test_a_long_name_is_not_repeated_whole() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        Catalog().resolve("x" * 100_000)
+    assert len(caught.value.message) < 300
+
+
+def file(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "models.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_rows_and_aliases_of_the_operator_join_the_table(tmp_path: Path) -> None:
+    rows = [
+        {"id": "mine", "like": "kimi-k2", "window": 9_000, "max_output": 100, "default_output": 50},
+        {"id": "kimi-k3", "like": "kimi-k3", "max_output": 4_096},
+        {"id": "raw", "upstream": "other-1", "fixed": ["temperature"]},
+        {"id": "own-like", "like": "mine"},
+    ]
+    catalog = load(file(tmp_path, {"models": rows, "aliases": {"m": "mine", "c-*": "raw"}}))
+    mine = catalog.resolve("m")
+    assert (mine.upstream, mine.window, mine.thinks) == ("kimi-k2.6", 9_000, False)
+    assert catalog.resolve("kimi-k3").max_output == 4_096
+    assert catalog.resolve("c-1").fixed == {"temperature"}
+    assert catalog.resolve("c-1").upstream == "other-1"
+    assert catalog.resolve("own-like").max_output == 100
+    assert catalog.rows.keys() >= BY_ID.keys()
+
+
+def test_without_a_file_the_table_is_the_built_in_one() -> None:
+    assert load(None).rows == BY_ID
+
+
+FAULTS: dict[str, tuple[Any, str]] = {
+    "no JSON": ("{", "JSON"),
+    "a list": ([], "object"),
+    "an unknown section": ({"model": []}, "model"),
+    "models that are an object": ({"models": {}}, "models"),
+    "a row that is a word": ({"models": ["x"]}, "models.0"),
+    "no id": ({"models": [{"upstream": "kimi-k3"}]}, "models[0]: id"),
+    "an id that is a number": ({"models": [{"id": 7}]}, "models[0]: id"),
+    "an unknown field": ({"models": [{"id": "a"}, {"id": "b", "windows": 5}]}, "windows"),
+    "the place of an unknown field": ({"models": [{"id": "a"}, {"id": "b", "windows": 5}]}, "models[1]"),
+    "a number as a word": ({"models": [{"id": "a", "window": "many"}]}, "window"),
+    "an unknown way of thinking": ({"models": [{"id": "a", "thinking": "hard"}]}, "thinking"),
+    "like nobody": ({"models": [{"id": "a", "like": "gpt-4"}]}, "models[0]: like names 'gpt-4'"),
+    "like a list": ({"models": [{"id": "a", "like": ["kimi-k3"]}]}, "models[0]: like"),
+    "no window": ({"models": [{"id": "a", "window": 0}]}, "models[0]: a needs window"),
+    "a cap above what is refused": (
+        {"models": [{"id": "a", "max_output": 9, "refuse_output": 8}]}, "max_output <= refuse_output",
+    ),
+    "a default above the cap": (
+        {"models": [{"id": "a", "like": "kimi-k2", "max_output": 9}]}, "default_output of a",
+    ),
+    "an alias of nothing": ({"aliases": {"a": "gpt-4"}}, "aliases: 'a' points to 'gpt-4'"),
+    "an alias that is a list": ({"aliases": {"a": []}}, "aliases.a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_named_with_the_file_and_the_place(tmp_path: Path, case: str) -> None:
+    content, place = FAULTS[case]
+    path = file(tmp_path, content)
+    with pytest.raises(CatalogFault) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert place in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CatalogFault, match=r"nothing\.json"):
+        load(tmp_path / "nothing.json")

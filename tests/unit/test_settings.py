@@ -1,0 +1,137 @@
+"""Settings: each is read, each fault is named, all of them at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_gateway.settings import FIELDS, HOSTS, Settings, SettingsFault, read
+
+HOME = {"HOME": "/home/me"}
+FILE = str(Path(__file__))
+
+GOOD: list[tuple[str, str, Any]] = [
+    ("MOONSHOT_API_KEY", "sk-a", ("sk-a",)),
+    ("MOONSHOT_API_KEY", " sk-a, sk-b ,,sk-a,", ("sk-a", "sk-b")),
+    ("KIMI_BASE_URL", "ai", HOSTS["ai"]),
+    ("KIMI_BASE_URL", " CN ", HOSTS["cn"]),
+    ("KIMI_BASE_URL", "http://127.0.0.1:9/v1/", "http://127.0.0.1:9/v1"),
+    ("KIMI_BASE_URL", "https://[::1]:9/v1", "https://[::1]:9/v1"),
+    ("KIMI_GATEWAY_DATA", "/srv/kimi", Path("/srv/kimi")),
+    ("KIMI_GATEWAY_DATA", " /srv/kimi ", Path("/srv/kimi")),
+    ("KIMI_GATEWAY_MODELS", FILE, Path(FILE)),
+    ("KIMI_GATEWAY_SIGNUP_CREDITS", "0", 0),
+    ("KIMI_GATEWAY_BODY_LIMIT", "2048", 2048),
+    ("KIMI_GATEWAY_EVENT_LIMIT", " 2048 ", 2048),
+    ("KIMI_GATEWAY_CONNECT_TIMEOUT", "1.5", 1.5),
+    ("KIMI_GATEWAY_FIRST_BYTE_TIMEOUT", "10", 10.0),
+    ("KIMI_GATEWAY_IDLE_TIMEOUT", "10", 10.0),
+    ("KIMI_GATEWAY_MAX_REQUEST", "0", 0.0),
+    ("KIMI_GATEWAY_MAX_REQUEST", "600", 600.0),
+    ("KIMI_GATEWAY_LEASE", "60", 60.0),
+    ("KIMI_GATEWAY_PING_INTERVAL", "0.5", 0.5),
+    ("KIMI_GATEWAY_DRAIN", "0", 0.0),
+    ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
+]
+BAD: list[tuple[str, str]] = [
+    ("MOONSHOT_API_KEY", "sk a"),
+    ("MOONSHOT_API_KEY", "sk-a,sk-é"),
+    ("MOONSHOT_API_KEY", "sk-\x07"),
+    ("KIMI_BASE_URL", "moon"),
+    ("KIMI_BASE_URL", "ftp://a.test"),
+    ("KIMI_BASE_URL", "https://"),
+    ("KIMI_BASE_URL", "https://me:pw@a.test/v1"),
+    ("KIMI_BASE_URL", "https://a.test/v1?x=1"),
+    ("KIMI_BASE_URL", "https://a.test/v1#x"),
+    ("KIMI_BASE_URL", "https://a.test:99999/v1"),
+    ("KIMI_BASE_URL", "https://a.test:http/v1"),
+    ("KIMI_BASE_URL", "https://[::1/v1"),
+    ("KIMI_BASE_URL", "https://a test/v1"),
+    ("KIMI_GATEWAY_MODELS", "/no/such/file.json"),
+    ("KIMI_GATEWAY_MODELS", "/"),
+    ("KIMI_GATEWAY_SIGNUP_CREDITS", "-1"),
+    ("KIMI_GATEWAY_SIGNUP_CREDITS", "1.5"),
+    ("KIMI_GATEWAY_BODY_LIMIT", "100"),
+    ("KIMI_GATEWAY_EVENT_LIMIT", "8 MiB"),
+    ("KIMI_GATEWAY_CONNECT_TIMEOUT", "0"),
+    ("KIMI_GATEWAY_FIRST_BYTE_TIMEOUT", "nan"),
+    ("KIMI_GATEWAY_IDLE_TIMEOUT", "inf"),
+    ("KIMI_GATEWAY_MAX_REQUEST", "-5"),
+    ("KIMI_GATEWAY_MAX_REQUEST", "601"),  # longer than the lease that the others leave
+    ("KIMI_GATEWAY_LEASE", "0"),
+    ("KIMI_GATEWAY_PING_INTERVAL", "often"),
+    ("KIMI_GATEWAY_DRAIN", "1e9"),
+    ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
+]
+
+
+def test_the_tables_here_name_every_setting() -> None:
+    assert {name for name, *_ in GOOD} == FIELDS.keys()
+    assert {name for name, _ in BAD} == FIELDS.keys() - {"KIMI_GATEWAY_DATA"}  # any text is a path
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GOOD)
+def test_a_setting_is_read(name: str, text: str, value: Any) -> None:
+    settings = read(HOME | {name: text})
+    assert getattr(settings, FIELDS[name][0]) == value
+
+
+@pytest.mark.parametrize(("name", "text"), BAD)
+def test_a_fault_names_its_setting(name: str, text: str) -> None:
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | {name: text})
+    (fault,) = caught.value.faults
+    assert name in fault
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_setting_is_its_default(name: str, text: str) -> None:
+    assert read(HOME | {name: text}) == read(HOME)
+
+
+def test_the_defaults_hold_without_any() -> None:
+    assert read(HOME) == Settings(data=Path("/home/me/.local/share/kimi-gateway"))
+    assert read(HOME | {"XDG_DATA_HOME": "/data"}).data == Path("/data/kimi-gateway")
+
+
+def test_every_fault_is_named_at_once() -> None:
+    last = {name: text for name, text in BAD}
+    unknown = {"KIMI_GATEWAY_IDLE_TIMEOUTS": "5", "KIMI_GATEWAY_ZZZ": "1"}
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | last | unknown)
+    named = {fault.split(" ")[0] for fault in caught.value.faults}
+    assert named >= last.keys() - {"KIMI_GATEWAY_MAX_REQUEST"} | unknown.keys()
+    assert str(caught.value).count("\n") == len(caught.value.faults) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("KIMI_GATEWAY_IDLE_TIMEOUTS", "KIMI_GATEWAY_IDLE_TIMEOUT"),
+        ("KIMI_GATEWAY_MODEL", "KIMI_GATEWAY_MODELS"),
+        ("KIMI_GATEWAY_LOGLEVEL", "KIMI_GATEWAY_LOG_LEVEL"),
+    ],
+)
+def test_an_unknown_setting_is_a_fault_with_a_suggestion(name: str, near: str) -> None:
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | {name: ""})
+    assert caught.value.faults == [f"{name} is not a setting; did you mean {near}?"]
+
+
+def test_other_programs_variables_are_none_of_its_business() -> None:
+    assert read(HOME | {"KIMI_API_KEY": "x", "PATH": "/bin", "kimi_gateway_drain": "x"}) == read(HOME)
+
+
+def test_a_request_may_not_outlive_its_lease() -> None:
+    assert read(HOME | {"KIMI_GATEWAY_MAX_REQUEST": "900", "KIMI_GATEWAY_LEASE": "960"}).lease == 960
+    with pytest.raises(SettingsFault, match="KIMI_GATEWAY_LEASE"):
+        read(HOME | {"KIMI_GATEWAY_MAX_REQUEST": "900", "KIMI_GATEWAY_LEASE": "959"})
+
+
+def test_a_fault_never_repeats_a_token() -> None:
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | {"MOONSHOT_API_KEY": "sk-secret one", "KIMI_BASE_URL": "https://u:sk-secret@a.test"})
+    assert "secret" not in str(caught.value)
