@@ -45,13 +45,14 @@ def free_port() -> int:
         return int(tried.getsockname()[1])
 
 
-def exit_on_sigterm() -> None:
-    """SIGTERM as SIGINT: both unwind the stack, and so end every process that was started."""
+def unwind_on_signals() -> None:
+    """SIGINT, also where a shell started this in the background, and SIGTERM end what was started."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Process:

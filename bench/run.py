@@ -25,7 +25,7 @@ from pathlib import Path
 
 import targets
 from load import WORKLOADS, Result, chat
-from processes import NotStarted, Process, busy, exit_on_sigterm, on_cores, shares
+from processes import NotStarted, Process, busy, on_cores, shares, unwind_on_signals
 from report import DIRECT, Findings, Life, Measured, markdown
 from targets import Target
 
@@ -197,7 +197,7 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         raise SystemExit("The benchmark reads /proc and pins processes: Linux only.")
     chosen = options()
-    exit_on_sigterm()
+    unwind_on_signals()
     start, worked, own = time.perf_counter(), busy(), own_cpu()
     with tempfile.TemporaryDirectory(prefix="kimi-bench-") as folder:
         bench = Bench(Path(folder), chosen)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import targets
 from load import Connection, chat, connect, request
-from processes import NotStarted, Process, exit_on_sigterm, shares
+from processes import NotStarted, Process, shares, unwind_on_signals
 from report import number, table
 from targets import Target
 from traffic import FLOWS, Tally, drive
@@ -190,7 +190,7 @@ def main() -> None:
     if not sys.platform.startswith("linux"):
         raise SystemExit("The soak reads /proc: Linux only.")
     chosen = _argument()
-    exit_on_sigterm()
+    unwind_on_signals()
     core, others = shares()
     with tempfile.TemporaryDirectory(prefix="kimi-soak-") as folder:
         home = Path(folder)

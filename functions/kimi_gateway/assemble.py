@@ -20,7 +20,8 @@ from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import Moonshot
-from kimi_gateway.providers.pool import Turns
+from kimi_gateway.providers.news import LocalRecord, Record
+from kimi_gateway.providers.pool import Pool
 from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.tokens import NAME, TokenFile
 from kimi_gateway.queries import Queries
@@ -33,6 +34,7 @@ class Running:
     queries: Queries
     store: Store
     client: Client
+    pool: Pool
     heart: asyncio.Task[None]
 
     async def stop(self) -> None:
@@ -47,6 +49,7 @@ class Running:
         await asyncio.gather(*background, return_exceptions=True)
         await self.gateway.ledger.drain(5)
         await self.client.close()
+        await self.pool.close()
         await self.store.close()
 
 
@@ -80,13 +83,13 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
 
 
 def upstreams(
-    settings: Settings, client: Client, tokens: Callable[[], tuple[Token, ...]]
+    settings: Settings, client: Client, pool: Pool, clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
     """The platform while there is a token for it, else the demo."""
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), Turns(tokens))
-    demo = Upstream(Demo(), Turns(lambda: (Token("", "demo"),)))
-    return lambda: moonshot if tokens() else demo
+    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), pool)
+    demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalRecord(), clock))
+    return lambda: moonshot if pool.all() else demo
 
 
 async def start(
@@ -100,9 +103,12 @@ async def start(
     models = catalog.load(settings.models)
     tokens = token_source(settings)
     tokens()
-    store = store or open_store(settings)
+    record: Record = LocalRecord()
+    if store is None:
+        store = record = open_store(settings)
     client = client or HttpxClient()
-    upstream = upstreams(settings, client, while_readable(tokens))
+    pool = Pool(while_readable(tokens), record, clock, settings.token_concurrency)
+    upstream = upstreams(settings, client, pool, clock)
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
@@ -111,7 +117,11 @@ async def start(
     emit("started", provider=upstream().provider.name, data=str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
-    return Running(gateway, queries, store, client, heart)
+    if len(pool.all()) > 1:
+        checking = asyncio.create_task(directory.check())
+        gateway.background.add(checking)
+        checking.add_done_callback(gateway.background.discard)
+    return Running(gateway, queries, store, client, pool, heart)
 
 
 async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:

@@ -38,6 +38,7 @@ class Settings:
     idle_timeout: float = 90
     max_request: float = 0
     lease: float = 660
+    token_concurrency: int = 0
     ping_interval: float = 15
     drain: float = 10
     log_level: str = "info"
@@ -110,6 +111,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_IDLE_TIMEOUT": ("idle_timeout", _seconds),
     "KIMI_GATEWAY_MAX_REQUEST": ("max_request", _number(float, 0, 86_400, "seconds")),
     "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
+    "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _level),

@@ -1,14 +1,14 @@
-"""Several upstream tokens: used in turn, and one that fails is replaced before the client notices."""
+"""Several upstream tokens: a conversation stays with one, and one that fails is replaced unnoticed."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, ask
+from kimi_gateway.accounts.values import Limits
 from live import LiveGateway
 from upstream import (
     ErrorEvent,
@@ -119,7 +119,17 @@ def test_after_content_no_token_steps_in(gateway: LiveGateway, up: ScriptedUpstr
     assert asked.ledger == NOT_CHARGED
 
 
-def test_tokens_take_turns(gateway: LiveGateway, up: ScriptedUpstream) -> None:
-    for _ in range(6):
-        ask(gateway, True)
-    assert Counter(request.token for request in up.chats) == dict.fromkeys(TOKENS, 2)
+def test_a_conversation_stays_with_its_token_and_conversations_are_spread(
+    gateway: LiveGateway, up: ScriptedUpstream
+) -> None:
+    key = gateway.key(1000, Limits(1000, 1000, 1000))
+    for number in range(24):
+        turns: list[dict[str, str]] = []
+        for _ in range(3):
+            turns += [{"role": "user", "content": f"question {number}"}]
+            assert gateway.chat(key, messages=turns).status_code == 200
+            turns += [{"role": "assistant", "content": "answer"}]
+    used = [request.token for request in up.chats]
+    conversations = [used[start : start + 3] for start in range(0, 72, 3)]
+    assert all(len(set(tokens)) == 1 for tokens in conversations)
+    assert set(used) == set(TOKENS)

@@ -63,6 +63,8 @@ class RawServer:
                     break
                 self.requests.append((number, await _request(reader)))
                 for piece in [answer] if isinstance(answer, bytes) else answer:
+                    if writer.is_closing():
+                        break
                     writer.write(piece)
                     await asyncio.sleep(0)
         writer.close()

@@ -1,4 +1,4 @@
-"""The record of bad news about upstream tokens, which all processes on this file share: steps as in sqlite_steps.
+"""The record of bad news about upstream tokens, shared by all processes on this file: steps as elsewhere.
 
 Tokens are named by their hash. A row is replaced by the next news of its token and model.
 """

@@ -232,12 +232,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         headers = self._joined()
         coding = headers.get("transfer-encoding")
-        bodiless = self._bare or status in (204, 304)
         if (
             status == 101
             or parser.get_http_version() not in ("1.1", "1.0")
             or self._parts  # of an interim answer
-            or (coding is not None and coding.lower() != "chunked" and not bodiless)
+            or (coding is not None and coding.lower() != "chunked")
         ):
             raise Unreadable
         self._until_close = coding is None and "content-length" not in headers

@@ -14,7 +14,7 @@ HASHED = 4_096  # characters of each message of the beginning
 
 
 def beginning(body: Mapping[str, Any]) -> bytes:
-    """What stays the same from turn to turn: the client's cache key, else all up to the first user message."""
+    """What stays from turn to turn: the client's cache key, else all up to the first user message."""
     key = body.get("prompt_cache_key")
     if isinstance(key, str) and key:
         return key.encode("utf-8", "replace")

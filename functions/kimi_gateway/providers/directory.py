@@ -68,6 +68,19 @@ class Directory:
                 total[name] = round(total.get(name, 0) + value, 5)
         return total
 
+    async def check(self) -> None:
+        """Ask for every token's balance, so that the pool knows the dead and the broke before a client."""
+        upstream = self._upstream()
+        for token in upstream.tokens.all():
+            try:
+                balance = await upstream.provider.balance(token)
+            except UpstreamFailure as failure:
+                if failure.cause == "authentication":
+                    upstream.tokens.learn(token, "", failure)
+            else:
+                if balance.get("available_balance", 1) <= 0:
+                    upstream.tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))
+
     async def is_live(self, token: Token) -> bool:
         return await self._upstream().provider.live(token)
 
@@ -81,7 +94,7 @@ class Directory:
                 answer = await question(upstream.provider, lease.token)
             except UpstreamFailure as failure:
                 lease.end(failure)
-                if failure.cause in OTHER_TOKEN and upstream.tokens.untried(tried):
+                if failure.cause in OTHER_TOKEN and upstream.tokens.another(tried, ""):
                     continue
                 raise
             lease.end(None)

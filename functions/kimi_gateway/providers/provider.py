@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.net import sse
+from kimi_gateway.providers.failures import UpstreamFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Lease(Protocol):
     @property
     def token(self) -> Token: ...
 
-    def end(self, failure: Exception | None) -> None: ...
+    def end(self, failure: UpstreamFailure | None) -> None: ...
 
 
 class Tokens(Protocol):
@@ -76,9 +77,15 @@ class Tokens(Protocol):
         """A token, one that is not in `tried` (ids) where there is one. Raises UpstreamFailure if none."""
         ...
 
-    def untried(self, tried: set[str]) -> bool: ...
+    def another(self, tried: set[str], model: str) -> bool:
+        """Whether a token is in, for this upstream model, that is not among `tried` (ids)."""
+        ...
 
     def all(self) -> tuple[Token, ...]: ...
+
+    def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
+        """What was found out about a token without a lease."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
