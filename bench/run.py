@@ -72,7 +72,7 @@ class Bench:
         made = [targets.relay(self._home, upstream), targets.bare_proxy(self._home, upstream)]
         if self._options.against:
             other = {"PYTHONPATH": str(self._options.against.resolve())}
-            made.append(targets.gateway(self._home, upstream, "gateway before", **other))
+            made.append(targets.gateway(self._home, upstream, "other gateway", **other))
         return [*made, targets.gateway(self._home, upstream)]
 
     def _starts(self, compared: Collection[Target]) -> None:

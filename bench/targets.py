@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from processes import Process, free_port
+from processes import NotStarted, Process, free_port
 
 HERE = Path(__file__).parent
 PLENTY = 10**9
@@ -69,9 +69,11 @@ def gateway(
     made = subprocess.run(  # noqa: S603
         [*GATEWAY, "keys", "create", "--name", "bench", *limits, "--json"],
         env=environ,
-        check=True,
         capture_output=True,
+        text=True,
         timeout=60,
     )
+    if made.returncode:
+        raise NotStarted(f"no key could be made for {name}:\n{made.stderr[-2000:]}")
     key: str = json.loads(made.stdout)["key"]
     return Target(name, [*GATEWAY, "serve"], environ, home / f"{name}.log", key)

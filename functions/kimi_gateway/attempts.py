@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kimi_gateway.dialects.openai.chunks import Chunk, ErrorEvent, Progress, Unreadable
 from kimi_gateway.dialects.openai.stop import StopFilter
@@ -21,7 +21,7 @@ from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
-from kimi_gateway.providers.provider import Call, Token, Upstream
+from kimi_gateway.providers.provider import Call, Lease, Upstream
 
 ATTEMPTS = 3
 START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
@@ -79,7 +79,7 @@ class UpstreamCall:
             tried.add(lease.token.id)
             failure: UpstreamFailure | None = None
             try:
-                await self._attempt(lease.token)
+                await self._attempt(lease)
                 return
             except UpstreamFailure as exc:
                 failure = exc
@@ -100,7 +100,7 @@ class UpstreamCall:
             return None
         return next_attempt(failure, self.attempts, elapsed, other, waited, self.jitter())
 
-    async def _attempt(self, token: Token) -> None:
+    async def _attempt(self, lease: Lease) -> None:
         progress = self.progress = Progress()
         stops = StopFilter(self.stops) if self.stops else None
         loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ class UpstreamCall:
         try:
             async with (
                 asyncio.timeout(self.patience.first_byte) as timer,
-                aclosing(self.upstream.provider.stream(self.call, token)) as batches,  # type: ignore[type-var]
+                aclosing(self.upstream.provider.stream(self.call, lease.token)) as batches,  # type: ignore[type-var]
             ):
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
@@ -117,7 +117,9 @@ class UpstreamCall:
                     substance = any(chunk.substance for chunk in held)
                     if held and (self.content_sent or substance or progress.done or size > HELD_BYTES):
                         timer.reschedule(None)  # a slow client is not the upstream's silence
-                        self.content_sent |= substance
+                        if substance and not self.content_sent:
+                            self.content_sent = True
+                            lease.answered()
                         await self.out.put(held)
                         held = []
                     if progress.done:
@@ -138,6 +140,7 @@ class UpstreamCall:
                 raise
         if not progress.complete:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
+        lease.answered()
         if held:
             self.content_sent = True
             await self.out.put(held)
@@ -157,6 +160,7 @@ class UpstreamCall:
                 if chunk is None:
                     continue
                 if self.index is not None:
+                    chunk = replace(chunk, data=b"")
                     for choice in chunk.body["choices"]:
                         choice["index"] = self.index
                 held.append(chunk)

@@ -171,7 +171,7 @@ class Gateway:
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        call = Call(model, body, {NONCE: nonces[0]} if signed else {})
+        call = Call(model, body, jsonio.rewrite(body, ask.source), {NONCE: nonces[0]} if signed else {})
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         calls = [
             UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)

@@ -91,6 +91,8 @@ class Queries:
             self._checks.move_to_end(digest)
             if len(self._checks) > CHECKS_KEPT:
                 self._checks.popitem(last=False)
+        elif live and str(token).startswith(keys.PREFIX):
+            live = await self._is_live(str(token))  # a key of ours that is revoked is so at once
         return answer({"live": live})
 
     async def _is_live(self, token: str) -> bool:

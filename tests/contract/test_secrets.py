@@ -217,7 +217,7 @@ def test_reprs_show_no_secret() -> None:
     gone(f"{settings!r} {settings} {token!r} {token} {[token]}")
     assert token.id in repr(token)
     messages = [{"role": "user", "content": PROMPT}]
-    call = Call(Catalog().rows["kimi-k3"], {"messages": messages}, {"x-a": TOKENS[0]})
+    call = Call(Catalog().rows["kimi-k3"], {"messages": messages}, b"", {"x-a": TOKENS[0]})
     gone(repr(call), PROMPT)
     ask = chat.read(json.dumps({"model": "kimi-k3", "messages": messages}).encode())
     gone(f"{ask!r} {adapt(ask, Catalog().rows['kimi-k3'])!r}", PROMPT)

@@ -18,6 +18,7 @@ class RawServer:
     """
 
     KEEP = b"\0keep"
+    host = "127.0.0.1"
 
     def __init__(self, *connections: Iterable[Answer], tls: ssl.SSLContext | None = None) -> None:
         self.connections = [list(answers) for answers in connections]
@@ -33,7 +34,7 @@ class RawServer:
     @property
     def url(self) -> str:
         port = self._server.sockets[0].getsockname()[1]
-        return f"{'https' if self._tls else 'http'}://localhost:{port}/"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{port}/"
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
@@ -43,12 +44,9 @@ class RawServer:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.sleep(0)
+        await asyncio.gather(*self._tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

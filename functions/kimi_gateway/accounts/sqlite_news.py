@@ -1,15 +1,19 @@
 """The record of bad news about upstream tokens, shared by all processes on this file: steps as elsewhere.
 
-Tokens are named by their hash. A row is replaced by the next news of its token and model.
+Tokens are named by their hash. A row is replaced by the next news of its token and model; one that nobody
+renewed for a week is of a token that is no more.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
+KEPT = 7 * 86_400
+
 
 def publish(db: sqlite3.Connection, token: str, model: str, cause: str, until: int) -> None:
     db.execute("INSERT OR REPLACE INTO bad_news VALUES (?,?,?,?)", (token, model, cause, until))
+    db.execute("DELETE FROM bad_news WHERE until < ?", (until - KEPT,))
 
 
 def retract(db: sqlite3.Connection, token: str, model: str) -> None:
@@ -21,7 +25,9 @@ def published(db: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
 
 
 def claim(db: sqlite3.Connection, token: str, now: int, until: int) -> bool:
+    """One that lies far ahead was written before the clock went back, and is due as well."""
     moved = db.execute(
-        "UPDATE bad_news SET until = ? WHERE token = ? AND model = '' AND until <= ?", (until, token, now)
+        "UPDATE bad_news SET until = ? WHERE token = ? AND model = '' AND NOT (until > ? AND until <= ?)",
+        (until, token, now, 2 * until - now),
     )
     return moved.rowcount == 1

@@ -13,6 +13,8 @@ PER_MEDIA = 1_024  # an image's share of the window, whatever its bytes
 
 def of_text(text: str) -> float:
     """About a quarter token an ASCII character, 0.7 a wide one (Chinese: 0.6 to 0.7 by the vendor)."""
+    if text.isascii():
+        return len(text) / 4
     wide = (len(text.encode("utf-8", "surrogatepass")) - len(text)) / 2
     wide = min(wide, len(text))
     return (len(text) - wide) / 4 + wide * 0.7

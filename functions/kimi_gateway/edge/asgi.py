@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -21,8 +22,9 @@ DOCS = ("/", "/docs", "/redoc", "/openapi.json")
 class App:
     """The gateway as an ASGI application. It starts and stops with the server's lifespan."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self._clock = clock
         self.running: Running | None = None
         self._front: Front  # from start on
         self._docs: Any = None
@@ -35,7 +37,7 @@ class App:
             await self._lifespan(receive, send)
 
     async def start(self) -> None:
-        self.running = await start(self.settings)
+        self.running = await start(self.settings, clock=self._clock)
         self._front = Front(routes(self.running.gateway, self.running.queries), DOCS)
 
     async def stop(self) -> None:

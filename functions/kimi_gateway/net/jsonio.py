@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 DEEPEST = 256  # containers in containers; each reader further on needs stack for them
@@ -42,6 +44,23 @@ def _depth(value: Any) -> int:
     return depth
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An object as it was written: what nobody has replaced since need not be written anew. `spans` are where
+    the members' values stand in `text`, and in `raw` where that is ASCII."""
+
+    values: dict[str, Any] = field(repr=False)
+    raw: bytes = field(repr=False)
+    text: str = field(repr=False)
+    spans: dict[str, tuple[int, int]]
+
+    def wording(self, name: str) -> bytes | memoryview:
+        start, end = self.spans[name]
+        return memoryview(self.raw)[start:end] if self.text.isascii() else self.text[start:end].encode()
+
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
 
@@ -51,9 +70,16 @@ def loads_strict(body: bytes) -> Any:
     byte order mark, NaN and Infinity, a name twice in an object, half of a surrogate pair, a number or
     nesting too large to hold.
     """
+    return loads_source(body)[0]
+
+
+def loads_source(body: bytes) -> tuple[Any, Source | None]:
+    """The same, with the source where it is an object."""
     try:
-        value = _STRICT.decode(body.decode("utf-8"))
-        if b"\\ud" in body or b"\\uD" in body:
+        text = body.decode("utf-8")
+        source = _scan(body, text)
+        value = _STRICT.decode(text) if source is None else source.values
+        if b"\\" in body and b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -61,7 +87,51 @@ def loads_strict(body: bytes) -> Any:
         raise ValueError("half of a surrogate pair") from None
     if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError("nested too deeply")
-    return value
+    return value, source
+
+
+def _scan(raw: bytes, text: str) -> Source | None:
+    """The members of an object one by one; None for all that is not plainly one, for the decoder to judge."""
+    place = _blanks(text, 0)
+    if not text.startswith("{", place):
+        return None
+    if _EMPTY.fullmatch(text):
+        return Source({}, raw, text, {})
+    members: list[tuple[str, Any]] = []
+    spans: dict[str, tuple[int, int]] = {}
+    while True:
+        place = _blanks(text, place + 1)
+        if not text.startswith('"', place):
+            return None
+        name, place = _STRICT.raw_decode(text, place)
+        place = _blanks(text, place)
+        if not text.startswith(":", place):
+            return None
+        start = _blanks(text, place + 1)
+        value, place = _STRICT.raw_decode(text, start)
+        members.append((name, value))
+        spans[name] = (start, place)
+        place = _blanks(text, place)
+        if text.startswith("}", place) and _blanks(text, place + 1) == len(text):
+            return Source(_unique(members), raw, text, spans)
+        if not text.startswith(",", place):
+            return None
+
+
+def _blanks(text: str, place: int) -> int:
+    found = _BLANKS.match(text, place)
+    return found.end() if found else place
+
+
+def rewrite(value: dict[str, Any], source: Source) -> bytes:
+    """The object, with the containers that are still those of `source` in their own words."""
+    parts: list[bytes | memoryview] = [b"{"]
+    for name, member in value.items():
+        kept = isinstance(member, list | dict) and member is source.values.get(name)
+        if len(parts) > 1:
+            parts.append(b",")
+        parts += dumps(name), b":", source.wording(name) if kept else dumps(member)
+    return b"".join((*parts, b"}"))
 
 
 def loads(text: bytes) -> Any:
@@ -72,6 +142,10 @@ def loads(text: bytes) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8. Half of a surrogate pair, which a stream may split, stays an escape."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _dumps(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -129,7 +129,7 @@ class Pool:
                 host,
                 port,
                 ssl=self._context() if scheme == "https" else None,
-                happy_eyeballs_delay=STAGGER,
+                happy_eyeballs_delay=_stagger(host),
             )
             if self._closing is not None or not connection.open:
                 connection.abort()
@@ -180,3 +180,8 @@ class Pool:
                 connection.abort()
         if any(self._idle.values()):
             self._reaper = asyncio.get_running_loop().call_later(self._idle_age, self._reap)
+
+
+def _stagger(host: str) -> float | None:
+    """None for an address. CPython 3.11 can lose a socket of a race that is cancelled in the tick it is won."""
+    return None if ":" in host or host.replace(".", "").isdigit() else STAGGER

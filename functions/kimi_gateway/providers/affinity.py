@@ -10,27 +10,37 @@ from typing import Any
 
 from kimi_gateway.providers.provider import Token
 
-HASHED = 4_096  # characters of each message of the beginning
+HASHED = 4_096  # characters of each part of the beginning: media may be long
 
 
 def beginning(body: Mapping[str, Any]) -> bytes:
-    """What stays from turn to turn: the client's cache key, else all up to the first user message."""
+    """A digest of what stays from turn to turn: the client's cache key, else all up to the first user
+    message."""
     key = body.get("prompt_cache_key")
     if isinstance(key, str) and key:
-        return key.encode("utf-8", "replace")
+        return _digest([key])
     opening: list[str] = []
     for message in body["messages"]:
-        opening += [message["role"], _text(message.get("content"))]
+        opening += [message["role"], *_texts(message.get("content"))]
         if message["role"] == "user":
             break
-    return "\0".join(opening).encode("utf-8", "replace")
+    return _digest(opening)
 
 
-def _text(content: Any) -> str:
-    """Of parts their texts alone: media are long, and differ where it matters in the text beside them."""
-    if isinstance(content, list):
-        content = "\0".join(str(part.get("text") or part.get("type")) for part in content)
-    return str(content)[:HASHED]
+def _texts(content: Any) -> list[str]:
+    return list(map(_of_part, content)) if isinstance(content, list) else [str(content)[:HASHED]]
+
+
+def _of_part(part: Any) -> str:
+    """A text's head; of media the tail of their address or data, since heads are alike."""
+    value = part.get("text") or part.get(part.get("type")) if isinstance(part, dict) else part
+    if isinstance(value, dict):
+        return str(value.get("url"))[-HASHED:]
+    return str(value)[:HASHED]
+
+
+def _digest(texts: Iterable[str]) -> bytes:
+    return hashlib.blake2b("\0".join(texts).encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def ranked(start: bytes, tokens: Iterable[Token]) -> list[Token]:

@@ -61,25 +61,37 @@ class Directory:
         return await self._ask(lambda provider, token: provider.estimate(token, model, messages))
 
     async def balance(self) -> dict[str, float]:
-        """Summed over the tokens: limits and money are per account, so each token is one account's."""
+        """Summed over the tokens that live: limits and money are per account, and each token is one's."""
         upstream, total = self._upstream(), dict[str, float]()
+        dead: UpstreamFailure | None = None
         for token in upstream.tokens.all():
-            for name, value in (await upstream.provider.balance(token)).items():
+            try:
+                balance = await upstream.provider.balance(token)
+            except UpstreamFailure as failure:
+                if failure.cause != "authentication":
+                    raise
+                dead = failure
+                continue
+            for name, value in balance.items():
                 total[name] = round(total.get(name, 0) + value, 5)
+        if dead is not None and not total:
+            raise dead
         return total
 
     async def check(self) -> None:
         """Ask for every token's balance, so that the pool knows the dead and the broke before a client."""
         upstream = self._upstream()
-        for token in upstream.tokens.all():
-            try:
-                balance = await upstream.provider.balance(token)
-            except UpstreamFailure as failure:
-                if failure.cause == "authentication":
-                    upstream.tokens.learn(token, "", failure)
-            else:
-                if balance.get("available_balance", 1) <= 0:
-                    upstream.tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))
+        await asyncio.gather(*(self._check(upstream, token) for token in upstream.tokens.all()))
+
+    async def _check(self, upstream: Upstream, token: Token) -> None:
+        try:
+            balance = await upstream.provider.balance(token)
+        except UpstreamFailure as failure:
+            if failure.cause == "authentication":
+                upstream.tokens.learn(token, "", failure)
+        else:
+            if balance.get("available_balance", 1) <= 0:
+                upstream.tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))
 
     async def is_live(self, token: Token) -> bool:
         return await self._upstream().provider.live(token)
@@ -90,12 +102,14 @@ class Directory:
         while True:
             lease = await upstream.tokens.lease(None, tried)
             tried.add(lease.token.id)
+            failure: UpstreamFailure | None = None
             try:
                 answer = await question(upstream.provider, lease.token)
-            except UpstreamFailure as failure:
+                lease.answered()
+                return answer
+            except UpstreamFailure as exc:
+                failure = exc
+            finally:
                 lease.end(failure)
-                if failure.cause in OTHER_TOKEN and upstream.tokens.another(tried, ""):
-                    continue
-                raise
-            lease.end(None)
-            return answer
+            if failure.cause not in OTHER_TOKEN or not upstream.tokens.another(tried, ""):
+                raise failure

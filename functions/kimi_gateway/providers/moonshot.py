@@ -31,7 +31,7 @@ class Moonshot:
         headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
         try:
             async with self._client.send(
-                "POST", f"{self._base}/chat/completions", headers, jsonio.dumps(call.body), self._timeouts
+                "POST", f"{self._base}/chat/completions", headers, call.payload, self._timeouts
             ) as answer:
                 kind = answer.headers.get("content-type", "")
                 if answer.status != 200 or "json" in kind:

@@ -1,11 +1,11 @@
 """Bad news of upstream tokens: what each failure puts out, for how long, and the record that processes share.
 
-Only bad news is shared, and its end. Rules: docs/reliability.md.
+Only bad news is shared, and its end. Rules: docs/reliability.md, Tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,9 +15,12 @@ PROBE_EVERY = 60  # seconds between two tries of a token that is dead or broke
 PAIR_OUT = 600  # seconds that a token is out for one model
 TRIPS_AFTER = 3  # failures in a row that open the breaker
 BREAKER = (5, 15, 60)  # seconds it stays open: the first time, the second, from then on
+LONGEST = 86_400  # seconds, of a Retry-After
 UNTIL_PROBED = frozenset(("authentication", "quota"))
 OF_PAIR = frozenset(("permission", "model"))
 OF_BREAKER = frozenset(("server", "connect", "broken"))
+_AT_MOST = dict.fromkeys(UNTIL_PROBED, PROBE_EVERY) | dict.fromkeys(OF_PAIR, PAIR_OUT)
+_AT_MOST |= dict.fromkeys(OF_BREAKER, BREAKER[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class News:
     cause: str
     until: int
 
+    def due(self, now: float) -> bool:
+        """Its time is over; or so far ahead, for its cause, that the clock must have gone back."""
+        return not now < self.until <= now + 2 * _AT_MOST.get(self.cause, LONGEST)
+
+    def holds(self, now: float) -> bool:
+        """Dead and broke tokens only come back by an answer."""
+        return self.cause in UNTIL_PROBED or not self.due(now)
+
 
 class Record(Protocol):
     """Where processes tell each other. Every method raises StoreDown."""
@@ -38,7 +49,7 @@ class Record(Protocol):
         ...
 
     async def retract(self, token: str, model: str) -> None:
-        """The token is in again, for this model or, where it is empty, for all that were out with it."""
+        """What was known of this token and model is over."""
         ...
 
     async def published(self) -> Sequence[tuple[str, str, str, int]]:
@@ -66,9 +77,10 @@ class LocalRecord:
         return [(token, model, cause, until) for (token, model), (cause, until) in self._news.items()]
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        cause, due = self._news.get((token, ""), ("", now + 1))
-        if due > now:
+        known = self._news.get((token, ""))
+        if known is None or not News(token, "", *known).due(now):
             return False
+        cause, _ = known
         self._news[token, ""] = (cause, until)
         return True
 
@@ -78,7 +90,7 @@ def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, 
     cause = failure.cause
     if cause in UNTIL_PROBED:
         return News(token, "", cause, int(now) + PROBE_EVERY)
-    if cause in OF_PAIR:
+    if cause in OF_PAIR and model:  # without one it was another endpoint, and says nothing of chats
         return News(token, model, cause, int(now) + PAIR_OUT)
     if cause in ("rate", "overload"):
         after = 1.0 if failure.retry_after is None else failure.retry_after
@@ -87,3 +99,25 @@ def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, 
         step = min(in_a_row - TRIPS_AFTER, len(BREAKER) - 1)
         return News(token, "", cause, int(now) + BREAKER[step])
     return None
+
+
+def cleared(failure: UpstreamFailure | None, bad: News | None, known: Sequence[News]) -> list[News]:
+    """Which of the news that were `known` when a token was asked its answer ends. A time-out and a failure
+    of the breaker are no answer; `bad`, if any, is what the answer tells instead."""
+    if failure is not None and failure.cause in OF_BREAKER | {"timeout"}:
+        return []
+    if bad is None:
+        return list(known)
+    return [each for each in known if bad.model and not each.model]
+
+
+def dead(known: Iterable[News]) -> bool:
+    """Dead or broke."""
+    return any(each.cause in UNTIL_PROBED for each in known)
+
+
+def due_back(known: Sequence[News], now: float) -> tuple[bool, int]:
+    """For the order in which tokens are asked when all are out: dead and broke ones that were tried within
+    the minute last, else whose time is over first."""
+    tried = dead(each for each in known if not each.due(now))
+    return tried, max((each.until for each in known), default=0)

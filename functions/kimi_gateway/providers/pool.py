@@ -6,42 +6,57 @@ when none is, the request goes to the one due back first, and the vendor's answe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kimi_gateway.observe import emit
-from kimi_gateway.providers import news
-from kimi_gateway.providers.affinity import beginning, ranked
+from kimi_gateway.providers import affinity, news
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.news import UNTIL_PROBED, News, Record
+from kimi_gateway.providers.line import Line
+from kimi_gateway.providers.memory import Memory
+from kimi_gateway.providers.news import OF_BREAKER, UNTIL_PROBED, News, Record
 from kimi_gateway.providers.provider import Call, Token
 
-READ_EVERY = 30.0  # seconds between two looks into the shared record
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
 QUEUE = 64  # requests that may wait
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TokenLease:
+    """`known` against the token when it was leased: only that can its answer end."""
+
     token: Token
     model: str
-    _pool: Pool
-    _ended: bool = field(default=False)
+    known: Sequence[News]
+    _pool: Pool = field(repr=False)
+    tries_dead: bool = False
+    tries_breaker: bool = False
+    _ended: bool = False
 
-    def end(self, failure: UpstreamFailure | None) -> None:
+    def answered(self) -> None:
+        self._pool.learned(self, None)
+
+    def end(self, failure: UpstreamFailure | None = None) -> None:
         if not self._ended:
             self._ended = True
-            self._pool.returned(self.token, self.model, failure)
+            self._pool.returned(self, failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a request wants: a token for `model` and not one of `tried`, by the preference of `start`."""
+
+    model: str
+    tried: frozenset[str]
+    start: bytes | None
 
 
 class Pool:
     """`source` is asked at each lease, so that a token added to the file is used at once. `places` bounds the
-    requests that a token serves at a time in this process; 0 is no bound."""
+    requests that a token serves at a time in this process; 0 is no bound. `patience`: see QUEUED."""
 
     def __init__(
         self,
@@ -50,27 +65,24 @@ class Pool:
         clock: Callable[[], float],
         places: int = 0,
     ) -> None:
+        self.patience = QUEUED
         self._source = source
-        self._record = record
+        self._memory = Memory(record, clock)
         self._clock = clock
         self._places = places or math.inf
-        self._out: dict[tuple[str, str], News] = {}
         self._in_a_row: Counter[str] = Counter()
         self._in_flight: Counter[str] = Counter()
-        self._asked_alone: set[str] = set()
-        self._probing: set[str] = set()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._breaker_tries: Counter[str] = Counter()
+        self._dead_tries = 0
+        self._line = Line(self._chosen, TokenLease.end)
         self._turn = 0
-        self._read_at = -math.inf
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def all(self) -> tuple[Token, ...]:
         return self._source()
 
     def another(self, tried: set[str], model: str) -> bool:
         """Whether a token is in that this request has not tried."""
-        now = self._clock()
-        return any(token.id not in tried and self._is_in(token, model, now) for token in self._source())
+        return any(token.id not in tried and self._is_in(token, model) for token in self._source())
 
     async def lease(self, call: Call | None, tried: set[str]) -> TokenLease:
         """A place at a token that is in and was not tried, else at the one due back first.
@@ -78,163 +90,136 @@ class Pool:
         Raises UpstreamFailure: without any token, when the last one is dead and being asked already, and when
         all are busy for longer than a request may wait.
         """
-        await self._look_into_record()
+        await self._memory.refresh()
+        tokens = self._source()
+        if call is None:
+            wish = Wish("", frozenset(tried), None)
+        else:
+            start = affinity.beginning(call.body) if len(tokens) > 1 else None
+            wish = Wish(call.model.upstream, frozenset(tried), start)
+            if not tried and (probing := await self._probe(tokens, wish.model)):
+                return probing
+        self._line.serve()
+        lease = self._chosen(wish)
+        if lease is None and len(self._line) < QUEUE:
+            lease = await self._line.wait(wish, self.patience)
+        if lease is None:
+            raise UpstreamFailure("overload", "all upstream tokens are busy")
+        return lease
+
+    def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
+        """What was found out about a token without a lease."""
+        self.learned(TokenLease(token, model, self._memory.known(token.id, model), self), failure)
+
+    def learned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
+        """An answer ends what was known when it was asked for; a failure tells what its cause says."""
+        bad = self._told_by(failure, lease) if failure else None
+        if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
+            self._in_a_row.pop(lease.token.id, None)
+        ended = [each for each in news.cleared(failure, bad, lease.known) if self._memory.forget(each)]
+        if bad is not None and self._memory.put(bad):
+            emit("token_out", logging.WARNING, token=bad.token, model=bad.model or None, cause=bad.cause,
+                 until=bad.until)  # fmt: skip
+        if ended and bad is None:
+            emit("token_in", token=lease.token.id)
+
+    def returned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
+        """The lease is over. Without a failure it says nothing: the client may have left before an answer."""
+        self._count(lease, -1)
+        if failure is not None:
+            self.learned(lease, failure)
+        self._line.serve()
+
+    async def close(self) -> None:
+        await self._memory.close()
+
+    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> News | None:
+        id, now = lease.token.id, self._clock()
+        if failure.cause in OF_BREAKER:
+            of_all = [bad for bad in self._memory.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
+            if any(bad.cause not in OF_BREAKER or bad not in lease.known for bad in of_all):
+                return None  # out for something else, or sent before the breaker opened
+            self._in_a_row[id] += 1
+            if of_all:  # the one try of an open breaker, be it another process that opened it
+                self._in_a_row[id] = max(self._in_a_row[id], news.TRIPS_AFTER + 1)
+        return news.of_failure(failure, id, lease.model, self._in_a_row[id], now)
+
+    def _is_in(self, token: Token, model: str) -> bool:
+        """Dead and broke ones only come back by a probe; behind an open breaker one request tries first."""
+        now = self._clock()
+        return not any(
+            bad.holds(now) or bad.cause in OF_BREAKER and self._breaker_tries[token.id]
+            for bad in self._memory.known(token.id, model)
+        )
+
+    def _has_place(self, token: Token) -> bool:
+        return self._in_flight[token.id] < self._places
+
+    def _chosen(self, wish: Wish) -> TokenLease | None:
+        """A place at the best token that has one. Raises UpstreamFailure."""
         tokens = self._source()
         if not tokens:
             raise UpstreamFailure("authentication", "no upstream token is configured")
-        model, now = call.model.upstream if call else "", self._clock()
-        usable = [token for token in tokens if self._is_in(token, model, now)]
-        if not usable:
-            return self._due_back_first([t for t in tokens if t.id not in tried] or tokens, model)
-        if not tried and (probed := await self._to_probe(tokens, now)):
-            return self._leased(probed, model)
-        fresh = [token for token in usable if token.id not in tried] or usable
-        return self._leased(await self._with_a_place(self._in_order(call, fresh)), model)
+        usable = [token for token in tokens if self._is_in(token, wish.model)]
+        if usable:
+            untried = [token for token in usable if token.id not in wish.tried]
+            order = self._in_order(wish, untried or usable)
+        else:
+            order = [self._due_back_first(tokens, wish)]
+        return next((self._leased(token, wish.model) for token in order if self._has_place(token)), None)
 
-    def returned(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
-        """The lease is over."""
-        self._in_flight[token.id] -= 1
-        self._probing.discard(token.id)
-        self._asked_alone.discard(token.id)
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                break
-        self.learn(token, model, failure)
-
-    def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
-        """An answer says that the token is in again, whatever was known; a failure, what its cause says."""
-        if failure is not None and failure.cause == "timeout":
-            return  # says nothing of the token
-        known = any(self._known(token, model))
-        breaking = failure is not None and failure.cause in news.OF_BREAKER
-        self._in_a_row[token.id] = self._in_a_row[token.id] + 1 if breaking else 0
-        bad = failure and news.of_failure(failure, token.id, model, self._in_a_row[token.id], self._clock())
-        if bad:
-            self._put_out(bad)
-        elif known and not breaking:
-            self._put_in(token, model)
-
-    def _put_out(self, bad: News) -> None:
-        self._out[bad.token, bad.model] = bad
-        emit("token_out", logging.WARNING, token=bad.token, model=bad.model or None, cause=bad.cause,
-             until=bad.until)  # fmt: skip
-        self._tell(self._record.publish(bad.token, bad.model, bad.cause, bad.until))
-
-    def _put_in(self, token: Token, model: str) -> None:
-        for about in ("", model):
-            if self._out.pop((token.id, about), None):
-                self._tell(self._record.retract(token.id, about))
-        emit("token_in", token=token.id)
-
-    def _known(self, token: Token, model: str) -> tuple[News | None, News | None]:
-        return self._out.get((token.id, "")), self._out.get((token.id, model))
-
-    def _is_in(self, token: Token, model: str, now: float) -> bool:
-        """Dead and broke ones only come back by a probe; behind an open breaker one request tries first."""
-        return all(
-            bad is None
-            or bad.until <= now
-            and bad.cause not in UNTIL_PROBED
-            and not (bad.cause in news.OF_BREAKER and token.id in self._probing)
-            for bad in self._known(token, model)
-        )
-
-    def _due_back_first(self, tokens: Sequence[Token], model: str) -> TokenLease:
-        def due(token: Token) -> int:
-            return max((bad.until for bad in self._known(token, model) if bad), default=0)
-
-        token = min(tokens, key=due)
-        bad = self._out.get((token.id, ""))
-        if bad is not None and bad.cause in UNTIL_PROBED:
-            if token.id in self._asked_alone:
-                raise UpstreamFailure("authentication", "the last token is out and is being tried")
-            self._asked_alone.add(token.id)
-        return self._leased(token, model)
-
-    async def _to_probe(self, tokens: Sequence[Token], now: float) -> Token | None:
-        """A dead or broke token whose next try is due; one process of all gets it."""
-        for token in tokens:
-            bad = self._out.get((token.id, ""))
-            if bad is None or bad.cause not in UNTIL_PROBED or bad.until > now:
-                continue
-            until = int(now) + news.PROBE_EVERY
-            self._out[token.id, ""] = News(token.id, "", bad.cause, until)
-            if await self._claimed(token, int(now), until):
-                return token
-        return None
-
-    def _in_order(self, call: Call | None, tokens: list[Token]) -> list[Token]:
+    def _in_order(self, wish: Wish, tokens: list[Token]) -> list[Token]:
         """The conversation's own preference; without a conversation least in flight, then in turn."""
-        if call is not None and len(tokens) > 1:
-            return ranked(beginning(call.body), tokens)
+        if len(tokens) == 1:
+            return tokens
+        if wish.start is not None:
+            return affinity.ranked(wish.start, tokens)
         self._turn += 1
         start = self._turn % len(tokens)
         return sorted(tokens[start:] + tokens[:start], key=lambda token: self._in_flight[token.id])
 
-    async def _with_a_place(self, tokens: list[Token]) -> Token:
-        end = asyncio.get_running_loop().time() + QUEUED
-        while True:
-            for token in tokens:
-                if self._in_flight[token.id] < self._places:
-                    return token
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0 or len(self._waiting) >= QUEUE:
-                raise UpstreamFailure("overload", "all upstream tokens are busy")
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            try:
-                async with asyncio.timeout(left):
-                    await place
-            except TimeoutError:
+    def _due_back_first(self, tokens: Sequence[Token], wish: Wish) -> Token:
+        """Of dead and broke ones one at a time is asked."""
+        known = {token: self._memory.known(token.id, wish.model) for token in tokens}
+        if self._dead_tries:
+            known = {token: bad for token, bad in known.items() if not news.dead(bad)}
+        if not known:
+            raise UpstreamFailure("authentication", "the last token is out and is being tried")
+        now = self._clock()
+        return min(known, key=lambda token: (*news.due_back(known[token], now), token.id in wish.tried))
+
+    async def _probe(self, tokens: Sequence[Token], model: str) -> TokenLease | None:
+        """A dead or broke token whose next try is due, while another is in; one process of all gets it."""
+        now = self._clock()
+        for token in tokens if len(tokens) > 1 else ():
+            bad = next(iter(self._memory.known(token.id, "")), None)
+            if bad is None or bad.cause not in UNTIL_PROBED or not bad.due(now):
                 continue
-            finally:
-                place.cancel()
+            if self._has_place(token) and self.another(set(), model):
+                lease, claimed = self._leased(token, model), False
+                try:
+                    claimed = await self._memory.claim(bad)
+                finally:
+                    if not claimed:
+                        lease.end()
+                if claimed:
+                    lease.known = self._memory.known(token.id, model)
+                    return lease
+        return None
 
     def _leased(self, token: Token, model: str) -> TokenLease:
-        self._in_flight[token.id] += 1
-        bad = self._out.get((token.id, ""))
-        if bad is not None and bad.cause in news.OF_BREAKER:
-            self._probing.add(token.id)
-        return TokenLease(token, model, self)
+        known = self._memory.known(token.id, model)
+        if not model:  # other endpoints serve a token that has no money, or too many chats
+            known = [bad for bad in known if bad.cause == "authentication"]
+        breaker = any(bad.cause in OF_BREAKER for bad in known)
+        lease = TokenLease(token, model, known, self, news.dead(known), breaker)
+        self._count(lease, 1)
+        return lease
 
-    async def close(self) -> None:
-        """All that was to be told is told."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    async def _look_into_record(self) -> None:
-        """Other processes' news, and that of before a restart. Without the record each remembers its own."""
-        now = self._clock()
-        if now - self._read_at < READ_EVERY:
-            return
-        self._read_at = now
-        await self.close()  # or this process's own last news would be forgotten
-        try:
-            entries = await self._record.published()
-        except Exception as exc:
-            emit("record_down", logging.WARNING, detail=str(exc))
-            return
-        self._out = {(token, model): News(token, model, cause, until)
-                     for token, model, cause, until in entries}  # fmt: skip
-
-    async def _claimed(self, token: Token, now: int, until: int) -> bool:
-        try:
-            return await self._record.claim(token.id, now, until)
-        except Exception as exc:
-            emit("record_down", logging.WARNING, detail=str(exc))
-            return True
-
-    def _tell(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Behind the request, which must not wait for it or fail with it."""
-
-        async def tell() -> None:
-            try:
-                await telling
-            except Exception as exc:
-                emit("record_down", logging.WARNING, detail=str(exc))
-
-        task = asyncio.create_task(tell())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _count(self, lease: TokenLease, by: int) -> None:
+        self._in_flight[lease.token.id] += by
+        self._breaker_tries[lease.token.id] += by * lease.tries_breaker
+        self._dead_tries += by * lease.tries_dead
+        for counter in (self._in_flight, self._breaker_tries):
+            if not counter[lease.token.id]:
+                del counter[lease.token.id]

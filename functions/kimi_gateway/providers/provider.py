@@ -26,11 +26,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One chat request as it goes upstream. `headers` are the client's that pass on; the provider adds to
-    `answered` those of the answer that a client may see, before the first event."""
+    """One chat request as it goes upstream; `payload` is `body` in bytes.
+
+    `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
+    client may see, before the first event.
+    """
 
     model: Model
     body: dict[str, Any] = field(repr=False)
+    payload: bytes = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
 
@@ -62,12 +66,18 @@ class Provider(Protocol):
 
 
 class Lease(Protocol):
-    """A token for one attempt; `end` is called exactly once, with the failure or None."""
+    """A token for one attempt."""
 
     @property
     def token(self) -> Token: ...
 
-    def end(self, failure: UpstreamFailure | None) -> None: ...
+    def answered(self) -> None:
+        """The upstream serves the token, whatever was known against it."""
+        ...
+
+    def end(self, failure: UpstreamFailure | None = None) -> None:
+        """To be called whatever happens. Without a failure it says nothing of the token."""
+        ...
 
 
 class Tokens(Protocol):

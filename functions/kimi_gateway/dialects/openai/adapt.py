@@ -41,10 +41,18 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
         del body[name]
     thinks = _THINKING[model.thinking](body, model)
     _limit_output(body, model, thinks)
-    if thinks and model.replay:
-        body["messages"] = [_with_reasoning(message) for message in body["messages"]]
-    if "tools" in body:
-        body["tools"] = [_with_parameters(tool) for tool in body["tools"]]
+    if thinks and model.replay and any(map(_lacks_reasoning, body["messages"])):
+        body["messages"] = [
+            {**message, "reasoning_content": " "} if _lacks_reasoning(message) else message
+            for message in body["messages"]
+        ]
+    if any(map(_lacks_parameters, body.get("tools", ()))):
+        body["tools"] = [
+            {**tool, "function": {**tool["function"], "parameters": _NO_PARAMETERS}}
+            if _lacks_parameters(tool)
+            else tool
+            for tool in body["tools"]
+        ]
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
     return Adapted(body, ignored)
 
@@ -114,16 +122,13 @@ def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> None:
     body["max_completion_tokens"] = min(limit, model.max_output)
 
 
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+def _lacks_reasoning(message: dict[str, Any]) -> bool:
     """A thinking model refuses a tool call in the history without its reasoning; a blank satisfies it."""
-    if message["role"] == "assistant" and message.get("tool_calls") and not message.get("reasoning_content"):
-        return {**message, "reasoning_content": " "}
-    return message
+    calls = message["role"] == "assistant" and message.get("tool_calls")
+    return bool(calls) and not message.get("reasoning_content")
 
 
-def _with_parameters(tool: dict[str, Any]) -> dict[str, Any]:
+def _lacks_parameters(tool: dict[str, Any]) -> bool:
     """The platform's schema wants `parameters`; many clients leave it out for a tool without any."""
     function = tool.get("function")
-    if tool.get("type") == "function" and isinstance(function, dict) and function.get("parameters") is None:
-        return {**tool, "function": {**function, "parameters": _NO_PARAMETERS}}
-    return tool
+    return tool.get("type") == "function" and isinstance(function, dict) and "parameters" not in function

@@ -27,16 +27,19 @@ class ErrorEvent(Exception):
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
-    `finishes`: it ends at least one choice."""
+    `finishes`: it ends at least one choice. `data` are the upstream's own bytes, where `body` still says the
+    same as they do.
+    """
 
     body: dict[str, Any] = field(repr=False)
     substance: bool
     finishes: bool
+    data: bytes = field(default=b"", repr=False)
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one upstream stream has brought so far. `characters` is the text that the model wrote."""
+    """What one upstream stream has brought so far."""
 
     usage: dict[str, Any] | None = None
     done: bool = False
@@ -44,6 +47,7 @@ class Progress:
     _open: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _last_call: dict[int, int] = field(default_factory=dict)
+    _edited: bool = False
 
     @property
     def complete(self) -> bool:
@@ -68,18 +72,25 @@ class Progress:
         if body.get("error") or name == b"error":
             error = body.get("error") or body
             raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
-        usage = body.pop("usage", None) or self.usage
         choices = body.get("choices") or []
-        substance = finishes = False
+        self._edited = substance = finishes = False
+        usage = self._take_usage(body) or self.usage
+        self._edited &= not data.endswith(_NO_USAGE)  # which is cut off where the bytes pass on
         try:
             for choice in choices:
-                usage = choice.pop("usage", None) or usage
+                usage = self._take_usage(choice) or usage
                 substance |= self._read_choice(choice)
                 finishes |= bool(choice.get("finish_reason"))
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
         self.usage = usage if isinstance(usage, dict) else None
-        return Chunk(body, substance, finishes) if choices else None
+        return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
+
+    def _take_usage(self, part: dict[str, Any]) -> Any:
+        if "usage" not in part:
+            return None
+        self._edited = True
+        return part.pop("usage")
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
         """Whether the choice has substance; its tool calls get the `index` that some deployments omit."""
@@ -87,6 +98,7 @@ class Progress:
         texts = [delta.get(name) for name in ("content", "reasoning_content", "refusal")]
         for call in delta.get("tool_calls") or ():
             if call.get("index") is None:
+                self._edited = True
                 last = self._last_call.get(index, -1)
                 call["index"] = last + 1 if call.get("id") else max(last, 0)
             self._last_call[index] = _index(call)
@@ -118,14 +130,53 @@ class Identity:
     model: str
     created: int
     fingerprint: str
+    _heads: dict[tuple[bytes, tuple[str, ...]], bytes] = field(default_factory=dict, repr=False)
 
     def put_on(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
         head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
         return {**head, "system_fingerprint": self.fingerprint, **body, **head}
 
+    def spliced(self, chunk: Chunk) -> bytes | None:
+        """The upstream's bytes under this identity: all before its `choices` is written anew, the rest stays.
+
+        Chunks of one stream begin alike, so that is done once. None where they cannot be cut there.
+        """
+        head, choices, rest = chunk.data.partition(_CHOICES)
+        begins = (head, tuple(chunk.body))  # the names tell whether one of ours comes behind the cut
+        new = self._heads.get(begins)
+        if new is None:
+            if len(self._heads) >= MOST_HEADS:
+                return None
+            new = self._heads[begins] = self._head(*begins)
+        if rest.endswith(_NO_USAGE):
+            rest = rest.removesuffix(_NO_USAGE) + b"}"
+        return new and sse.encode(new + choices + rest)
+
+    def _head(self, head: bytes, names: tuple[str, ...]) -> bytes:
+        """The new bytes before `choices`, empty where the cut is not at the top level's own."""
+        try:
+            before = jsonio.loads(head + _CHOICES + b"0}")
+        except ValueError:
+            return b""
+        if names[: len(before)] != tuple(before) or not _OWN.isdisjoint(names[len(before) :]):
+            return b""
+        del before["choices"]
+        return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
+
+
+CHUNK = "chat.completion.chunk"
+MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
+_CHOICES = b'"choices":'
+_NO_USAGE = (
+    b',"usage":null}'  # the vendor's at the top level of every chunk but the last, when asked for usage
+)
+_OWN = frozenset(("id", "object", "created", "model", "system_fingerprint"))
+
 
 def frame(chunk: Chunk, identity: Identity) -> bytes:
-    return sse.encode(jsonio.dumps(identity.put_on(chunk.body, "chat.completion.chunk")))
+    if chunk.data and (spliced := identity.spliced(chunk)):
+        return spliced
+    return sse.encode(jsonio.dumps(identity.put_on(chunk.body, CHUNK)))
 
 
 def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,15 +35,16 @@ class ChatRequest:
     include_usage: bool
     choices: int
     stops: tuple[str, ...]
+    source: jsonio.Source
 
 
 def read(raw: bytes) -> ChatRequest:
     """Raises InvalidRequest naming the field at fault."""
     try:
-        parsed = jsonio.loads_strict(raw)
+        parsed, source = jsonio.loads_source(raw)
     except ValueError as exc:
         raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
-    if not isinstance(parsed, dict):
+    if source is None:
         raise InvalidRequest("The body must be a JSON object.")
     body = fields.drop_nulls(parsed, _FIELDS)
     for name in ("model", "messages"):
@@ -50,8 +52,10 @@ def read(raw: bytes) -> ChatRequest:
             fail(name, "is required")
     fields.apply(body, _FIELDS)
     _check_together(body)
-    body["messages"] = [message for message in map(_outgoing, body["messages"]) if message is not None]
-    if not body["messages"]:
+    sent = [message for message in map(_outgoing, body["messages"]) if message is not None]
+    if not all(map(operator.is_, sent, body["messages"])) or len(sent) < len(body["messages"]):
+        body["messages"] = sent  # else the very list stays, and with it the client's own text of it
+    if not sent:
         fail("messages", "holds nothing but empty assistant messages")
     if "user" in body:
         body.setdefault("safety_identifier", hashlib.sha256(body.pop("user").encode()).hexdigest())
@@ -63,6 +67,7 @@ def read(raw: bytes) -> ChatRequest:
         choices=body.pop("n", 1),
         stops=_own_stops(body),
         body=body,
+        source=source,
     )
 
 

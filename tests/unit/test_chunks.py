@@ -1,0 +1,98 @@
+"""A chunk's bytes pass through under a new identity, and say what a chunk written anew would say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_gateway.dialects.openai.chunks import Identity, Progress, frame
+from kimi_gateway.net import jsonio
+
+OURS = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "kimi-k2"}
+NAMES = st.sampled_from(
+    ["id", "object", "created", "model", "system_fingerprint", "choices", "usage", "x", '"choices":', "msh"]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.sampled_from(['{"choices":[', ',"usage":null}'])
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner), max_leaves=6)
+DELTAS = st.fixed_dictionaries(
+    {}, optional={"content": st.text(), "reasoning_content": st.text(), "x": VALUES}
+)
+CHOICES = st.lists(
+    st.fixed_dictionaries(
+        {"index": st.integers(0, 2), "delta": DELTAS, "finish_reason": st.sampled_from([None, "stop"])},
+        optional={"usage": st.none(), "logprobs": VALUES},
+    ),
+    min_size=1,
+    max_size=2,
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> dict[str, Any]:
+    """Members in any order, the head's names before and behind the choices, nested twins of them too."""
+    members = draw(st.dictionaries(NAMES, VALUES, max_size=6))
+    members.pop("error", None)
+    members["choices"] = draw(CHOICES)
+    if "usage" in members:
+        members["usage"] = draw(st.none() | st.just({"total_tokens": 3}))
+    return {name: members[name] for name in draw(st.permutations(list(members)))}
+
+
+def identity() -> Identity:
+    return Identity(OURS["id"], OURS["model"], OURS["created"], "fp_x")  # type: ignore[arg-type]
+
+
+@given(st.lists(bodies(), min_size=1, max_size=4), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_a_spliced_chunk_says_what_a_chunk_written_anew_says(
+    sent: list[dict[str, Any]], separators: tuple[str, str]
+) -> None:
+    ours, progress = identity(), Progress()
+    for body in sent:
+        raw = json.dumps(body, separators=separators, ensure_ascii=False).encode("utf-8", "replace")
+        chunk = progress.read((raw, b""))
+        assert chunk is not None
+        framed = frame(chunk, ours)
+        assert framed.startswith(b"data: ")
+        assert framed.endswith(b"\n\n")
+        said = json.loads(framed[6:])
+        assert said == ours.put_on(json.loads(jsonio.dumps(chunk.body)), OURS["object"])  # type: ignore[arg-type]
+        assert said | OURS == said
+        assert said.get("usage") is None
+
+
+@pytest.mark.parametrize("end", [b"}", b',"usage":null}'], ids=["plain", "usage null"])
+def test_the_bytes_behind_the_head_are_the_upstreams_own(end: bytes) -> None:
+    choices = rb'"choices":[{"index":0,"delta":{"content":"\u4f60 \/ 1.0e2"},"finish_reason":null}]'
+    raw = b'{"id":"cmpl-1","object":"chat.completion.chunk","created":1,"model":"kimi-k2.6",' + choices + end
+    chunk = Progress().read((raw, b""))
+    assert chunk is not None
+    assert frame(chunk, identity()).endswith(choices + b"}\n\n")
+
+
+def test_a_member_of_ours_behind_the_choices_does_not_get_through() -> None:
+    raw = b'{"choices":[{"index":0,"delta":{"content":"x"}}],"model":"secret-model","id":"cmpl-9"}'
+    chunk = Progress().read((raw, b""))
+    assert chunk is not None
+    framed = frame(chunk, identity())
+    assert b"secret-model" not in framed
+    assert b"cmpl-9" not in framed
+
+
+def test_an_upstream_that_begins_every_chunk_differently_fills_no_memory() -> None:
+    ours, progress = identity(), Progress()
+    for number in range(500):
+        raw = b'{"id":"cmpl-%d","choices":[{"index":0,"delta":{"content":"x"}}]}' % number
+        chunk = progress.read((raw, b""))
+        assert chunk is not None
+        assert json.loads(frame(chunk, ours)[6:])["id"] == "chatcmpl-1"
+    assert len(ours._heads) <= 64
