@@ -39,18 +39,20 @@ class LiveGateway:
         data: Path,
         upstream: str | None = None,
         tokens: tuple[str, ...] = ("sk-upstream-1",),
+        clock: Callable[[], float] = time.time,
         **more: Any,
     ) -> None:
         if upstream is not None:
             more = {"base_url": upstream, "moonshot_api_key": tokens, **more}
         self.settings = Settings(data=data / "data", **more)
+        self.clock = clock
         self.log = io.StringIO()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway")
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.app = App(self.settings)
+        self.app = App(self.settings, self.clock)
         config = uvicorn.Config(
             self.app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             proxy_headers=False, timeout_graceful_shutdown=int(self.settings.drain + 5),
@@ -59,7 +61,7 @@ class LiveGateway:
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
         serving = asyncio.create_task(self._server.serve(sockets=[listening]))
-        while not self._server.started and not serving.done():
+        while not self._server.started and not serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._ready.set()
         await serving
@@ -109,7 +111,7 @@ class LiveGateway:
 
     def key(self, credits: int | None = 100, limits: Limits | None = None, see_balance: bool = False) -> str:
         """A new account's key; None credits are an unlimited account."""
-        now, key = int(time.time()), keys.new_key()
+        now, key = int(self.clock()), keys.new_key()
 
         async def make() -> None:
             account = await self.store.create_account("", None if credits is None else Grant(credits), now)
@@ -121,7 +123,7 @@ class LiveGateway:
 
     def account(self, key: str) -> Account:
         """What the ledger says: `credits` settled, `reserved` beside it."""
-        account: Account = self.do(self.store.account(keys.digest(key), int(time.time())))
+        account: Account = self.do(self.store.account(keys.digest(key), int(self.clock())))
         return account
 
     def usage(self, key: str) -> list[UsageRow]:

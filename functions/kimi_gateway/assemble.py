@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kimi_gateway.accounts.gate import Gate
@@ -16,6 +17,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.gateway import Gateway
 from kimi_gateway.home import open_store
 from kimi_gateway.net.http import Client, HttpxClient, Timeouts
+from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
@@ -82,6 +84,11 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
     return read
 
 
+def http_client(url: str, environ: Mapping[str, str]) -> Client:
+    """Our own, unless a proxy stands before the upstream."""
+    return HttpxClient() if proxied(url, environ) else Http1Client()
+
+
 def upstreams(
     settings: Settings, client: Client, pool: Pool, clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
@@ -106,7 +113,7 @@ async def start(
     record: Record = LocalRecord()
     if store is None:
         store = record = open_store(settings)
-    client = client or HttpxClient()
+    client = client or http_client(settings.base_url, os.environ)
     pool = Pool(while_readable(tokens), record, clock, settings.token_concurrency)
     upstream = upstreams(settings, client, pool, clock)
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)

@@ -18,6 +18,7 @@ from kimi_gateway.dialects.openai.chunks import Chunk, ErrorEvent, Progress, Unr
 from kimi_gateway.dialects.openai.stop import StopFilter
 from kimi_gateway.net import sse
 from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
@@ -103,31 +104,25 @@ class UpstreamCall:
     async def _attempt(self, lease: Lease) -> None:
         progress = self.progress = Progress()
         stops = StopFilter(self.stops) if self.stops else None
-        loop = asyncio.get_running_loop()
         held: list[Chunk] = []
-        size = 0
         try:
             async with (
-                asyncio.timeout(self.patience.first_byte) as timer,
+                Watch(self.patience.first_byte) as watch,
                 aclosing(self.upstream.provider.stream(self.call, lease.token)) as batches,  # type: ignore[type-var]
             ):
+                size = 0
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
-                    size += sum(len(data) for data, _ in batch)
-                    substance = any(chunk.substance for chunk in held)
-                    if held and (self.content_sent or substance or progress.done or size > HELD_BYTES):
-                        timer.reschedule(None)  # a slow client is not the upstream's silence
-                        if substance and not self.content_sent:
-                            self.content_sent = True
-                            lease.answered()
-                        await self.out.put(held)
+                    size += sum([len(data) for data, _ in batch])
+                    if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
+                        watch.allow(FOREVER)  # a slow client is not the upstream's silence
+                        await self._pass_on(held, lease)
                         held = []
                     if progress.done:
                         await self._end()
                     if self.content_sent:
                         idle = self.patience.idle
-                        patience = min(idle, AFTER_FINISH) if progress.complete else idle
-                        timer.reschedule(loop.time() + patience)
+                        watch.allow(min(idle, AFTER_FINISH) if progress.complete else idle)
                     if stops is not None and stops.found_all:
                         break
         except TimeoutError as exc:
@@ -135,14 +130,18 @@ class UpstreamCall:
                 raise UpstreamFailure("timeout", "nothing came from the upstream in time") from exc
         except UpstreamFailure:
             if not progress.complete:  # a cut behind the finish reason takes nothing away
-                if self.content_sent and held:
-                    await self.out.put(held)
+                if self.content_sent or _substance(held):
+                    await self._pass_on(held, lease)  # however the reads were cut, what came before counts
                 raise
         if not progress.complete:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
-        lease.answered()
-        if held:
+        await self._pass_on(held, lease, whole=True)
+
+    async def _pass_on(self, held: list[Chunk], lease: Lease, whole: bool = False) -> None:
+        if not self.content_sent and (whole or _substance(held)):
             self.content_sent = True
+            lease.answered()
+        if held:
             await self.out.put(held)
 
     def _read(
@@ -174,6 +173,10 @@ class UpstreamCall:
         if not self.ended:
             self.ended = True
             await self.out.put(Ended())
+
+
+def _substance(chunks: list[Chunk]) -> bool:
+    return any([chunk.substance for chunk in chunks])
 
 
 def next_attempt(

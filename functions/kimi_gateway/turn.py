@@ -87,6 +87,7 @@ class Turn:
 
     async def close(self) -> None:
         """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
+        self._box.close()
         for task, call in zip(self._tasks, self._calls, strict=False):
             if not task.done():
                 if call.ended and self.outcome == "settled":

@@ -111,8 +111,10 @@ NOT_CHARGED, CHARGED, UNTOUCHED = (100, 0, 1), (99, 1, 0), (100, 0, 0)
 
 
 def held_open(up: ScriptedUpstream, requests: list[Request]) -> set[int]:
-    """Which of the connections that carried these requests still stand."""
-    return {request.connection for request in requests} & {connection.number for connection in up.connections}
+    """Which of the connections that carried these requests still stand, their answers not at their end: one
+    that was read whole may serve the next request."""
+    unfinished = {request.connection for request in requests if not request.answered.is_set()}
+    return unfinished & {connection.number for connection in up.connections}
 
 
 @contextmanager

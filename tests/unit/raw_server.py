@@ -19,6 +19,7 @@ class RawServer:
 
     KEEP = b"\0keep"
     host = "127.0.0.1"
+    takes_bodies = True
 
     def __init__(self, *connections: Iterable[Answer], tls: ssl.SSLContext | None = None) -> None:
         self.connections = [list(answers) for answers in connections]
@@ -30,6 +31,10 @@ class RawServer:
     @property
     def accepted(self) -> int:
         return len(self.writers)
+
+    async def left(self) -> None:
+        """Until every connection so far is down."""
+        await asyncio.gather(*self._tasks)
 
     @property
     def url(self) -> str:
@@ -46,7 +51,7 @@ class RawServer:
         self._server.close()
         for writer in self.writers:
             writer.transport.abort()
-        await asyncio.gather(*self._tasks)
+        await self.left()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -57,9 +62,9 @@ class RawServer:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             for answer in self.connections[min(number, len(self.connections) - 1)]:
                 if answer == self.KEEP:
-                    await reader.read()
+                    await (reader.read() if self.takes_bodies else writer.wait_closed())
                     break
-                self.requests.append((number, await _request(reader)))
+                self.requests.append((number, await self._request(reader)))
                 for piece in [answer] if isinstance(answer, bytes) else answer:
                     if writer.is_closing():
                         break
@@ -67,11 +72,10 @@ class RawServer:
                     await asyncio.sleep(0)
         writer.close()
 
-
-async def _request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = 0
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            length = int(line.partition(b":")[2])
-    return head + await reader.readexactly(length)
+    async def _request(self, reader: asyncio.StreamReader) -> bytes:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:") and self.takes_bodies:
+                length = int(line.partition(b":")[2])
+        return head + await reader.readexactly(length)

@@ -1,6 +1,6 @@
 """A Kimi upstream on a real socket that answers as the vendor does, or lies as it is told to."""
 
-from upstream.kimi import chat_events, completion, error
+from upstream.kimi import balance, chat_events, completion, error
 from upstream.paced import Flood, Gated
 from upstream.server import Request, ScriptedUpstream
 from upstream.steps import (
@@ -10,12 +10,14 @@ from upstream.steps import (
     RESET,
     BigEvent,
     ByQuestion,
+    ByToken,
     Cut,
     Delay,
     ErrorEvent,
     HeaderFlood,
     HtmlError,
     Insert,
+    InTurn,
     Kimi,
     Malformed,
     NoDone,
@@ -41,6 +43,7 @@ __all__ = [
     "RESET",
     "BigEvent",
     "ByQuestion",
+    "ByToken",
     "Cut",
     "Delay",
     "ErrorEvent",
@@ -48,6 +51,7 @@ __all__ = [
     "Gated",
     "HeaderFlood",
     "HtmlError",
+    "InTurn",
     "Insert",
     "Kimi",
     "Malformed",
@@ -63,6 +67,7 @@ __all__ = [
     "Stall",
     "Status",
     "Step",
+    "balance",
     "chat_events",
     "completion",
     "error",

@@ -4,6 +4,7 @@ A step turns a request into a `Reply`; a wrapper changes the reply of its inner 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -307,6 +308,27 @@ class ByQuestion:
         script, turn = self.scripts[question], self._asked[question]
         self._asked[question] += 1
         return script[min(turn, len(script) - 1)].reply(request)
+
+
+@dataclass(frozen=True)
+class ByToken:
+    """Each account its own answer."""
+
+    steps: Mapping[str, Step]
+
+    def reply(self, request: Request) -> Reply:
+        return self.steps[str(request.token)].reply(request)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """One step after the other, and again from the first."""
+
+    steps: Sequence[Step]
+    _turns: Iterator[int] = field(default_factory=itertools.count)
+
+    def reply(self, request: Request) -> Reply:
+        return self.steps[next(self._turns) % len(self.steps)].reply(request)
 
 
 def question_of(request: Request) -> str:

@@ -20,6 +20,8 @@ class Mailbox(Generic[T]):
         self._reader: asyncio.Future[None] | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
         self._interruption: Exception | None = None
+        self._silent_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def put(self, item: T) -> None:
         self._items.append(item)
@@ -39,11 +41,12 @@ class Mailbox(Generic[T]):
         if not self._items and self._interruption is None:
             loop = asyncio.get_running_loop()
             self._reader = loop.create_future()
-            timer = loop.call_later(timeout, _wake, self._reader)
+            self._silent_at = loop.time() + timeout
+            if self._timer is None or self._silent_at < self._timer.when():
+                self._set_timer(loop)
             try:
                 await self._reader
             finally:
-                timer.cancel()
                 self._reader = None
         if self._interruption is not None:
             raise self._interruption
@@ -53,6 +56,26 @@ class Mailbox(Generic[T]):
         if self._writers:
             _wake(self._writers.popleft())
         return item
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One for many waits: it looks when the last of them would have been long enough, and goes on."""
+        self.close()
+        self._timer = loop.call_at(self._silent_at, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._reader is None:
+            return
+        if loop.time() >= self._silent_at:
+            _wake(self._reader)
+        else:
+            self._set_timer(loop)
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

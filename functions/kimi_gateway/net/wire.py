@@ -16,7 +16,7 @@ from kimi_gateway.net.http import ConnectFailed
 PORTS = {"http": 80, "https": 443}
 BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})  # usually; then no length is told
 METHODS = BODILESS | {"POST", "PUT", "PATCH"}
-NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
 DEFAULTS = {"user-agent": f"kimi-gateway/{__version__}", "accept-encoding": "identity"}
 
@@ -61,7 +61,7 @@ def head(method: str, address: Address, headers: Mapping[str, str], length: int)
         method not in METHODS
         or len(names) < len(headers)
         or not names.isdisjoint(OURS)
-        or (headers and not NAMES.fullmatch(":".join(headers)))
+        or not all(map(NAME.fullmatch, headers))
         or not (text.isascii() and text.replace("\t", " ").isprintable())
     ):
         raise ConnectFailed("the request cannot be sent (method or headers)")

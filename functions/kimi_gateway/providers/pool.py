@@ -174,13 +174,16 @@ class Pool:
             return tokens
         if wish.start is not None:
             return affinity.ranked(wish.start, tokens)
+        return sorted(self._in_turn(tokens), key=lambda token: self._in_flight[token.id])
+
+    def _in_turn(self, tokens: Sequence[Token]) -> list[Token]:
         self._turn += 1
         start = self._turn % len(tokens)
-        return sorted(tokens[start:] + tokens[:start], key=lambda token: self._in_flight[token.id])
+        return [*tokens[start:], *tokens[:start]]
 
     def _due_back_first(self, tokens: Sequence[Token], wish: Wish) -> Token:
         """Of dead and broke ones one at a time is asked."""
-        known = {token: self._memory.known(token.id, wish.model) for token in tokens}
+        known = {token: self._memory.known(token.id, wish.model) for token in self._in_turn(tokens)}
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not news.dead(bad)}
         if not known:
