@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from kimi_gateway.accounts.inline import Busy, Inline
 from kimi_gateway.accounts.store import StoreDown
 
 T = TypeVar("T")
+THREAD_EVERY = 200  # brief jobs; a checkpoint is due after some 300
 MOST = 256  # jobs in one transaction: other processes get their turn at the lock
 
 
@@ -34,9 +36,15 @@ class Writer:
     """`refusals` are the exceptions of a job that decided before it wrote anything."""
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], refusals: tuple[type[Exception], ...]
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        refusals: tuple[type[Exception], ...],
+        inline: Inline | None = None,
     ) -> None:
         self._connect = connect
+        self._inline = inline
+        self._queued = 0  # jobs that the thread has and has not handed back
+        self._until_thread = THREAD_EVERY
         self._refusals = refusals
         self._db: sqlite3.Connection | None = None
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
@@ -45,7 +53,21 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, job: Callable[[sqlite3.Connection], T], brief: bool = False) -> T:
+        """A `brief` job runs here and now if the thread has nothing to do and no process holds the lock; but
+        some go to the thread, which writes the log back after them, and may wait for the disk."""
+        if brief and self._inline is not None and self._db is not None and not self._queued:
+            self._until_thread = self._until_thread - 1 or THREAD_EVERY
+            if self._until_thread < THREAD_EVERY and not self._closed:
+                with contextlib.suppress(Busy):
+                    return self._inline.run(job)
+        self._queued += 1
+        try:
+            return await self._run_there(job)
+        finally:
+            self._queued -= 1
+
+    async def _run_there(self, job: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
         with self._handover:
@@ -61,6 +83,8 @@ class Writer:
                 self._closed = True
                 self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        if self._inline is not None:
+            self._inline.close()
 
     def _work(self) -> None:
         running = True

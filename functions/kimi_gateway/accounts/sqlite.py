@@ -16,6 +16,7 @@ from kimi_gateway.accounts import keys, sqlite_file
 from kimi_gateway.accounts import sqlite_news as news
 from kimi_gateway.accounts import sqlite_steps as steps
 from kimi_gateway.accounts.batch import Writer
+from kimi_gateway.accounts.inline import Inline
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow
 
@@ -28,19 +29,22 @@ class SqliteStore:
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
         self._below = below
-        self._writer = Writer(lambda: sqlite_file.connect(path, lock_timeout), steps.REFUSALS)
+        inline = Inline(lambda: sqlite_file.connect_beside(path), steps.REFUSALS)
+        self._writer = Writer(lambda: sqlite_file.connect(path, lock_timeout), steps.REFUSALS, inline)
 
     async def find_key(self, digest: str) -> Key | None:
-        return await self._writer.run(lambda db: steps.find_key(db, digest))
+        return await self._writer.run(lambda db: steps.find_key(db, digest), brief=True)
 
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
-        return await self._writer.run(lambda db: steps.admit(db, request, key, cost, lease_until, now))
+        return await self._writer.run(
+            lambda db: steps.admit(db, request, key, cost, lease_until, now), brief=True
+        )
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
-        return await self._writer.run(lambda db: steps.settle(db, admission, model, usage, now))
+        return await self._writer.run(lambda db: steps.settle(db, admission, model, usage, now), brief=True)
 
     async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
-        return await self._writer.run(lambda db: steps.release(db, admission, model, error, now))
+        return await self._writer.run(lambda db: steps.release(db, admission, model, error, now), brief=True)
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))

@@ -72,6 +72,15 @@ def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
     return db
 
 
+def connect_beside(path: Path) -> sqlite3.Connection:
+    """To a file that `connect` has prepared: waits for no lock and leaves checkpoints to others. It is used
+    on one thread, and may be closed from another."""
+    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    return db
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one makes the tables
     (version,) = db.execute("PRAGMA user_version").fetchone()
