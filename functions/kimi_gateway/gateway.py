@@ -187,7 +187,8 @@ class Gateway:
         """Keep input and output inside the window. A token has a byte at least, so most bodies need no count.
         An estimate may be wrong by half; where that matters the upstream's own count is asked for."""
         output = body.get("max_completion_tokens", model.upstream_default)
-        if size + output <= model.window:
+        texts_only = all(type(message.get("content")) is not list for message in body["messages"])
+        if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
             return
         tools = tokens.of_messages([], body.get("tools"))
         estimate = tokens.of_messages(body["messages"]) + tools

@@ -4,7 +4,6 @@ A step turns a request into a `Reply`; a wrapper changes the reply of its inner 
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -325,10 +324,12 @@ class InTurn:
     """One step after the other, and again from the first."""
 
     steps: Sequence[Step]
-    _turns: Iterator[int] = field(default_factory=itertools.count)
+    _asked: Counter[str] = field(default_factory=Counter)
 
     def reply(self, request: Request) -> Reply:
-        return self.steps[next(self._turns) % len(self.steps)].reply(request)
+        turn = self._asked.total()
+        self._asked[str(request.token)] += 1
+        return self.steps[turn % len(self.steps)].reply(request)
 
 
 def question_of(request: Request) -> str:

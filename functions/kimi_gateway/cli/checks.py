@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed
-from kimi_gateway.cli.upstream import in_use, verdicts
+from kimi_gateway.cli.upstream import in_use, out, verdicts, why
 from kimi_gateway.home import STORE_NAME
 from kimi_gateway.settings import Settings, SettingsFault
 
@@ -146,3 +146,21 @@ def _tokens(values: Settings) -> Iterator[Check]:
         else:
             fix = f"look at the platform's console, and whether {values.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
+    yield from _tokens_out(values, {token.id for token in tokens})
+
+
+MEND = {
+    "authentication": "replace it: kimi-gateway tokens add, then take it out of the file",
+    "quota": "recharge the account at the platform's console",
+    "permission": "look at the platform's console what the account may use",
+    "model": "look at the platform's console what the account may use",
+}
+
+
+def _tokens_out(values: Settings, used: set[str]) -> Iterator[Check]:
+    """A store that cannot be read was told of already."""
+    with contextlib.suppress(StoreDown, OSError, sqlite3.Error):
+        for id, known in out(values).items():
+            for bad in known if id in used else ():
+                fix = MEND.get(bad.cause, "nothing; with another account there is another token to step in")
+                yield Check("token out", "warn", f"{id}: {why(bad)}", fix)

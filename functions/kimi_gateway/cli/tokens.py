@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from kimi_gateway import home, settings
+from kimi_gateway.cli import upstream
 from kimi_gateway.cli.entry import FAILED
-from kimi_gateway.cli.show import json_option, out, table
+from kimi_gateway.cli.show import json_option, out, table, utc
 from kimi_gateway.cli.upstream import in_environment, in_file, in_use, verdicts
 from kimi_gateway.observe import redact
+
+if TYPE_CHECKING:
+    from kimi_gateway.providers.news import News
 
 ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used while it is."
 
@@ -65,19 +70,28 @@ def _parsed(text: str) -> tuple[str, ...]:
 @group.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the tokens by their hashes, and where they come from."""
+    """List the tokens by their hashes, where they come from, and what has put them out."""
     values = settings.read()
     source, _ = in_use(values)
     found = [(token.id, "environment", True) for token in in_environment(values)]
     found += [(token.id, "file", source == "file") for token in in_file(values)]
+    bad = upstream.out(values) if found else {}
     document = {
         "source": source,
-        "tokens": [{"id": id, "source": origin, "used": used} for id, origin, used in found],
+        "tokens": [
+            {"id": id, "source": origin, "used": used, "out": list(map(_out, bad.get(id, ()))) or None}
+            for id, origin, used in found
+        ],
     }
-    text = table(("TOKEN", "SOURCE", "USED"), found)
+    rows = [(*row, ", ".join(map(upstream.why, bad.get(row[0], ())))) for row in found]
+    text = table(("TOKEN", "SOURCE", "USED", "OUT"), rows)
     if not all(used for _, _, used in found):
         text += f"\n\n{ENVIRONMENT_WINS}"
     out(as_json, document, text if found else "No token: the built-in demo answers.")
+
+
+def _out(bad: News) -> dict[str, str | None]:
+    return {"cause": bad.cause, "model": bad.model or None, "until": utc(bad.until)}
 
 
 @group.command("check")

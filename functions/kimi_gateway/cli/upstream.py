@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.cli.entry import Failed
+from kimi_gateway.cli.show import utc
+from kimi_gateway.home import STORE_NAME
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.providers.moonshot import Moonshot
+    from kimi_gateway.providers.news import News
     from kimi_gateway.providers.provider import Token
 
 Source = Literal["environment", "file", "none"]
@@ -52,6 +57,38 @@ def in_use(values: Settings) -> tuple[Source, tuple[Token, ...]]:
         return "environment", fixed
     kept = in_file(values)
     return ("file", kept) if kept else ("none", ())
+
+
+def out(values: Settings) -> dict[str, list[News]]:
+    """What the gateway's processes have told each other of tokens that are out, by the token's id. Raises
+    StoreDown."""
+    path = values.data / STORE_NAME
+    if not path.exists():
+        return {}
+
+    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.providers.news import News
+
+    async def read() -> list[tuple[str, str, str, int]]:
+        store = SqliteStore(path)
+        try:
+            return await store.published()
+        finally:
+            await store.close()
+
+    found: dict[str, list[News]] = defaultdict(list)
+    for row in sorted(asyncio.run(read())):
+        bad = News(*row)
+        if bad.holds(time.time()):
+            found[bad.token].append(bad)
+    return found
+
+
+def why(bad: News) -> str:
+    """In the operator's words."""
+    of = f" for {bad.model}" if bad.model else ""
+    when = "tried again at" if bad.cause in ("authentication", "quota") else "until"
+    return f"{bad.cause}{of}, {when} {utc(bad.until)}"
 
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:

@@ -56,9 +56,16 @@ class Source:
 
     def wording(self, name: str) -> bytes | memoryview:
         start, end = self.spans[name]
-        return memoryview(self.raw)[start:end] if self.text.isascii() else self.text[start:end].encode()
+        if self.text.isascii():
+            return memoryview(self.raw)[start:end]
+        if end - start < len(self.text) // 2:
+            return self.text[start:end].encode()
+        # Of a large part it is cheaper to encode what stands around it.
+        before, behind = len(self.text[:start].encode()), len(self.text[end:].encode())
+        return memoryview(self.raw)[before : len(self.raw) - behind]
 
 
+_SURROGATE = re.compile(rb"\\u[dD]")
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
@@ -79,13 +86,13 @@ def loads_source(body: bytes) -> tuple[Any, Source | None]:
         text = body.decode("utf-8")
         source = _scan(body, text)
         value = _STRICT.decode(text) if source is None else source.values
-        if b"\\" in body and b"\\u" in body:
+        if _SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair") from None
-    if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+    if _depth(value) > DEEPEST:
         raise ValueError("nested too deeply")
     return value, source
 
