@@ -19,7 +19,7 @@ import httptools
 
 STAMP = re.compile(rb'"content":" *(\d+\.\d{6})"')
 CONTENT = b'"delta":{"content":"'
-LONGEST = 60.0  # seconds that one answer may take
+LONGEST = 120.0  # seconds that one answer may take
 QUESTION = "What can a gateway add that a proxy cannot? Answer in one short paragraph."
 LINE = 'def f(x: int) -> str:\n    return f"{x!r}, \\"quoted\\"; naïve, 你好"  # as agents send it\n'
 

@@ -212,6 +212,15 @@ def test_what_one_gateway_learns_reaches_the_other_on_its_file(
         assert reach_the_dead(of_the_dead, ours, theirs) == 2
 
 
+def test_the_balance_is_the_sum_of_the_accounts_that_live(up: ScriptedUpstream, tmp_path: Path) -> None:
+    accounts(up)
+    with LiveGateway(tmp_path, up.url, FIVE) as gateway:
+        with gateway.client(gateway.key(see_balance=True)) as client:
+            assert client.get("/v1/users/me/balance").json()["data"]["available_balance"] == 30
+            up.at(BALANCE, REFUSED)
+            assert client.get("/v1/users/me/balance").status_code == 503
+
+
 @pytest.mark.parametrize("refusal", [REFUSED, NO_MONEY], ids=["dead", "broke"])
 def test_one_token_that_is_mended_works_with_the_very_next_request(
     up: ScriptedUpstream, tmp_path: Path, refusal: Step

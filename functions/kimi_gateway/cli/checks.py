@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed
-from kimi_gateway.cli.upstream import in_use, out, verdicts, why
+from kimi_gateway.cli.upstream import bad_news, in_use, verdicts, why
 from kimi_gateway.home import STORE_NAME
 from kimi_gateway.settings import Settings, SettingsFault
 
@@ -160,7 +160,7 @@ MEND = {
 def _tokens_out(values: Settings, used: set[str]) -> Iterator[Check]:
     """A store that cannot be read was told of already."""
     with contextlib.suppress(StoreDown, OSError, sqlite3.Error):
-        for id, known in out(values).items():
+        for id, known in bad_news(values).items():
             for bad in known if id in used else ():
                 fix = MEND.get(bad.cause, "nothing; with another account there is another token to step in")
                 yield Check("token out", "warn", f"{id}: {why(bad)}", fix)

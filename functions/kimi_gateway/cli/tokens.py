@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kimi_gateway import home, settings
-from kimi_gateway.cli import upstream
 from kimi_gateway.cli.entry import FAILED
 from kimi_gateway.cli.show import json_option, out, table, utc
-from kimi_gateway.cli.upstream import in_environment, in_file, in_use, verdicts
+from kimi_gateway.cli.upstream import bad_news, in_environment, in_file, in_use, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def list_(as_json: bool) -> None:
     source, _ = in_use(values)
     found = [(token.id, "environment", True) for token in in_environment(values)]
     found += [(token.id, "file", source == "file") for token in in_file(values)]
-    bad = upstream.out(values) if found else {}
+    bad = bad_news(values) if found else {}
     document = {
         "source": source,
         "tokens": [
@@ -83,7 +82,7 @@ def list_(as_json: bool) -> None:
             for id, origin, used in found
         ],
     }
-    rows = [(*row, ", ".join(map(upstream.why, bad.get(row[0], ())))) for row in found]
+    rows = [(*row, ", ".join(map(why, bad.get(row[0], ())))) for row in found]
     text = table(("TOKEN", "SOURCE", "USED", "OUT"), rows)
     if not all(used for _, _, used in found):
         text += f"\n\n{ENVIRONMENT_WINS}"

@@ -59,7 +59,7 @@ def in_use(values: Settings) -> tuple[Source, tuple[Token, ...]]:
     return ("file", kept) if kept else ("none", ())
 
 
-def out(values: Settings) -> dict[str, list[News]]:
+def bad_news(values: Settings) -> dict[str, list[News]]:
     """What the gateway's processes have told each other of tokens that are out, by the token's id. Raises
     StoreDown."""
     path = values.data / STORE_NAME

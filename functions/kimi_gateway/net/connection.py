@@ -123,6 +123,7 @@ class Connection(asyncio.BufferedProtocol):
             transport is None
             or self._phase != WHOLE
             or not self._reusable
+            or self._paused
             or transport.is_closing()
             or transport.get_write_buffer_size()  # answered before the request was read
         ):

@@ -183,5 +183,5 @@ class Pool:
 
 
 def _stagger(host: str) -> float | None:
-    """None for an address. CPython 3.11 can lose a socket of a race that is cancelled in the tick it is won."""
+    """No race for an address: CPython 3.11 loses a socket where one is cancelled in the turn it is won."""
     return None if ":" in host or host.replace(".", "").isdigit() else STAGGER

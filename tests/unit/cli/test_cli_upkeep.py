@@ -77,7 +77,7 @@ def test_tokens_are_listed_by_their_hashes(ask: Any, cli: Cli) -> None:
     assert ask("tokens", "list") == {"source": "none", "tokens": []}
     assert "demo" in cli("tokens", "list").stdout
     (token,) = ask("tokens", "add", GOOD)["tokens"]
-    listed = {"id": token["id"], "source": "file", "used": True}
+    listed = {"id": token["id"], "source": "file", "used": True, "out": None}
     assert ask("tokens", "list") == {"source": "file", "tokens": [listed]}
 
 
