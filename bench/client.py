@@ -17,8 +17,9 @@ from typing import cast
 
 import httptools
 
-from kimi_gateway.net.http import Client, HttpxClient, Timeouts
+from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.net.httpx_client import HttpxClient
 
 HEADERS = {"authorization": "Bearer sk-0123456789abcdef", "content-type": "application/json", "accept": "*/*"}
 BODY = b'{"model":"kimi-k3","messages":[{"role":"user","content":"' + b"x" * 200 + b'"}]}'
@@ -77,6 +78,7 @@ class RawConnection(asyncio.BufferedProtocol):
     """What a relay cannot do without: a read, the parser, a future for the end."""
 
     buffer = memoryview(bytearray(64 * 1024))
+    ended: asyncio.Future[None]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -172,8 +174,9 @@ async def measure(port: int, rounds: int, requests: int, streams: int) -> None:
             to_httpx = [spent / most for spent, most in zip(spents, taken["HttpxClient"], strict=True)]
             shown = f"raw {spread(to_raw)}  httpx2 {spread(to_httpx)}"
             print(f"  {name:12}{statistics.median(spents):8.3f} ms  {shown}")
-    for closing in (raw, *clients):
-        await closing.close()
+    await raw.close()
+    for client in clients:
+        await client.close()
 
 
 def spread(ratios: list[float]) -> str:

@@ -16,7 +16,7 @@ from kimi_gateway.catalog import catalog
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.gateway import Gateway
 from kimi_gateway.home import open_store
-from kimi_gateway.net.http import Client, HttpxClient, Timeouts
+from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.demo import Demo
@@ -86,7 +86,11 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
 
 def http_client(url: str, environ: Mapping[str, str]) -> Client:
     """Our own, unless a proxy stands before the upstream."""
-    return HttpxClient() if proxied(url, environ) else Http1Client()
+    if proxied(url, environ):
+        from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and is seldom needed
+
+        return HttpxClient()
+    return Http1Client()
 
 
 def upstreams(

@@ -16,9 +16,9 @@ ONLY_IN = {
     "boto3": ("cli/",),
     "click": ("cli/",),
     "fastapi": ("edge/docs.py",),
-    "httpx2": ("net/http.py",),
+    "httpx2": ("net/httpx_client.py",),
     "pydantic": ("catalog/catalog.py",),
-    "sqlite3": ("accounts/sqlite", "accounts/batch.py", "cli/checks.py"),
+    "sqlite3": ("accounts/sqlite", "accounts/batch.py", "accounts/inline.py", "cli/checks.py"),
     "starlette": ("edge/docs.py",),
     "uvicorn": ("edge/server.py",),
 }
@@ -56,7 +56,7 @@ def test_a_library_is_imported_in_its_one_place_only(library: str) -> None:
 def test_the_core_loads_no_framework() -> None:
     loaded = run(
         "import sys, kimi_gateway.edge.http, kimi_gateway.assemble, kimi_gateway.accounts.sqlite\n"
-        "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3', 'uvicorn', 'click')"
+        "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3', 'uvicorn', 'click', 'httpx2')"
         " if name in sys.modules])"
     )
     assert loaded.strip() == "[]"

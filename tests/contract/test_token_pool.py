@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +15,6 @@ from contract.exchange import ask
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.providers.memory import READ_EVERY
 from kimi_gateway.providers.news import PROBE_EVERY
-from kimi_gateway.providers.pool import QUEUE
 from kimi_gateway.providers.provider import Token
 from live import LiveGateway, text_of
 from upstream import (
@@ -24,7 +22,6 @@ from upstream import (
     Gated,
     InTurn,
     Kimi,
-    Request,
     ScriptedUpstream,
     Status,
     Step,
@@ -214,11 +211,13 @@ def test_what_one_gateway_learns_reaches_the_other_on_its_file(
 
 def test_the_balance_is_the_sum_of_the_accounts_that_live(up: ScriptedUpstream, tmp_path: Path) -> None:
     accounts(up)
-    with LiveGateway(tmp_path, up.url, FIVE) as gateway:
-        with gateway.client(gateway.key(see_balance=True)) as client:
-            assert client.get("/v1/users/me/balance").json()["data"]["available_balance"] == 30
-            up.at(BALANCE, REFUSED)
-            assert client.get("/v1/users/me/balance").status_code == 503
+    with (
+        LiveGateway(tmp_path, up.url, FIVE) as gateway,
+        gateway.client(gateway.key(see_balance=True)) as client,
+    ):
+        assert client.get("/v1/users/me/balance").json()["data"]["available_balance"] == 30
+        up.at(BALANCE, REFUSED)
+        assert client.get("/v1/users/me/balance").status_code == 503
 
 
 @pytest.mark.parametrize("refusal", [REFUSED, NO_MONEY], ids=["dead", "broke"])
@@ -248,81 +247,35 @@ def test_the_last_token_if_dead_is_asked_by_one_and_the_others_are_told_at_once(
         assert trying.result().seen.finishes == ["stop"]
 
 
-@pytest.mark.parametrize("shown", [1, 3], ids=["before content", "after content"])
-def test_a_client_that_leaves_keeps_no_place(up: ScriptedUpstream, tmp_path: Path, shown: int) -> None:
-    with LiveGateway(tmp_path, up.url, token_concurrency=1) as gateway:
-        key, gate = gateway.key(None), Gated()
+def test_a_token_that_answers_elsewhere_is_not_dead(up: ScriptedUpstream, tmp_path: Path) -> None:
+    with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key(None)) as client:
+        up.plan(REFUSED)
+        assert ask(gateway, True).seen.status == 503
+        body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "hi"}]}
+        assert client.post("/v1/tokenizers/estimate-token-count", json=body).status_code == 200
+        gateway.until(lambda: gateway.lines("token_in"))
+
+
+@pytest.mark.parametrize(("shown", "back"), [(1, False), (3, True)], ids=["before content", "after content"])
+def test_a_dead_token_is_back_with_its_first_content_and_not_when_the_client_leaves_before(
+    up: ScriptedUpstream, tmp_path: Path, shown: int, back: bool
+) -> None:
+    with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key(None)) as client:
+        up.plan(REFUSED)
+        assert ask(gateway, True).seen.status == 503
+        gate = Gated()
         gate.let(shown)
         up.plan(gate)
         body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "hi"}]}
-        with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/chat/completions", json=body, timeout=0.3)
-        assert ask(gateway, True).seen.finishes == ["stop"]
-        gateway.nothing_left(key)
-
-
-class Overlap:
-    """The inner answer; `most` is how many were under way at a time with one token."""
-
-    def __init__(self, inner: Step) -> None:
-        self.inner = inner
-        self.most = 0
-        self._running: list[Request] = []
-
-    def reply(self, request: Request) -> Any:
-        self._running = [each for each in self._running if not each.answered.is_set()] + [request]
-        self.most = max(self.most, *Counter(each.token for each in self._running).values())
-        return self.inner.reply(request)
-
-
-@pytest.mark.parametrize("places", [1, 3])
-def test_requests_of_one_token_overlap_no_more_than_its_places_and_all_are_served(
-    up: ScriptedUpstream, tmp_path: Path, places: int
-) -> None:
-    overlap = Overlap(Kimi(gap=0.005))
-    up.always(overlap)
-    with LiveGateway(tmp_path, up.url, (GOOD, SLOW), token_concurrency=places) as gateway:
-        with ThreadPoolExecutor(12) as pool:
-            asked = list(pool.map(lambda number: ask(gateway, bool(number % 2)), range(24)))
-        assert [each.seen.finishes for each in asked] == [["stop"]] * 24
-        assert overlap.most == places
-
-
-def test_a_request_waits_while_the_only_place_is_taken_and_then_gets_it(
-    up: ScriptedUpstream, tmp_path: Path
-) -> None:
-    with LiveGateway(tmp_path, up.url, token_concurrency=1) as gateway, ThreadPoolExecutor(2) as pool:
-        gate = Gated()
-        up.plan(gate)
-        first = pool.submit(ask, gateway, True)
-        up.until(lambda: len(up.chats) == 1)
-        second = pool.submit(ask, gateway, True)
-        gateway.until(lambda: len(gateway.app.running.gateway.turns) == 2)  # type: ignore[union-attr]
-        assert len(up.chats) == 1
-        gate.let(100)
-        assert first.result().seen.finishes == second.result().seen.finishes == ["stop"]
-        assert up.chats[0].answered.is_set()
-
-
-def test_when_all_are_busy_for_too_long_the_client_is_told_to_come_back(
-    up: ScriptedUpstream, tmp_path: Path
-) -> None:
-    with LiveGateway(tmp_path, up.url, token_concurrency=1) as gateway, ThreadPoolExecutor(QUEUE + 1) as pool:
-        gateway.app.running.pool.patience = 0.2  # type: ignore[union-attr]
-        gate = Gated()
-        up.plan(gate)
-        first = pool.submit(ask, gateway, True)
-        up.until(lambda: len(up.chats) == 1)
-        for stream in (True, False):
-            refused = ask(gateway, stream)
-            assert (refused.seen.status, refused.seen.headers["retry-after"]) == (429, "1")
-            assert refused.seen.error is not None
-            assert refused.seen.error["code"] == "rate_limit_exceeded"
-            assert refused.ledger == (100, 0, 1)
-        assert len(up.chats) == 1
-        gate.let(100)
-        assert first.result().seen.finishes == ["stop"]
-        assert ask(gateway, True).seen.finishes == ["stop"]
+        with ThreadPoolExecutor(1) as pool:
+            trying = pool.submit(client.post, "/v1/chat/completions", json=body, timeout=1.0)
+            up.until(lambda: gate.sent == shown)
+            if back:
+                gateway.until(lambda: gateway.lines("token_in"))
+                assert ask(gateway, True).seen.finishes == ["stop"]
+            assert isinstance(trying.exception(), httpx.ReadTimeout)
+        up.until(up.chats[1].closed_early.is_set)
+        assert bool(gateway.lines("token_in")) is back
 
 
 FLAPS: dict[str, Step] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from asking import Run, runner
 
-from kimi_gateway.net.http import HttpxClient
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.net.httpx_client import HttpxClient
 
 
 @pytest.fixture(params=[HttpxClient, Http1Client], ids=lambda kind: kind.__name__)

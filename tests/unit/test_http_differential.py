@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer
 
-from kimi_gateway.net.http import Client, HttpxClient, NetError, Timeouts
+from kimi_gateway.net.http import Client, NetError, Timeouts
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.net.httpx_client import HttpxClient
 
 TIMES = Timeouts(connect=10, first_byte=10)
 Read = tuple[int, dict[str, str], bytes] | type[NetError]

@@ -93,7 +93,8 @@ def why(bad: News) -> str:
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:
     """Asks the upstream about each token."""
-    from kimi_gateway.net.http import HttpxClient, Timeouts
+    from kimi_gateway.net.http import Timeouts
+    from kimi_gateway.net.httpx_client import HttpxClient
     from kimi_gateway.providers.moonshot import Moonshot
 
     async def run() -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""The one seam to upstream HTTP: what the gateway needs of a client, and that over httpx2.
+"""The one seam to upstream HTTP: what the gateway needs of a client, whichever it is.
 Foreign exceptions end here; the texts of ours hold no header value, no URL and no body.
 
     NetError
@@ -9,16 +9,10 @@ Foreign exceptions end here; the texts of ours hold no header value, no URL and 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Protocol
-
-import httpx2
-
-from kimi_gateway import __version__
 
 
 class NetError(Exception): ...
@@ -66,97 +60,3 @@ class Client(Protocol):
         """Leaving the context before the body's end closes the connection at once."""
 
     async def close(self) -> None: ...
-
-
-# Their texts quote URLs and header values, so they are not even kept as a cause.
-UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
-NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-LOST = (httpx2.HTTPError, OSError)  # a TLS record error comes as it is
-READABLE = {"", "identity", "gzip", "deflate"}
-
-
-class HttpxClient:
-    """`Client` over httpx2: connections are reused, redirects not followed, cookies not kept; proxy and CA
-    variables of the environment hold. An idle connection that the server closed is seen before it is reused.
-    """
-
-    def __init__(self, connections: int = 1000) -> None:
-        self._client = httpx2.AsyncClient(
-            headers={"accept-encoding": "identity", "user-agent": f"kimi-gateway/{__version__}"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            limits=httpx2.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
-            ),
-        )
-
-    @asynccontextmanager
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
-    ) -> AsyncIterator[Answer]:
-        response = await self._head(method, url, headers, body, timeouts)
-        parts = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
-        try:
-            for coding in response.headers.get("content-encoding", "").lower().split(","):
-                if coding.strip() not in READABLE:
-                    raise ConnectionLost("the answer has a content-encoding that was not asked for")
-            yield _HttpxAnswer(response.status_code, response.headers, parts)
-        finally:
-            await response.aclose()
-            with suppress(RuntimeError):  # a reader in another task still holds it, and ends by itself
-                await parts.aclose()
-
-    async def _head(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
-    ) -> httpx2.Response:
-        # httpx2's read timeout would hold for each read, of head and body alike; hence a clock of our own
-        # for the head as a whole, started when the connection stands.
-        limits = httpx2.Timeout(None, connect=timeouts.connect, pool=timeouts.connect)
-        try:
-            async with asyncio.timeout(None) as clock:
-
-                async def on_event(name: str, info: object) -> None:
-                    if name == "http11.send_request_headers.started":
-                        clock.reschedule(asyncio.get_running_loop().time() + timeouts.first_byte)
-
-                request = self._client.build_request(
-                    method, url, headers=headers, content=body, timeout=limits, extensions={"trace": on_event}
-                )
-                return await self._client.send(request, stream=True)
-        except TimeoutError as exc:
-            raise TimedOut(f"no answer within {timeouts.first_byte:g} s") from exc
-        except UNSENDABLE as exc:
-            raise ConnectFailed(f"the request cannot be sent ({type(exc).__name__})") from None
-        except NOT_SENT as exc:
-            raise ConnectFailed(f"no connection ({type(exc).__name__})") from exc
-        except LOST as exc:
-            raise ConnectionLost(f"lost before the answer ({type(exc).__name__})") from exc
-
-    async def close(self) -> None:
-        await self._client.aclose()
-
-
-class _HttpxAnswer:
-    def __init__(self, status: int, headers: Mapping[str, str], parts: AsyncGenerator[bytes, None]) -> None:
-        self.status = status
-        self.headers = headers
-        self._parts = parts
-
-    def chunks(self) -> AsyncIterator[bytes]:
-        return self
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._parts)
-        except LOST as exc:
-            raise ConnectionLost(f"lost in the middle of the answer ({type(exc).__name__})") from exc
-
-    async def read(self, limit: int) -> bytes:
-        data = bytearray()
-        async for part in self:
-            data += part
-            if len(data) >= limit:
-                break
-        return bytes(data[:limit])

@@ -1,5 +1,5 @@
 """`Client` over our own HTTP/1.1: a pool of connections on asyncio's transports, parsed by httptools.
-It speaks to origins only; where a proxy of the environment applies (`proxied`), HttpxClient is to be used.
+It speaks to origins only; where a proxy of the environment applies (`proxied`), the one over httpx2 is used.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from kimi_gateway.net.connection import Connection
+from kimi_gateway.net.connections import Origin, Pool
 from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts
 from kimi_gateway.net.inflate import Inflater
-from kimi_gateway.net.pool import Origin, Pool
 from kimi_gateway.net.wire import head, locate
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
