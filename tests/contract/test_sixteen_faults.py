@@ -4,7 +4,10 @@ caller sees, what the upstream sees, what is charged, what the log names. docs/r
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +83,7 @@ FAULTS: dict[str, Fault] = {
     "503 for ever": Fault(Status(503), ("aaa",), ("aba",), UNAVAILABLE, second=Status(503)),
     "reset": Fault(once(ResetBeforeHeaders()), ("aa",), ("ab",)),
     "silent upstream": Fault(Silence(), ("a",), ("a",), UNAVAILABLE),
-    "slow first byte": Fault(Delay(0.3, SIXTY), ("a",), ("a",)),
+    "slow first byte": Fault(Delay(0.5, SIXTY), ("a",), ("a",)),
     "cut at 40 of 60 chunks": Fault(Cut(FORTY, SIXTY), ("a",), ("a",), BEGUN),
     "stall": Fault(Stall(40, SIXTY), ("a",), ("a",), BEGUN),
     "malformed chunk": Fault(Malformed(40, SIXTY), ("a",), ("a",), BEGUN),
@@ -99,27 +102,37 @@ FAULTS: dict[str, Fault] = {
 }  # fmt: skip
 A, B = (Token.of(f"sk-upstream-{name}") for name in ("a", "b"))
 FIRST, SECOND = ranked(beginning({"messages": [{"role": "user", "content": QUESTION}]}), (A, B))
-CASES = [
-    pytest.param(name, accounts, stream, id=f"{name}, {'both' if accounts > 1 else 'alone'}, {mode}")
-    for name in FAULTS
-    for accounts in (1, 2)
-    for stream, mode in ((True, "stream"), (False, "json"))
-]
+Case = tuple[str, int, bool]  # fault, accounts, streamed
+CASES = list(itertools.product(FAULTS, (1, 2), (True, False)))
 
 
-@pytest.mark.parametrize(("name", "accounts", "stream"), CASES)
+def named(case: Case) -> str:
+    name, accounts, stream = case
+    return f"{name}, {'both' if accounts > 1 else 'alone'}, {'stream' if stream else 'json'}"
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Case, Future[None]]]:
+    """Many at a time, since most of them wait; each with an upstream and a gateway of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        yield {case: pool.submit(play, tmp_path_factory.mktemp("gateway"), *case) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES, ids=map(named, CASES))
 def test_a_fault_of_the_literature_comes_to_what_the_table_says(
-    module_upstream: ScriptedUpstream, tmp_path: Path, name: str, accounts: int, stream: bool
+    played: dict[Case, Future[None]], case: Case
 ) -> None:
-    up, fault = module_upstream, FAULTS[name]
-    up.forget()
-    up.always(ByToken({FIRST.secret: deepcopy(fault.first), SECOND.secret: fault.second}))
+    played[case].result()
+
+
+def play(folder: Path, name: str, accounts: int, stream: bool) -> None:
+    fault = FAULTS[name]
     tokens = (FIRST.secret, SECOND.secret)[:accounts]
     expected = fault.both if accounts == 2 else fault.alone
     saw = fault.saw_of_both if accounts == 2 and fault.saw_of_both else fault.saw
-    with LiveGateway(
-        tmp_path, up.url, tokens, first_byte_timeout=0.6, idle_timeout=0.4, ping_interval=0.1
-    ) as gateway:
+    patience = {"first_byte_timeout": 2.0, "idle_timeout": 1.0, "ping_interval": 0.2}
+    with ScriptedUpstream() as up, LiveGateway(folder, up.url, tokens, **patience) as gateway:
+        up.always(ByToken({FIRST.secret: deepcopy(fault.first), SECOND.secret: fault.second}))
         for attempts in expected:
             up.requests.clear()
             asked = ask(gateway, stream, QUESTION, model="kimi-k2")

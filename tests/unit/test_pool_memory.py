@@ -1,4 +1,4 @@
-"""The record of bad news that processes share: what reaches whom and when, and what while it is down."""
+"""The record of bad news that processes share: what reaches whom and when, and what if it is down."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -93,12 +94,12 @@ def why(bad: News) -> str:
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:
     """Asks the upstream about each token."""
+    from kimi_gateway.assemble import http_client
     from kimi_gateway.net.http import Timeouts
-    from kimi_gateway.net.httpx_client import HttpxClient
     from kimi_gateway.providers.moonshot import Moonshot
 
     async def run() -> list[Verdict]:
-        client = HttpxClient()
+        client = http_client(values.base_url, os.environ)
         timeouts = Timeouts(values.connect_timeout, values.first_byte_timeout)
         moonshot = Moonshot(client, values.base_url, timeouts, values.event_limit)
         try:
