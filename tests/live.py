@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,7 @@ from kimi_gateway.edge.server import Protocol
 from kimi_gateway.settings import Settings
 
 T = TypeVar("T")
+_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; making one for each client takes 20 ms
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -133,7 +135,8 @@ class LiveGateway:
     def client(self, key: str | None = None, headers: dict[str, str] | None = None) -> httpx.Client:
         """An HTTP client that knows nothing of the gateway."""
         auth = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=auth | (headers or {}), timeout=30, trust_env=False)
+        headers = auth | (headers or {})
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=_TLS)
 
     def chat(self, key: str, **body: Any) -> httpx.Response:
         with self.client(key) as client:
