@@ -113,6 +113,7 @@ LOST: dict[str, Step] = {
     "two lengths": Raw(LENGTH[:-2] + b"content-length: 11\r\n\r\n0123456789"),
     "shorter than its length": Raw(LENGTH + b"012"),
     "reset in the body": Cut(10, end=RESET),
+    "reset in a body without a length": Raw(HEAD + b"\r\n", b"012", RESET),
     "cut between chunks": Cut(10, end=CLOSE),
     "a chunk without a size": Raw(CHUNKED + b"xyz\r\n"),
     "broken gzip": Status(200, b"no gzip", {"content-encoding": "gzip"}),

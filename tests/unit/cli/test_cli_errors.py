@@ -109,7 +109,9 @@ def test_a_store_that_is_no_store_is_exit_1(cli: Cli, data: Path) -> None:
         ("SECRET",),
     ],
 )
-@pytest.mark.parametrize("secret", [keys.new_key(), "sk-kg-mistyped0123456789", TOKEN])
+@pytest.mark.parametrize(
+    "secret", [keys.new_key(), "sk-kg-mistyped0123456789", TOKEN], ids=["key", "mistyped", "token"]
+)
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
 def test_no_error_repeats_a_secret(
     cli: Cli, words: tuple[str, ...], secret: str, as_json: tuple[str, ...]
