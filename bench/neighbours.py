@@ -85,17 +85,18 @@ async def at_rate(rate: float, seconds: float, ask: Callable[[], Awaitable[Answe
 
 
 async def slow_streams(port: int, key: str, count: int, seconds: int) -> Counter[str]:
-    """Streams of a chunk a second, all at once."""
+    """Streams of a chunk a second. They begin over one second, or all would speak in the same instant."""
     message = request(port, key, chat({"chunks": seconds, "gap_ms": 1000}, True))
 
-    async def one() -> str:
+    async def one(number: int) -> str:
+        await asyncio.sleep(number / count)
         connection = await connect(port)
         answer = await connection.ask(message)
         connection.close()
         whole = answer.status == 200 and b"data: [DONE]" in answer.body[-64:]
         return "whole" if whole else answer.fault or f"status {answer.status}"
 
-    return Counter(await asyncio.gather(*(one() for _ in range(count))))
+    return Counter(await asyncio.gather(*map(one, range(count))))
 
 
 def limited_key(target: Target) -> str:
@@ -110,11 +111,12 @@ async def measure(target: Target, streams: int, seconds: int, rounds: int) -> tu
     flood_message = request(port, limited_key(target), chat({"chunks": 4, "gap_ms": 0}, False))
     short = lambda: callers.ask(message)  # noqa: E731
     await at_rate(RATE, 3, short)  # warm
+    alone = await at_rate(RATE, seconds - 5, short)
     begun = asyncio.create_task(slow_streams(port, target.key, streams, seconds))
     await asyncio.sleep(2)
     beside = await at_rate(RATE, seconds - 5, short)
     outcomes = await begun
-    alone = await at_rate(RATE, seconds - 5, short)
+    await asyncio.sleep(1)
     quiet, flooded, refused = [], [], Counter[str]()
     for _ in range(rounds):
         quiet.append(await at_rate(RATE, 10, short))

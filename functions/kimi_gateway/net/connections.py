@@ -38,11 +38,11 @@ class Pool:
         self._closing: asyncio.Future[None] | None = None
 
     def take(self, origin: Origin) -> Connection | None:
-        """The connection that fell idle last, if it may still be used."""
+        """The connection that fell idle last."""
         idle = self._idle.get(origin)
         while idle:
             connection, since = idle.popitem()
-            if connection.open and self._clock() - since < self._idle_age:
+            if self._clock() - since < self._idle_age:
                 return connection
             connection.abort()
         return None
