@@ -223,6 +223,33 @@ async def test_a_coding_nobody_asked_for_is_undone(name: str, size: int) -> None
     await client.close()
 
 
+async def test_a_coding_that_cannot_be_undone_closes_the_connection() -> None:
+    client = Http1Client()
+    async with RawServer([OK + b"content-encoding: br\r\n\r\n", RawServer.KEEP]) as server:
+        with pytest.raises(ConnectionLost):
+            await ask(client, server.url)
+        await server.left()
+    await client.close()
+
+
+async def test_a_coding_ends_with_its_last_word() -> None:
+    """Here the last bits of the input are taken while some of their output is still to come."""
+    client, size = Http1Client(), 2**20 + 5
+    data = zlib.compress(bytes(size), 9, wbits=-15)
+    async with RawServer([OK + b"content-encoding: deflate\r\n\r\n" + data]) as server:
+        assert await ask(client, server.url) == bytes(size)
+    await client.close()
+
+
+@pytest.mark.parametrize("data", [gzip.compress(DATA)[:-1], gzip.compress(DATA) + b"x", b"x"])
+async def test_a_coding_that_is_cut_or_goes_on_is_a_lost_connection(data: bytes) -> None:
+    client = Http1Client()
+    async with RawServer([OK + b"content-encoding: gzip\r\n\r\n" + data]) as server:
+        with pytest.raises(ConnectionLost):
+            await ask(client, server.url)
+    await client.close()
+
+
 async def test_a_small_answer_does_not_become_a_large_chunk() -> None:
     client, bomb = Http1Client(), gzip.compress(bytes(10**7))
     async with (

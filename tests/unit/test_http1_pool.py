@@ -107,14 +107,16 @@ async def test_at_the_bound_a_busy_connection_gives_way_when_it_is_left(server: 
     await client.close()
 
 
-async def test_a_wait_for_a_connection_ends_in_time_and_holds_nobody_up(server: RawServer) -> None:
+@pytest.mark.parametrize("first", [OK, OK[:-1]], ids=["given a connection", "given a slot"])
+async def test_a_wait_for_a_connection_ends_in_time_and_holds_nobody_up(first: bytes) -> None:
     client = Http1Client(1)
-    async with client.send("GET", server.url, {}, b"", TIMES):
-        with pytest.raises(ConnectFailed):
-            await ask(client, server.url, times=Timeouts(connect=0.01, first_byte=5))
-        waiting = asyncio.create_task(ask(client, server.url))
-        await settle()
-    assert await waiting == b"hi"
+    async with RawServer([first, *MANY], MANY) as server:
+        async with client.send("GET", server.url, {}, b"", TIMES):
+            with pytest.raises(ConnectFailed):
+                await ask(client, server.url, times=Timeouts(connect=0.01, first_byte=5))
+            waiting = asyncio.create_task(ask(client, server.url))
+            await settle()
+        assert await waiting == b"hi"
     await client.close()
 
 
@@ -157,7 +159,7 @@ async def test_closing_the_client_ends_what_runs_and_what_waits() -> None:
         server.connections = [[OK[:-1], RawServer.KEEP]]
         exchange = client.send("GET", server.url, {}, b"", TIMES)
         answer: Answer = await exchange.__aenter__()
-        waiting = asyncio.create_task(ask(client, server.url))
+        waiting = asyncio.create_task(ask(client, server.url, times=Timeouts(connect=600, first_byte=5)))
         await settle()
         await client.close()
         with pytest.raises(ConnectionLost):
@@ -167,6 +169,16 @@ async def test_closing_the_client_ends_what_runs_and_what_waits() -> None:
             await waiting
         with pytest.raises(ConnectFailed):
             await ask(client, server.url)
+
+
+async def test_closing_the_client_ends_what_connects(server: RawServer) -> None:
+    client = Http1Client()
+    connecting = asyncio.create_task(ask(client, server.url))
+    await asyncio.sleep(0)
+    await client.close()
+    with pytest.raises(ConnectFailed):
+        await connecting
+    assert server.requests == []
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
@@ -190,6 +202,25 @@ async def test_it_is_repeated_once_only_and_not_after_a_first_byte() -> None:
         with pytest.raises(ConnectionLost):
             await ask(client, server.url, "GET")
     assert [number for number, _ in server.requests] == [0, 0, 1, 2, 2]
+    await client.close()
+
+
+async def test_it_is_not_repeated_on_another_idle_connection_which_may_be_as_stale() -> None:
+    client = Http1Client()
+    async with RawServer([OK, b""], [OK, b""], MANY) as server:
+        async with client.send("GET", server.url, {}, b"", TIMES):
+            await ask(client, server.url)
+        await ask(client, server.url, "GET")
+    assert [number for number, _ in server.requests] == [0, 1, 0, 2]
+    await client.close()
+
+
+async def test_a_fresh_connection_that_closes_is_the_servers_answer() -> None:
+    client = Http1Client()
+    async with RawServer([b""], MANY) as server:
+        with pytest.raises(ConnectionLost):
+            await ask(client, server.url, "GET")
+    assert [number for number, _ in server.requests] == [0]
     await client.close()
 
 
