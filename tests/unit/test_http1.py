@@ -241,7 +241,11 @@ async def test_a_coding_ends_with_its_last_word() -> None:
     await client.close()
 
 
-@pytest.mark.parametrize("data", [gzip.compress(DATA)[:-1], gzip.compress(DATA) + b"x", b"x"])
+@pytest.mark.parametrize(
+    "data",
+    [gzip.compress(DATA)[:-1], gzip.compress(DATA) + b"x", b"x"],
+    ids=["cut", "goes on", "none at all"],
+)
 async def test_a_coding_that_is_cut_or_goes_on_is_a_lost_connection(data: bytes) -> None:
     client = Http1Client()
     async with RawServer([OK + b"content-encoding: gzip\r\n\r\n" + data]) as server:
