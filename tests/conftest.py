@@ -15,6 +15,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def up() -> Iterator[ScriptedUpstream]:
+    """One for a test alone."""
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
 @pytest.fixture(scope="module")
 def module_upstream() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream() as upstream:

@@ -64,10 +64,13 @@ def token_source(settings: Settings) -> Callable[[], tuple[Token, ...]]:
     return TokenFile(settings.data / NAME).tokens
 
 
+UNREADABLE = (OSError, ValueError)  # of a token source
+
+
 def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
     try:
         tokens()
-    except (OSError, ValueError) as exc:
+    except UNREADABLE as exc:
         return [f"tokens: {exc}"]
     return []
 
@@ -76,10 +79,11 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
     """A file that went bad while the gateway runs is the operator's fault, and never leads to the demo."""
 
     def read() -> tuple[Token, ...]:
-        for fault in token_faults(tokens):
-            emit("misconfigured", logging.ERROR, detail=fault)
-            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens")
-        return tokens()
+        try:
+            return tokens()
+        except UNREADABLE as exc:
+            emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
+            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens") from exc
 
     return read
 

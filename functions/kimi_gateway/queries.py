@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.bucket import Recent
+from kimi_gateway.accounts.bucket import Newest, Recent
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
@@ -19,7 +18,6 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import fields
 from kimi_gateway.errors import (
-    InvalidRequest,
     PermissionDenied,
     RateLimited,
     Unavailable,
@@ -47,7 +45,7 @@ class Queries:
     upstream: Callable[[], Upstream]
     problems: Callable[[], list[str]]
     clock: Callable[[], float] = time.time
-    _checks: OrderedDict[str, tuple[float, bool]] = field(default_factory=OrderedDict)
+    _checks: Newest[tuple[float, bool]] = field(default_factory=lambda: Newest(CHECKS_KEPT))
     _unknown_tokens: Recent = field(default_factory=lambda: Recent(most=60, seconds=60))
 
     async def _key(self, request: Request) -> Key:
@@ -77,7 +75,7 @@ class Queries:
 
     async def check_token(self, request: Request) -> Response:
         """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
-        token = object_of(await request.body()).get("token")
+        token = fields.json_object(await request.body()).values.get("token")
         fields.string(token, "token")
         digest = hashlib.sha256(str(token).encode()).hexdigest()
         now = self.clock()
@@ -88,9 +86,6 @@ class Queries:
                 raise RateLimited("Too many unknown tokens from this address.", retry_after=math.ceil(wait))
             live = await self._is_live(str(token))
             self._checks[digest] = (now, live)
-            self._checks.move_to_end(digest)
-            if len(self._checks) > CHECKS_KEPT:
-                self._checks.popitem(last=False)
         elif live and str(token).startswith(keys.PREFIX):
             live = await self._is_live(str(token))  # a key of ours that is revoked is so at once
         return answer({"live": live})
@@ -111,7 +106,7 @@ class Queries:
 
     async def estimate(self, request: Request) -> Response:
         await self._key(request)
-        body = object_of(await request.body())
+        body = fields.json_object(await request.body()).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
         row = await self.directory.resolve(body["model"], self.catalog)
@@ -158,17 +153,6 @@ class Queries:
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:
     return Response(status, [("content-type", "application/json")], jsonio.dumps(body))
-
-
-def object_of(raw: bytes) -> dict[str, Any]:
-    """A JSON object. Raises InvalidRequest."""
-    try:
-        body = jsonio.loads_strict(raw)
-    except ValueError as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.")
-    return body
 
 
 def entry_of(row: Model) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts.ledger import Ledger
@@ -79,11 +80,11 @@ class Turn:
                 yield []
 
     async def settle(self) -> None:
-        await self._decide("settled", self._ledger.settle(self.admission, self._model, self._usage_row()))
+        await self._decide("settled", self._settled)
 
     async def fail(self) -> None:
         """Not charged, and counted as an error."""
-        await self._decide("failed", self._ledger.release(self.admission, self._model, error=True))
+        await self._decide("failed", partial(self._released, error=True))
 
     async def close(self) -> None:
         """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
@@ -98,21 +99,23 @@ class Turn:
         if self._interrupted:  # and the client so slow that it was never told
             await self.fail()
         elif any(call.content_sent for call in self._calls):
-            settled = self._ledger.settle(self.admission, self._model, self._usage_row())
-            await self._decide("left_settled", settled)
+            await self._decide("left_settled", self._settled)
         else:
-            released = self._ledger.release(self.admission, self._model, error=False)
-            await self._decide("left_released", released)
+            await self._decide("left_released", partial(self._released, error=False))
         await asyncio.gather(*(task for task in self._tasks if task not in self._background),
                              return_exceptions=True)  # fmt: skip
 
-    async def _decide(self, outcome: str, write: Coroutine[Any, Any, None]) -> None:
+    async def _settled(self) -> None:
+        await self._ledger.settle(self.admission, self._model, self._usage_row())
+
+    async def _released(self, error: bool) -> None:
+        await self._ledger.release(self.admission, self._model, error)
+
+    async def _decide(self, outcome: str, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """The first decision holds. It is written even if the caller is cancelled meanwhile."""
         if self._outcome is None:
             self.outcome = outcome
-            self._outcome = asyncio.create_task(write)
-        else:
-            write.close()
+            self._outcome = asyncio.create_task(write())
         await asyncio.shield(self._outcome)
 
     def answered(self) -> list[tuple[str, str]]:

@@ -20,12 +20,6 @@ MIB = 2**20
 
 
 @pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def gateway(up: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     with LiveGateway(tmp_path, up.url) as gateway:
         yield gateway

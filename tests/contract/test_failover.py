@@ -27,12 +27,6 @@ MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 
 
 @pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def gateway(up: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
     with LiveGateway(tmp_path, up.url, TOKENS) as gateway:
         yield gateway

@@ -25,12 +25,6 @@ WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two wo
 
 
 @pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(20) as pool:
         yield pool

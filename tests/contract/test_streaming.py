@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,12 +25,6 @@ from upstream import ErrorEvent, Flood, Gated, Malformed, ScriptedUpstream, Sse,
 MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 ALL = 100  # events; more than any answer here has
 Start = Callable[..., AbstractContextManager[LiveGateway]]
-
-
-@pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 @pytest.fixture

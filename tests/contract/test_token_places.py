@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,12 +12,6 @@ import pytest
 from contract.exchange import NOT_CHARGED, ask
 from live import LiveGateway
 from upstream import Gated, Kimi, Reply, Request, ScriptedUpstream, Step
-
-
-@pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 @pytest.mark.parametrize("shown", [1, 3], ids=["before content", "after content"])

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import traceback
-from collections.abc import Iterator
 
 import pytest
 from asking import BODY, CHUNKED, HEAD, HEADERS, LENGTH, SECRET, TIMES, Run, ask, post
@@ -29,12 +28,6 @@ from upstream import (
     Status,
     Step,
 )
-
-
-@pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 def failure(

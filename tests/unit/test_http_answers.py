@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
 
 import pytest
 from asking import BODY, CHUNKED, HEAD, LENGTH, SECRET, Run, ask, post
@@ -11,13 +10,6 @@ from asking import BODY, CHUNKED, HEAD, LENGTH, SECRET, Run, ask, post
 from kimi_gateway import __version__
 from kimi_gateway.net import http
 from upstream import HANG, Pieces, Raw, ScriptedUpstream, Sse, Stall, Status, Step
-
-
-@pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
-
 
 BODIES: dict[str, tuple[Step, bytes]] = {
     "after interim answers": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -35,12 +34,6 @@ ASKS = {"role": "assistant", "content": "", "reasoning_content": "so", "tool_cal
 RESULT = {"role": "tool", "tool_call_id": "f:0", "content": "1"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 TOOLS = [("get_weather", {"city": "Rome"}), ("search", '{"q":"あ"}')]
-
-
-@pytest.fixture
-def up() -> Iterator[ScriptedUpstream]:
-    with ScriptedUpstream() as upstream:
-        yield upstream
 
 
 def post(up: ScriptedUpstream, path: str = "/chat/completions", **fields: Any) -> httpx.Response:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.bucket import Buckets
+from kimi_gateway.accounts.bucket import Buckets, Newest
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, WindowFull
 from kimi_gateway.accounts.values import Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
@@ -25,8 +24,8 @@ class Gate:
         self._store = store
         self._clock = clock
         self._lease = lease
-        self._keys: OrderedDict[str, Key] = OrderedDict()
-        self._refusals: OrderedDict[str, tuple[float, Window]] = OrderedDict()
+        self._keys = Newest[Key](CACHED)
+        self._refusals = Newest[tuple[float, Window]](CACHED)
         self._free = Buckets(rate=10, burst=60)
 
     async def authenticate(self, headers: Headers) -> Key:
@@ -47,26 +46,22 @@ class Gate:
             raise RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
         return key
 
-    async def admit(self, request: str, key: Key, cost: int) -> Admission:
-        """Raises InvalidKey, InsufficientCredits, RateLimited, or Unavailable when the store is down."""
+    async def admit(self, request: str, key: Key, cost: int, again: bool = True) -> Admission:
+        """With a key record that is out of date it is read anew and asked `again`, once.
+
+        Raises InvalidKey, InsufficientCredits, RateLimited, or Unavailable when the store is down.
+        """
         now = self._clock()
         until, window = self._refusals.get(key.id, (0.0, None))
         if window is not None and now < until:
             raise rate_limited(window, now)
         try:
             return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
-        except KeyStale:
-            self._keys.pop(key.digest, None)
-            fresh = await self._lookup(key.digest)
-            return await self._admit_fresh(request, fresh, cost, now)
-        except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
-
-    async def _admit_fresh(self, request: str, key: Key, cost: int, now: float) -> Admission:
-        try:
-            return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale as exc:
-            raise _invalid() from exc
+            self._keys.pop(key.digest, None)
+            if not again:
+                raise _invalid() from exc
+            return await self.admit(request, await self._lookup(key.digest), cost, again=False)
         except (NoCredit, WindowFull, StoreDown) as exc:
             raise self._refusal(exc, key, now) from exc
 
@@ -79,10 +74,7 @@ class Gate:
             )
         if isinstance(exc, StoreDown):
             return _store_down("admit", exc)
-        self._refusals.pop(key.id, None)
         self._refusals[key.id] = (min(exc.window.reset, now + REFUSAL_REMEMBERED), exc.window)
-        if len(self._refusals) > CACHED:
-            self._refusals.popitem(last=False)
         return rate_limited(exc.window, now)
 
     async def _known(self, credential: str) -> Key:
@@ -100,8 +92,6 @@ class Gate:
         if key is None or key.revoked:
             raise _invalid()
         self._keys[digest] = key
-        if len(self._keys) > CACHED:
-            self._keys.popitem(last=False)
         return key
 
 

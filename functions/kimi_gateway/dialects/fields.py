@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.net import jsonio
 
 Check = Callable[[Any, str], None]
 
@@ -56,6 +57,17 @@ def one_of(*words: str) -> Check:
             fail(where, f"must be one of {', '.join(words)}")
 
     return check
+
+
+def json_object(raw: bytes) -> jsonio.Source:
+    """A request's body, which is a JSON object. Raises InvalidRequest."""
+    try:
+        _, source = jsonio.loads_source(raw)
+    except ValueError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    if source is None:
+        raise InvalidRequest("The body must be a JSON object.")
+    return source
 
 
 def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:

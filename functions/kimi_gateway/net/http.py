@@ -53,6 +53,15 @@ class Answer(Protocol):
         """What is left of the body, at most `limit` bytes of it."""
 
 
+async def read_up_to(limit: int, parts: AsyncIterator[bytes]) -> bytes:
+    data = bytearray()
+    async for part in parts:
+        data += part
+        if len(data) >= limit:
+            break
+    return bytes(data[:limit])
+
+
 class Client(Protocol):
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts

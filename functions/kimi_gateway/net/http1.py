@@ -12,7 +12,7 @@ from types import TracebackType
 
 from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.connections import Origin, Pool
-from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts
+from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts, read_up_to
 from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.net.wire import head, locate
 
@@ -150,12 +150,7 @@ class _Exchange:
         return data
 
     async def read(self, limit: int) -> bytes:
-        data = bytearray()
-        async for part in self:
-            data += part
-            if len(data) >= limit:
-                break
-        return bytes(data[:limit])
+        return await read_up_to(limit, self)
 
 
 def proxied(url: str, environ: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 
 from kimi_gateway import __version__
-from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, TimedOut, Timeouts
+from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, TimedOut, Timeouts, read_up_to
 
 # Their texts quote URLs and header values, so they are not even kept as a cause.
 UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
@@ -98,9 +98,4 @@ class _HttpxAnswer:
             raise ConnectionLost(f"lost in the middle of the answer ({type(exc).__name__})") from exc
 
     async def read(self, limit: int) -> bytes:
-        data = bytearray()
-        async for part in self:
-            data += part
-            if len(data) >= limit:
-                break
-        return bytes(data[:limit])
+        return await read_up_to(limit, self)

@@ -72,16 +72,11 @@ _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, obj
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def loads_strict(body: bytes) -> Any:
-    """One JSON text in UTF-8. Raises ValueError (with the place) on anything else: another encoding or a
-    byte order mark, NaN and Infinity, a name twice in an object, half of a surrogate pair, a number or
-    nesting too large to hold.
-    """
-    return loads_source(body)[0]
-
-
 def loads_source(body: bytes) -> tuple[Any, Source | None]:
-    """The same, with the source where it is an object."""
+    """One JSON text in UTF-8, and its source where it is an object. Raises ValueError (with the place) on
+    anything else: another encoding or a byte order mark, NaN and Infinity, a name twice in an object, half
+    of a surrogate pair, a number or nesting too large to hold.
+    """
     try:
         text = body.decode("utf-8")
         source = _scan(body, text)

@@ -15,7 +15,6 @@ from typing import Any
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 
 MAX_CHOICES = 4
@@ -40,13 +39,8 @@ class ChatRequest:
 
 def read(raw: bytes) -> ChatRequest:
     """Raises InvalidRequest naming the field at fault."""
-    try:
-        parsed, source = jsonio.loads_source(raw)
-    except ValueError as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
-    if source is None:
-        raise InvalidRequest("The body must be a JSON object.")
-    body = fields.drop_nulls(parsed, _FIELDS)
+    source = fields.json_object(raw)
+    body = fields.drop_nulls(source.values, _FIELDS)
     for name in ("model", "messages"):
         if name not in body:
             fail(name, "is required")
