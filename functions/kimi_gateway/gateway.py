@@ -1,4 +1,4 @@
-"""The flow of a chat request on one screen: authenticate → read → adapt → admit → stream → settle."""
+"""The flow of a request on one screen: authenticate → read → adapt → admit → stream → settle."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kimi_gateway.attempts import Item, Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, tokens
-from kimi_gateway.dialects.openai import request as openai
+from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, StreamWriter
 from kimi_gateway.dialects.openai.adapt import adapt, fit
-from kimi_gateway.dialects.openai.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.errors import GatewayError, ShuttingDown
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.mailbox import Mailbox
@@ -54,11 +54,12 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
 
-    async def chat(self, request: Request) -> Response:
+    async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers)
         request.notes.update(key=key.id, account=key.account)
         raw = await request.body()
-        ask = openai.read(raw)
+        question = await dialect.read(raw, key.account)
+        ask = question.chat
         request.notes.update(model=ask.model[:80], stream=ask.stream)
         model = await self.directory.resolve(ask.model, self.catalog)
         adapted = adapt(ask, model)
@@ -76,9 +77,8 @@ class Gateway:
             )
             chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
             if ask.stream:
-                writer = StreamWriter(identity, ask.include_usage)
-                return await self._stream(request, turn, chunks, writer, headers)
-            return await self._collect(request, turn, chunks, JsonAnswer(identity), headers)
+                return await self._stream(request, turn, chunks, question.writer(identity), headers)
+            return await self._collect(request, turn, chunks, question.answer(identity), headers)
         except Exception:
             await turn.fail()
             await self._close(request, turn)
@@ -102,11 +102,11 @@ class Gateway:
             return await self._failed(request, turn, error)
 
         async def body() -> AsyncGenerator[bytes, None]:
-            yield writer.add(first) or writer.ping
+            yield writer.add(first) or writer.silence()
             try:
                 async with aclosing(chunks):
                     async for some in chunks:
-                        if framed := writer.add(some) if some else writer.ping:
+                        if framed := writer.add(some) if some else writer.silence():
                             yield framed
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else crashed(request)
@@ -162,7 +162,7 @@ class Gateway:
         self,
         request: Request,
         admission: Admission,
-        ask: openai.ChatRequest,
+        ask: ChatRequest,
         model: Model,
         body: dict[str, Any],
         upstream: Upstream,
@@ -171,7 +171,12 @@ class Gateway:
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        call = Call(model, body, jsonio.rewrite(body, ask.source), {NONCE: nonces[0]} if signed else {})
+        call = Call(
+            model,
+            body,
+            jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body),
+            {NONCE: nonces[0]} if signed else {},
+        )
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         calls = [
             UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)

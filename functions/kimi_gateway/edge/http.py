@@ -8,8 +8,10 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from kimi_gateway.dialects.openai.chat import ChatCompletions
 from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from kimi_gateway.gateway import Gateway, crashed, error_response
 from kimi_gateway.observe import emit
@@ -50,7 +52,7 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/chat/completions",
-            gateway.chat,
+            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
             "Chat Completions, JSON or SSE (1 credit)",
             example=_CHAT,
         ),

@@ -10,11 +10,11 @@ from kimi_gateway.dialects.openai.collect import Collector
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 
+PING = sse.comment(b"ping")
+
 
 class StreamWriter:
     """Chunks to frames. The last finish reason is held until `end`, when the ledger knows of it."""
-
-    ping = sse.comment(b"ping")
 
     def __init__(self, identity: Identity, include_usage: bool) -> None:
         self._identity = identity
@@ -33,6 +33,9 @@ class StreamWriter:
             else:
                 out.append(framed)
         return b"".join(out)
+
+    def silence(self) -> bytes:
+        return PING
 
     def end(self, usage: dict[str, Any]) -> bytes:
         last = usage_frame(usage, self._identity) if self._include_usage else b""

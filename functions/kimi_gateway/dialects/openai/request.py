@@ -25,7 +25,8 @@ LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
 class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
-    `stops` are the stop strings that the gateway has to find by itself.
+    `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
+    where that was the pivot.
     """
 
     model: str
@@ -34,7 +35,7 @@ class ChatRequest:
     include_usage: bool
     choices: int
     stops: tuple[str, ...]
-    source: jsonio.Source
+    source: jsonio.Source | None = None
 
 
 def read(raw: bytes) -> ChatRequest:
