@@ -37,12 +37,18 @@ class Running:
     store: Store
     client: Client
     pool: Pool
-    heart: asyncio.Task[None]
+    heart: asyncio.Task[None] | None
+
+    async def rest(self, seconds: float) -> None:
+        """What requests left behind may finish for a while: the process may be frozen then."""
+        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
+            await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
         """Streams have ended by now; what they left behind is finished, bounded in time."""
-        self.heart.cancel()
-        await asyncio.gather(self.heart, return_exceptions=True)
+        if self.heart is not None:
+            self.heart.cancel()
+            await asyncio.gather(self.heart, return_exceptions=True)
         background = self.gateway.background
         if background:
             await asyncio.wait(background, timeout=2)
@@ -113,8 +119,12 @@ async def start(
     store: Store | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
+    renewing: bool = True,
 ) -> Running:
-    """Raises CatalogFault, StoreDown; OSError or ValueError where the tokens cannot be read."""
+    """Leases need no `renewing` where none lasts as long as a request may.
+
+    Raises CatalogFault, StoreDown; OSError or ValueError where the tokens cannot be read.
+    """
     models = catalog.load(settings.models)
     tokens = token_source(settings)
     tokens()
@@ -128,7 +138,7 @@ async def start(
     directory = Directory(upstream)
     gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
     queries = Queries(gate, store, models, directory, upstream, lambda: token_faults(tokens), clock)
-    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock))
+    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
     emit("started", provider=upstream().provider.name, data=str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")

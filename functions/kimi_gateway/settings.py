@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
+ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
+LONGEST_ON_LAMBDA = 600.0  # seconds of a request, where the time costs money
 
 
 class SettingsFault(Exception):
@@ -122,6 +124,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (the process's own by default). Raises SettingsFault with every fault."""
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {"data": data_folder(environ)}
+    if ON_LAMBDA in environ:
+        values["max_request"] = LONGEST_ON_LAMBDA
     faults = []
     for name, text in environ.items():
         if name in FIELDS and text.strip():

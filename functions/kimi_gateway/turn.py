@@ -56,15 +56,17 @@ class Turn:
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
         """Chunks as they come, an empty list for each `silence` seconds without any.
 
-        Raises GatewayError when the upstream failed for good, and after `longest` seconds, if not 0.
+        Raises GatewayError when the upstream failed for good, and after `longest` seconds.
         """
         self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
-        deadline = time.monotonic() + longest if longest else math.inf
+        deadline = time.monotonic() + longest
         running = len(self._calls)
         while running:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Unavailable(f"The request took longer than {longest:g} seconds.", cause="max_request")
+                raise Unavailable(
+                    f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
+                )
             item = await self._box.get(min(silence, left))
             if isinstance(item, Ended):
                 running -= 1

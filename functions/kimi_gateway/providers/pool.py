@@ -6,6 +6,7 @@ when none is, the request goes to the one due back first, and the vendor's answe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections import Counter
@@ -129,6 +130,11 @@ class Pool:
         if failure is not None:
             self.learned(lease, failure)
         self._line.serve()
+
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        """What is still being told to other processes."""
+        return self._memory.busy
 
     async def close(self) -> None:
         await self._memory.close()
