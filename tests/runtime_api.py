@@ -1,4 +1,4 @@
-"""The Lambda Runtime API as the platform speaks it, on a socket, with a process of ours that asks it for work."""
+"""The Lambda Runtime API as the platform speaks it, on a socket; and a process of ours that asks it for work."""
 
 from __future__ import annotations
 
@@ -124,36 +124,44 @@ class RuntimeApi:
         return 200, headers, invocation.event
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(EOFError, ConnectionError):
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                first, *lines = head[:-4].decode("latin-1").split("\r\n")
-                method, path, _ = first.split(" ")
-                pairs = (line.partition(":") for line in lines)
-                posted = Posted(
-                    path.removeprefix(BASE), {name.lower(): value.strip() for name, _, value in pairs}
-                )
-                self.log.append(f"{method} {posted.path}")
-                if posted.path == "invocation/next":
-                    waiting = asyncio.ensure_future(self._next())
-                    gone = asyncio.ensure_future(reader.read(1))
-                    await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-                    if not waiting.done():
-                        waiting.cancel()
-                        break
-                    gone.cancel()
-                    await asyncio.gather(gone, return_exceptions=True)
-                    status, headers, body = waiting.result()
-                elif posted.path == "restore/next":
-                    await asyncio.to_thread(self.restore.wait, 20)
-                    status, headers, body = 200, {}, b""
-                else:
-                    status, headers, body = await self._post(posted, reader)
-                fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                head = f"HTTP/1.1 {status} Told\r\nContent-Length: {len(body)}\r\n{fields}\r\n".encode()
-                writer.write(head + body)
-                if status == 413:
+        try:
+            await self._converse(reader, writer)
+        except (EOFError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            first, *lines = head[:-4].decode("latin-1").split("\r\n")
+            method, path, _ = first.split(" ")
+            pairs = (line.partition(":") for line in lines)
+            posted = Posted(
+                path.removeprefix(BASE), {name.lower(): value.strip() for name, _, value in pairs}
+            )
+            self.log.append(f"{method} {posted.path}")
+            if posted.path == "invocation/next":
+                waiting = asyncio.ensure_future(self._next())
+                gone = asyncio.ensure_future(reader.read(1))
+                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
                     break
-        writer.close()
+                gone.cancel()
+                await asyncio.gather(gone, return_exceptions=True)
+                status, headers, body = waiting.result()
+            elif posted.path == "restore/next":
+                await asyncio.to_thread(self.restore.wait, 20)
+                status, headers, body = 200, {}, b""
+            else:
+                status, headers, body = await self._post(posted, reader)
+            fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            head = f"HTTP/1.1 {status} Told\r\nContent-Length: {len(body)}\r\n{fields}\r\n".encode()
+            writer.write(head + body)
+            if status == 413:
+                break
 
     async def _post(self, posted: Posted, reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
         _, _, rest = posted.path.partition("/")
@@ -181,13 +189,14 @@ class RuntimeApi:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
-        self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -121,10 +121,11 @@ async def _stream(api: Api, context: Context, answer: Streamed, ends: float) -> 
         try:
             path = f"invocation/{context.aws_request_id}/response"
             writer.write(api.stream_head(path, _echo(context)) + chunk(first))
-            trailers = await _send(answer.body, writer, replied, ends)
-            writer.write(last_chunk(trailers))
+            with suppress(Cut):  # its reply may say why
+                trailers = await _send(answer.body, writer, replied, ends)
+                writer.write(last_chunk(trailers))
             _look(await replied, context)
-        except (Cut, OSError, EOFError) as exc:
+        except (OSError, EOFError) as exc:
             log.error("the answer of %s was cut: %r", context.aws_request_id, exc)
         finally:
             replied.cancel()
