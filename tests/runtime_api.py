@@ -1,4 +1,4 @@
-"""The Lambda Runtime API as the platform speaks it, on a socket; and a process of ours that asks it for work."""
+"""The Lambda Runtime API as the platform speaks it, and a process of ours that asks it for work."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ LARGEST = 6 * 2**20  # bytes of a buffered answer, as Lambda counts it
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds. API Gateway cuts a connection that is silent for 300; so a JSON answer that takes longer begins
-    with blanks, as JSON may."""
+    """Seconds. API Gateway cuts a connection that is silent for 300; so a JSON answer that takes its time
+    begins with blanks, as JSON may."""
 
     silent: float = 240
     between_blanks: float = 15
