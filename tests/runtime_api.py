@@ -242,7 +242,6 @@ class Worker:
         proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
         own = {name: value for name, value in os.environ.items() if name.upper() not in proxies}
         self._environ = own | {
-            "AWS_LAMBDA_RUNTIME_API": api.address,
             "_HANDLER": handler,
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
             **environ,
@@ -250,8 +249,9 @@ class Worker:
         self._command = command
 
     def __enter__(self) -> Self:
+        environ = self._environ | {"AWS_LAMBDA_RUNTIME_API": self.api.address}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=self._environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command, env=environ, stdout=log, stderr=log)
         return self
 
     def __exit__(

@@ -53,6 +53,13 @@ def test_a_library_is_imported_in_its_one_place_only(library: str) -> None:
     assert [user for user in users if not user.startswith(ONLY_IN[library])] == []
 
 
+def test_the_lambda_runtime_imports_nothing_but_the_standard_library_and_itself() -> None:
+    """The folder can be copied into another project as it is."""
+    files = list((PACKAGE / "edge" / "lambda_runtime").rglob("*.py"))
+    foreign = {name for file in files for name in imported(file)} - sys.stdlib_module_names
+    assert (len(files) > 2, foreign) == (True, set())
+
+
 def test_the_core_loads_no_framework() -> None:
     loaded = run(
         "import sys, kimi_gateway.edge.http, kimi_gateway.assemble, kimi_gateway.accounts.sqlite\n"
