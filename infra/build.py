@@ -1,7 +1,7 @@
 """Builds the one zip that every function of the template names: handlers, package, dependencies, bytecode.
 
-The same sources give the same bytes: names sorted, times and modes fixed, wheels from the hash lock. Bytecode
-is trusted unchecked, so it must be of the runtime's minor version: Lambda would else compile at each cold start.
+The same sources give the same bytes: names sorted, times and modes fixed, wheels from the hash lock.
+Bytecode is trusted unchecked, so it must be of the runtime's minor version; else each start compiles.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def interpreter(minor: str) -> str:
             return candidate
     variable = "PYTHON" + minor.replace(".", "")
     raise Unbuildable(
-        f"Bytecode for Lambda's python{minor} needs a Python {minor}; none is on PATH, in ${variable} or under\n"
-        f"pyenv. Install one (uv python install {minor}, pyenv install {minor}, or your system's package), and\n"
-        f"name it: {variable}=/path/to/python{minor} scripts/build"
+        f"Bytecode for Lambda's python{minor} needs a Python {minor}; none is on PATH, in ${variable}\n"
+        f"or under pyenv. Install one (uv python install {minor}, pyenv install {minor}, or your system's\n"
+        f"package), and name it: {variable}=/path/to/python{minor} scripts/build"
     )
 
 

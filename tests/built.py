@@ -1,5 +1,5 @@
-"""The artefact of `scripts/build` for the interpreter that runs the tests, built once for all workers, and the
-emulator of Lambda's runtime interface, which comes with the SAM command line.
+"""The artefact of `scripts/build` for the interpreter that runs the tests, built once for all workers; and
+the emulator of Lambda's runtime interface, which comes with the SAM command line.
 """
 
 from __future__ import annotations

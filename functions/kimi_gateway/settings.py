@@ -94,7 +94,7 @@ def _level(text: str) -> str:
 
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program, by the XDG rule."""
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none, and needs none
     base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "kimi-gateway"
 
