@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -135,6 +134,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
+            import difflib  # seldom needed, and a function starts often
+
             near = difflib.get_close_matches(name, FIELDS, n=1)
             faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
     settings = Settings(**values)
