@@ -85,8 +85,8 @@ def peer(folder: Path, minor: str) -> Path:
     platforms = [argument for name in build.PLATFORMS for argument in ("--platform", f"{name}_{_machine()}")]
     command = [
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
-        "--no-compile", "--only-binary", ":all:", "--implementation", "cp", "--python-version", minor, *platforms,
-        "--target", str(folder), *closure(PEER),
+        "--no-compile", "--only-binary", ":all:", "--implementation", "cp", "--python-version", minor,
+        *platforms, "--target", str(folder), *closure(PEER),
     ]  # fmt: skip
     if subprocess.run(command).returncode:  # noqa: S603
         raise NotStarted("the packages of the FastAPI handler could not be installed")
