@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Settings:
 
     moonshot_api_key: tuple[str, ...] = field(default=(), repr=False)
     base_url: str = HOSTS["ai"]
+    table: str = ""
+    secret: str = ""
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
@@ -45,8 +48,9 @@ class Settings:
     log_level: str = "info"
 
 
-def _tokens(text: str) -> tuple[str, ...]:
-    tokens = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def tokens(parts: Iterable[str]) -> tuple[str, ...]:
+    """Each once, without blanks around it. Raises ValueError; its text quotes none."""
+    tokens = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
         raise ValueError("holds a token with blanks or characters that no header can carry")
     return tokens
@@ -85,6 +89,15 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
     return parse
 
 
+def _named(form: str, what: str) -> Callable[[str], Any]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(form, text):
+            raise ValueError(f"is not {what}")
+        return text
+
+    return parse
+
+
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("must be debug, info, warning or error")
@@ -100,8 +113,10 @@ def data_folder(environ: Mapping[str, str]) -> Path:
 
 _seconds = _number(float, 0.01, 86_400, "seconds")
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "MOONSHOT_API_KEY": ("moonshot_api_key", _tokens),
+    "MOONSHOT_API_KEY": ("moonshot_api_key", lambda text: tokens(text.split(","))),
     "KIMI_BASE_URL": ("base_url", _base_url),
+    "KIMI_GATEWAY_TABLE": ("table", _named(r"[A-Za-z0-9_.-]{3,255}", "a table's name")),
+    "KIMI_GATEWAY_SECRET": ("secret", _named(r"[A-Za-z0-9/_+=.@:-]{1,2048}", "a secret's name or ARN")),
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
@@ -141,6 +156,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     settings = Settings(**values)
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if (settings.table or settings.secret) and not region:
+        faults.append("AWS_REGION is needed where KIMI_GATEWAY_TABLE or KIMI_GATEWAY_SECRET is set")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

@@ -1,6 +1,6 @@
 """The store of the cloud: one DynamoDB table, exact across all instances that share it.
 
-A request that succeeds costs two calls, no read, and two write units while its account's item is within 1 KiB.
+A successful request costs two calls, no read, and two write units while its account's item fits into 1 KiB.
 Every step bears being sent twice, so a call whose answer was lost is simply tried again.
 """
 

@@ -81,8 +81,8 @@ class Table:
         await self._call("PutItem", {"Item": {**_key(pk, sk), **item}})
 
     async def put_new(self, pk: str, sk: str, item: Raw, mark: str) -> None:
-        """Unless another one is there: by the attribute `mark` one's own is told, left by a write whose answer
-        was lost. Raises Conflict."""
+        """Unless another one is there; by the attribute `mark` one's own is told, left by a write of lost
+        answer. Raises Conflict."""
         await self._conditional(
             "PutItem",
             pk,
