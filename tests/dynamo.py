@@ -10,7 +10,7 @@ import fcntl
 import itertools
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,3 +101,26 @@ def _install() -> None:
         if not done.exists() or done.read_text() != lock.read_text():
             subprocess.run(["npm", "ci"], cwd=HERE, check=True, capture_output=True)
             done.write_text(lock.read_text())
+
+
+def size(item: Mapping[str, Mapping[str, Any]]) -> int:
+    """Bytes by which DynamoDB reckons (AWS, "DynamoDB item sizes and formats"; read 2026-11)."""
+    return sum(len(name.encode()) + _size(value) for name, value in item.items())
+
+
+def _size(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":
+            digits = content.lstrip("-").rstrip("0")
+            aligned = len(digits) % 2 or len(content.lstrip("-")) % 2 == 0  # pairs of decimal places
+            return 1 + (len(digits) + 1) // 2 + bool(digits and not aligned) + content.startswith("-")
+        case "BOOL":
+            return 1
+        case "SS":
+            return 3 + sum(len(each.encode()) + 1 for each in content)
+        case "M":
+            return 3 + sum(len(name.encode()) + _size(each) + 1 for name, each in content.items())
+    raise AssertionError(kind)

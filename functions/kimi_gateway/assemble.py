@@ -78,7 +78,7 @@ class TokenSource:
     known: Callable[[], bool] = lambda: True
 
 
-def token_source(settings: Settings, aws: Aws | None) -> TokenSource:
+def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
     """The environment's tokens, else the secret's or the file's as they are at the time of asking."""
     if settings.moonshot_api_key:
         redact.learn(settings.moonshot_api_key)
@@ -87,7 +87,7 @@ def token_source(settings: Settings, aws: Aws | None) -> TokenSource:
     if settings.secret and aws is not None:
         from kimi_gateway.providers.secrets import SecretTokens
 
-        secret = SecretTokens(aws, settings.secret)
+        secret = SecretTokens(aws, settings.secret, clock)
         return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known)
     tokens = TokenFile(settings.data / NAME).tokens
     tokens()
@@ -151,7 +151,7 @@ async def start(
     """
     models = catalog.load(settings.models)
     client, aws = _clients(settings, client, os.environ)
-    source = token_source(settings, aws)
+    source = token_source(settings, aws, clock)
     record: Record = LocalRecord()
     if store is None:
         store = record = _store(settings, aws)

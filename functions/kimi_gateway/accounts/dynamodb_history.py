@@ -15,7 +15,7 @@ from kimi_gateway.accounts.dynamodb_item import HOT, Image, Raw, Tally, Used, nu
 from kimi_gateway.accounts.dynamodb_table import Change, Conflict, Table
 from kimi_gateway.accounts.values import UsageRow
 
-ROWS = 60  # moved at a time
+ROWS = 20  # moved at a time
 
 
 def _partition(account: str) -> str:

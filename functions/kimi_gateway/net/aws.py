@@ -72,7 +72,7 @@ class Patience:
     total: float = 5.0
     pause: float = 0.05
     longest: float = 1.0
-    each: Timeouts = Timeouts(connect=1.5, first_byte=2.0)
+    each: Timeouts = Timeouts(connect=1.5, first_byte=1.0)
 
 
 class _Failed(Exception):

@@ -19,7 +19,7 @@ from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.provider import Token
 
 LASTS = 300.0  # seconds, and up to a fifth more: instances that began together do not read together
-AGAIN = 10.0  # seconds between two reads because of a refused token, or while the service fails
+AGAIN = 10.0  # seconds between two reads for a refused token, or while the service fails
 COLD_AGAIN = 1.0  # while nothing is known yet
 WAITED = 1.0  # seconds that requests wait for a read while older tokens are known
 
@@ -41,7 +41,7 @@ class SecretTokens:
         self._clock = clock
         self._jitter = jitter
         self._tokens: tuple[Token, ...] = ()
-        self._begun = -math.inf  # the clock when the last read began
+        self._begun = self._forced = -math.inf  # the clock when the last read began, and one for a doubt
         self._lasts = 0.0
         self._reading: asyncio.Task[None] | None = None
 
@@ -54,7 +54,9 @@ class SecretTokens:
 
     async def fresh(self) -> None:
         """To be awaited before tokens are used. Raises Unavailable while none were ever read."""
-        await self._read_after(self._lasts)
+        if abs(self._clock() - self._begun) >= self._lasts:  # or the clock was set back
+            self._begin()
+        await self._read_if_begun()
         if not self.known:
             raise Unavailable(
                 "The gateway's upstream is not available at present.", retry_after=1, cause="tokens"
@@ -62,13 +64,18 @@ class SecretTokens:
 
     async def doubted(self) -> None:
         """The upstream refused a token: another one may be in its place by now."""
-        await self._read_after(AGAIN)
-
-    async def _read_after(self, seconds: float) -> None:
         now = self._clock()
-        if self._reading is None and abs(now - self._begun) >= seconds:  # or the clock was set back
-            self._begun = now
+        if abs(now - self._forced) >= AGAIN:
+            self._forced = now
+            self._begin()
+        await self._read_if_begun()
+
+    def _begin(self) -> None:
+        if self._reading is None:
+            self._begun = self._clock()
             self._reading = asyncio.create_task(self._read())
+
+    async def _read_if_begun(self) -> None:
         if self._reading is not None:
             await asyncio.wait({self._reading}, timeout=WAITED if self.known else None)
 
