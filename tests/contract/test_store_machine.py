@@ -103,7 +103,8 @@ class Books(RuleBasedStateMachine):
 
     def on_dynamodb(self, url: str) -> Store:
         aws = dynamo.aws(url, self.client)
-        return DynamoStore(self.runner.run(dynamo.new_table(aws)), aws, random.Random(1).randrange)
+        table, chance = self.runner.run(dynamo.new_table(aws)), random.Random(1)
+        return DynamoStore(table, aws, chance.randrange, forsaken=10**9)  # the others wait to be asked
 
     def ask(self, call: Any) -> Any:
         """Every store's answer or refusal, which must be one and the same."""

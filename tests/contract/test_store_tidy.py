@@ -93,6 +93,21 @@ async def test_a_hundred_leases_of_a_dead_instance_come_back_in_parts(shared: Sh
     assert (await theirs.account(key.account, NOW + LEASE)).credits == 120
 
 
+@pytest.mark.parametrize("credits", [Grant(10), None], ids=["with credits", "unlimited"])
+async def test_a_lease_that_nobody_asked_for_is_ended_an_hour_late_by_the_next_request(
+    shared: SharedTable, credits: Grant | None
+) -> None:
+    ours, theirs = shared.stores[:2]
+    key = await shared.key(credits)
+    await ours.admit("lost", key, 1, NOW + LEASE, NOW)
+    for now, left in ((NOW + LEASE + 3_599, 1), (NOW + LEASE + 3_600, 0)):
+        admission = await theirs.admit(f"r{now}", key, 1, now + LEASE, now)
+        assert await theirs.release(admission, "kimi-k2", False, now)
+        assert len(names(await shared.hot(key), "r")) == left
+    account = await ours.account(key.account, NOW + LEASE + 3_600)
+    assert (account.credits, account.reserved) == (10 if credits else 0, 0)
+
+
 async def test_many_leases_are_renewed_together(shared: SharedTable) -> None:
     store, key = shared.stores[0], await shared.key(Grant(120))
     held = [await store.admit(f"r{number}", key, 1, NOW + LEASE, NOW) for number in range(60)]

@@ -36,6 +36,7 @@ from kimi_gateway.net.aws import Aws
 
 TRIES = 20  # of a step that others got in the way of
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
+FORSAKEN = 3_600  # seconds after its end that whatever request comes next ends a lease
 BUSY = "others changed the account each time it was tried"
 
 
@@ -52,13 +53,15 @@ class DynamoStore:
         below: keys.Below = secrets.randbelow,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        forsaken: int = FORSAKEN,
     ) -> None:
         self._table = Table(table, aws)
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
         self._images = Newest[Image]()
-        self._moving: set[str] = set()
+        self._forsaken = forsaken
+        self._tidying: set[str] = set()
 
     async def find_key(self, digest: str) -> Key | None:
         found = await directory.find_key(self._table, digest)
@@ -96,7 +99,7 @@ class DynamoStore:
         except Conflict as conflict:
             self._seen(account, conflict)
             return False
-        await self._move_usage(account, image, now)
+        await self._tidy(account, image, now)
         return True
 
     async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
@@ -111,7 +114,7 @@ class DynamoStore:
                     return False
                 await self._rewrite(account, seen, rules.folded(seen.balance, now), {})
             else:
-                await self._move_usage(account, image, now)
+                await self._tidy(account, image, now)
                 return True
         raise StoreDown(BUSY)
 
@@ -137,7 +140,7 @@ class DynamoStore:
 
     async def purge(self, now: int) -> int:
         """Of the accounts that this process met and that had leases then which are over now: nothing is
-        searched. Another account's return when it is next admitted or shown."""
+        searched. Others end when credit lacks, when the account is shown, or an hour late when it is used."""
         late = [account for account, image in self._images.items() if image.ended(now)]
         return sum([await self._purge(account, now) for account in late])
 
@@ -148,8 +151,7 @@ class DynamoStore:
             image = self._read(account, await directory.image_of(self._table, account))
             if image is None or not (ended := _some(image.ended(now))):
                 return count
-            balance = rules.returned(image.balance, _credits(ended), now)
-            if await self._rewrite(account, image, balance, ended):
+            if await self._end(account, image, ended, now):
                 count += len(ended)
         raise StoreDown(BUSY)
 
@@ -245,15 +247,25 @@ class DynamoStore:
         image = self._images[account] = Image(await self._table.update(partition(account), HOT, change))
         return image
 
-    async def _move_usage(self, account: str, image: Image, now: int) -> None:
-        """Done by the first request of an hour that ends; what fails here is done by a later one."""
-        if account not in self._moving and history.over(image, now):
-            self._moving.add(account)
-            try:
-                with suppress(StoreDown):
+    async def _tidy(self, account: str, image: Image, now: int) -> None:
+        """Done by the request that finds it; what fails here is done by a later one."""
+        late = image.ended(now - self._forsaken)
+        if account in self._tidying or not (late or history.over(image, now)):
+            return
+        self._tidying.add(account)
+        try:
+            with suppress(StoreDown):
+                if late:
+                    await self._end(account, image, _some(late), now)
+                else:
                     await history.move(self._table, account, image, now)
-            finally:
-                self._moving.discard(account)
+        finally:
+            self._tidying.discard(account)
+
+    async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
+        """False if the image is out of date."""
+        balance = rules.returned(image.balance, _credits(ended), now)
+        return await self._rewrite(account, image, balance, ended)
 
     def _met(self, key: Key, image: Image) -> Key:
         self._images[key.account] = image
