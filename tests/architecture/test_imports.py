@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {
+    "aws_lambda_powertools": ("cloudwatch.py",),
     "boto3": ("cli/",),
     "click": ("cli/",),
     "fastapi": ("edge/docs.py",),
