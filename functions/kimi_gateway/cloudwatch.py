@@ -61,7 +61,7 @@ def measured(event: str, fields: Mapping[str, Any]) -> Iterator[Measured]:
         yield {"cause": _word(fields.get("cause"))}, {"UpstreamFailures": 1}
     elif event == "store_down":
         yield {}, {"StoreDown": 1}
-    elif event == "misconfigured":
+    elif event in ("misconfigured", "secret_unread"):
         yield {}, {"Misconfigured": 1}
 
 

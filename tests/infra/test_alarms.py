@@ -22,6 +22,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
     ("attempt_failed", {"cause": "authentication"}),
     ("store_down", {}),
     ("misconfigured", {}),
+    ("secret_unread", {}),
 ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from infra.conftest import ROOT, Sam
 from infra.reading import chosen, integrations, listed, resources, statements
+from kimi_gateway import settings
 from kimi_gateway.dialects import errors as dialect_errors
 from kimi_gateway.edge.http import Route, routes
 from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
@@ -78,8 +81,9 @@ def test_no_function_outlives_the_integration_that_waits_for_it(template: Any) -
         longest = 900_000 if each.streaming_uri else 29_000  # API Gateway's own
         assert seconds * 1000 <= each.timeout <= longest, each
     chat = functions["Chat"]["Environment"]["Variables"]
-    assert chat["KIMI_GATEWAY_MAX_REQUEST"] < functions["Chat"]["Timeout"] - 2
-    assert chat["KIMI_GATEWAY_LEASE"] >= chat["KIMI_GATEWAY_MAX_REQUEST"] + 60
+    longest = int(chat["KIMI_GATEWAY_MAX_REQUEST"])
+    assert longest < functions["Chat"]["Timeout"] - 2
+    assert int(chat["KIMI_GATEWAY_LEASE"]) >= longest + 60
 
 
 def test_api_gateway_may_invoke_what_its_paths_name_and_nobody_else(template: Any) -> None:
@@ -135,6 +139,45 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         assert all(each == {"Fn::GetAtt": ["Table", "Arn"]} for each in tables)
         services = {action.partition(":")[0] for action in role}
         assert services == {"logs", "secretsmanager", "dynamodb"}
+
+
+def test_roles_allow_the_calls_that_the_code_makes_and_no_other(template: Any) -> None:
+    package = ROOT / "functions" / "kimi_gateway"
+    store = "".join(file.read_text("utf-8") for file in (package / "accounts").glob("dynamodb*.py"))
+    tables = {f"dynamodb:{name}" for name in re.findall(r'"([A-Z][a-z]+Items?|Query|Scan)"', store)}
+    read = re.findall(r'call\(SECRETS, "(\w+)"', (package / "providers" / "secrets.py").read_text("utf-8"))
+    called = tables | {f"secretsmanager:{name}" for name in read}
+    assert len(called) == 6
+    for function in resources(template, "AWS::Lambda::Function").values():
+        role = function["Role"]["Fn::GetAtt"][0]
+        allowed = {
+            action for name, each in statements(template) for action in listed(each["Action"]) if name == role
+        }
+        assert {action for action in allowed if not action.startswith("logs:")} == called
+
+
+def test_every_handler_is_there_and_streams_where_its_integration_does(template: Any) -> None:
+    streaming = {each.function for each in integrations(template) if each.streaming_uri}
+    for name, function in resources(template, "AWS::Lambda::Function").items():
+        module, _, attribute = function["Handler"].rpartition(".")
+        source = (ROOT / "functions" / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
+        assert re.search(rf"^{attribute} = Function\(", source, re.M), name
+        assert ("streamed=True" in source) == (name in streaming), name
+    assert os.access(ROOT / "functions" / "stream", os.X_OK)
+
+
+def test_functions_are_given_settings_that_the_gateway_takes(raw: Any, template: Any) -> None:
+    given = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
+    given |= {"Table": "a-table", "Secret": "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-secret"}
+    for function in resources(template, "AWS::Lambda::Function").values():
+        variables = function["Environment"]["Variables"]
+        environ = {
+            name: given.get(value["Ref"], "x") if isinstance(value, dict) else value
+            for name, value in variables.items()
+        }
+        assert all(isinstance(value, str) for value in environ.values())
+        values = settings.read(environ | {"HOME": "/tmp", "AWS_REGION": "us-east-1"})
+        assert (values.table, values.secret) == (given["Table"], given["Secret"])
 
 
 def test_logs_are_kept_as_long_as_the_operator_says(template: Any) -> None:

@@ -50,8 +50,10 @@ class Stack:
         except ImportError:
             raise Failed(NO_BOTO3, "no_boto3") from None
 
+        from kimi_gateway.net.aws import region_of
+
         with told(f"the stack {name}"):
-            session = boto3.Session()
+            session = boto3.Session(region_name=region_of(os.environ) or None)  # boto3 knows no AWS_REGION
             if session.region_name is None:
                 raise Failed(NO_REGION, "no_region", WRONG_USAGE)
             if session.get_credentials() is None:

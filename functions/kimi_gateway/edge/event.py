@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from kimi_gateway import observe, settings
+from kimi_gateway import settings
 from kimi_gateway.assemble import Running, start
+from kimi_gateway.cloudwatch import to_cloudwatch
 from kimi_gateway.edge.http import Front, of_every_answer, request_id, routes
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
 from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, Unavailable
@@ -56,7 +57,7 @@ class Function:
     async def start(self) -> None:
         """From the environment. Raises SettingsFault, and what `assemble.start` raises."""
         values = settings.read()
-        observe.to_stream(values.log_level)
+        to_cloudwatch(values.log_level)
         self.serve(await start(values, renewing=False))
 
     def serve(self, running: Running) -> None:
