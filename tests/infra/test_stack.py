@@ -19,6 +19,7 @@ from openai import OpenAI
 
 from built import artefact
 from infra.cloud import STACK, Cloud, deployed, named, unsubstituted
+from infra.conftest import ROOT
 from infra.endpoint import Endpoint
 from infra.reading import integrations, resources
 from live import HELLO
@@ -251,6 +252,36 @@ def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...])
     done = command(*words)
     assert done.returncode == 2
     assert "without --stack" in done.stderr
+
+
+def test_deploying_builds_then_deploys_then_tells_the_address(
+    first: Any, cloud: Cloud, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """SAM, which needs AWS, is the one that is doubled: it writes down how it was called."""
+    for name in ("scripts/deploy", "samconfig.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    for name in ("scripts/setup", "scripts/build", ".venv-sam/bin/sam"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> log\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+
+    def deploy(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(tmp_path / "scripts" / "deploy"), *words]
+        return subprocess.run(command, env=cloud.environ, capture_output=True, text=True)
+
+    done = deploy("dev", "--stack-name", STACK, "--no-confirm-changeset")
+    assert done.returncode == 0, done.stderr
+    assert f"Kimi Gateway on {endpoint.url}" in done.stdout
+    *setup, built, deployed = (tmp_path / "log").read_text().splitlines()
+    assert setup == ["scripts/setup cloud", "scripts/setup sam"]
+    assert built == "scripts/build"
+    assert deployed.startswith(
+        ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
+    )
+    assert "no profile 'test'" in deploy("test").stderr
+    assert "no stack kimi-gateway in" in deploy().stderr
 
 
 def test_hello_is_for_a_stack() -> None:
