@@ -30,6 +30,13 @@ def test_a_request_costs_what_the_prices_say() -> None:
     assert MODEL["standing"](0) == pytest.approx(0.40 + 3 * 0.10)
 
 
+def test_the_readme_names_the_same_prices() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    cents = 100 * 1000 * sum(MODEL["request"](10, 512).values())
+    assert f"${MODEL['standing'](0):.2f} a month" in readme
+    assert f"some {cents:.0f} cents for 1,000 answers of 10 s" in readme
+
+
 def test_the_container_costs_the_same_where_the_page_says_so() -> None:
     number = MODEL["break_even"]()
     here = MODEL["standing"](number) + number * sum(MODEL["request"](10, 512).values())
