@@ -14,7 +14,8 @@ PACKAGE = ROOT / "functions" / "kimi_gateway"
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {
     "aws_lambda_powertools": ("cloudwatch.py",),
-    "boto3": ("cli/",),
+    "boto3": ("cli/stack.py",),
+    "botocore": ("cli/stack.py",),
     "click": ("cli/",),
     "fastapi": ("edge/docs.py",),
     "httpx2": ("net/httpx_client.py",),
