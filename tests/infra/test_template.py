@@ -37,6 +37,12 @@ def asks_a_model(route: Route) -> bool:
     return isinstance(route.endpoint, partial) and route.endpoint.func is Gateway.ask
 
 
+def places(route: Route) -> list[str]:
+    """Every path that it is served at."""
+    own = (route.path, *getattr(route, "aliases", ()))
+    return [prefix + path for prefix in PREFIXES for path in own]
+
+
 def test_sam_and_cfn_lint_find_nothing(sam: Sam) -> None:
     done = sam("sam", "validate", "--lint", "--template-file", "template.yaml")
     assert (done.returncode, "valid SAM Template" in done.stdout) == (0, True), done.stdout + done.stderr
@@ -45,9 +51,7 @@ def test_sam_and_cfn_lint_find_nothing(sam: Sam) -> None:
 
 
 def test_exactly_the_routes_that_ask_a_model_stream(template: Any) -> None:
-    wanted = {
-        (route.method, prefix + route.path) for route in table() for prefix in PREFIXES if asks_a_model(route)
-    }
+    wanted = {(route.method, path) for route in table() if asks_a_model(route) for path in places(route)}
     assert wanted
     found = integrations(template)
     assert {(each.method, each.path) for each in found if each.streaming_uri} == wanted
@@ -55,15 +59,14 @@ def test_exactly_the_routes_that_ask_a_model_stream(template: Any) -> None:
     assert {each.function for each in found if each.streaming_uri} == {"Chat"}
 
 
-@pytest.mark.parametrize("prefix", PREFIXES)
-def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, prefix: str) -> None:
+@pytest.mark.parametrize("route", table(), ids=lambda route: route.path)
+def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, route: Route) -> None:
     meant = {"/v1/models": "Models", "/v1/models/{model}": "Models", "/token/check": "TokenCheck"}
-    for route in table():
-        reached = chosen(template, route.method, prefix + route.path.replace("{model}", "kimi/k3"))
-        default = "Chat" if asks_a_model(route) else "Account"
-        assert reached.function == meant.get(route.path, default), route.path
-        other = chosen(template, "OPTIONS", prefix + route.path)
-        assert not other.streaming_uri, route.path
+    wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
+    for place in places(route):
+        path = place.replace("{model}", "kimi/k3")
+        assert chosen(template, route.method, path).function == wanted
+        assert not chosen(template, "OPTIONS", path).streaming_uri
 
 
 @pytest.mark.parametrize(
