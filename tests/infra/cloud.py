@@ -1,4 +1,4 @@
-"""The transformed template created on moto, as far as moto goes, and what a function then finds around it.
+"""The packaged template created on moto, as far as moto goes, and what a function then finds around it.
 
 Not moto's: secrets and stages of CloudFormation (the secret is made through the API, with the template's
 properties; the stage stands by its name), an API's body (asserted in test_template), nested stacks, alarms.
@@ -21,6 +21,7 @@ from infra.reading import resources
 
 REGION = "us-east-1"
 STACK = "kimi-gateway-test"
+BUCKET = "artefacts"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": REGION}
 NOT_MOTOS = (
     "AWS::ApiGateway::Account",
@@ -36,6 +37,10 @@ class Cloud:
 
     url: str
     session: boto3.Session
+
+    @classmethod
+    def at(cls, url: str) -> Cloud:
+        return cls(url, boto3.Session("testing", "testing", region_name=REGION))
 
     def client(self, service: str) -> Any:
         return self.session.client(service, endpoint_url=self.url)  # type: ignore[call-overload]
@@ -65,13 +70,9 @@ class Cloud:
 
 
 @contextmanager
-def deployed(url: str, template: Any, api: str, artefact: bytes, **parameters: str) -> Iterator[Cloud]:
+def deployed(url: str, template: Any, api: str, **parameters: str) -> Iterator[Cloud]:
     """The stack, made and unmade. Its ApiUrl is `api`, where something answers."""
-    session = boto3.Session("testing", "testing", region_name=REGION)
-    cloud = Cloud(url, session)
-    s3 = cloud.client("s3")
-    s3.create_bucket(Bucket="file")
-    s3.put_object(Bucket="file", Key="build/gateway.zip", Body=artefact)
+    cloud = Cloud.at(url)
     (properties,) = resources(template, "AWS::SecretsManager::Secret").values()
     made = cloud.client("secretsmanager").create_secret(Name=STACK, SecretString=properties["SecretString"])
     body = for_moto(template, made["ARN"])

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from built import artefact
+from infra.cloud import BUCKET, CREDENTIALS, Cloud
 
 ROOT = Path(__file__).parents[2]
 Sam = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,3 +61,33 @@ def template(raw: Any) -> Any:
 @pytest.fixture(scope="session")
 def alarms(read_template: Callable[[Path], Any]) -> Any:
     return read_template(ROOT / "infra" / "alarms.yaml")["raw"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """What `sam package` made: the file, and that through the SAM transform. `url` is of the S3 it is in."""
+
+    file: Path
+    template: Any
+    url: str
+
+
+@pytest.fixture(scope="session")
+def package(
+    sam: Sam, read_template: Callable[[Path], Any], moto_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Package:
+    """Of the built artefact, to a bucket of moto's."""
+    folder = tmp_path_factory.mktemp("package")
+    for name in ("template.yaml", "infra/alarms.yaml"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "build").mkdir()
+    shutil.copy(artefact(), folder / "build" / "gateway.zip")
+    Cloud.at(moto_url).client("s3").create_bucket(Bucket=BUCKET)
+    packaged = folder / "packaged.yaml"
+    done = sam(
+        "sam", "package", "--template-file", str(folder / "template.yaml"), "--s3-bucket", BUCKET,
+        "--output-template-file", str(packaged), AWS_ENDPOINT_URL=moto_url, **CREDENTIALS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return Package(packaged, read_template(packaged)["transformed"], moto_url)

@@ -3,69 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
-import pytest
-from moto.server import ThreadedMotoServer
-
-from infra.conftest import ROOT, Sam
+from built import artefact
+from infra.cloud import BUCKET, Cloud
+from infra.conftest import ROOT, Package, Sam
 from infra.reading import resources
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+def stored(package: Package, key: str) -> bytes:
+    found: bytes = Cloud.at(package.url).client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return found
 
 
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def test_all_functions_have_the_artefact_byte_for_byte(package: Package) -> None:
+    functions = resources(package.template, "AWS::Lambda::Function").values()
+    ((bucket, key),) = {(function["Code"]["S3Bucket"], function["Code"]["S3Key"]) for function in functions}
+    assert bucket == BUCKET
+    assert hashlib.sha256(stored(package, key)).digest() == hashlib.sha256(artefact().read_bytes()).digest()
 
 
-def test_the_package_holds_the_zip_byte_for_byte_and_the_alarms(
-    sam: Sam, read_template: Any, endpoint: str, tmp_path: Path
+def test_cloudformation_can_read_what_is_packaged(package: Package) -> None:
+    assert "<<" not in package.file.read_text("utf-8"), "CloudFormation does not know YAML's merge keys"
+
+
+def test_the_alarms_are_uploaded_whole(
+    package: Package, sam: Sam, read_template: Callable[[Path], Any], tmp_path: Path
 ) -> None:
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as file:
-        file.writestr("handlers/chat_completions.py", "handler = None\n")
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "gateway.zip").write_bytes(zipped.getvalue())
-    for name in ("template.yaml", "infra/alarms.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
-    s3 = boto3.client(
-        "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )  # fmt: skip
-    s3.create_bucket(Bucket="artefacts")
-    packaged = tmp_path / "packaged.yaml"
-    done = sam(
-        "sam", "package", "--template-file", str(tmp_path / "template.yaml"), "--s3-bucket", "artefacts",
-        "--output-template-file", str(packaged), AWS_ENDPOINT_URL=endpoint, **CREDENTIALS,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-    read = read_template(packaged)["transformed"]
-    places = {
-        (f["Code"]["S3Bucket"], f["Code"]["S3Key"]) for f in resources(read, "AWS::Lambda::Function").values()
-    }
-    ((bucket, key),) = places
-    assert bucket == "artefacts"
-    stored = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    assert hashlib.sha256(stored).digest() == hashlib.sha256(zipped.getvalue()).digest()
-
-    assert "<<" not in packaged.read_text("utf-8"), "CloudFormation does not know YAML's merge keys"
-
-    (nested,) = resources(read, "AWS::CloudFormation::Stack").values()
-    name = nested["TemplateURL"].rpartition("/")[2]
+    (nested,) = resources(package.template, "AWS::CloudFormation::Stack").values()
     local = tmp_path / "alarms.yaml"
-    local.write_bytes(s3.get_object(Bucket=bucket, Key=name)["Body"].read())
+    local.write_bytes(stored(package, nested["TemplateURL"].rpartition("/")[2]))
     uploaded = read_template(local)["raw"]
     for resource in uploaded["Resources"].values():
         del resource["Metadata"]  # SAM's own mark

@@ -17,9 +17,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from built import artefact
 from infra.cloud import STACK, Cloud, deployed, named, unsubstituted
-from infra.conftest import ROOT
+from infra.conftest import ROOT, Package
 from infra.endpoint import Endpoint
 from infra.reading import integrations, resources
 from live import HELLO
@@ -31,17 +30,14 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def endpoint(template: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    with Endpoint(template, tmp_path_factory.mktemp("functions")) as endpoint:
+def endpoint(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with Endpoint(package.template, tmp_path_factory.mktemp("functions")) as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="module")
-def cloud(
-    template: Any, endpoint: Endpoint, moto_url: str, module_upstream: ScriptedUpstream
-) -> Iterator[Cloud]:
-    zipped = artefact().read_bytes()
-    with deployed(moto_url, template, endpoint.url, zipped, BaseUrl=module_upstream.url) as cloud:
+def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstream) -> Iterator[Cloud]:
+    with deployed(package.url, package.template, endpoint.url, BaseUrl=module_upstream.url) as cloud:
         endpoint.cloud = cloud
         yield cloud
 
