@@ -1,4 +1,4 @@
-"""Log lines in the cloud: Powertools' form, redacted as at home, CloudWatch's metrics (EMF) in the same line.
+"""Log lines in the cloud, by Powertools: those of home, with CloudWatch's metrics (EMF) in the same line.
 Loaded by the Lambda edge only. infra/alarms.yaml and docs/operations.md rely on the names here.
 """
 
@@ -96,8 +96,13 @@ class Lines(LambdaPowertoolsFormatter):
         self._service = service
 
     def serialize(self, log: dict[str, Any]) -> str:  # type: ignore[override]
-        fields = log.pop("fields", {})
-        return line_of({**log, **fields, "service": self._service, **self._metrics(log["message"], fields)})
+        """Names and order are those of `observe.JsonLines`."""
+        fields, event = log.get("fields", {}), log["message"]
+        time, level = log["timestamp"].replace("+00:00", "Z"), log["level"].lower()
+        line = {"time": time, "level": level, "event": event, **fields, "service": self._service}
+        if "exception" in log:
+            line["traceback"] = log["exception"]
+        return line_of(line | self._metrics(event, fields))
 
     def _metrics(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """EMF's members. A provider for each line: Powertools' shared one would mix concurrent requests."""

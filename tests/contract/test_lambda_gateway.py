@@ -267,8 +267,8 @@ def test_wrong_settings_are_an_init_error_that_names_them(up: ScriptedUpstream, 
 
 
 NEVER = (
-    "aws_lambda_powertools", "boto3", "botocore", "click", "fastapi", "httpx", "httpx2", "mangum", "pydantic",
-    "requests", "sqlite3", "starlette", "uvicorn",
+    "aws_lambda_powertools.event_handler", "boto3", "botocore.session", "click", "fastapi", "httpx", "httpx2",
+    "mangum", "pydantic", "requests", "sqlite3", "starlette", "uvicorn",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The cloud's log lines: Powertools' form, redacted, with the metrics that alarms and dashboard read."""
+"""The cloud's log lines: those of home, redacted, with the metrics that alarms and dashboard read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from inprocess import InProcess, streamed, told
 from kimi_gateway.cloudwatch import UNITS, Lines, measured
-from kimi_gateway.observe import log
+from kimi_gateway.observe import JsonLines, log
 from upstream import chat_events
 from upstream.kimi import error
 
@@ -97,13 +97,30 @@ def test_a_line_of_the_gateway_carries_what_the_request_took(written: list[dict[
             *chat_events(model="kimi-k3"), {"choices": [], "usage": usage}
         )
         assert gateway.chat(gateway.key(), {"stream": True}).status == 200
-    (line,) = [line for line in written if line["message"] == "request"]
+    (line,) = [line for line in written if line["event"] == "request"]
     found = values(line)
     assert (found["InputTokens"], found["CachedTokens"], found["OutputTokens"]) == (1000, 400, 200)
     assert found["Credits"] == 1
     assert found["CostUSD"] == pytest.approx((600 * 3 + 400 * 0.3 + 200 * 15) / 1e6)
     assert 0 < found["FirstContentMs"] <= found["TotalMs"]
-    assert (line["service"], line["level"], line["status"]) == ("stack", "INFO", 200)
+    assert (line["service"], line["level"], line["status"]) == ("stack", "info", 200)
+
+
+def test_a_line_has_the_members_that_it_has_at_home() -> None:
+    record = logging.makeLogRecord(
+        {
+            "name": log.name,
+            "levelname": "INFO",
+            "msg": "request",
+            "created": 1.5,
+            "msecs": 500.0,
+            "fields": CHARGED,
+        }
+    )
+    home, cloud = json.loads(JsonLines().format(record)), json.loads(Lines("KimiGateway", "s").format(record))
+    assert list(home)[:3] == list(cloud)[:3]
+    assert {name: cloud[name] for name in home} == home
+    assert set(cloud) - set(home) <= {"service", "_aws", *UNITS}
 
 
 def test_upstream_failures_are_counted_by_cause_and_the_request_by_its_reason(
@@ -112,10 +129,10 @@ def test_upstream_failures_are_counted_by_cause_and_the_request_by_its_reason(
     with InProcess() as gateway:
         gateway.client.answer = lambda sent: told(error("incorrect_api_key_error", "no"), 401)
         assert gateway.chat(gateway.key(), {}).status == 503
-    attempt = next(line for line in written if line["message"] == "attempt_failed")
+    attempt = next(line for line in written if line["event"] == "attempt_failed")
     assert values(attempt) == values(attempt, "cause") == {"UpstreamFailures": 1}
     assert attempt["cause"] == "authentication"
-    request = next(line for line in written if line["message"] == "request")
+    request = next(line for line in written if line["event"] == "request")
     assert values(request)["Failures"] == 1
     assert values(request, "reason") == {"Failures": 1}
     assert request["reason"] == "upstream_authentication"
@@ -129,7 +146,7 @@ def test_lines_hold_no_prompt_no_answer_and_no_secret(written: list[dict[str, An
     text = json.dumps(written)
     assert "private" not in text
     assert key not in text
-    assert len([line for line in written if line["message"] == "request"]) == 2
+    assert len([line for line in written if line["event"] == "request"]) == 2
 
 
 PROGRAM = """
@@ -151,12 +168,12 @@ def test_every_line_of_a_program_goes_to_stdout_once_redacted_and_as_json() -> N
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     down, library, crash = map(json.loads, done.stdout.splitlines())
-    assert (down["message"], down["step"], down["detail"], down["level"]) == (
-        "store_down", "admit", "[redacted]", "ERROR",
+    assert (down["event"], down["step"], down["detail"], down["level"]) == (
+        "store_down", "admit", "[redacted]", "error",
     )  # fmt: skip
     assert values(down) == {"StoreDown": 1}
-    assert library["message"] == "careful with [redacted]"
+    assert library["event"] == "careful with [redacted]"
     assert "_aws" not in library
     assert crash["id"] == "req_1"
-    assert "[redacted]" in crash["exception"]
+    assert "[redacted]" in crash["traceback"]
     assert "sk-kg-0123" not in done.stdout
