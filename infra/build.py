@@ -1,4 +1,5 @@
 """Builds the one zip that every function of the template names: handlers, package, dependencies, bytecode.
+With --local it builds the one of infra/local.yaml, which has the FastAPI application besides.
 
 The same sources give the same bytes: names sorted, times and modes fixed, wheels from the hash lock.
 Bytecode is trusted unchecked, so it must be of the runtime's minor version; else each start compiles.
@@ -10,6 +11,7 @@ import argparse
 import fnmatch
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,12 +19,10 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "requirements" / "lambda.txt"
 WHEELS = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name of an architecture: the wheels'
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Amazon Linux 2023: 2.34
-HOME_ONLY = ("cli/*", "edge/asgi.py", "edge/docs.py", "edge/server.py")
+HOME_ONLY = ("kimi_gateway/cli/*", *(f"kimi_gateway/edge/{name}.py" for name in ("asgi", "docs", "server")))
 NEEDLESS = (
-    *(f"kimi_gateway/{name}" for name in HOME_ONLY),
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
     *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),
     # What an installer writes, and differs between machines, or is of use to one only
@@ -59,27 +59,25 @@ def interpreter(minor: str) -> str:
     )
 
 
-def wheels(arch: str, minor: str, into: Path) -> list[Path]:
+def wheels(lock: Path, arch: str, minor: str, into: Path) -> list[Path]:
     """The lock's wheels for Lambda, checked against its hashes; kept for the next build."""
-    done = into / f"of-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}"
+    done = into / f"of-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
     if not done.exists():
         shutil.rmtree(into, ignore_errors=True)
         platforms = [argument for name in PLATFORMS for argument in ("--platform", f"{name}_{WHEELS[arch]}")]
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
             "--require-hashes", "--only-binary", ":all:", "--implementation", "cp", "--python-version", minor,
-            *platforms, "--dest", str(into), "--requirement", str(LOCK),
+            *platforms, "--dest", str(into), "--requirement", str(lock),
         ]  # fmt: skip
         if subprocess.run(command).returncode:  # noqa: S603
-            raise Unbuildable(
-                "The wheels of requirements/lambda.txt could not be had; pip's message is above."
-            )
+            raise Unbuildable(f"The wheels of {lock.name} could not be had; pip's message is above.")
         done.touch()
     return sorted(into.glob("*.whl"))
 
 
-def needless(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in NEEDLESS)
+def needless(name: str, left_out: tuple[str, ...] = ()) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*NEEDLESS, *left_out))
 
 
 def unpack(wheel: Path, tree: Path) -> None:
@@ -92,11 +90,11 @@ def unpack(wheel: Path, tree: Path) -> None:
                 target.write_bytes(archive.read(name))
 
 
-def copy_sources(tree: Path) -> None:
+def copy_sources(tree: Path, left_out: tuple[str, ...]) -> None:
     functions = ROOT / "functions"
     for file in sorted(functions.rglob("*")):
         name = file.relative_to(functions).as_posix()
-        if file.is_file() and not needless(name) and "egg-info" not in name:
+        if file.is_file() and not needless(name, left_out) and "egg-info" not in name:
             target = tree / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
@@ -125,33 +123,40 @@ def pack(tree: Path, target: Path) -> None:
             archive.writestr(entry, (tree / PurePosixPath(name)).read_bytes())
 
 
-def build(arch: str, minor: str, target: Path) -> None:
+def build(arch: str, minor: str, target: Path, local: bool = False) -> None:
     python = interpreter(minor)
-    work = ROOT / "build" / f"{arch}-{minor}"
+    work = ROOT / "build" / f"{arch}-{minor}{'-local' * local}"
+    lock = ROOT / "requirements" / ("cloud.txt" if local else "lambda.txt")
     tree = work / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
-    for wheel in wheels(arch, minor, work / "wheels"):
+    for wheel in wheels(lock, arch, minor, work / "wheels"):
         unpack(wheel, tree)
-    copy_sources(tree)
+    copy_sources(tree, () if local else HOME_ONLY)
+    if local:
+        shutil.copyfile(ROOT / "infra" / "local.py", tree / "local.py")
     compile_all(python, tree)
     pack(tree, target)
-    if target.stat().st_size > LARGEST:
+    if target.stat().st_size > LARGEST and not local:
         raise Unbuildable(f"{target} has {target.stat().st_size} bytes; {LARGEST} is the most")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/build", description=__doc__)
-    parser.add_argument("--arch", choices=WHEELS, default="arm64", help="as the template's Architectures")
+    parser.add_argument("--local", action="store_true", help="for sam local, and this machine's processor")
+    parser.add_argument("--arch", choices=WHEELS, help="arm64 as the template's Architectures, if not named")
     parser.add_argument("--python", default="3.13", metavar="MINOR", help="as the template's Runtime")
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "gateway.zip")
+    parser.add_argument("--output", type=Path, help="build/gateway.zip, or build/local.zip")
     options = parser.parse_args()
+    here = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+    arch = options.arch or (here if options.local else "arm64")
+    target = options.output or ROOT / "build" / ("local.zip" if options.local else "gateway.zip")
     try:
-        build(options.arch, options.python, options.output)
+        build(arch, options.python, target, options.local)
     except Unbuildable as exc:
         sys.exit(str(exc))
-    size = options.output.stat().st_size / 2**20
-    print(f"{options.output}: {size:.1f} MiB, {options.arch}, bytecode of Python {options.python}")
+    size = target.stat().st_size / 2**20
+    print(f"{target}: {size:.1f} MiB, {arch}, bytecode of Python {options.python}")
 
 
 if __name__ == "__main__":
