@@ -76,9 +76,16 @@ def task_root() -> Path:
 
 
 @cache
-def emulator() -> Path:
+def sam_environment() -> Path:
+    """.venv-sam, installed at first."""
     with one_at_a_time("sam"):
-        subprocess.run(["scripts/setup", "sam"], cwd=ROOT, check=True, capture_output=True)
-    (found,) = (ROOT / ".venv-sam").glob(f"lib/python3.*/site-packages/samcli/local/rapid/*-{ARCH}")
+        done = subprocess.run(["scripts/setup", "sam"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ROOT / ".venv-sam"
+
+
+@cache
+def emulator() -> Path:
+    (found,) = sam_environment().glob(f"lib/python3.*/site-packages/samcli/local/rapid/*-{ARCH}")
     found.chmod(0o755)
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from built import artefact
+from built import artefact, sam_environment
 from infra.cloud import BUCKET, CREDENTIALS, Cloud
 
 ROOT = Path(__file__).parents[2]
@@ -23,14 +23,13 @@ Sam = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def sam() -> Sam:
     """Runs a program of .venv-sam, which is installed at first; fails the test where that fails."""
-    done = subprocess.run(["scripts/setup", "sam"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    programs = sam_environment() / "bin"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAM_"))}
     environ |= {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0", "PYTHONWARNINGS": "ignore"}
 
     def run(program: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [ROOT / ".venv-sam" / "bin" / program, *words], cwd=ROOT, env=environ | more,
+            [programs / program, *words], cwd=ROOT, env=environ | more,
             capture_output=True, text=True,
         )  # fmt: skip
 
