@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -205,3 +206,13 @@ def test_what_still_waits_at_the_deadline_is_told_so() -> None:
 def test_a_path_without_a_route_is_found_at_the_start() -> None:
     with InProcess() as gateway, pytest.raises(LookupError):
         bound(gateway, "/v1/chat")
+
+
+def test_copies_of_a_snapshot_draw_numbers_of_their_own() -> None:
+    function = Function()
+    before, drawn = random.getstate(), []
+    for _ in range(2):
+        random.setstate(before)
+        asyncio.run(function.lifecycle.after_restore())  # type: ignore[arg-type]
+        drawn.append(random.random())
+    assert drawn[0] != drawn[1]
