@@ -40,6 +40,7 @@ T = TypeVar("T")
 TRIES = 20  # of a step that others got in the way of
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
 FORSAKEN = 3_600  # seconds after its end that whatever request comes next ends a lease
+MET = 1_000  # accounts, whose images are kept
 AT_ONCE = 16  # accounts, where all are asked for
 BUSY = "others changed the account each time it was tried"
 
@@ -63,7 +64,7 @@ class DynamoStore:
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
-        self._images = Newest[Image]()
+        self._images = Newest[Image](MET)
         self._forsaken = forsaken
         self._tidying: set[str] = set()
 
