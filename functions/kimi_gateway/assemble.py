@@ -181,12 +181,12 @@ def _clients(
     """For the upstream; over the same one for AWS, where something is kept there."""
     if not (settings.table or settings.secret):
         return client or http_client(settings.base_url, environ), None
-    from kimi_gateway.net import aws
+    from kimi_gateway.net import aws, aws_environment
 
     address = aws.endpoints(environ, aws.region_of(environ))
     more = (address(aws.DYNAMODB), address(aws.SECRETS))
     client = client or http_client(settings.base_url, environ, *more)
-    return client, aws.of_environment(client, environ)
+    return client, aws_environment.of_environment(client, environ)
 
 
 def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:

@@ -108,6 +108,12 @@ async def test_a_lease_that_nobody_asked_for_is_ended_an_hour_late_by_the_next_r
     assert (account.credits, account.reserved) == (10 if credits else 0, 0)
 
 
+async def test_all_accounts_are_told_however_many_there_are(shared: SharedTable) -> None:
+    store = shared.stores[0]
+    made = [await store.create_account(f"a{number}", None, NOW + number) for number in range(40)]
+    assert await store.accounts(NOW) == made
+
+
 async def test_many_leases_are_renewed_together(shared: SharedTable) -> None:
     store, key = shared.stores[0], await shared.key(Grant(120))
     held = [await store.admit(f"r{number}", key, 1, NOW + LEASE, NOW) for number in range(60)]

@@ -139,21 +139,6 @@ def test_each_service_has_its_own_variable() -> None:
     assert aws.endpoints(environ, dynamo.REGION)(SECRETS) == "http://b.test/"
 
 
-async def test_region_and_credentials_come_from_the_environment_as_they_are_then() -> None:
-    environ = {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    service = Service()
-    caller = aws.of_environment(service, environ)
-    with pytest.raises(AwsDown, match="no AWS credentials"):
-        await caller.call(SECRETS, "GetSecretValue", {})
-    environ |= {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t"}
-    await caller.call(SECRETS, "GetSecretValue", {})
-    ((_, headers, _),) = service.sent
-    assert "AKIDEXAMPLE/" in headers["Authorization"]
-    assert "/eu-west-1/secretsmanager/" in headers["Authorization"]
-    assert headers["X-Amz-Security-Token"] == "t"
-    assert aws.region_of({"AWS_REGION": "eu-west-2", **environ}) == "eu-west-2"
-
-
 async def test_no_error_shows_a_credential() -> None:
     for fault in (*PASSING, None):
         service = Faulty(Service(told({"__type": "AccessDeniedException"}, 400)))

@@ -12,6 +12,8 @@ import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
+from typing import TypeVar
 
 from kimi_gateway.accounts import dynamodb_accounts as directory
 from kimi_gateway.accounts import dynamodb_history as history
@@ -34,9 +36,12 @@ from kimi_gateway.accounts.values import (
 )
 from kimi_gateway.net.aws import Aws
 
+T = TypeVar("T")
 TRIES = 20  # of a step that others got in the way of
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
 FORSAKEN = 3_600  # seconds after its end that whatever request comes next ends a lease
+MET = 1_000  # accounts, whose images are kept
+AT_ONCE = 16  # accounts, where all are asked for
 BUSY = "others changed the account each time it was tried"
 
 
@@ -59,7 +64,7 @@ class DynamoStore:
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
-        self._images = Newest[Image]()
+        self._images = Newest[Image](MET)
         self._forsaken = forsaken
         self._tidying: set[str] = set()
 
@@ -191,18 +196,22 @@ class DynamoStore:
         return await self._shown(await directory.resolve(self._table, name), now)
 
     async def accounts(self, now: int) -> list[Account]:
-        found = [await self._shown(account, now) for account in await directory.every(self._table)]
+        found = await _each(await directory.every(self._table), lambda id: self._shown(id, now))
         return sorted(found, key=lambda account: (account.created, account.id))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         first = since - since % rules.HOUR
-        rows: list[UsageRow] = []
-        for id in await directory.every(self._table) if account is None else [account]:
-            with suppress(Unknown):
-                held = await directory.held(self._table, id)
-                seen = await history.read(self._table, id, held.image, first)
-                rows += history.rows(id, held.ids(), seen, first)
+        ids = await directory.every(self._table) if account is None else [account]
+        rows = chain(*await _each(ids, lambda id: self._used(id, first)))
         return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
+
+    async def _used(self, account: str, since: int) -> list[UsageRow]:
+        try:
+            held = await directory.held(self._table, account)
+        except Unknown:
+            return []
+        seen = await history.read(self._table, account, held.image, since)
+        return history.rows(account, held.ids(), seen, since)
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await news.publish(self._table, token, model, cause, until)
@@ -284,6 +293,14 @@ class DynamoStore:
     async def _pause(self, number: int) -> None:
         if number:
             await self._sleep(self._jitter() * min(LONGEST, PAUSE * 2**number))
+
+
+async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
+    """In their order, some of them at a time."""
+    found: list[T] = []
+    for start in range(0, len(ids), AT_ONCE):
+        found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))
+    return found
 
 
 def _some(ended: Mapping[str, Lease]) -> dict[str, Lease]:

@@ -9,8 +9,8 @@
     ACCOUNTS     <account>   all of them
     H#<account>  <hour>      usage of past hours (dynamodb_history)
 
-Only the hot item changes once it is written, so that no transaction is needed: an account or a key is there
-from the last write of its making on, and what a making left that broke off is never found.
+Only the hot item changes once it is written, so no transaction is needed: a key lives from the last write of
+its making on. One that breaks off leaves a key that never lived, or an account that is not among all.
 """
 
 from __future__ import annotations

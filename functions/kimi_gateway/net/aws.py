@@ -80,14 +80,14 @@ class _Failed(Exception):
 
 
 class Aws:
-    """`credentials` is asked at each try, so that they may change; it raises AwsDown where there are none.
-    `endpoint` gives a service's address."""
+    """`credentials` is asked at each try, as they may change; it gives them, or what is awaited for them, and
+    raises AwsDown where there are none. `endpoint` gives a service's address."""
 
     def __init__(
         self,
         client: Client,
         region: str,
-        credentials: Callable[[], Credentials],
+        credentials: Callable[[], Credentials | Awaitable[Credentials]],
         endpoint: Callable[[Service], str],
         patience: Patience | None = None,
         clock: Callable[[], float] = time.time,
@@ -131,7 +131,9 @@ class Aws:
             "X-Amz-Target": f"{service.target}.{operation}",
         }
         scope = Scope(self._region, service.name)
-        headers = signed(self._credentials(), scope, "POST", url, headers, body, self._clock())
+        found = self._credentials()
+        credentials = found if isinstance(found, Credentials) else await found
+        headers = signed(credentials, scope, "POST", url, headers, body, self._clock())
         try:
             async with self._client.send("POST", url, headers, body, self._patience.each) as answer:
                 status, raw = answer.status, await answer.read(LONGEST_ANSWER)
@@ -171,20 +173,3 @@ def endpoints(environ: Mapping[str, str], region: str) -> Callable[[Service], st
 def region_of(environ: Mapping[str, str]) -> str:
     """Empty where there is none."""
     return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
-
-
-def credentials_of(environ: Mapping[str, str]) -> Callable[[], Credentials]:
-    """Those of the environment, as they are when asked."""
-
-    def credentials() -> Credentials:
-        access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-        if not (access and secret):
-            raise AwsDown("no AWS credentials in the environment")
-        return Credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
-
-    return credentials
-
-
-def of_environment(client: Client, environ: Mapping[str, str]) -> Aws:
-    region = region_of(environ)
-    return Aws(client, region, credentials_of(environ), endpoints(environ, region))
