@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from dynamo import KEYS
 from infra.conftest import ROOT, Sam
 from infra.reading import chosen, integrations, listed, resources, statements
 from kimi_gateway import settings
+from kimi_gateway.accounts.dynamodb_news import TTL
 from kimi_gateway.dialects import errors as dialect_errors
 from kimi_gateway.edge.http import Route, routes
 from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
@@ -41,6 +43,11 @@ def places(route: Route) -> list[str]:
     """Every path that it is served at."""
     own = (route.path, *getattr(route, "aliases", ()))
     return [prefix + path for prefix in PREFIXES for path in own]
+
+
+def reached(template: Any, route: Route) -> str:
+    """The function behind it."""
+    return chosen(template, route.method, route.path.replace("{model}", "kimi/k3")).function
 
 
 def test_sam_and_cfn_lint_find_nothing(sam: Sam) -> None:
@@ -166,6 +173,10 @@ def test_every_handler_is_there_and_streams_where_its_integration_does(template:
         source = (ROOT / "functions" / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
         assert re.search(rf"^{attribute} = Function\(", source, re.M), name
         assert ("streamed=True" in source) == (name in streaming), name
+        # A function without paths serves the whole table; another only what API Gateway sends it.
+        served = set(re.findall(r'"(/[^"]*)"', source))
+        sent = {route.path for route in table() if reached(template, route) == name}
+        assert served == (set() if name == "Account" else sent), name
     assert os.access(ROOT / "functions" / "stream", os.X_OK)
 
 
@@ -201,11 +212,8 @@ def test_the_table_and_the_secret_stay_when_the_stack_goes(template: Any) -> Non
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
-    assert table["TimeToLiveSpecification"]["Enabled"] is True
-    assert [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]] == [
-        ("pk", "HASH"),
-        ("sk", "RANGE"),
-    ]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": TTL, "Enabled": True}
+    assert {name: table[name] for name in KEYS} == KEYS  # what the store's tests run on
 
 
 def test_the_api_is_regional_throttled_and_logs_without_what_is_private(template: Any) -> None:
@@ -253,6 +261,13 @@ def test_without_a_word_from_the_operator_there_is_no_waf_and_no_domain(raw: Any
         if resource.get("Condition") in ("HasWaf", "HasDomain", "HasRecord")
     }  # fmt: skip
     assert optional == {"Waf", "WafOnApi", "Domain", "DomainMapping", "DomainRecord"}
+
+
+def test_nothing_that_only_sam_knows_is_left(template: Any) -> None:
+    assert "Transform" not in template
+    assert "AWS::Serverless" not in json.dumps(template)
+    assert "Api.Stage" not in json.dumps(template)
+    assert template["Rules"]["DomainNeedsCertificate"]
 
 
 def test_samconfig_names_parameters_that_the_template_has(raw: Any) -> None:
