@@ -72,7 +72,9 @@ def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, ro
     wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
         path = place.replace("{model}", "kimi/k3")
-        assert chosen(template, route.method, path).function == wanted
+        found = chosen(template, route.method, path)
+        assert found.function == wanted
+        assert found.path == place.replace("{model}", "{model+}"), "it hangs on the fallback"
         assert not chosen(template, "OPTIONS", path).streaming_uri
 
 
@@ -111,6 +113,17 @@ def test_api_gateway_may_invoke_what_its_paths_name_and_nobody_else(template: An
         path = each.path.strip("/")
         path = path[: path.index("{")] + "*" if "{" in path else path
         assert (each.function, method, path) in granted, each
+
+
+def test_a_functions_permissions_fit_into_its_policy(template: Any) -> None:
+    """Lambda takes 20 KB of them for one function."""
+    sizes: dict[str, int] = {}
+    for permission in resources(template, "AWS::Lambda::Permission").values():
+        text, _ = permission["SourceArn"]["Fn::Sub"]
+        around = 420  # bytes of a statement besides, with long names of stack and function
+        name = permission["FunctionName"]["Ref"]
+        sizes[name] = sizes.get(name, 0) + around + len(text)
+    assert max(sizes.values()) < 20 * 1024, sizes
 
 
 def test_functions_are_one_artefact_on_arm_with_the_interpreter_that_it_was_built_for(
