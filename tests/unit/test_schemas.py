@@ -112,9 +112,14 @@ ROOTS = st.builds(
     NODES,
     NODES,
     st.fixed_dictionaries(
-        {}, optional={"required": st.lists(WORDS, max_size=2), "title": st.just("T"), "anyOf": st.lists(NODES, min_size=1, max_size=2)}
+        {},
+        optional={
+            "required": st.lists(WORDS, max_size=2),
+            "title": st.just("T"),
+            "anyOf": st.lists(NODES, min_size=1, max_size=2),
+        },
     ),
-)  # fmt: skip
+)
 DOCUMENTS = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(WORDS, inner, max_size=3)),
@@ -122,16 +127,24 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def unless_impossible(schema: Json, *why: str) -> Json | None:
+    """None where it was refused, which only what nothing, or nothing finite, satisfies may be."""
+    try:
+        return clean(schema, "here")
+    except InvalidRequest as exc:
+        refused = exc
+    assert refused.param
+    assert any(word in refused.message for word in ("satisf", "without an end", *why))
+    return None
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ROOTS, st.lists(st.dictionaries(WORDS, DOCUMENTS, max_size=3), max_size=8))
 def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, documents: list[Json]) -> None:
     before = copy.deepcopy(schema)
-    try:
-        cleaned = clean(schema, "here")
-    except InvalidRequest as refused:  # only for what nothing, or nothing finite, satisfies
-        assert refused.param is not None
-        assert "satisf" in refused.message or "without an end" in refused.message
-        assume(False)
+    cleaned = unless_impossible(schema)
+    assume(cleaned is not None)
+    assert cleaned is not None
     assert schema == before
     assert mfjs.refusal(cleaned) is None, cleaned
     assert clean(cleaned, "here") is cleaned
@@ -170,21 +183,18 @@ def chain(length: int) -> Json:
     return {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": definitions}
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        chain(40),
-        {"type": "object", "allOf": [{"anyOf": [{"required": [f"{a}{b}"]} for b in range(20)]} for a in range(200)]},
-        {"type": "object", "properties": {f"p{at}": {"type": "string", "format": "date"} for at in range(30_000)}},
-    ],
-    ids=["references", "alternatives", "properties"],
-)  # fmt: skip
+ALTERNATIVES = [{"anyOf": [{"required": [f"{a}{b}"]} for b in range(20)]} for a in range(200)]
+MANY = {f"p{at}": {"type": "string", "format": "date"} for at in range(30_000)}
+LARGE: dict[str, Json] = {
+    "references": chain(40),
+    "alternatives": {"type": "object", "allOf": ALTERNATIVES},
+    "properties": {"type": "object", "properties": MANY},
+}
+
+
+@pytest.mark.parametrize("schema", LARGE.values(), ids=LARGE)
 def test_the_work_for_one_schema_is_bounded(schema: Json) -> None:
     begun = time.process_time()
-    try:
-        cleaned = clean(schema, "here")
-    except InvalidRequest as refused:
-        assert "steps" in refused.message or "too large" in refused.message or "satisf" in refused.message
-    else:
-        assert len(json.dumps(cleaned)) < 10_000_000
+    cleaned = unless_impossible(schema, "steps", "too large")
+    assert cleaned is None or len(json.dumps(cleaned)) < 10_000_000
     assert time.process_time() - begun < 20
