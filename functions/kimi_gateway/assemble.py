@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.replay import Replay
+from kimi_gateway.accounts.replay_memory import MemoryReplay, RememberedReplay
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.errors import Unavailable
@@ -30,6 +32,7 @@ from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.tokens import NAME, TokenFile
 from kimi_gateway.queries import Queries
 from kimi_gateway.settings import Settings
+from kimi_gateway.thoughts import Thoughts
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.dynamodb import DynamoStore
@@ -141,6 +144,7 @@ async def start(
     settings: Settings,
     *,
     store: Store | None = None,
+    replay: Replay | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
@@ -154,7 +158,8 @@ async def start(
     source = token_source(settings, aws, clock)
     record: Record = LocalRecord()
     if store is None:
-        store = record = _store(settings, aws)
+        store = record = kept = _store(settings, aws)
+        replay = replay or RememberedReplay(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again, and say so
@@ -162,7 +167,8 @@ async def start(
     upstream = upstreams(settings, client, pool, source.known, clock)
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
+    thoughts = Thoughts(replay or MemoryReplay(), clock)
+    gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
     queries = Queries(gate, store, models, directory, upstream, source.faults, clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))

@@ -18,11 +18,13 @@ from typing import TypeVar
 from kimi_gateway.accounts import dynamodb_accounts as directory
 from kimi_gateway.accounts import dynamodb_history as history
 from kimi_gateway.accounts import dynamodb_news as news
+from kimi_gateway.accounts import dynamodb_replay as replay
 from kimi_gateway.accounts import dynamodb_steps as steps
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Newest
 from kimi_gateway.accounts.dynamodb_item import HOT, Image, Lease, partition
 from kimi_gateway.accounts.dynamodb_table import Change, Conflict, Table
+from kimi_gateway.accounts.replay import fitting
 from kimi_gateway.accounts.store import KeyStale, NoCredit, StoreDown, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import (
     Account,
@@ -46,7 +48,8 @@ BUSY = "others changed the account each time it was tried"
 
 
 class DynamoStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record).
+    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
+    refer to again (accounts.replay.Replay).
 
     It keeps the last image of each account that it met. Nothing is decided by one: they tell what to tidy.
     """
@@ -224,6 +227,12 @@ class DynamoStore:
 
     async def claim(self, token: str, now: int, until: int) -> bool:
         return await news.claim(self._table, token, now, until)
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        await replay.keep(self._table, account, fitting(entries), until)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        return await replay.recall(self._table, account, names, now)
 
     async def close(self) -> None:
         """The client is its owner's to close."""

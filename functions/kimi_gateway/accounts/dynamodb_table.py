@@ -1,9 +1,9 @@
-"""One DynamoDB table as the store uses it: six operations, and a failed condition told from a store that is
+"""One DynamoDB table as the store uses it: seven operations, and a failed condition told from a store that is
 down."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from kimi_gateway.accounts.dynamodb_item import Raw
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused
 
+TOGETHER = 100  # items that one BatchGetItem asks for
 FAILED = "ConditionalCheckFailedException"
 
 
@@ -58,6 +59,18 @@ class Table:
         answer = await self._call("GetItem", {"Key": _key(pk, sk), "ConsistentRead": True})
         item: Raw | None = answer.get("Item")
         return item
+
+    async def get_many(self, pk: str, sort_keys: Sequence[str]) -> list[Raw]:
+        """Those that are there, not in order."""
+        waiting = [_key(pk, sk) for sk in dict.fromkeys(sort_keys)]
+        items: list[Raw] = []
+        while waiting:
+            some, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+            asked = {"RequestItems": {self._name: {"Keys": some, "ConsistentRead": True}}}
+            answer = await self._sent("BatchGetItem", asked)
+            items += answer.get("Responses", {}).get(self._name, [])
+            waiting += answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+        return items
 
     async def query(self, pk: str, first: str = "") -> list[Raw]:
         """The items of one partition, from the sort key `first` on."""
@@ -119,8 +132,11 @@ class Table:
         raise Conflict(await self.get(pk, sk) if item is None else item)
 
     async def _call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._sent(operation, {"TableName": self._name, **request})
+
+    async def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await self._aws.call(DYNAMODB, operation, {"TableName": self._name, **request})
+            return await self._aws.call(DYNAMODB, operation, request)
         except AwsError as error:
             raise StoreDown(str(error)) from error
 
