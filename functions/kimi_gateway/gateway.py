@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, StreamWriter
 from kimi_gateway.dialects.openai.adapt import adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.dialects.responses.dialect import Recall
 from kimi_gateway.errors import GatewayError, ShuttingDown
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.mailbox import Mailbox
@@ -41,6 +42,10 @@ STREAM_HEADERS = [
 ]
 
 
+async def nothing(account: str, names: Sequence[str]) -> dict[str, bytes]:
+    return {}
+
+
 @dataclass(slots=True)
 class Gateway:
     gate: Gate
@@ -50,6 +55,7 @@ class Gateway:
     upstream: Callable[[], Upstream]
     settings: Settings
     clock: Callable[[], float] = time.time
+    recall: Recall = nothing
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False

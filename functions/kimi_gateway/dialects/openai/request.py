@@ -89,7 +89,7 @@ def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
     return message
 
 
-def _model(value: Any, where: str) -> None:
+def model_name(value: Any, where: str) -> None:
     fields.string(value, where)
     if not value.strip():
         fail(where, "must not be empty")
@@ -149,10 +149,10 @@ def _part(part: Any, where: str) -> None:
         media = part.get(kind)
         url = media.get("url") if isinstance(media, dict) else media
         fields.string(url, f"{where}.{kind}")
-        _media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
+        check_media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
 
 
-def _media(url: str, where: str, types: frozenset[str]) -> None:
+def check_media(url: str, where: str, types: frozenset[str]) -> None:
     if url.startswith("ms://"):
         return
     scheme, _, rest = url.partition(":")
@@ -248,7 +248,7 @@ _MESSAGE: dict[str, Check] = {
 }
 _LIMIT = fields.integer(1)
 _FIELDS: dict[str, Check] = {
-    "model": _model,
+    "model": model_name,
     "messages": _messages,
     "temperature": fields.number(0, 2),
     "top_p": fields.number(0, 1),
