@@ -103,6 +103,10 @@ class Conversation:
         else:
             self._append({"role": "user" if item["role"] == "user" else "system", "content": content})
 
+    def agent_message(self, item: dict[str, Any], here: str) -> None:
+        told = parts.text_of(parts.read(item.get("content"), f"{here}.content"))
+        self._append({"role": "user", "content": f"{item['author']}: {told}"})
+
     def reasoning(self, item: dict[str, Any], here: str) -> None:
         """The whole of it where there is: our own sealed text, then `content`, then its summary."""
         told = unseal(item.get("encrypted_content"))
@@ -152,6 +156,7 @@ _KINDS: dict[str, tuple[_Read, dict[str, Check]]] = {
         Conversation.message,
         {"role": fields.one_of("user", "assistant", "system", "developer")},
     ),
+    "agent_message": (Conversation.agent_message, {"author": fields.string}),  # Codex, of its sub-agents
     "reasoning": (Conversation.reasoning, {}),
     "function_call": (
         Conversation.function_call,

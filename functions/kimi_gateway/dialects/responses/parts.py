@@ -11,7 +11,15 @@ from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai.request import check_media
 
-_TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+# By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
+# OpenAI's own servers would have made it.
+_TEXTS = {
+    "input_text": "text",
+    "output_text": "text",
+    "text": "text",
+    "refusal": "refusal",
+    "encrypted_content": "encrypted_content",
+}
 _KINDS = (*_TEXTS, "input_image", "input_file")
 _TEXT_FILES = ("text/", "application/json", "application/xml", "application/yaml", "application/toml")
 

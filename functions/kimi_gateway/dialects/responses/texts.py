@@ -61,10 +61,13 @@ class Message:
         place.added(self.item("in_progress"))
 
     def add(self, kind: str, text: str, logprobs: list[Any]) -> None:
+        """`kind` is output_text or refusal; an empty text only begins the part."""
         if not self._parts or self._parts[-1].kind != kind:
             self._end_part()
             self._parts.append(_Part(kind))
             self._tell("content_part.added", part=self._parts[-1].whole())
+        if not text:
+            return
         part = self._parts[-1]
         part.pieces.append(text)
         if kind == "refusal":
