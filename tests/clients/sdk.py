@@ -42,6 +42,25 @@ class Blocking:
         with self.client.chat.completions.stream(**request) as stream:
             return stream.get_final_completion()
 
+    def respond(self, **body: Any) -> Any:
+        return self.client.responses.create(**{"model": "kimi-k3", "input": "Hello"} | body)
+
+    def events(self, see: Callable[[Any], None] = lambda event: None, **body: Any) -> list[Any]:
+        """All events of a response; each is shown to `see` as it comes."""
+        events = []
+        for event in self.respond(stream=True, **body):
+            see(event)
+            events.append(event)
+        return events
+
+    def responded(self, **body: Any) -> tuple[list[Any], Any]:
+        """A streamed response put together by the SDK itself: its events, and what it came to."""
+        with self.client.responses.stream(**{"model": "kimi-k3", "input": "Hello"} | body) as stream:
+            return list(stream), stream.get_final_response()
+
+    def parsed(self, **body: Any) -> Any:
+        return self.client.responses.parse(**{"model": "kimi-k3", "input": "Hello"} | body)
+
     def raw(self, **body: Any) -> Any:
         request = {"model": "kimi-k3", "messages": HELLO} | body
         return self.client.chat.completions.with_raw_response.create(**request)
@@ -96,6 +115,32 @@ class Async:
                 return await stream.get_final_completion()
 
         return self._run(read())
+
+    def respond(self, **body: Any) -> Any:
+        return self._run(self.client.responses.create(**{"model": "kimi-k3", "input": "Hello"} | body))
+
+    def events(self, see: Callable[[Any], None] = lambda event: None, **body: Any) -> list[Any]:
+        async def read() -> list[Any]:
+            request = {"model": "kimi-k3", "input": "Hello", "stream": True} | body
+            events: AsyncIterator[Any] = await self.client.responses.create(**request)
+            seen = []
+            async for event in events:
+                see(event)
+                seen.append(event)
+            return seen
+
+        return self._run(read())
+
+    def responded(self, **body: Any) -> tuple[list[Any], Any]:
+        async def read() -> tuple[list[Any], Any]:
+            request = {"model": "kimi-k3", "input": "Hello"} | body
+            async with self.client.responses.stream(**request) as stream:
+                return [event async for event in stream], await stream.get_final_response()
+
+        return self._run(read())
+
+    def parsed(self, **body: Any) -> Any:
+        return self._run(self.client.responses.parse(**{"model": "kimi-k3", "input": "Hello"} | body))
 
     def raw(self, **body: Any) -> Any:
         request = {"model": "kimi-k3", "messages": HELLO} | body
