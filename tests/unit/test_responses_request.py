@@ -165,6 +165,55 @@ def test_tools_that_come_with_the_input_join_the_others() -> None:
     assert body["tool_choice"] == function("late")
 
 
+def test_what_codex_sends_is_a_chat() -> None:
+    """The shapes that Codex 0.169 sent: for a model that it does not know, and for one that it does."""
+    stateless = {
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "parallel_tool_calls": True,
+        "prompt_cache_key": "thread",
+        "client_metadata": {"session_id": "s"},
+        "tool_choice": "auto",
+    }
+    said = [
+        {"type": "message", "id": "msg_1", "role": role, "content": [{"type": "input_text", "text": text}]}
+        for role, text in (("developer", "You are Codex."), ("user", "Do it"))
+    ]
+    shell = {"type": "function", "name": "exec_command", "strict": False, "parameters": SCHEMA}
+    agents = {
+        "type": "namespace",
+        "name": "agents",
+        "description": "Agents.",
+        "tools": [{**FUNCTION, "name": "spawn"}],
+    }
+    run = {
+        "type": "namespace",
+        "name": "functions",
+        "description": "",
+        "tools": [{"type": "custom", "name": "exec"}],
+    }
+    tools = [shell, agents, {"type": "web_search", "external_web_access": False}]
+    old = sent(**stateless, input=said, tools=tools, reasoning={"summary": "auto"})
+    late = {"type": "additional_tools", "role": "developer", "tools": [run, agents]}
+    new = sent(**stateless, input=[late, *said], reasoning={"effort": "medium", "context": "all_turns"})
+    assert (
+        old["messages"]
+        == new["messages"]
+        == [
+            {"role": "system", "content": "You are Codex."},
+            {"role": "user", "content": "Do it"},
+        ]
+    )
+    names = [[tool["function"]["name"] for tool in body["tools"]] for body in (old, new)]
+    assert names == [["exec_command", "agents__spawn"], ["functions__exec", "agents__spawn"]]
+    assert (old["prompt_cache_key"], old["tool_choice"], new["reasoning_effort"]) == (
+        "thread",
+        "auto",
+        "medium",
+    )
+    assert old.keys() == {"model", "messages", "tools", "tool_choice", "prompt_cache_key"}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "model"),
     "a blank model": ({"model": " "}, "model"),
