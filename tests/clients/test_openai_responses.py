@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
 import pydantic
 import pytest
 
-from clients.sdk import Async, Blocking, Sdk
+from clients.sdk import REFUSALS, Connect, HeldBack, Sdk
 from live import LiveGateway
 from response_events import Checker
-from upstream import ErrorEvent, Kimi, Reply, Request, ScriptedUpstream, Status, error
+from upstream import ErrorEvent, Kimi, ScriptedUpstream
 from upstream.kimi import REASONING, TEXT
-from upstream.steps import Part, rate_limited
-
-Connect = Callable[..., Sdk]
-
-
-@pytest.fixture(params=[Blocking, Async], ids=["sync", "async"])
-def connect(
-    request: pytest.FixtureRequest, gateway: LiveGateway, upstream: ScriptedUpstream
-) -> Iterator[Connect]:
-    """An SDK client with a key of its own, or with the one given."""
-    made: list[Sdk] = []
-
-    def make(key: str | None = None, base: str = "/v1") -> Sdk:
-        sdk: Sdk = request.param(gateway.url + base, key or gateway.key())
-        made.append(sdk)
-        return sdk
-
-    yield make
-    for sdk in made:
-        sdk.__exit__(None, None, None)
-
-
-@pytest.fixture
-def sdk(connect: Connect) -> Sdk:
-    return connect()
 
 
 def plain(response: Any) -> dict[str, Any]:
@@ -110,33 +84,15 @@ def test_the_sdks_snapshots_grow_with_the_deltas(sdk: Sdk, upstream: ScriptedUps
     ]
 
 
-class HeldBack:
-    """The vendor's answer, of which the last events are sent when it is told to."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-
-    def reply(self, request: Request) -> Reply:
-        inner = Kimi().reply(request)
-        parts = list(inner.parts)
-        return Reply(self._parts(parts), 200, inner.headers, chunked=True)
-
-    def _parts(self, parts: list[Part]) -> Iterator[Part]:
-        yield from parts[:7]
-        while not self.go.is_set():
-            yield 0.005
-        yield from parts[7:]
-
-
 def test_text_arrives_while_the_upstream_is_still_sending(sdk: Sdk, upstream: ScriptedUpstream) -> None:
-    held, seen = HeldBack(), list[str]()
-    upstream.plan(held)
+    go, seen = threading.Event(), list[str]()
+    upstream.plan(HeldBack(go, inner=Kimi(reasoning="")))
 
     def see(event: Any) -> None:
-        if event.type == "response.output_text.delta" and not held.go.is_set():
+        if event.type == "response.output_text.delta" and not go.is_set():
             assert not upstream.chats[0].answered.is_set()
             seen.append(event.delta)
-            held.go.set()
+            go.set()
 
     events = sdk.events(see)
     assert seen
@@ -198,31 +154,6 @@ def test_reasoning_is_shown_as_the_summary_and_usage_counts_it_all(
     assert (told.input_tokens, told.output_tokens, told.total_tokens) == (40, 9, 49)
     assert told.input_tokens_details.cached_tokens == 30
     assert told.output_tokens_details.reasoning_tokens == 5
-
-
-REFUSALS: dict[str, tuple[Any, dict[str, Any], type[openai.APIStatusError], str]] = {
-    "unknown model": (None, {"model": "gpt-4"}, openai.NotFoundError, "model_not_found"),
-    "wrong type": (None, {"temperature": "hot"}, openai.BadRequestError, "invalid_request"),
-    "background": (None, {"background": True}, openai.BadRequestError, "invalid_request"),
-    "input too long": (
-        Status(400, error("invalid_request_error", "Your request exceeded model token limit : 262144")),
-        {},
-        openai.BadRequestError,
-        "context_length_exceeded",
-    ),
-    "upstream rate limit": (
-        rate_limited("rate_limit_reached", retry_after=30),
-        {},
-        openai.RateLimitError,
-        "rate_limit_exceeded",
-    ),
-    "upstream misconfigured": (
-        Status(401, error("invalid_authentication_error", "Invalid Authentication")),
-        {},
-        openai.InternalServerError,
-        "service_unavailable",
-    ),
-}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
