@@ -318,6 +318,11 @@ def test_items_of_kept_answers_may_be_sent_by_their_ids() -> None:
     assert kept.asked[-1] == ["response:a1"], "asked once, and for nothing else"
 
 
+def test_reasoning_that_is_not_kept_any_more_is_no_reason_to_refuse() -> None:
+    given = [{"type": "item_reference", "id": "rs_a1_0"}, {"role": "assistant", "content": "one"}]
+    assert read({"input": given}).chat.body["messages"] == [{"role": "assistant", "content": "one"}]
+
+
 def test_what_the_client_does_not_want_stored_is_not_kept() -> None:
     kept = Kept()
     ask(kept, "a1", "one", store=False)

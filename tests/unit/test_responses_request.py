@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a prompt": ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     "an answer that is not kept": ({"previous_response_id": "resp_ff"}, "previous_response_id"),
     "an item that is not kept": ({"input": [{"type": "item_reference", "id": "msg_ff_0"}]}, "input.0.id"),
-    "an item by its id alone": ({"input": [{"id": "rs_1"}]}, "input.0.id"),
+    "an item by its id alone": ({"input": [{"id": "fc_1"}]}, "input.0.id"),
     "a tool to be found later": ({"tools": [{**FUNCTION, "defer_loading": True}]}, "tools.0.defer_loading"),
     "such a one in a namespace": (
         {"tools": [{"type": "namespace", "name": "n", "tools": [{**FUNCTION, "defer_loading": True}]}]},

@@ -85,8 +85,8 @@ class Conversation:
         """The assistant's message; reasoning that led to nothing is none, as the vendor refuses it empty."""
         if self._calls or any(self._texts):
             message: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(filter(None, self._texts))}
-            if self._reasoning:
-                message["reasoning_content"] = "".join(self._reasoning)
+            if reasoning := "".join(self._reasoning):
+                message["reasoning_content"] = reasoning
             if self._calls:
                 message["tool_calls"] = self._calls
             self.messages.append(message)

@@ -73,4 +73,6 @@ def _referred(item: dict[str, Any], here: str, kept: Mapping[str, Earlier]) -> d
     for one in earlier.output if earlier else ():
         if one["id"] == item["id"]:
             return one
+    if str(item.get("id")).startswith("rs_"):
+        return {"type": "reasoning"}  # the conversation goes on without it
     fail(f"{here}.id", "no such item is kept; send the item itself")
