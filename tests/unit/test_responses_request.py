@@ -214,6 +214,19 @@ def test_what_codex_sends_is_a_chat() -> None:
     assert old.keys() == {"model", "messages", "tools", "tool_choice", "prompt_cache_key"}
 
 
+def test_of_tools_that_come_with_the_input_the_newest_of_a_name_holds() -> None:
+    def late(*tools: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "additional_tools", "role": "developer", "tools": list(tools)}
+
+    newest = {"type": "custom", "name": "look", "description": "Anew."}
+    given = [late({"type": "function", "name": "f"}), HELLO, late(newest, {"type": "function", "name": "g"})]
+    body = sent(
+        input=given, tools=[FUNCTION, {"type": "builtin_function", "function": {"name": "$web_search"}}]
+    )
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["$web_search", "f", "look", "g"]
+    assert body["tools"][2]["function"]["description"] == "Anew."
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({"model": None}, "model"),
     "a blank model": ({"model": " "}, "model"),
@@ -235,6 +248,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two tools of one name": ({"tools": [FUNCTION, {"type": "custom", "name": "look"}]}, "tools.1.name"),
     "a tool without a name": ({"tools": [{"type": "function"}]}, "tools.0.name"),
     "a tool without a type": ({"tools": [{"name": "f"}]}, "tools.0.type"),
+    "a namespace described by a number": (
+        {"tools": [{"type": "namespace", "name": "n", "description": 1, "tools": []}]},
+        "tools.0.description",
+    ),
     "parameters that are none": ({"tools": [{**FUNCTION, "parameters": []}]}, "tools.0.parameters"),
     "a choice of another word": ({"tool_choice": "any"}, "tool_choice"),
     "a choice of nothing": ({"tool_choice": "required"}, "tool_choice"),

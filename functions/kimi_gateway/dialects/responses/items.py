@@ -142,7 +142,7 @@ class Conversation:
         self._append({"role": "tool", "tool_call_id": call, "content": told})
 
     def additional_tools(self, item: dict[str, Any], here: str) -> None:
-        self._toolbox.add(item["tools"], f"{here}.tools")
+        self._toolbox.replace(item["tools"], f"{here}.tools")
 
 
 def _json(value: Any) -> str:

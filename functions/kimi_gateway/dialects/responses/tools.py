@@ -38,6 +38,15 @@ class Toolbox:
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
 
+    def replace(self, tools: Any, where: str) -> None:
+        """Tools that come later: the newest of a name holds."""
+        before, self._known = self._known, {}
+        functions, self.functions = self.functions, []
+        self.add(tools, where)
+        kept = [tool for tool in functions if _name_of(tool) not in self._known]
+        self.functions = [*kept, *self.functions]
+        self._known = {**before, **self._known}
+
     def add(self, tools: Any, where: str) -> None:
         """Raises InvalidRequest. What only OpenAI's own servers could run is left out, and logged."""
         fields.array(tools, where)
@@ -57,6 +66,7 @@ class Toolbox:
     def _add_namespace(self, tool: dict[str, Any], here: str) -> None:
         fields.string(tool.get("name"), f"{here}.name")
         fields.array(tool.get("tools"), f"{here}.tools")
+        fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
         about = tool.get("description") or ""
         for index, member in enumerate(tool["tools"]):
             fields.mapping(member, f"{here}.tools.{index}")
@@ -69,7 +79,7 @@ class Toolbox:
         fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
         name = flat(tool["name"], namespace)
         if name in self._known:
-            fail(f"{here}.name", f"function name {name} is duplicated")
+            fail(f"{here}.name", f"function name {name[:80]} is duplicated")
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
@@ -108,6 +118,11 @@ class Toolbox:
         if not allowed:
             return "none"
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice["mode"], "tools": allowed}}
+
+
+def _name_of(tool: dict[str, Any]) -> object:
+    """Of a function of ours; the vendor's own may have any shape."""
+    return tool["function"]["name"] if tool["type"] == "function" else None
 
 
 def flat(name: str, namespace: object) -> str:
