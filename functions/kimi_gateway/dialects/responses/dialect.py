@@ -19,7 +19,10 @@ Recall = Callable[[str, Sequence[str]], Awaitable[dict[str, bytes]]]
 
 @dataclass(slots=True)
 class ResponsesQuestion:
+    """`size` is the request's, in bytes."""
+
     asked: Asked
+    size: int
     clock: Callable[[], float]
     _name: str = ""
     _output: Output | None = field(default=None, repr=False)
@@ -42,11 +45,10 @@ class ResponsesQuestion:
 
     def kept(self) -> dict[str, bytes]:
         """The conversation with this answer, unless the client said `store: false`."""
-        if self._output is None or not self.asked.body.get("store", True):
+        if self._output is None or not self.asked.body.get("store", True) or self.size > references.LARGEST:
             return {}
         self._output.end()
-        whole = references.Earlier(self.asked.messages, self._output.items())
-        return {references.entry(self._name): references.written(whole)}
+        return references.Earlier(self.asked.messages, self._output.items()).entries(self._name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +62,4 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
         found = await self.recall(account, names) if names else {}
-        return ResponsesQuestion(chat_of(body, *references.resolve(body, found)), self.clock)
+        return ResponsesQuestion(chat_of(body, *references.resolve(body, found)), len(raw), self.clock)

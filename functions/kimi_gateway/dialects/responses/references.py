@@ -11,8 +11,12 @@ from typing import Any
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.net import jsonio
 
-_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]+)_(\d{1,6})")
+LARGEST = (
+    2**20
+)  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
+_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]+)_\d{1,6}")
 _RESPONSE = "resp_"
+Found = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +26,59 @@ class Earlier:
     messages: list[dict[str, Any]] = field(repr=False)
     output: list[dict[str, Any]] = field(repr=False)
 
-
-def entry(name: str) -> str:
-    """Under which an answer is kept; `name` is what its id and its items' ids have in common."""
-    return f"response:{name}"
+    def entries(self, name: str) -> dict[str, bytes]:
+        """What to keep. `name` is what the answer's id and its items' ids have in common. Items are kept apart:
+        a request may name those of many answers, and each conversation holds all before it."""
+        return {_asked(name): _packed(self.messages), _items(name): _packed(self.output)}
 
 
 def entries(body: Mapping[str, Any]) -> list[str]:
     """What has to be recalled for a request."""
-    names = {_answer_of(item) for item in body["input"] if _is_reference(item)}
+    names = {_items(answer) for item in body["input"] if _is_reference(item) and (answer := _answer_of(item))}
     if "previous_response_id" in body:
-        names.add(body["previous_response_id"].removeprefix(_RESPONSE))
-    return [entry(name) for name in sorted(names - {""})]
+        name = body["previous_response_id"].removeprefix(_RESPONSE)
+        names |= {_asked(name), _items(name)}
+    return sorted(names)
 
 
-def written(earlier: Earlier) -> bytes:
-    return zlib.compress(jsonio.dumps({"messages": earlier.messages, "output": earlier.output}), 1)
-
-
-def resolve(body: Mapping[str, Any], found: Mapping[str, bytes]) -> tuple[list[Any] | str, Earlier | None]:
+def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Earlier | None]:
     """The whole input, and the answer to go on from. Raises InvalidRequest for what is not kept."""
-    kept = {name: Earlier(**jsonio.loads(zlib.decompress(value))) for name, value in found.items()}
     earlier = None
     if "previous_response_id" in body:
-        earlier = kept.get(entry(body["previous_response_id"].removeprefix(_RESPONSE)))
-        if earlier is None:
+        name = body["previous_response_id"].removeprefix(_RESPONSE)
+        if not found.keys() >= {_asked(name), _items(name)}:
             fail("previous_response_id", "no such response is kept; send the whole conversation as input")
+        earlier = Earlier(_unpacked(found[_asked(name)]), _unpacked(found[_items(name)]))
     given = body["input"]
     if isinstance(given, str) or not any(map(_is_reference, given)):
         return given, earlier
+    items = {
+        item["id"]: item
+        for name, packed in found.items()
+        if name.startswith(_items(""))
+        for item in _unpacked(packed)
+    }
     return [
-        _referred(item, f"input.{index}", kept) if _is_reference(item) else item
+        _referred(item, f"input.{index}", items) if _is_reference(item) else item
         for index, item in enumerate(given)
     ], earlier
+
+
+def _asked(name: str) -> str:
+    return f"response:{name}"
+
+
+def _items(name: str) -> str:
+    return f"items:{name}"
+
+
+def _packed(value: list[dict[str, Any]]) -> bytes:
+    return zlib.compress(jsonio.dumps(value), 1)
+
+
+def _unpacked(packed: bytes) -> list[dict[str, Any]]:
+    value: list[dict[str, Any]] = jsonio.loads(zlib.decompress(packed))
+    return value
 
 
 def _is_reference(item: Any) -> bool:
@@ -68,11 +92,10 @@ def _answer_of(item: dict[str, Any]) -> str:
     return found[1] if found else ""
 
 
-def _referred(item: dict[str, Any], here: str, kept: Mapping[str, Earlier]) -> dict[str, Any]:
-    earlier = kept.get(entry(_answer_of(item)))
-    for one in earlier.output if earlier else ():
-        if one["id"] == item["id"]:
-            return one
-    if str(item.get("id")).startswith("rs_"):
+def _referred(item: dict[str, Any], here: str, items: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    id = str(item.get("id"))
+    if id in items:
+        return items[id]
+    if id.startswith("rs_"):
         return {"type": "reasoning"}  # the conversation goes on without it
     fail(f"{here}.id", "no such item is kept; send the item itself")
