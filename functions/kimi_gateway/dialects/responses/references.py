@@ -27,8 +27,8 @@ class Earlier:
     output: list[dict[str, Any]] = field(repr=False)
 
     def entries(self, name: str) -> dict[str, bytes]:
-        """What to keep. `name` is what the answer's id and its items' ids have in common. Items are kept apart:
-        a request may name those of many answers, and each conversation holds all before it."""
+        """What to keep. `name` is what the answer's id and its items' ids have in common. Items are kept
+        apart: a request may name those of many answers, and each conversation holds all before it."""
         return {_asked(name): _packed(self.messages), _items(name): _packed(self.output)}
 
 
