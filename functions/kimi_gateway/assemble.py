@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.replay import Replay
+from kimi_gateway.accounts.replay_memory import MemoryReplay, RememberedReplay
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.errors import Unavailable
@@ -28,6 +30,7 @@ from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.tokens import NAME, TokenFile
 from kimi_gateway.queries import Queries
 from kimi_gateway.settings import Settings
+from kimi_gateway.thoughts import Thoughts
 
 
 @dataclass(slots=True)
@@ -111,6 +114,7 @@ async def start(
     settings: Settings,
     *,
     store: Store | None = None,
+    replay: Replay | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Running:
@@ -120,13 +124,15 @@ async def start(
     tokens()
     record: Record = LocalRecord()
     if store is None:
-        store = record = open_store(settings)
+        store = record = at_home = open_store(settings)
+        replay = replay or RememberedReplay(at_home)
     client = client or http_client(settings.base_url, os.environ)
     pool = Pool(while_readable(tokens), record, clock, settings.token_concurrency)
     upstream = upstreams(settings, client, pool, clock)
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
+    thoughts = Thoughts(replay or MemoryReplay(), clock)
+    gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
     queries = Queries(gate, store, models, directory, upstream, lambda: token_faults(tokens), clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=str(settings.data))

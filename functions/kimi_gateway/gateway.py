@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +17,12 @@ from kimi_gateway.attempts import Item, Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, tokens
-from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, StreamWriter
-from kimi_gateway.dialects.openai.adapt import adapt, fit
+from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, Question, StreamWriter
+from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.dialects.openai.reasoning import Gatherer
 from kimi_gateway.dialects.openai.request import ChatRequest
-from kimi_gateway.dialects.responses.dialect import Recall
+from kimi_gateway.dialects.openai.tool_names import Restorer
 from kimi_gateway.errors import GatewayError, ShuttingDown
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.mailbox import Mailbox
@@ -30,6 +31,7 @@ from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import NONCE
 from kimi_gateway.providers.provider import Call, Upstream
 from kimi_gateway.settings import Settings
+from kimi_gateway.thoughts import Thoughts, seen_by
 from kimi_gateway.turn import Turn
 from kimi_gateway.values import Request, Response, sendable
 
@@ -42,8 +44,12 @@ STREAM_HEADERS = [
 ]
 
 
-async def nothing(account: str, names: Sequence[str]) -> dict[str, bytes]:
-    return {}
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """`complete` settles and keeps, before the client learns that it has all of the `chunks`."""
+
+    chunks: AsyncGenerator[list[Chunk], None]
+    complete: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -52,13 +58,17 @@ class Gateway:
     ledger: Ledger
     catalog: Catalog
     directory: Directory
+    thoughts: Thoughts
     upstream: Callable[[], Upstream]
     settings: Settings
     clock: Callable[[], float] = time.time
-    recall: Recall = nothing
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
+
+    async def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        """What is kept for the account of what a request names. Raises Unavailable."""
+        return await self.thoughts.recall(account, names)
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers)
@@ -69,7 +79,10 @@ class Gateway:
         request.notes.update(model=ask.model[:80], stream=ask.stream)
         model = await self.directory.resolve(ask.model, self.catalog)
         adapted = adapt(ask, model)
-        await self._fit(adapted.body, model, len(raw))
+        added = 0
+        if adapted.missing:
+            added = await self.thoughts.put_back(key.account, adapted.body, adapted.missing, model)
+        await self._fit(adapted.body, model, len(raw) + added)
         if self.closing:
             raise ShuttingDown
         upstream = self.upstream()
@@ -81,10 +94,10 @@ class Gateway:
             identity = Identity(
                 f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
-            chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
+            answer = self._answer(turn, question, adapted)
             if ask.stream:
-                return await self._stream(request, turn, chunks, question.writer(identity), headers)
-            return await self._collect(request, turn, chunks, question.answer(identity), headers)
+                return await self._stream(request, turn, answer, question.writer(identity), headers)
+            return await self._collect(request, turn, answer, question.answer(identity), headers)
         except Exception:
             await turn.fail()
             await self._close(request, turn)
@@ -93,15 +106,33 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
+    def _answer(self, turn: Turn, question: Question, adapted: Adapted) -> _Answer:
+        """The chunks as the client may see them, and what of them is kept for its next request."""
+        chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
+        gatherer = Gatherer(question.chat.body["messages"]) if adapted.remembers else None
+        see: list[Callable[[list[Chunk]], None]] = []
+        if gatherer is not None:
+            see.append(gatherer.add)
+        if adapted.originals:
+            see.append(Restorer(adapted.originals))
+
+        async def complete() -> None:
+            kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
+            keeping = [self.thoughts.keep(turn.admission.key.account, kept)] if kept else []
+            await asyncio.gather(turn.settle(), *keeping) if keeping else await turn.settle()
+
+        return _Answer(seen_by(chunks, see) if see else chunks, complete)
+
     async def _stream(
         self,
         request: Request,
         turn: Turn,
-        chunks: AsyncGenerator[list[Chunk], None],
+        answer: _Answer,
         writer: StreamWriter,
         headers: list[tuple[str, str]],
     ) -> Response:
         """Waits for the first content, or the first ping, so that an early failure is still a status."""
+        chunks = answer.chunks
         try:
             first = await anext(chunks)
         except GatewayError as error:
@@ -120,7 +151,7 @@ class Gateway:
                 request.notes["cause"] = error.cause
                 yield writer.error(error)
                 return
-            await turn.settle()
+            await answer.complete()
             yield writer.end(turn.usage())
 
         headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
@@ -130,17 +161,17 @@ class Gateway:
         self,
         request: Request,
         turn: Turn,
-        chunks: AsyncGenerator[list[Chunk], None],
-        answer: JsonAnswer,
+        answer: _Answer,
+        collector: JsonAnswer,
         headers: list[tuple[str, str]],
     ) -> Response:
         try:
-            async for some in chunks:
-                answer.add(some)
+            async for some in answer.chunks:
+                collector.add(some)
         except GatewayError as error:
             return await self._failed(request, turn, error)
-        await turn.settle()
-        body = answer.end(turn.usage())
+        await answer.complete()
+        body = collector.end(turn.usage())
         headers = [
             ("content-type", "application/json"),
             *headers,

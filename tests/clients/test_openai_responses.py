@@ -200,3 +200,53 @@ def test_an_answer_costs_a_credit_and_the_ledger_knows_before_the_client(
 
     connect(key).events(see)
     assert credits == [4]
+
+
+def test_a_conversation_goes_on_from_the_answer_before(
+    connect: Connect, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    key = gateway.key()
+    sdk = connect(key)
+    upstream.plan(Kimi("Look.", "Think.", tools=CALLS[:1]), Kimi("Sunny."), Kimi("Warm."))
+    first = sdk.events(input="Weather?", tools=TOOLS, instructions="Be brief.")[-1].response
+    output = {"type": "function_call_output", "call_id": first.output[2].call_id, "output": "20 °C"}
+    second = sdk.respond(previous_response_id=first.id, input=[output], tools=TOOLS)
+    third = sdk.events(previous_response_id=second.id, input="And tomorrow?")[-1].response
+    assert (second.previous_response_id, third.previous_response_id) == (first.id, second.id)
+    asked, called, told, said, again = upstream.chats[2].body["messages"]
+    assert (asked["content"], told["content"], again["content"]) == ("Weather?", "20 °C", "And tomorrow?")
+    assert (called["content"], called["reasoning_content"]) == ("Look.", "Think.")
+    assert (said["content"], said["reasoning_content"]) == ("Sunny.", REASONING)
+    with pytest.raises(openai.BadRequestError) as caught:
+        connect().respond(previous_response_id=second.id)
+    assert caught.value.param == "previous_response_id"
+
+
+def test_items_may_be_sent_by_their_ids_as_the_vercel_sdk_does(sdk: Sdk, upstream: ScriptedUpstream) -> None:
+    upstream.plan(Kimi("Look.", "Think.", tools=CALLS[:1]), Kimi("Sunny."))
+    first = sdk.respond(input="Weather?", tools=TOOLS)
+    reasoning, message, call = first.output
+    sdk.respond(
+        input=[
+            {"role": "user", "content": "Weather?"},
+            {"type": "item_reference", "id": reasoning.id},
+            {"type": "item_reference", "id": message.id},
+            {
+                "type": "function_call",
+                "call_id": call.call_id,
+                "name": call.name,
+                "arguments": call.arguments,
+            },
+            {"type": "function_call_output", "call_id": call.call_id, "output": "20 °C"},
+        ]
+    )
+    called = upstream.chats[1].body["messages"][1]
+    assert (called["content"], called["reasoning_content"]) == ("Look.", "Think.")
+    assert called["tool_calls"][0]["id"] == call.call_id
+
+
+def test_an_answer_that_was_not_to_be_stored_cannot_be_named(sdk: Sdk) -> None:
+    first = sdk.respond(store=False)
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.respond(previous_response_id=first.id)
+    assert caught.value.param == "previous_response_id"

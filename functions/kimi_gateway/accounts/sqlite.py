@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kimi_gateway.accounts import keys, sqlite_file
 from kimi_gateway.accounts import sqlite_news as news
+from kimi_gateway.accounts import sqlite_replay as replay
 from kimi_gateway.accounts import sqlite_steps as steps
 from kimi_gateway.accounts.batch import Writer
 from kimi_gateway.accounts.inline import Inline
+from kimi_gateway.accounts.replay import fitting
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow
 
 
 class SqliteStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record).
+    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
+    refer to again (accounts.replay.Replay).
 
     `lock_timeout` is how long another process's transaction is waited for, in seconds."""
 
@@ -50,7 +53,11 @@ class SqliteStore:
         await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
 
     async def purge(self, now: int) -> int:
-        return await self._writer.run(lambda db: steps.purge(db, now))
+        def both(db: sqlite3.Connection) -> int:
+            replay.purge(db, now)
+            return steps.purge(db, now)
+
+        return await self._writer.run(both)
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
         account = keys.account_id(self._below)
@@ -88,6 +95,13 @@ class SqliteStore:
 
     async def claim(self, token: str, now: int, until: int) -> bool:
         return await self._writer.run(lambda db: news.claim(db, token, now, until))
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        kept = fitting(entries)
+        await self._writer.run(lambda db: replay.keep(db, account, kept, until), brief=True)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
 
     async def backup(self, target: Path) -> None:
         """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""

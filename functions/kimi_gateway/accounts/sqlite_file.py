@@ -53,6 +53,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE replay (
+            id INTEGER PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, until INTEGER NOT NULL,
+            size INTEGER NOT NULL, value BLOB NOT NULL, UNIQUE (account, name)
+        )
+        """,
+        "CREATE INDEX replay_age ON replay (until, size)",
+        "CREATE INDEX replay_sizes ON replay (account, until, size)",
+    ),
 )
 
 

@@ -109,4 +109,5 @@ def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model]) -> dict
     if like is not None and (not isinstance(like, str) or like not in rows):
         raise CatalogFault(f"{where}: like names {like!r}, which is no model")
     base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry["id"])))
-    return {**dataclasses.asdict(base), "fixed": sorted(base.fixed)}
+    values = dataclasses.asdict(base)
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}

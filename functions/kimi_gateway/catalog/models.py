@@ -5,15 +5,29 @@ Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 Thinking = Literal["switch", "always", "effort", "free"]
+Replay = Literal["none", "wanted", "required"]
+Choice = Literal["auto", "none", "required", "named"]
 
 # One legal value each, anything else is a 400 upstream; so they are dropped before sending
 # (vendor's model pages, 2026-09-03).
 FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
+
+# What `tool_choice` may be: `required` on the K3 family only, a named function on K2.6 without thinking only
+# (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
+LEFT_TO_IT: frozenset[Choice] = frozenset(("auto", "none"))
+REQUIRED: frozenset[Choice] = LEFT_TO_IT | {"required"}
+NAMED: frozenset[Choice] = LEFT_TO_IT | {"named"}
+ANY: frozenset[Choice] = REQUIRED | NAMED
+
+MOST_TOOLS = 128  # of one request (vendor's pages, 2026-09-03)
+# Of a tool, what all three of the vendor's endpoints take (2026-08-17; longer ones only in one of its texts).
+TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +39,10 @@ class Model:
     named (it counts against the window). `default_output`: sent where the client names no limit and the
     model is not thinking. `thinking`: "switch" takes thinking on/off, "always" only thinks, "effort" takes
     reasoning_effort, "free" is passed whatever the client says. `thinks`: whether it thinks unless told.
-    `forced_choice`: may `tool_choice` be "required". `replay`: a tool call in the history must carry its
-    reasoning while the model is thinking.
+    `choices` and `choices_thinking`: what `tool_choice` may be, without thinking and with it. `replay`: while
+    the model thinks, a tool call in the history must carry its reasoning ("required", else a 400), or should
+    ("wanted": thinking is preserved, so the model answers worse without; vendor's pages, 2026-09-03).
+    `mfjs`: schemas must be in the vendor's dialect (catalog/mfjs.py).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -41,8 +57,10 @@ class Model:
     fixed: frozenset[str] = FIXED_SAMPLING
     thinking: Thinking = "switch"
     thinks: bool = True
-    replay: bool = False
-    forced_choice: bool = False
+    replay: Replay = "none"
+    choices: frozenset[Choice] = NAMED
+    choices_thinking: frozenset[Choice] = LEFT_TO_IT
+    mfjs: bool = True
     media: bool = True
     created: int = 1735785600
     owned_by: str = "moonshot-ai"
@@ -54,23 +72,26 @@ _IN_2026 = 1_767_225_600  # released in 2026, the day is not published
 def _k3(id: str, created: int) -> Model:
     window = 1_048_576
     return Model(
-        id, id, window, window, window, 131_072, thinking="effort", forced_choice=True, created=created
-    )
+        id, id, window, window, window, 131_072, thinking="effort", replay="wanted", choices=REQUIRED,
+        choices_thinking=REQUIRED, created=created,
+    )  # fmt: skip
 
 
 def _k27(id: str) -> Model:
-    return Model(id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", created=_IN_2026)
+    return Model(
+        id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", replay="wanted", created=_IN_2026
+    )
 
 
 def _k2(id: str, window: int) -> Model:
     """The ids of the K2 contract: models without thinking, their caps and default kept (docs/contract.md)."""
     return Model(
-        id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay=True
+        id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay="required"
     )
 
 
 ROWS: tuple[Model, ...] = (
-    Model("kimi", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, thinks=False, replay=True),
+    Model("kimi", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, thinks=False, replay="required"),
     _k2("kimi-k2", 128_000),
     _k2("kimi-k2-0905", 256_000),
     _k3("kimi-k3.1-pro", 1_792_713_600),
@@ -78,7 +99,7 @@ ROWS: tuple[Model, ...] = (
     _k3("kimi-k3", 1_784_160_000),
     _k27("kimi-k2.7-code"),
     _k27("kimi-k2.7-code-highspeed"),
-    Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay=True, created=_IN_2026),
+    Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026),
 )
 
 # Gone upstream (404 there), with the day they went and what stands nearest (help centre, 2026-09-03).
@@ -111,5 +132,5 @@ def neutral(id: str) -> Model:
     """A model that the upstream lists and this table does not: nothing is dropped, capped or defaulted."""
     huge = 10_000_000
     return Model(
-        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, forced_choice=True
+        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False
     )

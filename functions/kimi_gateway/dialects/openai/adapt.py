@@ -5,11 +5,15 @@ The rules are columns of the catalog; docs/contract.md, Models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dialects.openai import reasoning, schemas
+from kimi_gateway.dialects.openai.reasoning import Lacking
 from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.dialects.openai.tools import adapt_tools
 from kimi_gateway.errors import ContextLengthExceeded, InvalidRequest
 
 # What clients call the effort, and the three words that the platform knows (2026-08-17).
@@ -22,39 +26,54 @@ _EFFORT = {
     "xhigh": "max",
     "max": "max",
 }
-_NO_PARAMETERS = {"type": "object", "properties": {}}
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """The body for the upstream, always streamed and always with usage, and the fields left out of it."""
+    """The body for the upstream, always streamed and always with usage.
+
+    `ignored` are the fields left out of it; `originals` the client's names of tools by those in the body;
+    `missing` the messages that lost the reasoning which the model should find in them; `remembers` whether
+    the answer may bring such reasoning.
+    """
 
     body: dict[str, Any] = field(repr=False)
-    ignored: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    originals: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[Lacking] = ()
+    remembers: bool = False
 
 
 def adapt(ask: ChatRequest, model: Model) -> Adapted:
-    """Raises InvalidRequest where the output allowance is beyond the model's."""
+    """Raises InvalidRequest where the output allowance is beyond the model's, or a tool cannot be offered."""
     body = dict(ask.body)
     ignored = tuple(name for name in body if name in model.fixed)
     for name in ignored:
         del body[name]
     thinks = _THINKING[model.thinking](body, model)
     _limit_output(body, model, thinks)
-    if thinks and model.replay and any(map(_lacks_reasoning, body["messages"])):
-        body["messages"] = [
-            {**message, "reasoning_content": " "} if _lacks_reasoning(message) else message
-            for message in body["messages"]
-        ]
-    if any(map(_lacks_parameters, body.get("tools", ()))):
-        body["tools"] = [
-            {**tool, "function": {**tool["function"], "parameters": _NO_PARAMETERS}}
-            if _lacks_parameters(tool)
-            else tool
-            for tool in body["tools"]
-        ]
+    originals = adapt_tools(body, model, thinks)
+    style = body.get("response_format", _NOTHING).get("json_schema", _NOTHING)
+    if model.mfjs and isinstance(style.get("schema"), dict):
+        body["response_format"] = _clean_style(body["response_format"])
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
-    return Adapted(body, ignored)
+    remembers = thinks and model.replay != "none"
+    missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
+    return Adapted(body, ignored, originals, missing, remembers and _offers_tools(body))
+
+
+def _offers_tools(body: dict[str, Any]) -> bool:
+    return bool(body.get("tools")) or any("tools" in message for message in body["messages"])
+
+
+def _clean_style(style: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a JSON answer."""
+    described = style["json_schema"]
+    cleaned = schemas.clean(described["schema"], "response_format.json_schema.schema")
+    if cleaned is described["schema"]:
+        return style
+    return {**style, "json_schema": {**described, "schema": cleaned}}
 
 
 def fit(body: dict[str, Any], model: Model, input_tokens: int) -> None:
@@ -120,15 +139,3 @@ def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> None:
     if limit > model.refuse_output:
         raise InvalidRequest(f"{name}: {model.id} takes at most {model.refuse_output}", param=name)
     body["max_completion_tokens"] = min(limit, model.max_output)
-
-
-def _lacks_reasoning(message: dict[str, Any]) -> bool:
-    """A thinking model refuses a tool call in the history without its reasoning; a blank satisfies it."""
-    calls = message["role"] == "assistant" and message.get("tool_calls")
-    return bool(calls) and not message.get("reasoning_content")
-
-
-def _lacks_parameters(tool: dict[str, Any]) -> bool:
-    """The platform's schema wants `parameters`; many clients leave it out for a tool without any."""
-    function = tool.get("function")
-    return tool.get("type") == "function" and isinstance(function, dict) and "parameters" not in function

@@ -1,0 +1,189 @@
+"""What a model thought before it called tools: gathered from an answer, put back where a client dropped it.
+
+A call is known again by its id and by where it stands, since the vendor counts ids anew in each conversation:
+by the last user message before it and the number of messages since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.catalog.models import Replay
+from kimi_gateway.dialects.openai.chunks import Chunk
+
+PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
+LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
+MOST = 500  # messages of one request whose reasoning is looked up, the latest
+Message = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Choice:
+    thought: list[str] = field(default_factory=list)
+    arguments: dict[int, list[str]] = field(default_factory=dict)  # of each call, by its index
+    ids: dict[int, str] = field(default_factory=dict)
+
+
+class Gatherer:
+    """Fed with an answer's chunks as they come; `messages` are the question."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self._choices: dict[int, _Choice] = {}
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            for piece in chunk.body["choices"]:
+                delta = piece.get("delta")
+                if delta and ("reasoning_content" in delta or "tool_calls" in delta):
+                    self._add(self._choices.setdefault(piece.get("index", 0), _Choice()), delta)
+
+    def _add(self, choice: _Choice, delta: Mapping[str, Any]) -> None:
+        thought = delta.get("reasoning_content")
+        if isinstance(thought, str) and thought:
+            choice.thought.append(thought)
+        for call in delta.get("tool_calls") or ():
+            index, id = call.get("index", 0), call.get("id")
+            if isinstance(id, str) and id:
+                choice.ids.setdefault(index, id)
+            arguments = (call.get("function") or {}).get("arguments")
+            if isinstance(arguments, str):
+                choice.arguments.setdefault(index, []).append(arguments)
+
+    def entries(self) -> dict[str, bytes]:
+        """What to keep: one entry for each message with calls, under the name of its first."""
+        called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
+        found: dict[str, list[tuple[str, str]]] = {}
+        for choice in called:
+            index, id = next(iter(choice.ids.items()))
+            thought = "".join(choice.thought)
+            if len(thought) <= LONGEST:
+                way = _digest_of_arguments("".join(choice.arguments.get(index, ())))
+                found.setdefault(id, []).append((way, thought))
+        if not found:
+            return {}
+        *_, (_, place) = _places(self._messages)
+        return {_name(place, id): _packed(ways) for id, ways in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A message at `index` that lost its reasoning: `calls` are the names of its calls, and the digests of
+    their arguments."""
+
+    index: int
+    calls: dict[str, str]
+
+
+def lacking(messages: Sequence[Message]) -> list[Lacking]:
+    """The assistant's messages with tool calls and without reasoning; a blank one is a placeholder."""
+    if not any(map(lacks, messages)):
+        return []
+    found = []
+    for index, (message, place) in enumerate(_places(messages)):
+        if message is not None and lacks(message):
+            calls = (call for call in message["tool_calls"] if isinstance(call.get("id"), str))
+            named = {
+                _name(place, call["id"]): _digest_of_arguments((call.get("function") or {}).get("arguments"))
+                for call in calls
+            }
+            found.append(Lacking(index, named))
+    return found
+
+
+def lacks(message: Message) -> bool:
+    if not message.get("tool_calls") or message["role"] != "assistant":
+        return False
+    thought = message.get("reasoning_content")
+    return not thought or thought.isspace()
+
+
+def names(missing: Sequence[Lacking]) -> list[str]:
+    """What to look up, of the latest messages."""
+    return [name for each in missing[-MOST:] for name in each.calls]
+
+
+def put_back(
+    body: dict[str, Any], missing: Sequence[Lacking], known: Mapping[str, bytes], replay: Replay
+) -> int:
+    """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
+    have one. The number of characters that came in."""
+    messages = list(body["messages"])
+    added = 0
+    for each in missing:
+        message = messages[each.index]
+        thought = _thought(each, known)
+        if thought is None and replay == "required":
+            thought = message.get("reasoning_content") or PLACEHOLDER
+        if thought is not None and thought != message.get("reasoning_content"):
+            messages[each.index] = {**message, "reasoning_content": thought}
+            added += len(thought)
+    if added:
+        body["messages"] = messages
+    return added
+
+
+def _thought(missing: Lacking, known: Mapping[str, bytes]) -> str | None:
+    for name, way in missing.calls.items():
+        ways = _unpacked(known.get(name, b""))
+        if ways:
+            return ways.get(way) or next(iter(ways.values()))
+    return None
+
+
+def _packed(ways: list[tuple[str, str]]) -> bytes:
+    text = json.dumps(dict(reversed(ways)), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return zlib.compress(text, 1)
+
+
+def _unpacked(entry: bytes) -> dict[str, str]:
+    """By digest of arguments: several where choices of one answer called alike."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(entry, 8 * LONGEST).decode("utf-8", "surrogatepass")
+        ways = json.loads(text) if text else {}
+    except (zlib.error, ValueError):
+        return {}
+    return ways if isinstance(ways, dict) else {}
+
+
+def _places(messages: Sequence[Message]) -> Iterator[tuple[Message | None, bytes]]:
+    """Each message with its place, and at the end the place of what comes next."""
+    digest, since = b"", 0
+    for message in messages:
+        yield message, digest + since.to_bytes(4, "big")
+        if message["role"] == "user":
+            digest, since = hashlib.sha256(_text(message.get("content"))).digest(), 0
+        else:
+            since += 1
+    yield None, digest + since.to_bytes(4, "big")
+
+
+def _text(content: Any) -> bytes:
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text", "")) for part in content)
+    return str(content).encode("utf-8", "surrogatepass")
+
+
+def _name(place: bytes, id: str) -> str:
+    return "thought-" + hashlib.sha256(place + id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _digest_of_arguments(arguments: Any) -> str:
+    """The same for one JSON value, however a client has written it anew."""
+    try:
+        value = json.loads(arguments or "{}", parse_float=_plain)
+        arguments = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        arguments = str(arguments)
+    return hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _plain(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,101 @@
+"""Tool names that the vendor refuses, under other names on their way upstream and back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from kimi_gateway.catalog.models import TOOL_NAME
+from kimi_gateway.dialects.openai.chunks import Chunk
+
+_ODD = re.compile(r"[^a-zA-Z0-9_-]")
+_READABLE = 100  # characters of the client's name that stay
+_DIGITS = 12
+
+
+class Names:
+    """One name for each name, the same in every request of a conversation, so that the vendor's cache holds.
+    `taken` are the names that must not be given to another: `kept` those that pass as they are."""
+
+    def __init__(self, taken: Collection[str] = (), kept: Collection[str] = ()) -> None:
+        self._taken = set(taken)
+        self._kept = kept
+        self._sent: dict[str, str] = {}
+
+    def __call__(self, name: str) -> str:
+        if TOOL_NAME.fullmatch(name) or name in self._kept:
+            return name
+        if name not in self._sent:
+            self._sent[name] = self._new(name)
+        return self._sent[name]
+
+    def _new(self, name: str) -> str:
+        plain = _ODD.sub("_", name)[:_READABLE]
+        if not plain or not TOOL_NAME.fullmatch(plain[0]):
+            plain = f"_{plain}"
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        sent, digits = f"{plain}_{digest[:_DIGITS]}", _DIGITS
+        while sent in self._taken:
+            digits += 1
+            sent = f"{plain}_{digest[:digits]}"
+        self._taken.add(sent)
+        return sent
+
+    @property
+    def originals(self) -> dict[str, str]:
+        """By the name that was sent; empty where all passed as they were."""
+        return {sent: name for name, sent in self._sent.items()}
+
+
+def odd(message: Mapping[str, Any]) -> bool:
+    """Whether it names a tool in a way that the vendor refuses."""
+    if calls := message.get("tool_calls"):
+        return not all(map(_fine, calls))
+    return message["role"] == "tool" and not TOOL_NAME.fullmatch(message.get("name") or "_")
+
+
+def _fine(call: Mapping[str, Any]) -> bool:
+    function = call.get("function")
+    name = function.get("name") if type(function) is dict else None
+    return type(name) is not str or TOOL_NAME.fullmatch(name) is not None
+
+
+def in_message(message: dict[str, Any], names: Names) -> dict[str, Any]:
+    if not odd(message):
+        return message
+    if calls := message.get("tool_calls"):
+        return {**message, "tool_calls": [renamed(call, names) for call in calls]}
+    return {**message, "name": names(message["name"])}
+
+
+def renamed(part: dict[str, Any], names: Names) -> dict[str, Any]:
+    """A tool, a tool choice or a tool call; those of the vendor's own functions (`$web_search`) stay."""
+    function = part.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or part.get("type") == "builtin_function" or names(name) == name:
+        return part
+    return {**part, "function": {**function, "name": names(name)}}  # type: ignore[dict-item]
+
+
+class Restorer:
+    """Gives the calls of an answer the names that the client knows."""
+
+    def __init__(self, originals: Mapping[str, str]) -> None:
+        self._originals = originals
+
+    def __call__(self, chunks: list[Chunk]) -> None:
+        for at, chunk in enumerate(chunks):
+            if any([self._restore(choice.get("delta") or {}) for choice in chunk.body["choices"]]):
+                chunks[at] = Chunk(chunk.body, chunk.substance, chunk.finishes)
+
+    def _restore(self, delta: dict[str, Any]) -> bool:
+        changed = False
+        for call in delta.get("tool_calls") or ():
+            function = call.get("function") or {}
+            name = function.get("name")
+            if isinstance(name, str) and name in self._originals:
+                function["name"] = self._originals[name]
+                changed = True
+        return changed
