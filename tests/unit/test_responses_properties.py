@@ -17,7 +17,7 @@ from kimi_gateway.dialects.responses.seal import seal, unseal
 from kimi_gateway.errors import InvalidRequest, RateLimited, Unavailable
 from response_events import Checker, checked, events_of
 
-pytestmark = pytest.mark.property
+pytestmark = pytest.mark.fuzz
 TOOLS = [
     {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False},
     {"type": "custom", "name": "c"},

@@ -146,13 +146,13 @@ def _part(part: Any, where: str) -> None:
     if kind == "text":
         fields.string(part.get("text"), f"{where}.text")
     elif kind in ("image_url", "video_url"):
-        media = part.get(kind)
-        url = media.get("url") if isinstance(media, dict) else media
+        value = part.get(kind)
+        url = value.get("url") if isinstance(value, dict) else value
         fields.string(url, f"{where}.{kind}")
-        check_media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
+        media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
 
 
-def check_media(url: str, where: str, types: frozenset[str]) -> None:
+def media(url: str, where: str, types: frozenset[str]) -> None:
     if url.startswith("ms://"):
         return
     scheme, _, rest = url.partition(":")
