@@ -84,6 +84,41 @@ def test_an_answer_without_done_is_whole_where_it_finished(
     assert headers["cache-control"] == "no-cache"
 
 
+BAD = {"type": "object", "properties": {"a": {"$ref": "https://a.test/schema"}}}
+FUNCTION = {"type": "function", "name": "f", "parameters": BAD}
+FOUND_LATE: dict[str, tuple[dict[str, Any], str]] = {
+    "a schema behind a hosted tool": (
+        {"tools": [{"type": "web_search"}, FUNCTION]},
+        "tools.1.parameters.properties.a.$ref",
+    ),
+    "a schema in a namespace": (
+        {"tools": [{"type": "namespace", "name": "n", "tools": [FUNCTION]}]},
+        "tools.0.tools.0.parameters.properties.a.$ref",
+    ),
+    "a schema that comes with the input": (
+        {"input": [{"role": "user", "content": "Hi"}, {"type": "additional_tools", "tools": [FUNCTION]}]},
+        "input.1.tools.0.parameters.properties.a.$ref",
+    ),
+    "the answer's schema": (
+        {"text": {"format": {"type": "json_schema", "schema": BAD}}},
+        "text.format.schema.properties.a.$ref",
+    ),
+    "a limit beyond the model's": ({"max_output_tokens": 2**21}, "max_output_tokens"),
+    "an input beyond the model's": ({"model": "kimi-k2", "input": "word " * 200_000}, "input"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND_LATE)
+def test_what_a_model_does_not_take_is_named_as_the_client_called_it(gateway: LiveGateway, case: str) -> None:
+    more, field = FOUND_LATE[case]
+    with gateway.client(gateway.key(5)) as client:
+        response = client.post("/v1/responses", json={"model": "kimi-k3", "input": "Hi"} | more)
+    assert response.status_code == 400
+    error = openai_error(response.json())
+    assert error["param"] == field
+    assert error["message"].startswith(f"{field}: ") or error["code"] == "context_length_exceeded"
+
+
 def test_a_refused_request_names_its_field_and_costs_nothing(gateway: LiveGateway) -> None:
     key = gateway.key(5)
     with gateway.client(key) as client:

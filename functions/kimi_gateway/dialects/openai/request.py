@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot.
+    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ChatRequest:
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def read(raw: bytes) -> ChatRequest:

@@ -70,8 +70,19 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         include_usage=True,
         choices=1,
         stops=(),
+        names=_NAMES | toolbox.places,
     )
     return Asked(chat, body, messages, toolbox)
+
+
+# How the client calls what the rules for a model may find fault with.
+_NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
 
 
 def _same(value: Any) -> Any:

@@ -32,8 +32,22 @@ class Known:
 class Toolbox:
     """The tools of one request: `functions` for the upstream, and what each is to the client."""
 
-    functions: list[dict[str, Any]] = field(default_factory=list)
+    _offered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # with its place in the request
     _known: dict[str, Known] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        return [tool for _, tool in self._offered]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the client wrote what stands where in `functions`."""
+        places = {}
+        for index, (place, tool) in enumerate(self._offered):
+            places[f"tools.{index}"] = place
+            if tool["type"] == "function":
+                places[f"tools.{index}.function"] = place
+        return places
 
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
@@ -41,10 +55,10 @@ class Toolbox:
     def replace(self, tools: Any, where: str) -> None:
         """Tools that come later: the newest of a name holds."""
         before, self._known = self._known, {}
-        functions, self.functions = self.functions, []
+        offered, self._offered = self._offered, []
         self.add(tools, where)
-        kept = [tool for tool in functions if _name_of(tool) not in self._known]
-        self.functions = [*kept, *self.functions]
+        kept = [(place, tool) for place, tool in offered if _name_of(tool) not in self._known]
+        self._offered = [*kept, *self._offered]
         self._known = {**before, **self._known}
 
     def add(self, tools: Any, where: str) -> None:
@@ -57,7 +71,7 @@ class Toolbox:
             if tool["type"] == "namespace":
                 self._add_namespace(tool, here)
             elif tool["type"] == "builtin_function":  # the vendor's own
-                self.functions.append(tool)
+                self._offered.append((here, tool))
             elif tool["type"] in _KINDS:
                 self._add(tool, here)
             else:
@@ -83,13 +97,13 @@ class Toolbox:
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self.functions.append({"type": "function", "function": {"name": name, **function}})
+        self._offered.append((here, {"type": "function", "function": {"name": name, **function}}))
 
     def choose(self, choice: Any) -> Any:
         """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
-            if choice == "required" and not self.functions:
+            if choice == "required" and not self._offered:
                 fail("tool_choice", "there is no tool that could be called")
             return choice
         fields.mapping(choice, "tool_choice")
