@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from responding import NAME, USAGE, called, chunk, chunks, identity, read, whole
 
@@ -18,6 +18,7 @@ from kimi_gateway.errors import InvalidRequest, RateLimited, Unavailable
 from response_events import Checker, checked, events_of
 
 pytestmark = pytest.mark.fuzz
+any_time = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 TOOLS = [
     {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": False},
     {"type": "custom", "name": "c"},
@@ -67,6 +68,7 @@ ASKED = st.fixed_dictionaries(
 )
 
 
+@any_time
 @given(st.data(), ASKED, BODIES, FINISHES)
 def test_any_stream_is_a_valid_response_and_folds_into_the_json_answer(
     data: st.DataObject, asked: dict[str, Any], bodies: list[dict[str, Any]], finish: str | None
@@ -90,6 +92,7 @@ def test_any_stream_is_a_valid_response_and_folds_into_the_json_answer(
     assert response["incomplete_details"] == ({"reason": reason} if reason else None)
 
 
+@any_time
 @given(ASKED, BODIES, st.booleans())
 def test_a_stream_that_breaks_anywhere_never_looks_complete(
     asked: dict[str, Any], bodies: list[dict[str, Any]], silent: bool
@@ -110,6 +113,7 @@ def test_a_stream_that_breaks_anywhere_never_looks_complete(
     ]
 
 
+@any_time
 @given(st.text(min_size=1), st.text(min_size=1), st.lists(st.text(), max_size=3), st.booleans())
 def test_an_answer_sent_back_is_the_message_that_the_model_wrote(
     thought: str, said: str, arguments: list[str], sealed: bool
@@ -141,6 +145,7 @@ def test_an_answer_sent_back_is_the_message_that_the_model_wrote(
     assert back == [expected | ({"tool_calls": calls} if calls else {})]
 
 
+@any_time
 @given(st.text(), st.booleans(), st.lists(st.integers(0, 400), max_size=8))
 def test_free_text_comes_out_whole_however_its_arguments_are_cut(
     text: str, plain: bool, cuts: list[int]
@@ -153,6 +158,7 @@ def test_free_text_comes_out_whole_however_its_arguments_are_cut(
     assert found + reader.rest() == text
 
 
+@any_time
 @given(st.lists(PIECES, max_size=8), st.lists(st.integers(0, 60), max_size=4))
 def test_arguments_of_any_kind_give_the_same_free_text_however_they_are_cut(
     pieces: list[str], cuts: list[int]
@@ -167,6 +173,7 @@ def test_arguments_of_any_kind_give_the_same_free_text_however_they_are_cut(
     assert found + reader.rest() == expected
 
 
+@any_time
 @given(st.text())
 def test_sealed_reasoning_comes_back_as_it_was(text: str) -> None:
     assert unseal(seal(text)) == text
@@ -201,6 +208,7 @@ FIELDS = st.sampled_from(
 ITEMS = st.lists(st.dictionaries(MEMBERS, SHAPES, max_size=7) | SHAPES, min_size=1, max_size=4)
 
 
+@any_time
 @given(st.dictionaries(FIELDS, SHAPES, max_size=5), st.none() | ITEMS, st.none() | ITEMS)
 def test_any_request_is_read_or_refused_with_the_field_at_fault(
     body: dict[str, Any], items: list[Any] | None, tools: list[Any] | None
