@@ -86,7 +86,7 @@ class UpstreamCall:
                 failure = exc
             finally:
                 lease.end(failure)
-            other = self.upstream.tokens.another(tried, self.call.model.upstream)
+            other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -93,7 +94,7 @@ class Gateway:
             identity = Identity(
                 f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
-            answer = self._answer(turn, question, adapted)
+            answer = self._answer(turn, question, adapted, self._longest(request))
             if ask.stream:
                 return await self._stream(request, turn, answer, question.writer(identity), headers)
             return await self._collect(request, turn, answer, question.answer(identity), headers)
@@ -113,9 +114,9 @@ class Gateway:
         await self._fit(adapted.body, model, size)
         return adapted
 
-    def _answer(self, turn: Turn, question: Question, adapted: Adapted) -> _Answer:
+    def _answer(self, turn: Turn, question: Question, adapted: Adapted, longest: float) -> _Answer:
         """The chunks as the client may see them, and what of them is kept for its next request."""
-        chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
+        chunks = turn.chunks(self.settings.ping_interval, longest)
         gatherer = Gatherer(question.chat.body["messages"]) if adapted.remembers else None
         see: list[Callable[[list[Chunk]], None]] = []
         if gatherer is not None:
@@ -201,6 +202,18 @@ class Gateway:
         request.notes.update(turn.facts())
         if turn.first_content is not None:
             request.notes["first_content_ms"] = _ms(turn.first_content - request.started)
+
+    async def drain(self, seconds: float) -> None:
+        """No new chats; what runs may finish for a while, then it is told to end."""
+        self.closing = True
+        await asyncio.sleep(seconds)
+        for turn in list(self.turns):
+            turn.interrupt(ShuttingDown())
+
+    def _longest(self, request: Request) -> float:
+        """Seconds from now."""
+        left = max(request.deadline - time.monotonic(), 0.001)
+        return min(self.settings.max_request or math.inf, left)
 
     def _turn(
         self,

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 log = logging.getLogger("kimi_gateway")
@@ -55,6 +55,13 @@ def _clean(value: Any) -> Any:
     return value if isinstance(value, int | float | None) else redact(str(value))
 
 
+def line_of(members: Mapping[str, Any]) -> str:
+    """One line of JSON without secrets: redacted before it is quoted, for afterwards a secret may be spelt
+    otherwise, and the line be broken."""
+    text = json.dumps(_clean(members), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
+
+
 class JsonLines(logging.Formatter):
     """`{"time", "level", "event", …fields}`; a record's fields ride in `extra={"fields": {…}}`."""
 
@@ -68,9 +75,7 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        # Redacted before it is quoted: afterwards a secret may be spelt otherwise, and the line be broken.
-        text = json.dumps(_clean(line), ensure_ascii=False)
-        return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
+        return line_of(line)
 
 
 def to_stream(level: str, stream: TextIO | None = None) -> None:

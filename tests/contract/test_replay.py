@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contract.store_client import NOW
+from contract import store_client
+from contract.store_client import NOW, ON_DYNAMODB, STORES
 from kimi_gateway.accounts.replay import LARGEST, MOST_OF_ACCOUNT, Replay
 from kimi_gateway.accounts.replay_memory import MemoryReplay, RememberedReplay
 from kimi_gateway.accounts.sqlite import SqliteStore
@@ -15,35 +18,28 @@ from kimi_gateway.accounts.sqlite import SqliteStore
 pytestmark = pytest.mark.anyio
 
 UNTIL = NOW + 100
-Make = Callable[[Path], tuple[Replay, Callable[[], Awaitable[None]]]]
 
 
-async def _nothing() -> None:
-    return None
+@asynccontextmanager
+async def memory(folder: Path, url: str) -> AsyncIterator[Replay]:
+    yield MemoryReplay()
 
 
-def _memory(folder: Path) -> tuple[Replay, Callable[[], Awaitable[None]]]:
-    return MemoryReplay(), _nothing
+@asynccontextmanager
+async def remembered(folder: Path, url: str) -> AsyncIterator[Replay]:
+    async with store_client.sqlite(folder, "") as store:
+        yield RememberedReplay(store)  # type: ignore[arg-type]
 
 
-def _sqlite(folder: Path) -> tuple[Replay, Callable[[], Awaitable[None]]]:
-    store = SqliteStore(folder / "accounts.db")
-    return store, store.close
-
-
-def _remembered(folder: Path) -> tuple[Replay, Callable[[], Awaitable[None]]]:
-    store = SqliteStore(folder / "accounts.db")
-    return RememberedReplay(store), store.close
-
-
-REPLAYS: dict[str, Make] = {"memory": _memory, "sqlite": _sqlite, "remembered sqlite": _remembered}
+REPLAYS: dict[str, Any] = {**STORES, "memory": memory, "remembered sqlite": remembered}
+BOUNDED = [name for name in REPLAYS if name not in ON_DYNAMODB]
 
 
 @pytest.fixture(params=REPLAYS)
 async def replay(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Replay]:
-    replay, close = REPLAYS[request.param](tmp_path)
-    yield replay
-    await close()
+    url = request.getfixturevalue(f"{request.param}_url") if request.param in ON_DYNAMODB else ""
+    async with REPLAYS[request.param](tmp_path, url) as replay:
+        yield replay
 
 
 async def test_what_was_kept_comes_back_byte_for_byte_and_only_what_was_asked_for(replay: Replay) -> None:
@@ -78,11 +74,12 @@ async def test_what_is_too_large_is_left_out_and_the_rest_is_kept(replay: Replay
 
 
 async def test_many_names_at_once(replay: Replay) -> None:
-    entries = {f"name-{number}": str(number).encode() for number in range(1_200)}
+    entries = {f"name-{number}": str(number).encode() for number in range(250)}
     await replay.keep("a", entries, UNTIL)
     assert await replay.recall("a", list(entries), NOW) == entries
 
 
+@pytest.mark.parametrize("replay", BOUNDED, indirect=True)
 async def test_an_account_that_keeps_too_much_loses_its_oldest_and_no_one_elses(replay: Replay) -> None:
     await replay.keep("b", {"other": b"1"}, UNTIL)
     large = bytes(LARGEST)

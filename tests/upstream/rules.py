@@ -8,9 +8,11 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from upstream import mfjs
 from upstream.kimi import WINDOWS, Json, error, thinks, tokens
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9-_]{0,127}")
+MOST_TOOLS = 128
 EMPTY: tuple[object, ...] = (None, "", [])
 
 
@@ -58,8 +60,12 @@ def _limits(body: Json) -> Iterator[str]:
 
 
 def _tools(body: Json) -> Iterator[str]:
+    tools = body.get("tools") or []
+    if len(tools) > MOST_TOOLS:
+        yield f"Invalid request: at most {MOST_TOOLS} tools are allowed"
+    brought = [tool for message in body["messages"] for tool in message.get("tools") or []]
     seen = set()
-    for tool in body.get("tools") or []:
+    for tool in [*tools, *brought]:
         function = tool.get("function") or {}
         name = function.get("name", "")
         if name in seen:
@@ -69,16 +75,25 @@ def _tools(body: Json) -> Iterator[str]:
             continue
         if not NAME.fullmatch(name):
             yield f"Invalid request: function name {name} is invalid"
-        if (function.get("parameters") or {}).get("type") != "object":
-            yield (
-                "tools.function.parameters is not a valid moonshot flavored json schema, "
-                "details: <At path '': type must be object>"
-            )
-    choice = body.get("tool_choice")
-    if choice == "required" and not body["model"].startswith("kimi-k3"):
+        if text := mfjs.refusal(function.get("parameters")):
+            yield text
+    style = (body.get("response_format") or {}).get("json_schema") or {}
+    if style.get("strict", True) and "schema" in style and (text := mfjs.refusal(style["schema"])):
+        yield text.replace("tools.function.parameters", "response_format.json_schema.schema")
+    yield from _choice(body, seen)
+
+
+def _choice(body: Json, offered: set[str]) -> Iterator[str]:
+    choice, model = body.get("tool_choice"), body["model"]
+    if choice == "required" and not model.startswith("kimi-k3"):
         yield "tool_choice 'required' is incompatible with thinking enabled"
-    if isinstance(choice, dict) and thinks(body):
-        yield "tool_choice 'specified' is incompatible with thinking enabled"
+    if isinstance(choice, dict):
+        if thinks(body):
+            yield "tool_choice 'specified' is incompatible with thinking enabled"
+        if (choice.get("function") or {}).get("name") not in offered:
+            yield "Invalid request: specified function tool not found"
+    if choice == "required" and not offered:
+        yield "Invalid request: tool_choice needs tools"
 
 
 def _messages(body: Json) -> Iterator[str]:
@@ -97,6 +112,10 @@ def _messages(body: Json) -> Iterator[str]:
                 "thinking is enabled but reasoning_content is missing in assistant tool call message "
                 f"at index {at}"
             )
+        for call in calls or ():
+            name = (call.get("function") or {}).get("name", "")
+            if call.get("type") != "builtin_function" and not NAME.fullmatch(name):
+                yield f"Invalid request: function name {name} is invalid"
         if message.get("partial") and (at != last or role != "assistant" or body.get("response_format")):
             yield "Invalid request: partial is for the last assistant message, without response_format"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.edge.http import Front, request_id, routes
-from kimi_gateway.errors import BodyTooLarge, ShuttingDown
+from kimi_gateway.errors import BodyTooLarge
 from kimi_gateway.settings import Settings
 from kimi_gateway.values import Headers, Request, Response
 
@@ -49,13 +49,7 @@ class App:
     def drain(self) -> None:
         """The server is going down: what runs may finish for a while, then it is told to end."""
         if self._draining is None and self.running is not None:
-            self.running.gateway.closing = True
-            self._draining = asyncio.create_task(self._drain(self.running))
-
-    async def _drain(self, running: Running) -> None:
-        await asyncio.sleep(self.settings.drain)
-        for turn in list(running.gateway.turns):
-            turn.interrupt(ShuttingDown())
+            self._draining = asyncio.create_task(self.running.gateway.drain(self.settings.drain))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -123,7 +117,7 @@ class _Exchange:
         finally:
             self._stop_watching()
             if response is not None:
-                await asyncio.shield(asyncio.ensure_future(_finish(response)))
+                await asyncio.shield(asyncio.ensure_future(response.finish()))
 
     async def _answer(self, response: Response) -> None:
         headers, body = response.headers, response.body
@@ -178,10 +172,3 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-
-
-async def _finish(response: Response) -> None:
-    """In one task, so that no cancellation of the request's own can come between the two."""
-    if not isinstance(response.body, bytes):
-        await response.body.aclose()
-    await response.close()

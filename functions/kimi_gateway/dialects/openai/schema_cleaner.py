@@ -31,6 +31,7 @@ class Cleaner:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
+        self.opening: set[str] = set()
         self._steps = 0
         self._names: dict[str, str] = {}  # of definitions, by pointer
         self._behind: dict[str, tuple[Path, Any]] = {}  # what was found there, by name
@@ -89,17 +90,14 @@ class Cleaner:
         fail("".join(f".{step}" for step in path), what)
 
     def _as_object(self, root: Clean) -> Schema:
+        if root is not None and any_will_do(root):
+            text = root.get("description")
+            return {"type": "object", "properties": {}} | ({"description": text} if text else {})
+        root = both({"type": "object"}, root, self)
         if root is not None and "$ref" in root:
             root = described(self.deref(root), root.get("description"), over=True)
-        if root is not None and any_will_do(root):
-            root = both({"type": "object", "properties": {}}, root, self)
-        if root is not None and "anyOf" in root:
-            branches = [self.deref(branch) or {} for branch in root["anyOf"]]
-            objects = [branch for branch in branches if branch.get("type") == "object"]
-            if len(objects) == 1:
-                root = described(objects[0], root.get("description"), over=True)
-            elif objects:  # a root must say that it is an object (live, 2026-09-21)
-                root = {**root, "type": "object", "anyOf": objects}
+        if root is not None and "anyOf" in root:  # a root must say that it is an object (live, 2026-09-21)
+            root = {**root, "type": "object"}
         if root is None or root.get("type") != "object":
             self._refuse(("type",), "must be object, and possible to satisfy")
         return root
@@ -118,7 +116,7 @@ class Cleaner:
             clean = described(clean, parts.description(node, told), over=True)
         if clean is not None and node.get("nullable") is True:
             clean = described(united([bare(clean), {"type": "null"}]), clean.get("description"))
-        return self._beside_ref(clean)
+        return _wrapped(clean)
 
     def _others(self, node: Schema, path: Path) -> Iterator[Clean]:
         """What must hold besides the node's own keywords."""
@@ -187,7 +185,7 @@ class Cleaner:
         rest = node.get("additionalProperties")
         if rest is not None:
             schema = self._node(rest, (*path, "additionalProperties"))
-            own["additionalProperties"] = schema is not None and (schema or True)
+            own["additionalProperties"] = schema is not None and (any_will_do(schema) or schema)
         required = node.get("required")
         if not isinstance(required, list):
             return True
@@ -232,16 +230,6 @@ class Cleaner:
             self._busy.discard(name)
         return self._done[name]
 
-    def _beside_ref(self, clean: Clean) -> Clean:
-        """A description beside a `$ref` whose target has one too was refused (2026-08): a branch of its own
-        holds the reference."""
-        if clean is None or "$ref" not in clean or "description" not in clean:
-            return clean
-        _, found = self._behind.get(clean["$ref"].removeprefix("#/$defs/"), ((), self._schema))
-        if isinstance(found, dict) and found.get("description"):
-            return {"anyOf": [{"$ref": clean["$ref"]}], "description": clean["description"]}
-        return clean
-
     def _check_end(self, root: Schema) -> None:
         """Refuses what only an endless document could satisfy."""
         schemas = {f"#/$defs/{name}": schema for name, schema in root.get("$defs", {}).items()} | {"#": root}
@@ -252,6 +240,14 @@ class Cleaner:
             if name not in ending:
                 path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
                 self._refuse(path, ENDLESS)
+
+
+def _wrapped(clean: Clean) -> Clean:
+    """A description beside a `$ref` was refused where the target has one too (2026-08): a branch of its own
+    holds the reference."""
+    if clean is None or "$ref" not in clean or "description" not in clean:
+        return clean
+    return {"anyOf": [{"$ref": clean["$ref"]}], "description": clean["description"]}
 
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:

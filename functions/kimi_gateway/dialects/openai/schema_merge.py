@@ -25,15 +25,17 @@ ANYTHING: Schema = {
 
 
 class Around(Protocol):
-    """The schema that both stand in."""
+    """The schema that both stand in. `opening` are the references that are being written out: one that leads
+    back to itself stays, and what stands beside it is dropped, as the vendor does."""
+
+    opening: set[str]
 
     def count(self) -> None:
         """One more step of work. Raises where there were too many."""
         ...
 
     def deref(self, schema: Schema) -> Clean:
-        """The schema behind a `$ref`, or the `$ref` itself where it leads back to itself: then what stands
-        beside it is dropped, as the vendor does."""
+        """The schema behind a `$ref`, or the `$ref` itself where it leads back to itself."""
         ...
 
 
@@ -46,7 +48,14 @@ def both(one: Clean, other: Clean, around: Around) -> Clean:
         return described(kept, bare.get("description"))
     if one == other:
         return one
-    return _both_open(one, other, _open(one, around), _open(other, around), around)
+    references = {schema["$ref"] for schema in (one, other) if "$ref" in schema}
+    if references & around.opening:
+        return one if one.get("$ref") in around.opening else other
+    around.opening |= references
+    try:
+        return _both_open(one, other, _open(one, around), _open(other, around), around)
+    finally:
+        around.opening -= references
 
 
 def _both_open(one: Schema, other: Schema, opened: Clean, second: Clean, around: Around) -> Clean:
@@ -149,7 +158,8 @@ def _objects(one: Schema, other: Schema, merged: Schema, around: Around) -> Clea
     if False in rest:
         merged["additionalProperties"] = False
     elif len(rest) == 2 and True not in rest:
-        merged["additionalProperties"] = both(rest[0], rest[1], around) or False
+        schema = both(rest[0], rest[1], around)
+        merged["additionalProperties"] = schema is not None and (any_will_do(schema) or schema)
     elif rest:
         merged["additionalProperties"] = next((schema for schema in rest if schema is not True), True)
     return merged
