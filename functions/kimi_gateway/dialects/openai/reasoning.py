@@ -58,13 +58,13 @@ class Gatherer:
     def entries(self) -> dict[str, bytes]:
         """What to keep: one entry for each message with calls, under the name of its first."""
         called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
-        found: dict[str, list[tuple[str, str]]] = {}
+        found: dict[str, dict[str, str]] = {}
         for choice in called:
             index, id = next(iter(choice.ids.items()))
             thought = "".join(choice.thought)
             if len(thought) <= LONGEST:
                 way = _digest_of_arguments("".join(choice.arguments.get(index, ())))
-                found.setdefault(id, []).append((way, thought))
+                found.setdefault(id, {}).setdefault(way, thought)
         if not found:
             return {}
         *_, (_, place) = _places(self._messages)
@@ -136,8 +136,8 @@ def _thought(missing: Lacking, known: Mapping[str, bytes]) -> str | None:
     return None
 
 
-def _packed(ways: list[tuple[str, str]]) -> bytes:
-    text = json.dumps(dict(reversed(ways)), ensure_ascii=False).encode("utf-8", "surrogatepass")
+def _packed(ways: Mapping[str, str]) -> bytes:
+    text = json.dumps(ways, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return zlib.compress(text, 1)
 
 

@@ -1,0 +1,133 @@
+"""What is gathered of an answer, however its calls are cut into chunks, and which message it belongs to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kimi_gateway.dialects.openai import reasoning
+from kimi_gateway.dialects.openai.chunks import Chunk
+from kimi_gateway.dialects.openai.reasoning import PLACEHOLDER, Gatherer
+
+Json = dict[str, Any]
+QUESTION = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+
+
+def chunk(delta: Json, index: int = 0) -> Chunk:
+    return Chunk({"choices": [{"index": index, "delta": delta, "finish_reason": None}]}, True, False)
+
+
+def call(index: int, id: str | None, arguments: str) -> Json:
+    named = {} if id is None else {"id": id, "type": "function"}
+    return {"tool_calls": [{"index": index, **named, "function": {"arguments": arguments}}]}
+
+
+def gathered(*chunks: Chunk, question: list[Json] | None = None) -> dict[str, bytes]:
+    gatherer = Gatherer(QUESTION if question is None else question)
+    for each in chunks:
+        gatherer.add([each])
+    return gatherer.entries()
+
+
+def answer(*calls: tuple[str, str], **more: Any) -> Json:
+    made = [
+        {"id": id, "type": "function", "function": {"name": "f", "arguments": text}} for id, text in calls
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": made, **more}
+
+
+def put_back(kept: dict[str, bytes], *messages: Json, replay: Any = "wanted") -> list[str | None]:
+    body = {"messages": [*QUESTION, *messages]}
+    missing = reasoning.lacking(body["messages"])
+    known = {name: kept[name] for name in reasoning.names(missing) if name in kept}
+    reasoning.put_back(body, missing, known, replay)
+    return [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
+
+
+def test_one_entry_serves_all_calls_of_a_message_in_any_order() -> None:
+    kept = gathered(
+        chunk({"reasoning_content": "I "}),
+        chunk({"reasoning_content": "think."}),
+        chunk(call(0, "f:0", "")),
+        chunk(call(1, "f:1", '{"a"')),
+        chunk(call(0, None, "{}")),
+        chunk(call(1, None, ":1}")),
+    )
+    assert len(kept) == 1
+    assert put_back(kept, answer(("f:0", "{}"), ("f:1", '{"a":1}'))) == ["I think."]
+    assert put_back(kept, answer(("f:1", '{"a":1}'), ("f:0", "{}"))) == ["I think."]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk({"reasoning_content": "I think."}), chunk({"content": "Done."})],
+        [chunk(call(0, "f:0", "{}"))],
+        [chunk({"reasoning_content": None}), chunk({}), chunk(call(0, "f:0", "{}"))],
+        [],
+    ],
+    ids=["no call", "no thought", "a thought that is null", "nothing"],
+)
+def test_without_a_thought_and_a_call_nothing_is_kept(chunks: list[Chunk]) -> None:
+    assert gathered(*chunks) == {}
+
+
+def test_choices_are_told_apart_by_their_arguments() -> None:
+    kept = gathered(
+        *(chunk({"reasoning_content": f"Thought {at}"}, at) for at in range(3)),
+        *(chunk(call(0, "f:0", json.dumps({"n": at, "m": 0})), at) for at in range(3)),
+    )
+    for at in range(3):
+        assert put_back(kept, answer(("f:0", f'{{"m":0.0, "n":{at}}}'))) == [f"Thought {at}"]
+    assert put_back(kept, answer(("f:0", "not even JSON"))) == ["Thought 0"]
+
+
+def test_the_same_id_at_another_place_is_another_call() -> None:
+    kept = gathered(chunk({"reasoning_content": "First."}), chunk(call(0, "f:0", "{}")))
+    result = {"role": "tool", "tool_call_id": "f:0", "content": "1"}
+    first = answer(("f:0", "{}"))
+    second = gathered(
+        chunk({"reasoning_content": "Second."}),
+        chunk(call(0, "f:0", "{}")),
+        question=[*QUESTION, first, result],
+    )
+    assert put_back(kept | second, first, result, first) == ["First.", "Second."]
+    assert put_back(second, first) == [None]
+    other = {"role": "user", "content": "Another question"}
+    assert put_back(kept, other, first) == [None]
+
+
+def test_what_stands_there_stays_but_for_blanks() -> None:
+    kept = gathered(chunk({"reasoning_content": "Kept."}), chunk(call(0, "f:0", "{}")))
+    call_0 = ("f:0", "{}")
+    assert put_back(kept, answer(call_0, reasoning_content="Own.")) == ["Own."]
+    assert put_back(kept, answer(call_0, reasoning_content="\n ")) == ["Kept."]
+    assert put_back({}, answer(call_0, reasoning_content="\n "), replay="required") == ["\n "]
+    assert put_back({}, answer(call_0), replay="required") == [PLACEHOLDER]
+    assert put_back({}, answer(call_0), replay="wanted") == [None]
+
+
+def test_an_entry_that_is_none_is_as_good_as_missing() -> None:
+    (name,) = reasoning.names(reasoning.lacking([*QUESTION, answer(("f:0", "{}"))]))
+    for junk in (b"", b"junk", b"\x78\x01\x00", b"x" * 100):
+        assert put_back({name: junk}, answer(("f:0", "{}")), replay="required") == [PLACEHOLDER]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(min_size=1).filter(lambda text: not text.isspace()), st.integers(1, 5))
+def test_any_text_comes_back_as_it_was(text: str, pieces: int) -> None:
+    size = -(-len(text) // pieces)
+    parts = [text[at : at + size] for at in range(0, len(text), size)]
+    kept = gathered(*(chunk({"reasoning_content": part}) for part in parts), chunk(call(0, "f:0", "{}")))
+    assert put_back(kept, answer(("f:0", "{}"))) == [text]
+
+
+def test_messages_that_lack_nothing_stay_the_very_list() -> None:
+    body: Json = {"messages": [*QUESTION, answer(("f:0", "{}"))]}
+    before = body["messages"]
+    assert reasoning.put_back(body, reasoning.lacking(before), {}, "wanted") == 0
+    assert body["messages"] is before
