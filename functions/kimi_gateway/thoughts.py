@@ -1,4 +1,5 @@
-"""The gateway's hand on what is kept for later requests: not waited for long, and no reason to fail."""
+"""The gateway's hand on what is kept for later requests: not waited for long, and no reason to fail, but for
+requests that name it."""
 
 from __future__ import annotations
 
