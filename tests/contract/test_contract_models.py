@@ -134,3 +134,19 @@ def test_the_list_is_whole_without_the_upstream(tmp_path: Path) -> None:
             entries = client.get("/v1/models").json()["data"]
         assert {entry["id"] for entry in entries} >= {"kimi", "kimi-k2", *WINDOWS}
         assert gateway.chat(gateway.key(), model="nobody").status_code == 404
+
+
+def test_tools_of_a_model_without_rules_stay_as_they_are_but_for_their_names(
+    gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    schema = {"type": "string", "format": "date", "$ref": "https://a.test/b.json"}
+    tools = [{"type": "function", "function": {"name": name, "parameters": schema}} for name in ("a", "b.c")]
+    choice = {"type": "function", "function": {"name": "b.c"}}
+    answer = gateway.chat(gateway.key(), model="kimi-next", tools=tools, tool_choice=choice)
+    assert answer.status_code == 200, answer.text
+    sent = upstream.chats[0].body
+    assert [tool["function"]["parameters"] for tool in sent["tools"]] == [schema, schema]
+    assert sent["tools"][0] == tools[0]
+    assert sent["tool_choice"]["function"]["name"] == sent["tools"][1]["function"]["name"]
+    assert sent["tool_choice"]["function"]["name"].startswith("b_c_")
+    assert [message["role"] for message in sent["messages"]] == ["user"]

@@ -91,6 +91,7 @@ def test_a_model_that_thinks_sends_reasoning_and_one_told_not_to_does_not(up: Sc
     assert "reasoning_content" not in quiet["choices"][0]["message"]
 
 
+STYLE = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"model": "gpt-4"}, 404, "Not found the model gpt-4"),
     ({"messages": []}, 400, "must not be empty"),
@@ -106,7 +107,14 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"max_completion_tokens": 1_048_576}, 400, "exceeded model token limit : 1048576"),
     ({"top_logprobs": 2}, 400, "logprobs"),
     ({"tools": [TOOL, TOOL]}, 400, "function name f is duplicated"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "moonshot flavored json schema"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        400,
+        'type is required and must be "object"',
+    ),
+    ({"tools": [TOOL], "response_format": STYLE}, 400, "response_format.json_schema.schema"),
+    ({"tools": [TOOL | {"type": "builtin_function"}] * 129}, 400, "128"),
+    ({"tool_choice": "required"}, 400, "needs tools"),
     ({"tools": [{"type": "function", "function": {"name": "1f"}}]}, 400, "invalid"),
     ({"model": "kimi-k2.6", "tool_choice": "required"}, 400, "tool_choice 'required'"),
     ({"tool_choice": {"type": "function"}}, 400, "tool_choice 'specified' is incompatible with thinking"),

@@ -4,6 +4,7 @@ An upstream kinder than the real one would hide the gateway's mistakes.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -63,14 +64,15 @@ def _tools(body: Json) -> Iterator[str]:
     tools = body.get("tools") or []
     if len(tools) > MOST_TOOLS:
         yield f"Invalid request: at most {MOST_TOOLS} tools are allowed"
-    brought = [tool for message in body["messages"] for tool in message.get("tools") or []]
-    seen = set()
-    for tool in [*tools, *brought]:
+    lists = [tools, *(message.get("tools") or [] for message in body["messages"])]
+    names = [[(tool.get("function") or {}).get("name", "") for tool in some] for some in lists]
+    for some in names:
+        for name in some:
+            if some.count(name) > 1:
+                yield f"function name {name} is duplicated"
+    for tool in itertools.chain(*lists):
         function = tool.get("function") or {}
         name = function.get("name", "")
-        if name in seen:
-            yield f"function name {name} is duplicated"
-        seen.add(name)
         if tool.get("type") == "builtin_function":
             continue
         if not NAME.fullmatch(name):
@@ -80,7 +82,7 @@ def _tools(body: Json) -> Iterator[str]:
     style = (body.get("response_format") or {}).get("json_schema") or {}
     if style.get("strict", True) and "schema" in style and (text := mfjs.refusal(style["schema"])):
         yield text.replace("tools.function.parameters", "response_format.json_schema.schema")
-    yield from _choice(body, seen)
+    yield from _choice(body, set(itertools.chain(*names)))
 
 
 def _choice(body: Json, offered: set[str]) -> Iterator[str]:
