@@ -2,4 +2,4 @@
 
 from kimi_gateway.edge.event import Function
 
-handler = Function("/v1/chat/completions", streamed=True)
+handler = Function("/v1/chat/completions", "/v1/responses", streamed=True)

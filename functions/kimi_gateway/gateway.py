@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,14 @@ from kimi_gateway.accounts.values import Admission
 from kimi_gateway.attempts import Item, Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.dialects import errors, tokens
+from kimi_gateway.dialects import errors, fields, tokens
 from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, Question, StreamWriter
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
 from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.openai.tool_names import Restorer
-from kimi_gateway.errors import GatewayError, ShuttingDown
+from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.observe import log
@@ -67,6 +67,10 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
 
+    async def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        """What is kept for the account of what a request names. Raises Unavailable."""
+        return await self.thoughts.recall(account, names)
+
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers)
         request.notes.update(key=key.id, account=key.account)
@@ -75,11 +79,10 @@ class Gateway:
         ask = question.chat
         request.notes.update(model=ask.model[:80], stream=ask.stream)
         model = await self.directory.resolve(ask.model, self.catalog)
-        adapted = adapt(ask, model)
-        added = 0
-        if adapted.missing:
-            added = await self.thoughts.put_back(key.account, adapted.body, adapted.missing, model)
-        await self._fit(adapted.body, model, len(raw) + added)
+        try:
+            adapted = await self._adapted(ask, model, key.account, len(raw))
+        except InvalidRequest as error:
+            raise fields.renamed(error, ask.names) from None
         if self.closing:
             raise ShuttingDown
         upstream = self.upstream()
@@ -102,6 +105,14 @@ class Gateway:
         except BaseException:
             await asyncio.shield(self._close(request, turn))
             raise
+
+    async def _adapted(self, ask: ChatRequest, model: Model, account: str, size: int) -> Adapted:
+        """The request as the model takes it. Raises InvalidRequest in the pivot's names."""
+        adapted = adapt(ask, model)
+        if adapted.missing:
+            size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
+        await self._fit(adapted.body, model, size)
+        return adapted
 
     def _answer(self, turn: Turn, question: Question, adapted: Adapted, longest: float) -> _Answer:
         """The chunks as the client may see them, and what of them is kept for its next request."""

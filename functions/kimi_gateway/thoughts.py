@@ -1,4 +1,5 @@
-"""The gateway's hand on what is kept for later requests: not waited for long, and no reason to fail."""
+"""The gateway's hand on what is kept for later requests: not waited for long, and no reason to fail, but for
+requests that name it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects.openai import reasoning
 from kimi_gateway.dialects.openai.chunks import Chunk
 from kimi_gateway.dialects.openai.reasoning import Lacking
+from kimi_gateway.errors import Unavailable
 from kimi_gateway.observe import emit
 
 KEPT = 24 * 3600  # seconds
@@ -37,6 +39,14 @@ class Thoughts:
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
         return reasoning.put_back(body, missing, known, model.replay)
+
+    async def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        """What a request names itself. Raises Unavailable: it cannot be told then whether it is kept."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._replay.recall(account, names, int(self._clock()))
+        except (StoreDown, TimeoutError) as exc:
+            raise Unavailable("Earlier answers cannot be read at present.", cause="store_down") from exc
 
     async def keep(self, account: str, entries: Mapping[str, bytes]) -> None:
         try:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import openai
+
+from upstream import Kimi, Reply, Request, Status, error
+from upstream.steps import Part, rate_limited
 
 T = TypeVar("T")
 HELLO: Any = [{"role": "user", "content": "Hello"}]
@@ -41,6 +46,25 @@ class Blocking:
         request = {"model": "kimi-k3", "messages": HELLO} | body
         with self.client.chat.completions.stream(**request) as stream:
             return stream.get_final_completion()
+
+    def respond(self, **body: Any) -> Any:
+        return self.client.responses.create(**{"model": "kimi-k3", "input": "Hello"} | body)
+
+    def events(self, see: Callable[[Any], None] = lambda event: None, **body: Any) -> list[Any]:
+        """All events of a response; each is shown to `see` as it comes."""
+        events = []
+        for event in self.respond(stream=True, **body):
+            see(event)
+            events.append(event)
+        return events
+
+    def responded(self, **body: Any) -> tuple[list[Any], Any]:
+        """A streamed response put together by the SDK itself: its events, and what it came to."""
+        with self.client.responses.stream(**{"model": "kimi-k3", "input": "Hello"} | body) as stream:
+            return list(stream), stream.get_final_response()
+
+    def parsed(self, **body: Any) -> Any:
+        return self.client.responses.parse(**{"model": "kimi-k3", "input": "Hello"} | body)
 
     def raw(self, **body: Any) -> Any:
         request = {"model": "kimi-k3", "messages": HELLO} | body
@@ -97,6 +121,32 @@ class Async:
 
         return self._run(read())
 
+    def respond(self, **body: Any) -> Any:
+        return self._run(self.client.responses.create(**{"model": "kimi-k3", "input": "Hello"} | body))
+
+    def events(self, see: Callable[[Any], None] = lambda event: None, **body: Any) -> list[Any]:
+        async def read() -> list[Any]:
+            request = {"model": "kimi-k3", "input": "Hello", "stream": True} | body
+            events: AsyncIterator[Any] = await self.client.responses.create(**request)
+            seen = []
+            async for event in events:
+                see(event)
+                seen.append(event)
+            return seen
+
+        return self._run(read())
+
+    def responded(self, **body: Any) -> tuple[list[Any], Any]:
+        async def read() -> tuple[list[Any], Any]:
+            request = {"model": "kimi-k3", "input": "Hello"} | body
+            async with self.client.responses.stream(**request) as stream:
+                return [event async for event in stream], await stream.get_final_response()
+
+        return self._run(read())
+
+    def parsed(self, **body: Any) -> Any:
+        return self._run(self.client.responses.parse(**{"model": "kimi-k3", "input": "Hello"} | body))
+
     def raw(self, **body: Any) -> Any:
         request = {"model": "kimi-k3", "messages": HELLO} | body
         return self._run(self.client.chat.completions.with_raw_response.create(**request))
@@ -112,3 +162,54 @@ class Async:
 
 
 Sdk = Blocking | Async
+Connect = Callable[..., Sdk]
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """Sends the first events, and the others only when it is told to."""
+
+    go: threading.Event
+    first: int = 4
+    inner: Kimi = Kimi()
+
+    def reply(self, request: Request) -> Reply:
+        inner = self.inner.reply(request)
+        return replace(inner, parts=self._parts(list(inner.parts)))
+
+    def _parts(self, parts: list[Part]) -> Iterator[Part]:
+        yield from parts[: self.first]
+        while not self.go.is_set():
+            yield 0.005
+        yield from parts[self.first :]
+
+
+# By case: what the upstream does, what is asked, and which exception with which code it is.
+REFUSALS: dict[str, tuple[Any, dict[str, Any], type[openai.APIStatusError], str]] = {
+    "unknown model": (None, {"model": "gpt-4"}, openai.NotFoundError, "model_not_found"),
+    "wrong type": (None, {"temperature": "hot"}, openai.BadRequestError, "invalid_request"),
+    "input too long": (
+        Status(400, error("invalid_request_error", "Your request exceeded model token limit : 262144")),
+        {},
+        openai.BadRequestError,
+        "context_length_exceeded",
+    ),
+    "content filter": (
+        Status(400, error("content_filter", "The request was rejected: high risk")),
+        {},
+        openai.BadRequestError,
+        "content_filter",
+    ),
+    "upstream rate limit": (
+        rate_limited("rate_limit_reached", retry_after=30),
+        {},
+        openai.RateLimitError,
+        "rate_limit_exceeded",
+    ),
+    "upstream misconfigured": (
+        Status(401, error("invalid_authentication_error", "Invalid Authentication")),
+        {},
+        openai.InternalServerError,
+        "service_unavailable",
+    ),
+}

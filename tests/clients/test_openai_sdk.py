@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import openai
 import pytest
 
-from clients.sdk import HELLO, Async, Blocking, Sdk
+from clients.sdk import HELLO, REFUSALS, Connect, HeldBack, Sdk
 from kimi_gateway.accounts.values import Limits
 from live import LiveGateway
-from upstream import ErrorEvent, Kimi, Reply, Request, ScriptedUpstream, Sse, Status, chat_events, error
+from upstream import ErrorEvent, Kimi, ScriptedUpstream, Sse, chat_events
 from upstream.kimi import REASONING, TEXT
-from upstream.steps import Part, rate_limited
-
-Connect = Callable[..., Sdk]
-
-
-@pytest.fixture(params=[Blocking, Async], ids=["sync", "async"])
-def connect(
-    request: pytest.FixtureRequest, gateway: LiveGateway, upstream: ScriptedUpstream
-) -> Iterator[Connect]:
-    """An SDK client with a key of its own, or with the one given."""
-    made: list[Sdk] = []
-
-    def make(key: str | None = None, base: str = "/v1") -> Sdk:
-        sdk: Sdk = request.param(gateway.url + base, key or gateway.key())
-        made.append(sdk)
-        return sdk
-
-    yield make
-    for sdk in made:
-        sdk.__exit__(None, None, None)
-
-
-@pytest.fixture
-def sdk(connect: Connect) -> Sdk:
-    return connect()
 
 
 def content(chunks: list[Any]) -> str:
@@ -80,25 +53,6 @@ def test_the_sdk_accumulates_a_stream_to_the_json_answer(sdk: Sdk, upstream: Scr
     assert summed.choices[0].message.content == whole.choices[0].message.content
     assert summed.choices[0].finish_reason == whole.choices[0].finish_reason
     assert summed.usage == whole.usage
-
-
-@dataclass(frozen=True)
-class HeldBack:
-    """Sends the first events, and the others only when it is told to."""
-
-    go: threading.Event
-    first: int = 4
-    inner: Kimi = Kimi()
-
-    def reply(self, request: Request) -> Reply:
-        inner = self.inner.reply(request)
-        return replace(inner, parts=self._parts(list(inner.parts)))
-
-    def _parts(self, parts: list[Part]) -> Iterator[Part]:
-        yield from parts[: self.first]
-        while not self.go.is_set():
-            yield 0.005
-        yield from parts[self.first :]
 
 
 def test_chunks_arrive_while_the_upstream_is_still_sending(sdk: Sdk, upstream: ScriptedUpstream) -> None:
@@ -247,36 +201,6 @@ def test_raw_headers_tell_limits_credits_and_the_request(connect: Connect, gatew
     assert response.headers["x-credits-remaining"] == "41"
     assert response.parse().choices[0].message.content == TEXT
     assert response.parse()._request_id == "mine-1"
-
-
-REFUSALS: dict[str, tuple[Any, dict[str, Any], type[openai.APIStatusError], str]] = {
-    "unknown model": (None, {"model": "gpt-4"}, openai.NotFoundError, "model_not_found"),
-    "wrong type": (None, {"temperature": "hot"}, openai.BadRequestError, "invalid_request"),
-    "input too long": (
-        Status(400, error("invalid_request_error", "Your request exceeded model token limit : 262144")),
-        {},
-        openai.BadRequestError,
-        "context_length_exceeded",
-    ),
-    "content filter": (
-        Status(400, error("content_filter", "The request was rejected: high risk")),
-        {},
-        openai.BadRequestError,
-        "content_filter",
-    ),
-    "upstream rate limit": (
-        rate_limited("rate_limit_reached", retry_after=30),
-        {},
-        openai.RateLimitError,
-        "rate_limit_exceeded",
-    ),
-    "upstream misconfigured": (
-        Status(401, error("invalid_authentication_error", "Invalid Authentication")),
-        {},
-        openai.InternalServerError,
-        "service_unavailable",
-    ),
-}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

@@ -70,6 +70,17 @@ def json_object(raw: bytes) -> jsonio.Source:
     return source
 
 
+def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
+    """The same with the field called as the client called it: `names` are the pivot's, whole or the beginning
+    of one, and what the client knows them by."""
+    param = error.param or ""
+    for name in sorted(names, key=len, reverse=True):
+        if param == name or param.startswith(f"{name}."):
+            new = names[name] + param.removeprefix(name)
+            return type(error)(error.message.replace(param, new, 1), param=new, cause=error.cause)
+    return error
+
+
 def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
     """A copy without the known fields that are null: clients send null for what they leave out."""
     return {name: value for name, value in body.items() if value is not None or name not in checks}

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway.dialects.openai.chat import ChatCompletions
+from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
 from kimi_gateway.gateway import Gateway, crashed, error_response
 from kimi_gateway.observe import emit
@@ -26,6 +27,7 @@ _EXPOSED = (
 )
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
+_RESPONSE = {"model": "kimi-k3", "input": "Hello"}
 _TOKEN = {"token": "the token to check"}
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -55,6 +57,13 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
             partial(Gateway.ask, gateway, dialect=ChatCompletions()),
             "Chat Completions, JSON or SSE (1 credit)",
             example=_CHAT,
+        ),
+        Route(
+            "POST",
+            "/v1/responses",
+            partial(Gateway.ask, gateway, dialect=Responses(gateway.recall, gateway.clock)),
+            "Responses, JSON or SSE (1 credit)",
+            example=_RESPONSE,
         ),
         Route("GET", "/v1/models", queries.models, "The models"),
         Route("GET", "/v1/models/{model}", queries.model, "One model"),

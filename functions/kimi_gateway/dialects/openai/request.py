@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot.
+    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ChatRequest:
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -89,7 +91,7 @@ def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
     return message
 
 
-def _model(value: Any, where: str) -> None:
+def model_name(value: Any, where: str) -> None:
     fields.string(value, where)
     if not value.strip():
         fail(where, "must not be empty")
@@ -146,13 +148,13 @@ def _part(part: Any, where: str) -> None:
     if kind == "text":
         fields.string(part.get("text"), f"{where}.text")
     elif kind in ("image_url", "video_url"):
-        media = part.get(kind)
-        url = media.get("url") if isinstance(media, dict) else media
+        value = part.get(kind)
+        url = value.get("url") if isinstance(value, dict) else value
         fields.string(url, f"{where}.{kind}")
-        _media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
+        media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
 
 
-def _media(url: str, where: str, types: frozenset[str]) -> None:
+def media(url: str, where: str, types: frozenset[str]) -> None:
     if url.startswith("ms://"):
         return
     scheme, _, rest = url.partition(":")
@@ -248,7 +250,7 @@ _MESSAGE: dict[str, Check] = {
 }
 _LIMIT = fields.integer(1)
 _FIELDS: dict[str, Check] = {
-    "model": _model,
+    "model": model_name,
     "messages": _messages,
     "temperature": fields.number(0, 2),
     "top_p": fields.number(0, 1),

@@ -1,0 +1,1 @@
+"""OpenAI Responses: read into the pivot, and written from it."""

@@ -1,0 +1,178 @@
+"""The answer as a response object, streamed as events that tell how it comes about, or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.dialects.responses.output import Output
+from kimi_gateway.dialects.responses.place import Event
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.net import jsonio, sse
+
+# `error.code` of a failed response, where it is not server_error: the words that OpenAI's clients know
+# (its SDK's types; Codex does not repeat a request after the second and third, 2026-11).
+_CODES = {
+    "rate_limit_exceeded": "rate_limit_exceeded",
+    "context_length_exceeded": "context_length_exceeded",
+    "invalid_request": "invalid_prompt",
+    "content_filter": "invalid_prompt",
+}
+# What the client may have said, and what stands in the answer where it did not.
+_ECHOED: dict[str, Any] = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "safety_identifier": None,
+    "store": True,
+    "temperature": None,
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": None,
+    "truncation": "disabled",
+    "user": None,
+}
+
+
+class Answer:
+    """The response object at each point of its life. `clock` gives unix seconds."""
+
+    def __init__(
+        self, asked: dict[str, Any], identity: Identity, output: Output, clock: Callable[[], float]
+    ) -> None:
+        self.output = output
+        self._clock = clock
+        reasoning, text = asked.get("reasoning", {}), asked.get("text", {})
+        self._head = {
+            "id": response_id(identity),
+            "object": "response",
+            "created_at": identity.created,
+            "model": identity.model,
+            "background": False,
+            "conversation": None,
+            "service_tier": "default",
+            **{name: asked.get(name, default) for name, default in _ECHOED.items()},
+            "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
+            "text": {**text, "format": text.get("format") or {"type": "text"}},
+        }
+
+    def begun(self) -> dict[str, Any]:
+        return self._at("in_progress", [])
+
+    def ended(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """`usage` in the pivot's names. Only after `output.end()`."""
+        why = self.output.incomplete
+        details = {"reason": why} if why else None
+        return self._at(
+            "incomplete" if why else "completed",
+            self.output.items(),
+            completed_at=None if why else int(self._clock()),
+            incomplete_details=details,
+            usage=_usage(usage),
+        )
+
+    def failed(self, error: GatewayError) -> dict[str, Any]:
+        detail = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
+        return self._at("failed", self.output.items(), error=detail)
+
+    def _at(self, status: str, output: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        members = {"completed_at": None, "error": None, "incomplete_details": None, "usage": None, **more}
+        return {**self._head, "status": status, "output": output, **members}
+
+
+def response_id(identity: Identity) -> str:
+    return f"resp_{name_of(identity)}"
+
+
+def name_of(identity: Identity) -> str:
+    """What an answer's id and its items' ids have in common."""
+    return identity.id.partition("-")[2].replace("-", "")
+
+
+def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+    """The platform has cached tokens at the top, or among the details as OpenAI has them."""
+    prompt, completion = _details(usage, "prompt"), _details(usage, "completion")
+    return {
+        "input_tokens": usage["prompt_tokens"],
+        "input_tokens_details": {
+            "cached_tokens": _count(usage.get("cached_tokens") or prompt.get("cached_tokens")),
+            "cache_write_tokens": _count(prompt.get("cache_write_tokens")),
+        },
+        "output_tokens": usage["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": _count(completion.get("reasoning_tokens"))},
+        "total_tokens": usage["total_tokens"],
+    }
+
+
+def _details(usage: dict[str, Any], of: str) -> dict[str, Any]:
+    details = usage.get(f"{of}_tokens_details")
+    return details if isinstance(details, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0
+
+
+class StreamWriter:
+    """What ends items and answer is held until `end`, when the ledger knows of it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._sequence = 0
+
+    def add(self, chunks: list[Chunk]) -> bytes:
+        events = self._begin()
+        for chunk in chunks:
+            events += self._answer.output.add(chunk)
+        return self._send(events)
+
+    def silence(self) -> bytes:
+        """An event, since a client may count its wait from the last one, and comments are none (Codex)."""
+        return self._send(self._begin() or [self._progress()])
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        events = self._begin() + self._answer.output.end()
+        ended = self._answer.ended(usage)
+        return self._send([*events, {"type": f"response.{ended['status']}", "response": ended}])
+
+    def error(self, error: GatewayError) -> bytes:
+        """`response.failed` is what Codex acts on; by `error` with its member of that name the SDKs raise."""
+        failed = self._answer.failed(error)
+        detail = {"code": error.code, "message": error.message, "param": error.param}
+        told: Event = {"type": "error", **detail, "error": {"type": error.type, **detail}}
+        return self._send([*self._begin(), {"type": "response.failed", "response": failed}, told])
+
+    def _begin(self) -> list[Event]:
+        if self._sequence:
+            return []
+        return [{"type": "response.created", "response": self._answer.begun()}, self._progress()]
+
+    def _progress(self) -> Event:
+        return {"type": "response.in_progress", "response": self._answer.begun()}
+
+    def _send(self, events: list[Event]) -> bytes:
+        frames = []
+        for event in events:
+            numbered = {"type": event["type"], "sequence_number": self._sequence, **event}
+            frames.append(sse.encode(jsonio.dumps(numbered), event["type"].encode()))
+            self._sequence += 1
+        return b"".join(frames)
+
+
+class JsonAnswer:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._answer.output.add(chunk)
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        self._answer.output.end()
+        return jsonio.dumps(self._answer.ended(usage))

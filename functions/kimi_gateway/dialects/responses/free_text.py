@@ -1,0 +1,46 @@
+"""The free text of a custom tool's call, read out of a function's arguments while they stream in."""
+
+from __future__ import annotations
+
+import json
+import re
+
+_BEGIN = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_HEX = "[0-9a-fA-F]"
+# Whole units of a JSON string's inside; the first half of a surrogate pair waits for what follows it.
+_UNITS = re.compile(
+    r'(?:[^"\\]+'
+    r'|\\["\\/bfnrt]'
+    rf"|\\u(?![dD][89abAB]){_HEX}{{4}}"
+    rf"|\\u[dD][89abAB]{_HEX}{{2}}(?:\\u{_HEX}{{4}}|(?=[^\\]|\\[^u])))*"
+)
+
+
+class FreeText:
+    """`feed` gives the text that is certain, `rest` what is left at the end. Where the arguments are no
+    object with the one member, they are themselves the text: the model forgot the wrapping.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._inside = self._over = False
+
+    def feed(self, piece: str) -> str:
+        if self._over:
+            return ""
+        self._held += piece
+        if not self._inside:
+            begin = _BEGIN.match(self._held)
+            if begin is None:
+                return ""
+            self._held, self._inside = self._held[begin.end() :], True
+        units = _UNITS.match(self._held)
+        end = units.end() if units else 0
+        text, self._held = self._held[:end], self._held[end:]
+        self._over = self._held.startswith('"')
+        return str(json.loads(f'"{text}"', strict=False)) if text else ""
+
+    def rest(self) -> str:
+        """What was cut off within an escape is left as it came."""
+        held, self._held = self._held, ""
+        return "" if self._over else held

@@ -1,0 +1,172 @@
+"""Input items to the pivot's messages. What follows one another of the assistant's is one message of its:
+reasoning, text and calls are items of their own there, and members of a message here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.responses import parts
+from kimi_gateway.dialects.responses.seal import unseal
+from kimi_gateway.dialects.responses.tools import FREE_TEXT, Toolbox, flat
+from kimi_gateway.net import jsonio
+from kimi_gateway.observe import emit
+
+# Calls of OpenAI's own tools, by the member that holds what was called. The tool is named as its kind is.
+_CALLS = {
+    "local_shell_call": ("local_shell", "action"),
+    "shell_call": ("shell", "action"),
+    "apply_patch_call": ("apply_patch", "operation"),
+}
+_OUTPUTS = (
+    "function_call_output",
+    "custom_tool_call_output",
+    "local_shell_call_output",
+    "shell_call_output",
+    "apply_patch_call_output",
+)
+# What OpenAI's servers did or noted: nothing in it is for another model (the SDK's input types, 2026-11).
+_LEFT_OUT = frozenset(
+    (
+        "web_search_call",
+        "file_search_call",
+        "computer_call",
+        "computer_call_output",
+        "code_interpreter_call",
+        "image_generation_call",
+        "tool_search_call",
+        "tool_search_output",
+        "mcp_list_tools",
+        "mcp_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "configuration_update",
+        "program",
+        "program_output",
+    )
+)
+
+
+class Conversation:
+    """Messages as they grow. `messages` may begin with those of an earlier answer's question."""
+
+    def __init__(self, messages: Iterable[dict[str, Any]], toolbox: Toolbox) -> None:
+        self.messages = list(messages)
+        self._toolbox = toolbox
+        self._reasoning: list[str] = []
+        self._texts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+
+    def add(self, items: Iterable[Any], where: str) -> None:
+        """Raises InvalidRequest naming the item's field."""
+        for index, item in enumerate(items):
+            here = f"{where}.{index}"
+            fields.mapping(item, here)
+            kind = item.get("type") or "message"
+            fields.string(kind, f"{here}.type")
+            if kind in _LEFT_OUT:
+                emit("item_left_out", kind=kind)
+            elif kind in _KINDS:
+                read, checks = _KINDS[kind]
+                for name, check in checks.items():
+                    check(item.get(name), f"{here}.{name}")
+                read(self, item, here)
+            else:
+                fail(f"{here}.type", f"{kind[:80]} is not supported")
+
+    def end(self) -> list[dict[str, Any]]:
+        self._end_turn()
+        return self.messages
+
+    def _end_turn(self) -> None:
+        """The assistant's message; reasoning that led to nothing is none, as the vendor refuses it empty."""
+        if self._calls or any(self._texts):
+            message: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(filter(None, self._texts))}
+            if reasoning := "".join(self._reasoning):
+                message["reasoning_content"] = reasoning
+            if self._calls:
+                message["tool_calls"] = self._calls
+            self.messages.append(message)
+        self._reasoning, self._texts, self._calls = [], [], []
+
+    def _append(self, message: dict[str, Any]) -> None:
+        self._end_turn()
+        self.messages.append(message)
+
+    def message(self, item: dict[str, Any], here: str) -> None:
+        content = parts.read(item.get("content"), f"{here}.content")
+        if item["role"] == "assistant":
+            self._texts.append(parts.text_of(content))
+        else:
+            self._append({"role": "user" if item["role"] == "user" else "system", "content": content})
+
+    def agent_message(self, item: dict[str, Any], here: str) -> None:
+        told = parts.text_of(parts.read(item.get("content"), f"{here}.content"))
+        self._append({"role": "user", "content": f"{item['author']}: {told}"})
+
+    def reasoning(self, item: dict[str, Any], here: str) -> None:
+        """The whole of it where there is: our own sealed text, then `content`, then its summary."""
+        told = unseal(item.get("encrypted_content"))
+        for name in ("content", "summary"):
+            if not told and item.get(name):
+                fields.array(item[name], f"{here}.{name}")
+                texts = [part.get("text") for part in item[name] if isinstance(part, dict)]
+                told = "\n\n".join(text for text in texts if isinstance(text, str))
+        self._reasoning.append(told or "")
+
+    def function_call(self, item: dict[str, Any], here: str) -> None:
+        self._call(item, flat(item["name"], item.get("namespace")), item["arguments"] or "{}")
+
+    def custom_tool_call(self, item: dict[str, Any], here: str) -> None:
+        self._call(item, flat(item["name"], item.get("namespace")), _json({FREE_TEXT: item["input"]}))
+
+    def own_call(self, item: dict[str, Any], here: str) -> None:
+        name, member = _CALLS[item["type"]]
+        self._call(item, name, _json(item.get(member)))
+
+    def _call(self, item: dict[str, Any], name: str, arguments: str) -> None:
+        function = {"name": name, "arguments": arguments}
+        self._calls.append({"id": item["call_id"], "type": "function", "function": function})
+
+    def output(self, item: dict[str, Any], here: str) -> None:
+        call = item.get("call_id") or item.get("id")  # the local shell's has no call_id
+        fields.string(call, f"{here}.call_id")
+        told = item["output"] if "output" in item else item.get("status")
+        if parts.are_parts(told):
+            told = parts.read(told, f"{here}.output")
+        elif not isinstance(told, str):
+            told = "" if told is None else _json(told)
+        self._append({"role": "tool", "tool_call_id": call, "content": told})
+
+    def additional_tools(self, item: dict[str, Any], here: str) -> None:
+        self._toolbox.replace(item["tools"], f"{here}.tools")
+
+
+def _json(value: Any) -> str:
+    return jsonio.dumps(value).decode()
+
+
+_Read = Callable[[Conversation, dict[str, Any], str], None]
+_CALLED: dict[str, Check] = {"call_id": fields.string}
+_KINDS: dict[str, tuple[_Read, dict[str, Check]]] = {
+    "message": (
+        Conversation.message,
+        {"role": fields.one_of("user", "assistant", "system", "developer")},
+    ),
+    "agent_message": (Conversation.agent_message, {"author": fields.string}),  # Codex, of its sub-agents
+    "reasoning": (Conversation.reasoning, {}),
+    "function_call": (
+        Conversation.function_call,
+        {**_CALLED, "name": fields.string, "arguments": fields.string},
+    ),
+    "custom_tool_call": (
+        Conversation.custom_tool_call,
+        {**_CALLED, "name": fields.string, "input": fields.string},
+    ),
+    "additional_tools": (Conversation.additional_tools, {"tools": fields.array}),
+    **dict.fromkeys(_CALLS, (Conversation.own_call, _CALLED)),
+    **dict.fromkeys(_OUTPUTS, (Conversation.output, {})),
+}

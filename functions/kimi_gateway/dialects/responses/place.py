@@ -1,0 +1,31 @@
+"""Where an output item stands, and how it tells of itself. Events get their numbers when they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`index` is the item's `output_index`; `events` is where all items of an answer tell."""
+
+    id: str
+    index: int
+    events: list[Event] = field(repr=False)
+
+    def tell(self, kind: str, **members: Any) -> None:
+        self.events.append(
+            {"type": f"response.{kind}", "item_id": self.id, "output_index": self.index, **members}
+        )
+
+    def added(self, item: dict[str, Any]) -> None:
+        self._whole("added", item)
+
+    def done(self, item: dict[str, Any]) -> None:
+        self._whole("done", item)
+
+    def _whole(self, what: str, item: dict[str, Any]) -> None:
+        self.events.append({"type": f"response.output_item.{what}", "output_index": self.index, "item": item})

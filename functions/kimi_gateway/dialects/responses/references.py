@@ -1,0 +1,101 @@
+"""What a request names instead of saying it: an earlier answer to go on from, or single items of one."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.dialects.fields import fail
+from kimi_gateway.net import jsonio
+
+LARGEST = (
+    2**20
+)  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
+_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]+)_\d{1,6}")
+_RESPONSE = "resp_"
+Found = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An answer of before: the conversation that it answered, and the items that it gave."""
+
+    messages: list[dict[str, Any]] = field(repr=False)
+    output: list[dict[str, Any]] = field(repr=False)
+
+    def entries(self, name: str) -> dict[str, bytes]:
+        """What to keep. `name` is what the answer's id and its items' ids have in common. Items are kept
+        apart: a request may name those of many answers, and each conversation holds all before it."""
+        return {_asked(name): _packed(self.messages), _items(name): _packed(self.output)}
+
+
+def entries(body: Mapping[str, Any]) -> list[str]:
+    """What has to be recalled for a request."""
+    names = {_items(answer) for item in body["input"] if _is_reference(item) and (answer := _answer_of(item))}
+    if "previous_response_id" in body:
+        name = body["previous_response_id"].removeprefix(_RESPONSE)
+        names |= {_asked(name), _items(name)}
+    return sorted(names)
+
+
+def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Earlier | None]:
+    """The whole input, and the answer to go on from. Raises InvalidRequest for what is not kept."""
+    earlier = None
+    if "previous_response_id" in body:
+        name = body["previous_response_id"].removeprefix(_RESPONSE)
+        if not found.keys() >= {_asked(name), _items(name)}:
+            fail("previous_response_id", "no such response is kept; send the whole conversation as input")
+        earlier = Earlier(_unpacked(found[_asked(name)]), _unpacked(found[_items(name)]))
+    given = body["input"]
+    if isinstance(given, str) or not any(map(_is_reference, given)):
+        return given, earlier
+    items = {
+        item["id"]: item
+        for name, packed in found.items()
+        if name.startswith(_items(""))
+        for item in _unpacked(packed)
+    }
+    return [
+        _referred(item, f"input.{index}", items) if _is_reference(item) else item
+        for index, item in enumerate(given)
+    ], earlier
+
+
+def _asked(name: str) -> str:
+    return f"response:{name}"
+
+
+def _items(name: str) -> str:
+    return f"items:{name}"
+
+
+def _packed(value: list[dict[str, Any]]) -> bytes:
+    return zlib.compress(jsonio.dumps(value), 1)
+
+
+def _unpacked(packed: bytes) -> list[dict[str, Any]]:
+    value: list[dict[str, Any]] = jsonio.loads(zlib.decompress(packed))
+    return value
+
+
+def _is_reference(item: Any) -> bool:
+    if not isinstance(item, dict):
+        return False
+    return item.get("type") == "item_reference" or item.keys() == {"id"}
+
+
+def _answer_of(item: dict[str, Any]) -> str:
+    found = _ITEM_ID.fullmatch(str(item.get("id")))
+    return found[1] if found else ""
+
+
+def _referred(item: dict[str, Any], here: str, items: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    id = str(item.get("id"))
+    if id in items:
+        return items[id]
+    if id.startswith("rs_"):
+        return {"type": "reasoning"}  # the conversation goes on without it
+    fail(f"{here}.id", "no such item is kept; send the item itself")

@@ -1,0 +1,186 @@
+"""A Responses request: what is known is checked, what no upstream of ours can do is refused by its name, and
+the rest becomes a chat. Ranges and decisions: docs/contract.md, Responses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.openai.request import ChatRequest, model_name
+from kimi_gateway.dialects.responses.items import Conversation
+from kimi_gateway.dialects.responses.references import Earlier
+from kimi_gateway.dialects.responses.tools import Toolbox
+
+_LOGPROBS = "message.output_text.logprobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`body` is the client's, its nulls gone. `messages` are the conversation without its instructions."""
+
+    chat: ChatRequest
+    body: dict[str, Any] = field(repr=False)
+    messages: list[dict[str, Any]] = field(repr=False)
+    toolbox: Toolbox = field(repr=False)
+
+
+def checked(raw: bytes) -> dict[str, Any]:
+    """The body, each known field of it right by itself. Raises InvalidRequest."""
+    body = fields.drop_nulls(fields.json_object(raw).values, _FIELDS)
+    for name in ("model", "input"):
+        if name not in body:
+            fail(name, "is required")
+    fields.apply(body, _FIELDS)
+    return body
+
+
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+    """`given` is the input, nothing left in it that is only referred to. Raises InvalidRequest."""
+    toolbox = Toolbox()
+    toolbox.add(body.get("tools", []), "tools")
+    conversation = Conversation(earlier.messages if earlier else (), toolbox)
+    if earlier:
+        conversation.add(earlier.output, "previous_response_id")
+    conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
+    messages = conversation.end()
+    if not messages:
+        fail("input", "holds nothing to answer")
+    sent: dict[str, Any] = {"model": body["model"], "messages": messages}
+    if body.get("instructions"):
+        sent["messages"] = [{"role": "system", "content": body["instructions"]}, *messages]
+    choice = toolbox.choose(body["tool_choice"]) if "tool_choice" in body else None
+    if toolbox.functions:
+        sent["tools"] = toolbox.functions
+        if choice is not None:
+            sent["tool_choice"] = choice
+    for name, (sent_as, value) in _SENT.items():
+        if name in body and (found := value(body[name])) is not None:
+            sent.setdefault(sent_as, found)
+    if _LOGPROBS in body.get("include", ()) or "top_logprobs" in body:
+        sent["logprobs"] = True
+    chat = ChatRequest(
+        model=body["model"],
+        body=sent,
+        stream=body.get("stream", False),
+        include_usage=True,
+        choices=1,
+        stops=(),
+        names=_NAMES | toolbox.places,
+    )
+    return Asked(chat, body, messages, toolbox)
+
+
+# How the client calls what the rules for a model may find fault with.
+_NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _format(text: dict[str, Any]) -> dict[str, Any] | None:
+    form = text.get("format") or {}
+    if form.get("type") == "json_schema":
+        named = {"name": form.get("name") or "output"}
+        kept = {
+            name: form[name] for name in ("description", "schema", "strict") if form.get(name) is not None
+        }
+        return {"type": "json_schema", "json_schema": named | kept}
+    return {"type": "json_object"} if form.get("type") == "json_object" else None
+
+
+# What goes upstream, under which name; two of the client's may have one, then the first of them holds.
+_SENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "max_output_tokens": ("max_completion_tokens", _same),
+    "temperature": ("temperature", _same),
+    "top_p": ("top_p", _same),
+    "top_logprobs": ("top_logprobs", _same),
+    "prompt_cache_key": ("prompt_cache_key", _same),
+    "safety_identifier": ("safety_identifier", _same),
+    "user": ("safety_identifier", lambda user: hashlib.sha256(user.encode()).hexdigest()),
+    "reasoning": ("reasoning_effort", lambda reasoning: reasoning.get("effort")),
+    "text": ("response_format", _format),
+}
+
+
+def _input(value: Any, where: str) -> None:
+    if type(value) is not str:
+        if type(value) is not list:
+            fail(where, "must be a string or an array of items")
+        if not value:
+            fail(where, "must not be empty")
+
+
+def _unsupported(instead: str) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value is not False:
+            fail(where, f"is not supported: {instead}")
+
+    return check
+
+
+def _members(checks: Mapping[str, Check]) -> Check:
+    def check(value: Any, where: str) -> None:
+        fields.mapping(value, where)
+        fields.apply(fields.drop_nulls(value, checks), checks, f"{where}.")
+
+    return check
+
+
+def _text_format(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.one_of("text", "json_object", "json_schema")(value.get("type"), f"{where}.type")
+    if value["type"] == "json_schema":
+        fields.mapping(value.get("schema"), f"{where}.schema")
+        _members({"name": fields.string, "description": fields.string, "strict": fields.boolean})(
+            value, where
+        )
+
+
+def _strings(value: Any, where: str) -> None:
+    fields.array(value, where)
+    for index, word in enumerate(value):
+        fields.string(word, f"{where}.{index}")
+
+
+_FIELDS: dict[str, Check] = {
+    "model": model_name,
+    "input": _input,
+    "background": _unsupported("the answer comes with the request, streamed or whole"),
+    "conversation": _unsupported("send the items, or previous_response_id"),
+    "prompt": _unsupported("there are no stored prompts here"),
+    "instructions": fields.string,
+    "previous_response_id": fields.string,
+    "tools": fields.array,
+    "reasoning": _members({"effort": fields.string, "summary": fields.string}),
+    "text": _members({"format": _text_format, "verbosity": fields.string}),
+    "include": _strings,
+    "max_output_tokens": fields.integer(1),
+    "temperature": fields.number(0, 2),
+    "top_p": fields.number(0, 1),
+    "top_logprobs": fields.integer(0, 20),
+    "stream": fields.boolean,
+    "store": fields.boolean,
+    "parallel_tool_calls": fields.boolean,
+    "truncation": fields.one_of("auto", "disabled"),
+    "metadata": fields.mapping,
+    "prompt_cache_key": fields.string,
+    "safety_identifier": fields.string,
+    "user": fields.string,
+    # accepted, and without a counterpart upstream
+    "tool_choice": lambda value, where: None,  # looked at where the tools are known
+    "stream_options": fields.mapping,
+    "service_tier": fields.string,
+    "max_tool_calls": fields.integer(1),
+}

@@ -1,0 +1,104 @@
+"""Output items made of text: the reasoning, as a summary that is all of it, and the message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.dialects.responses.place import Place
+from kimi_gateway.dialects.responses.seal import seal
+
+
+class Reasoning:
+    """`sealed`: the client asked for it as `encrypted_content` too."""
+
+    def __init__(self, place: Place, sealed: bool) -> None:
+        self.place = place
+        self._sealed = sealed
+        self._pieces: list[str] = []
+        place.added(self.item("in_progress"))
+        place.tell("reasoning_summary_part.added", summary_index=0, part=_summary(""))
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        self.place.tell("reasoning_summary_text.delta", summary_index=0, delta=text)
+
+    def end(self, status: str) -> None:
+        text = "".join(self._pieces)
+        self.place.tell("reasoning_summary_text.done", summary_index=0, text=text)
+        self.place.tell("reasoning_summary_part.done", summary_index=0, part=_summary(text))
+        self.place.done(self.item(status))
+
+    def item(self, status: str) -> dict[str, Any]:
+        text = "".join(self._pieces)
+        whole = {"id": self.place.id, "type": "reasoning", "summary": [_summary(text)] if text else []}
+        return {**whole, "encrypted_content": seal(text)} if self._sealed and text else whole
+
+
+def _summary(text: str) -> dict[str, str]:
+    return {"type": "summary_text", "text": text}
+
+
+@dataclass(slots=True)
+class _Part:
+    """`kind` is output_text or refusal."""
+
+    kind: str
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+
+    def whole(self) -> dict[str, Any]:
+        text = "".join(self.pieces)
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+
+
+class Message:
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._parts: list[_Part] = []
+        place.added(self.item("in_progress"))
+
+    def add(self, kind: str, text: str, logprobs: list[Any]) -> None:
+        """`kind` is output_text or refusal; an empty text only begins the part."""
+        if not self._parts or self._parts[-1].kind != kind:
+            self._end_part()
+            self._parts.append(_Part(kind))
+            self._tell("content_part.added", part=self._parts[-1].whole())
+        if not text:
+            return
+        part = self._parts[-1]
+        part.pieces.append(text)
+        if kind == "refusal":
+            self._tell("refusal.delta", delta=text)
+        else:
+            part.logprobs += logprobs
+            self._tell("output_text.delta", delta=text, logprobs=logprobs)
+
+    def _tell(self, kind: str, **members: Any) -> None:
+        self.place.tell(kind, content_index=len(self._parts) - 1, **members)
+
+    def _end_part(self) -> None:
+        if not self._parts:
+            return
+        whole = self._parts[-1].whole()
+        if whole["type"] == "refusal":
+            self._tell("refusal.done", refusal=whole["refusal"])
+        else:
+            self._tell("output_text.done", text=whole["text"], logprobs=whole["logprobs"])
+        self._tell("content_part.done", part=whole)
+
+    def end(self, status: str) -> None:
+        self._end_part()
+        self.place.done(self.item(status))
+
+    def item(self, status: str) -> dict[str, Any]:
+        content = [part.whole() for part in self._parts]
+        return {
+            "id": self.place.id,
+            "type": "message",
+            "status": status,
+            "role": "assistant",
+            "content": content,
+        }

@@ -1,0 +1,178 @@
+"""Tools: the client's kinds of them into functions, and the model's calls back into what the client knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.observe import emit
+
+# A custom tool takes free text; the model writes it into the one argument of a function.
+FREE_TEXT = "input"
+_FREE_FORM = {
+    "type": "object",
+    "properties": {FREE_TEXT: {"type": "string", "description": "The whole input of the tool, as it is."}},
+    "required": [FREE_TEXT],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How the client knows the tool that the model calls by one flat name."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+
+
+@dataclass(slots=True)
+class Toolbox:
+    """The tools of one request: `functions` for the upstream, and what each is to the client."""
+
+    _offered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # with its place in the request
+    _known: dict[str, Known] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[dict[str, Any]]:
+        return [tool for _, tool in self._offered]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where the client wrote what stands where in `functions`."""
+        places = {}
+        for index, (place, tool) in enumerate(self._offered):
+            places[f"tools.{index}"] = place
+            if tool["type"] == "function":
+                places[f"tools.{index}.function"] = place
+        return places
+
+    def known(self, flat: str) -> Known:
+        return self._known.get(flat) or Known(flat)
+
+    def replace(self, tools: Any, where: str) -> None:
+        """Tools that come later: the newest of a name holds."""
+        before, self._known = self._known, {}
+        offered, self._offered = self._offered, []
+        self.add(tools, where)
+        kept = [(place, tool) for place, tool in offered if _name_of(tool) not in self._known]
+        self._offered = [*kept, *self._offered]
+        self._known = {**before, **self._known}
+
+    def add(self, tools: Any, where: str) -> None:
+        """Raises InvalidRequest. What only OpenAI's own servers could run is left out, and logged."""
+        fields.array(tools, where)
+        for index, tool in enumerate(tools):
+            here = f"{where}.{index}"
+            fields.mapping(tool, here)
+            fields.string(tool.get("type"), f"{here}.type")
+            if tool["type"] == "namespace":
+                self._add_namespace(tool, here)
+            elif tool["type"] == "builtin_function":  # the vendor's own
+                self._offered.append((here, tool))
+            elif tool["type"] in _KINDS:
+                self._add(tool, here)
+            else:
+                emit("tool_left_out", kind=tool["type"][:80])
+
+    def _add_namespace(self, tool: dict[str, Any], here: str) -> None:
+        fields.string(tool.get("name"), f"{here}.name")
+        fields.array(tool.get("tools"), f"{here}.tools")
+        fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
+        about = tool.get("description") or ""
+        for index, member in enumerate(tool["tools"]):
+            fields.mapping(member, f"{here}.tools.{index}")
+            fields.one_of(*_KINDS)(member.get("type"), f"{here}.tools.{index}.type")
+            self._add(member, f"{here}.tools.{index}", tool["name"], about)
+            about = ""  # once is enough
+
+    def _add(self, tool: dict[str, Any], here: str, namespace: str | None = None, about: str = "") -> None:
+        fields.string(tool.get("name"), f"{here}.name")
+        fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
+        name = flat(tool["name"], namespace)
+        if name in self._known:
+            fail(f"{here}.name", f"function name {name[:80]} is duplicated")
+        self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
+        described = "\n\n".join(filter(None, (about, tool.get("description"))))
+        function = _KINDS[tool["type"]](tool, described)
+        self._offered.append((here, {"type": "function", "function": {"name": name, **function}}))
+
+    def choose(self, choice: Any) -> Any:
+        """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
+        if isinstance(choice, str):
+            fields.one_of("auto", "none", "required")(choice, "tool_choice")
+            if choice == "required" and not self._offered:
+                fail("tool_choice", "there is no tool that could be called")
+            return choice
+        fields.mapping(choice, "tool_choice")
+        fields.one_of(*_KINDS, "allowed_tools")(choice.get("type"), "tool_choice.type")
+        if choice["type"] in _KINDS:
+            return self._named(choice, "tool_choice")
+        return self._allowed(choice)
+
+    def _named(self, choice: dict[str, Any], where: str) -> dict[str, Any]:
+        fields.string(choice.get("name"), f"{where}.name")
+        name = flat(choice["name"], choice.get("namespace"))
+        if name not in self._known:
+            fail(f"{where}.name", f"there is no tool {name[:80]}")
+        return {"type": "function", "function": {"name": name}}
+
+    def _allowed(self, choice: dict[str, Any]) -> Any:
+        fields.one_of("auto", "required")(choice.get("mode"), "tool_choice.mode")
+        fields.array(choice.get("tools"), "tool_choice.tools")
+        allowed = []
+        for index, tool in enumerate(choice["tools"]):
+            fields.mapping(tool, f"tool_choice.tools.{index}")
+            if tool.get("type") in tuple(_KINDS):  # tools of other kinds were left out
+                allowed.append(self._named(tool, f"tool_choice.tools.{index}"))
+        if not allowed and choice["mode"] == "required":
+            fail("tool_choice.tools", "there is none among them that could be called")
+        if not allowed:
+            return "none"
+        return {"type": "allowed_tools", "allowed_tools": {"mode": choice["mode"], "tools": allowed}}
+
+
+def _name_of(tool: dict[str, Any]) -> object:
+    """Of a function of ours; the vendor's own may have any shape."""
+    return tool["function"]["name"] if tool["type"] == "function" else None
+
+
+def flat(name: str, namespace: object) -> str:
+    """The one name that the model sees; the same for a tool and for its calls in a history."""
+    return f"{namespace}__{name}" if isinstance(namespace, str) and namespace else name
+
+
+def _function(tool: dict[str, Any], described: str) -> dict[str, Any]:
+    function = {"description": described} if described else {}
+    for name in ("parameters", "strict"):
+        if tool.get(name) is not None:
+            function[name] = tool[name]
+    return function
+
+
+def _custom(tool: dict[str, Any], described: str) -> dict[str, Any]:
+    """The grammar cannot be enforced upstream; told in words it is mostly kept."""
+    form = tool.get("format") or {}
+    if form.get("type") == "grammar":
+        syntax, definition = form.get("syntax"), form.get("definition")
+        described += f"\n\nThe input must follow this grammar ({syntax}):\n{definition}"
+    return {"description": described.strip(), "parameters": _FREE_FORM, "strict": False}
+
+
+_KINDS = {"function": _function, "custom": _custom}
+
+
+def _not_deferred(value: Any, where: str) -> None:
+    if value is not False:
+        fail(where, "is not supported: send the tools that the model shall know")
+
+
+_FIELDS: dict[str, Check] = {
+    "description": fields.string,
+    "parameters": fields.mapping,
+    "strict": fields.boolean,
+    "format": fields.mapping,
+    "defer_loading": _not_deferred,
+}
