@@ -22,7 +22,7 @@ from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
 from kimi_gateway.edge.asgi import App
-from kimi_gateway.edge.server import Protocol
+from kimi_gateway.edge.protocol import Protocol
 from kimi_gateway.settings import Settings
 
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class LiveGateway:
             assert self.account(key).reserved == 0
 
 
-_OF_REQUESTS = ("UpstreamCall", "_Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
+_OF_REQUESTS = ("UpstreamCall", "Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
 
 
 def events(text: str) -> list[str]:
