@@ -127,13 +127,23 @@ def _blanks(text: str, place: int) -> int:
 
 def rewrite(value: dict[str, Any], source: Source) -> bytes:
     """The object, with the containers that are still those of `source` in their own words."""
-    parts: list[bytes | memoryview] = [b"{"]
+    parts: list[bytes | memoryview] = []
+    fresh: dict[str, Any] = {}
     for name, member in value.items():
-        kept = isinstance(member, list | dict) and member is source.values.get(name)
-        if len(parts) > 1:
-            parts.append(b",")
-        parts += dumps(name), b":", source.wording(name) if kept else dumps(member)
-    return b"".join((*parts, b"}"))
+        if isinstance(member, list | dict) and member is source.values.get(name):
+            _write(fresh, parts)
+            parts += dumps(name), b":", source.wording(name), b","
+        else:
+            fresh[name] = member
+    _write(fresh, parts)
+    return b"".join((b"{", *parts[:-1], b"}"))
+
+
+def _write(fresh: dict[str, Any], parts: list[bytes | memoryview]) -> None:
+    """These members anew; taken out of `fresh`."""
+    if fresh:
+        parts += dumps(fresh)[1:-1], b","
+        fresh.clear()
 
 
 def loads(text: bytes) -> Any:
@@ -144,10 +154,9 @@ def loads(text: bytes) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8. Half of a surrogate pair, which a stream may split, stays an escape."""
     try:
-        return _dumps(value).encode()
+        return _COMPACT.encode(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one at each call
