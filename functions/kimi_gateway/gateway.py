@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -68,12 +68,12 @@ class Gateway:
             raise ShuttingDown
         upstream = self.upstream()
         # Not the request's id: that may be the client's, and admission gives one id one reservation.
-        admission = await self.gate.admit(uuid.uuid4().hex, key, COST)
+        admission = await self.gate.admit(secrets.token_hex(16), key, COST)
         turn = self._turn(request, admission, ask, model, adapted.body, upstream)
         try:
             headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []
             identity = Identity(
-                f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
+                f"chatcmpl-{secrets.token_hex(16)}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
             chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
             if ask.stream:

@@ -24,7 +24,7 @@ class ErrorEvent(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would cost as much again as parsing it
 class Chunk:
     """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
     `finishes`: it ends at least one choice. `data` are the upstream's own bytes, where `body` still says the
