@@ -57,17 +57,14 @@ redact = Redactor()
 
 def _plain(value: Any, texts: list[str]) -> Any:
     """What JSON can hold, the rest in words. Its texts, but for names of members, are added to `texts`."""
-    kind = type(value)
-    if kind in _HELD:
+    if type(value) in _HELD:
         return value
-    if kind is not str:
-        if isinstance(value, dict):
-            return {name: _plain(member, texts) for name, member in value.items()}
-        if isinstance(value, list | tuple):
-            return [_plain(member, texts) for member in value]
-        value = str(value)
-    texts.append(value)
-    return value
+    if isinstance(value, dict):
+        return {name: _plain(member, texts) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(member, texts) for member in value]
+    texts.append(str(value))
+    return texts[-1]
 
 
 def _clean(value: Any) -> Any:
@@ -91,7 +88,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         texts: list[str] = []
-        line = _plain(line, texts)
+        for name, value in line.items():
+            if type(value) is str:
+                texts.append(value)
+            elif type(value) not in _HELD:
+                line[name] = _plain(value, texts)
         # Redacted before it is quoted: afterwards a secret may be spelt otherwise, and the line be broken.
         # One look at all texts together finds nothing in nearly every line.
         if redact.finds("\n".join(texts)):

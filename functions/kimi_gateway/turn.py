@@ -44,6 +44,7 @@ class Turn:
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
+        self._usage: dict[str, Any] | None = None  # final with the outcome
         self.outcome = "open"
         ledger.open(admission)
 
@@ -123,6 +124,11 @@ class Turn:
 
     def usage(self) -> dict[str, Any]:
         """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
+        if self._usage is None or self.outcome == "open":
+            self._usage = self._counted()
+        return self._usage
+
+    def _counted(self) -> dict[str, Any]:
         total, *others = [call.progress.usage or self._estimate(call) for call in self._calls]
         for usage in others:
             total = add_usage(total, usage)

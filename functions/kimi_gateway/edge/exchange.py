@@ -139,9 +139,9 @@ class Exchange:
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
         """Raises ValueError where a header cannot be sent as it is."""
-        if _UNSENDABLE.search("".join([name + value for name, value in response.headers])):
-            raise ValueError("a header holds a control character")
         lines = [_STATUS[response.status], *[f"{name}: {value}" for name, value in response.headers]]
+        if _UNSENDABLE.search("".join(lines)):
+            raise ValueError("a header holds a control character")
         if length is None:
             if self._chunked:
                 lines.append("transfer-encoding: chunked")

@@ -32,16 +32,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    depth, level = 0, [value] if isinstance(value, dict | list) else []
+    depth, level = 0, [value] if isinstance(value, _CONTAINERS) else []
     while level:
         depth += 1
         level = [
             member
             for container in level
             for member in (container.values() if isinstance(container, dict) else container)
-            if isinstance(member, dict | list)
+            if isinstance(member, _CONTAINERS)
         ]
     return depth
+
+
+_CONTAINERS = (dict, list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Source:
 
 _SURROGATE = re.compile(rb"\\u[dD]")
 _BLANKS = re.compile(r"[ \t\n\r]*")
+_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # one without escapes
 _EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
@@ -87,7 +91,7 @@ def loads_source(body: bytes) -> tuple[Any, Source | None]:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair") from None
-    if _depth(value) > DEEPEST:
+    if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError("nested too deeply")
     return value, source
 
@@ -102,18 +106,21 @@ def _scan(raw: bytes, text: str) -> Source | None:
     members: list[tuple[str, Any]] = []
     spans: dict[str, tuple[int, int]] = {}
     while True:
-        place = _blanks(text, place + 1)
-        if not text.startswith('"', place):
-            return None
-        name, place = _STRICT.raw_decode(text, place)
-        place = _blanks(text, place)
-        if not text.startswith(":", place):
-            return None
-        start = _blanks(text, place + 1)
-        value, place = _STRICT.raw_decode(text, start)
+        if plain := _NAME.match(text, place + 1):
+            name, start = plain[1], plain.end()
+        else:
+            place = _blanks(text, place + 1)
+            if not text.startswith('"', place):
+                return None
+            name, place = _STRICT.raw_decode(text, place)
+            place = _blanks(text, place)
+            if not text.startswith(":", place):
+                return None
+            start = _blanks(text, place + 1)
+        value, end = _STRICT.raw_decode(text, start)
         members.append((name, value))
-        spans[name] = (start, place)
-        place = _blanks(text, place)
+        spans[name] = (start, end)
+        place = _blanks(text, end)
         if text.startswith("}", place) and _blanks(text, place + 1) == len(text):
             return Source(_unique(members), raw, text, spans)
         if not text.startswith(",", place):
@@ -130,7 +137,7 @@ def rewrite(value: dict[str, Any], source: Source) -> bytes:
     parts: list[bytes | memoryview] = []
     fresh: dict[str, Any] = {}
     for name, member in value.items():
-        if isinstance(member, list | dict) and member is source.values.get(name):
+        if isinstance(member, _CONTAINERS) and member is source.values.get(name):
             _write(fresh, parts)
             parts += dumps(name), b":", source.wording(name), b","
         else:
