@@ -91,7 +91,7 @@ def loads_source(body: bytes) -> tuple[Any, Source | None]:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair") from None
-    if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+    if len(body) > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError("nested too deeply")
     return value, source
 
@@ -155,7 +155,12 @@ def _write(fresh: dict[str, Any], parts: list[bytes | memoryview]) -> None:
 
 def loads(text: bytes) -> Any:
     """An upstream's JSON. Raises ValueError, NaN and Infinity included, and RecursionError."""
-    return _PLAIN.decode(text.decode())
+    decoded = text.decode()
+    try:
+        value, end = _PLAIN.raw_decode(decoded)
+    except ValueError:
+        end = -1
+    return value if end == len(decoded) else _PLAIN.decode(decoded)  # blanks around it, or a fault
 
 
 def dumps(value: Any) -> bytes:
