@@ -28,7 +28,14 @@ T = TypeVar("T")
 class ServerProcess:
     """`with ServerProcess(tmp_path, upstream.url, workers=2, drain=1) as server:`; settings by name."""
 
-    def __init__(self, data: Path, upstream: str, workers: int = 1, **settings: object) -> None:
+    def __init__(
+        self,
+        data: Path,
+        upstream: str,
+        workers: int = 1,
+        tokens: tuple[str, ...] = ("sk-upstream-1",),
+        **settings: object,
+    ) -> None:
         self.folder = data
         self._settings = Settings(data=data / "data")
         named = {f"KIMI_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
@@ -37,7 +44,7 @@ class ServerProcess:
         self._environment = own | named | {
             "KIMI_GATEWAY_DATA": str(self._settings.data),
             "KIMI_BASE_URL": upstream,
-            "MOONSHOT_API_KEY": "sk-upstream-1",
+            "MOONSHOT_API_KEY": ",".join(tokens),
         }  # fmt: skip
         self._command = [sys.executable, "-m", "kimi_gateway.cli", "serve", "--port", "0"]
         self._command += ["--workers", str(workers)]
@@ -51,7 +58,7 @@ class ServerProcess:
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         self.url = first.split()[-1]
-        self._until(self._answers, 20)
+        self.until(self._answers, 20)
         return self
 
     def __exit__(
@@ -95,6 +102,10 @@ class ServerProcess:
     def account(self, key: str) -> Account:
         return self._store(lambda store: store.account(keys.digest(key), int(time.time())))
 
+    def news(self) -> list[tuple[str, str]]:
+        """What the record says of tokens: whom and why."""
+        return [(token, cause) for token, _, cause, _ in self._store(lambda store: store.published())]
+
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
@@ -116,7 +127,7 @@ class ServerProcess:
         except httpx.TransportError:
             return False
 
-    def _until(self, true: Callable[[], bool], seconds: float) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 10) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log
