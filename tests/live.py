@@ -36,6 +36,8 @@ class LiveGateway:
     Without an upstream's address the demo provider answers.
     """
 
+    protocol: Any = Protocol
+
     def __init__(
         self,
         data: Path,
@@ -56,7 +58,7 @@ class LiveGateway:
         self._loop = asyncio.get_running_loop()
         self.app = App(self.settings, self.clock)
         config = uvicorn.Config(
-            self.app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            self.app, http=self.protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             proxy_headers=False, timeout_graceful_shutdown=int(self.settings.drain + 5),
         )  # fmt: skip
         self._server = uvicorn.Server(config)
