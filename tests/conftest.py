@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import dynamo
 from live import LiveGateway
 from upstream import ScriptedUpstream
 
@@ -43,3 +44,15 @@ def upstream(module_upstream: ScriptedUpstream) -> ScriptedUpstream:
     module_upstream.forget()
     module_upstream.requests.clear()
     return module_upstream
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    with dynamo.moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def dynalite_url() -> Iterator[str]:
+    with dynamo.dynalite() as url:
+        yield url

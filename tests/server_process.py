@@ -25,7 +25,38 @@ from kimi_gateway.settings import Settings
 T = TypeVar("T")
 
 
-class ServerProcess:
+class StoreAtHome:
+    """The SQLite store of a data folder, for tests of processes that use it."""
+
+    def __init__(self, data: Path) -> None:
+        self.settings = Settings(data=data / "data")
+
+    def key(self, credits: int | None = 100, limits: Limits | None = None) -> str:
+        """Of a new account, written straight into the store that all processes share."""
+        now, key = int(time.time()), keys.new_key()
+
+        async def make(store: SqliteStore) -> None:
+            account = await store.create_account("", None if credits is None else Grant(credits), now)
+            await store.create_key(keys.digest(key), account.id, "", limits or Limits(), False, now)
+
+        self._store(make)
+        return key
+
+    def account(self, key: str) -> Account:
+        return self._store(lambda store: store.account(keys.digest(key), int(time.time())))
+
+    def _store(self, step: Callable[[SqliteStore], Awaitable[T]]) -> T:
+        async def run() -> T:
+            store = open_store(self.settings)
+            try:
+                return await step(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+
+class ServerProcess(StoreAtHome):
     """`with ServerProcess(tmp_path, upstream.url, workers=2, drain=1) as server:`; settings by name."""
 
     def __init__(
@@ -37,12 +68,12 @@ class ServerProcess:
         **settings: object,
     ) -> None:
         self.folder = data
-        self._settings = Settings(data=data / "data")
+        super().__init__(data)
         named = {f"KIMI_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
         proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
         own = {name: value for name, value in os.environ.items() if name.upper() not in proxies}
         self._environment = own | named | {
-            "KIMI_GATEWAY_DATA": str(self._settings.data),
+            "KIMI_GATEWAY_DATA": str(self.settings.data),
             "KIMI_BASE_URL": upstream,
             "MOONSHOT_API_KEY": ",".join(tokens),
         }  # fmt: skip
@@ -88,20 +119,6 @@ class ServerProcess:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def key(self, credits: int | None = 100, limits: Limits | None = None) -> str:
-        """Of a new account, written straight into the store that all processes share."""
-        now, key = int(time.time()), keys.new_key()
-
-        async def make(store: SqliteStore) -> None:
-            account = await store.create_account("", None if credits is None else Grant(credits), now)
-            await store.create_key(keys.digest(key), account.id, "", limits or Limits(), False, now)
-
-        self._store(make)
-        return key
-
-    def account(self, key: str) -> Account:
-        return self._store(lambda store: store.account(keys.digest(key), int(time.time())))
-
     def news(self) -> list[tuple[str, str]]:
         """What the record says of tokens: whom and why."""
         return [(token, cause) for token, _, cause, _ in self._store(lambda store: store.published())]
@@ -109,16 +126,6 @@ class ServerProcess:
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
-
-    def _store(self, step: Callable[[SqliteStore], Awaitable[T]]) -> T:
-        async def run() -> T:
-            store = open_store(self._settings)
-            try:
-                return await step(store)
-            finally:
-                await store.close()
-
-        return asyncio.run(run())
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log

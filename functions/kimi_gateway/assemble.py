@@ -7,7 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
@@ -23,11 +25,16 @@ from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import Moonshot
 from kimi_gateway.providers.news import LocalRecord, Record
-from kimi_gateway.providers.pool import Pool
+from kimi_gateway.providers.pool import Pool, Renewal
 from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.tokens import NAME, TokenFile
 from kimi_gateway.queries import Queries
 from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.accounts.dynamodb import DynamoStore
+    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.net.aws import Aws
 
 
 @dataclass(slots=True)
@@ -37,12 +44,18 @@ class Running:
     store: Store
     client: Client
     pool: Pool
-    heart: asyncio.Task[None]
+    heart: asyncio.Task[None] | None
+
+    async def rest(self, seconds: float) -> None:
+        """What requests left behind may finish for a while: the process may be frozen then."""
+        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
+            await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
         """Streams have ended by now; what they left behind is finished, bounded in time."""
-        self.heart.cancel()
-        await asyncio.gather(self.heart, return_exceptions=True)
+        if self.heart is not None:
+            self.heart.cancel()
+            await asyncio.gather(self.heart, return_exceptions=True)
         background = self.gateway.background
         if background:
             await asyncio.wait(background, timeout=2)
@@ -50,18 +63,35 @@ class Running:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await self.gateway.ledger.drain(5)
-        await self.client.close()
         await self.pool.close()
         await self.store.close()
+        await self.client.close()
 
 
-def token_source(settings: Settings) -> Callable[[], tuple[Token, ...]]:
-    """The environment's tokens, else the file's as they are at the time of asking."""
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """`tokens` as they are now; `renewal` where that takes a call, and then `known` after the first one."""
+
+    tokens: Callable[[], tuple[Token, ...]]
+    faults: Callable[[], list[str]]
+    renewal: Renewal | None = None
+    known: Callable[[], bool] = lambda: True
+
+
+def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
+    """The environment's tokens, else the secret's or the file's as they are at the time of asking."""
     if settings.moonshot_api_key:
         redact.learn(settings.moonshot_api_key)
         fixed = tuple(map(Token.of, settings.moonshot_api_key))
-        return lambda: fixed
-    return TokenFile(settings.data / NAME).tokens
+        return TokenSource(lambda: fixed, list)
+    if settings.secret and aws is not None:
+        from kimi_gateway.providers.secrets import SecretTokens
+
+        secret = SecretTokens(aws, settings.secret, clock)
+        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known)
+    tokens = TokenFile(settings.data / NAME).tokens
+    tokens()
+    return TokenSource(while_readable(tokens), lambda: token_faults(tokens))
 
 
 UNREADABLE = (OSError, ValueError)  # of a token source
@@ -88,9 +118,9 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
     return read
 
 
-def http_client(url: str, environ: Mapping[str, str]) -> Client:
-    """Our own, unless a proxy stands before the upstream."""
-    if proxied(url, environ):
+def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
+    """Our own, unless a proxy stands before the upstream or before `more` that is spoken to."""
+    if any(proxied(each, environ) for each in (url, *more)):
         from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and is seldom needed
 
         return HttpxClient()
@@ -98,13 +128,13 @@ def http_client(url: str, environ: Mapping[str, str]) -> Client:
 
 
 def upstreams(
-    settings: Settings, client: Client, pool: Pool, clock: Callable[[], float]
+    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
-    """The platform while there is a token for it, else the demo."""
+    """The platform while there is a token for it, or while that is not `known`; else the demo."""
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
     moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalRecord(), clock))
-    return lambda: moonshot if pool.all() else demo
+    return lambda: demo if known() and not pool.all() else moonshot
 
 
 async def start(
@@ -113,23 +143,29 @@ async def start(
     store: Store | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
+    renewing: bool = True,
 ) -> Running:
-    """Raises CatalogFault, StoreDown; OSError or ValueError where the tokens cannot be read."""
+    """Leases need no `renewing` where none lasts as long as a request may.
+
+    Raises CatalogFault, StoreDown; OSError or ValueError where the tokens' file cannot be read.
+    """
     models = catalog.load(settings.models)
-    tokens = token_source(settings)
-    tokens()
+    client, aws = _clients(settings, client, os.environ)
+    source = token_source(settings, aws, clock)
     record: Record = LocalRecord()
     if store is None:
-        store = record = open_store(settings)
-    client = client or http_client(settings.base_url, os.environ)
-    pool = Pool(while_readable(tokens), record, clock, settings.token_concurrency)
-    upstream = upstreams(settings, client, pool, clock)
+        store = record = _store(settings, aws)
+    pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
+    if source.renewal is not None:
+        with suppress(Unavailable):  # requests will try again, and say so
+            await source.renewal.fresh()
+    upstream = upstreams(settings, client, pool, source.known, clock)
     gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     gateway = Gateway(gate, ledger, models, directory, upstream, settings, clock)
-    queries = Queries(gate, store, models, directory, upstream, lambda: token_faults(tokens), clock)
-    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock))
-    emit("started", provider=upstream().provider.name, data=str(settings.data))
+    queries = Queries(gate, store, models, directory, upstream, source.faults, clock)
+    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
+    emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
     if len(pool.all()) > 1:
@@ -137,6 +173,28 @@ async def start(
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
     return Running(gateway, queries, store, client, pool, heart)
+
+
+def _clients(
+    settings: Settings, client: Client | None, environ: Mapping[str, str]
+) -> tuple[Client, Aws | None]:
+    """For the upstream; over the same one for AWS, where something is kept there."""
+    if not (settings.table or settings.secret):
+        return client or http_client(settings.base_url, environ), None
+    from kimi_gateway.net import aws
+
+    address = aws.endpoints(environ, aws.region_of(environ))
+    more = (address(aws.DYNAMODB), address(aws.SECRETS))
+    client = client or http_client(settings.base_url, environ, *more)
+    return client, aws.of_environment(client, environ)
+
+
+def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
+    if settings.table and aws is not None:
+        from kimi_gateway.accounts.dynamodb import DynamoStore
+
+        return DynamoStore(settings.table, aws)
+    return open_store(settings)
 
 
 async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:

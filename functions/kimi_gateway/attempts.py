@@ -90,7 +90,7 @@ class UpstreamCall:
             finally:
                 lease.end(failure)
             self.refused += failure.cause in UNTIL_PROBED
-            other = self.upstream.tokens.another(tried, self.call.model.upstream)
+            other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -75,7 +76,7 @@ class Gateway:
             identity = Identity(
                 f"chatcmpl-{secrets.token_hex(16)}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
-            chunks = turn.chunks(self.settings.ping_interval, self.settings.max_request)
+            chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
             if ask.stream:
                 return await self._stream(request, turn, chunks, question.writer(identity), headers)
             return await self._collect(request, turn, chunks, question.answer(identity), headers)
@@ -157,6 +158,18 @@ class Gateway:
         request.notes.update(turn.facts())
         if turn.first_content is not None:
             request.notes["first_content_ms"] = _ms(turn.first_content - request.started)
+
+    async def drain(self, seconds: float) -> None:
+        """No new chats; what runs may finish for a while, then it is told to end."""
+        self.closing = True
+        await asyncio.sleep(seconds)
+        for turn in list(self.turns):
+            turn.interrupt(ShuttingDown())
+
+    def _longest(self, request: Request) -> float:
+        """Seconds from now."""
+        left = max(request.deadline - time.monotonic(), 0.001)
+        return min(self.settings.max_request or math.inf, left)
 
     def _turn(
         self,

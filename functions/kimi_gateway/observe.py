@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -75,6 +75,26 @@ def _clean(value: Any) -> Any:
     return redact(value) if isinstance(value, str) else value
 
 
+def line_of(members: Mapping[str, Any]) -> str:
+    """One line of JSON without secrets: redacted before it is quoted, for afterwards a secret may be spelt
+    otherwise, and the line be broken."""
+    texts: list[str] = []
+    line = dict(members)
+    for name, value in members.items():
+        if type(value) is str:
+            texts.append(value)
+        elif type(value) not in _HELD:
+            line[name] = _plain(value, texts)
+    if redact.finds("\n".join(texts)):  # one look at all of them, which in nearly every line finds nothing
+        line = _clean(line)
+    text = _LINE.encode(line)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
+
+
+_LINE = json.JSONEncoder(ensure_ascii=False)
+_HELD = frozenset((int, float, bool, type(None)))
+
+
 class JsonLines(logging.Formatter):
     """`{"time", "level", "event", …fields}`; a record's fields ride in `extra={"fields": {…}}`."""
 
@@ -87,22 +107,7 @@ class JsonLines(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        texts: list[str] = []
-        for name, value in line.items():
-            if type(value) is str:
-                texts.append(value)
-            elif type(value) not in _HELD:
-                line[name] = _plain(value, texts)
-        # Redacted before it is quoted: afterwards a secret may be spelt otherwise, and the line be broken.
-        # One look at all texts together finds nothing in nearly every line.
-        if redact.finds("\n".join(texts)):
-            line = _clean(line)
-        text = _LINE.encode(line)
-        return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
-
-
-_LINE = json.JSONEncoder(ensure_ascii=False)
-_HELD = frozenset((int, float, bool, type(None)))
+        return line_of(line)
 
 
 @lru_cache(maxsize=1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
+ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
+LONGEST_ON_LAMBDA = 600.0  # seconds of a request, where the time costs money
 
 
 class SettingsFault(Exception):
@@ -28,6 +30,8 @@ class Settings:
 
     moonshot_api_key: tuple[str, ...] = field(default=(), repr=False)
     base_url: str = HOSTS["ai"]
+    table: str = ""
+    secret: str = ""
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
@@ -44,8 +48,9 @@ class Settings:
     log_level: str = "info"
 
 
-def _tokens(text: str) -> tuple[str, ...]:
-    tokens = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+def tokens(parts: Iterable[str]) -> tuple[str, ...]:
+    """Each once, without blanks around it. Raises ValueError; its text quotes none."""
+    tokens = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
         raise ValueError("holds a token with blanks or characters that no header can carry")
     return tokens
@@ -84,6 +89,15 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
     return parse
 
 
+def _named(form: str, what: str) -> Callable[[str], Any]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(form, text):
+            raise ValueError(f"is not {what}")
+        return text
+
+    return parse
+
+
 def _level(text: str) -> str:
     if text.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("must be debug, info, warning or error")
@@ -92,15 +106,17 @@ def _level(text: str) -> str:
 
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program, by the XDG rule."""
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none, and needs none
     base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "kimi-gateway"
 
 
 _seconds = _number(float, 0.01, 86_400, "seconds")
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "MOONSHOT_API_KEY": ("moonshot_api_key", _tokens),
+    "MOONSHOT_API_KEY": ("moonshot_api_key", lambda text: tokens(text.split(","))),
     "KIMI_BASE_URL": ("base_url", _base_url),
+    "KIMI_GATEWAY_TABLE": ("table", _named(r"[A-Za-z0-9_.-]{3,255}", "a table's name")),
+    "KIMI_GATEWAY_SECRET": ("secret", _named(r"[A-Za-z0-9/_+=.@:-]{1,2048}", "a secret's name or ARN")),
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
@@ -122,6 +138,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (the process's own by default). Raises SettingsFault with every fault."""
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {"data": data_folder(environ)}
+    if ON_LAMBDA in environ:
+        values["max_request"] = LONGEST_ON_LAMBDA
     faults = []
     for name, text in environ.items():
         if name in FIELDS and text.strip():
@@ -131,11 +149,16 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
+            import difflib  # seldom needed, and a function starts often
+
             near = difflib.get_close_matches(name, FIELDS, n=1)
             faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
     settings = Settings(**values)
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
+    region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    if (settings.table or settings.secret) and not region:
+        faults.append("AWS_REGION is needed where KIMI_GATEWAY_TABLE or KIMI_GATEWAY_SECRET is set")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

@@ -12,11 +12,14 @@ from typing import Any
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.values import Admission, Usage
 from kimi_gateway.attempts import Ended, Item, UpstreamCall
+from kimi_gateway.catalog import prices
 from kimi_gateway.dialects import tokens
 from kimi_gateway.dialects.openai.chunks import Chunk, add_usage
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.providers.failures import UpstreamFailure
+
+PAID = ("settled", "left_settled")  # the outcomes that took the credit
 
 
 class Turn:
@@ -56,15 +59,17 @@ class Turn:
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
         """Chunks as they come, an empty list for each `silence` seconds without any.
 
-        Raises GatewayError when the upstream failed for good, and after `longest` seconds, if not 0.
+        Raises GatewayError when the upstream failed for good, and after `longest` seconds.
         """
         self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
-        deadline = time.monotonic() + longest if longest else math.inf
+        deadline = time.monotonic() + longest
         running = len(self._calls)
         while running:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Unavailable(f"The request took longer than {longest:g} seconds.", cause="max_request")
+                raise Unavailable(
+                    f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
+                )
             item = await self._box.get(min(silence, left))
             if isinstance(item, Ended):
                 running -= 1
@@ -147,9 +152,9 @@ class Turn:
 
     def facts(self) -> dict[str, Any]:
         """For the log line."""
-        row = self._usage_row()
+        usage = self.usage()
         first = self._calls[0]
-        return {
+        facts = {
             "key": self.admission.key.id,
             "account": self.admission.key.account,
             "provider": first.upstream.provider.name,
@@ -157,8 +162,19 @@ class Turn:
             "upstream_tokens": [token for call in self._calls for token in call.tokens],
             "attempts": sum(call.attempts for call in self._calls),
             "outcome": self.outcome,
-            "input_tokens": row.input,
-            "output_tokens": row.output,
+            "input_tokens": _count(usage, "prompt_tokens"),
+            "cached_tokens": _cached(usage),
+            "output_tokens": _count(usage, "completion_tokens"),
+        }
+        return facts | self._charged(facts) if self.outcome in PAID else facts
+
+    def _charged(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Credits taken, and what the upstream will want for it, as far as prices are known."""
+        counts = (facts[name] for name in ("input_tokens", "cached_tokens", "output_tokens"))
+        limited = self.admission.spendable is not None
+        return {
+            "credits": self.admission.cost if limited else 0,
+            "cost_usd": prices.cost(facts["provider"], facts["upstream_model"], *counts),
         }
 
 
@@ -166,3 +182,11 @@ def _count(usage: dict[str, Any], name: str) -> int:
     """Null and nonsense count as nothing."""
     value = usage.get(name)
     return max(0, value) if isinstance(value, int) else 0
+
+
+def _cached(usage: dict[str, Any]) -> int:
+    """Input tokens from the vendor's cache, in either of its two places."""
+    details = usage.get("prompt_tokens_details")
+    return _count(usage, "cached_tokens") or _count(
+        details if isinstance(details, dict) else {}, "cached_tokens"
+    )

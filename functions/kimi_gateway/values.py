@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class Request:
 
     `body()` reads it whole, once, and raises BodyTooLarge; it is a function so that a caller without a key
     is refused before 100 MiB are read. A client that leaves cancels the task that handles its request.
-    `started` is of time.monotonic(). `notes` gathers facts for the request's one log line.
+    `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `notes` gathers facts
+    for the request's one log line.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Request:
     body: Callable[[], Awaitable[bytes]] = _empty
     client: str = ""
     started: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
     notes: dict[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {
-    "boto3": ("cli/",),
+    "aws_lambda_powertools": ("cloudwatch.py",),
+    "boto3": ("cli/stack.py",),
+    "botocore": ("cli/stack.py",),
     "click": ("cli/",),
     "fastapi": ("edge/docs.py",),
     "httpx2": ("net/httpx_client.py",),
@@ -34,8 +36,10 @@ def imported(file: Path) -> set[str]:
     return names
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
@@ -53,6 +57,13 @@ def test_a_library_is_imported_in_its_one_place_only(library: str) -> None:
     assert [user for user in users if not user.startswith(ONLY_IN[library])] == []
 
 
+def test_the_lambda_runtime_imports_nothing_but_the_standard_library_and_itself() -> None:
+    """The folder can be copied into another project as it is."""
+    files = list((PACKAGE / "edge" / "lambda_runtime").rglob("*.py"))
+    foreign = {name for file in files for name in imported(file)} - sys.stdlib_module_names
+    assert (len(files) > 2, foreign) == (True, set())
+
+
 def test_the_core_loads_no_framework() -> None:
     loaded = run(
         "import sys, kimi_gateway.edge.http, kimi_gateway.assemble, kimi_gateway.accounts.sqlite\n"
@@ -68,6 +79,35 @@ def test_the_home_server_loads_no_framework_until_the_docs_are_read() -> None:
         "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3') if name in sys.modules])"
     )
     assert loaded.strip() == "[]"
+
+
+HOMELY = ("sqlite3", "kimi_gateway.accounts.sqlite")
+CLOUDY = ("kimi_gateway.accounts.dynamodb", "kimi_gateway.net.aws", "kimi_gateway.providers.secrets")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [("data=Path(sys.argv[1])", HOMELY), ("table='kimi', secret='kimi', data=Path('/no/folder')", CLOUDY)],
+    ids=["home", "cloud"],
+)
+def test_a_start_loads_the_store_of_its_own_place_only(
+    settings: str, wanted: tuple[str, ...], tmp_path: Path
+) -> None:
+    """In the cloud nothing answers at the address, and it starts all the same."""
+    loaded = run(
+        "import asyncio, logging, os, sys\n"
+        "from pathlib import Path\n"
+        "from kimi_gateway import assemble\n"
+        "from kimi_gateway.settings import Settings\n"
+        "os.environ.update(AWS_ENDPOINT_URL='http://127.0.0.1:9', AWS_REGION='eu-central-1')\n"
+        "logging.disable()\n"
+        "async def start():\n"
+        f"    await (await assemble.start(Settings({settings}))).stop()\n"
+        "asyncio.run(start())\n"
+        f"print(*(name for name in {(*HOMELY, *CLOUDY, 'boto3', 'botocore')} if name in sys.modules))",
+        str(tmp_path / "data"),
+    )
+    assert tuple(loaded.split()) == wanted
 
 
 def test_listing_keys_does_not_load_the_server_or_the_http_client() -> None:

@@ -8,16 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_client import NOW, STORES, Client, MakeClient
+from contract.store_client import NOW, ON_DYNAMODB, STORES, Client, MakeClient
+from dynamo_table import SharedTable
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Grant, Limits
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Store]:
-    store = STORES[request.param](tmp_path)
-    yield store
-    await store.close()
+    url = request.getfixturevalue(f"{request.param}_url") if request.param in ON_DYNAMODB else ""
+    async with STORES[request.param](tmp_path, url) as store:
+        yield store
+
+
+@pytest.fixture(params=ON_DYNAMODB)
+async def shared(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[SharedTable]:
+    """A table of the test's own, for what only DynamoDB does."""
+    table = await SharedTable.on(request.getfixturevalue(f"{request.param}_url"))
+    yield table
+    await table.client.close()
 
 
 @pytest.fixture

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dynamo
+from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Account, Admission, Key, Usage
+from kimi_gateway.net.http1 import Http1Client
 
 NOW = 1_800_000_000 - 1_800_000_000 % 86_400  # a midnight: all three windows begin
 LEASE = 660
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "memory": lambda folder: MemoryStore(),
-    "sqlite": lambda folder: SqliteStore(folder / "accounts.db"),
-}
+
+@asynccontextmanager
+async def memory(folder: Path, url: str) -> AsyncIterator[Store]:
+    yield MemoryStore()
+
+
+@asynccontextmanager
+async def sqlite(folder: Path, url: str) -> AsyncIterator[Store]:
+    store = SqliteStore(folder / "accounts.db")
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def dynamodb(folder: Path, url: str) -> AsyncIterator[Store]:
+    client = Http1Client()
+    aws = dynamo.aws(url, client)
+    yield DynamoStore(await dynamo.new_table(aws), aws)
+    await client.close()
+
+
+STORES = {"memory": memory, "sqlite": sqlite, "moto": dynamodb, "dynalite": dynamodb}
+ON_DYNAMODB = ("moto", "dynalite")
 
 
 @dataclass

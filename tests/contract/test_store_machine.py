@@ -15,13 +15,16 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+import dynamo
 from contract.store_client import LEASE, NOW
+from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Store, WindowFull
 from kimi_gateway.accounts.values import NEVER, Admission, Grant, Key, Limits, Usage
+from kimi_gateway.net.http1 import Http1Client
 
 OWN = Limits(6, 10, 15)
 SIZES = (60, 3_600, 86_400)
@@ -76,12 +79,14 @@ class Purse:
 class Books(RuleBasedStateMachine):
     """One account with two keys in all stores at once, and a plain account of what must be true."""
 
-    def __init__(self) -> None:
+    def __init__(self, dynamodb: str = "") -> None:
+        """Beside the memory store there is SQLite, or DynamoDB at that address."""
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
-        sqlite = SqliteStore(Path(self.folder.name, "accounts.db"), random.Random(1).randrange)
-        self.stores: list[Store] = [MemoryStore(random.Random(1).randrange), sqlite]
+        self.client = Http1Client()
+        other = self.on_dynamodb(dynamodb) if dynamodb else self.on_sqlite()
+        self.stores: list[Store] = [MemoryStore(random.Random(1).randrange), other]
         self.now, self.numbers = NOW, itertools.count()
         self.granted, self.consumed, self.errors = 10, 0, 0
         self.purse = Purse([NEVER] * 10)
@@ -92,6 +97,14 @@ class Books(RuleBasedStateMachine):
         self.account: str = account.id
         self.keys = [self.make_key(digest) for digest in ("d0", "d1")]
         self.stale = False
+
+    def on_sqlite(self) -> Store:
+        return SqliteStore(Path(self.folder.name, "accounts.db"), random.Random(1).randrange)
+
+    def on_dynamodb(self, url: str) -> Store:
+        aws = dynamo.aws(url, self.client)
+        table, chance = self.runner.run(dynamo.new_table(aws)), random.Random(1)
+        return DynamoStore(table, aws, chance.randrange, forsaken=10**9)  # the others wait to be asked
 
     def ask(self, call: Any) -> Any:
         """Every store's answer or refusal, which must be one and the same."""
@@ -249,11 +262,19 @@ class Books(RuleBasedStateMachine):
         finally:
             for store in self.stores:
                 self.runner.run(store.close())
+            self.runner.run(self.client.close())
             self.runner.close()
             self.folder.cleanup()
 
 
-TestBooks = Books.TestCase
-TestBooks.settings = settings(
-    max_examples=50, stateful_step_count=40, report_multiple_bugs=False, deadline=None
-)
+LONG = settings(max_examples=50, stateful_step_count=40, report_multiple_bugs=False, deadline=None)
+
+
+def test_the_books_balance_on_sqlite() -> None:
+    run_state_machine_as_test(Books, settings=LONG)  # type: ignore[no-untyped-call]
+
+
+def test_the_books_balance_on_dynamodb(dynalite_url: str) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        lambda: Books(dynalite_url), settings=settings(LONG, max_examples=8)
+    )

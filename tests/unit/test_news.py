@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from contract.store_client import ON_DYNAMODB, STORES
+from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.providers.news import (
     BREAKER,
@@ -109,14 +111,15 @@ def test_the_first_due_is_asked_first_and_the_dead_last_unless_their_minute_is_o
     assert order(limited, News(T, "", "server", NOW + 5)) == ["server", "rate"]
 
 
-@pytest.fixture(params=["local", "sqlite"])
+@pytest.fixture(params=["local", "sqlite", "moto", "dynalite"])
 async def record(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Record]:
     if request.param == "local":
         yield LocalRecord()
         return
-    store = SqliteStore(tmp_path / "store")
-    yield store
-    await store.close()
+    url = request.getfixturevalue(f"{request.param}_url") if request.param in ON_DYNAMODB else ""
+    async with STORES[request.param](tmp_path, url) as store:
+        assert isinstance(store, SqliteStore | DynamoStore)
+        yield store
 
 
 @pytest.mark.anyio

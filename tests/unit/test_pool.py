@@ -79,7 +79,7 @@ async def test_another_endpoint_that_answers_says_nothing_of_money_but_of_the_se
         lease = await scene.pool.lease(None, set())
         lease.answered()
         lease.end()
-        assert scene.pool.another(set(), MODEL) is is_over
+        assert await scene.pool.another(set(), MODEL) is is_over
 
 
 @on_a_loop
@@ -169,9 +169,9 @@ async def test_a_try_that_its_client_left_or_that_timed_out_leaves_the_breaker_t
 async def test_a_fault_of_the_clients_is_an_answer_and_the_token_is_in_again(cause: str) -> None:
     scene = Scene(A)
     await scene.fails("authentication")
-    assert not scene.pool.another(set(), MODEL)
+    assert not await scene.pool.another(set(), MODEL)
     await scene.fails(cause)
-    assert scene.pool.another(set(), MODEL)
+    assert await scene.pool.another(set(), MODEL)
 
 
 @pytest.mark.parametrize("ending", [None, "timeout", "server"])
@@ -181,7 +181,7 @@ async def test_what_is_no_answer_brings_no_dead_token_back(ending: str | None) -
     await scene.fails("authentication")
     for _ in range(4):
         (await scene.lease()).end(failure(ending) if ending else None)
-    assert not scene.pool.another(set(), MODEL)
+    assert not await scene.pool.another(set(), MODEL)
 
 
 @on_a_loop
@@ -202,9 +202,9 @@ async def test_an_answer_ends_the_news_that_it_disproves_and_no_newer_ones() -> 
     late.end(failure("rate", 60))
     early.answered()
     early.end()
-    assert not scene.pool.another(set(), MODEL)
+    assert not await scene.pool.another(set(), MODEL)
     scene.clock.now += 61
-    assert scene.pool.another(set(), MODEL)
+    assert await scene.pool.another(set(), MODEL)
 
 
 @on_a_loop
@@ -213,9 +213,9 @@ async def test_a_stream_that_began_brings_its_token_back_before_it_ends() -> Non
     await scene.fails("quota")
     lease = await scene.lease()
     lease.answered()
-    assert scene.pool.another(set(), MODEL)
+    assert await scene.pool.another(set(), MODEL)
     lease.end()
-    assert scene.pool.another(set(), MODEL)
+    assert await scene.pool.another(set(), MODEL)
 
 
 @DEAD

@@ -9,8 +9,9 @@ import pytest
 
 from kimi_gateway.settings import FIELDS, HOSTS, Settings, SettingsFault, read
 
-HOME = {"HOME": "/home/me"}
+HOME = {"HOME": "/home/me", "AWS_REGION": "eu-central-1"}
 FILE = str(Path(__file__))
+ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:kimi/tokens-AbCdEf"
 
 GOOD: list[tuple[str, str, Any]] = [
     ("MOONSHOT_API_KEY", "sk-a", ("sk-a",)),
@@ -19,6 +20,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_BASE_URL", " CN ", HOSTS["cn"]),
     ("KIMI_BASE_URL", "http://127.0.0.1:9/v1/", "http://127.0.0.1:9/v1"),
     ("KIMI_BASE_URL", "https://[::1]:9/v1", "https://[::1]:9/v1"),
+    ("KIMI_GATEWAY_TABLE", "kimi-gateway_Table.1", "kimi-gateway_Table.1"),
+    ("KIMI_GATEWAY_SECRET", "kimi/tokens", "kimi/tokens"),
+    ("KIMI_GATEWAY_SECRET", ARN, ARN),
     ("KIMI_GATEWAY_DATA", "/srv/kimi", Path("/srv/kimi")),
     ("KIMI_GATEWAY_DATA", " /srv/kimi ", Path("/srv/kimi")),
     ("KIMI_GATEWAY_MODELS", FILE, Path(FILE)),
@@ -50,6 +54,9 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_BASE_URL", "https://a.test:http/v1"),
     ("KIMI_BASE_URL", "https://[::1/v1"),
     ("KIMI_BASE_URL", "https://a test/v1"),
+    ("KIMI_GATEWAY_TABLE", "a table"),
+    ("KIMI_GATEWAY_TABLE", "ab"),
+    ("KIMI_GATEWAY_SECRET", "not a name"),
     ("KIMI_GATEWAY_MODELS", "/no/such/file.json"),
     ("KIMI_GATEWAY_MODELS", "/"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "-1"),
@@ -97,6 +104,13 @@ def test_an_empty_setting_is_its_default(name: str, text: str) -> None:
 def test_the_defaults_hold_without_any() -> None:
     assert read(HOME) == Settings(data=Path("/home/me/.local/share/kimi-gateway"))
     assert read(HOME | {"XDG_DATA_HOME": "/data"}).data == Path("/data/kimi-gateway")
+
+
+@pytest.mark.parametrize("name", ["KIMI_GATEWAY_TABLE", "KIMI_GATEWAY_SECRET"])
+def test_what_is_kept_in_the_cloud_needs_a_region(name: str) -> None:
+    with pytest.raises(SettingsFault, match="AWS_REGION"):
+        read({"HOME": "/home/me", name: "kimi-gateway"})
+    assert read({"HOME": "/home/me", name: "kimi-gateway", "AWS_DEFAULT_REGION": "eu-central-1"})
 
 
 def test_every_fault_is_named_at_once() -> None:

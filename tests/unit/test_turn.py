@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -77,7 +78,7 @@ async def broken(box: Mailbox[Item]) -> None:
     await box.put(UpstreamFailure("broken"))
 
 
-async def read(turn: Turn, silence: float = 60, longest: float = 0) -> int:
+async def read(turn: Turn, silence: float = 60, longest: float = math.inf) -> int:
     count = 0
     async for _ in turn.chunks(silence, longest):
         count += 1
@@ -101,7 +102,7 @@ def test_the_longest_time_holds_whatever_waits_in_the_box(script: Script) -> Non
 def test_silence_is_told_as_often_as_it_lasts() -> None:
     async def scenario() -> None:
         one, _, _ = turn(never)
-        chunks = one.chunks(0.01, 0)
+        chunks = one.chunks(0.01, math.inf)
         assert [await anext(chunks) for _ in range(3)] == [[], [], []]
         await chunks.aclose()
         await one.close()
@@ -121,7 +122,7 @@ async def failed(one: Turn, call: Calls) -> None:
 
 
 async def left(one: Turn, call: Calls) -> None:
-    await anext(one.chunks(0, 0))
+    await anext(one.chunks(0, math.inf))
 
 
 async def left_after_content(one: Turn, call: Calls) -> None:

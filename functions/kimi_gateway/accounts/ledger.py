@@ -44,8 +44,13 @@ class Ledger:
         if running:
             await self._store.renew(running, math.ceil(self._clock() + self._lease))
 
+    @property
+    def late(self) -> set[asyncio.Task[None]]:
+        """The tries that are still going on."""
+        return set(self._late)
+
     async def drain(self, seconds: float) -> None:
-        """Wait for the tries that are still going on."""
+        """Wait for the tries that are still going on, then give them up."""
         if self._late:
             await asyncio.wait(self._late, timeout=seconds)
         for task in self._late:

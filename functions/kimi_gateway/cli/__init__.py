@@ -9,17 +9,19 @@ from kimi_gateway.cli import accounts, keys, tokens
 from kimi_gateway.cli.backup import backup
 from kimi_gateway.cli.doctor import doctor
 from kimi_gateway.cli.entry import EXIT_CODES, SCRIPTS, Commands
+from kimi_gateway.cli.hello import hello
 from kimi_gateway.cli.serve import serve
 from kimi_gateway.cli.usage import usage
 
 
 @click.group(cls=Commands, epilog=EXIT_CODES + SCRIPTS)
 @click.version_option(__version__, prog_name="kimi-gateway")
-def main() -> None:
+@click.option("--stack", metavar="NAME", help="Work on this stack in AWS, not on the gateway at home.")
+def main(stack: str | None) -> None:
     """Kimi Gateway: an LLM endpoint of one's own for the Kimi models."""
 
 
-for command in (serve, keys.group, accounts.group, usage, tokens.group, doctor, backup):
+for command in (serve, hello, keys.group, accounts.group, usage, tokens.group, doctor, backup):
     main.add_command(command)
     for each in (command, *getattr(command, "commands", {}).values()):
         each.epilog = EXIT_CODES

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from kimi_gateway import home, settings
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.store import Unknown
 from kimi_gateway.accounts.values import Account, Grant
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed
+from kimi_gateway.cli.place import place
 
 if TYPE_CHECKING:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.cli.place import Ledger
 
 T = TypeVar("T")
 MOST = 10**9  # of credits at once, and of requests in a limit
@@ -61,21 +61,18 @@ def name_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return text
 
 
-def ask(job: Callable[[SqliteStore, int], Coroutine[Any, Any, T]]) -> T:
-    """The job's result; it gets the store and the time. Raises SettingsFault, StoreDown, OSError."""
-    values = settings.read()
+def ask(job: Callable[[Ledger, int], Coroutine[Any, Any, T]]) -> T:
+    """The job's result; it gets the store and the time. Raises SettingsFault, Failed, StoreDown, OSError."""
+    here = place()
 
     async def run() -> T:
-        store = home.open_store(values)
-        try:
+        async with here.store() as store:
             return await job(store, int(time.time()))
-        finally:
-            await store.close()
 
     return asyncio.run(run())
 
 
-async def account_of(store: SqliteStore, reference: Reference, now: int) -> Account:
+async def account_of(store: Ledger, reference: Reference, now: int) -> Account:
     try:
         return await store.account(reference.wanted, now)
     except Unknown:
@@ -91,4 +88,4 @@ def opening(credits: Credits | None) -> Grant | None:
     """The balance of a new account; None is unlimited."""
     if credits == "unlimited":
         return None
-    return Grant(settings.read().signup_credits if credits is None else credits)
+    return Grant(place().settings.signup_credits if credits is None else credits)

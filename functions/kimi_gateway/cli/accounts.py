@@ -23,7 +23,7 @@ from kimi_gateway.cli.access import (
 from kimi_gateway.cli.show import account_document, account_text, credits_of, json_option, out, table, utc
 
 if TYPE_CHECKING:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.cli.place import Ledger
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -92,7 +92,7 @@ def grant(
             raise click.UsageError("--expires lies in the past.")
         return Grant(credits or 0, until if months is None else months_later(now, months))
 
-    async def add(store: SqliteStore, now: int) -> Account:
+    async def add(store: Ledger, now: int) -> Account:
         addition = given(now)
         return await store.grant((await account_of(store, account, now)).id, addition, now)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
 
-from kimi_gateway import home, settings
-from kimi_gateway.cli.access import ask
+from kimi_gateway import home
 from kimi_gateway.cli.entry import WRONG_USAGE, Failed
+from kimi_gateway.cli.place import at_home
 from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.settings import Settings
 
 
 @click.command("backup")
@@ -18,7 +20,10 @@ from kimi_gateway.cli.show import json_option, out
 @json_option
 def backup(file: Path, force: bool, as_json: bool) -> None:
     """Copy accounts, keys and usage to FILE (mode 0600): whole or not at all, also while the server runs."""
-    source = settings.read().data / home.STORE_NAME
+    values = at_home(
+        "A deployed table is backed up by DynamoDB itself (docs/operations.md); backup copies a file"
+    )
+    source = values.data / home.STORE_NAME
     if not source.exists():
         raise Failed(f"There is nothing to copy yet: {source} does not exist.", "no_store")
     if file.resolve() in {source.resolve().with_name(source.name + end) for end in ("", "-wal", "-shm")}:
@@ -27,6 +32,14 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
         raise Failed(f"{file} is not a file in a folder that exists.", "usage", WRONG_USAGE)
     if file.exists() and not force:
         raise Failed(f"{file} exists; --force replaces it.", "exists")
-    ask(lambda store, now: store.backup(file))
+    asyncio.run(_copied(values, file))
     size = file.stat().st_size
     out(as_json, {"file": str(file), "bytes": size}, f"{size} bytes in {file}")
+
+
+async def _copied(values: Settings, file: Path) -> None:
+    store = home.open_store(values)
+    try:
+        await store.backup(file)
+    finally:
+        await store.close()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed
+from kimi_gateway.cli.place import Home, Place, deployed
 from kimi_gateway.cli.upstream import bad_news, in_use, verdicts, why
 from kimi_gateway.home import STORE_NAME
 from kimi_gateway.settings import Settings, SettingsFault
@@ -34,6 +35,12 @@ class Check:
 
 
 def all_checks() -> Iterator[Check]:
+    stack = deployed()
+    if stack is not None:
+        from kimi_gateway.cli import stack_checks
+
+        yield from stack_checks.all_checks(stack)
+        return
     try:
         values = settings.read()
     except SettingsFault as exc:
@@ -44,7 +51,8 @@ def all_checks() -> Iterator[Check]:
     yield _models(values)
     yield _folder(values.data)
     yield from _store(values.data / STORE_NAME)
-    yield from _tokens(values)
+    yield from _tokens_file(Home(values))
+    yield from tokens(Home(values))
 
 
 def _models(values: Settings) -> Check:
@@ -100,11 +108,14 @@ def _store(path: Path) -> Iterator[Check]:
         yield Check("store", "FAIL", f"{path}: {damage}", "stop the server and put a backup in its place")
         return
     yield _mode("store", path, 0o600)
+    yield keys_of(accounts)
+
+
+def keys_of(accounts: list[Account]) -> Check:
     active = sum(not key.revoked for account in accounts for key in account.keys)
     if active:
-        yield Check("keys", "ok", f"{active} active")
-    else:
-        yield Check("keys", "warn", "no key is active, so nobody can call", "kimi-gateway keys create")
+        return Check("keys", "ok", f"{active} active")
+    return Check("keys", "warn", "no key is active, so nobody can call", "kimi-gateway keys create")
 
 
 def _quick_check(path: Path) -> str:
@@ -124,43 +135,45 @@ async def _accounts(path: Path) -> list[Account]:
         await store.close()
 
 
-def _tokens(values: Settings) -> Iterator[Check]:
-    from kimi_gateway.providers.tokens import NAME
+def _tokens_file(here: Home) -> Iterator[Check]:
+    with contextlib.suppress(OSError):  # told of where they are read
+        if here.tokens_file.exists():
+            yield _mode("tokens file", here.tokens_file, 0o600)
 
-    path = values.data / NAME
+
+def tokens(here: Place) -> Iterator[Check]:
     try:
-        if path.exists():
-            yield _mode("tokens file", path, 0o600)
-        source, tokens = in_use(values)
+        source, used = in_use(here)
     except (Failed, OSError) as exc:
-        yield Check("tokens file", "FAIL", str(exc), f"remove {path}, then kimi-gateway tokens add")
+        fix = f"empty the {here.kept_in}, then kimi-gateway tokens add"
+        yield Check(f"tokens {here.kept_in}", "FAIL", str(exc), fix)
         return
-    if not tokens:
+    if not used:
         yield Check("tokens", "warn", "none: the built-in demo answers", "kimi-gateway tokens add")
-    for verdict in verdicts(values, tokens):
+    for verdict in verdicts(here.settings, used):
         detail = f"{verdict.id} from the {source}: {verdict.detail}"
         if verdict.live:
             yield Check("token", "ok", detail)
         elif verdict.live is False:
             yield Check("token", "FAIL", detail, "replace it; keys of .ai and .cn differ (KIMI_BASE_URL)")
         else:
-            fix = f"look at the platform's console, and whether {values.base_url} can be reached"
+            fix = f"look at the platform's console, and whether {here.settings.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
-    yield from _tokens_out(values, {token.id for token in tokens})
+    yield from _tokens_out(here, {token.id for token in used})
 
 
 MEND = {
-    "authentication": "replace it: kimi-gateway tokens add, then take it out of the file",
+    "authentication": "replace it: kimi-gateway tokens add, then tokens remove",
     "quota": "recharge the account at the platform's console",
     "permission": "look at the platform's console what the account may use",
     "model": "look at the platform's console what the account may use",
 }
 
 
-def _tokens_out(values: Settings, used: set[str]) -> Iterator[Check]:
+def _tokens_out(here: Place, used: set[str]) -> Iterator[Check]:
     """A store that cannot be read was told of already."""
     with contextlib.suppress(StoreDown, OSError, sqlite3.Error):
-        for id, known in bad_news(values).items():
+        for id, known in bad_news(here).items():
             for bad in known if id in used else ():
                 fix = MEND.get(bad.cause, "nothing; with another account there is another token to step in")
                 yield Check("token out", "warn", f"{id}: {why(bad)}", fix)

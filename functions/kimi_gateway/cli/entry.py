@@ -21,13 +21,14 @@ Exit codes:
   0  done; healthy
   1  failed or unhealthy: the doctor found a problem, a token is not live, the store is down
   2  wrong usage, or wrong settings (each is named)
-  3  no such account or key
+  3  no such account, key, token or stack
 """
 SCRIPTS = """
 \b
 Each command but serve takes --json: one JSON document on stdout, and errors as
 {"error": {"message", "code"}} on stderr. Settings come from the environment; KIMI_GATEWAY_DATA
-is the data folder.
+is the data folder. With --stack they come from the stack, AWS credentials and region from where the
+AWS tools take them.
 """
 SECRET_LENGTH = (
     16  # from here on a word in the wrong place may be a token; ids, commands, options are shorter

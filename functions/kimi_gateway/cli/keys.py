@@ -24,7 +24,7 @@ from kimi_gateway.cli.access import (
 from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out
 
 if TYPE_CHECKING:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.cli.place import Ledger
 
 LIMIT = click.IntRange(1, MOST)
 
@@ -71,7 +71,7 @@ def create(
         raise click.UsageError("--credits unlimited makes a new account; it cannot be given to one.")
     limits, secret = Limits(rpm, rph, rpd), new_key()
 
-    async def make(store: SqliteStore, now: int) -> tuple[Account, Key]:
+    async def make(store: Ledger, now: int) -> tuple[Account, Key]:
         if account is None:
             holder = await store.create_account(name, opening(credits), now)
         else:
@@ -95,7 +95,7 @@ def create(
 def list_(account: Reference | None, as_json: bool) -> None:
     """List the keys, revoked ones too."""
 
-    async def held(store: SqliteStore, now: int) -> list[Account]:
+    async def held(store: Ledger, now: int) -> list[Account]:
         return await store.accounts(now) if account is None else [await account_of(store, account, now)]
 
     found = [key for holder in ask(held) for key in holder.keys]
@@ -108,7 +108,7 @@ def list_(account: Reference | None, as_json: bool) -> None:
 def revoke(key: Reference, as_json: bool) -> None:
     """End a key, at once and in every process."""
 
-    async def end(store: SqliteStore, now: int) -> Key:
+    async def end(store: Ledger, now: int) -> Key:
         try:
             return await store.revoke_key(key.wanted, now)
         except Unknown:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kimi_gateway import settings
 from kimi_gateway.accounts.keys import digest, new_key
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed
+from kimi_gateway.cli.place import at_home, place
 from kimi_gateway.cli.upstream import in_use
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.cli.place import Ledger
 
 HOME = "home"
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -40,12 +40,12 @@ BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "conte
 )
 def serve(host: str, port: int, workers: int) -> None:
     """Run the gateway. The first start makes an unlimited key and prints it once."""
-    values = settings.read()
+    values = at_home("serve is the gateway at home")
     _check_models(values)
     upstream = _upstream(values)
     port = _free_port(host, port)
     address = url(host, port)
-    secret = ask(_first_key)
+    secret = ask(first_key)
     lines = [f"Kimi Gateway on {address}", f"Upstream: {upstream}"]
     if secret is None:
         lines.append("More keys: kimi-gateway keys create")
@@ -73,7 +73,7 @@ def _check_models(values: Settings) -> None:
 
 
 def _upstream(values: Settings) -> str:
-    source, tokens = in_use(values)
+    source, tokens = in_use(place())
     if not tokens:
         return "the built-in demo, which invents its answers. For Kimi's own: kimi-gateway tokens add"
     count = "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
@@ -95,7 +95,7 @@ def _free_port(host: str, port: int) -> int:
         raise Failed(text, "port_in_use") from None
 
 
-async def _first_key(store: SqliteStore, now: int) -> str | None:
+async def first_key(store: Ledger, now: int) -> str | None:
     """A key where there was none. Of a start that was cut short only the account may be there."""
     accounts = await store.accounts(now)
     if any(account.keys for account in accounts):

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kimi_gateway import home, settings
-from kimi_gateway.cli.entry import FAILED
+from kimi_gateway import settings
+from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
+from kimi_gateway.cli.place import place
 from kimi_gateway.cli.show import json_option, out, table, utc
-from kimi_gateway.cli.upstream import bad_news, in_environment, in_file, in_use, verdicts, why
+from kimi_gateway.cli.upstream import bad_news, in_use, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
@@ -28,24 +29,25 @@ def group() -> None:
 @click.argument("token", default="-")
 @json_option
 def add(token: str, as_json: bool) -> None:
-    """Keep a token, or several joined by commas, in a file of mode 0600.
+    """Keep a token, or several joined by commas: in a file of mode 0600, with --stack in its secret.
 
     Without TOKEN, or with -, it is read from stdin or asked for, so that it stays out of the shell's history.
     """
     from kimi_gateway.providers.provider import Token
-    from kimi_gateway.providers.tokens import NAME, TokenFile
 
-    values = settings.read()
+    here = place()
     secrets = _parsed(_typed() if token == "-" else token)  # noqa: S105
     redact.learn(secrets)
-    in_file(values)  # tells of a file that cannot be read before one is written
-    home.prepare_data(values.data)
-    file = TokenFile(values.data / NAME)
-    added = [{"id": Token.of(secret).id, "added": file.add(secret)} for secret in secrets]
+    kept = [each.secret for each in here.kept()]
+    fresh = [secret for secret in secrets if secret not in kept]
+    if fresh:
+        here.keep([*kept, *fresh])
+    added = [{"id": Token.of(secret).id, "added": secret in fresh} for secret in secrets]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
-    if values.moonshot_api_key:
+    effective = not here.pinned()
+    if not effective:
         lines.append(f"No effect now. {ENVIRONMENT_WINS}")
-    out(as_json, {"tokens": added, "effective": not values.moonshot_api_key}, "\n".join(lines))
+    out(as_json, {"tokens": added, "effective": effective}, "\n".join(lines))
 
 
 def _typed() -> str:
@@ -66,15 +68,29 @@ def _parsed(text: str) -> tuple[str, ...]:
     return secrets
 
 
+@group.command("remove")
+@click.argument("id")
+@json_option
+def remove(id: str, as_json: bool) -> None:
+    """Keep a token no longer. ID is its hash, as `tokens list` shows it."""
+    here = place()
+    kept = here.kept()
+    left = [token.secret for token in kept if token.id != id]
+    if len(left) == len(kept):
+        raise Failed(f"No token of that id is in the {here.kept_in}.", "not_found", NOT_FOUND)
+    here.keep(left)
+    out(as_json, {"id": id, "removed": True}, f"{id} removed")
+
+
 @group.command("list")
 @json_option
 def list_(as_json: bool) -> None:
     """List the tokens by their hashes, where they come from, and what has put them out."""
-    values = settings.read()
-    source, _ = in_use(values)
-    found = [(token.id, "environment", True) for token in in_environment(values)]
-    found += [(token.id, "file", source == "file") for token in in_file(values)]
-    bad = bad_news(values) if found else {}
+    here = place()
+    source, _ = in_use(here)
+    found = [(token.id, "environment", True) for token in here.pinned()]
+    found += [(token.id, here.kept_in, source == here.kept_in) for token in here.kept()]
+    bad = bad_news(here) if found else {}
     document = {
         "source": source,
         "tokens": [
@@ -97,9 +113,9 @@ def _out(bad: News) -> dict[str, str | None]:
 @json_option
 def check(as_json: bool) -> None:
     """Ask the upstream about each token in use. Exit code 1 if one is not live."""
-    values = settings.read()
-    _, tokens = in_use(values)
-    found = verdicts(values, tokens)
+    here = place()
+    _, tokens = in_use(here)
+    found = verdicts(here.settings, tokens)
     document = {"tokens": [{"id": each.id, "live": each.live, "detail": each.detail} for each in found]}
     rows = [(each.id, "unknown" if each.live is None else each.live, each.detail) for each in found]
     text = table(("TOKEN", "LIVE", "DETAIL"), rows) if found else "No token: the built-in demo answers."

@@ -6,12 +6,12 @@ import asyncio
 import os
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kimi_gateway.cli.entry import Failed
+from kimi_gateway.cli.place import KeptIn, Place
 from kimi_gateway.cli.show import utc
-from kimi_gateway.home import STORE_NAME
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.news import News
     from kimi_gateway.providers.provider import Token
 
-Source = Literal["environment", "file", "none"]
+Source = Literal["environment", "none"] | KeptIn
 OF_THE_MOMENT = ("rate", "overload")  # the token is taken, the upstream is busy
 
 
@@ -34,48 +34,26 @@ class Verdict:
     passing: bool = False
 
 
-def in_file(values: Settings) -> tuple[Token, ...]:
-    from kimi_gateway.providers.tokens import NAME, TokenFile
-
-    path = values.data / NAME
-    try:
-        return TokenFile(path).tokens()
-    except ValueError:
-        raise Failed(f"{path} is not a JSON list of tokens.", "tokens_file") from None
-
-
-def in_environment(values: Settings) -> tuple[Token, ...]:
-    from kimi_gateway.providers.provider import Token
-
-    redact.learn(values.moonshot_api_key)
-    return tuple(map(Token.of, values.moonshot_api_key))
-
-
-def in_use(values: Settings) -> tuple[Source, tuple[Token, ...]]:
-    """The environment's, else the file's."""
-    fixed = in_environment(values)
+def in_use(here: Place) -> tuple[Source, tuple[Token, ...]]:
+    """The environment's, else those that are kept."""
+    fixed = here.pinned()
     if fixed:
         return "environment", fixed
-    kept = in_file(values)
-    return ("file", kept) if kept else ("none", ())
+    kept = here.kept()
+    return (here.kept_in, kept) if kept else ("none", ())
 
 
-def bad_news(values: Settings) -> dict[str, list[News]]:
+def bad_news(here: Place) -> dict[str, list[News]]:
     """What the gateway's processes have told each other of tokens that are out, by the token's id. Raises
     StoreDown."""
-    path = values.data / STORE_NAME
-    if not path.exists():
-        return {}
-
-    from kimi_gateway.accounts.sqlite import SqliteStore
     from kimi_gateway.providers.news import News
 
-    async def read() -> list[tuple[str, str, str, int]]:
-        store = SqliteStore(path)
-        try:
+    if not here.begun():
+        return {}
+
+    async def read() -> Sequence[tuple[str, str, str, int]]:
+        async with here.store() as store:
             return await store.published()
-        finally:
-            await store.close()
 
     found: dict[str, list[News]] = defaultdict(list)
     for row in sorted(asyncio.run(read())):

@@ -9,7 +9,7 @@ from typing import Any
 
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.edge.http import Front, request_id, routes
-from kimi_gateway.errors import BodyTooLarge, ShuttingDown
+from kimi_gateway.errors import BodyTooLarge
 from kimi_gateway.settings import Settings
 from kimi_gateway.values import Headers, Request, Response
 
@@ -51,13 +51,7 @@ class App:
     def drain(self) -> None:
         """The server is going down: what runs may finish for a while, then it is told to end."""
         if self._draining is None and self.running is not None:
-            self.running.gateway.closing = True
-            self._draining = asyncio.create_task(self._drain(self.running))
-
-    async def _drain(self, running: Running) -> None:
-        await asyncio.sleep(self.settings.drain)
-        for turn in list(running.gateway.turns):
-            turn.interrupt(ShuttingDown())
+            self._draining = asyncio.create_task(self.running.gateway.drain(self.settings.drain))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

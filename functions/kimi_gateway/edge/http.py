@@ -80,6 +80,14 @@ def request_id(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
 
 
+def of_every_answer(request: Request) -> list[tuple[str, str]]:
+    return [
+        ("x-request-id", request.id),
+        ("access-control-allow-origin", "*"),
+        ("access-control-expose-headers", _EXPOSED),
+    ]
+
+
 class Front:
     """`pages` are the paths that the edge serves to GET by itself."""
 
@@ -103,11 +111,7 @@ class Front:
         except BaseException:
             self._log(request, 499)
             raise
-        response.headers += [
-            ("x-request-id", request.id),
-            ("access-control-allow-origin", "*"),
-            ("access-control-expose-headers", _EXPOSED),
-        ]
+        response.headers += of_every_answer(request)
         if request.method == "HEAD" and isinstance(response.body, bytes):
             response.headers.append(("content-length", str(len(response.body))))
             response.body = b""
@@ -122,7 +126,8 @@ class Front:
             return _preflight(request)
         found, rest = self._find(path)
         if not found and request.path not in self._pages:
-            raise NotFound(f"There is no {path[:120] or '/'} here. GET /docs lists the paths.")
+            listed = " GET /docs lists the paths." if "/docs" in self._pages else ""
+            raise NotFound(f"There is no {path[:120] or '/'} here.{listed}")
         wanted = "GET" if request.method == "HEAD" else request.method
         for route in found:
             if route.method == wanted:

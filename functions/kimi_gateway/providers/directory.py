@@ -111,5 +111,5 @@ class Directory:
                 failure = exc
             finally:
                 lease.end(failure)
-            if failure.cause not in OTHER_TOKEN or not upstream.tokens.another(tried, ""):
+            if failure.cause not in OTHER_TOKEN or not await upstream.tokens.another(tried, ""):
                 raise failure

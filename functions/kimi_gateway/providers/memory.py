@@ -79,9 +79,14 @@ class Memory:
             self._unsaid.add(key)
             return True
 
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        """With telling the record, and reading it."""
+        return set(self._telling) | ({self._reading} if self._reading else set())
+
     async def close(self) -> None:
         """All that was to be told is told."""
-        while tasks := set(self._telling) | ({self._reading} if self._reading else set()):
+        while tasks := self.busy:
             await asyncio.wait(tasks)
 
     async def _read(self) -> None:

@@ -6,11 +6,13 @@ when none is, the request goes to the one due back first, and the vendor's answe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import affinity, news
@@ -54,6 +56,18 @@ class Wish:
     start: bytes | None
 
 
+class Renewal(Protocol):
+    """Where the tokens of a source come from, if that takes a call."""
+
+    async def fresh(self) -> None:
+        """To be awaited before they are used."""
+        ...
+
+    async def doubted(self) -> None:
+        """To be awaited after the upstream refused one, so that its successor is known."""
+        ...
+
+
 class Pool:
     """`source` is asked at each lease, so that a token added to the file is used at once. `places` bounds the
     requests that a token serves at a time in this process; 0 is no bound. `patience`: see QUEUED."""
@@ -64,8 +78,11 @@ class Pool:
         record: Record,
         clock: Callable[[], float],
         places: int = 0,
+        renewal: Renewal | None = None,
     ) -> None:
         self.patience = QUEUED
+        self._renewal = renewal
+        self._doubted = False
         self._source = source
         self._memory = Memory(record, clock)
         self._clock = clock
@@ -80,8 +97,13 @@ class Pool:
     def all(self) -> tuple[Token, ...]:
         return self._source()
 
-    def another(self, tried: set[str], model: str) -> bool:
+    async def another(self, tried: set[str], model: str) -> bool:
         """Whether a token is in that this request has not tried."""
+        if self._doubted:
+            await self._renewed()
+        return self._another(tried, model)
+
+    def _another(self, tried: set[str], model: str) -> bool:
         return any(token.id not in tried and self._is_in(token, model) for token in self._source())
 
     async def lease(self, call: Call | None, tried: set[str]) -> TokenLease:
@@ -90,6 +112,8 @@ class Pool:
         Raises UpstreamFailure: without any token, when the last one is dead and being asked already, and when
         all are busy for longer than a request may wait.
         """
+        if self._renewal is not None:
+            await self._renewed()
         await self._memory.refresh()
         tokens = self._source()
         if call is None:
@@ -107,6 +131,11 @@ class Pool:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
 
+    async def _renewed(self) -> None:
+        if self._renewal is not None:
+            doubted, self._doubted = self._doubted, False
+            await (self._renewal.doubted() if doubted else self._renewal.fresh())
+
     def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
         """What was found out about a token without a lease."""
         self.learned(TokenLease(token, model, self._memory.known(token.id, model), self), failure)
@@ -116,6 +145,7 @@ class Pool:
         bad = self._told_by(failure, lease) if failure else None
         if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
             self._in_a_row.pop(lease.token.id, None)
+        self._doubted |= failure is not None and failure.cause == "authentication"
         ended = [each for each in news.cleared(failure, bad, lease.known) if self._memory.forget(each)]
         if bad is not None and self._memory.put(bad):
             emit("token_out", logging.WARNING, token=bad.token, model=bad.model or None, cause=bad.cause,
@@ -129,6 +159,11 @@ class Pool:
         if failure is not None:
             self.learned(lease, failure)
         self._line.serve()
+
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        """What is still being told to other processes."""
+        return self._memory.busy
 
     async def close(self) -> None:
         await self._memory.close()
@@ -198,7 +233,7 @@ class Pool:
             bad = next(iter(self._memory.known(token.id, "")), None)
             if bad is None or bad.cause not in UNTIL_PROBED or not bad.due(now):
                 continue
-            if self._has_place(token) and self.another(set(), model):
+            if self._has_place(token) and self._another(set(), model):
                 lease, claimed = self._leased(token, model), False
                 try:
                     claimed = await self._memory.claim(bad)

@@ -87,7 +87,7 @@ class Tokens(Protocol):
         """A token, one that is not in `tried` (ids) where there is one. Raises UpstreamFailure if none."""
         ...
 
-    def another(self, tried: set[str], model: str) -> bool:
+    def another(self, tried: set[str], model: str) -> Awaitable[bool]:
         """Whether a token is in, for this upstream model, that is not among `tried` (ids)."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from kimi_gateway.observe import redact
@@ -37,19 +38,15 @@ class TokenFile:
             self._seen = (stat.st_mtime_ns, stat.st_ino)
         return self._tokens
 
-    def add(self, secret: str) -> bool:
-        """False if it is there already. The file is replaced whole, so no reader sees half of it."""
-        secrets = [token.secret for token in self.tokens()]
-        if secret in secrets:
-            return False
+    def write(self, secrets: Sequence[str]) -> None:
+        """These, in place of what is there. The file is replaced whole, so no reader sees half of it."""
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump([*secrets, secret], file)
+                json.dump(list(secrets), file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, self._path)
         except BaseException:
             os.unlink(name)
             raise
-        return True

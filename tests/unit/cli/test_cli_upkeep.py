@@ -81,6 +81,16 @@ def test_tokens_are_listed_by_their_hashes(ask: Any, cli: Cli) -> None:
     assert ask("tokens", "list") == {"source": "file", "tokens": [listed]}
 
 
+def test_a_token_is_taken_out_by_its_id(ask: Any, cli: Cli, data: Path) -> None:
+    first, second = ask("tokens", "add", f"{GOOD},{BAD}")["tokens"]
+    assert ask("tokens", "remove", first["id"]) == {"id": first["id"], "removed": True}
+    assert json.loads((data / "tokens.json").read_text()) == [BAD]
+    assert mode(data / "tokens.json") == 0o600
+    assert fault(cli("tokens", "remove", first["id"], "--json")) == (3, "not_found")
+    assert f"{second['id']} removed" in cli("tokens", "remove", second["id"]).stdout
+    assert ask("tokens", "list") == {"source": "none", "tokens": []}
+
+
 def test_the_environment_wins_and_it_is_said(ask: Any, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOONSHOT_API_KEY", BAD)
     assert ask("tokens", "add", GOOD)["effective"] is False

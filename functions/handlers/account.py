@@ -1,0 +1,7 @@
+"""What an account has and costs, whether the gateway is well, and what no other function serves: preflights,
+wrong methods, unknown paths. So it knows the whole table.
+"""
+
+from kimi_gateway.edge.event import Function
+
+handler = Function()

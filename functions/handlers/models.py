@@ -1,0 +1,5 @@
+"""What can be named as `model`."""
+
+from kimi_gateway.edge.event import Function
+
+handler = Function("/v1/models", "/v1/models/{model}")

@@ -1,0 +1,5 @@
+"""Whether a token is live: open to all, so its function can do no more."""
+
+from kimi_gateway.edge.event import Function
+
+handler = Function("/token/check")

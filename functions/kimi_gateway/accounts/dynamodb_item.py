@@ -1,0 +1,195 @@
+"""An account's hot item in DynamoDB: the names of its attributes, and what an image of it tells. Pure.
+
+One item is one atomic step, and costs a write unit for each KiB begun: names and values are short.
+
+    b   credits to spend = granted - consumed - reserved - expired; without it the account is unlimited
+    c   consumed             x   expired
+    kg  key generation       ks  short ids of the keys that live
+    gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest expiry in it
+    gi  ids of the latest grants, with their time: one that is tried again is found here
+    m<kid><bucket>  h…  d…   requests in a minute, hour, day: a window that begins needs no read
+    r<request>               a lease: its cost and its expiry in one number
+    q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
+    o   usage of past hours on its way to the history, as a map of q, t and l
+    f   how often usage was moved there
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.values import Balance, Key
+
+Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
+HOT = "-"  # the sort key of hot items
+EXPIRY = 10**10  # a lease's number is its cost times this, and its expiry
+REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # places in the numbers of usage
+_BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def number(value: int) -> dict[str, str]:
+    return {"N": str(value)}
+
+
+def base36(value: int) -> str:
+    digits = ""
+    while value:
+        value, digit = divmod(value, 36)
+        digits = _BASE36[digit] + digits
+    return digits
+
+
+def partition(account: str) -> str:
+    return f"A#{account}"
+
+
+def kid(key: str) -> str:
+    """The two characters that stand for a key of its account (by id): key_abcdefghij is ab."""
+    return key[4:6]
+
+
+def lease_name(request: str) -> str:
+    """48 bits of the request's id: among the few in flight no two are alike."""
+    return "r" + urlsafe_b64encode(sha256(request.encode()).digest()[:6]).decode()
+
+
+def window_names(key: str, now: int) -> tuple[str, str, str]:
+    """Of the minute, hour and day that `now` lies in."""
+    minute, hour, day = (base36(now // size) for size in rules.SIZES)
+    short = kid(key)
+    return f"m{short}{minute}", f"h{short}{hour}", f"d{short}{day}"
+
+
+def usage_name(key: str, model: str, now: int) -> str:
+    """Behind the letter q, t or l."""
+    return f"{base36(now // rules.HOUR)}{kid(key)}{model}"
+
+
+class Lease(NamedTuple):
+    cost: int
+    expires: int
+
+    @property
+    def number(self) -> int:
+        return self.cost * EXPIRY + self.expires
+
+
+class Tally(NamedTuple):
+    """Usage as two numbers that can be added to: credits, requests and errors in one, tokens in the other."""
+
+    requests: int = 0
+    errors: int = 0
+    credits: int = 0
+    input: int = 0
+    output: int = 0
+
+    @property
+    def counts(self) -> int:
+        return self.credits * CREDITS + self.requests * REQUESTS + self.errors
+
+    @property
+    def tokens(self) -> int:
+        return self.input * INPUT + self.output
+
+    @classmethod
+    def of(cls, counts: int, tokens: int) -> Tally:
+        credits, rest = divmod(counts, CREDITS)
+        requests, errors = divmod(rest, REQUESTS)
+        return cls(requests, errors, credits, *divmod(tokens, INPUT))
+
+
+class Used(NamedTuple):
+    """Usage of one key (by its short id) on one model in the hour that begins at `hour`."""
+
+    hour: int
+    kid: str
+    model: str
+    tally: Tally
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The item as a call returned it."""
+
+    raw: Raw
+
+    def number(self, name: str) -> int:
+        value = self.raw.get(name)
+        return int(value["N"]) if value else 0
+
+    @property
+    def unlimited(self) -> bool:
+        return "b" not in self.raw
+
+    @property
+    def generation(self) -> int:
+        return self.number("kg")
+
+    def has_key(self, key: str) -> bool:
+        """Whether a key (by id) lives."""
+        return "ks" in self.raw and kid(key) in self.raw["ks"]["SS"]
+
+    @property
+    def balance(self) -> Balance:
+        if self.unlimited:
+            return Balance()
+        grants = rules.unpacked(self.raw["gr"]["S"])
+        return Balance(grants, self.number("b"), self.number("c"), self.number("x"))
+
+    def lease(self, request: str) -> Lease | None:
+        name = lease_name(request)
+        return Lease(*divmod(self.number(name), EXPIRY)) if name in self.raw else None
+
+    def leases(self) -> dict[str, Lease]:
+        """By attribute."""
+        return {name: Lease(*divmod(int(value["N"]), EXPIRY))
+                for name, value in self.raw.items() if name[0] == "r"}  # fmt: skip
+
+    def ended(self, now: int) -> dict[str, Lease]:
+        return {name: lease for name, lease in self.leases().items() if lease.expires <= now}
+
+    def counts(self, key: Key, now: int) -> rules.Counts:
+        minute, hour, day = window_names(key.id, now)
+        return (
+            rules.Count(now // rules.MINUTE, self.number(minute)),
+            rules.Count(now // rules.HOUR, self.number(hour)),
+            rules.Count(now // rules.DAY, self.number(day)),
+        )
+
+    def old_windows(self, now: int) -> list[str]:
+        """Counters of windows before the previous one, which no late request can mean any more."""
+        oldest = {letter: base36(now // size - 1) for letter, size in zip("mhd", rules.SIZES, strict=True)}
+        return [
+            name
+            for name in self.raw
+            if name[0] in oldest and (len(name) - 3, name[3:]) < (len(oldest[name[0]]), oldest[name[0]])
+        ]
+
+    def used(self) -> Iterator[Used]:
+        return usage_of(self.raw)
+
+    @property
+    def folds(self) -> int:
+        return self.number("f")
+
+    @property
+    def outbox(self) -> Raw:
+        """Usage on its way to the history, under the names that it had."""
+        moved: Raw = self.raw["o"]["M"] if "o" in self.raw else {}
+        return moved
+
+
+def usage_of(raw: Raw) -> Iterator[Used]:
+    for name, value in raw.items():
+        if name[0] == "q":
+            rest = name[1:]
+            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:6], rest[6:]
+            tokens = int(raw[f"t{rest}"]["N"]) if f"t{rest}" in raw else 0
+            last = hour + int(raw[f"l{rest}"]["N"])
+            yield Used(hour, short, model, Tally.of(int(value["N"]), tokens), last)

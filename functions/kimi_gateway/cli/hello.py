@@ -1,0 +1,34 @@
+"""kimi-gateway hello: the address of a deployed gateway, and on a new one its first key."""
+
+from __future__ import annotations
+
+import click
+
+from kimi_gateway.cli.access import ask
+from kimi_gateway.cli.place import deployed
+from kimi_gateway.cli.serve import curl, first_key
+from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.cli.upstream import in_use
+
+
+@click.command("hello")
+@json_option
+def hello(as_json: bool) -> None:
+    """Print a stack's address; where it has no key yet, make an unlimited one and show it this once."""
+    here = deployed()
+    if here is None:
+        raise click.UsageError("hello is for a deployed stack: kimi-gateway --stack NAME hello.")
+    secret = ask(first_key)
+    source, tokens = in_use(here)
+    lines = [f"Kimi Gateway on {here.url}", f"Clients take {here.url}/v1 as their base URL."]
+    if source == "none":
+        lines.append(
+            f"The built-in demo answers. For Kimi's own: kimi-gateway --stack {here.name} tokens add"
+        )
+    if secret is None:
+        lines.append(f"More keys: kimi-gateway --stack {here.name} keys create")
+    else:
+        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["Try it:", "", f"  {curl(here.url, secret)}", ""]
+    document = {"url": here.url, "key": secret, "tokens": len(tokens)}
+    out(as_json, document, "\n".join(lines))

@@ -1,0 +1,129 @@
+"""What commands work on: the gateway at home, or with --stack NAME one that is deployed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import click
+
+from kimi_gateway import home, settings
+from kimi_gateway.accounts.store import Store
+from kimi_gateway.cli.entry import Failed
+from kimi_gateway.observe import redact
+from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.cli.stack import Stack
+    from kimi_gateway.providers.news import Record
+    from kimi_gateway.providers.provider import Token
+    from kimi_gateway.providers.tokens import TokenFile
+
+    class Ledger(Store, Record, Protocol):
+        """What every store is: accounts, and the record of bad news."""
+
+
+KeptIn = Literal["file", "secret"]
+
+
+class Place(Protocol):
+    """`settings` are those that hold there, as far as commands need them. Tokens are kept in `kept_in`."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def kept_in(self) -> KeptIn: ...
+    def begun(self) -> bool:
+        """Whether there is a store; opening it would make one."""
+        ...
+
+    def store(self) -> AbstractAsyncContextManager[Ledger]: ...
+    def pinned(self) -> tuple[Token, ...]:
+        """Tokens that take the place of those that are kept."""
+        ...
+
+    def kept(self) -> tuple[Token, ...]: ...
+    def keep(self, secrets: Sequence[str]) -> None:
+        """These, in place of those that were kept."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    settings: Settings
+    kept_in: ClassVar[KeptIn] = "file"
+
+    def begun(self) -> bool:
+        return (self.settings.data / home.STORE_NAME).exists()
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Ledger]:
+        from kimi_gateway.accounts.sqlite import SqliteStore
+
+        # Looking changes nothing: the folder is prepared where there is no store yet.
+        path = self.settings.data / home.STORE_NAME
+        store = SqliteStore(path) if self.begun() else home.open_store(self.settings)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def pinned(self) -> tuple[Token, ...]:
+        from kimi_gateway.providers.provider import Token
+
+        redact.learn(self.settings.moonshot_api_key)
+        return tuple(map(Token.of, self.settings.moonshot_api_key))
+
+    def kept(self) -> tuple[Token, ...]:
+        try:
+            return self._file().tokens()
+        except ValueError:
+            raise Failed(f"{self.tokens_file} is not a JSON list of tokens.", "tokens_file") from None
+
+    def keep(self, secrets: Sequence[str]) -> None:
+        home.prepare_data(self.settings.data)
+        self._file().write(secrets)
+
+    def _file(self) -> TokenFile:
+        from kimi_gateway.providers.tokens import TokenFile
+
+        return TokenFile(self.tokens_file)
+
+    @property
+    def tokens_file(self) -> Path:
+        from kimi_gateway.providers.tokens import NAME
+
+        return self.settings.data / NAME
+
+
+def _stack_named() -> str | None:
+    name = click.get_current_context().find_root().params.get("stack")
+    return name if isinstance(name, str) else None
+
+
+def deployed() -> Stack | None:
+    """The stack of --stack, found once a command. Raises Failed where it cannot be worked on."""
+    name, root = _stack_named(), click.get_current_context().find_root()
+    if name is None:
+        return None
+    from kimi_gateway.cli.stack import Stack
+
+    if root.obj is None:
+        root.obj = Stack.find(name)
+    found: Stack = root.obj
+    return found
+
+
+def place() -> Place:
+    """Raises SettingsFault at home, Failed for a stack that cannot be worked on."""
+    return deployed() or Home(settings.read())
+
+
+def at_home(what: str) -> Settings:
+    """For what only the gateway at home has."""
+    if _stack_named() is not None:
+        raise click.UsageError(f"{what}; without --stack.")
+    return settings.read()

@@ -1,0 +1,146 @@
+"""A deployed stack as commands work on it: outputs, table, secret. Needs boto3 and AWS credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
+from kimi_gateway.cli.place import KeptIn
+from kimi_gateway.observe import redact
+from kimi_gateway.settings import FIELDS, Settings
+
+if TYPE_CHECKING:
+    from boto3 import Session
+
+    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.net.aws import Aws
+    from kimi_gateway.net.http import Client
+    from kimi_gateway.net.sigv4 import Credentials
+    from kimi_gateway.providers.provider import Token
+
+NO_BOTO3 = "--stack needs boto3: scripts/setup cloud in a clone, else pip install 'kimi-gateway[cloud]'."
+NO_CREDENTIALS = "No AWS credentials were found. Set AWS_PROFILE, or run: aws configure (or aws sso login)."
+NO_REGION = "No AWS region is set. Set AWS_REGION, or a region in the AWS profile."
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """`status` is CloudFormation's; the rest are the stack's outputs."""
+
+    name: str
+    status: str
+    url: str
+    table: str
+    secret: str
+    settings: Settings
+    session: Session
+    kept_in: ClassVar[KeptIn] = "secret"
+
+    @classmethod
+    def find(cls, name: str) -> Stack:
+        """By its outputs. Raises Failed."""
+        try:
+            import boto3
+        except ImportError:
+            raise Failed(NO_BOTO3, "no_boto3") from None
+
+        from kimi_gateway.net.aws import region_of
+
+        with told(f"the stack {name}"):
+            session = boto3.Session(region_name=region_of(os.environ) or None)  # boto3 knows no AWS_REGION
+            if session.region_name is None:
+                raise Failed(NO_REGION, "no_region", WRONG_USAGE)
+            if session.get_credentials() is None:
+                raise Failed(NO_CREDENTIALS, "no_credentials", WRONG_USAGE)
+        with told(f"the stack {name}", session.region_name):
+            found = session.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", ())}
+        wanted = ("ApiUrl", "TableName", "SecretArn", "BaseUrl")
+        if missing := [each for each in wanted if each not in outputs]:
+            text = f"The stack {name} ({found['StackStatus']}) is no gateway: it has no {', '.join(missing)}."
+            raise Failed(text, "not_found", NOT_FOUND)
+        url, table, secret, upstream = (outputs[each] for each in wanted)
+        _, parse = FIELDS["KIMI_BASE_URL"]
+        values = Settings(base_url=parse(upstream))
+        return cls(name, found["StackStatus"], url, table, secret, values, session)
+
+    def begun(self) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Ledger]:
+        from kimi_gateway.accounts.dynamodb import DynamoStore
+        from kimi_gateway.assemble import http_client
+
+        client = http_client(f"https://dynamodb.{self.session.region_name}", os.environ)
+        try:
+            yield DynamoStore(self.table, self._aws(client))
+        finally:
+            await client.close()
+
+    def _aws(self, client: Client) -> Aws:
+        from kimi_gateway.net.aws import Aws, endpoints
+
+        region = self.session.region_name
+        return Aws(client, region, self._credentials, endpoints(os.environ, region))
+
+    def _credentials(self) -> Credentials:
+        from kimi_gateway.net.sigv4 import Credentials
+
+        with told("AWS"):
+            credentials = self.session.get_credentials()
+            if credentials is None:
+                raise Failed(NO_CREDENTIALS, "no_credentials", WRONG_USAGE)
+            frozen = credentials.get_frozen_credentials()
+        return Credentials(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+
+    def pinned(self) -> tuple[Token, ...]:
+        return ()
+
+    def kept(self) -> tuple[Token, ...]:
+        from kimi_gateway.providers.provider import Token
+        from kimi_gateway.providers.secrets import parsed
+
+        with told("the secret"):
+            text = self._secrets().get_secret_value(SecretId=self.secret)["SecretString"]
+        try:
+            secrets = parsed(text)
+        except ValueError as exc:
+            raise Failed(f"The secret {exc}.", "tokens_secret") from None
+        redact.learn(secrets)
+        return tuple(map(Token.of, secrets))
+
+    def keep(self, secrets: Sequence[str]) -> None:
+        with told("the secret"):
+            self._secrets().put_secret_value(SecretId=self.secret, SecretString=json.dumps(list(secrets)))
+
+    def _secrets(self) -> Any:
+        return self.session.client("secretsmanager")
+
+
+@contextmanager
+def told(what: str, region: str | None = None) -> Iterator[None]:
+    """AWS's refusals of `what` in the operator's words. Raises Failed."""
+    from botocore import exceptions
+
+    try:
+        yield
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError):
+        raise Failed(NO_CREDENTIALS, "no_credentials", WRONG_USAGE) from None
+    except exceptions.ClientError as exc:
+        code = exc.response.get("Error", {}).get("Code", "")
+        message = exc.response.get("Error", {}).get("Message", "")
+        if code == "ValidationError" and "does not exist" in message:
+            text = f"There is no {what.removeprefix('the ')} in {region}."
+            raise Failed(text, "not_found", NOT_FOUND) from None
+        if code in EXPIRED:
+            raise Failed("The AWS credentials have expired. Sign in again.", "no_credentials") from None
+        raise Failed(f"AWS refused {what}: {code}: {message}", "aws") from None
+    except exceptions.BotoCoreError as exc:
+        raise Failed(f"AWS cannot be asked about {what}: {exc}", "aws") from None

@@ -1,0 +1,136 @@
+"""Log lines in the cloud, by Powertools: those of home, with CloudWatch's metrics (EMF) in the same line.
+Loaded by the Lambda edge only. infra/alarms.yaml and docs/operations.md rely on the names here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+
+from kimi_gateway.observe import line_of, log
+
+UNITS = {
+    "Requests": "Count",
+    "Refusals": "Count",  # 4xx of our own
+    "Failures": "Count",  # 5xx, and streams that ended in an error
+    "UpstreamFailures": "Count",  # attempts, so one request may have several and still succeed
+    "StoreDown": "Count",
+    "Misconfigured": "Count",
+    "FirstContentMs": "Milliseconds",
+    "TotalMs": "Milliseconds",  # of requests that were admitted
+    "OverheadMs": "Milliseconds",
+    "InputTokens": "Count",
+    "CachedTokens": "Count",
+    "OutputTokens": "Count",
+    "Credits": "Count",
+    "CostUSD": "None",
+}
+_OF_FIELDS = {
+    "first_content_ms": "FirstContentMs",
+    "overhead_ms": "OverheadMs",
+    "credits": "Credits",
+    "cost_usd": "CostUSD",
+}
+_TOKENS = {
+    "input_tokens": "InputTokens",
+    "cached_tokens": "CachedTokens",
+    "output_tokens": "OutputTokens",
+}
+_PAID = ("settled", "left_settled")
+_WORD = re.compile(r"[a-z_]{1,40}")
+
+# A further dimension beside `service`, and the values that it is to have.
+Measured = tuple[dict[str, str], dict[str, float]]
+
+
+def measured(event: str, fields: Mapping[str, Any]) -> Iterator[Measured]:
+    """What a log line says in numbers. Dimensions are few and of words that the code knows: each combination
+    is a metric that is paid for."""
+    if event == "request":
+        yield from _of_request(fields)
+    elif event == "attempt_failed":
+        yield {}, {"UpstreamFailures": 1}
+        yield {"cause": _word(fields.get("cause"))}, {"UpstreamFailures": 1}
+    elif event == "store_down":
+        yield {}, {"StoreDown": 1}
+    elif event in ("misconfigured", "secret_unread"):
+        yield {}, {"Misconfigured": 1}
+
+
+def _of_request(fields: Mapping[str, Any]) -> Iterator[Measured]:
+    status, cause = fields["status"], fields.get("cause")
+    refused = 400 <= status < 499  # 499 is a client that left
+    failed = status >= 500 or (status < 400 and cause is not None)
+    values: dict[str, float] = {"Requests": 1, "Refusals": refused, "Failures": failed}
+    taken = dict(_OF_FIELDS)
+    if "outcome" in fields:
+        taken["total_ms"] = "TotalMs"
+    if fields.get("outcome") in _PAID:
+        taken |= _TOKENS
+    yield {}, values | {taken[name]: value for name, value in fields.items() if name in taken}
+    if refused or failed:
+        yield {"reason": _word(cause)}, {"Refusals" if refused else "Failures": 1}
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else "other"
+
+
+class Lines(LambdaPowertoolsFormatter):
+    """A record's `fields` are members of the line, and its metrics too."""
+
+    def __init__(self, namespace: str, service: str) -> None:
+        super().__init__(
+            log_record_order=["level", "message", "timestamp"], utc=True, use_rfc3339=True,
+            serialize_stacktrace=False, location=None, xray_trace_id=None,
+        )  # fmt: skip
+        self._namespace = namespace
+        self._service = service
+
+    def serialize(self, log: dict[str, Any]) -> str:  # type: ignore[override]
+        """Names and order are those of `observe.JsonLines`."""
+        fields, event = log.get("fields", {}), log["message"]
+        time, level = log["timestamp"].replace("+00:00", "Z"), log["level"].lower()
+        line = {"time": time, "level": level, "event": event, **fields, "service": self._service}
+        if "exception" in log:
+            line["traceback"] = log["exception"]
+        return line_of(line | self._metrics(event, fields))
+
+    def _metrics(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """EMF's members. A provider for each line: Powertools' shared one would mix concurrent requests."""
+        members: dict[str, Any] = {}
+        directives: list[Any] = []
+        for dimensions, values in measured(event, fields):
+            provider = AmazonCloudWatchEMFProvider(namespace=self._namespace, service=self._service)
+            for name, value in dimensions.items():
+                provider.add_dimension(name, value)
+            for name, number in values.items():
+                provider.add_metric(name, UNITS[name], number)
+            part: Any = provider.serialize_metric_set()
+            directives += part["_aws"]["CloudWatchMetrics"]
+            members |= part
+        if directives:
+            members["_aws"] = {**members["_aws"], "CloudWatchMetrics": directives}
+        return members
+
+
+def to_cloudwatch(level: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send the lines of this program, and of its libraries, to stdout, where Lambda takes them from."""
+    lines = Lines(
+        environ.get("POWERTOOLS_METRICS_NAMESPACE", "KimiGateway"),
+        environ.get("POWERTOOLS_SERVICE_NAME", "kimi-gateway"),
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    Logger(service=log.name, level=level.upper(), logger_handler=handler, logger_formatter=lines)
+    log.propagate = False
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)

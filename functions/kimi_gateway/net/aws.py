@@ -1,0 +1,190 @@
+"""AWS services that speak signed JSON (DynamoDB, Secrets Manager), over the gateway's own HTTP client.
+
+AwsError
+├── AwsRefused   the service said no, and would again: `code`, and `detail` as it came
+└── AwsDown      throttled, failing, silent or out of reach, try after try; what was asked may have happened
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kimi_gateway.net import jsonio
+from kimi_gateway.net.http import Client, NetError, Timeouts
+from kimi_gateway.net.sigv4 import Credentials, Scope, signed
+
+LONGEST_ANSWER = 8 * 2**20  # a page of a query has 1 MB, and its JSON is longer
+# Codes that ask for another try whatever the status (AWS, "Error handling with DynamoDB"; read 2026-11).
+PASSING = frozenset(
+    (
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeoutException",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+        "TransactionConflictException",
+        "TransactionInProgressException",
+    )
+)
+
+
+class AwsError(Exception): ...
+
+
+class AwsRefused(AwsError):
+    def __init__(self, operation: str, code: str, detail: dict[str, Any]) -> None:
+        super().__init__(f"{operation}: {code}")
+        self.code = code
+        self.detail = detail
+
+
+class AwsDown(AwsError): ...
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`name` in addresses and signatures, `target` before the operation in X-Amz-Target, `json` the version
+    of its JSON protocol, `variable` in AWS_ENDPOINT_URL_…"""
+
+    name: str
+    target: str
+    json: str
+    variable: str
+
+
+DYNAMODB = Service("dynamodb", "DynamoDB_20120810", "1.0", "DYNAMODB")
+SECRETS = Service("secretsmanager", "secretsmanager", "1.1", "SECRETS_MANAGER")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`tries` of a call, `total` seconds for all of them; between two up to `pause` seconds, twice as many
+    each time, `longest` at most."""
+
+    tries: int = 5
+    total: float = 5.0
+    pause: float = 0.05
+    longest: float = 1.0
+    each: Timeouts = Timeouts(connect=1.5, first_byte=1.0)
+
+
+class _Failed(Exception):
+    """One try, in words without secrets."""
+
+
+class Aws:
+    """`credentials` is asked at each try, so that they may change; it raises AwsDown where there are none.
+    `endpoint` gives a service's address."""
+
+    def __init__(
+        self,
+        client: Client,
+        region: str,
+        credentials: Callable[[], Credentials],
+        endpoint: Callable[[Service], str],
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._region = region
+        self._credentials = credentials
+        self._endpoint = endpoint
+        self._patience = patience or Patience()
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+
+    async def call(self, service: Service, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer's JSON. A call that was lost is sent again, so it must bear being applied twice.
+
+        Raises AwsRefused, AwsDown.
+        """
+        body = jsonio.dumps(request)
+        patience, why = self._patience, ""
+        try:
+            async with asyncio.timeout(patience.total):
+                for number in range(patience.tries):
+                    if number:
+                        longest = min(patience.longest, patience.pause * 2 ** (number - 1))
+                        await self._sleep(self._jitter() * longest)
+                    try:
+                        return await self._try(service, operation, body)
+                    except _Failed as failed:
+                        why = str(failed)
+        except TimeoutError:
+            why = why or f"no answer within {patience.total:g} s"
+        raise AwsDown(f"{operation}: {why}")
+
+    async def _try(self, service: Service, operation: str, body: bytes) -> dict[str, Any]:
+        url = self._endpoint(service)
+        headers = {
+            "Content-Type": f"application/x-amz-json-{service.json}",
+            "X-Amz-Target": f"{service.target}.{operation}",
+        }
+        scope = Scope(self._region, service.name)
+        headers = signed(self._credentials(), scope, "POST", url, headers, body, self._clock())
+        try:
+            async with self._client.send("POST", url, headers, body, self._patience.each) as answer:
+                status, raw = answer.status, await answer.read(LONGEST_ANSWER)
+        except NetError as error:
+            raise _Failed(str(error)) from error
+        try:
+            told = jsonio.loads(raw)
+        except (ValueError, RecursionError):
+            raise _Failed(f"status {status}, and an answer that is not JSON") from None
+        if status == 200 and isinstance(told, dict):
+            return told
+        code = _code(told)
+        if status >= 500 or status == 429 or code in PASSING or not code:
+            raise _Failed(f"status {status} {code}")
+        raise AwsRefused(operation, code, told)
+
+
+def _code(told: Any) -> str:
+    """Of "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException", what is behind the mark."""
+    kind = told.get("__type") if isinstance(told, dict) else None
+    return kind.rpartition("#")[2].partition(":")[0] if isinstance(kind, str) else ""
+
+
+def endpoints(environ: Mapping[str, str], region: str) -> Callable[[Service], str]:
+    """AWS_ENDPOINT_URL_DYNAMODB and the like, else AWS_ENDPOINT_URL, else the region's own."""
+    everywhere = environ.get("AWS_ENDPOINT_URL", "")
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+
+    def endpoint(service: Service) -> str:
+        own = environ.get(f"AWS_ENDPOINT_URL_{service.variable}", "")
+        url = own or everywhere or f"https://{service.name}.{region}.{domain}"
+        return url.rstrip("/") + "/"
+
+    return endpoint
+
+
+def region_of(environ: Mapping[str, str]) -> str:
+    """Empty where there is none."""
+    return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def credentials_of(environ: Mapping[str, str]) -> Callable[[], Credentials]:
+    """Those of the environment, as they are when asked."""
+
+    def credentials() -> Credentials:
+        access, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+        if not (access and secret):
+            raise AwsDown("no AWS credentials in the environment")
+        return Credentials(access, secret, environ.get("AWS_SESSION_TOKEN") or None)
+
+    return credentials
+
+
+def of_environment(client: Client, environ: Mapping[str, str]) -> Aws:
+    region = region_of(environ)
+    return Aws(client, region, credentials_of(environ), endpoints(environ, region))

@@ -1,0 +1,111 @@
+"""Upstream tokens in the cloud: a secret of AWS Secrets Manager, read anew every few minutes, and when the
+upstream refuses a token. The service may be down once the tokens are known; requests wait little for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+
+from kimi_gateway import settings
+from kimi_gateway.errors import Unavailable
+from kimi_gateway.net.aws import SECRETS, Aws, AwsError
+from kimi_gateway.observe import emit, redact
+from kimi_gateway.providers.provider import Token
+
+LASTS = 300.0  # seconds, and up to a fifth more: instances that began together do not read together
+AGAIN = 10.0  # seconds between two reads for a refused token, or while the service fails
+COLD_AGAIN = 1.0  # while nothing is known yet
+WAITED = 1.0  # seconds that requests wait for a read while older tokens are known
+
+
+class SecretTokens:
+    """`secret` is a name or an ARN; its text a JSON list of tokens, or tokens joined by commas."""
+
+    def __init__(
+        self,
+        aws: Aws,
+        secret: str,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.known = False
+        self._fault = ""  # of the last read
+        self._aws = aws
+        self._secret = secret
+        self._clock = clock
+        self._jitter = jitter
+        self._tokens: tuple[Token, ...] = ()
+        self._begun = self._forced = -math.inf  # the clock when the last read began, and one for a doubt
+        self._lasts = 0.0
+        self._reading: asyncio.Task[None] | None = None
+
+    def tokens(self) -> tuple[Token, ...]:
+        """As last read; none before that."""
+        return self._tokens
+
+    def faults(self) -> list[str]:
+        return [] if self.known else [f"tokens: {self._fault or 'not read yet'}"]
+
+    async def fresh(self) -> None:
+        """To be awaited before tokens are used. Raises Unavailable while none were ever read."""
+        if abs(self._clock() - self._begun) >= self._lasts:  # or the clock was set back
+            self._begin()
+        await self._read_if_begun()
+        if not self.known:
+            raise Unavailable(
+                "The gateway's upstream is not available at present.", retry_after=1, cause="tokens"
+            )
+
+    async def doubted(self) -> None:
+        """The upstream refused a token: another one may be in its place by now."""
+        now = self._clock()
+        if abs(now - self._forced) >= AGAIN:
+            self._forced = now
+            self._begin()
+        await self._read_if_begun()
+
+    def _begin(self) -> None:
+        if self._reading is None:
+            self._begun = self._clock()
+            self._reading = asyncio.create_task(self._read())
+
+    async def _read_if_begun(self) -> None:
+        if self._reading is not None:
+            await asyncio.wait({self._reading}, timeout=WAITED if self.known else None)
+
+    async def _read(self) -> None:
+        try:
+            told = await self._aws.call(SECRETS, "GetSecretValue", {"SecretId": self._secret})
+            secrets = parsed(told.get("SecretString"))
+        except (AwsError, ValueError) as error:
+            self._fault = f"the secret {error}" if isinstance(error, ValueError) else str(error)
+            self._lasts = AGAIN if self.known else COLD_AGAIN
+            emit("secret_unread", logging.ERROR, detail=self._fault)
+        else:
+            redact.learn(secrets)
+            self._tokens = tuple(map(Token.of, secrets))
+            self.known, self._fault = True, ""
+            self._lasts = LASTS * (1 + self._jitter() / 5)
+        finally:
+            self._reading = None
+
+
+def parsed(text: object) -> tuple[str, ...]:
+    """Raises ValueError, whose text goes on from "the secret" and quotes nothing of it."""
+    if not isinstance(text, str):
+        raise ValueError("holds no text")
+    if not text.lstrip().startswith("["):
+        return settings.tokens(text.split(","))
+    try:
+        listed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not a JSON list of tokens") from None
+    if not all(isinstance(each, str) for each in listed):
+        raise ValueError("is not a JSON list of tokens")
+    return settings.tokens(listed)

@@ -1,0 +1,158 @@
+"""Builds the one zip that every function of the template names: handlers, package, dependencies, bytecode.
+
+The same sources give the same bytes: names sorted, times and modes fixed, wheels from the hash lock.
+Bytecode is trusted unchecked, so it must be of the runtime's minor version; else each start compiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "requirements" / "lambda.txt"
+WHEELS = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name of an architecture: the wheels'
+PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Amazon Linux 2023: 2.34
+HOME_ONLY = ("cli/*", "edge/asgi.py", "edge/docs.py", "edge/server.py")
+NEEDLESS = (
+    *(f"kimi_gateway/{name}" for name in HOME_ONLY),
+    *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
+    *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),
+    # What an installer writes, and differs between machines, or is of use to one only
+    *(f"*.dist-info/{name}" for name in ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")),
+)
+EXECUTABLE = ("stream",)
+LARGEST = 15 * 2**20  # bytes of the zip
+TASK_ROOT = "/var/task"  # where Lambda unpacks it: so tracebacks name files that are there
+
+
+class Unbuildable(Exception):
+    """What is missing, and how to get it."""
+
+
+def interpreter(minor: str) -> str:
+    """A Python of this minor version, which compiles for it."""
+    named = os.environ.get("PYTHON" + minor.replace(".", ""), "")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates = [named, sys.executable, f"python{minor}"]
+    candidates += [str(found) for found in sorted(pyenv.glob(f"{minor}.*/bin/python{minor}"), reverse=True)]
+    for candidate in filter(None, candidates):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        try:
+            done = subprocess.run([candidate, "-c", code], capture_output=True, text=True)  # noqa: S603
+        except OSError:
+            continue
+        if done.stdout.strip() == minor:
+            return candidate
+    variable = "PYTHON" + minor.replace(".", "")
+    raise Unbuildable(
+        f"Bytecode for Lambda's python{minor} needs a Python {minor}; none is on PATH, in ${variable}\n"
+        f"or under pyenv. Install one (uv python install {minor}, pyenv install {minor}, or your system's\n"
+        f"package), and name it: {variable}=/path/to/python{minor} scripts/build"
+    )
+
+
+def wheels(arch: str, minor: str, into: Path) -> list[Path]:
+    """The lock's wheels for Lambda, checked against its hashes; kept for the next build."""
+    done = into / f"of-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:16]}"
+    if not done.exists():
+        shutil.rmtree(into, ignore_errors=True)
+        platforms = [argument for name in PLATFORMS for argument in ("--platform", f"{name}_{WHEELS[arch]}")]
+        command = [
+            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--require-hashes", "--only-binary", ":all:", "--implementation", "cp", "--python-version", minor,
+            *platforms, "--dest", str(into), "--requirement", str(LOCK),
+        ]  # fmt: skip
+        if subprocess.run(command).returncode:  # noqa: S603
+            raise Unbuildable(
+                "The wheels of requirements/lambda.txt could not be had; pip's message is above."
+            )
+        done.touch()
+    return sorted(into.glob("*.whl"))
+
+
+def needless(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in NEEDLESS)
+
+
+def unpack(wheel: Path, tree: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            place = name.partition(".data/purelib/")[2] or name.partition(".data/platlib/")[2] or name
+            if not name.endswith("/") and not needless(place):
+                target = tree / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(name))
+
+
+def copy_sources(tree: Path) -> None:
+    functions = ROOT / "functions"
+    for file in sorted(functions.rglob("*")):
+        name = file.relative_to(functions).as_posix()
+        if file.is_file() and not needless(name) and "egg-info" not in name:
+            target = tree / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def compile_all(python: str, tree: Path) -> None:
+    """One process in a fixed order and hash seed: else the bytes of equal code may differ."""
+    command = [
+        python, "-m", "compileall", "-q", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
+        "-s", str(tree), "-p", TASK_ROOT, str(tree),
+    ]  # fmt: skip
+    environ = {"PYTHONHASHSEED": "0", "PATH": os.environ.get("PATH", "")}
+    if subprocess.run(command, env=environ).returncode:  # noqa: S603
+        raise Unbuildable("Not everything compiles; compileall's message is above.")
+
+
+def pack(tree: Path, target: Path) -> None:
+    names = sorted(file.relative_to(tree).as_posix() for file in tree.rglob("*") if file.is_file())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # modes are Unix's
+            entry.external_attr = (0o100755 if name in EXECUTABLE else 0o100644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, (tree / PurePosixPath(name)).read_bytes())
+
+
+def build(arch: str, minor: str, target: Path) -> None:
+    python = interpreter(minor)
+    work = ROOT / "build" / f"{arch}-{minor}"
+    tree = work / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.mkdir(parents=True)
+    for wheel in wheels(arch, minor, work / "wheels"):
+        unpack(wheel, tree)
+    copy_sources(tree)
+    compile_all(python, tree)
+    pack(tree, target)
+    if target.stat().st_size > LARGEST:
+        raise Unbuildable(f"{target} has {target.stat().st_size} bytes; {LARGEST} is the most")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/build", description=__doc__)
+    parser.add_argument("--arch", choices=WHEELS, default="arm64", help="as the template's Architectures")
+    parser.add_argument("--python", default="3.13", metavar="MINOR", help="as the template's Runtime")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "gateway.zip")
+    options = parser.parse_args()
+    try:
+        build(options.arch, options.python, options.output)
+    except Unbuildable as exc:
+        sys.exit(str(exc))
+    size = options.output.stat().st_size / 2**20
+    print(f"{options.output}: {size:.1f} MiB, {options.arch}, bytecode of Python {options.python}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The same requests on each edge: ASGI, the buffered function, the streamed one. They answer alike."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import api_gateway
+from api_gateway import Answered
+from contract.fault_table import WHOLE
+from kimi_gateway.accounts.values import Limits
+from kimi_gateway.edge.event import Function
+from kimi_gateway.edge.lambda_runtime import Context, Streamed
+from kimi_gateway.edge.lambda_runtime.api import prelude
+from live import HELLO, LiveGateway
+from upstream import (
+    Cut,
+    ErrorEvent,
+    HtmlError,
+    Malformed,
+    ScriptedUpstream,
+    Status,
+    Step,
+    error,
+    rate_limited,
+)
+
+# The connection's own, what each server adds, and what tells of the time.
+NOT_COMPARED = {"date", "server", "content-length", "transfer-encoding", "connection", "x-ratelimit-reset"}
+CHANGING = re.compile(rb'chatcmpl-[0-9a-f-]{36}|"created": ?\d+| GET /docs lists the paths\.')
+JSON = ("content-type", "application/json")
+
+
+def chat(**more: Any) -> bytes:
+    return json.dumps({"model": "kimi-k3", "messages": HELLO} | more).encode()
+
+
+@dataclass(frozen=True)
+class Case:
+    status: int
+    method: str
+    path: str
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+    step: Step | None = None
+    key: bool = True
+    credits: int | None = 100
+    limits: Limits | None = None
+    asked: int = 1  # the last answer is compared
+
+
+CHAT = "/v1/chat/completions"
+CASES = {
+    "ping": Case(200, "GET", "/ping", key=False),
+    "health": Case(200, "GET", "/health", key=False),
+    "models": Case(200, "GET", "/v1/models"),
+    "models with a slash": Case(200, "GET", "/api/v1/models/?beta=true"),
+    "a model": Case(200, "GET", "/v1/models/kimi-k2"),
+    "an escaped model": Case(200, "GET", "/v1/models/%6Bimi-k2"),
+    "an unknown model": Case(404, "GET", "/v1/models/nothing%20of%2Fthe%20kind"),
+    "HEAD": Case(200, "HEAD", "/v1/models"),
+    "HEAD on chat": Case(405, "HEAD", CHAT),
+    "unknown path": Case(404, "GET", "/v1/nothing"),
+    "unknown path of Anthropic's": Case(404, "POST", "/anthropic/nothing", b"{}"),
+    "wrong method": Case(405, "GET", CHAT),
+    "preflight": Case(
+        204, "OPTIONS", CHAT, headers=(("access-control-request-headers", "x-stainless-os"),), key=False
+    ),
+    "malformed host": Case(400, "GET", "/v1/models", headers=(("host", "a b"),)),
+    "no key": Case(401, "POST", CHAT, chat(), key=False),
+    "an unknown key": Case(401, "POST", CHAT, chat(), (("authorization", "Bearer sk-kg-x"),), key=False),
+    "the key in the other header": Case(401, "GET", "/v1/models", b"", (("x-api-key", "no"),), key=False),
+    "not JSON": Case(400, "POST", CHAT, b"{"),
+    "not UTF-8": Case(400, "POST", CHAT, b'{"model": "\xff"}'),
+    "half a surrogate pair": Case(400, "POST", CHAT, chat(user="\ud83d")),
+    "a wrong field": Case(400, "POST", CHAT, chat(temperature="warm")),
+    "an unknown chat model": Case(404, "POST", CHAT, chat(model="gpt-x")),
+    "too large": Case(413, "POST", CHAT, chat(user="x" * 70_000)),
+    "no credit": Case(403, "POST", CHAT, chat(), credits=0),
+    "a full window": Case(429, "POST", CHAT, chat(), limits=Limits(minute=1), asked=2),
+    "chat": Case(200, "POST", CHAT, chat()),
+    "chat with a parameter dropped": Case(200, "POST", CHAT, chat(logit_bias={"1": 1})),
+    "stream": Case(200, "POST", CHAT, chat(stream=True), step=WHOLE),
+    "stream with usage": Case(
+        200, "POST", CHAT, chat(stream=True, stream_options={"include_usage": True}), step=WHOLE
+    ),
+    "a request id of the client's": Case(200, "POST", CHAT, chat(), (("x-request-id", "mine/1"),)),
+    "upstream 400": Case(
+        400, "POST", CHAT, chat(), step=Status(400, error("invalid_request_error", "Bad tool"))
+    ),
+    "upstream 429": Case(429, "POST", CHAT, chat(stream=True), step=rate_limited("rate_limit_reached")),
+    "upstream page": Case(503, "POST", CHAT, chat(), step=HtmlError()),
+    "error event": Case(200, "POST", CHAT, chat(stream=True), step=ErrorEvent(3, inner=WHOLE)),
+    "malformed event": Case(200, "POST", CHAT, chat(stream=True), step=Malformed(3, inner=WHOLE)),
+    "cut stream": Case(200, "POST", CHAT, chat(stream=True), step=Cut(700, WHOLE)),
+    "cut JSON": Case(503, "POST", CHAT, chat(), step=Cut(700, WHOLE)),
+    "token check": Case(200, "POST", "/token/check", b'{"token": "sk-upstream-1"}', key=False),
+    "token count": Case(200, "POST", "/v1/tokenizers/estimate-token-count", chat()),
+    "credits": Case(200, "GET", "/api/user/credits"),
+    "balance not seen": Case(403, "GET", "/v1/users/me/balance"),
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveGateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with LiveGateway(folder, module_upstream.url, body_limit=65_536) as gateway:
+        yield gateway
+
+
+def asgi(gateway: LiveGateway, case: Case, headers: list[tuple[str, str]]) -> Answered:
+    with gateway.client() as client:
+        answer = client.request(case.method, case.path, content=case.body, headers=headers)
+    pairs = [(name.lower(), value) for name, value in answer.headers.multi_items()]
+    return Answered(answer.status_code, pairs, answer.content)
+
+
+def function(gateway: LiveGateway, case: Case, headers: list[tuple[str, str]], streamed: bool) -> Answered:
+    assert gateway.app.running is not None
+    handler = Function(streamed=streamed)
+    handler.serve(gateway.app.running)
+    names = {name for name, _ in headers}
+    event = api_gateway.event(
+        case.method,
+        case.path,
+        [*headers, *([] if "host" in names else [("Host", "api.example.com")])],
+        case.body,
+    )
+    context = Context("aws-1", round((time.time() + 60) * 1000))
+
+    async def ask() -> Answered:
+        answer = await handler(json.loads(json.dumps(event)), context)
+        if not isinstance(answer, Streamed):
+            return api_gateway.of_proxy(json.loads(json.dumps(answer)))
+        body = answer.body
+        sent = body if isinstance(body, bytes) else b"".join([piece async for piece in body])
+        await answer.close()
+        return api_gateway.of_stream(prelude(answer.status, answer.headers) + sent)
+
+    return gateway.do(ask())
+
+
+EDGES = {
+    "asgi": asgi,
+    "buffered": lambda *given: function(*given, streamed=False),
+    "streamed": lambda *given: function(*given, streamed=True),
+}
+
+
+def normal(answer: Answered) -> tuple[int, list[tuple[str, str]], bytes]:
+    headers = sorted((name, value) for name, value in answer.headers if name not in NOT_COMPARED)
+    return answer.status, headers, CHANGING.sub(b"", answer.body)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_edge_gives_the_same_answer(gateway: LiveGateway, upstream: ScriptedUpstream, name: str) -> None:
+    case, seen, ledgers = CASES[name], {}, {}
+    for edge, ask in EDGES.items():
+        upstream.forget()
+        if case.step is not None:
+            upstream.always(case.step)
+        key = gateway.key(case.credits, case.limits)
+        headers = [JSON, ("x-request-id", "fixed"), *case.headers]
+        if "x-request-id" in dict(case.headers):
+            headers.remove(("x-request-id", "fixed"))
+        if case.key:
+            headers.append(("authorization", f"Bearer {key}"))
+        for _ in range(case.asked):
+            answer = ask(gateway, case, headers)
+        gateway.until(lambda key=key: gateway.account(key).reserved == 0)
+        account = gateway.account(key)
+        seen[edge], ledgers[edge] = normal(answer), (account.credits, account.consumed)
+    assert seen["asgi"][0] == case.status
+    assert seen["buffered"] == seen["asgi"]
+    assert seen["streamed"] == seen["asgi"]
+    assert len(set(ledgers.values())) == 1

@@ -1,0 +1,77 @@
+"""A transformed template as tests ask about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+BUFFERED_LIMIT = 29_000  # ms that API Gateway waits where an integration names nothing
+ANY = "x-amazon-apigateway-any-method"
+
+
+@dataclass(frozen=True)
+class Integration:
+    """One method of one path of the API, and the function behind it."""
+
+    method: str
+    path: str
+    function: str
+    streamed_mode: bool
+    streaming_uri: bool
+    timeout: int
+
+
+def resources(template: Any, kind: str) -> dict[str, Any]:
+    return {
+        name: resource["Properties"]
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def integrations(template: Any) -> list[Integration]:
+    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
+    return [
+        _integration(
+            "ANY" if method == ANY else method.upper(), path, spec["x-amazon-apigateway-integration"]
+        )
+        for path, methods in api["Body"]["paths"].items()
+        for method, spec in methods.items()
+    ]
+
+
+def _integration(method: str, path: str, spec: dict[str, Any]) -> Integration:
+    assert (spec["type"], spec["httpMethod"]) == ("aws_proxy", "POST")
+    uri = spec["uri"]["Fn::Sub"]
+    found = re.search(r"/functions/\$\{(\w+)\.Arn\}/(invocations|response-streaming-invocations)$", uri)
+    assert found is not None, uri
+    return Integration(
+        method, path, found[1], spec.get("responseTransferMode") == "STREAM",
+        found[2] == "response-streaming-invocations", spec.get("timeoutInMillis", BUFFERED_LIMIT),
+    )  # fmt: skip
+
+
+def chosen(template: Any, method: str, path: str) -> Integration:
+    """The integration that API Gateway takes: an exact path before a greedy one, the longer of these first;
+    a method by name before ANY. It stays with the path once that is chosen."""
+    table: dict[str, dict[str, Integration]] = {}
+    for each in integrations(template):
+        table.setdefault(each.path, {})[each.method] = each
+    greedy = sorted((each for each in table if each.endswith("+}")), key=len, reverse=True)
+    fitting = [each for each in greedy if path.startswith(each[: each.index("{")])]
+    place = table[path] if path in table else table[fitting[0]]
+    return place[method] if method in place else place["ANY"]
+
+
+def statements(template: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each statement of each role's own policies."""
+    for name, role in resources(template, "AWS::IAM::Role").items():
+        for policy in role.get("Policies", ()):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield name, statement
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

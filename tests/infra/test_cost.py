@@ -1,0 +1,60 @@
+"""docs/cost.md says what infra/cost.py computes, and that is right where it can be reckoned by hand."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+from typing import Any
+
+import pytest
+
+from infra.conftest import ROOT
+from kimi_gateway.catalog.prices import cost
+from kimi_gateway.cloudwatch import UNITS
+
+MODEL: dict[str, Any] = runpy.run_path(str(ROOT / "infra" / "cost.py"))
+PAGE = (ROOT / "docs" / "cost.md").read_text("utf-8")
+
+
+def test_the_page_holds_every_table_as_it_is_computed_now() -> None:
+    printed = subprocess.run(["scripts/cost"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for part in printed.strip().split("\n\n"):
+        assert part in PAGE
+
+
+def test_a_request_costs_what_the_prices_say() -> None:
+    parts = MODEL["request"](10, 512)
+    assert parts["Lambda, time x memory"] == pytest.approx(10 * 0.5 * 0.0000133334)
+    assert parts["API Gateway"] == pytest.approx(3.5e-6)
+    assert parts["DynamoDB"] == pytest.approx(2 * 0.625e-6)
+    assert MODEL["standing"](0) == pytest.approx(0.40 + 3 * 0.10)
+
+
+def test_the_readme_names_the_same_prices() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    cents = 100 * 1000 * sum(MODEL["request"](10, 512).values())
+    assert f"${MODEL['standing'](0):.2f} a month" in readme
+    assert f"some {cents:.0f} cents for 1,000 answers of 10 s" in readme
+
+
+def test_the_container_costs_the_same_where_the_page_says_so() -> None:
+    number = MODEL["break_even"]()
+    here = MODEL["standing"](number) + number * sum(MODEL["request"](10, 512).values())
+    assert here == pytest.approx(MODEL["container"](), rel=1e-4)
+
+
+def test_the_models_own_price_on_the_page_is_the_catalogs() -> None:
+    thousand = 1000 * (cost("moonshot", "kimi-k2.6", 2000, 1000, 500) or 0)
+    assert f"${thousand:.2f}" in PAGE
+
+
+def test_what_the_model_counts_is_what_is_deployed(alarms: Any) -> None:
+    counted = [
+        len(
+            [each for each in alarm["Properties"].get("Metrics", [{"MetricStat": 1}]) if "MetricStat" in each]
+        )
+        for alarm in alarms["Resources"].values()
+        if alarm["Type"] == "AWS::CloudWatch::Alarm"
+    ]
+    assert sum(counted) == MODEL["ALARM_METRICS"]
+    assert len(UNITS) <= MODEL["METRICS"]

@@ -1,0 +1,318 @@
+"""A deployed gateway from the first command to the bill: the stack on moto, keys and tokens by the command
+line with boto3, functions from the built artefact with the environment that the stack resolved, an upstream.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from infra.cloud import STACK, Cloud, deployed, named, unsubstituted
+from infra.conftest import ROOT, Package
+from infra.endpoint import Endpoint
+from infra.reading import integrations, resources
+from live import HELLO
+from upstream import Gated, Kimi, ScriptedUpstream
+
+TOKEN = "sk-upstream-of-the-stack"
+PROGRAM = (sys.executable, "-m", "kimi_gateway.cli")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def endpoint(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    with Endpoint(package.template, tmp_path_factory.mktemp("functions")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstream) -> Iterator[Cloud]:
+    with deployed(package.url, package.template, endpoint.url, BaseUrl=module_upstream.url) as cloud:
+        endpoint.cloud = cloud
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def command(cloud: Cloud) -> Command:
+    def run(
+        *words: str, typed: str = "", stack: str = STACK, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, "--stack", stack, *words], env=cloud.environ | environ, input=typed,
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def ask(command: Command) -> Callable[..., Any]:
+    def run(*words: str, typed: str = "") -> Any:
+        done = command(*words, "--json", typed=typed)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(ask: Callable[..., Any]) -> Any:
+    """What the deployment says at its end."""
+    return ask("hello")
+
+
+@pytest.fixture(scope="module")
+def tokens(first: Any, ask: Callable[..., Any]) -> Any:
+    return ask("tokens", "add", typed=TOKEN)
+
+
+def test_a_new_stack_tells_its_address_and_shows_its_first_key_once(
+    first: Any, endpoint: Endpoint, command: Command
+) -> None:
+    assert first["url"] == endpoint.url
+    assert first["key"].startswith("sk-kg-")
+    again = command("hello")
+    assert again.returncode == 0
+    assert endpoint.url in again.stdout
+    assert "sk-kg-" not in again.stdout
+
+
+def test_tokens_are_kept_in_the_secret_and_taken_out_of_it(
+    tokens: Any, ask: Callable[..., Any], cloud: Cloud
+) -> None:
+    assert tokens["effective"] is True
+    listed = ask("tokens", "list")
+    assert (listed["source"], [each["source"] for each in listed["tokens"]]) == ("secret", ["secret"])
+    other = ask("tokens", "add", "sk-second-upstream-token")["tokens"][0]["id"]
+
+    def kept() -> Any:
+        secret = cloud.client("secretsmanager").get_secret_value(SecretId=cloud.outputs["SecretArn"])
+        return json.loads(secret["SecretString"])
+
+    assert kept() == [TOKEN, "sk-second-upstream-token"]
+    assert ask("tokens", "remove", other) == {"id": other, "removed": True}
+    assert kept() == [TOKEN]
+
+
+def test_a_chat_streams_is_charged_and_shows_in_the_usage(
+    tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
+) -> None:
+    made = ask("keys", "create", "--name", "alice", "--credits", "5")
+    client = OpenAI(base_url=f"{endpoint.url}/v1", api_key=made["key"], max_retries=0)
+    with client:
+        answer = client.chat.completions.create(model="kimi-k3", messages=HELLO, stream=True)  # type: ignore[call-overload]
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
+    assert said
+    assert [request.token for request in upstream.chats] == [TOKEN]
+    assert endpoint.served[-1].streaming_uri
+
+    shown = ask("accounts", "show", made["account"])
+    assert (shown["credits"], shown["reserved"], shown["consumed"]) == (4, 0, 1)
+    usage = ask("usage", "--account", made["account"], "--by", "model")
+    assert [(row["model"], row["requests"], row["credits"]) for row in usage["rows"]] == [("kimi-k3", 1, 1)]
+
+
+def test_content_arrives_while_the_upstream_has_more(
+    tokens: Any, first: Any, endpoint: Endpoint, upstream: ScriptedUpstream
+) -> None:
+    gate = Gated(Kimi(text="one two three four"))
+    upstream.plan(gate)
+    body = {"model": "kimi-k3", "messages": HELLO, "stream": True}
+    url, headers = f"{endpoint.url}/v1/chat/completions", {"authorization": f"Bearer {first['key']}"}
+    gate.let(3)
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
+        lines = answer.iter_lines()
+        seen = next(line for line in lines if re.search(r'content": ?"[^"]', line))
+        assert gate.sent == 3, "the first content came with all the rest"
+        gate.let(1000)
+        rest = list(lines)
+    assert seen.startswith("data: ")
+    assert rest[-2:] == ["data: [DONE]", ""]
+
+
+def test_the_functions_line_carries_the_metrics_and_no_secret(
+    tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
+) -> None:
+    made = ask("keys", "create", "--credits", "5")
+    body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "a very private question"}]}
+    headers = {"authorization": f"Bearer {made['key']}", "x-request-id": "look-for-me"}
+    answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, timeout=30)
+    assert answer.status_code == 200, answer.text
+
+    def line() -> Any:
+        lines = [json.loads(each) for each in endpoint.log("Chat").splitlines()]
+        return next((each for each in lines if each.get("id") == "look-for-me"), None)
+
+    end = time.monotonic() + 10
+    while line() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    found = line()
+    assert found is not None, endpoint.log("Chat")
+    assert (found["service"], found["Credits"], found["Requests"]) == (STACK, [1.0], [1.0])
+    assert found["CostUSD"][0] > 0
+    assert found["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "KimiGateway"
+    text = endpoint.log("Chat")
+    for secret in (made["key"], TOKEN, "private"):
+        assert secret not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "function"),
+    [
+        ("GET", "/v1/models", 200, "Models"),
+        ("HEAD", "/api/v1/models", 200, "Models"),
+        ("GET", "/v1/models/kimi-k3", 200, "Models"),
+        ("DELETE", "/v1/models", 405, "Models"),
+        ("POST", "/token/check", 200, "TokenCheck"),
+        ("GET", "/user/credits", 200, "Account"),
+        ("GET", "/ping", 200, "Account"),
+        ("GET", "/v1/chat/completions", 405, "Account"),
+        ("OPTIONS", "/v1/chat/completions", 204, "Account"),
+        ("GET", "/v1/nowhere", 404, "Account"),
+    ],
+)
+def test_every_function_answers_what_api_gateway_gives_it(
+    tokens: Any, first: Any, endpoint: Endpoint, method: str, path: str, status: int, function: str
+) -> None:
+    headers = {"authorization": f"Bearer {first['key']}"}
+    body = json.dumps({"token": TOKEN}).encode() if method == "POST" else b""
+    answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, timeout=30)
+    assert (answer.status_code, endpoint.served[-1].function) == (status, function), answer.text
+    assert answer.headers["access-control-allow-origin"] == "*"
+    if status == 405:
+        assert "OPTIONS" in answer.headers["allow"]
+
+
+def test_the_doctor_finds_a_deployed_gateway_well(tokens: Any, ask: Callable[..., Any]) -> None:
+    document = ask("doctor")
+    found = {each["name"]: each["status"] for each in document["checks"]}
+    assert document["ok"]
+    assert found == {"stack": "ok", "table": "ok", "keys": "ok", "token": "ok", "health": "ok"}
+
+
+def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoint: Endpoint) -> None:
+    made = ask("keys", "create", "--credits", "5")
+    headers = {"authorization": f"Bearer {made['key']}"}
+    body = {"model": "kimi-k3", "messages": HELLO}
+    url = f"{endpoint.url}/v1/chat/completions"
+    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+    ask("keys", "revoke", made["id"])
+    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("stack", "environ", "code", "exit_code", "says"),
+    [
+        ("no-such-stack", {}, "not_found", 3, "no stack no-such-stack in us-east-1"),
+        (STACK, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no_credentials", 2, "aws configure"),
+        (STACK, {"AWS_REGION": ""}, "no_region", 2, "AWS_REGION"),
+        (STACK, {"AWS_PROFILE": "nobody"}, "aws", 1, "nobody"),
+        (STACK, {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}, "aws", 1, "127.0.0.1:9"),
+    ],
+)
+def test_what_is_missing_is_named(
+    command: Command,
+    tmp_path: Path,
+    stack: str,
+    environ: dict[str, str],
+    code: str,
+    exit_code: int,
+    says: str,
+) -> None:
+    nothing = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    done = command("keys", "list", "--json", stack=stack, **nothing, **environ)
+    error = json.loads(done.stderr)["error"]
+    assert (done.returncode, error["code"]) == (exit_code, code), error
+    assert says in error["message"]
+
+
+def test_without_boto3_the_way_to_it_is_told(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "boto3.py").write_text("raise ImportError\n")
+    done = command("keys", "list", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "scripts/setup cloud" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("serve",), ("backup", "file")])
+def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...]) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    assert "without --stack" in done.stderr
+
+
+def test_deploying_builds_then_deploys_then_tells_the_address(
+    first: Any, cloud: Cloud, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    """SAM, which needs AWS, is the one that is doubled: it writes down how it was called."""
+    for name in ("scripts/deploy", "samconfig.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    for name in ("scripts/setup", "scripts/build", ".venv-sam/bin/sam"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> log\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+
+    def deploy(*words: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(tmp_path / "scripts" / "deploy"), *words]
+        return subprocess.run(command, env=cloud.environ, capture_output=True, text=True)
+
+    done = deploy("dev", "--stack-name", STACK, "--no-confirm-changeset")
+    assert done.returncode == 0, done.stderr
+    assert f"Kimi Gateway on {endpoint.url}" in done.stdout
+    *setup, built, deployed = (tmp_path / "log").read_text().splitlines()
+    assert setup == ["scripts/setup cloud", "scripts/setup sam"]
+    assert built == "scripts/build"
+    assert deployed.startswith(
+        ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
+    )
+    assert "no profile 'test'" in deploy("test").stderr
+    assert "no stack kimi-gateway in" in deploy().stderr
+
+
+def test_hello_is_for_a_stack() -> None:
+    done = subprocess.run([*PROGRAM, "hello"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--stack" in done.stderr
+
+
+def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, cloud: Cloud) -> None:
+    """Through the API, which checks their form; moto makes none of them from a template."""
+    given = dict.fromkeys(("Service", "Chat", "Models", "TokenCheck", "Account"), STACK)
+    values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
+    cloudwatch = cloud.client("cloudwatch")
+    for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
+        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
+        cloudwatch.put_metric_alarm(**resolved)
+    made = cloudwatch.describe_alarms()["MetricAlarms"]
+    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 7
+    (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
+    cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
+    body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]
+    assert "${" not in body
+    assert STACK in body
+
+
+def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
+    name = cloud.outputs["TableName"]
+    table = cloud.client("dynamodb").describe_table(TableName=name)["Table"]
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
+    for each in ("Chat", "Models", "TokenCheck", "Account"):
+        environ = cloud.function(each)["Environment"]["Variables"]
+        assert environ["KIMI_GATEWAY_TABLE"] == name
+
+
+def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
+    met = {each.function for each in endpoint.served}
+    assert met == {each.function for each in integrations(endpoint.template)}

@@ -1,0 +1,272 @@
+"""What the SAM transform makes of template.yaml: paths, permissions, limits, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.conftest import ROOT, Sam
+from infra.reading import chosen, integrations, listed, resources, statements
+from kimi_gateway import settings
+from kimi_gateway.dialects import errors as dialect_errors
+from kimi_gateway.edge.http import Route, routes
+from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
+from kimi_gateway.gateway import Gateway
+
+FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
+PREFIXES = ("", "/api")
+
+
+class Anything:
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def table() -> tuple[Route, ...]:
+    return routes(Anything(), Anything())  # type: ignore[arg-type]
+
+
+def asks_a_model(route: Route) -> bool:
+    """What may stream: the routes of the dialects, which all enter through `Gateway.ask`."""
+    return isinstance(route.endpoint, partial) and route.endpoint.func is Gateway.ask
+
+
+def places(route: Route) -> list[str]:
+    """Every path that it is served at."""
+    own = (route.path, *getattr(route, "aliases", ()))
+    return [prefix + path for prefix in PREFIXES for path in own]
+
+
+def test_sam_and_cfn_lint_find_nothing(sam: Sam) -> None:
+    done = sam("sam", "validate", "--lint", "--template-file", "template.yaml")
+    assert (done.returncode, "valid SAM Template" in done.stdout) == (0, True), done.stdout + done.stderr
+    linted = sam("cfn-lint", "template.yaml", "infra/alarms.yaml")
+    assert (linted.returncode, linted.stdout) == (0, ""), linted.stdout
+
+
+def test_exactly_the_routes_that_ask_a_model_stream(template: Any) -> None:
+    wanted = {(route.method, path) for route in table() if asks_a_model(route) for path in places(route)}
+    assert wanted
+    found = integrations(template)
+    assert {(each.method, each.path) for each in found if each.streaming_uri} == wanted
+    assert [each for each in found if each.streaming_uri != each.streamed_mode] == []
+    assert {each.function for each in found if each.streaming_uri} == {"Chat"}
+
+
+@pytest.mark.parametrize("route", table(), ids=lambda route: route.path)
+def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, route: Route) -> None:
+    meant = {"/v1/models": "Models", "/v1/models/{model}": "Models", "/token/check": "TokenCheck"}
+    wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
+    for place in places(route):
+        path = place.replace("{model}", "kimi/k3")
+        assert chosen(template, route.method, path).function == wanted
+        assert not chosen(template, "OPTIONS", path).streaming_uri
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"]
+)
+def test_unknown_paths_reach_the_gateway_and_its_own_404(template: Any, path: str) -> None:
+    assert chosen(template, "GET", path).function == "Account"
+
+
+def test_no_function_outlives_the_integration_that_waits_for_it(template: Any) -> None:
+    functions = resources(template, "AWS::Lambda::Function")
+    assert set(functions) == FUNCTIONS
+    for each in integrations(template):
+        seconds = functions[each.function]["Timeout"]
+        longest = 900_000 if each.streaming_uri else 29_000  # API Gateway's own
+        assert seconds * 1000 <= each.timeout <= longest, each
+    chat = functions["Chat"]["Environment"]["Variables"]
+    longest = int(chat["KIMI_GATEWAY_MAX_REQUEST"])
+    assert longest < functions["Chat"]["Timeout"] - 2
+    assert int(chat["KIMI_GATEWAY_LEASE"]) >= longest + 60
+
+
+def test_api_gateway_may_invoke_what_its_paths_name_and_nobody_else(template: Any) -> None:
+    granted = set()
+    for permission in resources(template, "AWS::Lambda::Permission").values():
+        assert (permission["Action"], permission["Principal"]) == (
+            "lambda:InvokeFunction", "apigateway.amazonaws.com",
+        )  # fmt: skip
+        text, names = permission["SourceArn"]["Fn::Sub"]
+        assert names["__ApiId__"] == {"Ref": "Api"}
+        method, path = text.split("${__Stage__}/")[1].split("/", 1)
+        granted.add((permission["FunctionName"]["Ref"], method, path))
+    for each in integrations(template):
+        method = "*" if each.method == "ANY" else each.method
+        path = each.path.strip("/")
+        path = path[: path.index("{")] + "*" if "{" in path else path
+        assert (each.function, method, path) in granted, each
+
+
+def test_functions_are_one_artefact_on_arm_with_the_interpreter_that_it_was_built_for(
+    raw: Any, template: Any
+) -> None:
+    assert raw["raw"]["Globals"]["Function"]["CodeUri"] == "build/gateway.zip"
+    for name, function in resources(template, "AWS::Lambda::Function").items():
+        assert function["Code"] == {"S3Bucket": "file", "S3Key": "build/gateway.zip"}, name
+        assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+        assert function["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/stream"
+
+
+def test_each_function_has_a_role_of_its_own_and_no_role_a_wildcard(template: Any) -> None:
+    functions = resources(template, "AWS::Lambda::Function")
+    roles = [function["Role"]["Fn::GetAtt"][0] for function in functions.values()]
+    assert len(set(roles)) == len(functions)
+    for role in roles:
+        assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"]
+    for role, statement in statements(template):
+        assert "*" not in json.dumps([statement["Action"], statement["Resource"]]), role
+        assert set(statement) == {"Effect", "Action", "Resource"}
+
+
+def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(template: Any) -> None:
+    allowed: dict[str, dict[str, Any]] = {}
+    for role, statement in statements(template):
+        for action in listed(statement["Action"]):
+            allowed.setdefault(role, {})[action] = statement["Resource"]
+    for function in resources(template, "AWS::Lambda::Function").values():
+        role = allowed[function["Role"]["Fn::GetAtt"][0]]
+        log = function["LoggingConfig"]["LogGroup"]["Ref"]
+        assert role["logs:PutLogEvents"] == role["logs:CreateLogStream"] == {"Fn::GetAtt": [log, "Arn"]}
+        assert role["secretsmanager:GetSecretValue"] == {"Ref": "Secret"}
+        tables = [role[action] for action in role if action.startswith("dynamodb:")]
+        assert tables
+        assert all(each == {"Fn::GetAtt": ["Table", "Arn"]} for each in tables)
+        services = {action.partition(":")[0] for action in role}
+        assert services == {"logs", "secretsmanager", "dynamodb"}
+
+
+def test_roles_allow_the_calls_that_the_code_makes_and_no_other(template: Any) -> None:
+    package = ROOT / "functions" / "kimi_gateway"
+    store = "".join(file.read_text("utf-8") for file in (package / "accounts").glob("dynamodb*.py"))
+    tables = {f"dynamodb:{name}" for name in re.findall(r'"([A-Z][a-z]+Items?|Query|Scan)"', store)}
+    read = re.findall(r'call\(SECRETS, "(\w+)"', (package / "providers" / "secrets.py").read_text("utf-8"))
+    called = tables | {f"secretsmanager:{name}" for name in read}
+    assert len(called) == 6
+    for function in resources(template, "AWS::Lambda::Function").values():
+        role = function["Role"]["Fn::GetAtt"][0]
+        allowed = {
+            action for name, each in statements(template) for action in listed(each["Action"]) if name == role
+        }
+        assert {action for action in allowed if not action.startswith("logs:")} == called
+
+
+def test_every_handler_is_there_and_streams_where_its_integration_does(template: Any) -> None:
+    streaming = {each.function for each in integrations(template) if each.streaming_uri}
+    for name, function in resources(template, "AWS::Lambda::Function").items():
+        module, _, attribute = function["Handler"].rpartition(".")
+        source = (ROOT / "functions" / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
+        assert re.search(rf"^{attribute} = Function\(", source, re.M), name
+        assert ("streamed=True" in source) == (name in streaming), name
+    assert os.access(ROOT / "functions" / "stream", os.X_OK)
+
+
+def test_functions_are_given_settings_that_the_gateway_takes(raw: Any, template: Any) -> None:
+    given = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
+    given |= {"Table": "a-table", "Secret": "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-secret"}
+    for function in resources(template, "AWS::Lambda::Function").values():
+        variables = function["Environment"]["Variables"]
+        environ = {
+            name: given.get(value["Ref"], "x") if isinstance(value, dict) else value
+            for name, value in variables.items()
+        }
+        assert all(isinstance(value, str) for value in environ.values())
+        values = settings.read(environ | {"AWS_REGION": "us-east-1"})
+        assert (values.table, values.secret) == (given["Table"], given["Secret"])
+
+
+def test_logs_are_kept_as_long_as_the_operator_says(template: Any) -> None:
+    groups = resources(template, "AWS::Logs::LogGroup")
+    assert len(groups) == len(FUNCTIONS) + 1
+    assert {json.dumps(group["RetentionInDays"]) for group in groups.values()} == {'{"Ref": "LogRetention"}'}
+    logs = {
+        f["LoggingConfig"]["LogGroup"]["Ref"] for f in resources(template, "AWS::Lambda::Function").values()
+    }
+    assert len(logs) == len(FUNCTIONS)
+
+
+def test_the_table_and_the_secret_stay_when_the_stack_goes(template: Any) -> None:
+    for name in ("Table", "Secret"):
+        kept = template["Resources"][name]
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    table = template["Resources"]["Table"]["Properties"]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["SSESpecification"] == {"SSEEnabled": True}
+    assert table["TimeToLiveSpecification"]["Enabled"] is True
+    assert [(key["AttributeName"], key["KeyType"]) for key in table["KeySchema"]] == [
+        ("pk", "HASH"),
+        ("sk", "RANGE"),
+    ]
+
+
+def test_the_api_is_regional_throttled_and_logs_without_what_is_private(template: Any) -> None:
+    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
+    assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
+    (stage,) = resources(template, "AWS::ApiGateway::Stage").values()
+    (method,) = stage["MethodSettings"]
+    assert method["ThrottlingRateLimit"] == {"Ref": "ThrottleRate"}
+    assert method["ThrottlingBurstLimit"] == {"Ref": "ThrottleBurst"}
+    assert not method.get("DataTraceEnabled")
+    line = json.loads(stage["AccessLogSetting"]["Fn::If"][1]["Format"])
+    assert set(line) == {"id", "ip", "method", "path", "status", "bytes", "ms", "error"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("DEFAULT_5XX", Unavailable("The gateway is not available at present.")),
+        ("MISSING_AUTHENTICATION_TOKEN", NotFound("There is no such path here.")),
+        ("REQUEST_TOO_LARGE", BodyTooLarge("The request body is too large.")),
+        ("THROTTLED", RateLimited("The gateway takes no more requests in this second.")),
+        ("WAF_FILTERED", RateLimited("Too many requests from this address.")),
+    ],
+)
+def test_what_api_gateway_answers_itself_has_the_gateways_shapes(
+    template: Any, kind: str, error: GatewayError
+) -> None:
+    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
+    answer = api["Body"]["x-amazon-apigateway-gateway-responses"][kind]
+    assert answer["statusCode"] == str(error.status)
+    body = json.loads(answer["responseTemplates"]["application/json"])
+    assert body["error"] == dialect_errors.body(error, "openai")["error"]
+    anthropic = dialect_errors.body(error, "anthropic")
+    assert (body["type"], body["error"]["message"]) == (anthropic["type"], anthropic["error"]["message"])
+    headers = answer["responseParameters"]
+    assert headers["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
+    assert ("gatewayresponse.header.Retry-After" in headers) == (kind == "THROTTLED")
+
+
+def test_without_a_word_from_the_operator_there_is_no_waf_and_no_domain(raw: Any) -> None:
+    defaults = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
+    assert (defaults["WafRate"], defaults["DomainName"], defaults["AlarmEmail"]) == (0, "", "")
+    optional = {
+        name for name, resource in raw["raw"]["Resources"].items()
+        if resource.get("Condition") in ("HasWaf", "HasDomain", "HasRecord")
+    }  # fmt: skip
+    assert optional == {"Waf", "WafOnApi", "Domain", "DomainMapping", "DomainRecord"}
+
+
+def test_samconfig_names_parameters_that_the_template_has(raw: Any) -> None:
+    import tomllib
+
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text("utf-8"))
+    known = set(raw["raw"]["Parameters"])
+    for profile in ("dev", "prod"):
+        deploy = config[profile]["deploy"]["parameters"]
+        assert deploy["stack_name"].startswith("kimi-gateway")
+        given = {word.partition("=")[0] for word in deploy["parameter_overrides"]}
+        assert given <= known
+
+
+def test_no_template_names_a_file_that_is_not_there(raw: Any) -> None:
+    nested = raw["raw"]["Resources"]["Alarms"]["Properties"]["TemplateURL"]
+    assert (ROOT / Path(nested)).is_file()
