@@ -22,7 +22,7 @@ from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
 from kimi_gateway.edge.asgi import App
-from kimi_gateway.edge.server import Protocol
+from kimi_gateway.edge.protocol import Protocol
 from kimi_gateway.settings import Settings
 
 T = TypeVar("T")
@@ -35,6 +35,8 @@ class LiveGateway:
 
     Without an upstream's address the demo provider answers.
     """
+
+    protocol: Any = Protocol
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class LiveGateway:
         self._loop = asyncio.get_running_loop()
         self.app = App(self.settings, self.clock)
         config = uvicorn.Config(
-            self.app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            self.app, http=self.protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             proxy_headers=False, timeout_graceful_shutdown=int(self.settings.drain + 5),
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -172,7 +174,7 @@ class LiveGateway:
             assert self.account(key).reserved == 0
 
 
-_OF_REQUESTS = ("UpstreamCall", "_Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
+_OF_REQUESTS = ("UpstreamCall", "Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
 
 
 def events(text: str) -> list[str]:

@@ -59,7 +59,14 @@ class StoreAtHome:
 class ServerProcess(StoreAtHome):
     """`with ServerProcess(tmp_path, upstream.url, workers=2, drain=1) as server:`; settings by name."""
 
-    def __init__(self, data: Path, upstream: str, workers: int = 1, **settings: object) -> None:
+    def __init__(
+        self,
+        data: Path,
+        upstream: str,
+        workers: int = 1,
+        tokens: tuple[str, ...] = ("sk-upstream-1",),
+        **settings: object,
+    ) -> None:
         self.folder = data
         super().__init__(data)
         named = {f"KIMI_GATEWAY_{name.upper()}": str(value) for name, value in settings.items()}
@@ -68,7 +75,7 @@ class ServerProcess(StoreAtHome):
         self._environment = own | named | {
             "KIMI_GATEWAY_DATA": str(self.settings.data),
             "KIMI_BASE_URL": upstream,
-            "MOONSHOT_API_KEY": "sk-upstream-1",
+            "MOONSHOT_API_KEY": ",".join(tokens),
         }  # fmt: skip
         self._command = [sys.executable, "-m", "kimi_gateway.cli", "serve", "--port", "0"]
         self._command += ["--workers", str(workers)]
@@ -82,7 +89,7 @@ class ServerProcess(StoreAtHome):
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         self.url = first.split()[-1]
-        self._until(self._answers, 20)
+        self.until(self._answers, 20)
         return self
 
     def __exit__(
@@ -112,6 +119,10 @@ class ServerProcess(StoreAtHome):
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
+    def news(self) -> list[tuple[str, str]]:
+        """What the record says of tokens: whom and why."""
+        return [(token, cause) for token, _, cause, _ in self._store(lambda store: store.published())]
+
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
@@ -123,7 +134,7 @@ class ServerProcess(StoreAtHome):
         except httpx.TransportError:
             return False
 
-    def _until(self, true: Callable[[], bool], seconds: float) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 10) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

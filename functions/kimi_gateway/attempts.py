@@ -1,7 +1,8 @@
 """One upstream call of a turn: its attempts, what is held back before the first content, and when to give up.
 
-The rules (docs/reliability.md): another attempt only until content was passed on, three at most, none begun
-later than 60 s in; a time-out is never tried again, since the upstream may bill it.
+The rules (docs/reliability.md): another attempt only until content was passed on, three at most, not counting
+tokens found dead or broke, none begun later than 60 s in; a time-out is never tried again, since the upstream
+may bill it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
+from kimi_gateway.providers.news import UNTIL_PROBED
 from kimi_gateway.providers.provider import Call, Lease, Upstream
 
 ATTEMPTS = 3
@@ -59,6 +61,7 @@ class UpstreamCall:
     jitter: Callable[[], float] = random.random
     progress: Progress = field(default_factory=Progress)
     attempts: int = 0
+    refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
@@ -86,6 +89,7 @@ class UpstreamCall:
                 failure = exc
             finally:
                 lease.end(failure)
+            self.refused += failure.cause in UNTIL_PROBED
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
@@ -99,7 +103,7 @@ class UpstreamCall:
     def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
         if self.content_sent:
             return None
-        return next_attempt(failure, self.attempts, elapsed, other, waited, self.jitter())
+        return next_attempt(failure, self.attempts - self.refused, elapsed, other, waited, self.jitter())
 
     async def _attempt(self, lease: Lease) -> None:
         progress = self.progress = Progress()

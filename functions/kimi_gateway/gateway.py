@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -87,7 +88,7 @@ class Gateway:
             raise ShuttingDown
         upstream = self.upstream()
         # Not the request's id: that may be the client's, and admission gives one id one reservation.
-        admission = await self.gate.admit(uuid.uuid4().hex, key, COST)
+        admission = await self.gate.admit(secrets.token_hex(16), key, COST)
         turn = self._turn(request, admission, ask, model, adapted.body, upstream)
         try:
             headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []

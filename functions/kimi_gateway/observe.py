@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 log = logging.getLogger("kimi_gateway")
@@ -21,6 +22,8 @@ _SECRET_SHAPES = re.compile(
     r"|\borg-[A-Za-z0-9]{6,}"
     r"|<?\bak-[A-Za-z0-9]{6,}>?"
 )
+
+_MARKS = ("sk-", "bearer", "eyj", "org-", "ak-")  # in lower case; each shape has one of them
 
 
 class Redactor:
@@ -38,6 +41,11 @@ class Redactor:
             longest_first = sorted(self._values, key=len, reverse=True)
             self._known = re.compile("|".join(map(re.escape, longest_first)))
 
+    def finds(self, text: str) -> bool:
+        """Whether there may be anything to replace: the mark of a shape, or a token."""
+        lower = text.lower()
+        return any([mark in lower for mark in _MARKS]) or any([value in text for value in self._values])
+
     def __call__(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub("[redacted]", text)
@@ -47,19 +55,44 @@ class Redactor:
 redact = Redactor()
 
 
+def _plain(value: Any, texts: list[str]) -> Any:
+    """What JSON can hold, the rest in words. Its texts, but for names of members, are added to `texts`."""
+    if type(value) in _HELD:
+        return value
+    if isinstance(value, dict):
+        return {name: _plain(member, texts) for name, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(member, texts) for member in value]
+    texts.append(str(value))
+    return texts[-1]
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _clean(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(member) for member in value]
-    return value if isinstance(value, int | float | None) else redact(str(value))
+    if isinstance(value, list):
+        return list(map(_clean, value))
+    return redact(value) if isinstance(value, str) else value
 
 
 def line_of(members: Mapping[str, Any]) -> str:
     """One line of JSON without secrets: redacted before it is quoted, for afterwards a secret may be spelt
     otherwise, and the line be broken."""
-    text = json.dumps(_clean(members), ensure_ascii=False)
+    texts: list[str] = []
+    line = dict(members)
+    for name, value in members.items():
+        if type(value) is str:
+            texts.append(value)
+        elif type(value) not in _HELD:
+            line[name] = _plain(value, texts)
+    if redact.finds("\n".join(texts)):  # one look at all of them, which in nearly every line finds nothing
+        line = _clean(line)
+    text = _LINE.encode(line)
     return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
+
+
+_LINE = json.JSONEncoder(ensure_ascii=False)
+_HELD = frozenset((int, float, bool, type(None)))
 
 
 class JsonLines(logging.Formatter):
@@ -67,8 +100,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{record.msecs:03.0f}Z",
+            "time": f"{_second(int(record.created))}.{record.msecs:03.0f}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
@@ -76,6 +108,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return line_of(line)
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def to_stream(level: str, stream: TextIO | None = None) -> None:
@@ -92,4 +129,5 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """One line. Fields that are None are left out."""
     if log.isEnabledFor(level):
         kept = {name: value for name, value in fields.items() if value is not None}
-        log.log(level, event, extra={"fields": kept})
+        # Not by `log.log`, which looks through the stack for the caller's line.
+        log.handle(log.makeRecord(log.name, level, "", 0, event, (), None, extra={"fields": kept}))

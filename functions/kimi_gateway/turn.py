@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,8 @@ class Turn:
         self._ours = model_is_ours
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
-        self._outcome: asyncio.Task[None] | None = None
         self._interrupted = False
+        self._usage: dict[str, Any] | None = None  # final with the outcome
         self.outcome = "open"
         ledger.open(admission)
 
@@ -107,8 +107,9 @@ class Turn:
             await self._decide("left_settled", self._settled)
         else:
             await self._decide("left_released", partial(self._released, error=False))
-        await asyncio.gather(*(task for task in self._tasks if task not in self._background),
-                             return_exceptions=True)  # fmt: skip
+        cancelled = [task for task in self._tasks if not task.done() and task not in self._background]
+        if cancelled:
+            await asyncio.wait(cancelled)
 
     async def _settled(self) -> None:
         await self._ledger.settle(self.admission, self._model, self._usage_row())
@@ -116,12 +117,11 @@ class Turn:
     async def _released(self, error: bool) -> None:
         await self._ledger.release(self.admission, self._model, error)
 
-    async def _decide(self, outcome: str, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """The first decision holds. It is written even if the caller is cancelled meanwhile."""
-        if self._outcome is None:
+    async def _decide(self, outcome: str, write: Callable[[], Awaitable[None]]) -> None:
+        """The first decision holds, and the ledger writes it even if the caller is cancelled meanwhile."""
+        if self.outcome == "open":
             self.outcome = outcome
-            self._outcome = asyncio.create_task(write())
-        await asyncio.shield(self._outcome)
+            await write()
 
     def answered(self) -> list[tuple[str, str]]:
         """The upstream's headers that the client may see."""
@@ -129,9 +129,14 @@ class Turn:
 
     def usage(self) -> dict[str, Any]:
         """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
-        total: dict[str, Any] = {}
-        for call in self._calls:
-            total = add_usage(total, call.progress.usage or self._estimate(call))
+        if self._usage is None or self.outcome == "open":
+            self._usage = self._counted()
+        return self._usage
+
+    def _counted(self) -> dict[str, Any]:
+        total, *others = [call.progress.usage or self._estimate(call) for call in self._calls]
+        for usage in others:
+            total = add_usage(total, usage)
         prompt, completion = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
         both = _count(total, "total_tokens") or prompt + completion
         return total | {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": both}

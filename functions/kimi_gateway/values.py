@@ -16,15 +16,23 @@ class Headers:
     """Header fields in order of arrival, names in lower case."""
 
     pairs: Pairs = field(repr=False)  # credentials are among them
+    _values: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = self._values
+        for name, value in self.pairs:
+            if name in values:
+                values[name].append(value)
+            else:
+                values[name] = [value]
 
     def all(self, name: str) -> list[str]:
-        return [value for key, value in self.pairs if key == name]
+        return self._values.get(name, [])
 
     def get(self, name: str, default: str = "") -> str:
-        for key, value in self.pairs:
-            if key == name:
-                return value
-        return default
+        """The first, where there are several."""
+        found = self._values.get(name)
+        return found[0] if found else default
 
 
 def sendable(value: str) -> bool:

@@ -78,11 +78,13 @@ class Gate:
         return rate_limited(exc.window, now)
 
     async def _known(self, credential: str) -> Key:
-        if not keys.well_formed(credential):
-            raise _invalid()
         digest = keys.digest(credential)
         cached = self._keys.get(digest)
-        return cached if cached is not None else await self._lookup(digest)
+        if cached is not None:
+            return cached
+        if not keys.well_formed(credential):
+            raise _invalid()
+        return await self._lookup(digest)
 
     async def _lookup(self, digest: str) -> Key:
         try:

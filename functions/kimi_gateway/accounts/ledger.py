@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import Admission, Usage
@@ -27,7 +28,7 @@ class Ledger:
         self._running[admission.id] = admission
 
     async def settle(self, admission: Admission, model: str, usage: Usage) -> None:
-        """Charge it. Returns also when the store is down: the tries go on behind."""
+        """Charge it. When the store is down, or the caller cancelled meanwhile, the tries go on behind."""
         await self._end(
             "settle", admission, lambda: self._store.settle(admission, model, usage, int(self._clock()))
         )
@@ -55,18 +56,26 @@ class Ledger:
         for task in self._late:
             task.cancel()
 
-    async def _end(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _end(
+        self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
+    ) -> None:
         self._running.pop(admission.id, None)
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()
         except (StoreDown, TimeoutError):
-            task = asyncio.create_task(self._again(step, admission, write))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            self._behind(self._again(step, admission, write))
             return
-        if not applied:
+        except asyncio.CancelledError:  # it may be written or not by now; a second time does no harm
+            self._behind(self._end(step, admission, write, once=False))
+            raise
+        if once and not applied:
             emit("lease_gone", logging.WARNING, step=step, id=admission.id, account=admission.key.account)
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     async def _again(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
         for delay in LATER:

@@ -170,7 +170,7 @@ def granted(balance: Balance, grant: Grant, now: int) -> Balance:
 
 
 def reserved(balance: Balance, credits: int) -> Balance:
-    return replace(balance, spendable=balance.spendable - credits)
+    return Balance(balance.grants, balance.spendable - credits, balance.consumed, balance.expired)
 
 
 def returned(balance: Balance, credits: int, now: int) -> Balance:

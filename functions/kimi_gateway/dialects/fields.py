@@ -87,7 +87,8 @@ def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, A
 
 
 def apply(body: Mapping[str, Any], checks: Mapping[str, Check], prefix: str = "") -> None:
-    """Run each check on its field where the field is there. Raises InvalidRequest naming it."""
-    for name, check in checks.items():
-        if name in body:
-            check(body[name], prefix + name)
+    """Run each field's check where there is one. Raises InvalidRequest naming the first at fault."""
+    for name, value in body.items():
+        check = checks.get(name)
+        if check is not None:
+            check(value, prefix + name)

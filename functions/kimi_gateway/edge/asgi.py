@@ -17,6 +17,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+ARENA = 256 * 1024  # bytes of one read
 
 
 class App:
@@ -26,6 +27,7 @@ class App:
         self.settings = settings
         self._clock = clock
         self.running: Running | None = None
+        self.arena = memoryview(bytearray(ARENA))  # what all connections of the loop are read into
         self._front: Front  # from start on
         self._docs: Any = None
         self._draining: asyncio.Task[None] | None = None
@@ -66,6 +68,39 @@ class App:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    def respond(self, request: Request) -> Awaitable[Response]:
+        """For a server that speaks HTTP by itself."""
+        if request.path in DOCS and request.method in ("GET", "HEAD"):
+            return self._page(request)
+        return self._front.handle(request)
+
+    async def _page(self, request: Request) -> Response:
+        """A page of the docs, which are an ASGI application."""
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.path,
+            "query_string": b"",
+            "headers": [
+                (name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.pairs
+            ],
+        }
+        await self._documentation()(scope, receive, send)
+        start, *pieces = sent
+        headers = list(map(_decoded, start["headers"]))
+        if request.method == "HEAD":
+            return Response(start["status"], headers)
+        told = [(name, value) for name, value in headers if name != "content-length"]
+        return Response(start["status"], told, b"".join([piece.get("body", b"") for piece in pieces]))
+
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["path"] in DOCS and scope["method"] in ("GET", "HEAD"):
             await self._documentation()(scope, receive, send)
@@ -94,9 +129,7 @@ class _Exchange:
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         self._left = False
-        headers = Headers(
-            tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        )
+        headers = Headers(tuple(map(_decoded, scope["headers"])))
         self._request = Request(
             method=scope["method"],
             path=scope["path"],
@@ -135,8 +168,9 @@ class _Exchange:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": list(map(_encoded, headers))}
+        )
 
     async def _body(self) -> bytes:
         """The whole body; from then on the client is watched, and its leaving cancels the request."""
@@ -172,3 +206,13 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+
+def _decoded(pair: tuple[bytes, bytes]) -> tuple[str, str]:
+    name, value = pair
+    return name.decode("latin-1"), value.decode("latin-1")
+
+
+def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    name, value = pair
+    return name.encode("latin-1"), value.encode("latin-1")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -86,7 +86,7 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
 
 def request_id(given: str) -> str:
     """The client's own id where it is one that a log and a header can carry, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
 
 
 def of_every_answer(request: Request) -> list[tuple[str, str]]:
@@ -168,7 +168,8 @@ class Front:
             finally:
                 self._log(request, response.status)
 
-        return replace(response, close=close)
+        response.close = close
+        return response
 
     def _log(self, request: Request, status: int) -> None:
         notes = dict(request.notes)

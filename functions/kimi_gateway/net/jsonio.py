@@ -32,16 +32,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    depth, level = 0, [value] if isinstance(value, dict | list) else []
+    depth, level = 0, [value] if isinstance(value, _CONTAINERS) else []
     while level:
         depth += 1
         level = [
             member
             for container in level
             for member in (container.values() if isinstance(container, dict) else container)
-            if isinstance(member, dict | list)
+            if isinstance(member, _CONTAINERS)
         ]
     return depth
+
+
+_CONTAINERS = (dict, list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Source:
 
 _SURROGATE = re.compile(rb"\\u[dD]")
 _BLANKS = re.compile(r"[ \t\n\r]*")
+_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # one without escapes
 _EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
@@ -87,7 +91,7 @@ def loads_source(body: bytes) -> tuple[Any, Source | None]:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair") from None
-    if _depth(value) > DEEPEST:
+    if len(body) > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError("nested too deeply")
     return value, source
 
@@ -102,18 +106,21 @@ def _scan(raw: bytes, text: str) -> Source | None:
     members: list[tuple[str, Any]] = []
     spans: dict[str, tuple[int, int]] = {}
     while True:
-        place = _blanks(text, place + 1)
-        if not text.startswith('"', place):
-            return None
-        name, place = _STRICT.raw_decode(text, place)
-        place = _blanks(text, place)
-        if not text.startswith(":", place):
-            return None
-        start = _blanks(text, place + 1)
-        value, place = _STRICT.raw_decode(text, start)
+        if plain := _NAME.match(text, place + 1):
+            name, start = plain[1], plain.end()
+        else:
+            place = _blanks(text, place + 1)
+            if not text.startswith('"', place):
+                return None
+            name, place = _STRICT.raw_decode(text, place)
+            place = _blanks(text, place)
+            if not text.startswith(":", place):
+                return None
+            start = _blanks(text, place + 1)
+        value, end = _STRICT.raw_decode(text, start)
         members.append((name, value))
-        spans[name] = (start, place)
-        place = _blanks(text, place)
+        spans[name] = (start, end)
+        place = _blanks(text, end)
         if text.startswith("}", place) and _blanks(text, place + 1) == len(text):
             return Source(_unique(members), raw, text, spans)
         if not text.startswith(",", place):
@@ -127,27 +134,41 @@ def _blanks(text: str, place: int) -> int:
 
 def rewrite(value: dict[str, Any], source: Source) -> bytes:
     """The object, with the containers that are still those of `source` in their own words."""
-    parts: list[bytes | memoryview] = [b"{"]
+    parts: list[bytes | memoryview] = []
+    fresh: dict[str, Any] = {}
     for name, member in value.items():
-        kept = isinstance(member, list | dict) and member is source.values.get(name)
-        if len(parts) > 1:
-            parts.append(b",")
-        parts += dumps(name), b":", source.wording(name) if kept else dumps(member)
-    return b"".join((*parts, b"}"))
+        if isinstance(member, _CONTAINERS) and member is source.values.get(name):
+            _write(fresh, parts)
+            parts += dumps(name), b":", source.wording(name), b","
+        else:
+            fresh[name] = member
+    _write(fresh, parts)
+    return b"".join((b"{", *parts[:-1], b"}"))
+
+
+def _write(fresh: dict[str, Any], parts: list[bytes | memoryview]) -> None:
+    """These members anew; taken out of `fresh`."""
+    if fresh:
+        parts += dumps(fresh)[1:-1], b","
+        fresh.clear()
 
 
 def loads(text: bytes) -> Any:
     """An upstream's JSON. Raises ValueError, NaN and Infinity included, and RecursionError."""
-    return _PLAIN.decode(text.decode())
+    decoded = text.decode()
+    try:
+        value, end = _PLAIN.raw_decode(decoded)
+    except ValueError:
+        end = -1
+    return value if end == len(decoded) else _PLAIN.decode(decoded)  # blanks around it, or a fault
 
 
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8. Half of a surrogate pair, which a stream may split, stays an escape."""
     try:
-        return _dumps(value).encode()
+        return _COMPACT.encode(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one at each call

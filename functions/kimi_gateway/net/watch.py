@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 FOREVER = math.inf
+STEP = 5.0  # seconds after which the timer looks at the latest, so that an earlier end seldom needs another
 
 
 class Watch:
@@ -16,6 +17,7 @@ class Watch:
     """
 
     __slots__ = ("_cancelling", "_end", "_expired", "_loop", "_task", "_timer")
+    _timer: asyncio.TimerHandle
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -28,7 +30,7 @@ class Watch:
             raise RuntimeError("a watch needs a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._loop.call_at(self._end, self._look)
+        self._set(self._loop.time())
         return self
 
     def allow(self, seconds: float) -> None:
@@ -39,13 +41,16 @@ class Watch:
             self._timer = self._loop.call_at(end, self._look)
         self._end = end
 
+    def _set(self, now: float) -> None:
+        self._timer = self._loop.call_at(min(self._end, now + STEP), self._look)
+
     def _look(self) -> None:
         now = self._loop.time()
         if now >= self._end:
             self._expired = True
             self._task.cancel()
         else:
-            self._timer = self._loop.call_at(min(self._end, now + 60), self._look)
+            self._set(now)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -55,21 +55,30 @@ def locate(url: str) -> Address:
 
 def head(method: str, address: Address, headers: Mapping[str, str], length: int) -> bytes:
     """Framing is the client's own: headers that would change it are refused."""
-    names = {name.lower() for name in headers}
-    text = "".join(headers.values())
+    fixed = _lines(method, address, tuple(headers.items()))
+    return (
+        b"%bcontent-length: %d\r\n\r\n" % (fixed, length)
+        if length or method not in BODILESS
+        else fixed + b"\r\n"
+    )
+
+
+@lru_cache(maxsize=256)
+def _lines(method: str, address: Address, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """The same for all requests with one token."""
+    names = {name.lower() for name, _ in headers}
+    text = "".join([value for _, value in headers])
     if (
         method not in METHODS
         or len(names) < len(headers)
         or not names.isdisjoint(OURS)
-        or not all(map(NAME.fullmatch, headers))
+        or not all(NAME.fullmatch(name) for name, _ in headers)
         or not (text.isascii() and text.replace("\t", " ").isprintable())
     ):
         raise ConnectFailed("the request cannot be sent (method or headers)")
     lines = [f"{method} {address.target} HTTP/1.1"]
     if "host" not in names:
         lines.append(f"host: {address.host}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in headers]
     lines += [f"{name}: {value}" for name, value in DEFAULTS.items() if name not in names]
-    if length or method not in BODILESS:
-        lines.append(f"content-length: {length}")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return ("\r\n".join(lines) + "\r\n").encode("ascii")

@@ -255,9 +255,16 @@ class Pool:
         return lease
 
     def _count(self, lease: TokenLease, by: int) -> None:
-        self._in_flight[lease.token.id] += by
-        self._breaker_tries[lease.token.id] += by * lease.tries_breaker
+        _add(self._in_flight, lease.token.id, by)
+        if lease.tries_breaker:
+            _add(self._breaker_tries, lease.token.id, by)
         self._dead_tries += by * lease.tries_dead
-        for counter in (self._in_flight, self._breaker_tries):
-            if not counter[lease.token.id]:
-                del counter[lease.token.id]
+
+
+def _add(counter: Counter[str], name: str, by: int) -> None:
+    """Names that count nothing are not kept."""
+    count = counter[name] + by
+    if count:
+        counter[name] = count
+    else:
+        del counter[name]

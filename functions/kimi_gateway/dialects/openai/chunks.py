@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.dialects import tokens
+from kimi_gateway.dialects.openai.alike import TEXTS, Alike, learnt
 from kimi_gateway.net import jsonio, sse
 
 
@@ -24,7 +25,7 @@ class ErrorEvent(Exception):
         self.error = error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would cost as much again as parsing it
 class Chunk:
     """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
     `finishes`: it ends at least one choice. `data` are the upstream's own bytes, where `body` still says the
@@ -48,6 +49,8 @@ class Progress:
     _finished: set[int] = field(default_factory=set)
     _last_call: dict[int, int] = field(default_factory=dict)
     _edited: bool = False
+    _alike: Alike | None = None
+    _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
 
     @property
     def complete(self) -> bool:
@@ -60,6 +63,11 @@ class Progress:
         None where nothing is left for a client. Raises Unreadable or ErrorEvent.
         """
         data, name = event
+        if self._alike is not None and not name and (found := self._alike.read(data)):
+            body, text = found
+            self.written += tokens.of_text(text)
+            self._unlike = 0
+            return Chunk(body, True, False, data)
         if data == b"[DONE]":
             self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
             return None
@@ -74,43 +82,56 @@ class Progress:
             raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
         choices = body.get("choices") or []
         self._edited = substance = finishes = False
-        usage = self._take_usage(body) or self.usage
+        usage = self.usage
+        if "usage" in body:
+            usage = self._take_usage(body) or usage
         self._edited &= not data.endswith(_NO_USAGE)  # which is cut off where the bytes pass on
         try:
             for choice in choices:
-                usage = self._take_usage(choice) or usage
+                if "usage" in choice:
+                    usage = self._take_usage(choice) or usage
                 substance |= self._read_choice(choice)
                 finishes |= bool(choice.get("finish_reason"))
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
         self.usage = usage if isinstance(usage, dict) else None
+        if substance and not finishes and not self._edited:
+            self._learn(data, body)
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
 
+    def _learn(self, data: bytes, body: dict[str, Any]) -> None:
+        """What to expect of the next chunks; anew where several in a row were different."""
+        if self._unlike % PATIENCE == 0:
+            self._alike = learnt(data, body)
+        self._unlike += 1
+
     def _take_usage(self, part: dict[str, Any]) -> Any:
-        if "usage" not in part:
-            return None
         self._edited = True
         return part.pop("usage")
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
         """Whether the choice has substance; its tool calls get the `index` that some deployments omit."""
         index, delta = _index(choice), choice.get("delta") or {}
-        texts = [delta.get(name) for name in ("content", "reasoning_content", "refusal")]
-        for call in delta.get("tool_calls") or ():
+        calls, finished = delta.get("tool_calls"), bool(choice.get("finish_reason"))
+        substance = finished or bool(calls)
+        for name in TEXTS:
+            if text := delta.get(name):
+                self.written += tokens.of_text(text)
+                substance = True
+        for call in calls or ():
             if call.get("index") is None:
                 self._edited = True
                 last = self._last_call.get(index, -1)
                 call["index"] = last + 1 if call.get("id") else max(last, 0)
             self._last_call[index] = _index(call)
-            texts.append((call.get("function") or {}).get("arguments"))
-        self.written += sum(tokens.of_text(text) for text in texts if text)
-        if not choice.get("finish_reason"):
-            self._open.add(index)
-            self._open -= self._finished
-        else:
+            if text := (call.get("function") or {}).get("arguments"):
+                self.written += tokens.of_text(text)
+        if finished:
             self._finished.add(index)
             self._open.discard(index)
-        return any(texts) or bool(delta.get("tool_calls")) or bool(choice.get("finish_reason"))
+        elif index not in self._finished:
+            self._open.add(index)
+        return substance
 
 
 def _index(part: dict[str, Any]) -> int:
@@ -165,6 +186,7 @@ class Identity:
 
 
 CHUNK = "chat.completion.chunk"
+PATIENCE = 4  # chunks of a text: a few may hold escapes
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
 _CHOICES = b'"choices":'
 _NO_USAGE = (

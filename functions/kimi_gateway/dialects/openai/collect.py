@@ -22,19 +22,16 @@ class Collector:
         self._choices: dict[int, dict[str, Any]] = {}
 
     def add(self, chunk: Chunk) -> None:
-        for name, value in chunk.body.items():
-            if name == "choices":
-                for choice in value:
-                    self._add_choice(choice)
-            else:
-                self._body[name] = value
+        self._body.update(chunk.body)
+        for choice in chunk.body["choices"]:
+            self._add_choice(choice)
 
     def _add_choice(self, piece: dict[str, Any]) -> None:
         index = piece.get("index", 0)
-        choice = self._choices.setdefault(
-            index,
-            {"index": index, "message": {"role": "assistant", "content": _Text()}, "finish_reason": None},
-        )
+        choice = self._choices.get(index)
+        if choice is None:
+            message = {"role": "assistant", "content": _Text()}
+            choice = self._choices[index] = {"index": index, "message": message, "finish_reason": None}
         for name, value in piece.items():
             if name == "delta":
                 _add_delta(choice["message"], value or {})

@@ -1,0 +1,155 @@
+"""One request and its response on a connection of the home server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from kimi_gateway.edge.http import request_id
+from kimi_gateway.errors import BodyTooLarge
+from kimi_gateway.observe import log
+from kimi_gateway.values import Headers, Pairs, Request, Response
+
+if TYPE_CHECKING:
+    from kimi_gateway.edge.protocol import Protocol
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange:
+    """`start`, while the parser feeds the body; `leave` when the client is gone, or uvicorn's patience.
+
+    `keep_alive`: another request may follow. `chunked`: the client reads chunks; else a stream ends with its
+    connection.
+    """
+
+    def __init__(
+        self, connection: Protocol, method: str, path: str, headers: Pairs, keep_alive: bool, chunked: bool
+    ) -> None:
+        fields = Headers(headers)
+        self.keep_alive = keep_alive
+        self._connection = connection
+        self._chunked = chunked
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._whole = self._wanted = self._over = self._left = False
+        self._more: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._limit = connection.app.settings.body_limit
+        self._request = Request(
+            method, path, fields, request_id(fields.get("x-request-id")), self._body, connection.client
+        )
+
+    def start(self) -> None:
+        self._connection.state.tasks.add(self)
+        self._task = self._connection.loop.create_task(self._serve())
+
+    def cancel(self, msg: object = None) -> None:
+        """uvicorn's, of what runs for too long after it was told to go down."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Cancels what runs, unless that is the last thing to do: then it must not be disturbed."""
+        if not self._left and not self._over and self._task is not None:
+            self._left = True
+            self._task.cancel()
+
+    # The request
+
+    @property
+    def unwanted(self) -> int:
+        """Bytes of the body that wait for somebody to ask for them."""
+        return 0 if self._wanted or self._over else self._size
+
+    def feed(self, part: bytes) -> None:
+        if self._over:
+            return  # answered without it
+        self._size += len(part)
+        if self._size <= self._limit:
+            self._parts.append(part)
+        self._wake()
+
+    def complete(self) -> None:
+        self._whole = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def _body(self) -> bytes:
+        length = self._request.headers.get("content-length")
+        if length.isdigit() and int(length) > self._limit:
+            raise self._too_large()
+        self._wanted = True
+        if not self._whole:
+            if self._request.headers.get("expect").lower() == "100-continue":
+                self._connection.write(CONTINUE)
+            self._connection.steer()
+        while not self._whole and self._size <= self._limit:
+            self._more = self._connection.loop.create_future()
+            await self._more
+        if self._size > self._limit:
+            raise self._too_large()
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
+
+    # The response
+
+    async def _serve(self) -> None:
+        response: Response | None = None
+        try:
+            response = await self._connection.app.respond(self._request)
+            await self._answer(response)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        except Exception:
+            log.exception("crash", extra={"fields": {"id": self._request.id}})
+            self._connection.abort()
+        finally:
+            self._over = True
+            if response is not None:
+                await response.finish()
+            self._connection.state.tasks.discard(self)
+
+    async def _answer(self, response: Response) -> None:
+        body, connection = response.body, self._connection
+        if not self._whole and not self._wanted and self._request.headers.get("expect"):
+            self.keep_alive = False  # nobody can tell whether the body is going to come
+        if isinstance(body, bytes):
+            connection.write(self._head(response, len(body)) + body)
+        else:
+            head = self._head(response)
+            async for piece in body:
+                connection.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece))
+                head = b""
+                if connection.write_paused:
+                    await connection.drained()
+            connection.write(head + b"0\r\n\r\n" if self._chunked else head)
+        self._over = True
+        connection.answered(self)
+
+    def _head(self, response: Response, length: int | None = None) -> bytes:
+        """Raises ValueError where a header cannot be sent as it is."""
+        lines = [_STATUS[response.status], *[f"{name}: {value}" for name, value in response.headers]]
+        if _UNSENDABLE.search("".join(lines)):
+            raise ValueError("a header holds a control character")
+        if length is None:
+            if self._chunked:
+                lines.append("transfer-encoding: chunked")
+            else:
+                self.keep_alive = False
+        elif response.status != 204 and self._request.method != "HEAD":
+            lines.append(f"content-length: {length}")
+        if not self.keep_alive:
+            lines.append("connection: close")
+        always = [b"%b: %b\r\n" % pair for pair in self._connection.state.default_headers]
+        return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
