@@ -84,9 +84,11 @@ def attempt(name: str) -> Result:
 def line(result: Result) -> str:
     """A row of the table: program, version and day, what held, what it sent, whom it looked for."""
     tests = "; ".join(("" if held else "**not:** ") + sentence for sentence, held in result.tests.items())
-    calls, names = ("<br>".join(f"`{item}`" for item in items) for items in (result.calls, result.names))
+    calls = "<br>".join(f"`{call}`" for call in result.calls)
     title = f"{PROGRAMS[result.name].title} {version(result.name)}"
-    return f"| {title} | {datetime.now(UTC):%Y-%m-%d} | {tests} | {calls} | {names or '–'} |"
+    return (
+        f"| {title} | {datetime.now(UTC):%Y-%m-%d} | {tests} | {calls} | {', '.join(result.names) or '–'} |"
+    )
 
 
 def _write(results: list[Result]) -> None:

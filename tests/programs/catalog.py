@@ -26,7 +26,7 @@ PROGRAMS = {
     "kimi-code": Program("Kimi Code CLI", "@moonshot-ai/kimi-code"),
     "langchain": Program("LangChain", "langchain-openai"),
     "litellm": Program("LiteLLM", "litellm"),
-    "opencode": Program("OpenCode", "opencode-ai"),
+    "opencode": Program("OpenCode", "opencode-linux-x64"),
     "vercel-ai": Program("Vercel AI SDK", "ai"),
 }
 

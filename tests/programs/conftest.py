@@ -60,9 +60,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if file and _held:
         tests = {_sentence(nodeid): held for nodeid, held in _held.items()}
         stash = session.config.stash
-        result = {"tests": tests, "calls": sorted(stash[CALLS]), "names": sorted(stash[NAMES].asked)}
+        result = {
+            "tests": tests,
+            "calls": sorted(stash[CALLS]),
+            "names": sorted(map(_host, stash[NAMES].asked)),
+        }
         file.write_text(json.dumps(result))
 
 
 def _sentence(nodeid: str) -> str:
     return nodeid.partition("::test_")[2].replace("_", " ").replace("[", " (").replace("]", ")")
+
+
+def _host(name: str) -> str:
+    return "a package registry" if name.startswith(("registry.", "pypi.", "files.")) else f"`{name}`"
