@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from programs.catalog import ROOT
-from programs.install import npm_ci
+import npm
 
+ROOT = Path(__file__).parents[2]
 FOREIGN = Path(__file__).with_name("foreign")
-SDKS = ROOT / ".clients" / "sdks"
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Driver:
     """`with Driver("node", "openai", base) as sdk: sdk("whole", key=…, body=…)`"""
 
     def __init__(self, language: str, sdk: str, base: str) -> None:
-        self.base = base
+        self.name, self.base = sdk, base
         self._command = _node(sdk) if language == "node" else _old_python(sdk)
 
     def __enter__(self) -> Self:
@@ -67,25 +62,10 @@ class Driver:
 
 def _node(sdk: str) -> list[str | Path]:
     """Node from the lock too, since the newest SDKs want one that Debian's is too old for."""
-    with _alone():
-        npm_ci(FOREIGN, SDKS)
-        for file in FOREIGN.glob("*.mjs"):  # beside its packages, where Node looks for them
-            shutil.copy(file, SDKS)
-    node = next((SDKS / "node_modules").glob("node-linux-*/bin/node"), Path("node"))
-    driver = "openai.mjs" if "openai" in sdk else "anthropic.mjs"
-    return [node, SDKS / driver, sdk]
+    node = next(npm.install(FOREIGN).glob("node-linux-*/bin/node"), Path("node"))
+    return [node, FOREIGN / ("openai.mjs" if "openai" in sdk else "anthropic.mjs"), sdk]
 
 
 def _old_python(sdk: str) -> list[str | Path]:
-    with _alone():
-        subprocess.run([ROOT / "scripts/setup", "old"], check=True)
+    subprocess.run([ROOT / "scripts/setup", "old"], check=True)
     return [ROOT / ".venv-old/bin/python", FOREIGN / f"{sdk}_old.py"]
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """One process installs while the others of the test run wait."""
-    SDKS.mkdir(parents=True, exist_ok=True)
-    with (SDKS / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

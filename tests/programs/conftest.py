@@ -37,7 +37,9 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
-    installed = ROOT / ".clients" / request.path.parent.name
+    folder = request.path.parent
+    modules = folder / "node_modules"
+    installed = modules if modules.exists() else ROOT / ".clients" / folder.name / "bin"
     with (
         ScriptedUpstream() as upstream,
         ServerProcess(tmp_path, upstream.url) as server,
@@ -45,7 +47,16 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
     ):
         stage = Stage(installed, home, work, upstream, server, tap, server.key(CREDITS))
         yield stage
+        _keep(request.path.parent.name, stage)
         request.config.stash[CALLS] |= set(stage.calls())
+
+
+def _keep(name: str, stage: Stage) -> None:
+    """What the program sent, and what of that the upstream got, to be read by a person."""
+    sent = [[request.method, request.target, request.headers, request.body] for request in stage.sent]
+    asked = [[request.method, request.path, request.body] for request in stage.asked]
+    lines = json.dumps({"sent": sent, "asked": asked}, ensure_ascii=False, indent=1)
+    (ROOT / ".clients" / f"{name}.{stage.work.parent.name}.json").write_text(lines)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -1,4 +1,4 @@
-"""Each program from its lock into `.clients/NAME`, once. Nothing that a package brings is run on the way."""
+"""Each program from its lock, once: of Python into `.clients/NAME`, of Node beside the lock."""
 
 from __future__ import annotations
 
@@ -8,33 +8,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import npm
 from programs.catalog import HERE, PROGRAMS, ROOT
 
 
-def install(name: str) -> Path:
-    """The folder with the program. Raises CalledProcessError, LookupError for a Python that is not there."""
-    source, target = HERE / name, ROOT / ".clients" / name
-    if (source / "requirements.txt").exists():
+def install(name: str) -> None:
+    """Raises CalledProcessError, LookupError for a Python that is not there."""
+    folder = HERE / name
+    if (folder / "package-lock.json").exists():
+        npm.install(folder)
+    else:
         environ = os.environ | {"PYTHON": _python(PROGRAMS[name].python)}
         subprocess.run([ROOT / "scripts/setup", f"tests/programs/{name}"], env=environ, check=True)
-    else:
-        npm_ci(source, target)
-    return target
-
-
-def npm_ci(source: Path, target: Path) -> None:
-    """package-lock.json of `source` into `target`, where it is not there already."""
-    lock, installed = source / "package-lock.json", target / "package-lock.json"
-    done = target / "installed"
-    if done.exists() and lock.read_bytes() == installed.read_bytes():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    done.unlink(missing_ok=True)
-    for file in ("package.json", "package-lock.json"):
-        shutil.copy(source / file, target)
-    quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    subprocess.run(["npm", "ci", *quiet], cwd=target, check=True, stdout=subprocess.DEVNULL)
-    done.touch()
 
 
 def _python(oldest: str) -> str:

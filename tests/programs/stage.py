@@ -19,7 +19,9 @@ WRONG = "sk-kg-" + "x" * 38
 
 @dataclass
 class Stage:
-    """`work` is where the program works, `home` what it takes for its user's home."""
+    """`work` is where the program works, `home` what it takes for its user's home; `installed` is a
+    `node_modules` or the `bin` of a Python environment.
+    """
 
     installed: Path
     home: Path

@@ -27,7 +27,11 @@ class Sent:
 
     @property
     def body(self) -> Any:
-        return json.loads(self.raw)
+        """The body, parsed where it is JSON."""
+        try:
+            return json.loads(self.raw)
+        except ValueError:
+            return self.raw.decode("utf-8", "replace")
 
 
 class _Reader:

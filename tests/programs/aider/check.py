@@ -19,7 +19,7 @@ print("from Kimi")
 
 def aider(stage: Stage, key: str) -> tuple[int, str]:
     done = stage.run(
-        stage.installed / "bin/aider", "--model", "openai/kimi-k3", "--message", "Write hello.py",
+        stage.installed / "aider", "--model", "openai/kimi-k3", "--message", "Write hello.py",
         "--yes-always", "--no-check-update", "--no-analytics", "--no-show-model-warnings",
         "--no-git", "--edit-format", "diff", "hello.py",
         OPENAI_API_BASE=f"{stage.url}/v1", OPENAI_API_KEY=key, LITELLM_LOCAL_MODEL_COST_MAP="True",

@@ -19,7 +19,7 @@ def kimi(stage: Stage, key: str) -> tuple[int, str]:
         "telemetry": False,
     }
     done = stage.run(
-        stage.installed / "bin/kimi", "--config", json.dumps(config), "--print", "--yolo",
+        stage.installed / "kimi", "--config", json.dumps(config), "--print", "--yolo",
         "--prompt", "Write hello.txt", KIMI_CLI_NO_AUTO_UPDATE="1",
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr

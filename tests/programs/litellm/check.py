@@ -16,9 +16,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 def run(stage: Stage, model: str, key: str) -> tuple[int, str, str]:
     maker = model.partition("/")[0].upper()
     named = {f"{maker}_API_BASE": f"{stage.url}/v1", f"{maker}_API_KEY": key}
-    done = stage.run(
-        stage.installed / "bin/python", PROGRAM, model, **named, LITELLM_LOCAL_MODEL_COST_MAP="True"
-    )
+    done = stage.run(stage.installed / "python", PROGRAM, model, **named, LITELLM_LOCAL_MODEL_COST_MAP="True")
     return done.returncode, done.stdout, done.stderr
 
 

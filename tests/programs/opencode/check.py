@@ -21,7 +21,7 @@ def opencode(stage: Stage, key: str) -> tuple[int, str]:
     }
     (stage.work / "opencode.json").write_text(json.dumps(config))
     done = stage.run(
-        stage.installed / "node_modules/opencode-linux-x64/bin/opencode",
+        stage.installed / "opencode-linux-x64/bin/opencode",
         "run", "Write hello.txt", KIMI_GATEWAY_KEY=key,
         OPENCODE_DISABLE_MODELS_FETCH="1", OPENCODE_DISABLE_LSP_DOWNLOAD="1",
         OPENCODE_DISABLE_DEFAULT_PLUGINS="1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,16 @@ from programs.stage import WRONG, Stage, written
 from upstream import ToolLoop
 from upstream.kimi import REASONING
 
+PROGRAM = Path(__file__).with_name("program.mjs")
+
 
 def run(stage: Stage, provider: str, key: str) -> tuple[int, str, str]:
-    # A module finds its packages beside the file, so the file goes there.
-    program = shutil.copy(Path(__file__).with_name("program.mjs"), stage.installed)
-    node = next((stage.installed / "node_modules").glob("node-linux-*/bin/node"))
-    done = stage.run(node, program, provider, "kimi-k3", BASE=f"{stage.url}/v1", KEY=key)
+    node = next(stage.installed.glob("node-linux-*/bin/node"))
+    done = stage.run(node, PROGRAM, provider, "kimi-k3", BASE=f"{stage.url}/v1", KEY=key)
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai"])
+@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "anthropic"])
 def test_a_streamed_tool_call_is_done_and_its_result_sent_back(stage: Stage, provider: str) -> None:
     stage.upstream.always(ToolLoop([("write_file", {"path": "hello.txt", "text": "Hi 👋\n"})]))
     code, output, errors = run(stage, provider, stage.key)
@@ -33,7 +32,7 @@ def test_a_streamed_tool_call_is_done_and_its_result_sent_back(stage: Stage, pro
     written(stage, "hello.txt", "Hi 👋\n", turns=2)
 
 
-@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai"])
+@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "anthropic"])
 def test_a_wrong_key_is_its_api_call_error(stage: Stage, provider: str) -> None:
     code, _, errors = run(stage, provider, WRONG)
     assert code == 1
