@@ -42,16 +42,25 @@ def main(names: list[str]) -> int:
     if unknown := set(names) - PROGRAMS.keys():
         print(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    if refused := subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=False).stderr:
-        print(f"this machine allows no network namespace, so nothing is run: {refused}", file=sys.stderr)
+    if refused := _refused():
+        print(f"no network namespace can be made here, so nothing is run: {refused}", file=sys.stderr)
         return 2
     results = []
     for name in names or list(PROGRAMS):
         install(name)
         results.append(attempt(name))
         print(line(results[-1]), flush=True)
-    _write(results)
+    PAGE.write_text(rewritten(PAGE.read_text("utf-8"), results), "utf-8")
     return 0 if all(result.good for result in results) else 1
+
+
+def _refused() -> str:
+    """Why no program can be kept off the network on this machine, empty where it can."""
+    try:
+        done = subprocess.run([*NAMESPACE, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unshare is missing (Linux, util-linux)"
+    return done.stderr if done.returncode else ""
 
 
 def attempt(name: str) -> Result:
@@ -91,16 +100,15 @@ def line(result: Result) -> str:
     )
 
 
-def _write(results: list[Result]) -> None:
-    """The rows of these programs; those of others stay as they are."""
-    page = PAGE.read_text()
+def rewritten(page: str, results: list[Result]) -> str:
+    """The page with the rows of these programs; those of others stay as they are."""
     before, rest = page.split(BEGIN)
     table, after = rest.split(END)
     head, rows = table.strip().splitlines()[:2], table.strip().splitlines()[2:]
     tried = {PROGRAMS[result.name].title: line(result) for result in results}
     kept = [row for row in rows if not row.startswith(tuple(f"| {title} " for title in tried))]
     lines = [*head, *sorted([*kept, *tried.values()], key=str.lower)]
-    PAGE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after)
+    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
 
 
 if __name__ == "__main__":
