@@ -67,5 +67,5 @@ def _node(sdk: str) -> list[str | Path]:
 
 
 def _old_python(sdk: str) -> list[str | Path]:
-    subprocess.run([ROOT / "scripts/setup", "old"], check=True)
-    return [ROOT / ".venv-old/bin/python", FOREIGN / f"{sdk}_old.py"]
+    subprocess.run([ROOT / "scripts/setup", f"old-{sdk}"], check=True)
+    return [ROOT / f".venv-old-{sdk}/bin/python", FOREIGN / f"{sdk}_old.py"]

@@ -1,4 +1,4 @@
-"""An old `openai` behind JSON lines, in an environment of its own (requirements/old.in)."""
+"""An old `openai` behind JSON lines, in an environment of its own (requirements/old-openai.in)."""
 
 from __future__ import annotations
 
