@@ -61,6 +61,8 @@ class Gateway:
         question = await dialect.read(raw, key.account)
         ask = question.chat
         request.notes.update(model=ask.model[:80], stream=ask.stream)
+        if ask.ignored:
+            request.notes["ignored"] = ask.ignored
         model = await self.directory.resolve(ask.model, self.catalog)
         adapted = adapt(ask, model)
         await self._fit(adapted.body, model, len(raw))
@@ -71,7 +73,8 @@ class Gateway:
         admission = await self.gate.admit(uuid.uuid4().hex, key, COST)
         turn = self._turn(request, admission, ask, model, adapted.body, upstream)
         try:
-            headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []
+            ignored = ", ".join((*ask.ignored, *adapted.ignored))
+            headers = [("x-param-ignored", ignored)] if ignored else []
             identity = Identity(
                 f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
@@ -145,7 +148,7 @@ class Gateway:
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
         await turn.fail()
-        response = error_response(error, request.path)
+        response = error_response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
         request.notes["cause"] = error.cause
@@ -215,8 +218,9 @@ def crashed(request: Request) -> GatewayError:
     return GatewayError("The gateway met an internal error.")
 
 
-def error_response(error: GatewayError, path: str) -> Response:
+def error_response(error: GatewayError, request: Request) -> Response:
     headers = [("content-type", "application/json"), *error.headers]
     if error.retry_after is not None:
         headers.append(("retry-after", str(error.retry_after)))
-    return Response(error.status, headers, jsonio.dumps(errors.body(error, errors.dialect_of(path))))
+    body = errors.body(error, errors.dialect_of(request.path), request.id)
+    return Response(error.status, headers, jsonio.dumps(body))

@@ -14,6 +14,8 @@ Thinking = Literal["switch", "always", "effort", "free"]
 # One legal value each, anything else is a 400 upstream; so they are dropped before sending
 # (vendor's model pages, 2026-09-03).
 FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
+# Only the K3 family has a cache whose time to live can be chosen (2026-10-03).
+FIXED_CACHE = frozenset(("prompt_cache_options",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Model:
     refuse_output: int
     upstream_default: int = 0
     default_output: int | None = None
-    fixed: frozenset[str] = FIXED_SAMPLING
+    fixed: frozenset[str] = FIXED_SAMPLING | FIXED_CACHE
     thinking: Thinking = "switch"
     thinks: bool = True
     replay: bool = False
@@ -54,8 +56,9 @@ _IN_2026 = 1_767_225_600  # released in 2026, the day is not published
 def _k3(id: str, created: int) -> Model:
     window = 1_048_576
     return Model(
-        id, id, window, window, window, 131_072, thinking="effort", forced_choice=True, created=created
-    )
+        id, id, window, window, window, 131_072,
+        fixed=FIXED_SAMPLING, thinking="effort", forced_choice=True, created=created,
+    )  # fmt: skip
 
 
 def _k27(id: str) -> Model:

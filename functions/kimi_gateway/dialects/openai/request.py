@@ -26,7 +26,7 @@ class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot.
+    where that was the pivot. `ignored` names what the client wrote and the upstream does not get.
     """
 
     model: str
@@ -36,6 +36,7 @@ class ChatRequest:
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -89,7 +90,7 @@ def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
     return message
 
 
-def _model(value: Any, where: str) -> None:
+def model_name(value: Any, where: str) -> None:
     fields.string(value, where)
     if not value.strip():
         fail(where, "must not be empty")
@@ -146,13 +147,13 @@ def _part(part: Any, where: str) -> None:
     if kind == "text":
         fields.string(part.get("text"), f"{where}.text")
     elif kind in ("image_url", "video_url"):
-        media = part.get(kind)
-        url = media.get("url") if isinstance(media, dict) else media
+        value = part.get(kind)
+        url = value.get("url") if isinstance(value, dict) else value
         fields.string(url, f"{where}.{kind}")
-        _media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
+        media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
 
 
-def _media(url: str, where: str, types: frozenset[str]) -> None:
+def media(url: str, where: str, types: frozenset[str]) -> None:
     if url.startswith("ms://"):
         return
     scheme, _, rest = url.partition(":")
@@ -248,7 +249,7 @@ _MESSAGE: dict[str, Check] = {
 }
 _LIMIT = fields.integer(1)
 _FIELDS: dict[str, Check] = {
-    "model": _model,
+    "model": model_name,
     "messages": _messages,
     "temperature": fields.number(0, 2),
     "top_p": fields.number(0, 1),
@@ -271,3 +272,5 @@ _FIELDS: dict[str, Check] = {
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
 }
+# For dialects that bring their own checks of messages: what they pass on by the pivot's names.
+BESIDE_MESSAGES = {name: check for name, check in _FIELDS.items() if name not in ("messages", "tools")}
