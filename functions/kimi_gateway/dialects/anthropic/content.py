@@ -94,7 +94,8 @@ def foreign(block: dict[str, Any], where: str) -> str:
         return str(block.get("content") or "")
     if kind not in _FOREIGN:
         fail(f"{where}.type", f"{kind[:60]!r} is no content block for this place")
-    return f"[{kind}: {jsonio.dumps(_readable(block)).decode()}]"
+    told = {name: value for name, value in _readable(block).items() if name != "type"}
+    return f"[{kind}: {jsonio.dumps(told).decode()}]"
 
 
 def _readable(value: Any) -> Any:
