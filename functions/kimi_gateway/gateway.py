@@ -17,6 +17,7 @@ from kimi_gateway.attempts import Item, Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, tokens
+from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, StreamWriter
 from kimi_gateway.dialects.openai.adapt import adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
@@ -174,12 +175,13 @@ class Gateway:
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        call = Call(
-            model,
-            body,
-            jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body),
-            {NONCE: nonces[0]} if signed else {},
-        )
+        as_messages = ask.seals is not None and model.messages and settings.anthropic == "native"
+        if as_messages:
+            payload = native.payload(body, ask.seals or {})
+        else:
+            payload = jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body)
+        headers = {NONCE: nonces[0]} if signed else {}
+        call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         calls = [
             UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)

@@ -25,7 +25,8 @@ from messages_blocks import (
 )
 from messages_stream import IDENTITY, Told, asked, chunks_of, tellings
 
-from kimi_gateway.dialects.anthropic.answer import SIGNATURE, JsonAnswer
+from kimi_gateway.dialects.anthropic.answer import JsonAnswer
+from kimi_gateway.dialects.anthropic.content import SIGNATURE
 from kimi_gateway.dialects.openai import request as pivot
 
 MESSAGES: dict[str, tuple[list[Json], list[Json]]] = {

@@ -26,7 +26,8 @@ from messages_stream import (
 )
 
 from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.anthropic.answer import HIDDEN, PING, SIGNATURE, StreamWriter
+from kimi_gateway.dialects.anthropic.answer import HIDDEN, PING, StreamWriter
+from kimi_gateway.dialects.anthropic.content import SIGNATURE
 from kimi_gateway.dialects.openai.chunks import Chunk
 from kimi_gateway.dialects.openai.stop import StopFilter
 from kimi_gateway.errors import Unavailable

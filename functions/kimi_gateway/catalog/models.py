@@ -28,7 +28,7 @@ class Model:
     model is not thinking. `thinking`: "switch" takes thinking on/off, "always" only thinks, "effort" takes
     reasoning_effort, "free" is passed whatever the client says. `thinks`: whether it thinks unless told.
     `forced_choice`: may `tool_choice` be "required". `replay`: a tool call in the history must carry its
-    reasoning while the model is thinking.
+    reasoning while the model is thinking. `messages`: the platform's Messages endpoint has it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -46,6 +46,7 @@ class Model:
     replay: bool = False
     forced_choice: bool = False
     media: bool = True
+    messages: bool = False
     created: int = 1735785600
     owned_by: str = "moonshot-ai"
 
@@ -57,7 +58,7 @@ def _k3(id: str, created: int) -> Model:
     window = 1_048_576
     return Model(
         id, id, window, window, window, 131_072,
-        fixed=FIXED_SAMPLING, thinking="effort", forced_choice=True, created=created,
+        fixed=FIXED_SAMPLING, thinking="effort", forced_choice=True, messages=True, created=created,
     )  # fmt: skip
 
 

@@ -6,15 +6,13 @@ from typing import Any
 
 from kimi_gateway.dialects import errors
 from kimi_gateway.dialects.anthropic import ids
+from kimi_gateway.dialects.anthropic.content import SIGNATURE
 from kimi_gateway.dialects.anthropic.request import Read, Thoughts
 from kimi_gateway.dialects.anthropic.sequence import Block, Sequence, arguments
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 
-# Claude Code drops an answer whose thinking has no signature (2026-05), and others do not replay it. Nobody
-# but its maker can check one, and here nobody does: the same word always, so that it never changes a prefix.
-SIGNATURE = "a2ltaS1nYXRld2F5"
 PING = sse.encode(b'{"type":"ping"}', b"ping")
 HIDDEN = 16  # chunks without anything to show, after which a ping says that the answer is alive
 
@@ -96,11 +94,11 @@ class _Events:
         self.out: list[bytes] = []
         self._thoughts = thoughts
         self._index = -1
-        self._kind = ""
+        self._block: Block | None = None
         self._head = b""  # of the open block's deltas; empty where they are not shown
 
     def open(self, block: Block) -> None:
-        self._kind = block.kind
+        self._block = block
         if block.kind == "thinking" and self._thoughts == "hidden":
             self._head = b""
             return
@@ -116,10 +114,11 @@ class _Events:
             self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
 
     def close(self) -> None:
-        if self._kind == "thinking":
+        block = self._block
+        if block is not None and block.kind == "thinking":
             if self._thoughts == "hidden":
                 return
-            delta = {"type": "signature_delta", "signature": SIGNATURE}
+            delta = {"type": "signature_delta", "signature": block.seal or SIGNATURE}
             self.out.append(_event("content_block_delta", index=self._index, delta=delta))
         self.out.append(_event("content_block_stop", index=self._index))
 
@@ -177,22 +176,23 @@ class _Blocks:
         self._pieces: list[str] = []
 
     def open(self, block: Block) -> None:
-        self._block, self._pieces = _content(block), []
+        self._block, self._pieces = block, []
 
     def write(self, text: str) -> None:
         self._pieces.append(text)
 
     def close(self) -> None:
-        block, text = self._block, "".join(self._pieces)
-        if block["type"] == "tool_use":
-            block["input"] = input_of(self._pieces)
-        elif block["type"] == "text":
-            block["text"] = text
+        content, text = _content(self._block), "".join(self._pieces)
+        if self._block.kind == "call":
+            content["input"] = input_of(self._pieces)
+        elif self._block.kind == "text":
+            content["text"] = text
         elif self._thoughts == "hidden":
             return
         else:
-            block |= {"thinking": text if self._thoughts == "shown" else "", "signature": SIGNATURE}
-        self.content.append(block)
+            content["thinking"] = text if self._thoughts == "shown" else ""
+            content["signature"] = self._block.seal or SIGNATURE
+        self.content.append(content)
 
 
 def input_of(pieces: list[str]) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from kimi_gateway.net import jsonio
 
 Parts = list[dict[str, Any]]
 
+# Claude Code drops an answer whose thinking has no signature (2026-05), and others do not replay it. Where
+# the upstream gave none it is the same word always, so that it never changes a prefix; nobody checks it.
+SIGNATURE = "a2ltaS1nYXRld2F5"
+
 # What only Anthropic's own servers make or read. In a history that was begun there the model gets them as
 # text, so that it knows what was found (anthropic SDK 2.13, 2026-11).
 _FOREIGN = frozenset(

@@ -40,12 +40,13 @@ def system(value: Any, where: str) -> list[Message]:
     return [{"role": "system", "content": content.plain(said)}] if said else []
 
 
-def messages(value: Any, where: str, unread: list[str]) -> list[Message]:
-    """Raises InvalidRequest naming the place. The last message is `partial` where it is the assistant's."""
+def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -> list[Message]:
+    """Raises InvalidRequest naming the place. The last message is `partial` where it is the assistant's.
+    `seals` gets the signatures under its thoughts, by their text."""
     fields.array(value, where)
     if not value:
         fail(where, "must not be empty")
-    history = _History(unread)
+    history = _History(unread, seals)
     for index, message in enumerate(value):
         here = f"{where}.{index}"
         fields.mapping(message, here)
@@ -71,15 +72,16 @@ def messages(value: Any, where: str, unread: list[str]) -> list[Message]:
 
 
 class _History:
-    def __init__(self, unread: list[str]) -> None:
+    def __init__(self, unread: list[str], seals: dict[str, str]) -> None:
         self.made: list[Message] = []
         self._unread = unread
+        self._seals = seals
         self._open: dict[str, str] = {}  # calls without a result yet, by id: where they stand
         self._results_at = 0  # where the next result belongs
 
     def assistant(self, said: str | list[Any], where: str) -> None:
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
-        turn = _Turn()
+        turn = _Turn(self._seals)
         for index, block in enumerate(blocks):
             turn.add(block, f"{where}.{index}")
         before = self.made[-1] if self.made else {}
@@ -143,7 +145,8 @@ def _marked(parts: Parts) -> Parts:
 class _Turn:
     """What the assistant said in one turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, seals: dict[str, str]) -> None:
+        self._seals = seals
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
@@ -153,14 +156,20 @@ class _Turn:
         match content.kind_of(block, where):
             case "text":
                 self._texts.append(content.text(block, where))
-            case "thinking":  # its signature is another server's, or ours, which says nothing
-                self._thoughts.append(content.text(block, where, "thinking"))
+            case "thinking":
+                self._thought(block, where)
             case "redacted_thinking":  # sealed by another server
                 pass
             case "tool_use":
                 self._call(block, where)
             case _:
                 self._texts.append(content.foreign(block, where))
+
+    def _thought(self, block: dict[str, Any], where: str) -> None:
+        thought, seal = content.text(block, where, "thinking"), block.get("signature")
+        self._thoughts.append(thought)
+        if isinstance(seal, str) and seal not in ("", content.SIGNATURE):
+            self._seals[thought] = seal
 
     def _call(self, block: dict[str, Any], where: str) -> None:
         id = ids.upstream(content.text(block, where, "id"))

@@ -55,8 +55,9 @@ def read(raw: bytes, counting: bool = False) -> Read:
         elif name not in _TOGETHER:
             asked.body[name] = value
     unread: list[str] = []
+    seals: dict[str, str] = {}
     asked.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
-        body["messages"], "messages", unread
+        body["messages"], "messages", unread, seals
     )
     _take_tools(asked, body)
     asked.body = fields.drop_nulls(asked.body, pivot.BESIDE_MESSAGES)
@@ -72,6 +73,7 @@ def read(raw: bytes, counting: bool = False) -> Read:
         stops=asked.stops,
         body=asked.body,
         ignored=tuple(dict.fromkeys(asked.ignored)),
+        seals=seals,
     )
     return Read(chat, _thoughts(body), bool(body.get("tool_choice", {}).get("disable_parallel_tool_use")))
 

@@ -16,12 +16,13 @@ Kind = Literal["thinking", "text", "call"]
 
 
 class Block:
-    __slots__ = ("id", "kind", "name", "pieces")
+    __slots__ = ("id", "kind", "name", "pieces", "seal")
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.id = ""  # of a call, in the pivot
         self.name = ""
+        self.seal = ""  # an upstream's signature under a thought
         self.pieces: list[str] = []
 
     @property
@@ -75,6 +76,8 @@ class Sequence:
             delta = choice.get("delta") or {}
             if text := delta.get("reasoning_content"):
                 self._text("thinking", text)
+            if text := delta.get("reasoning_signature"):
+                self._sign(text)
             if text := delta.get("content"):
                 self._text("text", text)
             if text := delta.get("refusal"):
@@ -110,6 +113,12 @@ class Sequence:
             self._waiting.append(Block(kind))
         self._waiting[-1].pieces.append(text)
         self._advance()
+
+    def _sign(self, seal: str) -> None:
+        """Of the thought that came last."""
+        block = self._waiting[-1] if self._waiting else self._open
+        if block is not None and block.kind == "thinking":
+            block.seal = seal
 
     def _call(self, piece: dict[str, Any]) -> None:
         index, function = piece["index"], piece.get("function") or {}

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hashlib
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class ChatRequest:
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
     where that was the pivot. `ignored` names what the client wrote and the upstream does not get.
+    `seals`, of a Messages request, are the signatures under thoughts in its history, by their text.
     """
 
     model: str
@@ -37,6 +39,7 @@ class ChatRequest:
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
     ignored: tuple[str, ...] = ()
+    seals: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 def read(raw: bytes) -> ChatRequest:
