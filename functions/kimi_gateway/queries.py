@@ -49,6 +49,7 @@ class Queries:
     upstream: Callable[[], Upstream]
     problems: Callable[[], list[str]]
     clock: Callable[[], float] = time.time
+    counting: float = COUNTING
     _checks: Newest[tuple[float, bool]] = field(default_factory=lambda: Newest(CHECKS_KEPT))
     _unknown_tokens: Recent = field(default_factory=lambda: Recent(most=60, seconds=60))
 
@@ -125,11 +126,11 @@ class Queries:
         count. An estimate of all where it does not answer: clients ask before each turn."""
         await self._key(request)
         chat = anthropic.read(await request.body(), counting=True).chat
-        row = await self.directory.resolve(chat.model, self.catalog)
         messages = chat.body["messages"]
         count = tokens.of_messages(messages)
         with suppress(UpstreamFailure, Unavailable, TimeoutError):
-            async with asyncio.timeout(COUNTING):
+            async with asyncio.timeout(self.counting):
+                row = await self.directory.resolve(chat.model, self.catalog)
                 count = await self.directory.estimate(row, messages)
         return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from contract.error_shape import anthropic_error
 from inprocess import NOW, Answered, InProcess, Sent, Told, kimi, streamed, told
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.net.http import ConnectFailed
+from kimi_gateway.providers.tokens import NAME
+from live import LiveGateway
 from unit.messages_stream import events_of, folded
+from upstream import ScriptedUpstream, Silence
 from upstream.kimi import TEXT, chat_events, error, usage_of
 
 Json = dict[str, Any]
@@ -318,6 +322,23 @@ def test_counting_works_while_the_upstream_is_down(desk: InProcess, name: str) -
     long = {"role": "user", "content": "word " * 400}
     assert 400 <= count(desk, desk.key(), messages=[long], system="Be kind.", tools=[TOOL]) <= 800
     assert count(desk, desk.key()) > 0
+
+
+def test_counting_works_while_the_upstream_says_nothing(up: ScriptedUpstream, tmp_path: Path) -> None:
+    up.at("/v1/tokenizers/estimate-token-count", Silence())
+    with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key()) as client:
+        assert gateway.app.running is not None
+        gateway.app.running.queries.counting = 0.1
+        answer = client.post("/v1/messages/count_tokens?beta=true", json=ASK)
+    assert (answer.status_code, answer.json()) == (200, {"input_tokens": 5})
+
+
+def test_counting_works_while_the_tokens_cannot_be_read(tmp_path: Path) -> None:
+    with InProcess(moonshot_api_key=(), data=tmp_path) as desk:
+        (tmp_path / NAME).write_text("{")
+        key = desk.key()
+        assert ask(desk, key).status == 503
+        assert count(desk, key) == 5
 
 
 def test_counting_refuses_what_a_message_would_be_refused_for(desk: InProcess) -> None:
