@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,7 @@ import pytest
 from contract.error_shape import anthropic_error
 from inprocess import NOW, Answered, InProcess, Sent, Told, kimi, streamed, told
 from kimi_gateway.accounts.values import Limits
-from kimi_gateway.net.http import ConnectFailed
-from kimi_gateway.providers.tokens import NAME
-from live import LiveGateway
 from unit.messages_stream import events_of, folded
-from upstream import ScriptedUpstream, Silence
 from upstream.kimi import TEXT, chat_events, error, usage_of
 
 Json = dict[str, Any]
@@ -277,77 +272,6 @@ def test_a_tool_loop_keeps_its_reasoning_and_the_vendors_ids(desk: InProcess, st
     thoughts = [one["reasoning_content"] for one in last if one["role"] == "assistant"]
     assert thoughts == ["Thought 0.", "Thought 1.", "Thought 2."]
     assert {one["tool_call_id"] for one in last if one["role"] == "tool"} == {"get:0", "get:1"}
-
-
-def count(desk: InProcess, key: str, path: str = "/v1/messages", **body: Any) -> int:
-    asked = {name: value for name, value in (ASK | body).items() if name != "max_tokens"}
-    answer = desk.call("POST", f"{path}/count_tokens", asked, key)
-    assert answer.status == 200, answer.body
-    assert answer.json.keys() == {"input_tokens"}
-    tokens: int = answer.json["input_tokens"]
-    return tokens
-
-
-@pytest.mark.parametrize("path", PATHS)
-def test_counting_asks_the_upstream_and_costs_nothing(desk: InProcess, path: str) -> None:
-    key = desk.key(0)
-    assert count(desk, key, path, system="Be kind.") == 7
-    (sent,) = desk.client.sent
-    assert sent.path == "/v1/tokenizers/estimate-token-count"
-    assert sent.body["messages"] == [{"role": "system", "content": "Be kind."}, HI]
-    assert desk.account(key).credits == 0
-
-
-def test_tools_are_added_to_the_count(desk: InProcess) -> None:
-    assert count(desk, desk.key(), tools=[TOOL]) > 7
-
-
-def down(sent: Sent) -> Told:
-    raise ConnectFailed("no route")
-
-
-DOWN = {
-    "unreachable": down,
-    "broken": lambda sent: told(error("server_error", "x"), 500),
-    "without money": lambda sent: told(error("exceeded_current_quota_error", "x"), 429),
-    "without this endpoint": lambda sent: told(error("resource_not_found_error", "x"), 404),
-    "of another mind": lambda sent: told({"data": {}}),
-    "a page of HTML": lambda sent: Told(504, {"content-type": "text/html"}, b"<html>"),
-}
-
-
-@pytest.mark.parametrize("name", DOWN)
-def test_counting_works_while_the_upstream_is_down(desk: InProcess, name: str) -> None:
-    desk.client.answer = DOWN[name]
-    long = {"role": "user", "content": "word " * 400}
-    assert 400 <= count(desk, desk.key(), messages=[long], system="Be kind.", tools=[TOOL]) <= 800
-    assert count(desk, desk.key()) > 0
-
-
-def test_counting_works_while_the_upstream_says_nothing(up: ScriptedUpstream, tmp_path: Path) -> None:
-    up.at("/v1/tokenizers/estimate-token-count", Silence())
-    with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key()) as client:
-        assert gateway.app.running is not None
-        gateway.app.running.queries.counting = 0.1
-        answer = client.post("/v1/messages/count_tokens?beta=true", json=ASK)
-    assert (answer.status_code, answer.json()) == (200, {"input_tokens": 5})
-
-
-def test_counting_works_while_the_tokens_cannot_be_read(tmp_path: Path) -> None:
-    with InProcess(moonshot_api_key=(), data=tmp_path) as desk:
-        (tmp_path / NAME).write_text("{")
-        key = desk.key()
-        assert ask(desk, key).status == 503
-        assert count(desk, key) == 5
-
-
-def test_counting_refuses_what_a_message_would_be_refused_for(desk: InProcess) -> None:
-    key = desk.key()
-    for body, status in (({"messages": []}, 400), ({"model": "gpt-4"}, 404), ({"max_tokens": 0}, 400)):
-        answer = desk.call("POST", "/v1/messages/count_tokens", ASK | body, key)
-        assert answer.status == status
-        anthropic_error(answer.json)
-    assert desk.call("POST", "/v1/messages/count_tokens", ASK).status == 401
 
 
 def test_the_events_say_which_model_was_asked_for_from_the_first(desk: InProcess) -> None:
