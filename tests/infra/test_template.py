@@ -167,7 +167,10 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
 def test_roles_allow_the_calls_that_the_code_makes_and_no_other(template: Any) -> None:
     package = ROOT / "functions" / "kimi_gateway"
     store = "".join(file.read_text("utf-8") for file in (package / "accounts").glob("dynamodb*.py"))
-    tables = {f"dynamodb:{name}" for name in re.findall(r'"((?:Batch)?(?:Get|Put|Update|Delete|Write)Item|Query|Scan)"', store)}
+    tables = {
+        f"dynamodb:{name}"
+        for name in re.findall(r'"((?:Batch)?(?:Get|Put|Update|Delete|Write)Item|Query|Scan)"', store)
+    }
     read = re.findall(r'call\(SECRETS, "(\w+)"', (package / "providers" / "secrets.py").read_text("utf-8"))
     called = tables | {f"secretsmanager:{name}" for name in read}
     assert {"dynamodb:UpdateItem", "secretsmanager:GetSecretValue"} < called
