@@ -28,7 +28,8 @@ class ChatRequest:
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
-    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are the signatures under thoughts in its history, by their text.
+    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
+    the signatures under thoughts in its history, by their text.
     """
 
     model: str
