@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from kimi_gateway.dialects.anthropic.messages import Messages
 from kimi_gateway.dialects.dialect import Dialect, Question
 from kimi_gateway.dialects.openai.chat import ChatCompletions
 from kimi_gateway.dialects.openai.chunks import Identity, Progress
@@ -24,6 +25,7 @@ CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Hello"}],
     "stream": True,
 }
+MESSAGE = {**CHAT, "max_tokens": 1024}
 RESPONSE = {"model": "kimi-k3", "input": "Hello", "stream": True, "tools": [CUSTOM]}
 
 
@@ -33,6 +35,7 @@ async def nothing(account: str, names: Sequence[str]) -> dict[str, bytes]:
 
 DIALECTS: dict[str, tuple[Dialect, dict[str, Any]]] = {
     "chat completions": (ChatCompletions(), CHAT),
+    "messages": (Messages(), MESSAGE),
     "responses": (Responses(nothing, time.time), RESPONSE),
 }
 

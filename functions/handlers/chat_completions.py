@@ -2,4 +2,4 @@
 
 from kimi_gateway.edge.event import Function
 
-handler = Function("/v1/chat/completions", "/v1/responses", streamed=True)
+handler = Function("/v1/chat/completions", "/v1/messages", "/v1/responses", streamed=True)

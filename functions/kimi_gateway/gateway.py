@@ -19,6 +19,7 @@ from kimi_gateway.attempts import Item, Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, fields, tokens
+from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, Question, StreamWriter
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
@@ -79,6 +80,8 @@ class Gateway:
         question = await dialect.read(raw, key.account)
         ask = question.chat
         request.notes.update(model=ask.model[:80], stream=ask.stream)
+        if ask.ignored:
+            request.notes["ignored"] = ask.ignored
         model = await self.directory.resolve(ask.model, self.catalog)
         try:
             adapted = await self._adapted(ask, model, key.account, len(raw))
@@ -91,7 +94,8 @@ class Gateway:
         admission = await self.gate.admit(secrets.token_hex(16), key, COST)
         turn = self._turn(request, admission, ask, model, adapted.body, upstream)
         try:
-            headers = [("x-param-ignored", ", ".join(adapted.ignored))] if adapted.ignored else []
+            ignored = ", ".join((*ask.ignored, *adapted.ignored))
+            headers = [("x-param-ignored", ignored)] if ignored else []
             identity = Identity(
                 f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
             )
@@ -191,7 +195,7 @@ class Gateway:
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
         await turn.fail()
-        response = error_response(error, request.path)
+        response = error_response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
         request.notes["cause"] = error.cause
@@ -229,12 +233,13 @@ class Gateway:
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        call = Call(
-            model,
-            body,
-            jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body),
-            {NONCE: nonces[0]} if signed else {},
-        )
+        as_messages = ask.seals is not None and model.messages and settings.anthropic == "native"
+        if as_messages:
+            payload = native.payload(body, ask.seals or {})
+        else:
+            payload = jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body)
+        headers = {NONCE: nonces[0]} if signed else {}
+        call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         calls = [
             UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)
@@ -273,8 +278,9 @@ def crashed(request: Request) -> GatewayError:
     return GatewayError("The gateway met an internal error.")
 
 
-def error_response(error: GatewayError, path: str) -> Response:
+def error_response(error: GatewayError, request: Request) -> Response:
     headers = [("content-type", "application/json"), *error.headers]
     if error.retry_after is not None:
         headers.append(("retry-after", str(error.retry_after)))
-    return Response(error.status, headers, jsonio.dumps(errors.body(error, errors.dialect_of(path))))
+    body = errors.body(error, errors.dialect_of(request.path), request.id)
+    return Response(error.status, headers, jsonio.dumps(body))

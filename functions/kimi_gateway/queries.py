@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,8 @@ from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.dialects import fields
+from kimi_gateway.dialects import fields, tokens
+from kimi_gateway.dialects.anthropic import request as anthropic
 from kimi_gateway.errors import (
     PermissionDenied,
     RateLimited,
@@ -28,6 +31,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.values import Request, Response, sendable
 
+COUNTING = 5.0  # seconds that the upstream has to count tokens
 CHECKED = 600  # seconds that the answer of a token check holds
 CHECKS_KEPT = 10_000
 HOUR, DAY = 3_600, 86_400
@@ -45,6 +49,7 @@ class Queries:
     upstream: Callable[[], Upstream]
     problems: Callable[[], list[str]]
     clock: Callable[[], float] = time.time
+    counting: float = COUNTING
     _checks: Newest[tuple[float, bool]] = field(default_factory=lambda: Newest(CHECKS_KEPT))
     _unknown_tokens: Recent = field(default_factory=lambda: Recent(most=60, seconds=60))
 
@@ -115,6 +120,19 @@ class Queries:
         except UpstreamFailure as failure:
             raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
         return answer({"data": {"total_tokens": total}})
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
+        count. An estimate of all where it does not answer: clients ask before each turn."""
+        await self._key(request)
+        chat = anthropic.read(await request.body(), counting=True).chat
+        messages = chat.body["messages"]
+        count = tokens.of_messages(messages)
+        with suppress(UpstreamFailure, Unavailable, TimeoutError):
+            async with asyncio.timeout(self.counting):
+                row = await self.directory.resolve(chat.model, self.catalog)
+                count = await self.directory.estimate(row, messages)
+        return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})
 
     async def balance(self, request: Request) -> Response:
         key = await self._key(request)

@@ -45,6 +45,7 @@ class Settings:
     token_concurrency: int = 0
     ping_interval: float = 15
     drain: float = 10
+    anthropic: str = "pivot"
     log_level: str = "info"
 
 
@@ -98,10 +99,13 @@ def _named(form: str, what: str) -> Callable[[str], Any]:
     return parse
 
 
-def _level(text: str) -> str:
-    if text.lower() not in ("debug", "info", "warning", "error"):
-        raise ValueError("must be debug, info, warning or error")
-    return text.lower()
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:
@@ -130,7 +134,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
-    "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _level),
+    "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
+    "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 
 

@@ -29,8 +29,9 @@ def openai_error(body: Any) -> dict[str, Any]:
 
 
 def anthropic_error(body: Any) -> dict[str, Any]:
-    assert body.keys() == {"type", "error"}
+    assert body.keys() == {"type", "error", "request_id"}
     assert body["type"] == "error"
+    assert body["request_id"]
     error: dict[str, Any] = body["error"]
     assert error.keys() == {"type", "message"}
     assert error["type"] in ANTHROPIC

@@ -69,9 +69,10 @@ def test_every_path_of_the_readme_is_served() -> None:
         def __getattr__(self, name: str) -> None:
             return None
 
-    served = {route.path.replace("{model}", "{id}") for route in routes(Anything(), Anything())}  # type: ignore[arg-type]
-    table = README.partition("| Path (also below")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", table.partition("\n")[2])) == served
+    table = routes(Anything(), Anything())  # type: ignore[arg-type]
+    served = {path.replace("{model}", "{id}") for route in table for path in (route.path, *route.aliases)}
+    rows = README.partition("| Path (also below")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", rows.partition("\n")[2])) == served
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from kimi_gateway.catalog.catalog import Catalog, CatalogFault, load
-from kimi_gateway.catalog.models import FIXED_SAMPLING, IMAGE_TYPES, RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import (
+    FIXED_CACHE,
+    FIXED_SAMPLING,
+    IMAGE_TYPES,
+    RETIRED,
+    ROWS,
+    Model,
+    neutral,
+)
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from upstream.kimi import WINDOWS
 
@@ -31,7 +39,8 @@ def test_a_row_fits_what_runs_upstream(row: Model) -> None:
     assert row.upstream in WINDOWS
     assert row.window <= WINDOWS[row.upstream]
     assert row.upstream_default == BY_ID[row.upstream].upstream_default
-    assert row.fixed == FIXED_SAMPLING
+    assert row.fixed - FIXED_CACHE == FIXED_SAMPLING
+    assert (row.fixed >= FIXED_CACHE) == (not row.upstream.startswith("kimi-k3"))
 
 
 def test_no_id_is_there_twice_and_none_is_retired() -> None:

@@ -38,6 +38,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_PING_INTERVAL", "0.5", 0.5),
     ("KIMI_GATEWAY_DRAIN", "0", 0.0),
     ("KIMI_GATEWAY_TOKEN_CONCURRENCY", "1", 1),
+    ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
 BAD: list[tuple[str, str]] = [
@@ -72,6 +73,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_PING_INTERVAL", "often"),
     ("KIMI_GATEWAY_DRAIN", "1e9"),
     ("KIMI_GATEWAY_TOKEN_CONCURRENCY", "-1"),
+    ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
 

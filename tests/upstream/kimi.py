@@ -126,8 +126,8 @@ def chat_events(
     usage = usage or usage_of(12, tokens([text, reasoning]))
     head = {"id": id, "object": "chat.completion.chunk", "created": CREATED, "model": model}
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
-    deltas += [{"reasoning_content": piece} for piece in _split(reasoning or "", pieces)]
-    deltas += [{"content": piece} for piece in _split(text, pieces)]
+    deltas += [{"reasoning_content": piece} for piece in split(reasoning or "", pieces)]
+    deltas += [{"content": piece} for piece in split(text, pieces)]
     deltas += [{"tool_calls": [fragment]} for fragment in _fragments(tools, pieces, first_call)]
     events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if include_usage:
@@ -150,17 +150,17 @@ def _fragments(tools: Tools, pieces: int, first_call: int) -> Iterator[Json]:
     rest = []
     for index, (name, arguments) in enumerate(tools):
         yield {"index": index, **_call(first_call + index, name, "")}
-        rest.append(_split(_text(arguments), pieces))
+        rest.append(split(_text(arguments), pieces))
     for turn in range(pieces):
-        for index, split in enumerate(rest):
-            if turn < len(split):
-                yield {"index": index, "function": {"arguments": split[turn]}}
+        for index, fragments in enumerate(rest):
+            if turn < len(fragments):
+                yield {"index": index, "function": {"arguments": fragments[turn]}}
 
 
 def _text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def _split(text: str, pieces: int) -> list[str]:
+def split(text: str, pieces: int) -> list[str]:
     size = -(-len(text) // pieces) or 1
     return [text[at : at + size] for at in range(0, len(text), size)]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from upstream import kimi
+from upstream import kimi, messages
 from upstream.kimi import WINDOWS
 from upstream.rules import refusal
 from upstream.steps import HANG, RESET, End, Kimi, Part, Reply, Status, Step, length
@@ -219,6 +219,11 @@ class ScriptedUpstream:
     def chats(self) -> list[Request]:
         return [request for request in self.requests if request.path == CHAT]
 
+    @property
+    def native(self) -> list[Request]:
+        """Those on the vendor's Messages endpoint."""
+        return [request for request in self.requests if request.path == messages.PATH]
+
     def plan(self, *steps: Step) -> None:
         """One step for each of the next chat requests, in turn."""
         self._plan.extend(steps)
@@ -272,6 +277,10 @@ class ScriptedUpstream:
                 return Status(400, kimi.error("invalid_request_error", "Invalid request: not a JSON object"))
             case "POST", "/v1/tokenizers/estimate-token-count":
                 return Status(200, {"data": {"total_tokens": kimi.tokens(body.get("messages"))}})
+            case "POST", messages.PATH:
+                if self.strict and (refused := messages.refusal(request.headers, body, self.models)):
+                    return Status(*refused)
+                return self._plan.popleft() if self._plan else self._always
             case "POST", "/v1/chat/completions":
                 if self.strict and (refused := refusal(body, self.models)):
                     return Status(*refused)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from upstream import kimi
+from upstream import kimi, messages
 from upstream.kimi import Json, Tools
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ class Kimi:
         }
         if not body.get("stream"):
             return Status(200, kimi.completion(self.text, reasoning, self.tools, **shape)).reply(request)
+        if request.path == messages.PATH:
+            told = messages.events(self.text, reasoning, self.tools, **shape, pieces=self.pieces)
+            return Sse(told, self.gap, done=False).reply(request)
         options = body.get("stream_options") or {}
         shape |= {"pieces": self.pieces, "include_usage": options.get("include_usage", False)}
         events = kimi.chat_events(self.text, reasoning, self.tools, **shape)

@@ -17,6 +17,8 @@ Choice = Literal["auto", "none", "required", "named"]
 # One legal value each, anything else is a 400 upstream; so they are dropped before sending
 # (vendor's model pages, 2026-09-03).
 FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
+# Only the K3 family has a cache whose time to live can be chosen (2026-10-03).
+FIXED_CACHE = frozenset(("prompt_cache_options",))
 
 # What `tool_choice` may be: `required` on the K3 family only, a named function on K2.6 without thinking only
 # (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
@@ -42,7 +44,8 @@ class Model:
     `choices` and `choices_thinking`: what `tool_choice` may be, without thinking and with it. `replay`: while
     the model thinks, a tool call in the history must carry its reasoning ("required", else a 400), or should
     ("wanted": thinking is preserved, so the model answers worse without; vendor's pages, 2026-09-03).
-    `mfjs`: schemas must be in the vendor's dialect (catalog/mfjs.py).
+    `mfjs`: schemas must be in the vendor's dialect (catalog/mfjs.py). `messages`: the platform's Messages
+    endpoint has it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -54,7 +57,7 @@ class Model:
     refuse_output: int
     upstream_default: int = 0
     default_output: int | None = None
-    fixed: frozenset[str] = FIXED_SAMPLING
+    fixed: frozenset[str] = FIXED_SAMPLING | FIXED_CACHE
     thinking: Thinking = "switch"
     thinks: bool = True
     replay: Replay = "none"
@@ -62,6 +65,7 @@ class Model:
     choices_thinking: frozenset[Choice] = LEFT_TO_IT
     mfjs: bool = True
     media: bool = True
+    messages: bool = False
     created: int = 1735785600
     owned_by: str = "moonshot-ai"
 
@@ -72,8 +76,8 @@ _IN_2026 = 1_767_225_600  # released in 2026, the day is not published
 def _k3(id: str, created: int) -> Model:
     window = 1_048_576
     return Model(
-        id, id, window, window, window, 131_072, thinking="effort", replay="wanted", choices=REQUIRED,
-        choices_thinking=REQUIRED, created=created,
+        id, id, window, window, window, 131_072, fixed=FIXED_SAMPLING, messages=True, thinking="effort",
+        replay="wanted", choices=REQUIRED, choices_thinking=REQUIRED, created=created,
     )  # fmt: skip
 
 

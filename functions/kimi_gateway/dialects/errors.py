@@ -25,9 +25,11 @@ def dialect_of(path: str) -> str:
     return "anthropic" if "messages" in parts[1:4] or parts[1:2] == ["anthropic"] else "openai"
 
 
-def body(error: GatewayError, dialect: str) -> dict[str, Any]:
+def body(error: GatewayError, dialect: str, request_id: str | None = None) -> dict[str, Any]:
+    """`request_id` is shown where the dialect has a place for it."""
     if dialect == "anthropic":
         kind = _ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-        return {"type": "error", "error": {"type": kind, "message": error.message}}
+        shown = {} if request_id is None else {"request_id": request_id}
+        return {"type": "error", "error": {"type": kind, "message": error.message}, **shown}
     detail = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return {"error": detail}

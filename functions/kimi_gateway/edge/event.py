@@ -148,7 +148,7 @@ class _Exchange:
         return self._refusal(Unavailable("The request took too long.", cause="deadline"))
 
     def _refusal(self, error: GatewayError) -> Response:
-        response = error_response(error, self._request.path)
+        response = error_response(error, self._request)
         response.headers += of_every_answer(self._request)
         return response
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from kimi_gateway.dialects import errors
+from kimi_gateway.dialects.anthropic.messages import Messages
 from kimi_gateway.dialects.openai.chat import ChatCompletions
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
@@ -22,12 +24,15 @@ from kimi_gateway.values import Request, Response
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _EXPOSED = (
-    "x-request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, x-credits-remaining,"
-    " x-param-ignored, retry-after, msh-request-timestamp, msh-request-signature"
+    "x-request-id, request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
+    " x-credits-remaining, x-param-ignored, retry-after, msh-request-timestamp, msh-request-signature"
 )
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
+_MESSAGE = {**_CHAT, "max_tokens": 1024}
+# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
+_MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -35,7 +40,8 @@ Endpoint = Callable[..., Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` may end in `{name}`, which takes the rest of a path, slashes included."""
+    """`path` may end in `{name}`, which takes the rest of a path, slashes included. `aliases` are served
+    alike."""
 
     method: str
     path: str
@@ -43,6 +49,7 @@ class Route:
     summary: str
     open: bool = False
     example: dict[str, Any] | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str | None:
@@ -64,6 +71,22 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
             partial(Gateway.ask, gateway, dialect=Responses(gateway.recall, gateway.clock)),
             "Responses, JSON or SSE (1 credit)",
             example=_RESPONSE,
+        ),
+        Route(
+            "POST",
+            "/v1/messages",
+            partial(Gateway.ask, gateway, dialect=Messages()),
+            "Anthropic Messages, JSON or SSE (1 credit)",
+            example=_MESSAGE,
+            aliases=_MESSAGES,
+        ),
+        Route(
+            "POST",
+            "/v1/messages/count_tokens",
+            queries.count_tokens,
+            "Count the input tokens of a message",
+            example=_CHAT,
+            aliases=tuple(f"{path}/count_tokens" for path in _MESSAGES),
         ),
         Route("GET", "/v1/models", queries.models, "The models"),
         Route("GET", "/v1/models/{model}", queries.model, "One model"),
@@ -90,11 +113,14 @@ def request_id(given: str) -> str:
 
 
 def of_every_answer(request: Request) -> list[tuple[str, str]]:
-    return [
+    headers = [
         ("x-request-id", request.id),
         ("access-control-allow-origin", "*"),
         ("access-control-expose-headers", _EXPOSED),
     ]
+    if errors.dialect_of(request.path) == "anthropic":  # where its SDKs look for it
+        headers.append(("request-id", request.id))
+    return headers
 
 
 class Front:
@@ -105,8 +131,8 @@ class Front:
         self._pages = pages
         self._exact: dict[str, list[Route]] = {}
         for route in table:
-            if route.prefix is None:
-                self._exact.setdefault(route.path, []).append(route)
+            for path in (route.path, *route.aliases) if route.prefix is None else ():
+                self._exact.setdefault(path, []).append(route)
         self._prefixed = [route for route in table if route.prefix is not None]
 
     async def handle(self, request: Request) -> Response:
@@ -115,7 +141,7 @@ class Front:
             response = await self._respond(request)
         except Exception as exc:
             error = exc if isinstance(exc, GatewayError) else crashed(request)
-            response = error_response(error, request.path)
+            response = error_response(error, request)
             request.notes["cause"] = error.cause
         except BaseException:
             self._log(request, 499)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.net import http, jsonio, sse
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -29,10 +30,12 @@ class Moonshot:
 
     async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
+        url, reader = f"{self._base}/chat/completions", None
+        if call.as_messages:
+            url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", native.Reader()
+            headers |= native.HEADERS
         try:
-            async with self._client.send(
-                "POST", f"{self._base}/chat/completions", headers, call.payload, self._timeouts
-            ) as answer:
+            async with self._client.send("POST", url, headers, call.payload, self._timeouts) as answer:
                 kind = answer.headers.get("content-type", "")
                 if answer.status != 200 or "json" in kind:
                     raise failures.from_answer(
@@ -46,6 +49,8 @@ class Moonshot:
                 decoder = sse.Decoder(self._event_limit)
                 async for data in answer.chunks():
                     events = decoder.feed(data)
+                    if reader is not None:
+                        events = reader.pivot(events)
                     if events:
                         yield events
         except http.NetError as exc:

@@ -29,7 +29,7 @@ class Call:
     """One chat request as it goes upstream; `payload` is `body` in bytes.
 
     `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
-    client may see, before the first event.
+    client may see, before the first event. `as_messages`: `payload` is for the platform's Messages endpoint.
     """
 
     model: Model
@@ -37,6 +37,7 @@ class Call:
     payload: bytes = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
+    as_messages: bool = False
 
 
 class Provider(Protocol):

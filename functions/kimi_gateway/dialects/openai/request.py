@@ -28,6 +28,8 @@ class ChatRequest:
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
+    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
+    the signatures under thoughts in its history, by their text.
     """
 
     model: str
@@ -38,6 +40,8 @@ class ChatRequest:
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ignored: tuple[str, ...] = ()
+    seals: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -273,3 +277,5 @@ _FIELDS: dict[str, Check] = {
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
 }
+# For dialects that bring their own checks of messages: what they pass on by the pivot's names.
+BESIDE_MESSAGES = {name: check for name, check in _FIELDS.items() if name not in ("messages", "tools")}

@@ -14,17 +14,22 @@ class StopFinder:
         self._stops = stops
         self._longest = max(map(len, stops))
         self._held = ""
-        self.found = False
+        self.hit = ""  # the stop string that was found
+
+    @property
+    def found(self) -> bool:
+        return bool(self.hit)
 
     def feed(self, text: str) -> str:
         """What is safe to show now; after a hit (`found`) the text before it, then nothing."""
         if self.found:
             return ""
         text = self._held + text
-        hits = [(place + len(stop), place) for stop in self._stops if (place := text.find(stop)) >= 0]
+        hits = [(place + len(stop), place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if hits:  # of several the one that ends first, however the text was split
-            self.found, self._held = True, ""
-            return text[: min(hits)[1]]
+            _, place, self.hit = min(hits)
+            self._held = ""
+            return text[:place]
         keep = self._unfinished(text)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
@@ -44,7 +49,8 @@ class StopFinder:
 
 
 class StopFilter:
-    """Applies a finder to each choice of a stream: a hit ends the choice with the reason `stop`."""
+    """Applies a finder to each choice of a stream: a hit ends the choice with the reason `stop`, and
+    `stop_reason` (vLLM's name for it) says which string it was."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
@@ -80,7 +86,7 @@ class StopFilter:
         text = delta.get("content") or ""
         shown = finder.feed(text)
         if finder.found:
-            choice = {**choice, "finish_reason": "stop"}
+            choice = {**choice, "finish_reason": "stop", "stop_reason": finder.hit}
         elif choice.get("finish_reason"):
             shown += finder.rest()
         if shown != text:

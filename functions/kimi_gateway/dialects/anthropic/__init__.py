@@ -1,0 +1,1 @@
+"""Anthropic Messages: requests into the pivot, the pivot's chunks as its blocks and events."""

@@ -1,0 +1,202 @@
+"""A conversation's messages into the pivot's.
+
+Anthropic has tool results among a user's other blocks and lets a role speak twice in a row. Kimi wants one
+message a turn of the assistant, and each call's result behind it before anybody else speaks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.anthropic import content, ids
+from kimi_gateway.dialects.anthropic.content import Parts
+from kimi_gateway.dialects.fields import fail
+from kimi_gateway.net import jsonio
+
+Message = dict[str, Any]
+
+NOTHING = "(empty)"  # of a tool's result, which must not be empty upstream
+ERROR = "Error: "  # before the result of a tool that failed; there is no flag for it upstream
+# The first line of Claude Code's system prompt. It differs from request to request and so would undo the
+# vendor's prefix cache; to a model it says nothing (2026-06).
+_BILLING = "x-anthropic-billing-header:"
+
+
+def system(value: Any, where: str) -> list[Message]:
+    """The system prompt: a string or text blocks."""
+    blocks = [{"type": "text", "text": value}] if type(value) is str else value
+    fields.array(blocks, where)
+    said: Parts = []
+    for index, block in enumerate(blocks):
+        here = f"{where}.{index}"
+        if content.kind_of(block, here) != "text":
+            fail(f"{here}.type", "must be text")
+        words = content.text(block, here)
+        if words.startswith(_BILLING):
+            words = words.partition("\n")[2].lstrip("\n")
+        if words:
+            said.append({"type": "text", "text": words})
+    return [{"role": "system", "content": content.plain(said)}] if said else []
+
+
+def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -> list[Message]:
+    """Raises InvalidRequest naming the place. The last message is `partial` where it is the assistant's.
+    `seals` gets the signatures under its thoughts, by their text."""
+    fields.array(value, where)
+    if not value:
+        fail(where, "must not be empty")
+    history = _History(unread, seals)
+    for index, message in enumerate(value):
+        here = f"{where}.{index}"
+        fields.mapping(message, here)
+        role = message.get("role")
+        fields.one_of("user", "assistant", "system")(role, f"{here}.role")
+        said = message.get("content")
+        if type(said) is not list:
+            fields.string(said, f"{here}.content")
+        match role:
+            case "user":
+                history.user(said, f"{here}.content")
+            case "assistant":
+                history.assistant(said, f"{here}.content")
+            case _:
+                history.made += system(said, f"{here}.content")
+    history.all_answered()
+    if not history.made:
+        fail(where, "holds nothing but empty messages")
+    last = history.made[-1]
+    if last["role"] == "assistant":
+        last["partial"] = True
+    return history.made
+
+
+class _History:
+    def __init__(self, unread: list[str], seals: dict[str, str]) -> None:
+        self.made: list[Message] = []
+        self._unread = unread
+        self._seals = seals
+        self._open: dict[str, str] = {}  # calls without a result yet, by id: where they stand
+        self._results_at = 0  # where the next result belongs
+
+    def assistant(self, said: str | list[Any], where: str) -> None:
+        blocks = said if type(said) is list else [{"type": "text", "text": said}]
+        turn = _Turn(self._seals)
+        for index, block in enumerate(blocks):
+            turn.add(block, f"{where}.{index}")
+        before = self.made[-1] if self.made else {}
+        if before.get("role") == "assistant":
+            turn.follow(before)
+            self.made.pop()
+        else:
+            self.all_answered()
+        message = turn.message()
+        if message is None:
+            return
+        self.made.append(message)
+        self._open |= turn.places
+        self._results_at = len(self.made)
+
+    def user(self, said: str | list[Any], where: str) -> None:
+        blocks = said if type(said) is list else [{"type": "text", "text": said}]
+        parts: Parts = []
+        before = len(self.made)
+        for index, block in enumerate(blocks):
+            here = f"{where}.{index}"
+            if content.kind_of(block, here) == "tool_result":
+                self._result(block, here)
+            else:
+                parts += content.block(block, here, self._unread)
+        if parts:
+            self.made.append({"role": "user", "content": content.plain(parts)})
+        elif len(self.made) == before:
+            fail(where, "must not be empty")
+
+    def _result(self, block: dict[str, Any], where: str) -> None:
+        id = ids.upstream(content.text(block, where, "tool_use_id"))
+        if self._open.pop(id, None) is None:
+            fail(
+                f"{where}.tool_use_id",
+                "names no tool_use of the assistant's turn before that still waits for a result",
+            )
+        given = block.get("content")
+        parts = [] if given is None else content.parts(given, f"{where}.content", self._unread)
+        if block.get("is_error") is not None:
+            fields.boolean(block["is_error"], f"{where}.is_error")
+        if block.get("is_error"):
+            parts = _marked(parts)
+        result = content.plain(parts) if parts else NOTHING
+        self.made.insert(self._results_at, {"role": "tool", "tool_call_id": id, "content": result})
+        self._results_at += 1
+
+    def all_answered(self) -> None:
+        for id, where in self._open.items():
+            fail(
+                f"{where}.id", f"the tool_use {ids.shown(id)[:80]!r} has no tool_result in the turn after it"
+            )
+
+
+def _marked(parts: Parts) -> Parts:
+    if parts and parts[0]["type"] == "text":
+        return [{"type": "text", "text": ERROR + parts[0]["text"]}, *parts[1:]]
+    return [{"type": "text", "text": ERROR.strip()}, *parts]
+
+
+class _Turn:
+    """What the assistant said in one turn."""
+
+    def __init__(self, seals: dict[str, str]) -> None:
+        self._seals = seals
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+        self.places: dict[str, str] = {}
+
+    def add(self, block: Any, where: str) -> None:
+        match content.kind_of(block, where):
+            case "text":
+                self._texts.append(content.text(block, where))
+            case "thinking":
+                self._thought(block, where)
+            case "redacted_thinking":  # sealed by another server
+                pass
+            case "tool_use":
+                self._call(block, where)
+            case _:
+                self._texts.append(content.foreign(block, where))
+
+    def _thought(self, block: dict[str, Any], where: str) -> None:
+        thought, seal = content.text(block, where, "thinking"), block.get("signature")
+        self._thoughts.append(thought)
+        if isinstance(seal, str) and seal not in ("", content.SIGNATURE):
+            self._seals[thought] = seal
+
+    def _call(self, block: dict[str, Any], where: str) -> None:
+        id = ids.upstream(content.text(block, where, "id"))
+        fields.mapping(block.get("input"), f"{where}.input")
+        if id in self.places:
+            fail(f"{where}.id", "is the id of another tool_use of this turn")
+        self.places[id] = where
+        function = {
+            "name": content.text(block, where, "name"),
+            "arguments": jsonio.dumps(block["input"]).decode(),
+        }
+        self._calls.append({"id": id, "type": "function", "function": function})
+
+    def follow(self, before: Message) -> None:
+        """Join what the assistant said just before."""
+        self._texts.insert(0, before["content"])
+        self._thoughts.insert(0, before.get("reasoning_content", ""))
+        self._calls = [*before.get("tool_calls", ()), *self._calls]
+
+    def message(self) -> Message | None:
+        """None where it neither says nor calls anything, which the vendor refuses."""
+        said, thought = "".join(self._texts), "".join(self._thoughts)
+        if not said and not self._calls:
+            return None
+        message: Message = {"role": "assistant", "content": said}
+        if thought:
+            message["reasoning_content"] = thought
+        if self._calls:
+            message["tool_calls"] = self._calls
+        return message

@@ -1,0 +1,37 @@
+"""Messages as a dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kimi_gateway.dialects import tokens
+from kimi_gateway.dialects.anthropic import request
+from kimi_gateway.dialects.anthropic.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.anthropic.request import Read
+from kimi_gateway.dialects.openai.chunks import Identity
+from kimi_gateway.dialects.openai.request import ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesQuestion:
+    read: Read
+
+    @property
+    def chat(self) -> ChatRequest:
+        return self.read.chat
+
+    def writer(self, identity: Identity) -> StreamWriter:
+        body = self.chat.body
+        estimate = tokens.of_messages(body["messages"], body.get("tools"))
+        return StreamWriter(identity, self.read, estimate)
+
+    def answer(self, identity: Identity) -> JsonAnswer:
+        return JsonAnswer(identity, self.read)
+
+    def kept(self) -> dict[str, bytes]:
+        return {}
+
+
+class Messages:
+    async def read(self, raw: bytes, account: str) -> MessagesQuestion:
+        return MessagesQuestion(request.read(raw))

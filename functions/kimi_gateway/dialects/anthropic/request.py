@@ -1,0 +1,220 @@
+"""A Messages request read into the pivot: what each field becomes, as data. docs/contract.md, Messages."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.anthropic import history, tools
+from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.openai import request as pivot
+from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.values import sendable
+
+MOST_STOPS = 4
+LONGEST_NAME = 64  # of a tool's type in a header
+
+Thoughts = Literal["shown", "sealed", "hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`thoughts`: in whole, as an empty block that can be replayed (display "omitted"), or not at all, for a
+    client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls."""
+
+    chat: ChatRequest
+    thoughts: Thoughts
+    one_call: bool
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The pivot's body as it grows; `ignored` names what has no place in it."""
+
+    body: dict[str, Any] = field(default_factory=dict)
+    stops: tuple[str, ...] = ()
+    ignored: list[str] = field(default_factory=list)
+
+
+def read(raw: bytes, counting: bool = False) -> Read:
+    """Raises InvalidRequest naming the field at fault. `counting`: no answer is wanted, nor `max_tokens`."""
+    body = fields.drop_nulls(fields.json_object(raw).values, _CHECKS)
+    for name in ("model", "messages") if counting else ("model", "messages", "max_tokens"):
+        if name not in body:
+            fail(name, "is required")
+    fields.apply(body, _CHECKS)
+    asked = _Asked()
+    for name, value in body.items():
+        if name in _DROPPED:
+            asked.ignored.append(name)
+        elif name in _TAKEN:
+            _TAKEN[name](asked, value)
+        elif name not in _TOGETHER:
+            asked.body[name] = value
+    unread: list[str] = []
+    seals: dict[str, str] = {}
+    asked.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
+        body["messages"], "messages", unread, seals
+    )
+    _take_tools(asked, body)
+    asked.body = fields.drop_nulls(asked.body, pivot.BESIDE_MESSAGES)
+    fields.apply(asked.body, pivot.BESIDE_MESSAGES)
+    if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
+        fail("output_config.format", "does not go together with a message that the assistant has begun")
+    asked.ignored += unread
+    chat = ChatRequest(
+        model=body["model"],
+        stream=body.get("stream", False),
+        include_usage=False,
+        choices=1,
+        stops=asked.stops,
+        body=asked.body,
+        ignored=tuple(dict.fromkeys(asked.ignored)),
+        seals=seals,
+    )
+    return Read(chat, _thoughts(body), bool(body.get("tool_choice", {}).get("disable_parallel_tool_use")))
+
+
+def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
+    made, left_out = tools.functions(body.get("tools", []), "tools")
+    asked.ignored += [f"tools.{kind}" if _short(kind) else "tools" for kind in left_out]
+    if made:
+        asked.body["tools"] = made
+    if "tool_choice" in body:
+        choice = tools.choice(body["tool_choice"], "tool_choice", made, left_out)
+        if choice is not None:
+            asked.body["tool_choice"] = choice
+
+
+def _short(kind: str) -> bool:
+    return sendable(kind) and len(kind) <= LONGEST_NAME
+
+
+def _thoughts(body: dict[str, Any]) -> Thoughts:
+    thinking = body.get("thinking", {})
+    if thinking.get("type") == "disabled":
+        return "hidden"
+    return "sealed" if thinking.get("display") == "omitted" else "shown"
+
+
+def _thinking(asked: _Asked, value: dict[str, Any]) -> None:
+    kind = value["type"]
+    budget = {"budget_tokens": value["budget_tokens"]} if value.get("budget_tokens") is not None else {}
+    asked.body["thinking"] = {"type": "adaptive" if kind == "between_tools" else kind, **budget}
+
+
+def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
+    if value.get("effort") is not None:
+        asked.body["reasoning_effort"] = value["effort"]
+    if value.get("format") is not None:
+        _output_format(asked, value["format"])
+
+
+def _output_format(asked: _Asked, value: dict[str, Any]) -> None:
+    schema = {"name": "output", "schema": value["schema"]}
+    asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+
+
+def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
+    """The user's id, which Claude Code makes anew for each session, also says whose cache is likely warm."""
+    if value.get("user_id") is not None:
+        digest = hashlib.sha256(value["user_id"].encode()).hexdigest()
+        asked.body["safety_identifier"] = digest
+        asked.body.setdefault("prompt_cache_key", digest)
+
+
+def _cache_control(asked: _Asked, value: dict[str, Any]) -> None:
+    """Five minutes is the vendor's own default; catalog rows that know no other drop the field."""
+    if value.get("ttl") not in (None, "5m"):
+        asked.body["prompt_cache_options"] = {"mode": "implicit", "ttl": value["ttl"]}
+
+
+def _stop_sequences(asked: _Asked, value: list[str]) -> None:
+    """All are found here, since the vendor does not say which one it met."""
+    asked.stops = tuple(dict.fromkeys(value))
+
+
+_TAKEN: dict[str, Callable[[_Asked, Any], None]] = {
+    "cache_control": _cache_control,
+    "metadata": _metadata,
+    "output_config": _output_config,
+    "output_format": _output_format,  # its older name
+    "stop_sequences": _stop_sequences,
+    "thinking": _thinking,
+}
+# Read together with others, or the gateway's own.
+_TOGETHER = frozenset(("messages", "system", "tools", "tool_choice", "model", "stream"))
+# Without a meaning upstream, and so not sent: Anthropic's own (SDK 2.13, 2026-11), and of Chat Completions
+# what would change the shape of the answer. Other fields pass on.
+_DROPPED = frozenset(
+    (
+        "betas", "billing_policy", "compaction", "container", "context_management", "diagnostics",
+        "fallback_credit_token", "fallbacks", "inference_geo", "mcp_servers", "service_tier", "speed",
+        "thread", "top_k", "user_profile_id", "workspace_id",
+        "logprobs", "n", "stop", "stream_options", "top_logprobs", "user",
+    )
+)  # fmt: skip
+
+
+def _check_stops(value: Any, where: str) -> None:
+    fields.array(value, where)
+    if len(value) > MOST_STOPS:
+        fail(where, f"may hold {MOST_STOPS} strings at most")
+    for index, stop in enumerate(value):
+        fields.string(stop, f"{where}.{index}")
+        if not stop:
+            fail(f"{where}.{index}", "must not be empty")
+
+
+def _members(**checks: Check) -> Check:
+    """An object whose known members are checked where they are there and not null."""
+
+    def check(value: Any, where: str) -> None:
+        fields.mapping(value, where)
+        fields.apply(fields.drop_nulls(value, checks), checks, f"{where}.")
+
+    return check
+
+
+def _typed(kinds: tuple[str, ...], **checks: Check) -> Check:
+    members = _members(**checks)
+
+    def check(value: Any, where: str) -> None:
+        members(value, where)
+        fields.one_of(*kinds)(value.get("type"), f"{where}.type")
+
+    return check
+
+
+def _check_format(value: Any, where: str) -> None:
+    _typed(("json_schema",), schema=fields.mapping)(value, where)
+    fields.mapping(value.get("schema"), f"{where}.schema")
+
+
+_CHECKS: dict[str, Check] = {
+    "model": pivot.model_name,
+    "max_tokens": fields.integer(1),
+    "stream": fields.boolean,
+    "temperature": fields.number(0, 1),
+    "top_p": fields.number(0, 1),
+    "top_k": fields.integer(0),
+    "stop_sequences": _check_stops,
+    "metadata": _members(user_id=fields.string),
+    "thinking": _typed(
+        ("enabled", "disabled", "adaptive", "between_tools"),
+        budget_tokens=fields.integer(1),
+        display=fields.one_of("summarized", "omitted"),
+    ),
+    "output_config": _members(
+        effort=fields.one_of("low", "medium", "high", "xhigh", "max"), format=_check_format
+    ),
+    "output_format": _check_format,
+    "cache_control": _typed(("ephemeral",), ttl=fields.one_of("5m", "1h")),
+    "tool_choice": fields.mapping,
+    "tools": fields.array,
+    "system": lambda value, where: None,
+    "messages": fields.array,
+}

@@ -1,0 +1,69 @@
+"""Tools and the choice among them, into the pivot's terms."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from kimi_gateway.dialects import fields
+from kimi_gateway.dialects.anthropic.client_tools import SCHEMAS
+from kimi_gateway.dialects.fields import Check, fail
+
+_DATED = re.compile(r"(.+)_20\d{6}")
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_CUSTOM: dict[str, Check] = {"description": fields.string, "strict": fields.boolean}
+
+
+def functions(tools: Any, where: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The tools as functions, and the types of those that are left out, since nobody here can run them."""
+    fields.array(tools, where)
+    made: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    for index, tool in enumerate(tools):
+        here = f"{where}.{index}"
+        fields.mapping(tool, here)
+        kind = tool.get("type") or "custom"
+        fields.string(kind, f"{here}.type")
+        function = _custom(tool, here) if kind == "custom" else _defined(kind, tool, here)
+        if function is None:
+            left_out.append(kind)
+            continue
+        if function["name"] in [other["function"]["name"] for other in made]:
+            fail(f"{here}.name", f"function name {function['name']} is duplicated")
+        made.append({"type": "function", "function": function})
+    return made, left_out
+
+
+def _custom(tool: dict[str, Any], here: str) -> dict[str, Any]:
+    fields.string(tool.get("name"), f"{here}.name")
+    fields.mapping(tool.get("input_schema"), f"{here}.input_schema")
+    known = {name: tool[name] for name in _CUSTOM if tool.get(name) is not None}
+    fields.apply(known, _CUSTOM, f"{here}.")
+    return {"name": tool["name"], **known, "parameters": tool["input_schema"]}
+
+
+def _defined(kind: str, tool: dict[str, Any], here: str) -> dict[str, Any] | None:
+    dated = _DATED.fullmatch(kind)
+    schema = SCHEMAS.get(dated.group(1)) if dated else None
+    if schema is None:
+        return None
+    fields.string(tool.get("name"), f"{here}.name")
+    description, parameters = schema
+    return {"name": tool["name"], "description": description, "parameters": parameters}
+
+
+def choice(value: dict[str, Any], where: str, made: list[dict[str, Any]], left_out: list[str]) -> Any:
+    """The pivot's `tool_choice`, None where it says nothing: without tools, or for one that was left out."""
+    kind = value.get("type")
+    fields.one_of(*_CHOICES, "tool")(kind, f"{where}.type")
+    if value.get("disable_parallel_tool_use") is not None:
+        fields.boolean(value["disable_parallel_tool_use"], f"{where}.disable_parallel_tool_use")
+    if kind != "tool":
+        return _CHOICES[str(kind)] if made else None
+    name = value.get("name")
+    fields.string(name, f"{where}.name")
+    if name in [tool["function"]["name"] for tool in made]:
+        return {"type": "function", "function": {"name": name}}
+    if not left_out:
+        fail(f"{where}.name", "is none of the tools")
+    return None

@@ -1,0 +1,77 @@
+"""The official `anthropic` SDK, blocking or not, behind the few calls that the tests make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anthropic
+
+T = TypeVar("T")
+HELLO: Any = [{"role": "user", "content": "Hello"}]
+ASK: Any = {"model": "kimi-k3", "max_tokens": 1000, "messages": HELLO}
+
+
+class Blocking:
+    def __init__(self, url: str, **key: str) -> None:
+        self.client = anthropic.Anthropic(base_url=url, max_retries=0, timeout=30, **key)  # type: ignore[arg-type]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def create(self, **body: Any) -> Any:
+        return self.client.messages.create(**(ASK | body))
+
+    def accumulated(self, **body: Any) -> tuple[list[Any], Any]:
+        """The events, and the message that the SDK makes of them."""
+        with self.client.messages.stream(**(ASK | body)) as stream:
+            return list(stream), stream.get_final_message()
+
+    def count(self, **body: Any) -> int:
+        return self.client.messages.count_tokens(
+            **({"model": "kimi-k3", "messages": HELLO} | body)
+        ).input_tokens
+
+
+class Async:
+    """The same calls on AsyncAnthropic, each run to its end."""
+
+    def __init__(self, url: str, **key: str) -> None:
+        self.client = anthropic.AsyncAnthropic(base_url=url, max_retries=0, timeout=30, **key)  # type: ignore[arg-type]
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._run(self.client.close())
+        self._runner.close()
+
+    def _run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(step)
+
+    def create(self, **body: Any) -> Any:
+        return self._run(self.client.messages.create(**(ASK | body)))
+
+    def accumulated(self, **body: Any) -> tuple[list[Any], Any]:
+        async def read() -> tuple[list[Any], Any]:
+            async with self.client.messages.stream(**(ASK | body)) as stream:
+                return [event async for event in stream], await stream.get_final_message()
+
+        return self._run(read())
+
+    def count(self, **body: Any) -> int:
+        asked = {"model": "kimi-k3", "messages": HELLO} | body
+        return self._run(self.client.messages.count_tokens(**asked)).input_tokens
+
+
+Sdk = Blocking | Async
