@@ -12,6 +12,7 @@ from pathlib import Path
 from programs.tap import Sent, Tap
 from server_process import ServerProcess
 from upstream import Request, ScriptedUpstream
+from upstream.kimi import REASONING
 
 CREDITS = 100
 WRONG = "sk-kg-" + "x" * 38
@@ -78,12 +79,15 @@ class Stage:
 
 
 def written(stage: Stage, name: str, text: str, turns: int) -> None:
-    """What every round trip shows: the file is there; so many chats had tools, the last with a result; all
-    were streamed and each was paid, those beside the loop too.
+    """What every round trip shows: the file is there; so many chats had tools, the last with a result and
+    with the reasoning of its call, whatever the program kept of it; all were streamed and each was paid,
+    those beside the loop too.
     """
     assert (stage.work / name).read_text() == text
     loop = [request.body for request in stage.asked if request.body.get("tools")]
     assert len(loop) == turns
-    assert any(message["role"] == "tool" for message in loop[-1]["messages"])
+    *_, call, result = loop[-1]["messages"]
+    assert (call["role"], result["role"]) == ("assistant", "tool")
+    assert call["reasoning_content"] == REASONING
     assert all(request.body["stream"] for request in stage.asked)
     assert stage.paid == len(stage.asked)
