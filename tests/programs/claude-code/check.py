@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from programs.stage import WRONG, Stage, written
 from upstream import ToolLoop
 
 
-def claude(stage: Stage, key: str, **environ: str) -> tuple[dict[str, Any], str]:
+def claude(stage: Stage, key: str, model: str = "kimi-k3", **environ: str) -> tuple[dict[str, Any], str]:
     """One task; its JSON answer, and all that it printed."""
-    model = "kimi-k3"
     done = stage.run(
         next((stage.installed / "@anthropic-ai").glob("claude-code-linux-*/claude")),
         "--print", "Write hello.txt", "--output-format", "json", "--permission-mode", "acceptEdits",
@@ -27,10 +28,11 @@ def claude(stage: Stage, key: str, **environ: str) -> tuple[dict[str, Any], str]
         raise AssertionError(output) from None
 
 
-def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage) -> None:
+@pytest.mark.parametrize("model", ["kimi-k3", "kimi-k2.6"])
+def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage, model: str) -> None:
     arguments = {"file_path": str(stage.work / "hello.txt"), "content": "Hi 👋\n"}
     stage.upstream.always(ToolLoop([("Write", arguments)]))
-    answer, output = claude(stage, stage.key)
+    answer, output = claude(stage, stage.key, model)
     assert (answer["subtype"], answer["is_error"], answer["result"]) == ("success", False, "Done."), output
     assert answer["usage"]["output_tokens"] > 0
     written(stage, "hello.txt", "Hi 👋\n", turns=2)

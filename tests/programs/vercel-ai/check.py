@@ -20,7 +20,7 @@ def run(stage: Stage, provider: str, key: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "openai", "anthropic"])
 def test_a_streamed_tool_call_is_done_and_its_result_sent_back(stage: Stage, provider: str) -> None:
     stage.upstream.always(ToolLoop([("write_file", {"path": "hello.txt", "text": "Hi 👋\n"})]))
     code, output, errors = run(stage, provider, stage.key)
@@ -32,7 +32,7 @@ def test_a_streamed_tool_call_is_done_and_its_result_sent_back(stage: Stage, pro
     written(stage, "hello.txt", "Hi 👋\n", turns=2)
 
 
-@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "anthropic"])
+@pytest.mark.parametrize("provider", ["openai-compatible", "moonshotai", "openai", "anthropic"])
 def test_a_wrong_key_is_its_api_call_error(stage: Stage, provider: str) -> None:
     code, _, errors = run(stage, provider, WRONG)
     assert code == 1
