@@ -5,6 +5,7 @@ holds the answer to its format's own grammar on the way.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,7 @@ def _responses(text: str, streamed: bool) -> Told:
         if body.keys() == {"error"}:
             return Told("", [], True, error=openai_error(body))
         return Told(_output(body), [body["status"]], True)
+    assert not re.search("^:", text, re.MULTILINE), "clients that wait for events do not count comments"
     checker, coming = Checker(), events_of(text.encode())
     checker.feed(coming)
     assert checker.response is not None, "a stream ends with what became of the response"

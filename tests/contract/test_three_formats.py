@@ -17,7 +17,7 @@ import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, ask
 from contract.fault_table import TEXT, WHOLE
-from contract.formats import EACH, FORMATS, MESSAGES, MODES, Format
+from contract.formats import CHAT, EACH, FORMATS, MESSAGES, MODES, RESPONSES, Format
 from inprocess import NOW, Answered, InProcess, streamed, told
 from inprocess import Told as Reply
 from kimi_gateway.accounts import keys
@@ -171,6 +171,62 @@ def test_a_refusal_has_its_status_headers_and_price_in_each_format(
     assert ledger(desk, key) == case.ledger
     if case.upstream is None:
         assert len(desk.client.chats) == case.asked - 1
+
+
+@pytest.mark.parametrize("format", [MESSAGES, RESPONSES], ids=["messages", "responses"])
+@MODES
+def test_tools_that_nobody_here_runs_are_left_out_and_named(
+    gateway: LiveGateway, upstream: ScriptedUpstream, format: Format, stream: bool
+) -> None:
+    """Once each, in the header and the log; a kind that no header can carry is named without itself."""
+    kinds = ["web_search_9", "mcp", "web_search_9", "two words", "long" * 20, *(f"x{at}" for at in range(40))]
+    asked = ask(gateway, stream, format=format, tools=[{"type": kind, "name": kind} for kind in kinds])
+    assert asked.seen.status == 200
+    names = asked.seen.headers["x-param-ignored"].split(", ")
+    assert names[:4] == ["tools.web_search_9", "tools.mcp", "tools", "tools.x0"]
+    assert len(names) == 32
+    assert "tools" not in asked.requests(upstream)[0].body
+    gateway.until(lambda: gateway.lines("request"))
+    assert gateway.lines("request")[-1]["ignored"] == names
+
+
+BAD = {"type": "object", "properties": {"a": {"$ref": "https://a.test/schema"}}}
+TOO_MUCH = 2**21
+FOUND_LATE: dict[str, tuple[Format, dict[str, Any], str]] = {
+    "chat: a tool": (
+        CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": BAD}}]},
+        "tools.0.function.parameters.properties.a.$ref",
+    ),
+    "chat: the output": (CHAT, {"max_tokens": TOO_MUCH}, "max_tokens"),
+    "messages: a tool behind one that is left out": (
+        MESSAGES, {"tools": [{"type": "web_search_20250305"}, {"name": "f", "input_schema": BAD}]},
+        "tools.1.input_schema.properties.a.$ref",
+    ),
+    "messages: the answer's schema": (
+        MESSAGES, {"output_config": {"format": {"type": "json_schema", "schema": BAD}}},
+        "output_config.format.schema.properties.a.$ref",
+    ),
+    "messages: the answer's schema by its older name": (
+        MESSAGES, {"output_format": {"type": "json_schema", "schema": BAD}},
+        "output_format.schema.properties.a.$ref",
+    ),
+    "messages: the output": (MESSAGES, {"max_tokens": TOO_MUCH}, "max_tokens"),
+    "responses: a tool behind one that is left out": (
+        RESPONSES, {"tools": [{"type": "web_search"}, {"type": "function", "name": "f", "parameters": BAD}]},
+        "tools.1.parameters.properties.a.$ref",
+    ),
+    "responses: the output": (RESPONSES, {"max_output_tokens": TOO_MUCH}, "max_output_tokens"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND_LATE)
+def test_what_a_models_rules_find_is_named_as_the_client_called_it(desk: InProcess, name: str) -> None:
+    format, more, field = FOUND_LATE[name]
+    key = desk.key(5)
+    answer = desk.call("POST", format.path, format.asked(**more), key)
+    assert answer.status == 400
+    assert format.error(answer.json)["message"].startswith(f"{field}: ")
+    assert ledger(desk, key) == (5, 0, 0, 0)
 
 
 @pytest.mark.parametrize("path", ["/v1/messages/nothing", "/anthropic/v1/nothing", "/v1/chat", "/v1/respond"])

@@ -138,7 +138,8 @@ def unless_impossible(schema: Json, *why: str) -> Json | None:
     return None
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.fuzz
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(ROOTS, st.lists(st.dictionaries(WORDS, DOCUMENTS, max_size=3), max_size=8))
 def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, documents: list[Json]) -> None:
     before = copy.deepcopy(schema)
