@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.exchange import CHARGED, NOT_CHARGED, ask
+from contract.exchange import CHARGED, NOT_CHARGED, UNTOUCHED, ask
+from contract.exchange import ledger as account_of
 from contract.fault_table import TEXT, WHOLE
 from contract.formats import CHAT, EACH, FORMATS, MESSAGES, MODES, RESPONSES, Format
 from inprocess import NOW, Answered, InProcess, streamed, told
@@ -23,7 +24,7 @@ from inprocess import Told as Reply
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Limits
 from live import LiveGateway
-from upstream import Delay, ErrorEvent, HtmlError, ScriptedUpstream, Status, Step, chat_events, error
+from upstream import Delay, ErrorEvent, HtmlError, ScriptedUpstream, Silence, Status, Step, chat_events, error
 from upstream.kimi import usage_of
 
 MINE = ("x-request-id", "mine/1")
@@ -283,6 +284,25 @@ def test_silence_is_filled_with_signs_of_life(up: ScriptedUpstream, tmp_path: Pa
         assert said.signs >= 2
         assert asked.ledger == CHARGED
         assert ask(gateway, False, format=format).seen.content  # JSON has no room for them
+
+
+@EACH
+def test_a_client_that_leaves_after_a_sign_of_life_pays_nothing(
+    up: ScriptedUpstream, tmp_path: Path, format: Format
+) -> None:
+    up.plan(Silence())
+    with LiveGateway(tmp_path, up.url, ping_interval=0.05) as gateway:
+        key = gateway.key(100)
+        with (
+            gateway.client(key) as client,
+            client.stream("POST", format.path, json=format.asked(stream=True)) as answer,
+        ):
+            assert answer.status_code == 200
+            assert next(answer.iter_bytes())
+        up.until(lambda: up.chats[0].closed_early.is_set())
+        gateway.nothing_left(key)
+        assert account_of(gateway, key) == UNTOUCHED
+        assert gateway.lines("request")[-1]["outcome"] == "left_released"
 
 
 LATE: dict[str, tuple[Step, int, str]] = {
