@@ -158,6 +158,17 @@ def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, doc
         assert not valid or said.is_valid(document), document
 
 
+def test_a_described_reference_inside_its_own_definition_stays_a_branch() -> None:
+    """Found by scripts/fuzz: written out at another place, it had its description beside it."""
+    shared = {"anyOf": [{"type": "object"}, {"description": "One.", "$ref": "#/$defs/shared"}]}
+    there = {"type": "object", "anyOf": [{"$ref": "#/$defs/shared"}]}
+    cleaned = clean({"type": "object", "properties": {"a": there}, "$defs": {"shared": shared}}, "here")
+    branch = {"anyOf": [{"$ref": "#/$defs/shared"}], "description": "One."}
+    assert cleaned["properties"]["a"] == {"anyOf": [{"type": "object"}, branch]}
+    assert mfjs.refusal(cleaned) is None
+    assert clean(cleaned, "here") is cleaned
+
+
 def test_what_is_clean_stays_the_very_object() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}}
     assert clean(schema, "here") is schema

@@ -116,7 +116,7 @@ class Cleaner:
             clean = described(clean, parts.description(node, told), over=True)
         if clean is not None and node.get("nullable") is True:
             clean = described(united([bare(clean), {"type": "null"}]), clean.get("description"))
-        return _wrapped(clean)
+        return clean
 
     def _others(self, node: Schema, path: Path) -> Iterator[Clean]:
         """What must hold besides the node's own keywords."""
@@ -240,14 +240,6 @@ class Cleaner:
             if name not in ending:
                 path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
                 self._refuse(path, ENDLESS)
-
-
-def _wrapped(clean: Clean) -> Clean:
-    """A description beside a `$ref` was refused where the target has one too (2026-08): a branch of its own
-    holds the reference."""
-    if clean is None or "$ref" not in clean or "description" not in clean:
-        return clean
-    return {"anyOf": [{"$ref": clean["$ref"]}], "description": clean["description"]}
 
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:
