@@ -160,13 +160,23 @@ def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, doc
 
 def test_a_described_reference_inside_its_own_definition_stays_a_branch() -> None:
     """Found by scripts/fuzz: written out at another place, it had its description beside it."""
-    shared = {"anyOf": [{"type": "object"}, {"description": "One.", "$ref": "#/$defs/shared"}]}
-    there = {"type": "object", "anyOf": [{"$ref": "#/$defs/shared"}]}
+    shared = {"type": "object", "properties": {"c": {"description": "One.", "$ref": "#/$defs/shared"}}}
+    there = {"$ref": "#/$defs/shared", "properties": {"c": {"type": "object"}}}
     cleaned = clean({"type": "object", "properties": {"a": there}, "$defs": {"shared": shared}}, "here")
     branch = {"anyOf": [{"$ref": "#/$defs/shared"}], "description": "One."}
-    assert cleaned["properties"]["a"] == {"anyOf": [{"type": "object"}, branch]}
+    assert cleaned["properties"]["a"]["properties"]["c"] == branch
     assert mfjs.refusal(cleaned) is None
     assert clean(cleaned, "here") is cleaned
+
+
+def test_a_union_that_offers_itself_again_loses_that_branch() -> None:
+    """Found by scripts/fuzz: each cleaning wrote it out once more."""
+    itself = {"$ref": "#/$defs/shared"}
+    shared = {"anyOf": [itself, {"description": "Again.", **itself}, {"type": "object", "properties": {}}]}
+    cleaned = clean({"type": "object", "properties": {}, "anyOf": [itself], "$defs": {"shared": shared}}, "")
+    assert cleaned == {"type": "object", "properties": {}}
+    with pytest.raises(InvalidRequest):
+        clean({"type": "object", "anyOf": [itself], "$defs": {"shared": {"anyOf": [itself]}}}, "here")
 
 
 def test_what_is_clean_stays_the_very_object() -> None:

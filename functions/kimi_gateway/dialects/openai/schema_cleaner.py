@@ -226,7 +226,7 @@ class Cleaner:
         if name not in self._done:
             self._busy.add(name)
             path, found = self._behind[name]
-            self._done[name] = self._node(found, path)
+            self._done[name] = _unlooped(self._node(found, path), f"#/$defs/{name}")
             self._busy.discard(name)
         return self._done[name]
 
@@ -240,6 +240,24 @@ class Cleaner:
             if name not in ending:
                 path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
                 self._refuse(path, ENDLESS)
+
+
+def _unlooped(clean: Clean, reference: str) -> Clean:
+    """A union that offers itself once more says nothing by that. One of nothing else stays: it has no end."""
+    if clean is None or "anyOf" not in clean:
+        return clean
+    branches: list[Clean] = [branch for branch in clean["anyOf"] if not _leads_to(branch, reference)]
+    if not branches or len(branches) == len(clean["anyOf"]):
+        return clean
+    return described(united(branches), clean.get("description"), over=True)
+
+
+def _leads_to(schema: Schema, reference: str) -> bool:
+    """And to nothing else."""
+    branches = schema.get("anyOf", ())
+    return schema.get("$ref") == reference or (
+        bool(branches) and all(_leads_to(branch, reference) for branch in branches)
+    )
 
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:
