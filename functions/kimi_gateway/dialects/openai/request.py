@@ -59,7 +59,7 @@ def read(raw: bytes) -> ChatRequest:
     if not sent:
         fail("messages", "holds nothing but empty assistant messages")
     if "user" in body:
-        body.setdefault("safety_identifier", hashlib.sha256(body.pop("user").encode()).hexdigest())
+        body.setdefault("safety_identifier", digest_of(body.pop("user")))
     options = body.pop("stream_options", {})
     return ChatRequest(
         model=body["model"],
@@ -70,6 +70,11 @@ def read(raw: bytes) -> ChatRequest:
         body=body,
         source=source,
     )
+
+
+def digest_of(user: str) -> str:
+    """The platform need not know who the client's user is."""
+    return hashlib.sha256(user.encode()).hexdigest()
 
 
 def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
@@ -176,6 +181,12 @@ def media(url: str, where: str, types: frozenset[str]) -> None:
         base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         fail(where, "the data is not valid base64")
+
+
+def image(url: str, where: str) -> dict[str, Any]:
+    """The part of a message. Raises InvalidRequest."""
+    media(url, where, IMAGE_TYPES)
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _tools(value: Any, where: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.observe import emit
+from kimi_gateway.dialects.offered import Offered
 
 # A custom tool takes free text; the model writes it into the one argument of a function.
 FREE_TEXT = "input"
@@ -30,24 +30,10 @@ class Known:
 
 @dataclass(slots=True)
 class Toolbox:
-    """The tools of one request: `functions` for the upstream, and what each is to the client."""
+    """The tools of one request: as they are offered to the model, and what each is to the client."""
 
-    _offered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # with its place in the request
+    offered: Offered = field(default_factory=Offered)
     _known: dict[str, Known] = field(default_factory=dict)
-
-    @property
-    def functions(self) -> list[dict[str, Any]]:
-        return [tool for _, tool in self._offered]
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where the client wrote what stands where in `functions`."""
-        places = {}
-        for index, (place, tool) in enumerate(self._offered):
-            places[f"tools.{index}"] = place
-            if tool["type"] == "function":
-                places[f"tools.{index}.function"] = place
-        return places
 
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
@@ -55,14 +41,14 @@ class Toolbox:
     def replace(self, tools: Any, where: str) -> None:
         """Tools that come later: the newest of a name holds."""
         before, self._known = self._known, {}
-        offered, self._offered = self._offered, []
+        earlier, self.offered.placed = self.offered.placed, []
         self.add(tools, where)
-        kept = [(place, tool) for place, tool in offered if _name_of(tool) not in self._known]
-        self._offered = [*kept, *self._offered]
+        kept = [placed for placed in earlier if _name_of(placed[1]) not in self._known]
+        self.offered.placed = [*kept, *self.offered.placed]
         self._known = {**before, **self._known}
 
     def add(self, tools: Any, where: str) -> None:
-        """Raises InvalidRequest. What only OpenAI's own servers could run is left out, and logged."""
+        """Raises InvalidRequest. What only OpenAI's own servers could run is left out."""
         fields.array(tools, where)
         for index, tool in enumerate(tools):
             here = f"{where}.{index}"
@@ -71,11 +57,11 @@ class Toolbox:
             if tool["type"] == "namespace":
                 self._add_namespace(tool, here)
             elif tool["type"] == "builtin_function":  # the vendor's own
-                self._offered.append((here, tool))
+                self.offered.add(here, tool)
             elif tool["type"] in _KINDS:
                 self._add(tool, here)
             else:
-                emit("tool_left_out", kind=tool["type"][:80])
+                self.offered.left_out.append(tool["type"])
 
     def _add_namespace(self, tool: dict[str, Any], here: str) -> None:
         fields.string(tool.get("name"), f"{here}.name")
@@ -97,13 +83,13 @@ class Toolbox:
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self._offered.append((here, {"type": "function", "function": {"name": name, **function}}))
+        self.offered.add(here, {"type": "function", "function": {"name": name, **function}})
 
     def choose(self, choice: Any) -> Any:
         """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
-            if choice == "required" and not self._offered:
+            if choice == "required" and not self.offered.placed:
                 fail("tool_choice", "there is no tool that could be called")
             return choice
         fields.mapping(choice, "tool_choice")
