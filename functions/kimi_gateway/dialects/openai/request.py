@@ -116,6 +116,7 @@ def _stop(value: Any, where: str) -> None:
         fail(where, "must not hold an empty string")
 
 
+_TALK = ("user", "assistant", "system", "developer")
 _ROLES = fields.one_of("system", "developer", "user", "assistant", "tool")
 
 
@@ -124,6 +125,8 @@ def _messages(value: Any, where: str) -> None:
     if not value:
         fail(where, "must not be empty")
     for index, message in enumerate(value):
+        if _is_plain(message):
+            continue
         here = f"{where}.{index}"
         fields.mapping(message, here)
         if "role" not in message:
@@ -135,6 +138,16 @@ def _messages(value: Any, where: str) -> None:
             fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
         if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
             fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as most of a long history are: nothing else is to be checked there."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and message.get("role") in _TALK
+    )
 
 
 def _content(message: dict[str, Any], here: str) -> None:
