@@ -277,7 +277,9 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
         ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
     )
     assert "no profile 'test'" in deploy("test").stderr
-    assert "no stack kimi-gateway in" in deploy().stderr
+    assert "no stack kimi-gateway in us-east-1" in deploy().stderr
+    elsewhere = deploy("dev", "--region=eu-west-1", "--stack-name", STACK)
+    assert f"no stack {STACK} in eu-west-1" in elsewhere.stderr
 
 
 def test_hello_is_for_a_stack() -> None:
