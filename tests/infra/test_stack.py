@@ -104,6 +104,28 @@ def test_tokens_are_kept_in_the_secret_and_taken_out_of_it(
     assert kept() == [TOKEN]
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        ({"SecretBinary": b"\x00"}, "The secret holds no text."),
+        ({"SecretString": "[1]"}, "The secret is not a JSON list of tokens."),
+    ],
+)
+def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
+    tokens: Any, command: Command, cloud: Cloud, spoilt: dict[str, Any], says: str
+) -> None:
+    secrets, id = cloud.client("secretsmanager"), cloud.outputs["SecretArn"]
+    secrets.put_secret_value(SecretId=id, **spoilt)
+    try:
+        done = command("tokens", "add", "--json", typed="sk-another-upstream-token")
+        error = json.loads(done.stderr)["error"]
+        assert (done.returncode, error["code"], error["message"]) == (1, "tokens_secret", says)
+        kept = secrets.get_secret_value(SecretId=id)
+        assert {name: kept[name] for name in spoilt} == spoilt
+    finally:
+        secrets.put_secret_value(SecretId=id, SecretString=json.dumps([TOKEN]))
+
+
 def test_a_chat_streams_is_charged_and_shows_in_the_usage(
     tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
 ) -> None:
