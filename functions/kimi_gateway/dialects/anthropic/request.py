@@ -16,6 +16,7 @@ from kimi_gateway.values import sendable
 
 MOST_STOPS = 4
 LONGEST_NAME = 64  # of a tool's type in a header
+MOST_NAMED = 16  # types there
 
 Thoughts = Literal["shown", "sealed", "hidden"]
 
@@ -37,6 +38,7 @@ class _Asked:
     body: dict[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
     ignored: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # the client's, by the pivot's
 
 
 def read(raw: bytes, counting: bool = False) -> Read:
@@ -73,6 +75,7 @@ def read(raw: bytes, counting: bool = False) -> Read:
         stops=asked.stops,
         body=asked.body,
         ignored=tuple(dict.fromkeys(asked.ignored)),
+        names=asked.names,
         seals=seals,
     )
     return Read(chat, _thoughts(body), bool(body.get("tool_choice", {}).get("disable_parallel_tool_use")))
@@ -80,9 +83,13 @@ def read(raw: bytes, counting: bool = False) -> Read:
 
 def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
     made, left_out = tools.functions(body.get("tools", []), "tools")
-    asked.ignored += [f"tools.{kind}" if _short(kind) else "tools" for kind in left_out]
+    kinds = list(dict.fromkeys(f"tools.{kind}" if _short(kind) else "tools" for kind in left_out))
+    asked.ignored += kinds if len(kinds) <= MOST_NAMED else [*kinds[:MOST_NAMED], "tools"]
     if made:
-        asked.body["tools"] = made
+        asked.body["tools"] = [tool for _, tool in made.values()]
+    for index, (place, tool) in enumerate(made.values()):
+        asked.names[f"tools.{index}"] = asked.names[f"tools.{index}.function"] = place
+        asked.names[f"tools.{index}.function.parameters"] = f"{place}.input_schema"
     if "tool_choice" in body:
         choice = tools.choice(body["tool_choice"], "tool_choice", made, left_out)
         if choice is not None:
@@ -110,12 +117,13 @@ def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
     if value.get("effort") is not None:
         asked.body["reasoning_effort"] = value["effort"]
     if value.get("format") is not None:
-        _output_format(asked, value["format"])
+        _output_format(asked, value["format"], "output_config.format")
 
 
-def _output_format(asked: _Asked, value: dict[str, Any]) -> None:
+def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_format") -> None:
     schema = {"name": "output", "schema": value["schema"]}
     asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    asked.names["response_format.json_schema"] = name
 
 
 def _metadata(asked: _Asked, value: dict[str, Any]) -> None:

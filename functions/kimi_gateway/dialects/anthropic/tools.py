@@ -14,10 +14,13 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _CUSTOM: dict[str, Check] = {"description": fields.string, "strict": fields.boolean}
 
 
-def functions(tools: Any, where: str) -> tuple[list[dict[str, Any]], list[str]]:
+Made = dict[str, tuple[str, dict[str, Any]]]  # by name: its place in the request, and the function
+
+
+def functions(tools: Any, where: str) -> tuple[Made, list[str]]:
     """The tools as functions, and the types of those that are left out, since nobody here can run them."""
     fields.array(tools, where)
-    made: list[dict[str, Any]] = []
+    made: Made = {}
     left_out: list[str] = []
     for index, tool in enumerate(tools):
         here = f"{where}.{index}"
@@ -28,9 +31,9 @@ def functions(tools: Any, where: str) -> tuple[list[dict[str, Any]], list[str]]:
         if function is None:
             left_out.append(kind)
             continue
-        if function["name"] in [other["function"]["name"] for other in made]:
+        if function["name"] in made:
             fail(f"{here}.name", f"function name {function['name']} is duplicated")
-        made.append({"type": "function", "function": function})
+        made[function["name"]] = (here, {"type": "function", "function": function})
     return made, left_out
 
 
@@ -52,7 +55,7 @@ def _defined(kind: str, tool: dict[str, Any], here: str) -> dict[str, Any] | Non
     return {"name": tool["name"], "description": description, "parameters": parameters}
 
 
-def choice(value: dict[str, Any], where: str, made: list[dict[str, Any]], left_out: list[str]) -> Any:
+def choice(value: dict[str, Any], where: str, made: Made, left_out: list[str]) -> Any:
     """The pivot's `tool_choice`, None where it says nothing: without tools, or for one that was left out."""
     kind = value.get("type")
     fields.one_of(*_CHOICES, "tool")(kind, f"{where}.type")
@@ -62,7 +65,7 @@ def choice(value: dict[str, Any], where: str, made: list[dict[str, Any]], left_o
         return _CHOICES[str(kind)] if made else None
     name = value.get("name")
     fields.string(name, f"{where}.name")
-    if name in [tool["function"]["name"] for tool in made]:
+    if name in made:
         return {"type": "function", "function": {"name": name}}
     if not left_out:
         fail(f"{where}.name", "is none of the tools")

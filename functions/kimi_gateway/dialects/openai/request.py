@@ -29,7 +29,8 @@ class ChatRequest:
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
-    the signatures under thoughts in its history, by their text.
+    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that were not in
+    the request, which only named them.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ChatRequest:
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
     seals: Mapping[str, str] | None = field(default=None, repr=False)
+    recalled: int = 0
 
 
 def read(raw: bytes) -> ChatRequest:

@@ -1,5 +1,6 @@
 """Input items to the pivot's messages. What follows one another of the assistant's is one message of its:
-reasoning, text and calls are items of their own there, and members of a message here.
+reasoning, text and calls are items of their own there, and members of a message here. An output goes right
+behind its call, since the vendor wants nobody to speak in between.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Conversation:
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[dict[str, Any]] = []
+        self._waiting: set[str] = set()  # the ids of the last turn's calls without an output
+        self._outputs_at = 0  # where the next of their outputs belongs
 
     def add(self, items: Iterable[Any], where: str) -> None:
         """Raises InvalidRequest naming the item's field."""
@@ -90,6 +93,8 @@ class Conversation:
             if self._calls:
                 message["tool_calls"] = self._calls
             self.messages.append(message)
+            self._waiting = {call["id"] for call in self._calls}
+            self._outputs_at = len(self.messages)
         self._reasoning, self._texts, self._calls = [], [], []
 
     def _append(self, message: dict[str, Any]) -> None:
@@ -139,10 +144,14 @@ class Conversation:
             told = parts.read(told, f"{here}.output")
         elif not isinstance(told, str):
             told = "" if told is None else _json(told)
-        self._append({"role": "tool", "tool_call_id": call, "content": told})
+        self._end_turn()
+        at = self._outputs_at if call in self._waiting else len(self.messages)
+        self.messages.insert(at, {"role": "tool", "tool_call_id": call, "content": told})
+        self._waiting.discard(call)
+        self._outputs_at = at + 1
 
     def additional_tools(self, item: dict[str, Any], here: str) -> None:
-        self._toolbox.replace(item["tools"], f"{here}.tools")
+        self._toolbox.add(item["tools"], f"{here}.tools")
 
 
 def _json(value: Any) -> str:

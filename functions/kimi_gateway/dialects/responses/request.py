@@ -39,8 +39,11 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
-    """`given` is the input, nothing left in it that is only referred to. Raises InvalidRequest."""
+def chat_of(
+    body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None, recalled: int = 0
+) -> Asked:
+    """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
+    InvalidRequest."""
     toolbox = Toolbox()
     toolbox.add(body.get("tools", []), "tools")
     conversation = Conversation(earlier.messages if earlier else (), toolbox)
@@ -71,6 +74,7 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         choices=1,
         stops=(),
         names=_NAMES | toolbox.places,
+        recalled=recalled,
     )
     return Asked(chat, body, messages, toolbox)
 

@@ -32,18 +32,19 @@ class Known:
 class Toolbox:
     """The tools of one request: `functions` for the upstream, and what each is to the client."""
 
-    _offered: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # with its place in the request
+    _offered: dict[object, tuple[str, dict[str, Any]]] = field(default_factory=dict)  # with its place
     _known: dict[str, Known] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)  # kinds that were logged as left out
 
     @property
     def functions(self) -> list[dict[str, Any]]:
-        return [tool for _, tool in self._offered]
+        return [tool for _, tool in self._offered.values()]
 
     @property
     def places(self) -> dict[str, str]:
         """Where the client wrote what stands where in `functions`."""
         places = {}
-        for index, (place, tool) in enumerate(self._offered):
+        for index, (place, tool) in enumerate(self._offered.values()):
             places[f"tools.{index}"] = place
             if tool["type"] == "function":
                 places[f"tools.{index}.function"] = place
@@ -52,32 +53,26 @@ class Toolbox:
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
 
-    def replace(self, tools: Any, where: str) -> None:
-        """Tools that come later: the newest of a name holds."""
-        before, self._known = self._known, {}
-        offered, self._offered = self._offered, []
-        self.add(tools, where)
-        kept = [(place, tool) for place, tool in offered if _name_of(tool) not in self._known]
-        self._offered = [*kept, *self._offered]
-        self._known = {**before, **self._known}
-
     def add(self, tools: Any, where: str) -> None:
-        """Raises InvalidRequest. What only OpenAI's own servers could run is left out, and logged."""
+        """One list of tools; of a name that an earlier list had the newest holds. Raises InvalidRequest. What
+        only OpenAI's own servers could run is left out, and logged once."""
         fields.array(tools, where)
+        fresh = set[str]()
         for index, tool in enumerate(tools):
             here = f"{where}.{index}"
             fields.mapping(tool, here)
             fields.string(tool.get("type"), f"{here}.type")
             if tool["type"] == "namespace":
-                self._add_namespace(tool, here)
-            elif tool["type"] == "builtin_function":  # the vendor's own
-                self._offered.append((here, tool))
+                self._add_namespace(tool, here, fresh)
+            elif tool["type"] == "builtin_function":  # the vendor's own, which may have any shape
+                self._offered[(here,)] = (here, tool)
             elif tool["type"] in _KINDS:
-                self._add(tool, here)
-            else:
-                emit("tool_left_out", kind=tool["type"][:80])
+                self._add(tool, here, fresh)
+            elif (kind := tool["type"][:80]) not in self._told:
+                self._told.add(kind)
+                emit("tool_left_out", kind=kind)
 
-    def _add_namespace(self, tool: dict[str, Any], here: str) -> None:
+    def _add_namespace(self, tool: dict[str, Any], here: str, fresh: set[str]) -> None:
         fields.string(tool.get("name"), f"{here}.name")
         fields.array(tool.get("tools"), f"{here}.tools")
         fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
@@ -85,19 +80,23 @@ class Toolbox:
         for index, member in enumerate(tool["tools"]):
             fields.mapping(member, f"{here}.tools.{index}")
             fields.one_of(*_KINDS)(member.get("type"), f"{here}.tools.{index}.type")
-            self._add(member, f"{here}.tools.{index}", tool["name"], about)
+            self._add(member, f"{here}.tools.{index}", fresh, tool["name"], about)
             about = ""  # once is enough
 
-    def _add(self, tool: dict[str, Any], here: str, namespace: str | None = None, about: str = "") -> None:
+    def _add(
+        self, tool: dict[str, Any], here: str, fresh: set[str], namespace: str | None = None, about: str = ""
+    ) -> None:
         fields.string(tool.get("name"), f"{here}.name")
         fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
         name = flat(tool["name"], namespace)
-        if name in self._known:
+        if name in fresh:
             fail(f"{here}.name", f"function name {name[:80]} is duplicated")
+        fresh.add(name)
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self._offered.append((here, {"type": "function", "function": {"name": name, **function}}))
+        self._offered.pop(name, None)  # it stands where it came last
+        self._offered[name] = (here, {"type": "function", "function": {"name": name, **function}})
 
     def choose(self, choice: Any) -> Any:
         """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
@@ -132,11 +131,6 @@ class Toolbox:
         if not allowed:
             return "none"
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice["mode"], "tools": allowed}}
-
-
-def _name_of(tool: dict[str, Any]) -> object:
-    """Of a function of ours; the vendor's own may have any shape."""
-    return tool["function"]["name"] if tool["type"] == "function" else None
 
 
 def flat(name: str, namespace: object) -> str:
