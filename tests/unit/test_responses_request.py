@@ -156,6 +156,9 @@ def test_a_hosted_tool_is_left_out_and_logged(caplog: pytest.LogCaptureFixture) 
     assert body["tools"] == [LOOK]
     assert [record.fields for record in caplog.records] == [{"kind": "web_search"}]  # type: ignore[attr-defined]
     assert "tools" not in sent(tools=[{"type": "web_search"}], tool_choice="auto")
+    caplog.clear()
+    sent(tools=[{"type": "mcp", "server_label": str(at)} for at in range(50)])
+    assert len(caplog.records) == 1, "once in a request"
 
 
 def test_tools_that_come_with_the_input_join_the_others() -> None:

@@ -12,11 +12,11 @@ from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.anthropic import content, ids
 from kimi_gateway.dialects.anthropic.content import Parts
 from kimi_gateway.dialects.fields import fail
+from kimi_gateway.dialects.openai.request import NOTHING
 from kimi_gateway.net import jsonio
 
 Message = dict[str, Any]
 
-NOTHING = "(empty)"  # of a tool's result, which must not be empty upstream
 _TWICE = "is the id of another tool_use of this turn"
 ERROR = "Error: "  # before the result of a tool that failed; there is no flag for it upstream
 # The first line of Claude Code's system prompt. It differs from request to request and so would undo the

@@ -87,7 +87,7 @@ def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
     asked.ignored += kinds if len(kinds) <= MOST_NAMED else [*kinds[:MOST_NAMED], "tools"]
     if made:
         asked.body["tools"] = [tool for _, tool in made.values()]
-    for index, (place, tool) in enumerate(made.values()):
+    for index, (place, _) in enumerate(made.values()):
         asked.names[f"tools.{index}"] = asked.names[f"tools.{index}.function"] = place
         asked.names[f"tools.{index}.function.parameters"] = f"{place}.input_schema"
     if "tool_choice" in body:

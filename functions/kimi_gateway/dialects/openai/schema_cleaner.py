@@ -285,4 +285,3 @@ def _require(own: Schema, required: list[str], properties: Schema) -> bool:
     if required:
         own.update(properties=declared, required=required)
     return True
-

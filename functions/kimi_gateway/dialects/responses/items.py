@@ -10,6 +10,7 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.openai.request import NOTHING
 from kimi_gateway.dialects.responses import parts
 from kimi_gateway.dialects.responses.seal import unseal
 from kimi_gateway.dialects.responses.tools import FREE_TEXT, Toolbox, flat
@@ -146,7 +147,7 @@ class Conversation:
             told = "" if told is None else _json(told)
         self._end_turn()
         at = self._outputs_at if call in self._waiting else len(self.messages)
-        self.messages.insert(at, {"role": "tool", "tool_call_id": call, "content": told})
+        self.messages.insert(at, {"role": "tool", "tool_call_id": call, "content": told or NOTHING})
         self._waiting.discard(call)
         self._outputs_at = at + 1
 
