@@ -177,6 +177,10 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "an output of one text": ([output("c", [{"type": "input_text", "text": "a"}])], [told("c", "a")]),
     "an output of another kind": ([output("c", {"ok": True})], [told("c", '{"ok":true}')]),
+    "a message of nothing is left out": (
+        [{"role": "developer", "content": ""}, ASK, {"role": "user", "content": []}],
+        [ASK],
+    ),
     "an empty output": ([output("c", "")], [told("c", "(empty)")]),
     "the local shell": (
         [

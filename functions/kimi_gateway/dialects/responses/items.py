@@ -61,6 +61,7 @@ class Conversation:
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[dict[str, Any]] = []
+        self._left_out: set[str] = set()
         self._waiting: set[str] = set()  # the ids of the last turn's calls without an output
         self._outputs_at = 0  # where the next of their outputs belongs
 
@@ -72,7 +73,7 @@ class Conversation:
             kind = item.get("type") or "message"
             fields.string(kind, f"{here}.type")
             if kind in _LEFT_OUT:
-                emit("item_left_out", kind=kind)
+                self._leave_out(kind)
             elif kind in _KINDS:
                 read, checks = _KINDS[kind]
                 for name, check in checks.items():
@@ -80,6 +81,11 @@ class Conversation:
                 read(self, item, here)
             else:
                 fail(f"{here}.type", f"{kind[:80]} is not supported")
+
+    def _leave_out(self, kind: str) -> None:
+        if kind not in self._left_out:
+            self._left_out.add(kind)
+            emit("item_left_out", kind=kind)
 
     def end(self) -> list[dict[str, Any]]:
         self._end_turn()
@@ -106,7 +112,7 @@ class Conversation:
         content = parts.read(item.get("content"), f"{here}.content")
         if item["role"] == "assistant":
             self._texts.append(parts.text_of(content))
-        else:
+        elif content:  # the vendor refuses an empty one
             self._append({"role": "user" if item["role"] == "user" else "system", "content": content})
 
     def agent_message(self, item: dict[str, Any], here: str) -> None:
