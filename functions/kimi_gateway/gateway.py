@@ -84,7 +84,7 @@ class Gateway:
             request.notes["ignored"] = ask.ignored
         model = await self.directory.resolve(ask.model, self.catalog)
         try:
-            adapted = await self._adapted(ask, model, key.account, len(raw))
+            adapted = await self._adapted(ask, model, key.account, len(raw) + ask.recalled)
         except InvalidRequest as error:
             raise fields.renamed(error, ask.names) from None
         if self.closing:

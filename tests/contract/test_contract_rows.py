@@ -92,6 +92,9 @@ ROWS: dict[str, Becomes] = {
         said({"role": "developer", "content": "Be kind."}),
         said({"role": "system", "content": "Be kind."}),
     ),
+    "an empty result of a tool is told in a word": Becomes(
+        K3, said(CALLED, RESULT | {"content": ""}), said(CALLED, RESULT | {"content": "(empty)"})
+    ),
     "an empty assistant message is left out": Becomes(K3, said({"role": "assistant", "content": ""}), said()),
     "K2.6 gets a blank thought for a call": Becomes(
         K26, said(CALLED, RESULT), said(CALLED | {"reasoning_content": " "}, RESULT)

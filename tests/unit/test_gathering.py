@@ -83,7 +83,19 @@ def test_choices_are_told_apart_by_their_arguments() -> None:
     )
     for at in range(3):
         assert put_back(kept, answer(("f:0", f'{{"m":0.0, "n":{at}}}'))) == [f"Thought {at}"]
-    assert put_back(kept, answer(("f:0", "not even JSON"))) == ["Thought 0"]
+    assert put_back(kept, answer(("f:0", "not even JSON"))) == [None]
+
+
+def test_two_conversations_that_begin_alike_keep_their_thoughts_apart() -> None:
+    """An account may have many users: what was thought for one of them is nothing for another."""
+    first, second = (
+        gathered(
+            chunk({"reasoning_content": f"Of {user}."}), chunk(call(0, "f:0", json.dumps({"user": user})))
+        )
+        for user in ("Ann", "Bob")
+    )
+    assert put_back(first | second, answer(("f:0", '{"user": "Ann"}'))) == ["Of Ann."]
+    assert put_back(second, answer(("f:0", '{"user": "Ann"}')), replay="required") == [PLACEHOLDER]
 
 
 def test_the_same_id_at_another_place_is_another_call() -> None:

@@ -145,6 +145,9 @@ BAD: dict[str, tuple[Json, str]] = {
     "a tool without a name": ({"tools": [TOOL, {"input_schema": {}}]}, "tools.1.name"),
     "a tool without a schema": ({"tools": [{"name": "get"}]}, "tools.0.input_schema"),
     "a tool's description that is a number": ({"tools": [TOOL | {"description": 1}]}, "tools.0.description"),
+    "one id in two messages of one turn": (
+        after(use("a"), then=[assistant(use("a")), CALLED]), "messages.2.content.0.id",
+    ),
     "two tools of one name": ({"tools": [TOOL, TOOL]}, "tools.1.name"),
     "a choice that is text": ({"tools": [TOOL], "tool_choice": "auto"}, "tool_choice"),
     "an odd choice": ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice.type"),

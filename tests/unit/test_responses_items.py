@@ -166,9 +166,22 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
         [output("c", [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": PNG}])],
         [told("c", [text("a"), IMAGE])],
     ),
+    "what is said between a call and its output comes behind both": (
+        [function_call("c"), function_call("d"), output("d", "2"), ASK, output("c", "1")],
+        [
+            said("", tool_calls=[call("c", "f", "{}"), call("d", "f", "{}")]),
+            told("d", "2"),
+            told("c", "1"),
+            ASK,
+        ],
+    ),
     "an output of one text": ([output("c", [{"type": "input_text", "text": "a"}])], [told("c", "a")]),
     "an output of another kind": ([output("c", {"ok": True})], [told("c", '{"ok":true}')]),
-    "an empty output": ([output("c", "")], [told("c", "")]),
+    "a message of nothing is left out": (
+        [{"role": "developer", "content": ""}, ASK, {"role": "user", "content": []}],
+        [ASK],
+    ),
+    "an empty output": ([output("c", "")], [told("c", "(empty)")]),
     "the local shell": (
         [
             {

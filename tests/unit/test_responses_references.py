@@ -92,6 +92,38 @@ def test_another_account_does_not_find_it() -> None:
             read(body, kept, "acc_2")
 
 
+def test_what_is_no_id_of_ours_is_not_looked_for() -> None:
+    kept = Kept()
+    for name in ("resp_", "resp_" + "a" * 5_000, "thought-a1", "resp_a1\x00", "msg_" + "b" * 65 + "_0"):
+        for body in ({"previous_response_id": name}, {"input": [{"id": name}]}):
+            with pytest.raises(InvalidRequest):
+                read(body, kept)
+    assert kept.asked == []
+
+
+def test_an_item_is_referred_to_once() -> None:
+    kept = Kept()
+    ask(kept, "a1", "one")
+    with pytest.raises(InvalidRequest) as refused:
+        read({"input": [{"id": "msg_a1_1"}, {"role": "user", "content": "x"}, {"id": "msg_a1_1"}]}, kept)
+    assert refused.value.param == "input.2.id"
+
+
+def test_a_request_names_so_many_answers_at_most() -> None:
+    kept = Kept()
+    with pytest.raises(InvalidRequest) as refused:
+        read({"input": [{"id": f"msg_{at:x}_0"} for at in range(501)]}, kept)
+    assert (refused.value.param, kept.asked) == ("input", [])
+
+
+def test_what_is_only_named_counts_for_the_size_of_a_request() -> None:
+    kept = Kept()
+    ask(kept, "a1", "one", input="word " * 2**17)
+    second = ask(kept, "a2", "two", previous_response_id="resp_a1", input="word " * 2**17)
+    assert second.chat.recalled > 5 * 2**17
+    assert ("acc_1", "response:a2") not in kept.entries, "each of them is small enough, the whole is not"
+
+
 def test_a_request_that_names_nothing_asks_the_store_nothing() -> None:
     kept = Kept()
     ask(kept, "a1", "one")

@@ -156,6 +156,8 @@ def test_a_hosted_tool_is_left_out_and_named() -> None:
     assert chat.body["tools"] == [LOOK]
     assert chat.ignored == ("tools.web_search",)
     assert "tools" not in sent(tools=[{"type": "web_search"}], tool_choice="auto")
+    several = [{"type": "mcp", "server_label": str(at)} for at in range(50)]
+    assert read({"tools": several}).chat.ignored == ("tools.mcp",), "once in a request"
 
 
 def test_tools_that_come_with_the_input_join_the_others() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import time
 from typing import Any
 
@@ -205,18 +206,52 @@ def chain(length: int) -> Json:
     return {"type": "object", "properties": {"x": {"$ref": "#/$defs/d0"}}, "$defs": definitions}
 
 
+def scattered(length: int) -> Json:
+    """Each definition leads to the next, and none stands beside it."""
+    order = list(range(length))
+    random.Random(1).shuffle(order)
+    definitions: Json = {f"d{length}": {"type": "string"}}
+    for at in range(length):
+        inner = {"n": {"$ref": f"#/$defs/d{at + 1}"}}
+        definitions[f"d{at}"] = {"type": "object", "properties": inner, "required": ["n"]}
+    properties = {f"p{at}": {"$ref": f"#/$defs/d{at}"} for at in order}
+    return {"type": "object", "properties": properties, "$defs": definitions}
+
+
 ALTERNATIVES = [{"anyOf": [{"required": [f"{a}{b}"]} for b in range(20)]} for a in range(200)]
 MANY = {f"p{at}": {"type": "string", "format": "date"} for at in range(30_000)}
 LARGE: dict[str, Json] = {
     "references": chain(40),
     "alternatives": {"type": "object", "allOf": ALTERNATIVES},
     "properties": {"type": "object", "properties": MANY},
+    "references that lead on": scattered(4_000),
 }
 
 
 @pytest.mark.parametrize("schema", LARGE.values(), ids=LARGE)
 def test_the_work_for_one_schema_is_bounded(schema: Json) -> None:
     begun = time.process_time()
-    cleaned = unless_impossible(schema, "steps", "too large")
+    cleaned = unless_impossible(schema, "steps", "too large", "lead on")
     assert cleaned is None or len(json.dumps(cleaned)) < 10_000_000
     assert time.process_time() - begun < 20
+
+
+def test_a_chain_of_references_is_read_whichever_way_it_is_written() -> None:
+    definitions: Json = {"d1000": {"type": "string"}}
+    for at in range(1000):
+        inner = {"n": {"$ref": f"#/$defs/d{at + 1}"}}
+        definitions[f"d{at}"] = {"type": "object", "properties": inner, "required": ["n"]}
+    for first in ("d0", "d999"):
+        every = {name: {"$ref": f"#/$defs/{name}"} for name in definitions}
+        schema = {"type": "object", "properties": {"first": {"$ref": f"#/$defs/{first}"}} | every}
+        clean(schema | {"$defs": definitions}, "parameters")
+
+
+def test_references_that_lead_on_too_deeply_are_refused() -> None:
+    definitions: Json = {"d2000": {"type": "object"}}
+    for at in range(2000):
+        more = {"type": "object", "properties": {f"p{at}": {"type": "string"}}}
+        definitions[f"d{at}"] = {"allOf": [{"$ref": f"#/$defs/d{at + 1}"}, more]}
+    with pytest.raises(InvalidRequest) as refused:
+        clean({"$ref": "#/$defs/d0", "$defs": definitions}, "tools.0.function.parameters")
+    assert refused.value.param == "tools.0.function.parameters"

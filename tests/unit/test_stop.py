@@ -91,6 +91,22 @@ def test_what_is_held_back_comes_with_the_finish_reason() -> None:
     assert stops.rest() is None
 
 
+def test_what_is_held_back_comes_before_a_call() -> None:
+    stops = StopFilter(("END",))
+    assert seen(stops.apply(chunk("an EN"))) == ("an ", None)
+    called = Chunk(
+        {
+            "choices": [
+                {"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "a"}]}, "finish_reason": None}
+            ]
+        },
+        True,
+        False,
+    )
+    assert seen(stops.apply(called)) == ("EN", None)
+    assert seen(stops.apply(chunk("", "tool_calls"))) == ("", "tool_calls")
+
+
 def test_what_is_held_back_comes_at_the_end_where_no_reason_came() -> None:
     stops = StopFilter(("END",))
     stops.apply(chunk("an EN"))

@@ -8,24 +8,27 @@ from typing import Any
 from kimi_gateway.values import sendable
 
 LONGEST_KIND = 64  # of a tool, in a header
-MOST_KINDS = 32
+MOST_KINDS = 16
 
 
 @dataclass(slots=True)
 class Offered:
-    """`placed`: place and tool, in order. `left_out`: the kinds that nobody here can run, as a client wrote
-    them. `schema`: what the client calls a function's parameters."""
+    """`placed`: place and tool in order, by a function's name. `left_out`: the kinds that nobody here can
+    run, as a client wrote them. `schema`: what the client calls a function's parameters."""
 
     schema: str = "parameters"
-    placed: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    placed: dict[object, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     @property
     def tools(self) -> list[dict[str, Any]]:
-        return [tool for _, tool in self.placed]
+        return [tool for _, tool in self.placed.values()]
 
-    def add(self, place: str, tool: dict[str, Any]) -> None:
-        self.placed.append((place, tool))
+    def add(self, place: str, tool: dict[str, Any], name: str | None = None) -> None:
+        """A function's `name` stands once, where it came last; what has none stands by its place."""
+        key: object = (place,) if name is None else name
+        self.placed.pop(key, None)
+        self.placed[key] = (place, tool)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -34,13 +37,14 @@ class Offered:
             f"tools.{kind}" if sendable(kind) and len(kind) <= LONGEST_KIND else "tools"
             for kind in self.left_out
         )
-        return tuple(kinds)[:MOST_KINDS]
+        named = tuple(kinds)
+        return named if len(named) <= MOST_KINDS else (*named[:MOST_KINDS], "tools")
 
     @property
     def places(self) -> dict[str, str]:
         """Where the client wrote what stands where in `tools`, for `fields.renamed`."""
         places = {}
-        for index, (place, tool) in enumerate(self.placed):
+        for index, (place, tool) in enumerate(self.placed.values()):
             places[f"tools.{index}"] = place
             if tool["type"] == "function":
                 places[f"tools.{index}.function"] = place

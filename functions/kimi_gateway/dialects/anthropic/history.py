@@ -12,11 +12,12 @@ from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.anthropic import content, ids
 from kimi_gateway.dialects.anthropic.content import Parts
 from kimi_gateway.dialects.fields import fail
+from kimi_gateway.dialects.openai.request import NOTHING
 from kimi_gateway.net import jsonio
 
 Message = dict[str, Any]
 
-NOTHING = "(empty)"  # of a tool's result, which must not be empty upstream
+_TWICE = "is the id of another tool_use of this turn"
 ERROR = "Error: "  # before the result of a tool that failed; there is no flag for it upstream
 # The first line of Claude Code's system prompt. It differs from request to request and so would undo the
 # vendor's prefix cache; to a model it says nothing (2026-06).
@@ -86,6 +87,8 @@ class _History:
             turn.add(block, f"{where}.{index}")
         before = self.made[-1] if self.made else {}
         if before.get("role") == "assistant":
+            for id in turn.places.keys() & self._open.keys():
+                fail(f"{turn.places[id]}.id", _TWICE)
             turn.follow(before)
             self.made.pop()
         else:
@@ -175,7 +178,7 @@ class _Turn:
         id = ids.upstream(content.text(block, where, "id"))
         fields.mapping(block.get("input"), f"{where}.input")
         if id in self.places:
-            fail(f"{where}.id", "is the id of another tool_use of this turn")
+            fail(f"{where}.id", _TWICE)
         self.places[id] = where
         function = {
             "name": content.text(block, where, "name"),

@@ -35,7 +35,7 @@ class _Asked:
     body: dict[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
     ignored: list[str] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # the client's, by the pivot's
 
 
 def read(raw: bytes, counting: bool = False) -> Read:
@@ -110,10 +110,10 @@ def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
         _output_format(asked, value["format"], "output_config.format")
 
 
-def _output_format(asked: _Asked, value: dict[str, Any], where: str = "output_format") -> None:
-    asked.names["response_format.json_schema"] = where
+def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_format") -> None:
     schema = {"name": "output", "schema": value["schema"]}
     asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    asked.names["response_format.json_schema"] = name
 
 
 def _metadata(asked: _Asked, value: dict[str, Any]) -> None:

@@ -32,11 +32,11 @@ class Block:
 
 def arguments(pieces: list[str]) -> dict[str, Any] | None:
     """A call's input, None where it is not a whole object."""
-    text = "".join(pieces)
-    if not text.rstrip().endswith("}"):
+    end = next((piece for piece in reversed(pieces) if piece and not piece.isspace()), "")
+    if not end.rstrip().endswith("}"):  # seen without joining what comes in many pieces
         return None
     try:
-        value = jsonio.loads(text.encode())
+        value = jsonio.loads("".join(pieces).encode())
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

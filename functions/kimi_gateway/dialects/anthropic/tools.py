@@ -19,7 +19,6 @@ def functions(tools: Any, where: str) -> Offered:
     """The tools as functions. Raises InvalidRequest."""
     fields.array(tools, where)
     offered = Offered("input_schema")
-    names = set[str]()
     for index, tool in enumerate(tools):
         here = f"{where}.{index}"
         fields.mapping(tool, here)
@@ -29,10 +28,9 @@ def functions(tools: Any, where: str) -> Offered:
         if function is None:
             offered.left_out.append(kind)
             continue
-        if function["name"] in names:
+        if function["name"] in offered.placed:
             fail(f"{here}.name", f"function name {function['name']} is duplicated")
-        names.add(function["name"])
-        offered.add(here, {"type": "function", "function": function})
+        offered.add(here, {"type": "function", "function": function}, function["name"])
     return offered
 
 
@@ -64,7 +62,7 @@ def choice(value: dict[str, Any], where: str, offered: Offered) -> Any:
         return _CHOICES[str(kind)] if offered.placed else None
     name = value.get("name")
     fields.string(name, f"{where}.name")
-    if name in [tool["function"]["name"] for tool in offered.tools]:
+    if name in offered.placed:
         return {"type": "function", "function": {"name": name}}
     if not offered.left_out:
         fail(f"{where}.name", "is none of the tools")

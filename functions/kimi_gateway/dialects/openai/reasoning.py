@@ -1,7 +1,7 @@
 """What a model thought before it called tools: gathered from an answer, put back where a client dropped it.
 
-A call is known again by its id and by where it stands, since the vendor counts ids anew in each conversation:
-by the last user message before it and the number of messages since.
+A call is known again by its id, its arguments and where it stands: the last user message before it and the
+number of messages since. The vendor counts ids anew in each conversation, and many of an account begin alike.
 """
 
 from __future__ import annotations
@@ -58,26 +58,25 @@ class Gatherer:
     def entries(self) -> dict[str, bytes]:
         """What to keep: one entry for each message with calls, under the name of its first."""
         called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
-        found: dict[str, dict[str, str]] = {}
+        if not called:
+            return {}
+        *_, (_, place) = _places(self._messages)
+        found: dict[str, bytes] = {}
         for choice in called:
             index, id = next(iter(choice.ids.items()))
             thought = "".join(choice.thought)
             if len(thought) <= LONGEST:
-                way = _digest_of_arguments("".join(choice.arguments.get(index, ())))
-                found.setdefault(id, {}).setdefault(way, thought)
-        if not found:
-            return {}
-        *_, (_, place) = _places(self._messages)
-        return {_name(place, id): _packed(ways) for id, ways in found.items()}
+                name = _name(place, id, "".join(choice.arguments.get(index, ())))
+                found.setdefault(name, _packed(thought))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """A message at `index` that lost its reasoning: `calls` are the names of its calls, and the digests of
-    their arguments."""
+    """A message at `index` that lost its reasoning, and the names under which its calls may have kept it."""
 
     index: int
-    calls: dict[str, str]
+    calls: tuple[str, ...]
 
 
 def lacking(messages: Sequence[Message]) -> list[Lacking]:
@@ -88,11 +87,10 @@ def lacking(messages: Sequence[Message]) -> list[Lacking]:
     for index, (message, place) in enumerate(_places(messages)):
         if message is not None and lacks(message):
             calls = (call for call in message["tool_calls"] if isinstance(call.get("id"), str))
-            named = {
-                _name(place, call["id"]): _digest_of_arguments((call.get("function") or {}).get("arguments"))
-                for call in calls
-            }
-            found.append(Lacking(index, named))
+            named = [
+                _name(place, call["id"], (call.get("function") or {}).get("arguments")) for call in calls
+            ]
+            found.append(Lacking(index, tuple(dict.fromkeys(named))))
     return found
 
 
@@ -129,27 +127,21 @@ def put_back(
 
 
 def _thought(missing: Lacking, known: Mapping[str, bytes]) -> str | None:
-    for name, way in missing.calls.items():
-        ways = _unpacked(known.get(name, b""))
-        if ways:
-            return ways.get(way) or next(iter(ways.values()))
-    return None
+    return next((thought for name in missing.calls if (thought := _unpacked(known.get(name, b"")))), None)
 
 
-def _packed(ways: Mapping[str, str]) -> bytes:
-    text = json.dumps(ways, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    return zlib.compress(text, 1)
+def _packed(thought: str) -> bytes:
+    return zlib.compress(thought.encode("utf-8", "surrogatepass"), 1)
 
 
-def _unpacked(entry: bytes) -> dict[str, str]:
-    """By digest of arguments: several where choices of one answer called alike."""
+def _unpacked(entry: bytes) -> str:
+    """Empty for what is no entry."""
     reader = zlib.decompressobj()
     try:
-        text = reader.decompress(entry, 8 * LONGEST).decode("utf-8", "surrogatepass")
-        ways = json.loads(text) if text else {}
+        text = reader.decompress(entry, 4 * LONGEST).decode("utf-8", "surrogatepass")
     except (zlib.error, ValueError):
-        return {}
-    return ways if isinstance(ways, dict) else {}
+        return ""
+    return text if reader.eof else ""
 
 
 def _places(messages: Sequence[Message]) -> Iterator[tuple[Message | None, bytes]]:
@@ -170,18 +162,19 @@ def _text(content: Any) -> bytes:
     return str(content).encode("utf-8", "surrogatepass")
 
 
-def _name(place: bytes, id: str) -> str:
-    return "thought-" + hashlib.sha256(place + id.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+def _name(place: bytes, id: str, arguments: Any) -> str:
+    told = place + _digest(arguments) + id.encode("utf-8", "surrogatepass")
+    return "thought-" + hashlib.sha256(told).hexdigest()[:40]
 
 
-def _digest_of_arguments(arguments: Any) -> str:
+def _digest(arguments: Any) -> bytes:
     """The same for one JSON value, however a client has written it anew."""
     try:
         value = json.loads(arguments or "{}", parse_float=_plain)
         arguments = json.dumps(value, sort_keys=True)
     except (TypeError, ValueError, RecursionError):
         arguments = str(arguments)
-    return hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).digest()
 
 
 def _plain(text: str) -> float | int:

@@ -19,6 +19,7 @@ from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.net import jsonio
 
 MAX_CHOICES = 4
+NOTHING = "(empty)"  # instead of a tool's empty result, which the upstream refuses
 LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
 
 
@@ -29,7 +30,8 @@ class ChatRequest:
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
-    the signatures under thoughts in its history, by their text.
+    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
+    what the request only named.
     """
 
     model: str
@@ -42,6 +44,7 @@ class ChatRequest:
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
     seals: Mapping[str, str] | None = field(default=None, repr=False)
+    recalled: int = 0
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -92,11 +95,14 @@ def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
-    """`developer` is `system` upstream; an empty assistant message, which it refuses, is left out."""
+    """`developer` is `system` upstream; of what it refuses as empty, an assistant's message is left out and a
+    tool's result told in a word."""
     if message["role"] == "developer":
         return {**message, "role": "system"}
     if message["role"] == "assistant" and not message.get("content"):
         return message if message.get("tool_calls") or message.get("partial") else None
+    if message["role"] == "tool" and not message["content"]:
+        return {**message, "content": NOTHING}
     return message
 
 

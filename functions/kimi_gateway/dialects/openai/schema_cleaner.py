@@ -21,6 +21,7 @@ from kimi_gateway.dialects.openai.schema_merge import (
 )
 
 MOST_STEPS = 20_000  # for one schema; the vendor takes 3,000 properties
+MOST_LOOKS = 300_000  # at parts, to see that a document can end
 LARGEST = 50_000  # parts, once what is shared is written out
 ENDLESS = "has a $ref that leads back to itself without an end"
 Path = tuple[str, ...]
@@ -32,7 +33,7 @@ class Cleaner:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self.opening: set[str] = set()
-        self._steps = 0
+        self._steps = self._looks = 0
         self._names: dict[str, str] = {}  # of definitions, by pointer
         self._behind: dict[str, tuple[Path, Any]] = {}  # what was found there, by name
         self._done: dict[str, Clean] = {}
@@ -234,12 +235,34 @@ class Cleaner:
         """Refuses what only an endless document could satisfy."""
         schemas = {f"#/$defs/{name}": schema for name, schema in root.get("$defs", {}).items()} | {"#": root}
         ending: set[str] = set()
-        while more := {name for name in schemas.keys() - ending if _ends(schemas[name], ending)}:
-            ending |= more
+        waiting, before = list(schemas), 0
+        while len(waiting) != before:
+            before = len(waiting)
+            waiting.reverse()  # a chain of them is one round, whichever way it is written
+            waiting = [name for name in waiting if not self._found_to_end(name, schemas[name], ending)]
         for name in schemas:
             if name not in ending:
                 path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
                 self._refuse(path, ENDLESS)
+
+    def _found_to_end(self, name: str, schema: Schema, ending: set[str]) -> bool:
+        if self._ends(schema, ending):
+            ending.add(name)
+        return name in ending
+
+    def _ends(self, schema: Schema, ending: set[str]) -> bool:
+        """Whether a finite document satisfies it, if one does what is named in `ending`."""
+        self._looks += 1
+        if self._looks > MOST_LOOKS:
+            self._refuse((), "has too many references that lead on to others")
+        if "$ref" in schema:
+            return schema["$ref"] in ending
+        if "anyOf" in schema:
+            return any(self._ends(branch, ending) for branch in schema["anyOf"])
+        if schema.get("type") == "array":
+            return not schema.get("minItems") or self._ends(schema.get("items", {}), ending)
+        properties = schema.get("properties", {})
+        return all(self._ends(properties[name], ending) for name in schema.get("required", ()))
 
 
 def _unlooped(clean: Clean, reference: str) -> Clean:
@@ -262,25 +285,13 @@ def _leads_to(schema: Schema, reference: str) -> bool:
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:
     """The vendor wants each of them declared. False where one cannot be."""
-    declared = own.get("properties", {})
+    declared = dict(own.get("properties", {}))
     rest = own.get("additionalProperties", True)
     for name in required:
         if name not in declared:
             if rest is False or name in properties:
                 return False
-            declared = {**declared, name: spelt({}) if rest is True else rest}
+            declared[name] = spelt({}) if rest is True else rest
     if required:
         own.update(properties=declared, required=required)
     return True
-
-
-def _ends(schema: Schema, ending: set[str]) -> bool:
-    """Whether a finite document satisfies it, if one does what is named in `ending`."""
-    if "$ref" in schema:
-        return schema["$ref"] in ending
-    if "anyOf" in schema:
-        return any(_ends(branch, ending) for branch in schema["anyOf"])
-    if schema.get("type") == "array":
-        return not schema.get("minItems") or _ends(schema.get("items", {}), ending)
-    properties = schema.get("properties", {})
-    return all(_ends(properties[name], ending) for name in schema.get("required", ()))

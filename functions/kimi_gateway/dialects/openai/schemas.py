@@ -6,6 +6,7 @@ import marshal
 from functools import lru_cache
 from typing import Any
 
+from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai.schema_cleaner import Cleaner
 from kimi_gateway.errors import InvalidRequest
 
@@ -20,6 +21,8 @@ def clean(schema: dict[str, Any], where: str) -> dict[str, Any]:
     key = marshal.dumps(schema, 2)  # the quickest bytes that are the same for the same values
     try:
         cleaned = _known(key) if len(key) <= LARGEST_REMEMBERED else _cleaned(schema)
+    except RecursionError:
+        fail(where, "refers from one part to the next too deeply")
     except InvalidRequest as exc:
         param = f"{where}{exc.param}"
         raise InvalidRequest(f"{param}{exc.message.removeprefix(str(exc.param))}", param=param) from exc

@@ -87,7 +87,7 @@ class StopFilter:
         shown = finder.feed(text)
         if finder.found:
             choice = {**choice, "finish_reason": "stop", "stop_reason": finder.hit}
-        elif choice.get("finish_reason"):
+        elif choice.get("finish_reason") or delta.get("tool_calls"):  # a call ends the text before it
             shown += finder.rest()
         if shown != text:
             choice = {**choice, "delta": {**delta, "content": shown}}

@@ -19,7 +19,7 @@ Recall = Callable[[str, Sequence[str]], Awaitable[dict[str, bytes]]]
 
 @dataclass(slots=True)
 class ResponsesQuestion:
-    """`size` is the request's, in bytes."""
+    """`size` is the request's with what it only named, in bytes."""
 
     asked: Asked
     size: int
@@ -62,4 +62,6 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
         found = await self.recall(account, names) if names else {}
-        return ResponsesQuestion(chat_of(body, *references.resolve(body, found)), len(raw), self.clock)
+        recalled = references.size(found)
+        asked = chat_of(body, *references.resolve(body, found), recalled)
+        return ResponsesQuestion(asked, len(raw) + recalled, self.clock)

@@ -1,5 +1,6 @@
 """Input items to the pivot's messages. What follows one another of the assistant's is one message of its:
-reasoning, text and calls are items of their own there, and members of a message here.
+reasoning, text and calls are items of their own there, and members of a message here. An output goes right
+behind its call, since the vendor wants nobody to speak in between.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.openai.request import NOTHING
 from kimi_gateway.dialects.responses import parts
 from kimi_gateway.dialects.responses.seal import unseal
 from kimi_gateway.dialects.responses.tools import FREE_TEXT, Toolbox, flat
@@ -59,6 +61,9 @@ class Conversation:
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[dict[str, Any]] = []
+        self._left_out: set[str] = set()
+        self._waiting: set[str] = set()  # the ids of the last turn's calls without an output
+        self._outputs_at = 0  # where the next of their outputs belongs
 
     def add(self, items: Iterable[Any], where: str) -> None:
         """Raises InvalidRequest naming the item's field."""
@@ -68,7 +73,7 @@ class Conversation:
             kind = item.get("type") or "message"
             fields.string(kind, f"{here}.type")
             if kind in _LEFT_OUT:
-                emit("item_left_out", kind=kind)
+                self._leave_out(kind)
             elif kind in _KINDS:
                 read, checks = _KINDS[kind]
                 for name, check in checks.items():
@@ -76,6 +81,11 @@ class Conversation:
                 read(self, item, here)
             else:
                 fail(f"{here}.type", f"{kind[:80]} is not supported")
+
+    def _leave_out(self, kind: str) -> None:
+        if kind not in self._left_out:
+            self._left_out.add(kind)
+            emit("item_left_out", kind=kind)
 
     def end(self) -> list[dict[str, Any]]:
         self._end_turn()
@@ -90,6 +100,8 @@ class Conversation:
             if self._calls:
                 message["tool_calls"] = self._calls
             self.messages.append(message)
+            self._waiting = {call["id"] for call in self._calls}
+            self._outputs_at = len(self.messages)
         self._reasoning, self._texts, self._calls = [], [], []
 
     def _append(self, message: dict[str, Any]) -> None:
@@ -100,7 +112,7 @@ class Conversation:
         content = parts.read(item.get("content"), f"{here}.content")
         if item["role"] == "assistant":
             self._texts.append(parts.text_of(content))
-        else:
+        elif content:  # the vendor refuses an empty one
             self._append({"role": "user" if item["role"] == "user" else "system", "content": content})
 
     def agent_message(self, item: dict[str, Any], here: str) -> None:
@@ -139,10 +151,14 @@ class Conversation:
             told = parts.read(told, f"{here}.output")
         elif not isinstance(told, str):
             told = "" if told is None else _json(told)
-        self._append({"role": "tool", "tool_call_id": call, "content": told})
+        self._end_turn()
+        at = self._outputs_at if call in self._waiting else len(self.messages)
+        self.messages.insert(at, {"role": "tool", "tool_call_id": call, "content": told or NOTHING})
+        self._waiting.discard(call)
+        self._outputs_at = at + 1
 
     def additional_tools(self, item: dict[str, Any], here: str) -> None:
-        self._toolbox.replace(item["tools"], f"{here}.tools")
+        self._toolbox.add(item["tools"], f"{here}.tools")
 
 
 def _json(value: Any) -> str:

@@ -14,8 +14,10 @@ from kimi_gateway.net import jsonio
 LARGEST = (
     2**20
 )  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
-_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]+)_\d{1,6}")
-_RESPONSE = "resp_"
+MOST = 500  # answers that one request may name
+# The ids that were given out; no others are looked for.
+_RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
+_ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
 Found = Mapping[str, bytes]
 
 
@@ -33,10 +35,11 @@ class Earlier:
 
 
 def entries(body: Mapping[str, Any]) -> list[str]:
-    """What has to be recalled for a request."""
+    """What has to be recalled for a request. Raises InvalidRequest where that is too much."""
     names = {_items(answer) for item in body["input"] if _is_reference(item) and (answer := _answer_of(item))}
-    if "previous_response_id" in body:
-        name = body["previous_response_id"].removeprefix(_RESPONSE)
+    if len(names) > MOST:
+        fail("input", f"refers to items of {len(names)} answers; {MOST} are the most")
+    if name := _earlier_of(body):
         names |= {_asked(name), _items(name)}
     return sorted(names)
 
@@ -45,8 +48,8 @@ def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Ear
     """The whole input, and the answer to go on from. Raises InvalidRequest for what is not kept."""
     earlier = None
     if "previous_response_id" in body:
-        name = body["previous_response_id"].removeprefix(_RESPONSE)
-        if not found.keys() >= {_asked(name), _items(name)}:
+        name = _earlier_of(body)
+        if not name or not found.keys() >= {_asked(name), _items(name)}:
             fail("previous_response_id", "no such response is kept; send the whole conversation as input")
         earlier = Earlier(_unpacked(found[_asked(name)]), _unpacked(found[_items(name)]))
     given = body["input"]
@@ -58,10 +61,33 @@ def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Ear
         if name.startswith(_items(""))
         for item in _unpacked(packed)
     }
+    _check_once(given)
     return [
         _referred(item, f"input.{index}", items) if _is_reference(item) else item
         for index, item in enumerate(given)
     ], earlier
+
+
+def size(found: Found) -> int:
+    """Bytes of what was recalled, unpacked."""
+    return sum(len(zlib.decompress(packed)) for packed in found.values())
+
+
+def _check_once(given: list[Any]) -> None:
+    """A short request must not become a huge one by naming one item over and over."""
+    seen = set[str]()
+    for index, item in enumerate(given):
+        if not _is_reference(item):
+            continue
+        id = str(item.get("id"))
+        if id in seen:
+            fail(f"input.{index}.id", "is referred to before")
+        seen.add(id)
+
+
+def _earlier_of(body: Mapping[str, Any]) -> str:
+    found = _RESPONSE_ID.fullmatch(body.get("previous_response_id", ""))
+    return found[1] if found else ""
 
 
 def _asked(name: str) -> str:

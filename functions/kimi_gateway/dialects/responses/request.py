@@ -38,8 +38,11 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
-    """`given` is the input, nothing left in it that is only referred to. Raises InvalidRequest."""
+def chat_of(
+    body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None, recalled: int = 0
+) -> Asked:
+    """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
+    InvalidRequest."""
     toolbox = Toolbox()
     toolbox.add(body.get("tools", []), "tools")
     conversation = Conversation(earlier.messages if earlier else (), toolbox)
@@ -71,6 +74,7 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         stops=(),
         names=_NAMES | toolbox.offered.places,
         ignored=toolbox.offered.ignored,
+        recalled=recalled,
     )
     return Asked(chat, body, messages, toolbox)
 

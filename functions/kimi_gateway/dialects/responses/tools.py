@@ -38,32 +38,25 @@ class Toolbox:
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
 
-    def replace(self, tools: Any, where: str) -> None:
-        """Tools that come later: the newest of a name holds."""
-        before, self._known = self._known, {}
-        earlier, self.offered.placed = self.offered.placed, []
-        self.add(tools, where)
-        kept = [placed for placed in earlier if _name_of(placed[1]) not in self._known]
-        self.offered.placed = [*kept, *self.offered.placed]
-        self._known = {**before, **self._known}
-
     def add(self, tools: Any, where: str) -> None:
-        """Raises InvalidRequest. What only OpenAI's own servers could run is left out."""
+        """One list of tools; of a name that an earlier list had the newest holds. Raises InvalidRequest. What
+        only OpenAI's own servers could run is left out."""
         fields.array(tools, where)
+        fresh = set[str]()
         for index, tool in enumerate(tools):
             here = f"{where}.{index}"
             fields.mapping(tool, here)
             fields.string(tool.get("type"), f"{here}.type")
             if tool["type"] == "namespace":
-                self._add_namespace(tool, here)
-            elif tool["type"] == "builtin_function":  # the vendor's own
+                self._add_namespace(tool, here, fresh)
+            elif tool["type"] == "builtin_function":  # the vendor's own, which may have any shape
                 self.offered.add(here, tool)
             elif tool["type"] in _KINDS:
-                self._add(tool, here)
+                self._add(tool, here, fresh)
             else:
                 self.offered.left_out.append(tool["type"])
 
-    def _add_namespace(self, tool: dict[str, Any], here: str) -> None:
+    def _add_namespace(self, tool: dict[str, Any], here: str, fresh: set[str]) -> None:
         fields.string(tool.get("name"), f"{here}.name")
         fields.array(tool.get("tools"), f"{here}.tools")
         fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
@@ -71,19 +64,22 @@ class Toolbox:
         for index, member in enumerate(tool["tools"]):
             fields.mapping(member, f"{here}.tools.{index}")
             fields.one_of(*_KINDS)(member.get("type"), f"{here}.tools.{index}.type")
-            self._add(member, f"{here}.tools.{index}", tool["name"], about)
+            self._add(member, f"{here}.tools.{index}", fresh, tool["name"], about)
             about = ""  # once is enough
 
-    def _add(self, tool: dict[str, Any], here: str, namespace: str | None = None, about: str = "") -> None:
+    def _add(
+        self, tool: dict[str, Any], here: str, fresh: set[str], namespace: str | None = None, about: str = ""
+    ) -> None:
         fields.string(tool.get("name"), f"{here}.name")
         fields.apply(fields.drop_nulls(tool, _FIELDS), _FIELDS, f"{here}.")
         name = flat(tool["name"], namespace)
-        if name in self._known:
+        if name in fresh:
             fail(f"{here}.name", f"function name {name[:80]} is duplicated")
+        fresh.add(name)
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self.offered.add(here, {"type": "function", "function": {"name": name, **function}})
+        self.offered.add(here, {"type": "function", "function": {"name": name, **function}}, name)
 
     def choose(self, choice: Any) -> Any:
         """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
@@ -118,11 +114,6 @@ class Toolbox:
         if not allowed:
             return "none"
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice["mode"], "tools": allowed}}
-
-
-def _name_of(tool: dict[str, Any]) -> object:
-    """Of a function of ours; the vendor's own may have any shape."""
-    return tool["function"]["name"] if tool["type"] == "function" else None
 
 
 def flat(name: str, namespace: object) -> str:
