@@ -4,4 +4,4 @@ wrong methods, unknown paths. So it knows the whole table.
 
 from kimi_gateway.edge.event import Function
 
-handler = Function()
+handler = Function(elsewhere=("/v1/chat/completions", "/v1/messages", "/v1/responses"))

@@ -200,6 +200,7 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
         ("GET", "/ping", 200, "Account"),
         ("GET", "/v1/chat/completions", 405, "Account"),
         ("OPTIONS", "/v1/chat/completions", 204, "Account"),
+        ("POST", "/v1/chat/completions/", 404, "Account"),
         ("GET", "/v1/nowhere", 404, "Account"),
     ],
 )

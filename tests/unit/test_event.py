@@ -203,6 +203,21 @@ def test_what_still_waits_at_the_deadline_is_told_so() -> None:
             assert gateway.account(key).reserved == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/v1/chat%2Fcompletions"])
+def test_a_chat_that_api_gateway_led_to_a_buffered_function_is_refused_and_not_cut(path: str) -> None:
+    with InProcess() as gateway:
+        key = gateway.key()
+        function = bound(gateway, elsewhere=("/v1/chat/completions",))
+        event = api_gateway.event(
+            "POST", path, [("Authorization", f"Bearer {key}")], json.dumps(CHAT).encode()
+        )
+        answer = gateway.run(function(event, context()))
+        assert (answer["statusCode"], gateway.client.chats) == (404, [])
+        assert "use /v1/chat/completions" in answer["body"]
+        event = api_gateway.event("GET", "/v1/chat/completions")
+        assert gateway.run(function(event, context()))["statusCode"] == 405
+
+
 def test_a_path_without_a_route_is_found_at_the_start() -> None:
     with InProcess() as gateway, pytest.raises(LookupError):
         bound(gateway, "/v1/chat")

@@ -14,16 +14,16 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
 from kimi_gateway import settings
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.cloudwatch import to_cloudwatch
-from kimi_gateway.edge.http import Front, of_every_answer, request_id, routes
+from kimi_gateway.edge.http import Front, Route, of_every_answer, request_id, routes
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
-from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, Unavailable
+from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.gateway import error_response
 from kimi_gateway.values import Headers, Request, Response
 
@@ -44,11 +44,22 @@ class Patience:
 
 
 class Function:
-    """A handler that serves `paths` of the routing table, all of it where none are named."""
+    """A handler that serves `paths` of the routing table, all of it where none are named.
 
-    def __init__(self, *paths: str, streamed: bool = False, patience: Patience | None = None) -> None:
+    Those `elsewhere` are another function's: a spelling of theirs that API Gateway does not know, as with
+    a slash behind it, leads here, where an answer would be buffered and cut after seconds.
+    """
+
+    def __init__(
+        self,
+        *paths: str,
+        elsewhere: tuple[str, ...] = (),
+        streamed: bool = False,
+        patience: Patience | None = None,
+    ) -> None:
         self.lifecycle = Lifecycle(self.start, self._idle, self._closing, self._stop, after_restore=_restored)
         self._paths = paths
+        self._elsewhere = elsewhere
         self._streamed = streamed
         self._patience = patience or Patience()
         self._running: Running | None = None
@@ -62,11 +73,12 @@ class Function:
 
     def serve(self, running: Running) -> None:
         table = routes(running.gateway, running.queries)
-        missing = set(self._paths) - {route.path for route in table}
+        missing = {*self._paths, *self._elsewhere} - {route.path for route in table}
         if missing:
             raise LookupError(f"no route for {missing}")
         self._running = running
-        self._front = Front(tuple(route for route in table if not self._paths or route.path in self._paths))
+        own = [route for route in table if not self._paths or route.path in self._paths]
+        self._front = Front(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
 
     async def __call__(self, event: Mapping[str, Any], context: Context) -> Streamed | dict[str, Any]:
         if self._running is None:  # a loop that knows nothing of `lifecycle`
@@ -90,6 +102,13 @@ class Function:
     async def _stop(self) -> None:
         if self._running is not None:
             await self._running.stop()
+
+
+def _refused(route: Route) -> Route:
+    async def refuse(request: Request) -> Response:
+        raise NotFound(f"Spelt this way the path is not served; use {route.path}.")
+
+    return replace(route, endpoint=refuse)
 
 
 async def _restored() -> None:
