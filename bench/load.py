@@ -167,11 +167,11 @@ async def connect(port: int) -> Connection:
     return connection
 
 
-def request(port: int, key: str, body: dict[str, object]) -> bytes:
+def request(port: int, key: str, body: dict[str, object], path: str = "/v1/chat/completions") -> bytes:
     """An SDK's request; `metadata` stands first, where the emulator looks for it."""
     text = json.dumps(body, ensure_ascii=False).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\n"
+        f"POST {path} HTTP/1.1\r\n"
         f"host: 127.0.0.1:{port}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
         "accept: application/json\r\naccept-encoding: gzip, deflate\r\nuser-agent: OpenAI/Python 3.54.0\r\n"
         "x-stainless-lang: python\r\nx-stainless-runtime: CPython\r\n"

@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 
-from load import CONTENT, Answer, Connection, chat, connect, request
+from load import CONTENT, QUESTION, Answer, Connection, chat, connect, request
 
 HEALTHY, FAULTY = "kimi-k3", "kimi-k2.6"  # models of their own, since a token is remembered by its model too
 
@@ -27,6 +27,7 @@ class Flow:
     leaves: bool = False
     fault: str = ""
     once: bool = False
+    path: str = "/v1/chat/completions"
 
     @property
     def healthy(self) -> bool:
@@ -37,6 +38,8 @@ FLOWS = (
     Flow("short question", 6, 4, 0, False, 0.1),
     Flow("stream", 4, 100, 0, True, 0.3),
     Flow("paced stream", 12, 100, 10, True, 0.2),
+    Flow("Messages", 3, 100, 0, True, 0.3, path="/v1/messages"),
+    Flow("Responses", 3, 100, 0, True, 0.3, path="/v1/responses"),
     Flow("leaves in the middle", 6, 200, 5, True, 0.1, leaves=True),
     Flow("500 once", 1, 20, 0, True, 0.2, fault="500", once=True),
     Flow("500", 1, 20, 0, True, 0.5, fault="500"),
@@ -99,7 +102,17 @@ def _message(flow: Flow, port: int, key: str) -> bytes:
     wish: dict[str, object] = {"chunks": flow.chunks, "gap_ms": flow.gap_ms, "fault": flow.fault}
     if flow.once:
         wish["once"] = uuid.uuid4().hex
-    return request(port, key, chat(wish, flow.stream, model=FAULTY if flow.fault else HEALTHY))
+    body = chat(wish, flow.stream, model=FAULTY if flow.fault else HEALTHY)
+    return request(port, key, _BODIES.get(flow.path, body), flow.path)
+
+
+# Other dialects cannot pass the wish on, so they get what the emulator gives unasked: 100 chunks, unpaced.
+ASKED = {"role": "user", "content": QUESTION}
+_BODIES: dict[str, dict[str, object]] = {
+    "/v1/messages": {"model": HEALTHY, "max_tokens": 1000, "stream": True, "messages": [ASKED]},
+    "/v1/responses": {"model": HEALTHY, "stream": True, "store": False, "input": [ASKED]},
+}
+_ENDS = {"/v1/messages": b"event: message_stop", "/v1/responses": b"event: response.completed"}
 
 
 def outcome_of(answer: Answer, flow: Flow) -> str:
@@ -107,6 +120,9 @@ def outcome_of(answer: Answer, flow: Flow) -> str:
         return answer.fault
     if answer.status != 200:
         return f"status {answer.status}"
+    if flow.path in _ENDS:
+        whole = answer.body.count(b" word") >= flow.chunks and _ENDS[flow.path] in answer.body
+        return "whole" if whole else "incomplete"
     if b'"error":' in answer.body[-2000:]:
         return "error event"
     if flow.stream:

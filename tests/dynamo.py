@@ -6,7 +6,6 @@ Neither proves what AWS does.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import subprocess
 import threading
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import npm
 from kimi_gateway.net.aws import DYNAMODB, Aws, Patience, Service
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.sigv4 import Credentials
@@ -82,7 +82,7 @@ def moto() -> Iterator[str]:
 
 @contextmanager
 def dynalite() -> Iterator[str]:
-    _install()
+    npm.install(HERE)
     with subprocess.Popen(
         ["node", "server.js"], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -90,17 +90,6 @@ def dynalite() -> Iterator[str]:
         assert process.stdout is not None
         yield f"http://127.0.0.1:{int(process.stdout.readline())}/"
         process.stdin.close()
-
-
-def _install() -> None:
-    """Once, also where several test processes begin together."""
-    lock = HERE / "package-lock.json"
-    with lock.open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        done = HERE / "node_modules" / ".lock-installed"
-        if not done.exists() or done.read_text() != lock.read_text():
-            subprocess.run(["npm", "ci"], cwd=HERE, check=True, capture_output=True)
-            done.write_text(lock.read_text())
 
 
 def size(item: Mapping[str, Mapping[str, Any]]) -> int:

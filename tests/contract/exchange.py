@@ -1,4 +1,4 @@
-"""One chat through a live gateway, and what its client, its ledger and its upstream saw of it."""
+"""One request through a live gateway, and what its client, its ledger and its upstream saw of it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import httpx
 
+from contract.formats import CHAT, Format, Told
 from live import HELLO, LiveGateway, events
 from upstream import Request, ScriptedUpstream, question_of
 
 # What must never reach a client: the vendor's ids and pages, upstream tokens and addresses.
 FOREIGN = ("org-0123", "ak-0123", "sk-upstream", "<html", "nginx", "127.0.0.1", "Traceback")
-TYPES = {
-    400: "invalid_request_error",
-    404: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "api_error",
-}
 _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An answer as a client reads it, streamed or not."""
+    """An answer as a client reads it, streamed or not. `bodies`, `choices` and `usage` are a chat's."""
 
     status: int
     headers: httpx.Headers
     text: str
+    format: Format = CHAT
 
     @property
     def streamed(self) -> bool:
@@ -43,28 +40,29 @@ class Seen:
             return [json.loads(self.text)]
         return [json.loads(data) for data in events(self.text) if data != "[DONE]"]
 
+    @cached_property
+    def told(self) -> Told:
+        return self.format.read(self.text, self.streamed)
+
     @property
     def done(self) -> bool:
-        return not self.streamed or events(self.text)[-1:] == ["[DONE]"]
+        return self.told.whole
 
     @property
     def error(self) -> dict[str, Any] | None:
-        error: dict[str, Any] | None = self.bodies[-1].get("error") if self.bodies else None
-        return error
+        return self.told.error
+
+    @property
+    def content(self) -> str:
+        return self.told.content
+
+    @property
+    def finishes(self) -> list[str]:
+        return self.told.finishes
 
     @property
     def choices(self) -> list[dict[str, Any]]:
         return [choice for body in self.bodies for choice in body.get("choices", ())]
-
-    @property
-    def content(self) -> str:
-        parts = (choice.get("delta") or choice.get("message") or {} for choice in self.choices)
-        return "".join(part.get("content") or "" for part in parts)
-
-    @property
-    def finishes(self) -> list[str]:
-        reasons = (choice.get("finish_reason") for choice in self.choices)
-        return [reason for reason in reasons if reason is not None]
 
     @property
     def usage(self) -> list[dict[str, Any]]:
@@ -87,12 +85,14 @@ class Asked:
         return [request for request in up.chats if question_of(request) == self.question]
 
 
-def ask(gateway: LiveGateway, stream: bool, question: str | None = None, **more: Any) -> Asked:
+def ask(
+    gateway: LiveGateway, stream: bool, question: str | None = None, format: Format = CHAT, **more: Any
+) -> Asked:
     """A new account of 100 credits asks once, in words of its own."""
     key, question = gateway.key(100), question or f"question {next(_numbers)}"
-    messages = [{"role": "user", "content": question}]
-    answer = gateway.chat(key, stream=stream, messages=messages, **more)
-    seen = Seen(answer.status_code, answer.headers, answer.text)
+    with gateway.client(key) as client:
+        answer = client.post(format.path, json=format.asked(question, stream=stream, **more))
+    seen = Seen(answer.status_code, answer.headers, answer.text, format)
     assert not [word for word in FOREIGN if word in seen.text]
     return Asked(gateway, seen, key, question)
 

@@ -136,6 +136,7 @@ EFFORTS = {
     "medium": "high",
     "high": "high",
     "xhigh": "max",
+    "ultra": "max",
     "max": "max",
 }
 BUDGETS = {0: "low", 4096: "low", 4097: "high", 16_384: "high", 16_385: "max"}

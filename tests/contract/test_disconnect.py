@@ -12,10 +12,10 @@ import pytest
 
 from contract.exchange import CHARGED, UNTOUCHED, ledger, streaming
 from contract.fault_table import WHOLE
-from live import HELLO, LiveGateway
+from contract.formats import CHAT, EACH, MODES, Format
+from live import LiveGateway
 from upstream import Delay, Flood, Gated, ScriptedUpstream, Silence, Stall, Step, rate_limited
 
-MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 MIB = 2**20
 
 
@@ -25,21 +25,23 @@ def gateway(up: ScriptedUpstream, tmp_path: Path) -> Iterator[LiveGateway]:
         yield gateway
 
 
-def send(gateway: LiveGateway, key: str, stream: bool = True, buffer: int | None = None) -> socket.socket:
+def send(
+    gateway: LiveGateway, key: str, stream: bool = True, buffer: int | None = None, format: Format = CHAT
+) -> socket.socket:
     """A bare client: what it does not read stays unread, and it can leave without a word."""
-    body = json.dumps({"model": "kimi-k3", "messages": HELLO, "stream": stream}).encode()
+    body = json.dumps(format.asked(stream=stream)).encode()
     client = socket.socket()
     client.settimeout(10)
     if buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     client.connect(("127.0.0.1", gateway.port))
-    client.sendall(head_of(key, len(body)) + body)
+    client.sendall(head_of(key, len(body), format) + body)
     return client
 
 
-def head_of(key: str, length: int) -> bytes:
+def head_of(key: str, length: int, format: Format = CHAT) -> bytes:
     return (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
+        f"POST {format.path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     ).encode()
 
@@ -60,13 +62,14 @@ BEFORE: dict[str, Step] = {
 
 
 @MODES
+@EACH
 @pytest.mark.parametrize("step", BEFORE.values(), ids=BEFORE)
 def test_a_client_that_leaves_before_content_pays_nothing(
-    gateway: LiveGateway, up: ScriptedUpstream, step: Step, stream: bool
+    gateway: LiveGateway, up: ScriptedUpstream, step: Step, format: Format, stream: bool
 ) -> None:
     up.plan(step)
     key = gateway.key()
-    with send(gateway, key, stream):
+    with send(gateway, key, stream, format=format):
         up.until(lambda: up.chats)
         time.sleep(0.05)
     is_left(gateway, up, key)
@@ -74,13 +77,14 @@ def test_a_client_that_leaves_before_content_pays_nothing(
 
 
 @MODES
+@EACH
 def test_a_client_that_leaves_after_content_pays_one_credit(
-    gateway: LiveGateway, up: ScriptedUpstream, stream: bool
+    gateway: LiveGateway, up: ScriptedUpstream, format: Format, stream: bool
 ) -> None:
     gate = Gated(WHOLE)
     up.plan(gate)
     key = gateway.key()
-    with send(gateway, key, stream) as client:
+    with send(gateway, key, stream, format=format) as client:
         gate.let(3)
         if stream:
             seen = b""

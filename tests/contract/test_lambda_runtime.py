@@ -98,6 +98,15 @@ def test_a_crash_is_an_error_with_its_trace_and_nothing_of_the_event(worker: Wor
     assert "sk-never" not in worker.log
 
 
+def test_what_a_handler_waits_for_may_be_cancelled_without_the_loop_ending(worker: Worker) -> None:
+    posted = worker.invoke({"do": "cancelled"})
+    assert posted.headers["lambda-runtime-function-error-type"] == "Function.CancelledError"
+    posted = worker.invoke({"do": "stream", "pieces": 3, "cancelled_after": 2})
+    assert text(posted) == ["piece 0", "piece 1"]
+    assert posted.trailers["lambda-runtime-function-error-type"] == "Function.CancelledError"
+    assert worker.invoke({"do": "where"}).json["before"]["process"] == worker.process.pid
+
+
 @pytest.mark.parametrize("event", [{"do": "unwritable"}, b"not JSON"])
 def test_what_is_not_json_is_an_error(worker: Worker, event: object) -> None:
     assert worker.invoke(event).path.endswith("/error")

@@ -79,6 +79,15 @@ async def test_many_names_at_once(replay: Replay) -> None:
     assert await replay.recall("a", list(entries), NOW) == entries
 
 
+async def test_many_of_the_largest_at_once(replay: Replay) -> None:
+    """In one answer of DynamoDB they would be more than the gateway reads of one."""
+    names = [f"name-{number}" for number in range(26)]
+    for name in names:
+        await replay.keep("a", {name: bytes(LARGEST)}, UNTIL)
+    found = await replay.recall("a", names, NOW)
+    assert {name: len(value) for name, value in found.items()} == dict.fromkeys(names, LARGEST)
+
+
 @pytest.mark.parametrize("replay", BOUNDED, indirect=True)
 async def test_an_account_that_keeps_too_much_loses_its_oldest_and_no_one_elses(replay: Replay) -> None:
     await replay.keep("b", {"other": b"1"}, UNTIL)

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from contract.fault_table import TEXT, WHOLE
+from contract.formats import CHAT, FORMATS, Format
 from kimi_gateway.accounts.values import Limits
 from live import HELLO, events, text_of
 from server_process import ServerProcess
@@ -30,9 +31,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def stream(server: ServerProcess, key: str) -> tuple[int, str]:
+def stream(server: ServerProcess, key: str, format: Format = CHAT) -> tuple[int, str]:
     with server.client(key) as client:
-        answer = client.post("/v1/chat/completions", json=ASKED)
+        answer = client.post(format.path, json=format.asked(stream=True))
         return answer.status_code, answer.text
 
 
@@ -66,31 +67,33 @@ def test_a_stream_that_ends_within_the_drain_is_whole(
 def test_a_stream_that_does_not_end_is_told_so_and_not_charged(
     up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path, workers: int
 ) -> None:
-    up.plan(Stall(2, WHOLE), Stall(2, WHOLE))
+    formats = [*FORMATS.values()]
+    up.plan(*[Stall(2, WHOLE)] * len(formats))
     up.always(Silence())
     with ServerProcess(tmp_path, up.url, workers, drain=1) as server:
-        keys = [server.key() for _ in range(4)]
-        streaming = [pool.submit(stream, server, key) for key in keys[:2]]
-        begins(up, 2)
-        waiting = [pool.submit(stream, server, key) for key in keys[2:]]
-        begins(up, 4)
+        keys = [server.key() for _ in range(2 * len(formats))]
+        streaming = [pool.submit(stream, server, *way) for way in zip(keys, formats, strict=False)]
+        begins(up, len(formats))
+        waiting = [pool.submit(stream, server, *way) for way in zip(keys[3:], formats, strict=True)]
+        begins(up, len(keys))
         server.terminate()
-        for one in streaming:
-            is_cut(one)
-        for one in waiting:
+        for format, one in zip(formats, streaming, strict=True):
+            is_cut(one, format)
+        for format, one in zip(formats, waiting, strict=True):
             status, text = one.result(10)
-            assert (status, json.loads(text)["error"]["code"]) == (503, "service_unavailable")
+            assert (status, format.error(json.loads(text))["type"]) == (503, "api_error")
         ends_well(server)
         accounts = [server.account(key) for key in keys]
-        assert [(account.credits, account.reserved) for account in accounts] == [(100, 0)] * 4
+        assert [(account.credits, account.reserved) for account in accounts] == [(100, 0)] * len(keys)
 
 
-def is_cut(streaming: Future[tuple[int, str]]) -> None:
+def is_cut(streaming: Future[tuple[int, str]], format: Format) -> None:
     status, text = streaming.result(10)
-    *data, last = events(text)
-    assert (status, text_of("\n\n".join(f"data: {line}" for line in data))) == (200, TEXT[:8])
-    assert json.loads(last)["error"]["code"] == "service_unavailable"
-    assert '"finish_reason":"' not in text
+    told = format.read(text, True)
+    assert (status, told.content, told.finishes, told.whole) == (200, TEXT[:8], [], False)
+    assert told.error is not None
+    assert told.error["type"] == "api_error"
+    assert told.error.get("code") == ("service_unavailable" if format.codes else None)
 
 
 def ends_well(server: ServerProcess) -> None:

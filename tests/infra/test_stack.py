@@ -104,6 +104,28 @@ def test_tokens_are_kept_in_the_secret_and_taken_out_of_it(
     assert kept() == [TOKEN]
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "says"),
+    [
+        ({"SecretBinary": b"\x00"}, "The secret holds no text."),
+        ({"SecretString": "[1]"}, "The secret is not a JSON list of tokens."),
+    ],
+)
+def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
+    tokens: Any, command: Command, cloud: Cloud, spoilt: dict[str, Any], says: str
+) -> None:
+    secrets, id = cloud.client("secretsmanager"), cloud.outputs["SecretArn"]
+    secrets.put_secret_value(SecretId=id, **spoilt)
+    try:
+        done = command("tokens", "add", "--json", typed="sk-another-upstream-token")
+        error = json.loads(done.stderr)["error"]
+        assert (done.returncode, error["code"], error["message"]) == (1, "tokens_secret", says)
+        kept = secrets.get_secret_value(SecretId=id)
+        assert {name: kept[name] for name in spoilt} == spoilt
+    finally:
+        secrets.put_secret_value(SecretId=id, SecretString=json.dumps([TOKEN]))
+
+
 def test_a_chat_streams_is_charged_and_shows_in_the_usage(
     tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
 ) -> None:
@@ -270,14 +292,15 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     done = deploy("dev", "--stack-name", STACK, "--no-confirm-changeset")
     assert done.returncode == 0, done.stderr
     assert f"Kimi Gateway on {endpoint.url}" in done.stdout
-    *setup, built, deployed = (tmp_path / "log").read_text().splitlines()
-    assert setup == ["scripts/setup cloud", "scripts/setup sam"]
-    assert built == "scripts/build"
+    *before, deployed = [line.strip() for line in (tmp_path / "log").read_text().splitlines()]
+    assert before == ["scripts/setup cloud", "scripts/build", "scripts/setup sam"]
     assert deployed.startswith(
         ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
     )
     assert "no profile 'test'" in deploy("test").stderr
-    assert "no stack kimi-gateway in" in deploy().stderr
+    assert "no stack kimi-gateway in us-east-1" in deploy().stderr
+    elsewhere = deploy("dev", "--region=eu-west-1", "--stack-name", STACK)
+    assert f"no stack {STACK} in eu-west-1" in elsewhere.stderr
 
 
 def test_hello_is_for_a_stack() -> None:

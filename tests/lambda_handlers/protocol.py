@@ -27,6 +27,13 @@ def hook(name: str) -> Any:
     return note
 
 
+async def cancelled() -> None:
+    """Waits for what another one cancels."""
+    waited = asyncio.get_running_loop().create_future()
+    waited.cancel()
+    await waited
+
+
 async def pieces(event: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     try:
         for number in range(event.get("pieces", 0)):
@@ -34,6 +41,8 @@ async def pieces(event: dict[str, Any]) -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(event.get("gap", 0))
             if event.get("fails_after") == number + 1:
                 raise RuntimeError("the middle is missing")
+            if event.get("cancelled_after") == number + 1:
+                await cancelled()
         if size := event.get("flood"):
             for _ in range(size // 65_536):
                 yield bytes(65_536)
@@ -78,6 +87,8 @@ async def handler(event: dict[str, Any], context: Context) -> Any:
             await asyncio.sleep(event["seconds"])
         case "fail":
             raise LookupError("no such thing")
+        case "cancelled":
+            await cancelled()
         case "unwritable":
             return {1, 2}
         case "happened":

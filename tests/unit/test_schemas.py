@@ -139,7 +139,8 @@ def unless_impossible(schema: Json, *why: str) -> Json | None:
     return None
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.fuzz
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(ROOTS, st.lists(st.dictionaries(WORDS, DOCUMENTS, max_size=3), max_size=8))
 def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, documents: list[Json]) -> None:
     before = copy.deepcopy(schema)
@@ -156,6 +157,27 @@ def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, doc
         except RecursionError:
             continue
         assert not valid or said.is_valid(document), document
+
+
+def test_a_described_reference_inside_its_own_definition_stays_a_branch() -> None:
+    """Found by scripts/fuzz: written out at another place, it had its description beside it."""
+    shared = {"type": "object", "properties": {"c": {"description": "One.", "$ref": "#/$defs/shared"}}}
+    there = {"$ref": "#/$defs/shared", "properties": {"c": {"type": "object"}}}
+    cleaned = clean({"type": "object", "properties": {"a": there}, "$defs": {"shared": shared}}, "here")
+    branch = {"anyOf": [{"$ref": "#/$defs/shared"}], "description": "One."}
+    assert cleaned["properties"]["a"]["properties"]["c"] == branch
+    assert mfjs.refusal(cleaned) is None
+    assert clean(cleaned, "here") is cleaned
+
+
+def test_a_union_that_offers_itself_again_loses_that_branch() -> None:
+    """Found by scripts/fuzz: each cleaning wrote it out once more."""
+    itself = {"$ref": "#/$defs/shared"}
+    shared = {"anyOf": [itself, {"description": "Again.", **itself}, {"type": "object", "properties": {}}]}
+    cleaned = clean({"type": "object", "properties": {}, "anyOf": [itself], "$defs": {"shared": shared}}, "")
+    assert cleaned == {"type": "object", "properties": {}}
+    with pytest.raises(InvalidRequest):
+        clean({"type": "object", "anyOf": [itself], "$defs": {"shared": {"anyOf": [itself]}}}, "here")
 
 
 def test_what_is_clean_stays_the_very_object() -> None:

@@ -22,6 +22,7 @@ from upstream import (
     Sse,
     Status,
     Step,
+    ToolLoop,
     chat_events,
     completion,
     rate_limited,
@@ -249,3 +250,17 @@ def test_every_request_is_remembered_with_its_connection(up: ScriptedUpstream) -
         ("POST", "/v1/chat/completions", "two", 1),
     ]
     up.until(lambda: up.open_connections == 0)
+
+
+def test_a_tool_loop_calls_until_its_results_are_there_and_leaves_other_requests_alone(
+    up: ScriptedUpstream,
+) -> None:
+    up.always(ToolLoop([("f", {"a": 1}), ("f", {"a": 2})], text="Done.", beside="Title"))
+    messages: list[Any] = [USER]
+    for turn in range(2):
+        message = post(up, messages=messages, tools=[TOOL]).json()["choices"][0]["message"]
+        [call] = message["tool_calls"]
+        assert (call["id"], json.loads(call["function"]["arguments"])) == (f"f:{turn}", {"a": turn + 1})
+        assert post(up, messages=messages).json()["choices"][0]["message"]["content"] == "Title"
+        messages += [message, RESULT | {"tool_call_id": call["id"]}]
+    assert post(up, messages=messages, tools=[TOOL]).json()["choices"][0]["message"]["content"] == "Done."

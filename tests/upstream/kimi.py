@@ -83,14 +83,17 @@ def completion(
     model: str = "kimi-k3",
     finish: str | None = None,
     id: str = ID,
+    first_call: int = 0,
 ) -> Json:
-    """The answer of a request without `stream`."""
+    """The answer of a request without `stream`. `first_call`: calls of the conversation before, which the
+    vendor's call ids count on from.
+    """
     message: Json = {"role": "assistant", "content": text}
     if reasoning is not None:
         message["reasoning_content"] = reasoning
     if tools:
         message["tool_calls"] = [
-            _call(index, name, _text(arguments)) for index, (name, arguments) in enumerate(tools)
+            _call(index, name, _text(arguments)) for index, (name, arguments) in enumerate(tools, first_call)
         ]
     return {
         "id": id,
@@ -113,6 +116,7 @@ def chat_events(
     model: str = "kimi-k3",
     finish: str | None = None,
     id: str = ID,
+    first_call: int = 0,
     pieces: int = 4,
     include_usage: bool = False,
 ) -> list[Json]:
@@ -124,7 +128,7 @@ def chat_events(
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
     deltas += [{"reasoning_content": piece} for piece in split(reasoning or "", pieces)]
     deltas += [{"content": piece} for piece in split(text, pieces)]
-    deltas += [{"tool_calls": [fragment]} for fragment in _fragments(tools, pieces)]
+    deltas += [{"tool_calls": [fragment]} for fragment in _fragments(tools, pieces, first_call)]
     events = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     if include_usage:
         for event in events:
@@ -142,10 +146,10 @@ def _call(index: int, name: str, arguments: str) -> Json:
     return {"id": f"{name}:{index}", "type": "function", "function": function}
 
 
-def _fragments(tools: Tools, pieces: int) -> Iterator[Json]:
+def _fragments(tools: Tools, pieces: int, first_call: int) -> Iterator[Json]:
     rest = []
     for index, (name, arguments) in enumerate(tools):
-        yield {"index": index, **_call(index, name, "")}
+        yield {"index": index, **_call(first_call + index, name, "")}
         rest.append(split(_text(arguments), pieces))
     for turn in range(pieces):
         for index, fragments in enumerate(rest):

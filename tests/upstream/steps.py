@@ -103,6 +103,7 @@ class Kimi:
     tools: Tools = ()
     usage: Json | None = None
     finish: str | None = None
+    first_call: int = 0
     pieces: int = 4
     gap: float = 0.0
 
@@ -116,6 +117,7 @@ class Kimi:
             "usage": self.usage or kimi.usage_of(kimi.tokens(body.get("messages")), answer),
             "model": body.get("model", "kimi-k3"),
             "finish": self.finish,
+            "first_call": self.first_call,
         }
         if not body.get("stream"):
             return Status(200, kimi.completion(self.text, reasoning, self.tools, **shape)).reply(request)

@@ -11,7 +11,7 @@ from kimi_gateway.accounts.dynamodb_item import Raw
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused
 
-TOGETHER = 100  # items that one BatchGetItem asks for
+TOGETHER = 20  # items that one BatchGetItem asks for: of the largest (replay.LARGEST) net.aws takes that many
 FAILED = "ConditionalCheckFailedException"
 
 

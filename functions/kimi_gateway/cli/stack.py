@@ -77,8 +77,9 @@ class Stack:
     async def store(self) -> AsyncIterator[Ledger]:
         from kimi_gateway.accounts.dynamodb import DynamoStore
         from kimi_gateway.assemble import http_client
+        from kimi_gateway.net.aws import DYNAMODB, endpoints
 
-        client = http_client(f"https://dynamodb.{self.session.region_name}", os.environ)
+        client = http_client(endpoints(os.environ, self.session.region_name)(DYNAMODB), os.environ)
         try:
             yield DynamoStore(self.table, self._aws(client))
         finally:
@@ -108,7 +109,7 @@ class Stack:
         from kimi_gateway.providers.secrets import parsed
 
         with told("the secret"):
-            text = self._secrets().get_secret_value(SecretId=self.secret)["SecretString"]
+            text = self._secrets().get_secret_value(SecretId=self.secret).get("SecretString")
         try:
             secrets = parsed(text)
         except ValueError as exc:

@@ -59,6 +59,16 @@ def one_of(*words: str) -> Check:
     return check
 
 
+def members(checks: Mapping[str, Check]) -> Check:
+    """An object whose known members are checked where they are there and not null."""
+
+    def check(value: Any, where: str) -> None:
+        mapping(value, where)
+        apply(drop_nulls(value, checks), checks, f"{where}.")
+
+    return check
+
+
 def json_object(raw: bytes) -> jsonio.Source:
     """A request's body, which is a JSON object. Raises InvalidRequest."""
     try:

@@ -75,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
             self._phase = BROKEN
             return False
         if split:
-            transport.write(body)
+            transport.write(memoryview(body))  # of which asyncio cuts what was sent without a copy
         return True
 
     async def answered(self, within: float) -> None:

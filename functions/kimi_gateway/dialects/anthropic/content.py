@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.catalog.models import IMAGE_TYPES
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai import request
@@ -123,8 +122,7 @@ def _image(block: dict[str, Any], where: str) -> dict[str, Any]:
             url = f"ms://{text(source, where, 'file_id')}"
         case _:
             fail(f"{where}.type", "must be one of base64, url, file")
-    request.media(url, where, IMAGE_TYPES)
-    return {"type": "image_url", "image_url": {"url": url}}
+    return request.image(url, where)
 
 
 def _document(block: dict[str, Any], where: str, unread: list[str]) -> Parts:

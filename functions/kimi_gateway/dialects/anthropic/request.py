@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,11 +11,8 @@ from kimi_gateway.dialects.anthropic import history, tools
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai import request as pivot
 from kimi_gateway.dialects.openai.request import ChatRequest
-from kimi_gateway.values import sendable
 
 MOST_STOPS = 4
-LONGEST_NAME = 64  # of a tool's type in a header
-MOST_NAMED = 16  # types there
 
 Thoughts = Literal["shown", "sealed", "hidden"]
 
@@ -33,12 +29,13 @@ class Read:
 
 @dataclass(slots=True)
 class _Asked:
-    """The pivot's body as it grows; `ignored` names what has no place in it."""
+    """The pivot's body as it grows; `ignored` names what has no place in it, `names` what the client calls
+    otherwise."""
 
     body: dict[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
     ignored: list[str] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)  # the client's, by the pivot's
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def read(raw: bytes, counting: bool = False) -> Read:
@@ -74,30 +71,23 @@ def read(raw: bytes, counting: bool = False) -> Read:
         choices=1,
         stops=asked.stops,
         body=asked.body,
-        ignored=tuple(dict.fromkeys(asked.ignored)),
         names=asked.names,
+        ignored=tuple(dict.fromkeys(asked.ignored)),
         seals=seals,
     )
     return Read(chat, _thoughts(body), bool(body.get("tool_choice", {}).get("disable_parallel_tool_use")))
 
 
 def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
-    made, left_out = tools.functions(body.get("tools", []), "tools")
-    kinds = list(dict.fromkeys(f"tools.{kind}" if _short(kind) else "tools" for kind in left_out))
-    asked.ignored += kinds if len(kinds) <= MOST_NAMED else [*kinds[:MOST_NAMED], "tools"]
-    if made:
-        asked.body["tools"] = [tool for _, tool in made.values()]
-    for index, (place, _) in enumerate(made.values()):
-        asked.names[f"tools.{index}"] = asked.names[f"tools.{index}.function"] = place
-        asked.names[f"tools.{index}.function.parameters"] = f"{place}.input_schema"
+    offered = tools.functions(body.get("tools", []), "tools")
+    asked.ignored += offered.ignored
+    asked.names |= offered.places
+    if offered.placed:
+        asked.body["tools"] = offered.tools
     if "tool_choice" in body:
-        choice = tools.choice(body["tool_choice"], "tool_choice", made, left_out)
+        choice = tools.choice(body["tool_choice"], "tool_choice", offered)
         if choice is not None:
             asked.body["tool_choice"] = choice
-
-
-def _short(kind: str) -> bool:
-    return sendable(kind) and len(kind) <= LONGEST_NAME
 
 
 def _thoughts(body: dict[str, Any]) -> Thoughts:
@@ -120,16 +110,16 @@ def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
         _output_format(asked, value["format"], "output_config.format")
 
 
-def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_format") -> None:
+def _output_format(asked: _Asked, value: dict[str, Any], where: str = "output_format") -> None:
+    asked.names["response_format.json_schema"] = where
     schema = {"name": "output", "schema": value["schema"]}
     asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    asked.names["response_format.json_schema"] = name
 
 
 def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
     """The user's id, which Claude Code makes anew for each session, also says whose cache is likely warm."""
     if value.get("user_id") is not None:
-        digest = hashlib.sha256(value["user_id"].encode()).hexdigest()
+        digest = pivot.digest_of(value["user_id"])
         asked.body["safety_identifier"] = digest
         asked.body.setdefault("prompt_cache_key", digest)
 
@@ -177,18 +167,8 @@ def _check_stops(value: Any, where: str) -> None:
             fail(f"{where}.{index}", "must not be empty")
 
 
-def _members(**checks: Check) -> Check:
-    """An object whose known members are checked where they are there and not null."""
-
-    def check(value: Any, where: str) -> None:
-        fields.mapping(value, where)
-        fields.apply(fields.drop_nulls(value, checks), checks, f"{where}.")
-
-    return check
-
-
 def _typed(kinds: tuple[str, ...], **checks: Check) -> Check:
-    members = _members(**checks)
+    members = fields.members(checks)
 
     def check(value: Any, where: str) -> None:
         members(value, where)
@@ -210,14 +190,14 @@ _CHECKS: dict[str, Check] = {
     "top_p": fields.number(0, 1),
     "top_k": fields.integer(0),
     "stop_sequences": _check_stops,
-    "metadata": _members(user_id=fields.string),
+    "metadata": fields.members({"user_id": fields.string}),
     "thinking": _typed(
         ("enabled", "disabled", "adaptive", "between_tools"),
         budget_tokens=fields.integer(1),
         display=fields.one_of("summarized", "omitted"),
     ),
-    "output_config": _members(
-        effort=fields.one_of("low", "medium", "high", "xhigh", "max"), format=_check_format
+    "output_config": fields.members(
+        {"effort": fields.one_of("low", "medium", "high", "xhigh", "max"), "format": _check_format}
     ),
     "output_format": _check_format,
     "cache_control": _typed(("ephemeral",), ttl=fields.one_of("5m", "1h")),

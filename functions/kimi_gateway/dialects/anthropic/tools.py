@@ -8,20 +8,18 @@ from typing import Any
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.anthropic.client_tools import SCHEMAS
 from kimi_gateway.dialects.fields import Check, fail
+from kimi_gateway.dialects.offered import Offered
 
 _DATED = re.compile(r"(.+)_20\d{6}")
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _CUSTOM: dict[str, Check] = {"description": fields.string, "strict": fields.boolean}
 
 
-Made = dict[str, tuple[str, dict[str, Any]]]  # by name: its place in the request, and the function
-
-
-def functions(tools: Any, where: str) -> tuple[Made, list[str]]:
-    """The tools as functions, and the types of those that are left out, since nobody here can run them."""
+def functions(tools: Any, where: str) -> Offered:
+    """The tools as functions. Raises InvalidRequest."""
     fields.array(tools, where)
-    made: Made = {}
-    left_out: list[str] = []
+    offered = Offered("input_schema")
+    names = set[str]()
     for index, tool in enumerate(tools):
         here = f"{where}.{index}"
         fields.mapping(tool, here)
@@ -29,12 +27,13 @@ def functions(tools: Any, where: str) -> tuple[Made, list[str]]:
         fields.string(kind, f"{here}.type")
         function = _custom(tool, here) if kind == "custom" else _defined(kind, tool, here)
         if function is None:
-            left_out.append(kind)
+            offered.left_out.append(kind)
             continue
-        if function["name"] in made:
+        if function["name"] in names:
             fail(f"{here}.name", f"function name {function['name']} is duplicated")
-        made[function["name"]] = (here, {"type": "function", "function": function})
-    return made, left_out
+        names.add(function["name"])
+        offered.add(here, {"type": "function", "function": function})
+    return offered
 
 
 def _custom(tool: dict[str, Any], here: str) -> dict[str, Any]:
@@ -55,18 +54,18 @@ def _defined(kind: str, tool: dict[str, Any], here: str) -> dict[str, Any] | Non
     return {"name": tool["name"], "description": description, "parameters": parameters}
 
 
-def choice(value: dict[str, Any], where: str, made: Made, left_out: list[str]) -> Any:
+def choice(value: dict[str, Any], where: str, offered: Offered) -> Any:
     """The pivot's `tool_choice`, None where it says nothing: without tools, or for one that was left out."""
     kind = value.get("type")
     fields.one_of(*_CHOICES, "tool")(kind, f"{where}.type")
     if value.get("disable_parallel_tool_use") is not None:
         fields.boolean(value["disable_parallel_tool_use"], f"{where}.disable_parallel_tool_use")
     if kind != "tool":
-        return _CHOICES[str(kind)] if made else None
+        return _CHOICES[str(kind)] if offered.placed else None
     name = value.get("name")
     fields.string(name, f"{where}.name")
-    if name in made:
+    if name in [tool["function"]["name"] for tool in offered.tools]:
         return {"type": "function", "function": {"name": name}}
-    if not left_out:
+    if not offered.left_out:
         fail(f"{where}.name", "is none of the tools")
     return None

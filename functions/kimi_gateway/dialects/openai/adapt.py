@@ -25,6 +25,7 @@ _EFFORT = {
     "high": "high",
     "xhigh": "max",
     "max": "max",
+    "ultra": "max",
 }
 _NOTHING: Mapping[str, Any] = {}
 

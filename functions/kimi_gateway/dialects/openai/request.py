@@ -62,7 +62,7 @@ def read(raw: bytes) -> ChatRequest:
     if not sent:
         fail("messages", "holds nothing but empty assistant messages")
     if "user" in body:
-        body.setdefault("safety_identifier", hashlib.sha256(body.pop("user").encode()).hexdigest())
+        body.setdefault("safety_identifier", digest_of(body.pop("user")))
     options = body.pop("stream_options", {})
     return ChatRequest(
         model=body["model"],
@@ -73,6 +73,11 @@ def read(raw: bytes) -> ChatRequest:
         body=body,
         source=source,
     )
+
+
+def digest_of(user: str) -> str:
+    """The platform need not know who the client's user is."""
+    return hashlib.sha256(user.encode()).hexdigest()
 
 
 def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
@@ -117,6 +122,7 @@ def _stop(value: Any, where: str) -> None:
         fail(where, "must not hold an empty string")
 
 
+_TALK = ("user", "assistant", "system", "developer")
 _ROLES = fields.one_of("system", "developer", "user", "assistant", "tool")
 
 
@@ -125,6 +131,8 @@ def _messages(value: Any, where: str) -> None:
     if not value:
         fail(where, "must not be empty")
     for index, message in enumerate(value):
+        if _is_plain(message):
+            continue
         here = f"{where}.{index}"
         fields.mapping(message, here)
         if "role" not in message:
@@ -136,6 +144,16 @@ def _messages(value: Any, where: str) -> None:
             fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
         if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
             fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as most of a long history are: nothing else is to be checked there."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and message.get("role") in _TALK
+    )
 
 
 def _content(message: dict[str, Any], here: str) -> None:
@@ -182,6 +200,12 @@ def media(url: str, where: str, types: frozenset[str]) -> None:
         base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         fail(where, "the data is not valid base64")
+
+
+def image(url: str, where: str) -> dict[str, Any]:
+    """The part of a message. Raises InvalidRequest."""
+    media(url, where, IMAGE_TYPES)
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _tools(value: Any, where: str) -> None:

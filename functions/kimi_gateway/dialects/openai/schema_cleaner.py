@@ -117,7 +117,7 @@ class Cleaner:
             clean = described(clean, parts.description(node, told), over=True)
         if clean is not None and node.get("nullable") is True:
             clean = described(united([bare(clean), {"type": "null"}]), clean.get("description"))
-        return _wrapped(clean)
+        return clean
 
     def _others(self, node: Schema, path: Path) -> Iterator[Clean]:
         """What must hold besides the node's own keywords."""
@@ -227,7 +227,7 @@ class Cleaner:
         if name not in self._done:
             self._busy.add(name)
             path, found = self._behind[name]
-            self._done[name] = self._node(found, path)
+            self._done[name] = _unlooped(self._node(found, path), f"#/$defs/{name}")
             self._busy.discard(name)
         return self._done[name]
 
@@ -265,12 +265,22 @@ class Cleaner:
         return all(self._ends(properties[name], ending) for name in schema.get("required", ()))
 
 
-def _wrapped(clean: Clean) -> Clean:
-    """A description beside a `$ref` was refused where the target has one too (2026-08): a branch of its own
-    holds the reference."""
-    if clean is None or "$ref" not in clean or "description" not in clean:
+def _unlooped(clean: Clean, reference: str) -> Clean:
+    """A union that offers itself once more says nothing by that. One of nothing else stays: it has no end."""
+    if clean is None or "anyOf" not in clean:
         return clean
-    return {"anyOf": [{"$ref": clean["$ref"]}], "description": clean["description"]}
+    branches: list[Clean] = [branch for branch in clean["anyOf"] if not _leads_to(branch, reference)]
+    if not branches or len(branches) == len(clean["anyOf"]):
+        return clean
+    return described(united(branches), clean.get("description"), over=True)
+
+
+def _leads_to(schema: Schema, reference: str) -> bool:
+    """And to nothing else."""
+    branches = schema.get("anyOf", ())
+    return schema.get("$ref") == reference or (
+        bool(branches) and all(_leads_to(branch, reference) for branch in branches)
+    )
 
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:

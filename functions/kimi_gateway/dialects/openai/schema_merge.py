@@ -96,9 +96,11 @@ def bare(schema: Schema) -> Schema:
 
 
 def described(schema: Clean, text: str | None, over: bool = False) -> Clean:
+    """A description beside a `$ref` was refused where the target has one too (2026-08): a branch of its own
+    holds the reference."""
     if not text or schema is None or ("description" in schema and not over):
         return schema
-    return {**schema, "description": text}
+    return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": text}
 
 
 def united(branches: list[Clean]) -> Clean:

@@ -6,10 +6,9 @@ import base64
 import binascii
 from typing import Any
 
-from kimi_gateway.catalog.models import IMAGE_TYPES
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai.request import media
+from kimi_gateway.dialects.openai.request import image
 
 # By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
 # OpenAI's own servers would have made it.
@@ -63,8 +62,7 @@ def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
     if url is None and isinstance(file_id, str) and file_id:
         url = f"ms://{file_id}"
     fields.string(url, f"{where}.image_url")
-    media(str(url), f"{where}.image_url", IMAGE_TYPES)
-    return {"type": "image_url", "image_url": {"url": url}}
+    return image(str(url), f"{where}.image_url")
 
 
 def _file(part: dict[str, Any], where: str) -> str:

@@ -4,14 +4,13 @@ the rest becomes a chat. Ranges and decisions: docs/contract.md, Responses.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.dialects.openai.request import ChatRequest, model_name
+from kimi_gateway.dialects.openai.request import ChatRequest, digest_of, model_name
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier
 from kimi_gateway.dialects.responses.tools import Toolbox
@@ -57,8 +56,8 @@ def chat_of(
     if body.get("instructions"):
         sent["messages"] = [{"role": "system", "content": body["instructions"]}, *messages]
     choice = toolbox.choose(body["tool_choice"]) if "tool_choice" in body else None
-    if toolbox.functions:
-        sent["tools"] = toolbox.functions
+    if toolbox.offered.placed:
+        sent["tools"] = toolbox.offered.tools
         if choice is not None:
             sent["tool_choice"] = choice
     for name, (sent_as, value) in _SENT.items():
@@ -73,7 +72,8 @@ def chat_of(
         include_usage=True,
         choices=1,
         stops=(),
-        names=_NAMES | toolbox.places,
+        names=_NAMES | toolbox.offered.places,
+        ignored=toolbox.offered.ignored,
         recalled=recalled,
     )
     return Asked(chat, body, messages, toolbox)
@@ -112,7 +112,7 @@ _SENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "top_logprobs": ("top_logprobs", _same),
     "prompt_cache_key": ("prompt_cache_key", _same),
     "safety_identifier": ("safety_identifier", _same),
-    "user": ("safety_identifier", lambda user: hashlib.sha256(user.encode()).hexdigest()),
+    "user": ("safety_identifier", digest_of),
     "reasoning": ("reasoning_effort", lambda reasoning: reasoning.get("effort")),
     "text": ("response_format", _format),
 }
@@ -134,20 +134,12 @@ def _unsupported(instead: str) -> Check:
     return check
 
 
-def _members(checks: Mapping[str, Check]) -> Check:
-    def check(value: Any, where: str) -> None:
-        fields.mapping(value, where)
-        fields.apply(fields.drop_nulls(value, checks), checks, f"{where}.")
-
-    return check
-
-
 def _text_format(value: Any, where: str) -> None:
     fields.mapping(value, where)
     fields.one_of("text", "json_object", "json_schema")(value.get("type"), f"{where}.type")
     if value["type"] == "json_schema":
         fields.mapping(value.get("schema"), f"{where}.schema")
-        _members({"name": fields.string, "description": fields.string, "strict": fields.boolean})(
+        fields.members({"name": fields.string, "description": fields.string, "strict": fields.boolean})(
             value, where
         )
 
@@ -167,8 +159,8 @@ _FIELDS: dict[str, Check] = {
     "instructions": fields.string,
     "previous_response_id": fields.string,
     "tools": fields.array,
-    "reasoning": _members({"effort": fields.string, "summary": fields.string}),
-    "text": _members({"format": _text_format, "verbosity": fields.string}),
+    "reasoning": fields.members({"effort": fields.string, "summary": fields.string}),
+    "text": fields.members({"format": _text_format, "verbosity": fields.string}),
     "include": _strings,
     "max_output_tokens": fields.integer(1),
     "temperature": fields.number(0, 2),

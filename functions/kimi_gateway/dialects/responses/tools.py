@@ -7,7 +7,7 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.observe import emit
+from kimi_gateway.dialects.offered import Offered
 
 # A custom tool takes free text; the model writes it into the one argument of a function.
 FREE_TEXT = "input"
@@ -30,32 +30,17 @@ class Known:
 
 @dataclass(slots=True)
 class Toolbox:
-    """The tools of one request: `functions` for the upstream, and what each is to the client."""
+    """The tools of one request: as they are offered to the model, and what each is to the client."""
 
-    _offered: dict[object, tuple[str, dict[str, Any]]] = field(default_factory=dict)  # with its place
+    offered: Offered = field(default_factory=Offered)
     _known: dict[str, Known] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)  # kinds that were logged as left out
-
-    @property
-    def functions(self) -> list[dict[str, Any]]:
-        return [tool for _, tool in self._offered.values()]
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Where the client wrote what stands where in `functions`."""
-        places = {}
-        for index, (place, tool) in enumerate(self._offered.values()):
-            places[f"tools.{index}"] = place
-            if tool["type"] == "function":
-                places[f"tools.{index}.function"] = place
-        return places
 
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
 
     def add(self, tools: Any, where: str) -> None:
         """One list of tools; of a name that an earlier list had the newest holds. Raises InvalidRequest. What
-        only OpenAI's own servers could run is left out, and logged once."""
+        only OpenAI's own servers could run is left out."""
         fields.array(tools, where)
         fresh = set[str]()
         for index, tool in enumerate(tools):
@@ -64,13 +49,12 @@ class Toolbox:
             fields.string(tool.get("type"), f"{here}.type")
             if tool["type"] == "namespace":
                 self._add_namespace(tool, here, fresh)
-            elif tool["type"] == "builtin_function":  # the vendor's own, which may have any shape
-                self._offered[(here,)] = (here, tool)
+            elif tool["type"] == "builtin_function":  # the vendor's own
+                self.offered.add(here, tool)
             elif tool["type"] in _KINDS:
                 self._add(tool, here, fresh)
-            elif (kind := tool["type"][:80]) not in self._told:
-                self._told.add(kind)
-                emit("tool_left_out", kind=kind)
+            else:
+                self.offered.left_out.append(tool["type"])
 
     def _add_namespace(self, tool: dict[str, Any], here: str, fresh: set[str]) -> None:
         fields.string(tool.get("name"), f"{here}.name")
@@ -95,14 +79,13 @@ class Toolbox:
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self._offered.pop(name, None)  # it stands where it came last
-        self._offered[name] = (here, {"type": "function", "function": {"name": name, **function}})
+        self.offered.add(here, {"type": "function", "function": {"name": name, **function}})
 
     def choose(self, choice: Any) -> Any:
         """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
-            if choice == "required" and not self._offered:
+            if choice == "required" and not self.offered.placed:
                 fail("tool_choice", "there is no tool that could be called")
             return choice
         fields.mapping(choice, "tool_choice")

@@ -93,7 +93,9 @@ class Runtime:
             body = json.dumps(answer, separators=(",", ":")).encode()
         except ApiLost:
             raise
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            if _ending(exc):
+                raise
             kind, detail = _fault(exc, limit)
             log.error("invocation %s failed: %s", context.aws_request_id, kind, exc_info=exc)
             await _post(api, context, "error", detail, (ERROR_TYPE, kind))
@@ -153,7 +155,9 @@ async def _send(
                     break
     except Cut:
         raise
-    except Exception as exc:
+    except (Exception, asyncio.CancelledError) as exc:
+        if _ending(exc):
+            raise
         kind, detail = _fault(exc, limit)
         log.error("the answer of %s broke: %s", request_id.get(), kind, exc_info=exc)
         return [(ERROR_TYPE, kind), (ERROR_BODY, base64.b64encode(detail).decode())]
@@ -175,7 +179,7 @@ async def _close(answer: Streamed) -> None:
         if not isinstance(answer.body, bytes):
             await answer.body.aclose()
         await answer.close()
-    except Exception:
+    except (Exception, asyncio.CancelledError):
         log.exception("closing the answer of %s failed", request_id.get())
 
 
@@ -210,7 +214,13 @@ def _look(reply: Reply, context: Context) -> None:
         raise ApiLost(f"response: status {reply.status}")
 
 
-def _fault(exc: Exception, limit: asyncio.Timeout | None = None) -> tuple[str, bytes]:
+def _ending(exc: BaseException) -> bool:
+    """Whether this task is cancelled, and not only something that the handler waited for."""
+    task = asyncio.current_task()
+    return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _fault(exc: BaseException, limit: asyncio.Timeout | None = None) -> tuple[str, bytes]:
     """Type and JSON of an error as Lambda wants them; the trace has lines of code and no values."""
     import traceback  # loaded where something failed, not at each start
 

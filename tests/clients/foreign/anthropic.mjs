@@ -1,0 +1,20 @@
+// `@anthropic-ai/sdk` for Node behind JSON lines: `node anthropic.mjs PACKAGE`.
+import { outcomes } from "./lines.mjs";
+
+const { default: Anthropic } = await import(process.argv[2]);
+
+await outcomes(async ({ do: verb, base, key, token, body }, seen) => {
+  const auth = token ? { apiKey: null, authToken: token } : { apiKey: key };
+  const client = new Anthropic({ baseURL: base, ...auth, maxRetries: 0, timeout: 30_000 });
+  switch (verb) {
+    case "whole":
+      return client.messages.create(body);
+    case "chunks":
+      for await (const event of await client.messages.create({ ...body, stream: true })) seen.push(event);
+      return seen;
+    case "accumulated":
+      return client.messages.stream(body).finalMessage();
+    case "count":
+      return client.messages.countTokens(body);
+  }
+});

@@ -1,0 +1,28 @@
+"""An old `openai` behind JSON lines, in an environment of its own (requirements/old-openai.in)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+from lines import Seen, outcomes
+
+
+def call(order: dict[str, Any], seen: Seen) -> Any:
+    client = openai.OpenAI(base_url=order["base"], api_key=order["key"], max_retries=0, timeout=30)
+    body = order.get("body", {})
+    match order["do"]:
+        case "whole":
+            return client.chat.completions.create(**body).model_dump(exclude_unset=True)
+        case "chunks":
+            for chunk in client.chat.completions.create(**body, stream=True):
+                seen.append(chunk.model_dump(exclude_unset=True))
+            return seen
+        case "accumulated":
+            with client.beta.chat.completions.stream(**body) as stream:
+                return stream.get_final_completion().model_dump(exclude_unset=True)
+        case "models":
+            return [model.model_dump() for model in client.models.list()]
+
+
+outcomes(call)

@@ -1,0 +1,44 @@
+"""OpenCode, an agent for the terminal."""
+
+from __future__ import annotations
+
+import json
+
+from programs.stage import WRONG, Stage, written
+from upstream import ToolLoop
+
+
+def opencode(stage: Stage, key: str) -> tuple[int, str]:
+    """One task, with a provider of its own in its configuration."""
+    options = {"baseURL": f"{stage.url}/v1", "apiKey": "{env:KIMI_GATEWAY_KEY}"}
+    model = {"limit": {"context": 1048576, "output": 131072}, "reasoning": True, "tool_call": True}
+    provider = {"npm": "@ai-sdk/openai-compatible", "options": options, "models": {"kimi-k3": model}}
+    config = {
+        "provider": {"mine": provider},
+        "model": "mine/kimi-k3",
+        "autoupdate": False,
+        "share": "disabled",
+    }
+    (stage.work / "opencode.json").write_text(json.dumps(config))
+    done = stage.run(
+        stage.installed / "opencode-linux-x64/bin/opencode",
+        "run", "Write hello.txt", KIMI_GATEWAY_KEY=key,
+        OPENCODE_DISABLE_MODELS_FETCH="1", OPENCODE_DISABLE_LSP_DOWNLOAD="1",
+        OPENCODE_DISABLE_DEFAULT_PLUGINS="1",
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage) -> None:
+    arguments = {"filePath": str(stage.work / "hello.txt"), "content": "Hi 👋\n"}
+    stage.upstream.always(ToolLoop([("write", arguments)]))
+    code, output = opencode(stage, stage.key)
+    assert code == 0, output
+    assert "Done." in output
+    written(stage, "hello.txt", "Hi 👋\n", turns=2)
+
+
+def test_a_wrong_key_is_shown(stage: Stage) -> None:
+    _, output = opencode(stage, WRONG)
+    assert "Invalid API key" in output
+    assert not stage.asked

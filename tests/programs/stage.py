@@ -1,0 +1,93 @@
+"""Where a program is tried: `kimi-gateway serve` behind a tap, the emulator behind it, and fresh folders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from programs.tap import Sent, Tap
+from server_process import ServerProcess
+from upstream import Request, ScriptedUpstream
+from upstream.kimi import REASONING
+
+CREDITS = 100
+WRONG = "sk-kg-" + "x" * 38
+
+
+@dataclass
+class Stage:
+    """`work` is where the program works, `home` what it takes for its user's home; `installed` is a
+    `node_modules` or the `bin` of a Python environment.
+    """
+
+    installed: Path
+    home: Path
+    work: Path
+    upstream: ScriptedUpstream
+    server: ServerProcess
+    tap: Tap
+    key: str
+    environ: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The gateway, without a path."""
+        return self.tap.url
+
+    @property
+    def sent(self) -> list[Sent]:
+        """What the program sent to the gateway."""
+        return self.tap.requests
+
+    @property
+    def asked(self) -> list[Request]:
+        """What the gateway sent to the upstream's chat."""
+        return self.upstream.chats
+
+    @property
+    def paid(self) -> int:
+        account = self.server.account(self.key)
+        assert account.reserved == 0
+        return CREDITS - account.credits
+
+    def calls(self) -> list[str]:
+        """Each kind of request of the program, once."""
+        return sorted({f"{sent.method} {sent.target}" for sent in self.sent})
+
+    def run(
+        self, *command: str | Path, seconds: float = 120, stdin: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """To its end, with an environment of its own; after `seconds` it and its children are killed."""
+        own = {
+            "PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "dumb", "LANG": "C.UTF-8",
+            **self.environ, **environ,
+        }  # fmt: skip
+        with subprocess.Popen(
+            command, env=own, cwd=self.work, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            try:
+                out, err = process.communicate(stdin, seconds)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def written(stage: Stage, name: str, text: str, turns: int) -> None:
+    """What every round trip shows: the file is there; so many chats had tools, the last with a result and
+    with the reasoning of its call, whatever the program kept of it; all were streamed and each was paid,
+    those beside the loop too.
+    """
+    assert (stage.work / name).read_text() == text
+    loop = [request.body for request in stage.asked if request.body.get("tools")]
+    assert len(loop) == turns
+    *_, call, result = loop[-1]["messages"]
+    assert (call["role"], result["role"]) == ("assistant", "tool")
+    assert call["reasoning_content"] == REASONING
+    assert all(request.body["stream"] for request in stage.asked)
+    assert stage.paid == len(stage.asked)
