@@ -194,30 +194,6 @@ def test_an_input_above_the_window_is_refused_before_the_upstream(desk: InProces
     assert desk.account(key).credits == 5
 
 
-BROKEN = {"type": "object", "properties": {"a": {"type": "place"}}}
-SEARCH = {"type": "web_search_20250305", "name": "web_search"}
-FOUND_AT: dict[str, tuple[Json, str]] = {
-    "a tool's schema": (
-        {"tools": [SEARCH, TOOL | {"input_schema": BROKEN}]}, "tools.1.input_schema.properties.a.type",
-    ),
-    "the answer's schema": (
-        {"output_config": {"format": {"type": "json_schema", "schema": BROKEN}}},
-        "output_config.format.schema.properties.a.type",
-    ),
-    "the same by its older name": (
-        {"output_format": {"type": "json_schema", "schema": BROKEN}},
-        "output_format.schema.properties.a.type",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FOUND_AT)
-def test_what_a_model_does_not_take_is_named_as_the_client_called_it(desk: InProcess, name: str) -> None:
-    body, where = FOUND_AT[name]
-    said = refused(ask(desk, **body), 400, "invalid_request_error")["message"]
-    assert said.startswith(f"{where}: ")
-
-
 @STREAMED
 def test_half_a_stop_sequence_before_a_call_stays_before_it(desk: InProcess, stream: bool) -> None:
     def answer(sent: Sent) -> Told:

@@ -17,7 +17,6 @@ from kimi_gateway.net import jsonio
 
 Message = dict[str, Any]
 
-_TWICE = "is the id of another tool_use of this turn"
 ERROR = "Error: "  # before the result of a tool that failed; there is no flag for it upstream
 # The first line of Claude Code's system prompt. It differs from request to request and so would undo the
 # vendor's prefix cache; to a model it says nothing (2026-06).
@@ -62,8 +61,8 @@ def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -
             case "assistant":
                 history.assistant(said, f"{here}.content")
             case _:
-                history.made += system(said, f"{here}.content")
-    history.all_answered()
+                history.system(said, f"{here}.content")
+    history.end()
     if not history.made:
         fail(where, "holds nothing but empty messages")
     last = history.made[-1]
@@ -77,30 +76,37 @@ class _History:
         self.made: list[Message] = []
         self._unread = unread
         self._seals = seals
+        self._turn: _Turn | None = None  # the assistant's, that its next message belongs to
         self._open: dict[str, str] = {}  # calls without a result yet, by id: where they stand
         self._results_at = 0  # where the next result belongs
 
     def assistant(self, said: str | list[Any], where: str) -> None:
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
-        turn = _Turn(self._seals)
+        if self._turn is None:
+            self._all_answered()
+            self._turn = _Turn(self._seals)
         for index, block in enumerate(blocks):
-            turn.add(block, f"{where}.{index}")
-        before = self.made[-1] if self.made else {}
-        if before.get("role") == "assistant":
-            for id in turn.places.keys() & self._open.keys():
-                fail(f"{turn.places[id]}.id", _TWICE)
-            turn.follow(before)
-            self.made.pop()
-        else:
-            self.all_answered()
-        message = turn.message()
-        if message is None:
-            return
-        self.made.append(message)
-        self._open |= turn.places
-        self._results_at = len(self.made)
+            self._turn.add(block, f"{where}.{index}")
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        message = None if turn is None else turn.message()
+        if turn is not None and message is not None:
+            self.made.append(message)
+            self._open = turn.places
+            self._results_at = len(self.made)
+
+    def system(self, said: Any, where: str) -> None:
+        if made := system(said, where):
+            self._end_turn()
+            self.made += made
+
+    def end(self) -> None:
+        self._end_turn()
+        self._all_answered()
 
     def user(self, said: str | list[Any], where: str) -> None:
+        self._end_turn()
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
         parts: Parts = []
         before = len(self.made)
@@ -132,7 +138,7 @@ class _History:
         self.made.insert(self._results_at, {"role": "tool", "tool_call_id": id, "content": result})
         self._results_at += 1
 
-    def all_answered(self) -> None:
+    def _all_answered(self) -> None:
         for id, where in self._open.items():
             fail(
                 f"{where}.id", f"the tool_use {ids.shown(id)[:80]!r} has no tool_result in the turn after it"
@@ -146,7 +152,7 @@ def _marked(parts: Parts) -> Parts:
 
 
 class _Turn:
-    """What the assistant said in one turn."""
+    """What the assistant said in one turn, in however many messages."""
 
     def __init__(self, seals: dict[str, str]) -> None:
         self._seals = seals
@@ -178,19 +184,13 @@ class _Turn:
         id = ids.upstream(content.text(block, where, "id"))
         fields.mapping(block.get("input"), f"{where}.input")
         if id in self.places:
-            fail(f"{where}.id", _TWICE)
+            fail(f"{where}.id", "is the id of another tool_use of this turn")
         self.places[id] = where
         function = {
             "name": content.text(block, where, "name"),
             "arguments": jsonio.dumps(block["input"]).decode(),
         }
         self._calls.append({"id": id, "type": "function", "function": function})
-
-    def follow(self, before: Message) -> None:
-        """Join what the assistant said just before."""
-        self._texts.insert(0, before["content"])
-        self._thoughts.insert(0, before.get("reasoning_content", ""))
-        self._calls = [*before.get("tool_calls", ()), *self._calls]
 
     def message(self) -> Message | None:
         """None where it neither says nor calls anything, which the vendor refuses."""
