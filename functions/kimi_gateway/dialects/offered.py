@@ -37,8 +37,9 @@ class Offered:
             f"tools.{kind}" if sendable(kind) and len(kind) <= LONGEST_KIND else "tools"
             for kind in self.left_out
         )
-        named = tuple(kinds)
-        return named if len(named) <= MOST_KINDS else (*named[:MOST_KINDS], "tools")
+        if len(kinds) <= MOST_KINDS:
+            return tuple(kinds)
+        return tuple(dict.fromkeys((*list(kinds)[:MOST_KINDS], "tools")))
 
     @property
     def places(self) -> dict[str, str]:
