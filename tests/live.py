@@ -166,9 +166,10 @@ class LiveGateway:
             time.sleep(0.005)
 
     def nothing_left(self, *of_keys: str) -> None:
-        """No task, no turn and no lease is left of any request."""
+        """No task, turn or lease is left of any request, and nothing that the server would wait for."""
         assert self.app.running is not None
         self.until(lambda: not self.tasks())
+        self.until(lambda: not self._server.server_state.tasks)
         assert not self.app.running.gateway.turns
         for key in of_keys:
             assert self.account(key).reserved == 0

@@ -57,10 +57,15 @@ class Emulated:
         self.log = log
 
     def send(self, method: str, path: str, key: str, body: object = None) -> Answered:
-        """Prelude and mark of a streamed answer come as they are."""
+        """Prelude and mark of a streamed answer come as they are. Of several runtimes each is asked once it has
+        polled: until then the emulator refuses."""
         headers = [("Authorization", f"Bearer {key}")]
         event = api_gateway.event(method, path, headers, b"" if body is None else json.dumps(body).encode())
-        got = httpx.post(self.url, json=event, timeout=60, trust_env=False)
+        for _ in range(200):
+            got = httpx.post(self.url, json=event, timeout=60, trust_env=False)
+            if "no idle runtimes" not in got.text:
+                break
+            time.sleep(0.05)
         assert got.status_code == 200, got.text
         return (
             api_gateway.of_stream(got.content) if b"\0" in got.content else api_gateway.of_proxy(got.json())

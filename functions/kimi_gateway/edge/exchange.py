@@ -45,8 +45,11 @@ class Exchange:
         )
 
     def start(self) -> None:
-        self._connection.state.tasks.add(self)
+        running = self._connection.state.tasks
+        running.add(self)
         self._task = self._connection.loop.create_task(self._serve())
+        # Not in the task itself: one that is cancelled before it began does nothing at all.
+        self._task.add_done_callback(lambda _: running.discard(self))
 
     def cancel(self, msg: object = None) -> None:
         """uvicorn's, of what runs for too long after it was told to go down."""
@@ -118,7 +121,6 @@ class Exchange:
             self._over = True
             if response is not None:
                 await response.finish()
-            self._connection.state.tasks.discard(self)
 
     async def _answer(self, response: Response) -> None:
         body, connection = response.body, self._connection
