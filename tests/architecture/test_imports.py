@@ -121,6 +121,8 @@ def test_listing_keys_does_not_load_the_server_or_the_http_client() -> None:
 def test_files_and_functions_stay_within_the_house_numbers() -> None:
     too_long = []
     for file in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        if "node_modules" in file.parts:  # what the tests install is not ours
+            continue
         text = file.read_text("utf-8")
         if text.count("\n") > 350:
             too_long.append(file.name)
