@@ -57,8 +57,7 @@ class Emulated:
         self.log = log
 
     def send(self, method: str, path: str, key: str, body: object = None) -> Answered:
-        """Prelude and mark of a streamed answer come as they are. Of several runtimes each is asked once it has
-        polled: until then the emulator refuses."""
+        """Prelude and mark of a streamed answer come as they are. It refuses until runtimes poll."""
         headers = [("Authorization", f"Bearer {key}")]
         event = api_gateway.event(method, path, headers, b"" if body is None else json.dumps(body).encode())
         for _ in range(200):
