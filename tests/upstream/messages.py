@@ -104,6 +104,7 @@ def events(
     model: str,
     finish: str | None,
     pieces: int,
+    first_call: int = 0,
 ) -> list[bytes]:
     """One answer: thinking, text, calls; each frame with its `event:` line."""
     counts = _usage(usage)
@@ -118,7 +119,7 @@ def events(
     if text:
         deltas = [{"type": "text_delta", "text": piece} for piece in kimi.split(text, pieces)]
         blocks.append(({"type": "text", "text": ""}, deltas))
-    for index, (name, arguments) in enumerate(tools):
+    for index, (name, arguments) in enumerate(tools, first_call):
         whole = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in kimi.split(whole, pieces)]
         blocks.append(({"type": "tool_use", "id": f"{name}_{index}", "name": name, "input": {}}, deltas))

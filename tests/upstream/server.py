@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
                     break
         except ConnectionError:
             pass
-        finally:  # a step that fails is a cut for its client, and no wait for ever
+        finally:  # a step that fails is a cut, which a test sees, not a silence that it waits for
             self.transport.close()
 
     async def read_request(self) -> Request:
