@@ -117,16 +117,15 @@ class Kimi:
             "usage": self.usage or kimi.usage_of(kimi.tokens(body.get("messages")), answer),
             "model": body.get("model", "kimi-k3"),
             "finish": self.finish,
+            "first_call": self.first_call,
         }
         if not body.get("stream"):
-            whole = kimi.completion(self.text, reasoning, self.tools, **shape, first_call=self.first_call)
-            return Status(200, whole).reply(request)
+            return Status(200, kimi.completion(self.text, reasoning, self.tools, **shape)).reply(request)
         if request.path == messages.PATH:
             told = messages.events(self.text, reasoning, self.tools, **shape, pieces=self.pieces)
             return Sse(told, self.gap, done=False).reply(request)
         options = body.get("stream_options") or {}
         shape |= {"pieces": self.pieces, "include_usage": options.get("include_usage", False)}
-        shape["first_call"] = self.first_call
         events = kimi.chat_events(self.text, reasoning, self.tools, **shape)
         return Sse(events, self.gap).reply(request)
 
