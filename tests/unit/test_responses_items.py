@@ -216,7 +216,7 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
             {
                 "type": "agent_message",
                 "author": "/root",
-                "recipient": "/root/a",
+                "recipient": "/team/a",
                 "content": [{"type": "encrypted_content", "encrypted_content": "Look."}],
             }
         ],
