@@ -6,74 +6,23 @@ import asyncio
 import gzip
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
-from hostile_urls import PRIVATE_4, PRIVATE_6, PUBLIC, SPELLINGS
+from fetching import HI, Names, fetching, port_of, served
+from hostile_urls import PRIVATE_4, SPELLINGS
 from raw_server import RawServer
 
-from kimi_gateway.net.fetch.addresses import is_public
 from kimi_gateway.net.fetch.fetcher import NOT_FETCHED, Bounds, Fetcher, FetchFailed
-from kimi_gateway.net.fetch.target import BadTarget, read, redirected
 
 pytestmark = pytest.mark.anyio
 
 BOUNDS = Bounds(size=2**20, seconds=20)
-HI = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi"
-
-
-class Names:
-    """A resolver with a table: each asking takes the next answer of a name, the last one stays."""
-
-    def __init__(self, **table: Sequence[Sequence[str]]) -> None:
-        self.asked: list[str] = []
-        self._table = {name.replace("_", "."): list(answers) for name, answers in table.items()}
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
-        answers = self._table.get(host)
-        if answers is None:
-            raise OSError("unknown name")
-        return answers.pop(0) if len(answers) > 1 else answers[0]
-
-
-@asynccontextmanager
-async def fetching(fetcher: Fetcher) -> AsyncIterator[Fetcher]:
-    try:
-        yield fetcher
-    finally:
-        await fetcher.close()
-
-
-def port_of(server: RawServer) -> int:
-    return int(server.url.rstrip("/").rpartition(":")[2])
 
 
 def moved(location: str) -> bytes:
     return f"HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n".encode()
-
-
-@pytest.mark.parametrize("address", [*PRIVATE_4, *PRIVATE_6])
-async def test_no_special_address_is_public(address: str) -> None:
-    assert not is_public(address)
-    bracketed = f"[{address}]" if ":" in address else address
-    async with fetching(Fetcher()) as fetcher:
-        with pytest.raises(FetchFailed) as refused:
-            await fetcher.fetch(f"http://{bracketed}/", BOUNDS)
-    assert (refused.value.cause, str(refused.value)) == ("refused", NOT_FETCHED)
-
-
-@pytest.mark.parametrize("address", PUBLIC)
-async def test_public_addresses_are(address: str) -> None:
-    assert is_public(address)
-
-
-@pytest.mark.parametrize("text", ["", "x", "127.0.0.1/8", "fe80::1%eth0", "2606:4700::1%1", "1.2.3"])
-async def test_what_is_not_an_address_is_not_public(text: str) -> None:
-    assert not is_public(text)
 
 
 async def test_no_hostile_url_reaches_a_canary() -> None:
@@ -212,39 +161,6 @@ async def test_five_redirects_are_followed_and_no_sixth() -> None:
             assert server.accepted == connections
 
 
-def test_a_redirect_never_leaves_https() -> None:
-    target = read("https://a.example/x")
-    assert redirected(target, "/y").url == "https://a.example/y"
-    with pytest.raises(BadTarget):
-        redirected(target, "http://a.example/y")
-
-
-@pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        ("http://A.Example/ä b?x=1#f".replace(" ", "%20"), "http://a.example/%C3%A4%20b?x=1"),
-        ("https://例え.example", "https://xn--r8jz45g.example/"),
-        ("https://a.example:443?x", "https://a.example/?x"),
-        ("http://[2606:4700::1]:80/x", "http://[2606:4700::1]/x"),
-        ("HTTP://8.8.8.8:443/%2e%2E/a", "http://8.8.8.8:443/%2e%2E/a"),
-        ("https://a.example/文件.pdf?名=一", "https://a.example/%E6%96%87%E4%BB%B6.pdf?%E5%90%8D=%E4%B8%80"),
-    ],
-)
-def test_ordinary_addresses_are_read(text: str, url: str) -> None:
-    assert read(text).url == url
-
-
-@asynccontextmanager
-async def served(
-    *pieces: bytes, head: bytes = b"", **options: object
-) -> AsyncIterator[tuple[Fetcher, str, RawServer]]:
-    names = Names(a_example=[["127.0.0.1"]])
-    async with RawServer([[b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", *pieces]]) as server:
-        port = port_of(server)
-        async with fetching(Fetcher([f"a.example:{port}"], resolver=names, **options)) as fetcher:  # type: ignore[arg-type]
-            yield fetcher, f"http://a.example:{port}/", server
-
-
 async def test_a_body_above_its_size_ends_the_connection() -> None:
     for head in (b"content-length: 9999999999999999999\r\n", b"content-length: 5000000\r\n", b""):
         async with served(*[b"x" * 65536] * 80, head=head) as (fetcher, url, server):
@@ -373,7 +289,3 @@ async def test_the_systems_resolver_knows_loopback() -> None:
         with pytest.raises(FetchFailed) as refused:
             await fetcher.fetch("http://localhost/", BOUNDS)
     assert refused.value.cause == "refused"
-
-
-def test_more_than_120_hostile_addresses_are_tried() -> None:
-    assert len({*PRIVATE_4, *PRIVATE_6, *SPELLINGS}) >= 120
