@@ -49,7 +49,7 @@ PRICES = {
 WRITES = 2
 STREAMED_BYTES = 500 * 180
 LOG_BYTES = 2_600
-ALARM_METRICS, METRICS = 13, 20  # infra/alarms.yaml; cloudwatch.py, some with two reasons and two causes
+ALARM_METRICS, METRICS = 14, 21  # infra/alarms.yaml; cloudwatch.py, some with two reasons and two causes
 
 
 def usd(name: str) -> float:

@@ -21,6 +21,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
                  "cost_usd": 0.1}),
     ("attempt_failed", {"cause": "authentication"}),
     ("store_down", {}),
+    ("store_throttled", {}),
     ("misconfigured", {}),
     ("secret_unread", {}),
 ]  # fmt: skip
@@ -65,7 +66,7 @@ def test_the_lines_tried_here_bring_every_metric_that_has_a_unit() -> None:
 def test_alarms_look_at_metrics_that_are_emitted(alarms: Any) -> None:
     found = list(in_alarms(alarms))
     assert {name for name, _ in found} == {
-        "Failures", "Requests", "StoreDown", "UpstreamFailures", "Misconfigured", "FirstContentMs", "CostUSD",
+        "Failures", "Requests", "StoreDown", "StoreThrottled", "UpstreamFailures", "Misconfigured", "FirstContentMs", "CostUSD",
     }  # fmt: skip
     for name, dimensions in found:
         assert (name, frozenset(each["Name"] for each in dimensions)) in emitted(), name
@@ -82,7 +83,7 @@ def test_the_dashboard_shows_every_metric_but_no_other(alarms: Any) -> None:
 
 def test_every_alarm_tells_somebody_and_rests_while_nothing_happens(alarms: Any) -> None:
     found = resources(alarms, "AWS::CloudWatch::Alarm")
-    assert len(found) == 7
+    assert len(found) == 8
     for alarm in found.values():
         assert alarm["AlarmActions"] == [{"Ref": "Topic"}]
         assert alarm["TreatMissingData"] == "notBreaching"

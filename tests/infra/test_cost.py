@@ -27,7 +27,7 @@ def test_a_request_costs_what_the_prices_say() -> None:
     assert parts["Lambda, time x memory"] == pytest.approx(10 * 0.5 * 0.0000133334)
     assert parts["API Gateway"] == pytest.approx(3.5e-6)
     assert parts["DynamoDB"] == pytest.approx(2 * 0.625e-6)
-    assert MODEL["standing"](0) == pytest.approx(0.40 + 3 * 0.10)
+    assert MODEL["standing"](0) == pytest.approx(0.40 + 4 * 0.10)
 
 
 def test_the_readme_names_the_same_prices() -> None:

@@ -319,7 +319,7 @@ def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, cloud: Cloud
         resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
         cloudwatch.put_metric_alarm(**resolved)
     made = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 7
+    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 8
     (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
     cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
     body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]

@@ -63,8 +63,8 @@ class Ledger:
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()
-        except (StoreDown, TimeoutError):
-            self._behind(self._again(step, admission, write))
+        except (StoreDown, TimeoutError) as exc:
+            self._behind(self._again(step, admission, write, exc))
             return
         except asyncio.CancelledError:  # it may be written or not by now; a second time does no harm
             self._behind(self._end(step, admission, write, once=False))
@@ -77,13 +77,16 @@ class Ledger:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    async def _again(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _again(
+        self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], why: Exception
+    ) -> None:
         for delay in LATER:
-            emit("store_down", logging.ERROR, step=step, id=admission.id)
+            cause = why.cause if isinstance(why, StoreDown) else StoreDown.cause
+            emit(cause, logging.ERROR, step=step, id=admission.id)
             await asyncio.sleep(delay)
             try:
                 await write()
                 return
-            except StoreDown:
-                continue
+            except StoreDown as exc:
+                why = exc
         emit("left_to_lease", logging.ERROR, step=step, id=admission.id, account=admission.key.account)
