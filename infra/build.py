@@ -36,8 +36,8 @@ NEEDLESS = (
 EXECUTABLE = ("stream",)
 LARGEST = 15 * 2**20  # bytes of the zip
 WITHOUT_BYTECODE = (
-    "The bundle is built without bytecode. It works, but each cold start compiles the code anew and takes about\n"
-    "twice as long (docs/benchmarks.md, Cold start)."
+    "The bundle is built without bytecode. It works, but each cold start compiles the code anew\n"
+    "and takes about twice as long (docs/benchmarks.md, Cold start)."
 )
 TASK_ROOT = "/var/task"  # where Lambda unpacks it: so tracebacks name files that are there
 
@@ -65,7 +65,8 @@ def interpreter(minor: str) -> str:
             return candidate
     variable = "PYTHON" + minor.replace(".", "")
     raise NoInterpreter(
-        f"Bytecode for Lambda's python{minor} needs a Python {minor}. None is on PATH, in ${variable} or under pyenv.\n"
+        f"Bytecode for Lambda's python{minor} needs a Python {minor}.\n"
+        f"None is on PATH, in ${variable} or under pyenv.\n"
         f"Install one (uv python install {minor}, pyenv install {minor}, or your system's package)\n"
         f"and name it: {variable}=/path/to/python{minor} scripts/build"
     )

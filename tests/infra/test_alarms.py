@@ -66,7 +66,8 @@ def test_the_lines_tried_here_bring_every_metric_that_has_a_unit() -> None:
 def test_alarms_look_at_metrics_that_are_emitted(alarms: Any) -> None:
     found = list(in_alarms(alarms))
     assert {name for name, _ in found} == {
-        "Failures", "Requests", "StoreDown", "StoreThrottled", "UpstreamFailures", "Misconfigured", "FirstContentMs", "CostUSD",
+        "Failures", "Requests", "StoreDown", "StoreThrottled", "UpstreamFailures", "Misconfigured",
+        "FirstContentMs", "CostUSD",
     }  # fmt: skip
     for name, dimensions in found:
         assert (name, frozenset(each["Name"] for each in dimensions)) in emitted(), name

@@ -1,7 +1,7 @@
 """An internal extension that does nothing. Lambda sends SIGTERM only to functions that have one.
 
-Without one a function is killed at once: `closing` and `stop` of a `Lifecycle` never run. With an internal one
-the process gets up to 500 ms. Source: the Lambda guide, "Using the Lambda Extensions API", Shutdown phase
+Without one a function is killed at once: `closing` and `stop` of a `Lifecycle` never run. With an internal
+one the process gets up to 500 ms. Source: the Lambda guide, "Using the Lambda Extensions API", Shutdown phase
 (read 2026-11). AWS's own Go runtime registers one in the same way (`WithEnableSIGTERM`).
 """
 
