@@ -153,7 +153,7 @@ async def held(table: Table, account: str) -> Held:
 
 
 def shown(held: Held, now: int) -> Account:
-    """As it is at `now`, whether that is written or not: without expired grants, and with the credits of ended
+    """As it is at `now`, whether that is written or not: without expired grants, with the credits of ended
     leases."""
     ended = held.image.ended(now)
     balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)

@@ -188,8 +188,8 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
 
 
 def swept(image: Image, ended: Mapping[str, Lease], now: int) -> Change:
-    """Gives the credits of ended leases back. A busy account does not stop it; an expired grant does, until the
-    next admission has folded that."""
+    """Gives the credits of ended leases back. A busy account does not stop it; an expired grant does, until
+    the next admission has folded that."""
     change = Change()
     if not image.unlimited:
         change.sets.append("b = b + :c")
