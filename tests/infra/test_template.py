@@ -23,6 +23,10 @@ from kimi_gateway.gateway import Gateway
 
 FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
 PREFIXES = ("", "/api")
+TOO_LARGE = (
+    "The request body is larger than the 6 MB that this gateway takes on AWS."
+    " Send fewer or smaller images, or a shorter conversation."
+)
 
 
 class Anything:
@@ -127,11 +131,10 @@ def test_a_functions_permissions_fit_into_its_policy(template: Any) -> None:
 
 
 def test_functions_are_one_artefact_on_arm_with_the_interpreter_that_it_was_built_for(
-    raw: Any, template: Any
+    template: Any,
 ) -> None:
-    assert raw["raw"]["Globals"]["Function"]["CodeUri"] == "build/gateway.zip"
     for name, function in resources(template, "AWS::Lambda::Function").items():
-        assert function["Code"] == {"S3Bucket": "file", "S3Key": "build/gateway.zip"}, name
+        assert function["Code"] == {"S3Bucket": "file", "S3Key": "build/bundle"}, name
         assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
         assert function["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/stream"
 
@@ -223,11 +226,14 @@ def test_logs_are_kept_as_long_as_the_operator_says(template: Any) -> None:
     assert len(logs) == len(FUNCTIONS)
 
 
-def test_the_table_and_the_secret_stay_when_the_stack_goes(template: Any) -> None:
+def test_the_table_and_the_secret_stay_when_the_stack_goes(raw: Any, template: Any) -> None:
     for name in ("Table", "Secret"):
         kept = template["Resources"][name]
-        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
+        # What a first deployment made before it failed is not kept: the next one would find no use for it.
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     table = template["Resources"]["Table"]["Properties"]
+    assert table["DeletionProtectionEnabled"] == {"Ref": "TableProtection"}
+    assert raw["raw"]["Parameters"]["TableProtection"]["Default"] == "true"
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
@@ -244,7 +250,76 @@ def test_the_api_is_regional_throttled_and_logs_without_what_is_private(template
     assert method["ThrottlingBurstLimit"] == {"Ref": "ThrottleBurst"}
     assert not method.get("DataTraceEnabled")
     line = json.loads(stage["AccessLogSetting"]["Fn::If"][1]["Format"])
-    assert set(line) == {"id", "ip", "method", "path", "status", "bytes", "ms", "error"}
+    assert line == {
+        "id": "$context.requestId",
+        "ip": "$context.identity.sourceIp",
+        "method": "$context.httpMethod",
+        "path": "$context.path",
+        "status": "$context.status",
+        "bytes": "$context.responseLength",
+        "ms": "$context.responseLatency",
+        "error": "$context.error.responseType",
+        "mode": "$context.integration.responseTransferMode",
+        "content_ms": "$context.integration.timeToFirstContent",
+        "integration_status": "$context.integration.status",
+        "integration_error": "$context.integration.error",
+    }
+
+
+def test_the_throttle_is_said_to_be_each_methods(raw: Any, template: Any) -> None:
+    """API Gateway counts a stage's limit by method, so that all together may take so many times as much."""
+    methods = len(integrations(template))
+    text = raw["raw"]["Parameters"]["ThrottleRate"]["Description"]
+    assert f"each of the {methods} methods" in text
+    page = " ".join((ROOT / "docs" / "operations.md").read_text("utf-8").split())
+    rate = raw["raw"]["Parameters"]["ThrottleRate"]["Default"]
+    assert f"{methods} methods, so {methods * rate} requests a second" in page
+
+
+def test_a_bound_of_concurrency_is_the_operators_choice(raw: Any, template: Any) -> None:
+    given = {
+        name: function["ReservedConcurrentExecutions"]
+        for name, function in resources(template, "AWS::Lambda::Function").items()
+        if "ReservedConcurrentExecutions" in function
+    }
+    none = {"Ref": "AWS::NoValue"}
+    assert given == {
+        "TokenCheck": {"Fn::If": ["HasTokenCheckConcurrency", {"Ref": "TokenCheckConcurrency"}, none]},
+        "Models": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+        "Account": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+    }
+    for name in ("TokenCheckConcurrency", "BufferedConcurrency"):
+        assert raw["raw"]["Parameters"][name]["Default"] == 0
+        assert raw["raw"]["Conditions"][f"Has{name}"] == {
+            "Fn::Not": [{"Fn::Equals": [{"Ref": name}, 0]}]
+        }
+
+
+def test_traces_are_taken_only_where_they_are_asked_for(raw: Any, template: Any) -> None:
+    assert raw["raw"]["Parameters"]["Tracing"]["Default"] == "PassThrough"
+    functions = resources(template, "AWS::Lambda::Function").values()
+    assert all(function["TracingConfig"] == {"Mode": {"Ref": "Tracing"}} for function in functions)
+    (stage,) = resources(template, "AWS::ApiGateway::Stage").values()
+    assert stage["TracingEnabled"] == {"Fn::If": ["HasTracing", True, False]}
+    traces = template["Resources"]["Traces"]
+    assert traces["Condition"] == "HasTracing"
+    (statement,) = traces["Properties"]["PolicyDocument"]["Statement"]
+    assert statement == {
+        "Effect": "Allow",
+        "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+        "Resource": "*",  # X-Ray knows no resources for these two
+    }
+    roles = {function["Role"]["Fn::GetAtt"][0] for function in functions}
+    assert {role["Ref"] for role in traces["Properties"]["Roles"]} == roles
+
+
+def test_only_a_body_that_is_too_large_is_told_apart_among_failures_of_an_integration(template: Any) -> None:
+    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
+    told = api["Body"]["x-amazon-apigateway-gateway-responses"]
+    statuses = {kind: each.get("statusCode") for kind, each in told.items()}
+    assert statuses["REQUEST_TOO_LARGE"] == "413"
+    assert statuses["DEFAULT_5XX"] == "503"
+    assert not {"INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "API_CONFIGURATION_ERROR"} & set(statuses)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +327,7 @@ def test_the_api_is_regional_throttled_and_logs_without_what_is_private(template
     [
         ("DEFAULT_5XX", Unavailable("The gateway is not available at present.")),
         ("MISSING_AUTHENTICATION_TOKEN", NotFound("There is no such path here.")),
-        ("REQUEST_TOO_LARGE", BodyTooLarge("The request body is too large.")),
+        ("REQUEST_TOO_LARGE", BodyTooLarge(TOO_LARGE)),
         ("THROTTLED", RateLimited("The gateway takes no more requests in this second.")),
         ("WAF_FILTERED", RateLimited("Too many requests from this address.")),
     ],
@@ -294,8 +369,11 @@ def test_samconfig_names_parameters_that_the_template_has(raw: Any) -> None:
 
     config = tomllib.loads((ROOT / "samconfig.toml").read_text("utf-8"))
     known = set(raw["raw"]["Parameters"])
-    for profile in ("dev", "prod"):
+    for profile in ("default", "dev", "prod"):
         deploy = config[profile]["deploy"]["parameters"]
+        # The roles, and the nested stack in a template with a transform; --guided offers these.
+        assert deploy["capabilities"] == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+        assert deploy["resolve_s3"] is True
         assert deploy["stack_name"].startswith("kimi-gateway")
         given = {word.partition("=")[0] for word in deploy["parameter_overrides"]}
         assert given <= known
