@@ -340,3 +340,8 @@ def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
 def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
     met = {each.function for each in endpoint.served}
     assert met == {each.function for each in integrations(endpoint.template)}
+
+
+def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
+    assert endpoint.guard.denied == []
+    assert {function for function, _ in endpoint.guard.passed} == {"Chat", "Models", "TokenCheck", "Account"}

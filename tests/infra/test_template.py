@@ -147,7 +147,11 @@ def test_each_function_has_a_role_of_its_own_and_no_role_a_wildcard(template: An
         assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"]
     for role, statement in statements(template):
         assert "*" not in json.dumps([statement["Action"], statement["Resource"]]), role
-        assert set(statement) == {"Effect", "Action", "Resource"}
+        assert (
+            {"Effect", "Action", "Resource"}
+            <= set(statement)
+            <= {"Effect", "Action", "Resource", "Condition"}
+        )
 
 
 def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(template: Any) -> None:
@@ -165,26 +169,6 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         assert all(each == {"Fn::GetAtt": ["Table", "Arn"]} for each in tables)
         services = {action.partition(":")[0] for action in role}
         assert services == {"logs", "secretsmanager", "dynamodb"}
-
-
-def test_roles_allow_the_calls_that_the_code_makes_and_no_other(template: Any) -> None:
-    package = ROOT / "functions" / "kimi_gateway"
-    store = "".join(file.read_text("utf-8") for file in (package / "accounts").glob("dynamodb*.py"))
-    tables = {
-        f"dynamodb:{name}"
-        for name in re.findall(r'"((?:Batch)?(?:Get|Put|Update|Delete|Write)Item|Query|Scan)"', store)
-    }
-    read = re.findall(r'call\(SECRETS, "(\w+)"', (package / "providers" / "secrets.py").read_text("utf-8"))
-    called = tables | {f"secretsmanager:{name}" for name in read}
-    assert {"dynamodb:UpdateItem", "secretsmanager:GetSecretValue"} < called
-    buffered = called - {"dynamodb:BatchGetItem"}  # which only chats need: what they refer to
-    for name, function in resources(template, "AWS::Lambda::Function").items():
-        role = function["Role"]["Fn::GetAtt"][0]
-        allowed = {
-            action for each, one in statements(template) for action in listed(one["Action"]) if each == role
-        }
-        used = {action for action in allowed if not action.startswith("logs:")}
-        assert used == (called if name == "Chat" else buffered), name
 
 
 def test_every_handler_is_there_and_streams_where_its_integration_does(template: Any) -> None:
@@ -290,9 +274,7 @@ def test_a_bound_of_concurrency_is_the_operators_choice(raw: Any, template: Any)
     }
     for name in ("TokenCheckConcurrency", "BufferedConcurrency"):
         assert raw["raw"]["Parameters"][name]["Default"] == 0
-        assert raw["raw"]["Conditions"][f"Has{name}"] == {
-            "Fn::Not": [{"Fn::Equals": [{"Ref": name}, 0]}]
-        }
+        assert raw["raw"]["Conditions"][f"Has{name}"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": name}, 0]}]}
 
 
 def test_traces_are_taken_only_where_they_are_asked_for(raw: Any, template: Any) -> None:
