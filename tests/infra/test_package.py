@@ -1,4 +1,4 @@
-"""`sam build` and `sam package` in a fresh clone, against an S3 of moto's: what is uploaded is what was tested."""
+"""`sam build` and `sam package` in a fresh clone, to an S3 of moto's: what is uploaded is what was tested."""
 
 from __future__ import annotations
 

@@ -229,8 +229,11 @@ def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoi
     body = {"model": "kimi-k3", "messages": HELLO}
     url = f"{endpoint.url}/v1/chat/completions"
     assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, "timeout": 30}
+    assert httpx.post(**check).json() == {"live": True}
     ask("keys", "revoke", made["id"])
     assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 401
+    assert httpx.post(**check).json() == {"live": False}
 
 
 @pytest.mark.parametrize(
@@ -277,10 +280,10 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     first: Any, cloud: Cloud, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     """SAM, which needs AWS, is the one that is doubled: it writes down how it was called."""
-    for name in ("scripts/deploy", "samconfig.toml"):
+    for name in ("scripts/deploy", "samconfig.toml", "infra/deploy.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
-    for name in ("scripts/setup", "scripts/build", ".venv-sam/bin/sam"):
+    for name in ("scripts/setup", ".venv-sam/bin/sam"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> log\n')
         (tmp_path / name).chmod(0o755)
@@ -294,9 +297,9 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     assert done.returncode == 0, done.stderr
     assert f"Kimi Gateway on {endpoint.url}" in done.stdout
     *before, deployed = [line.strip() for line in (tmp_path / "log").read_text().splitlines()]
-    assert before == ["scripts/setup cloud", "scripts/build", "scripts/setup sam"]
-    assert deployed.startswith(
-        ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
+    assert before == ["scripts/setup cloud", "scripts/setup sam", ".venv-sam/bin/sam build"]
+    assert (
+        deployed == f".venv-sam/bin/sam deploy --config-env dev --stack-name {STACK} --no-confirm-changeset"
     )
     assert "no profile 'test'" in deploy("test").stderr
     assert "no stack kimi-gateway in us-east-1" in deploy().stderr
@@ -330,6 +333,7 @@ def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, cloud: Cloud
 def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
     name = cloud.outputs["TableName"]
     table = cloud.client("dynamodb").describe_table(TableName=name)["Table"]
+    assert table["DeletionProtectionEnabled"] is True
     assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
     for each in ("Chat", "Models", "TokenCheck", "Account"):
