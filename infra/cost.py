@@ -86,8 +86,8 @@ def container() -> float:
 
 
 def most(seconds: int, base: int = ITEM) -> int:
-    """Requests a second of one account: DynamoDB takes 1,000 write units a second for one item. A request writes
-    it twice, each write costs a unit for each KiB, and each request in flight makes it larger."""
+    """Requests a second of one account: DynamoDB takes 1,000 write units a second for one item. A request
+    writes it twice, each write costs a unit for each KiB, and each request in flight makes it larger."""
     rate = 0
     while WRITES * (rate + 1) * math.ceil((base + LEASE_BYTES * (rate + 1) * seconds) / 1024) <= ITEM_UNITS:
         rate += 1

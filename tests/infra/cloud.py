@@ -85,7 +85,7 @@ def deployed(url: str, template: Any, api: str, **parameters: str) -> Iterator[C
     try:
         yield cloud
     finally:
-        # A protected table is not deleted, by moto neither: as docs/operations.md says, that is taken off first.
+        # Nor does moto delete a protected table: the protection is taken off as docs/operations.md says.
         table = cloud.outputs["TableName"]
         cloud.client("dynamodb").update_table(TableName=table, DeletionProtectionEnabled=False)
         stacks.delete_stack(StackName=STACK)
