@@ -38,8 +38,11 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
 
 
 async def _copied(values: Settings, file: Path) -> None:
-    store = home.open_store(values)
-    try:
-        await store.backup(file)
-    finally:
-        await store.close()
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+    with home.using(values.data):
+        store = SqliteStore(values.data / home.STORE_NAME)
+        try:
+            await store.backup(file)
+        finally:
+            await store.close()
