@@ -142,7 +142,10 @@ class Queries:
         count = tokens.of_messages(messages)
         row = await self._resolved(key, chat.model)
         if await self.gate.has_credit(key):
-            with suppress(UpstreamFailure, RateLimited, TimeoutError), self.places.held(key.account):
+            with (
+                suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
+                self.places.held(key.account),
+            ):
                 async with asyncio.timeout(self.counting):
                     count = await self.directory.estimate(row, messages)
         return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})

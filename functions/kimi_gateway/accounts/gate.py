@@ -52,7 +52,8 @@ class Gate:
         self._lease = lease
         self._keys = Newest[Key](CACHED)
         self._refusals = Newest[_Refusal](CACHED)
-        self._without_credit = Newest[bool](CACHED)  # accounts
+        self._without_credit = Newest[bool](CACHED)  # accounts, as of the last answer
+        self._unlimited = Newest[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._wasted = Buckets(rate=10, burst=300)
 
@@ -94,7 +95,8 @@ class Gate:
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             raise rate_limited(refusal.window, now)
-        if wait := self._wasted.wait(key.id, now):
+        wait = self._wasted.wait(key.id, now)
+        if wait and not (await self.has_credit(key) and key.account in self._unlimited):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -107,7 +109,12 @@ class Gate:
         self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
 
     async def has_credit(self, key: Key) -> bool:
-        """Whether the account may spend anything, asked of the store. Raises InvalidKey, Unavailable."""
+        """Whether the account may spend anything, asked of the store each time; unlimited ones stay so.
+
+        Raises InvalidKey, Unavailable.
+        """
+        if key.account in self._unlimited:
+            return True
         try:
             account = await self._store.account(key.account, int(self._clock()))
         except StoreDown as exc:
@@ -117,7 +124,10 @@ class Gate:
         if not any(known.id == key.id and not known.revoked for known in account.keys):
             self._keys.pop(key.digest, None)
             raise _invalid()
-        if account.unlimited or account.credits > account.reserved:
+        if account.unlimited:
+            self._unlimited[key.account] = True
+            return True
+        if account.credits > account.reserved:
             self._without_credit.pop(key.account, None)
             return True
         self._without_credit[key.account] = True
