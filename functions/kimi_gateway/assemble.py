@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
-from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.replay import Replay
 from kimi_gateway.accounts.replay_memory import MemoryReplay, RememberedReplay
 from kimi_gateway.accounts.store import Store, StoreDown
@@ -166,12 +165,12 @@ async def start(
         with suppress(Unavailable):  # requests will try again, and say so
             await source.renewal.fresh()
     upstream = upstreams(settings, client, pool, source.known, clock)
-    gate, places = Gate(store, clock, settings.lease), Places(settings.account_concurrency)
-    ledger = Ledger(store, clock, settings.lease, gate.admit, places)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
+    ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     thoughts = Thoughts(replay or MemoryReplay(), clock, settings.keep_conversations)
     gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
-    queries = Queries(gate, places, store, models, directory, upstream, source.faults, clock)
+    queries = Queries(gate, store, models, directory, upstream, source.faults, clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":

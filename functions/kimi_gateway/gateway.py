@@ -82,17 +82,22 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
 
+    @property
+    def keeps(self) -> bool:
+        """Whether answers are kept for later requests."""
+        return self.thoughts.keeps
+
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers)
         request.notes.update(key=key.id, account=key.account)
         await self.gate.refuse(key)
-        self.ledger.places.check(key.account)
+        self.gate.places.check(key.account)
         size = 0
         try:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(key, COST, asked.model.id, asked.ask.choices)
+            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # none comes here after the admission

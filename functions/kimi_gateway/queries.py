@@ -15,7 +15,6 @@ from typing import Any
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Newest, Recent
 from kimi_gateway.accounts.gate import Gate
-from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
 from kimi_gateway.catalog.catalog import Catalog
@@ -45,7 +44,6 @@ _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission"
 @dataclass(slots=True)
 class Queries:
     gate: Gate
-    places: Places
     store: Store
     catalog: Catalog
     directory: Directory
@@ -79,7 +77,7 @@ class Queries:
         """Without credits: as the upstream's list was last known."""
         listed = self.directory.listed
         if not self.directory.fresh() and await self.gate.has_credit(key):
-            with self.places.held(key.account):
+            with self.gate.places.held(key.account):
                 listed = await self.directory.live()
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
@@ -126,7 +124,7 @@ class Queries:
         if not await self.gate.has_credit(key):
             return answer({"data": {"total_tokens": tokens.of_messages(body["messages"])}})
         try:
-            with self.places.held(key.account):
+            with self.gate.places.held(key.account):
                 total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
             raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
@@ -144,7 +142,7 @@ class Queries:
         if await self.gate.has_credit(key):
             with (
                 suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
-                self.places.held(key.account),
+                self.gate.places.held(key.account),
             ):
                 async with asyncio.timeout(self.counting):
                     count = await self.directory.estimate(row, messages)
@@ -163,7 +161,7 @@ class Queries:
 
     async def _balance(self, key: Key) -> dict[str, float]:
         if await self.gate.has_credit(key):
-            with self.places.held(key.account):
+            with self.gate.places.held(key.account):
                 return await self.directory.balance()
         if self.directory.last_balance is None:
             raise Unavailable(

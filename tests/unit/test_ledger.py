@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from kimi_gateway.accounts.ledger import Ledger
-from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Admission, Key, Usage
 from unit.pooling import on_a_loop
@@ -22,9 +21,6 @@ class SlowStore:
         self.asked, self.may = asyncio.Event(), asyncio.Event()
         self.fails = fails
         self.settled: list[str] = []
-
-    async def admit(self, request: str, key: Key, cost: int) -> Admission:
-        return ADMISSION
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
         self.asked.set()
@@ -41,7 +37,7 @@ def test_a_settlement_outlives_the_cancellation_of_its_caller(fails: int) -> Non
     @on_a_loop
     async def settled() -> SlowStore:
         store = SlowStore(fails)
-        ledger = Ledger(store, lambda: 0.0, 60, store.admit, Places(1))  # type: ignore[arg-type]
+        ledger = Ledger(store, lambda: 0.0, 60)  # type: ignore[arg-type]
         caller = asyncio.create_task(ledger.settle(ADMISSION, "m", Usage(1, 1)))
         await store.asked.wait()
         caller.cancel()

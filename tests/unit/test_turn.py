@@ -65,7 +65,7 @@ class Quiet(Turn):
 
 async def turn(script: Script) -> tuple[Turn, Book, Calls]:
     book = Book()
-    reservation = await Reservation(book, Key("k", "d", "a"), 1, "m", 1).__aenter__()  # type: ignore[arg-type]
+    reservation = await Reservation(book, book, Key("k", "d", "a"), 1, "m", 1).__aenter__()  # type: ignore[arg-type]
     one = Quiet(reservation, set())
     call = Calls(script, one.box)
     one.begin([call], True)  # type: ignore[list-item]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Buckets, Newest
+from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
@@ -37,15 +38,20 @@ class _Refusal:
 
 
 class Gate:
-    """`clock` gives unix seconds, `monotonic` seconds that nobody sets."""
+    """`clock` gives unix seconds, `monotonic` seconds that nobody sets.
+
+    `concurrency` bounds the upstream calls of an account in this process.
+    """
 
     def __init__(
         self,
         store: Store,
         clock: Callable[[], float],
         lease: float,
+        concurrency: int = 250,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.places = Places(concurrency)
         self._store = store
         self._clock = clock
         self._monotonic = monotonic

@@ -14,15 +14,13 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
-from kimi_gateway.accounts.places import Places
+from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Refused, Store, StoreDown
 from kimi_gateway.accounts.values import Admission, Key, Usage
 from kimi_gateway.observe import emit
 
 FIRST_TRY = 2.0  # seconds that an answer may wait for its settlement
 LATER = (0.2, 1.0, 5.0, 15.0)  # seconds between later tries; then the lease decides
-
-Admit = Callable[[str, Key, int], Awaitable[Admission]]
 
 
 class Latch(Enum):
@@ -41,9 +39,10 @@ class Reservation:
     and `Places.take` raise.
     """
 
-    def __init__(self, ledger: Ledger, key: Key, cost: int, model: str, calls: int) -> None:
+    def __init__(self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, calls: int) -> None:
         self.latch = Latch.OPEN
         self._ledger = ledger
+        self._gate = gate
         self._model = model
         self._kept = False
         self._calls = calls
@@ -51,19 +50,18 @@ class Reservation:
         self.admission = Admission(secrets.token_hex(16), key, cost, 0, None, None)  # until it is granted
 
     async def __aenter__(self) -> Self:
-        ledger, key = self._ledger, self.admission.key
-        ledger.places.take(key.account, self._calls)
+        wanted, gate = self.admission, self._gate
+        gate.places.take(wanted.key.account, self._calls)
         try:
-            admission = await ledger.admit(self.admission.id, key, self.admission.cost)
-            self.admission = admission
-            ledger.opened(admission)
+            self.admission = await gate.admit(wanted.id, wanted.key, wanted.cost)
+            self._ledger.opened(self.admission)
         except Exception:
             await self._refused()
             raise
         except BaseException:  # it may be written or not by now
             self._give_places()
             self.latch = Latch.RELEASED
-            ledger.undo(self.admission)
+            self._ledger.undo(self.admission)
             raise
         return self
 
@@ -104,26 +102,20 @@ class Reservation:
 
     def _give_places(self) -> None:
         calls, self._calls = self._calls, 0
-        self._ledger.places.give(self.admission.key.account, calls)
+        self._gate.places.give(self.admission.key.account, calls)
 
 
 class Ledger:
-    """`admit` is the gate's: it asks the store and says in a client's words why not."""
-
-    def __init__(
-        self, store: Store, clock: Callable[[], float], lease: float, admit: Admit, places: Places
-    ) -> None:
-        self.admit = admit
-        self.places = places
+    def __init__(self, store: Store, clock: Callable[[], float], lease: float) -> None:
         self._store = store
         self._clock = clock
         self._lease = lease
         self._running: dict[str, Admission] = {}
         self._late: set[asyncio.Task[Any]] = set()
 
-    def reserve(self, key: Key, cost: int, model: str, calls: int = 1) -> Reservation:
-        """`cost` credits for a request to `model` that makes so many upstream `calls`."""
-        return Reservation(self, key, cost, model, calls)
+    def reserve(self, gate: Gate, key: Key, cost: int, model: str, calls: int = 1) -> Reservation:
+        """`cost` credits for a request to `model` with so many upstream `calls`, if the gate lets it in."""
+        return Reservation(self, gate, key, cost, model, calls)
 
     def opened(self, admission: Admission) -> None:
         self._running[admission.id] = admission

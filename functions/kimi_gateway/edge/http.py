@@ -68,7 +68,7 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/responses",
-            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.thoughts.keeps)),
+            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
             "Responses, JSON or SSE (1 credit)",
             example=_RESPONSE,
         ),
