@@ -18,7 +18,7 @@ ONLY_IN = {
     "botocore": ("cli/stack.py",),
     "click": ("cli/",),
     "fastapi": ("edge/docs.py",),
-    "httpx2": ("net/httpx_client.py",),
+    "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
     "pydantic": ("catalog/catalog.py",),
     "sqlite3": ("accounts/sqlite", "accounts/batch.py", "accounts/inline.py", "cli/checks.py"),
     "starlette": ("edge/docs.py",),

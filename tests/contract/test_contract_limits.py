@@ -44,9 +44,11 @@ def test_the_tier_follows_the_balance(desk: InProcess, balance: int, limit: int)
     assert answer.headers["x-credits-remaining"] == str(balance - 1)
 
 
-def test_the_tier_falls_with_the_credit_that_falls_below_it(desk: InProcess) -> None:
+def test_the_tier_falls_in_the_minute_after_the_credit_that_falls_below_it(desk: InProcess) -> None:
     key = desk.key(101)
-    assert [window(desk.chat(key, {}))[:2] for _ in range(2)] == [(60, 59), (20, 18)]
+    assert [window(desk.chat(key, {}))[:2] for _ in range(2)] == [(60, 59), (60, 58)]
+    desk.now += 60
+    assert window(desk.chat(key, {}))[:2] == (20, 19)
 
 
 def test_no_credit_is_403_before_any_window(desk: InProcess) -> None:

@@ -75,6 +75,9 @@ class SqliteStore:
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._writer.run(lambda db: steps.grant(db, account, grant, now))
 
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.deduct(db, account, credits, now))
+
     async def account(self, name: str, now: int) -> Account:
         return await self._writer.run(lambda db: steps.account(db, name, now))
 

@@ -63,6 +63,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX replay_age ON replay (until, size)",
         "CREATE INDEX replay_sizes ON replay (account, until, size)",
     ),
+    (
+        # The tier that each window began with. Windows that are open at this moment get the highest one.
+        "ALTER TABLE keys ADD COLUMN minute_rank INTEGER NOT NULL DEFAULT 3",
+        "ALTER TABLE keys ADD COLUMN hour_rank INTEGER NOT NULL DEFAULT 3",
+        "ALTER TABLE keys ADD COLUMN day_rank INTEGER NOT NULL DEFAULT 3",
+    ),
 )
 
 

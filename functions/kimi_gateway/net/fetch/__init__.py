@@ -1,0 +1,1 @@
+"""Fetches addresses that strangers name, without reaching anything that is not public."""

@@ -1,0 +1,242 @@
+"""Fetches an address that a stranger named: judged, pinned, and bounded in bytes, time, rate and redirects.
+
+Every address that a name resolves to must be public, and the connection goes to the address that was judged,
+so a name cannot point elsewhere between check and connection. Nothing of the client's request is sent along.
+httpx2 does the HTTP, behind a proxy of the environment too; the proxy is then told the judged address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx2
+
+from kimi_gateway import __version__
+from kimi_gateway.net.fetch.addresses import is_public
+from kimi_gateway.net.fetch.target import BadTarget, Target, read, redirected
+from kimi_gateway.net.http import ConnectionLost
+from kimi_gateway.net.inflate import Inflater
+
+RESOLVING = 5.0  # seconds
+CONNECTING = 10.0  # seconds
+REDIRECTS = 5
+RATE = (1024, 10.0)  # bytes a second at least, averaged over so many seconds
+RATIO = 100  # decoded bytes for each byte received
+SLACK = 64 * 1024  # bytes decoded, before the ratio counts
+AT_ONCE = 64
+NOT_FETCHED = "The address could not be fetched."
+_MOVED = (301, 302, 303, 307, 308)
+_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": f"kimi-gateway/{__version__}"}
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class FetchFailed(Exception):
+    """The text is for the client. It is the same for refused, unresolved, unreachable and timed out, so that
+    nobody can map a network by it. `cause` is for the log, and has neither address nor body."""
+
+    def __init__(self, cause: str, message: str = NOT_FETCHED) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one fetch: `size` in bytes after decoding, `seconds` in all."""
+
+    size: int
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer with status 200. `chunks` may raise FetchFailed. `length` is None where none was declared."""
+
+    content_type: str
+    length: int | None
+    chunks: AsyncGenerator[bytes, None] = field(repr=False)
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """All addresses of a name, by the system's resolver in its own thread. Raises OSError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+class Fetcher:
+    """`allowed` are targets `host:port` that the operator permits although they are not public. `ports` are
+    allowed besides 80 and 443. `transport` and `tls` replace httpx2's own."""
+
+    def __init__(
+        self,
+        allowed: Sequence[str] = (),
+        *,
+        ports: frozenset[int] = frozenset(),
+        at_once: int = AT_ONCE,
+        resolver: Resolve = resolve,
+        rate: tuple[float, float] = RATE,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        tls: ssl.SSLContext | bool = True,
+    ) -> None:
+        self._allowed = frozenset(each.lower() for each in allowed)
+        self._resolve = resolver
+        self._ports = ports | {int(port) for each in allowed if (port := each.rpartition(":")[2]).isdigit()}
+        self._places = asyncio.Semaphore(at_once)
+        self._rate = rate
+        self._client = httpx2.AsyncClient(
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=httpx2.Timeout(None, connect=CONNECTING, pool=CONNECTING),
+            limits=httpx2.Limits(max_connections=at_once, max_keepalive_connections=0),
+            transport=transport,
+            verify=tls,
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    @asynccontextmanager
+    async def open(self, url: str, bounds: Bounds) -> AsyncIterator[Fetched]:
+        """Raises FetchFailed. The whole fetch, the body too, has `bounds.seconds`."""
+        clock = asyncio.timeout(bounds.seconds)
+        try:
+            async with clock, self._places:
+                response = await self._answer(url)
+                try:
+                    async with aclosing(_bounded(response, bounds.size, self._rate)) as chunks:
+                        kind = response.headers.get("content-type", "")[:200]
+                        yield Fetched(kind, _length(response, bounds.size), chunks)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise FetchFailed("timeout") from None
+
+    async def fetch(self, url: str, bounds: Bounds) -> tuple[str, bytes]:
+        """The declared type and the whole body. Raises FetchFailed."""
+        data = bytearray()
+        async with self.open(url, bounds) as fetched:
+            async for chunk in fetched.chunks:
+                data += chunk
+        return fetched.content_type, bytes(data)
+
+    async def _answer(self, url: str) -> httpx2.Response:
+        try:
+            target = read(url, self._ports)
+            for _ in range(REDIRECTS + 1):
+                response = await self._ask(target, await self._judged(target))
+                if response.status_code not in _MOVED:
+                    break
+                location = response.headers.get("location", "")
+                await response.aclose()
+                target = redirected(target, location, self._ports)
+            else:
+                raise FetchFailed("redirects")
+        except BadTarget:
+            raise FetchFailed("refused") from None
+        if response.status_code != 200:
+            await response.aclose()
+            raise FetchFailed("status")
+        return response
+
+    async def _judged(self, target: Target) -> str:
+        """The address to connect to: the first of the target's, all of which are public."""
+        addresses: Sequence[str]
+        if target.literal is not None:
+            addresses = [target.literal]
+        else:
+            try:
+                async with asyncio.timeout(RESOLVING):
+                    addresses = await self._resolve(target.host, target.port)
+            except (OSError, UnicodeError, TimeoutError):
+                raise FetchFailed("unresolved") from None
+        if f"{target.host}:{target.port}" not in self._allowed and not all(map(is_public, addresses)):
+            raise FetchFailed("refused")
+        if not addresses:
+            raise FetchFailed("unresolved")
+        return addresses[0]
+
+    async def _ask(self, target: Target, address: str) -> httpx2.Response:
+        host = f"[{address}]" if ":" in address else address
+        request = self._client.build_request(
+            "GET",
+            f"{target.scheme}://{host}:{target.port}{target.path}",
+            headers={**_HEADERS, "host": target.authority},
+            extensions={"sni_hostname": target.host},  # the certificate must be the name's, not the address's
+        )
+        try:
+            return await self._client.send(request, stream=True)
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as exc:
+            raise FetchFailed(f"unreachable ({type(exc).__name__})") from None
+
+
+def _length(response: httpx2.Response, size: int) -> int | None:
+    declared = response.headers.get("content-length", "")
+    if not (declared.isascii() and declared.isdigit()) or "content-encoding" in response.headers:
+        return None
+    if len(declared) > 15 or int(declared) > size:
+        raise _too_large(size)
+    return int(declared)
+
+
+async def _bounded(
+    response: httpx2.Response, size: int, rate: tuple[float, float]
+) -> AsyncGenerator[bytes, None]:
+    """The decoded body, while it stays within size, ratio and rate. A slow reader is not a slow server."""
+    received = given = 0
+    try:
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        inflater = None if coding in ("", "identity") else Inflater(coding)
+        async for part in _paced(response.aiter_raw(), *rate):
+            received += len(part)
+            for piece in [part] if inflater is None else _inflated(inflater, part):
+                given += len(piece)
+                if given > size:
+                    raise _too_large(size)
+                if given > SLACK and given > received * RATIO:
+                    raise FetchFailed("ratio")
+                yield piece
+        if inflater is not None:
+            inflater.end()
+    except ConnectionLost:
+        raise FetchFailed("coding") from None
+    except (httpx2.HTTPError, OSError) as exc:
+        raise FetchFailed(f"unreachable ({type(exc).__name__})") from None
+
+
+async def _paced(parts: AsyncIterator[bytes], least: float, span: float) -> AsyncIterator[bytes]:
+    """The same parts. Raises FetchFailed if `span` seconds of waiting bring under `least` bytes a second."""
+    loop = asyncio.get_running_loop()
+    waited, brought = 0.0, 0
+    while True:
+        begun = loop.time()
+        clock = asyncio.timeout(span - waited)
+        try:
+            async with clock:
+                part = await anext(parts, None)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise FetchFailed("rate") from None
+        if part is None:
+            return
+        waited, brought = waited + loop.time() - begun, brought + len(part)
+        if brought >= least * span:
+            waited, brought = 0.0, 0
+        yield part
+
+
+def _inflated(inflater: Inflater, part: bytes) -> Iterator[bytes]:
+    inflater.feed(part)
+    while piece := inflater.read():
+        yield piece
+
+
+def _too_large(size: int) -> FetchFailed:
+    return FetchFailed("size", f"What the address holds is larger than {size} bytes.")
