@@ -45,6 +45,8 @@ class Settings:
     max_request: float = 0
     lease: float = 660
     token_concurrency: int = 0
+    account_concurrency: int = 250  # a quarter of the connections of net/http1.py
+    keep_conversations: bool = True
     ping_interval: float = 15
     drain: float = 10
     anthropic: str = "pivot"
@@ -112,6 +114,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program, by the XDG rule."""
     home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none, and needs none
@@ -136,6 +142,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_MAX_REQUEST": ("max_request", _number(float, 0, 86_400, "seconds")),
     "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
+    "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
+    "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),

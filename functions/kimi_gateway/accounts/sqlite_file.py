@@ -110,8 +110,9 @@ def _migrate(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
-def copy(path: Path, target: Path) -> None:
-    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile."""
+def copy(path: Path, target: Path, conversations: bool = True) -> None:
+    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile. Without
+    `conversations` no byte of what is kept for later requests is in it."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     os.close(handle)
     try:
@@ -119,6 +120,10 @@ def copy(path: Path, target: Path) -> None:
         copied = sqlite3.connect(name)
         with contextlib.closing(source), contextlib.closing(copied):
             source.backup(copied)
+            if not conversations:
+                copied.execute("DELETE FROM replay")
+                copied.commit()
+                copied.execute("VACUUM")  # deleted rows stay in the file's free pages
         os.replace(name, target)
     except BaseException:
         os.unlink(name)

@@ -68,7 +68,7 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/responses",
-            partial(Gateway.ask, gateway, dialect=Responses(gateway.recall, gateway.clock)),
+            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
             "Responses, JSON or SSE (1 credit)",
             example=_RESPONSE,
         ),
@@ -146,11 +146,15 @@ class Front:
         except BaseException:
             self._log(request, 499)
             raise
-        response.headers += of_every_answer(request)
-        if request.method == "HEAD" and isinstance(response.body, bytes):
-            response.headers.append(("content-length", str(len(response.body))))
-            response.body = b""
-        return self._logged(request, response)
+        try:
+            response.headers += of_every_answer(request)
+            if request.method == "HEAD" and isinstance(response.body, bytes):
+                response.headers.append(("content-length", str(len(response.body))))
+                response.body = b""
+            return self._logged(request, response)
+        except BaseException:  # nobody else knows of the response yet
+            await response.finish()
+            raise
 
     async def _respond(self, request: Request) -> Response:
         hosts = request.headers.all("host")
