@@ -59,17 +59,20 @@ async def answers(shared: SharedTable, key: Key) -> None:
     assert await store.recall(key.account, ["resp_1", "resp_2"], NOW)
 
 
-async def view(shared: SharedTable, key: Key) -> None:
-    store = shared.stores[1]
-    await store.account(key.account, NOW + 2 * LEASE)
-    await store.usage(NOW, key.account)
+async def credit(shared: SharedTable, key: Key) -> None:
+    """Whether there is any, before a request may cost anything."""
+    await shared.stores[1].account(key.account, NOW + 2 * LEASE)
+
+
+async def usage(shared: SharedTable, key: Key) -> None:
+    await shared.stores[1].usage(NOW, key.account)
 
 
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, money, answers),
-    "Models": (key, outages),
+    "Chat": (key, outages, credit, money, answers),
+    "Models": (key, outages, credit),
     "TokenCheck": (key, outages),
-    "Account": (key, outages, view),
+    "Account": (key, outages, credit, usage),
 }
 
 
