@@ -6,9 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from kimi_gateway.accounts import keys
+from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Buckets, Newest
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
@@ -19,6 +19,7 @@ from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
+LIFTABLE = frozenset(limit for _, tier in rules.TIERS[1:] for limit in astuple(tier))
 WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
@@ -62,6 +63,7 @@ class Gate:
         self._unlimited = Newest[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._wasted = Buckets(rate=10, burst=300)
+        self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once
 
     async def authenticate(self, headers: Headers) -> Key:
         """The caller's key, from cache where it may be: admission refuses a record that is out of date.
@@ -100,7 +102,9 @@ class Gate:
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
-            raise rate_limited(refusal.window, now)
+            if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+                raise rate_limited(refusal.window, now)
+            del self._refusals[key.id]  # a grant may have lifted it: admission asks the store
         wait = self._wasted.wait(key.id, now)
         if wait and not (await self.has_credit(key) and key.account in self._unlimited):
             raise RateLimited(
@@ -181,7 +185,8 @@ class Gate:
         if cached is not None:
             return cached
         if not keys.well_formed(credential):
-            raise _invalid()
+            foreign = not credential.startswith(keys.PREFIX)
+            raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
         return await self._lookup(digest)
 
     async def _lookup(self, digest: str) -> Key:
@@ -215,12 +220,13 @@ def credentials(headers: Headers) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _invalid() -> InvalidKey:
-    return InvalidKey("Invalid API key provided.", headers=_CHALLENGE)
+def _invalid(hint: str = "") -> InvalidKey:
+    return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
 
 
 def _no_credit() -> InsufficientCredits:
-    return InsufficientCredits("The account has no credits left.", headers=(("x-credits-remaining", "0"),))
+    text = "The account has no credits left. Ask the operator for more."
+    return InsufficientCredits(text, headers=(("x-credits-remaining", "0"),))
 
 
 def _too_many_free(wait: float) -> RateLimited:
