@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
+from infra.cloud import STACK, Cloud, named, unsubstituted
 from infra.reading import resources
 from kimi_gateway.cloudwatch import UNITS, measured
 from kimi_gateway.providers.failures import Cause
@@ -110,3 +111,20 @@ def test_metrics_stand_under_the_name_that_the_alarms_are_given(template: Any) -
     for function in resources(template, "AWS::Lambda::Function").values():
         names = function["Environment"]["Variables"]
         assert (names["POWERTOOLS_SERVICE_NAME"], names["POWERTOOLS_METRICS_NAMESPACE"]) == (stack, OURS)
+
+
+def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, moto_url: str) -> None:
+    """Through the API, which checks their form; moto makes none of them from a template."""
+    given = dict.fromkeys(("Service", "Chat", "Models", "TokenCheck", "Account"), STACK)
+    values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
+    cloudwatch = Cloud.at(moto_url).client("cloudwatch")
+    for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
+        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
+        cloudwatch.put_metric_alarm(**resolved)
+    made = cloudwatch.describe_alarms()["MetricAlarms"]
+    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 8
+    (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
+    cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
+    body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]
+    assert "${" not in body
+    assert STACK in body

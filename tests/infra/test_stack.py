@@ -17,10 +17,10 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from infra.cloud import STACK, Cloud, deployed, named, unsubstituted
+from infra.cloud import STACK, Cloud, deployed
 from infra.conftest import ROOT, Package
 from infra.endpoint import Endpoint
-from infra.reading import integrations, resources
+from infra.reading import integrations
 from live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
@@ -311,23 +311,6 @@ def test_hello_is_for_a_stack() -> None:
     done = subprocess.run([*PROGRAM, "hello"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--stack" in done.stderr
-
-
-def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, cloud: Cloud) -> None:
-    """Through the API, which checks their form; moto makes none of them from a template."""
-    given = dict.fromkeys(("Service", "Chat", "Models", "TokenCheck", "Account"), STACK)
-    values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
-    cloudwatch = cloud.client("cloudwatch")
-    for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
-        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
-        cloudwatch.put_metric_alarm(**resolved)
-    made = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 8
-    (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
-    cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
-    body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]
-    assert "${" not in body
-    assert STACK in body
 
 
 def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
