@@ -164,8 +164,6 @@ def test_the_end_is_said(data: Path, tmp_path: Path, end: signal.Signals, worker
 def test_no_text_tells_people_to_install_a_name_that_is_not_ours() -> None:
     root = Path(__file__).parents[3]
     texts = [root / "README.md", *root.glob("docs/*.md"), *root.glob("functions/**/*.py")]
-    ours = re.compile(
-        r"(pip|pipx|tool) install ['\"]?kimi-gateway|uvx ['\"]?kimi-gateway"
-    )
+    ours = re.compile(r"(pip|pipx|tool) install ['\"]?kimi-gateway|uvx ['\"]?kimi-gateway")
     found = [(file.name, match[0]) for file in texts for match in ours.finditer(file.read_text("utf-8"))]
     assert found == []
