@@ -101,8 +101,7 @@ class Gate:
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             raise rate_limited(refusal.window, now)
-        wait = self._wasted.wait(key.id, now)
-        if wait and not (await self.has_credit(key) and key.account in self._unlimited):
+        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -119,7 +118,7 @@ class Gate:
 
         Raises InvalidKey, Unavailable.
         """
-        if key.account in self._unlimited:
+        if self._unlimited.get(key.account):
             return True
         try:
             account = await self._store.account(key.account, int(self._clock()))
@@ -130,14 +129,20 @@ class Gate:
         if not any(known.id == key.id and not known.revoked for known in account.keys):
             self._keys.pop(key.digest, None)
             raise _invalid()
+        self._unlimited[key.account] = account.unlimited
         if account.unlimited:
-            self._unlimited[key.account] = True
             return True
         if account.credits > account.reserved:
             self._without_credit.pop(key.account, None)
             return True
         self._without_credit[key.account] = True
         return False
+
+    async def _is_unlimited(self, key: Key) -> bool:
+        """Asked of the store once."""
+        if key.account not in self._unlimited:
+            await self.has_credit(key)
+        return self._unlimited[key.account]
 
     async def require_credit(self, key: Key) -> None:
         """Before a call upstream that is not admitted. Raises InsufficientCredits, and as `has_credit`."""
