@@ -184,7 +184,8 @@ class Queries:
         return Response(200, [("content-type", "text/plain; charset=utf-8")], b"pong")
 
     async def health(self, request: Request) -> Response:
-        """Ready or not, and what is misconfigured."""
+        """Whether requests can be served: `unready` (503) where the store or the tokens cannot be read,
+        `degraded` where earlier requests met an upstream or tokens that fail. Never asks the upstream."""
         problems = self.problems()
         try:
             await self.store.find_key("")
@@ -192,7 +193,10 @@ class Queries:
             problems.append(f"store: {exc}")
         if problems:
             return answer({"status": "unready", "problems": problems}, 503)
-        return answer({"status": "ok", "provider": self.upstream().provider.name, "problems": []})
+        upstream = self.upstream()
+        troubles = await upstream.tokens.troubles()
+        status = "degraded" if troubles else "ok"
+        return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
+OWN_KEY = "sk-kg-"  # how keys of this gateway begin (accounts.keys)
+OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
 LONGEST_ON_LAMBDA = 600.0  # seconds of a request, where the time costs money
 
@@ -54,6 +56,8 @@ class Settings:
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
     """Each once, without blanks around it. Raises ValueError; its text quotes none."""
     tokens = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if any(token.startswith(OWN_KEY) for token in tokens):
+        raise ValueError("holds a key of this gateway (sk-kg-…), not a token of the Kimi platform")
     if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
         raise ValueError("holds a token with blanks or characters that no header can carry")
     return tokens
@@ -147,6 +151,16 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
+def _instead(name: str) -> str:
+    option = OPTIONS.get(name.removeprefix(PREFIX))
+    if option is not None:
+        return f"; use {option}"
+    import difflib  # seldom needed, and a function starts often
+
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def read(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (the process's own by default). Raises SettingsFault with every fault."""
     environ = os.environ if environ is None else environ
@@ -162,10 +176,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
-            import difflib  # seldom needed, and a function starts often
-
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            faults.append(f"{name} is not a setting{_instead(name)}")
     settings = Settings(**values)
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")

@@ -42,8 +42,11 @@ def backup(file: Path, force: bool, without_conversations: bool, as_json: bool) 
 
 
 async def _copied(values: Settings, file: Path, conversations: bool) -> None:
-    store = home.open_store(values)
-    try:
-        await store.backup(file, conversations)
-    finally:
-        await store.close()
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+    with home.using(values.data):
+        store = SqliteStore(values.data / home.STORE_NAME)
+        try:
+            await store.backup(file, conversations)
+        finally:
+            await store.close()
