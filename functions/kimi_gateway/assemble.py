@@ -116,7 +116,9 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
             return tokens()
         except UNREADABLE as exc:
             emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
-            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens") from exc
+            raise Unavailable(
+                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
+            ) from exc
 
     return read
 

@@ -297,7 +297,7 @@ class Gateway:
             UpstreamCall(call, asked.upstream, turn.box, patience, index if several else None, chat.stops)
             for index in range(chat.choices)
         ]
-        turn.begin(calls, self.catalog.find(chat.model) is not None)
+        turn.begin(calls, self.catalog.find(chat.model) is not None, asked.request.id)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
 
     async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:

@@ -127,7 +127,8 @@ class Queries:
             with self.gate.places.held(key.account):
                 total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
-            raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
+            known = self.catalog.find(body["model"]) is not None
+            raise failure.shown(known, request=request.id) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
@@ -156,7 +157,7 @@ class Queries:
         try:
             data = await self._balance(key)
         except UpstreamFailure as failure:
-            raise failure.shown() from failure
+            raise failure.shown(request=request.id) from failure
         return answer({"code": 0, "data": data, "scode": "0x0", "status": True})
 
     async def _balance(self, key: Key) -> dict[str, float]:

@@ -140,6 +140,19 @@ def test_a_key_over_its_limit_is_refused_before_its_body_is_read(desk: Desk) -> 
         assert (spent.status, spent.read, spent.store, spent.upstream) == (429, 0, Counter(), [])
 
 
+def test_a_tiers_limit_too_is_refused_before_a_body_is_read_until_a_grant_lifts_it(desk: Desk) -> None:
+    key, body, asked = desk.inner.key(50), json.dumps(GOOD).encode(), Counter[str]()
+    assert [desk.ask("POST", CHATS[0], body, key).status for _ in range(21)] == [200] * 20 + [429]
+    for _ in range(50):
+        spent = desk.ask("POST", CHATS[0], BIG, key)
+        assert (spent.status, spent.read, spent.writes) == (429, 0, 0)
+        asked += spent.store
+    assert asked["account"] <= 5
+    desk.inner.now += 1
+    desk.inner.run(desk.store.inner.grant(desk.inner.account(key).id, Grant(100), NOW))
+    assert desk.ask("POST", CHATS[0], body, key).status == 200
+
+
 def test_the_free_calls_of_a_key_have_a_bucket_before_all_else(desk: Desk) -> None:
     key, count = desk.inner.key(limits=Limits(minute=1)), json.dumps(GOOD).encode()
     free = [route for route in desk.routes if not route.open and route.path not in CHATS]
