@@ -49,7 +49,8 @@ class Thoughts:
             async with asyncio.timeout(PATIENCE):
                 return await self._replay.recall(account, names, int(self._clock()))
         except (StoreDown, TimeoutError) as exc:
-            raise Unavailable("Earlier answers cannot be read at present.", cause="store_down") from exc
+            cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
+            raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc
 
     async def keep(self, account: str, entries: Mapping[str, bytes]) -> None:
         if not self.keeps:

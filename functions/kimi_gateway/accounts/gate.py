@@ -252,9 +252,9 @@ def _too_many_free(wait: float) -> RateLimited:
 
 
 def _store_down(step: str, exc: StoreDown) -> Unavailable:
-    emit("store_down", logging.ERROR, step=step, detail=str(exc))
+    emit(exc.cause, logging.ERROR, step=step, detail=str(exc))
     return Unavailable(
-        "The gateway cannot check keys and credits at present.", retry_after=1, cause="store_down"
+        "The gateway cannot check keys and credits at present.", retry_after=1, cause=exc.cause
     )
 
 
