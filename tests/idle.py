@@ -9,5 +9,5 @@ async def settle() -> None:
     """Lets every task come as far as it can without the network, threads and timers."""
     ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
     await asyncio.sleep(0)
-    while ready:
+    while ready:  # noqa: ASYNC110
         await asyncio.sleep(0)
