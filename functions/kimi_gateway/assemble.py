@@ -165,9 +165,10 @@ async def start(
         with suppress(Unavailable):  # requests will try again, and say so
             await source.renewal.fresh()
     upstream = upstreams(settings, client, pool, source.known, clock)
-    gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
+    ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    thoughts = Thoughts(replay or MemoryReplay(), clock)
+    thoughts = Thoughts(replay or MemoryReplay(), clock, settings.keep_conversations)
     gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
     queries = Queries(gate, store, models, directory, upstream, source.faults, clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
