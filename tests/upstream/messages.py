@@ -96,7 +96,7 @@ def _histories(body: Json) -> Iterator[str]:
     """As `rules` has them for Chat Completions."""
     if body.get("tools") == []:
         yield "tools must not be empty"
-    seen: set[str] = set()
+    seen = set[str]()
     for at, message in enumerate(body["messages"]):
         for block in message["content"]:
             inner = block["content"] if block["type"] == "tool_result" else [block]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 
 from kimi_gateway.catalog.mfjs import RESERVED
 from kimi_gateway.dialects.openai.schema_union import Schema
@@ -64,7 +63,8 @@ class Keys:
         self._escape = False  # behind a backslash there
 
     def add(self, piece: str) -> str:
-        text, at, said = self._held + piece, 0, []
+        text, at = self._held + piece, 0
+        said: list[str] = []
         self._held = ""
         while at < len(text):
             if self._inside:

@@ -8,7 +8,7 @@ import marshal
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from kimi_gateway.catalog.mfjs import BESIDE, RESERVED
 from kimi_gateway.dialects.fields import fail
@@ -39,9 +39,9 @@ _memory: OrderedDict[bytes, Cleaned] = OrderedDict()
 
 
 def clean(schema: Schema, where: str) -> Schema:
-    """The schema of an answer: says the same in the vendor's keywords, or more loosely with the rest in words.
-    Nobody may change the result. Raises InvalidRequest with the place, below `where`, of what is no schema,
-    points outside, cannot be satisfied, or is beyond the vendor's limits."""
+    """The schema of an answer: says the same in the vendor's keywords, or more loosely with the rest in
+    words. Nobody may change the result. Raises InvalidRequest with the place, below `where`, of what is no
+    schema, points outside, cannot be satisfied, or is beyond the vendor's limits."""
     try:
         cleaned = _remembered(b"a", schema, lambda: _answer(schema))
     except (RecursionError, ValueError):
@@ -85,17 +85,24 @@ def _answer(schema: Schema) -> Cleaned:
     cleaner = Cleaner(schema)
     cleaned = cleaner.cleaned()
     if cleaner.reserved:
-        fail("", f"has a property with a name that the model's platform reserves ({', '.join(sorted(RESERVED))})")
+        fail(
+            "",
+            f"has a property with a name that the model's platform reserves ({', '.join(sorted(RESERVED))})",
+        )
     cleaned, opened = fitted(cleaned, bytes_of(schema))
     if opened:
-        fail("", "is beyond the platform's limits: 15,000 bytes, 10 levels, 1,000 properties, 500 enum values")
+        fail(
+            "", "is beyond the platform's limits: 15,000 bytes, 10 levels, 1,000 properties, 500 enum values"
+        )
     return Cleaned(None if cleaned == schema else cleaned, steps=cleaner.steps)
 
 
 def _tool(schema: Any, left: int) -> Cleaned:
     steps = 0
     for attempt in _attempts(schema):
-        cleaner = Cleaner(attempt, lenient=True, loose=attempt is not schema, most=min(MOST_STEPS, left - steps))
+        cleaner = Cleaner(
+            attempt, lenient=True, loose=attempt is not schema, most=min(MOST_STEPS, left - steps)
+        )
         try:
             cleaned = cleaner.cleaned()
         except (InvalidRequest, RecursionError):
@@ -134,7 +141,9 @@ def _small(schema: Schema) -> set[str]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return set()
-    sizes = sorted((len(marshal.dumps(part, 2)), at, name) for at, (name, part) in enumerate(properties.items()))
+    sizes = sorted(
+        (len(marshal.dumps(part, 2)), at, name) for at, (name, part) in enumerate(properties.items())
+    )
     kept, room = set(), KEPT_BYTES
     for size, _, name in sizes:
         room -= size
@@ -154,7 +163,7 @@ def _trimmed(schema: Schema, kept: set[str]) -> Schema:
     return {**schema, "properties": trimmed, "required": named}
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
