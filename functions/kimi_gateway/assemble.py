@@ -116,7 +116,9 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
             return tokens()
         except UNREADABLE as exc:
             emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
-            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens") from exc
+            raise Unavailable(
+                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
+            ) from exc
 
     return read
 
@@ -212,4 +214,4 @@ async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], 
             await ledger.renew()
             await store.purge(int(clock()))
         except StoreDown as exc:
-            emit("store_down", logging.ERROR, step="renew", detail=str(exc))
+            emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

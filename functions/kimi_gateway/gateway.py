@@ -190,8 +190,10 @@ class Gateway:
 
         async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
-            keeping = [self.thoughts.keep(turn.admission.key.account, kept)] if kept else []
-            await asyncio.gather(turn.settle(), *keeping) if keeping else await turn.settle()
+            if kept:
+                await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
+            else:
+                await turn.settle()
 
         return _Answer(seen_by(chunks, see) if see else chunks, settle)
 
@@ -295,7 +297,7 @@ class Gateway:
             UpstreamCall(call, asked.upstream, turn.box, patience, index if several else None, chat.stops)
             for index in range(chat.choices)
         ]
-        turn.begin(calls, self.catalog.find(chat.model) is not None)
+        turn.begin(calls, self.catalog.find(chat.model) is not None, asked.request.id)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
 
     async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:

@@ -105,7 +105,7 @@ class Queries:
             try:
                 key = await self.store.find_key(keys.digest(token))
             except StoreDown as exc:
-                raise Unavailable("The token cannot be checked at present.", cause="store_down") from exc
+                raise Unavailable("The token cannot be checked at present.", cause=exc.cause) from exc
             return key is not None and not key.revoked
         if len(token) > LONGEST_TOKEN or not sendable(token):
             return False
@@ -127,7 +127,8 @@ class Queries:
             with self.gate.places.held(key.account):
                 total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
-            raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
+            known = self.catalog.find(body["model"]) is not None
+            raise failure.shown(known, request=request.id) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
@@ -156,7 +157,7 @@ class Queries:
         try:
             data = await self._balance(key)
         except UpstreamFailure as failure:
-            raise failure.shown() from failure
+            raise failure.shown(request=request.id) from failure
         return answer({"code": 0, "data": data, "scode": "0x0", "status": True})
 
     async def _balance(self, key: Key) -> dict[str, float]:
@@ -177,7 +178,7 @@ class Queries:
             account = await self.store.account(key.account, now)
             rows = await self.store.usage(now // DAY * DAY - 30 * DAY, key.account)
         except StoreDown as exc:
-            raise Unavailable("The account cannot be read at present.", cause="store_down") from exc
+            raise Unavailable("The account cannot be read at present.", cause=exc.cause) from exc
         return answer(credits_of(account, rows, now))
 
     async def ping(self, request: Request) -> Response:

@@ -37,6 +37,7 @@ class Turn:
         self._reservation = reservation
         self._calls: list[UpstreamCall] = []
         self._ours = True
+        self._request = ""
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
@@ -46,8 +47,10 @@ class Turn:
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def begin(self, calls: list[UpstreamCall], model_is_ours: bool) -> None:
-        """What is to be asked upstream; each call puts what it gets into `box`."""
+    def begin(self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "") -> None:
+        """What is to be asked upstream; each call puts what it gets into `box`. `request`: the id of the
+        client's request, for its errors."""
+        self._request = request
         self._calls = calls
         self._ours = model_is_ours
 
@@ -74,7 +77,7 @@ class Turn:
             if isinstance(item, Ended):
                 running -= 1
             elif isinstance(item, UpstreamFailure):
-                raise item.shown(self._ours) from item
+                raise item.shown(self._ours, self._request) from item
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:

@@ -103,3 +103,33 @@ def test_it_is_degraded_after_a_request_that_nobody_answered_for_five_minutes_at
 def test_the_demo_is_ready(tmp_path: Path) -> None:
     with InProcess(moonshot_api_key=(), data=tmp_path) as desk:
         assert health(desk) == {"status": "ok", "provider": "demo", "problems": []}
+
+
+@pytest.mark.parametrize(
+    ("upstream", "said"),
+    [
+        (unreachable, "Kimi cannot be reached from this gateway (3 attempts). Not charged."),
+        (lambda sent: told({"error": {"type": "server_error", "message": "x"}}, 500),
+         "Kimi did not answer (3 attempts). Not charged."),
+        (silent, "Kimi did not answer in time. Not charged."),
+        (refused("invalid_authentication_error", 401), "The operator's Kimi token is refused; tell them."),
+        (refused("exceeded_current_quota_error", 429), "The operator's Kimi account has no credit"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_what_failed_upstream_is_told_with_the_attempts_and_the_request(
+    upstream: Any, said: str, path: str, stream: bool
+) -> None:
+    body: dict[str, Any] = {"model": "kimi-k3", "stream": stream}
+    messages = [{"role": "user", "content": "Hello"}]
+    body |= {"input": "Hello"} if path == "/v1/responses" else {"messages": messages, "max_tokens": 9}
+    with InProcess() as desk:
+        desk.client.answer = upstream
+        key = desk.key(5)
+        answer = desk.call("POST", path, body, key=key)
+        assert answer.status == 503
+        message = answer.json["error"]["message"]
+        assert message.startswith(said)
+        assert message.endswith(f" Request {answer.headers['x-request-id']}.")
+        assert (desk.account(key).credits, desk.account(key).reserved) == (5, 0)

@@ -6,19 +6,21 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from kimi_gateway.accounts import keys
+from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Buckets, Newest
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
-from kimi_gateway.accounts.values import Admission, Key, Window
+from kimi_gateway.accounts.values import Account, Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.observe import emit
 from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
+# The tiers that a grant may lift, by each of their limits; no two tiers share one.
+LIFTABLE = {limit: rank for rank in range(len(rules.TIERS) - 1) for limit in astuple(rules.tier(rank))}
 WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
@@ -62,6 +64,7 @@ class Gate:
         self._unlimited = Newest[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._wasted = Buckets(rate=10, burst=300)
+        self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once
 
     async def authenticate(self, headers: Headers) -> Key:
         """The caller's key, from cache where it may be: admission refuses a record that is out of date.
@@ -100,9 +103,10 @@ class Gate:
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
-            raise rate_limited(refusal.window, now)
-        wait = self._wasted.wait(key.id, now)
-        if wait and not (await self.has_credit(key) and key.account in self._unlimited):
+            if not await self._is_lifted(refusal, key, now):
+                raise rate_limited(refusal.window, now)
+            del self._refusals[key.id]
+        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -119,8 +123,26 @@ class Gate:
 
         Raises InvalidKey, Unavailable.
         """
-        if key.account in self._unlimited:
+        if self._unlimited.get(key.account):
             return True
+        account = await self._account(key)
+        if account.unlimited:
+            return True
+        if account.credits > account.reserved:
+            self._without_credit.pop(key.account, None)
+            return True
+        self._without_credit[key.account] = True
+        return False
+
+    async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
+        """Whether a grant has put the account into another tier since; asked of the store once a second."""
+        if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+            return False
+        account = await self._account(key)
+        return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
+
+    async def _account(self, key: Key) -> Account:
+        """As the store knows it now. Raises InvalidKey for a key that is revoked, and Unavailable."""
         try:
             account = await self._store.account(key.account, int(self._clock()))
         except StoreDown as exc:
@@ -130,14 +152,14 @@ class Gate:
         if not any(known.id == key.id and not known.revoked for known in account.keys):
             self._keys.pop(key.digest, None)
             raise _invalid()
-        if account.unlimited:
-            self._unlimited[key.account] = True
-            return True
-        if account.credits > account.reserved:
-            self._without_credit.pop(key.account, None)
-            return True
-        self._without_credit[key.account] = True
-        return False
+        self._unlimited[key.account] = account.unlimited
+        return account
+
+    async def _is_unlimited(self, key: Key) -> bool:
+        """Asked of the store once."""
+        if key.account not in self._unlimited:
+            await self.has_credit(key)
+        return self._unlimited[key.account]
 
     async def require_credit(self, key: Key) -> None:
         """Before a call upstream that is not admitted. Raises InsufficientCredits, and as `has_credit`."""
@@ -181,7 +203,8 @@ class Gate:
         if cached is not None:
             return cached
         if not keys.well_formed(credential):
-            raise _invalid()
+            foreign = not credential.startswith(keys.PREFIX)
+            raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
         return await self._lookup(digest)
 
     async def _lookup(self, digest: str) -> Key:
@@ -215,12 +238,13 @@ def credentials(headers: Headers) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _invalid() -> InvalidKey:
-    return InvalidKey("Invalid API key provided.", headers=_CHALLENGE)
+def _invalid(hint: str = "") -> InvalidKey:
+    return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
 
 
 def _no_credit() -> InsufficientCredits:
-    return InsufficientCredits("The account has no credits left.", headers=(("x-credits-remaining", "0"),))
+    text = "The account has no credits left. Ask the operator for more."
+    return InsufficientCredits(text, headers=(("x-credits-remaining", "0"),))
 
 
 def _too_many_free(wait: float) -> RateLimited:
@@ -228,9 +252,9 @@ def _too_many_free(wait: float) -> RateLimited:
 
 
 def _store_down(step: str, exc: StoreDown) -> Unavailable:
-    emit("store_down", logging.ERROR, step=step, detail=str(exc))
+    emit(exc.cause, logging.ERROR, step=step, detail=str(exc))
     return Unavailable(
-        "The gateway cannot check keys and credits at present.", retry_after=1, cause="store_down"
+        "The gateway cannot check keys and credits at present.", retry_after=1, cause=exc.cause
     )
 
 
