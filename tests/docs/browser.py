@@ -19,8 +19,8 @@ def program() -> str:
 
 
 def shown(url: str, profile: Path) -> tuple[str, list[str]]:
-    """The page as it stands when it has come to rest, and the lines of the console: what could not be loaded, or
-    was forbidden, is there. No host but 127.0.0.1 has an address."""
+    """The page when it has come to rest, and the console's lines, which tell what could not be loaded or was
+    forbidden. No host but 127.0.0.1 has an address."""
     command = [
         *(program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *("--disable-background-networking", "--disable-component-update", "--no-first-run"),

@@ -1,4 +1,4 @@
-"""What a newcomer does behind the README, in a clone that is set up: `python tests/docs/newcomer.py CLONE PORT`.
+"""What a newcomer does after the README, in a clone that is set up: `newcomer.py CLONE PORT`.
 
 Prints each step; ends with 1 at the first that does not do what it should. Takes about half a minute.
 """
