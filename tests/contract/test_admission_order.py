@@ -1,5 +1,5 @@
-"""What is found before a request is admitted is neither counted nor written; what only costly work finds behind
-it is counted in the windows, and its credit given back."""
+"""What is found before the admission is neither counted nor written. What only costly work finds is counted
+in the windows, and its credit given back."""
 
 from __future__ import annotations
 
