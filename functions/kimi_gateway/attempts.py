@@ -30,6 +30,7 @@ ATTEMPTS = 3
 START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
 WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
 HELD_BYTES = 64 * 1024
+MANY = 64  # events in one batch, after which others on the loop have their turn
 AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] when the finish reason is there
 
 
@@ -62,6 +63,8 @@ class UpstreamCall:
     progress: Progress = field(default_factory=Progress)
     attempts: int = 0
     refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
+    stale: int = 0  # of them, on a kept connection that was dead: neither are those
+    most: int = 64 * 2**20  # bytes of an answer
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
@@ -90,6 +93,7 @@ class UpstreamCall:
             finally:
                 lease.end(failure)
             self.refused += failure.cause in UNTIL_PROBED
+            self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
@@ -104,7 +108,9 @@ class UpstreamCall:
     def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
         if self.content_sent:
             return None
-        return next_attempt(failure, self.attempts - self.refused, elapsed, other, waited, self.jitter())
+        return next_attempt(
+            failure, self.attempts - self.refused - self.stale, elapsed, other, waited, self.jitter()
+        )
 
     async def _attempt(self, lease: Lease) -> None:
         progress = self.progress = Progress()
@@ -118,6 +124,8 @@ class UpstreamCall:
                 size = 0
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
+                    if progress.size > self.most:
+                        raise UpstreamFailure("broken", "an answer above the size limit")
                     size += sum([len(data) for data, _ in batch])
                     if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
                         watch.allow(FOREVER)  # a slow client is not the upstream's silence
@@ -125,6 +133,8 @@ class UpstreamCall:
                         held = []
                     if progress.done:
                         await self._end()
+                    if len(batch) > MANY:
+                        await asyncio.sleep(0)  # more of the same read follows at once
                     if self.content_sent:
                         idle = self.patience.idle
                         watch.allow(min(idle, AFTER_FINISH) if progress.complete else idle)
@@ -199,6 +209,8 @@ def _delay(
 ) -> float | None:
     if failure.cause in OTHER_TOKEN and other_token:
         return 0.0
+    if failure.stale:  # the next one most likely is new; the time for attempts bounds how many there are
+        return 0.01 + 0.01 * jitter
     if failure.cause in ("rate", "overload"):
         after = 1.0 if failure.retry_after is None else failure.retry_after
         return max(after, 0.01) if after <= WORTH_WAITING and not waited else None

@@ -17,11 +17,16 @@ log = logging.getLogger("kimi_gateway")
 # organisation and key ids, which its error texts carry (docs/upstream.md).
 _SECRET_SHAPES = re.compile(
     r"sk-[A-Za-z0-9_-]{8,}"
-    r"|(?i:bearer)\s+[^\s\"',;]+"
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+    r"|(?i:bearer)\s++[^\s\"',;]++"
+    # From the start of its word, and never back: each character is looked at a fixed number of times.
+    r"|(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*?eyJ[A-Za-z0-9_-]{8})"
+    r"[A-Za-z0-9_-]++\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*+"
     r"|\borg-[A-Za-z0-9]{6,}"
     r"|<?\bak-[A-Za-z0-9]{6,}>?"
 )
+
+LONGEST_TEXT = 16 * 1024  # characters of one text in a line
+_MARGIN = 4 * 1024  # characters behind the cut that are searched as well: a secret may stand across it
 
 _MARKS = ("sk-", "bearer", "eyj", "org-", "ak-")  # in lower case; each shape has one of them
 
@@ -63,8 +68,23 @@ def _plain(value: Any, texts: list[str]) -> Any:
         return {name: _plain(member, texts) for name, member in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(member, texts) for member in value]
-    texts.append(str(value))
+    texts.append(_cut(str(value)))
     return texts[-1]
+
+
+def excerpt(text: str, longest: int) -> str:
+    """Without secrets, and `longest` characters at most. It is cut before it is searched, so that no text
+    costs more than its bound. What stands at the cut may be the first part of a secret, and goes with it."""
+    found = redact(text[: longest + _MARGIN])
+    if len(text) > longest + _MARGIN:
+        found = found[: max(0, len(found) - _MARGIN)]
+    return found[:longest]
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST_TEXT:
+        return text
+    return f"{excerpt(text, LONGEST_TEXT)} … ({len(text)} characters in all)"
 
 
 def _clean(value: Any) -> Any:
@@ -82,6 +102,8 @@ def line_of(members: Mapping[str, Any]) -> str:
     line = dict(members)
     for name, value in members.items():
         if type(value) is str:
+            if len(value) > LONGEST_TEXT:
+                line[name] = value = _cut(value)
             texts.append(value)
         elif type(value) not in _HELD:
             line[name] = _plain(value, texts)

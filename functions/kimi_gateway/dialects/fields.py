@@ -8,6 +8,9 @@ from typing import Any, NoReturn
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 
+LARGE = 64 * 1024  # bytes, above which the values of a body are counted before it is read
+MOST_VALUES = 250_000  # by what separates them, in texts as well: each costs far more than its bytes
+_SEPARATORS = (b",", b"[", b"{")
 Check = Callable[[Any, str], None]
 
 
@@ -71,6 +74,8 @@ def members(checks: Mapping[str, Check]) -> Check:
 
 def json_object(raw: bytes) -> jsonio.Source:
     """A request's body, which is a JSON object. Raises InvalidRequest."""
+    if len(raw) > LARGE and sum(map(raw.count, _SEPARATORS)) > MOST_VALUES:
+        raise InvalidRequest(f"The body has more than {MOST_VALUES} values; send fewer or shorter messages.")
     try:
         _, source = jsonio.loads_source(raw)
     except ValueError as exc:

@@ -40,6 +40,10 @@ def no_connection(host: str, error: BaseException) -> str:
 class ConnectionLost(NetError): ...
 
 
+class Stale(ConnectionLost):
+    """A connection kept from an earlier request closed as this one was sent, before a byte of an answer."""
+
+
 class TimedOut(NetError): ...
 
 

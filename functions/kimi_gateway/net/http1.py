@@ -4,6 +4,7 @@ It speaks to origins only; where a proxy of the environment applies (`proxied`),
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,7 +13,7 @@ from types import TracebackType
 
 from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.connections import Origin, Pool
-from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts, read_up_to
+from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Stale, Timeouts, read_up_to
 from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.net.wire import head, locate
 
@@ -25,8 +26,9 @@ class Http1Client:
 
     A request is sent again in two cases only. Found closed: a reused connection was closed before a byte of
     the request was sent; the next one is taken, whatever the method. Stale: a reused connection closed after
-    the request was sent and before any byte of an answer; a GET, HEAD or OPTIONS is then sent once more, with
-    the idle connections of that origin dropped first. A POST is not: the server may have acted on it.
+    the request was sent and before any byte of an answer; the idle connections of that
+    origin are then dropped, and a GET, HEAD or OPTIONS is sent once more. A POST is not, for the server
+    may have acted on it: the caller gets `Stale`.
     """
 
     def __init__(
@@ -99,11 +101,13 @@ class _Exchange:
             try:
                 await connection.answered(self._timeouts.first_byte)
                 return connection
-            except ConnectionLost:
-                if not (reused and again and connection.unheard):
+            except ConnectionLost as lost:
+                if not (reused and connection.unheard):
                     raise
-                again = False
                 self._pool.drop(origin)
+                if not again:
+                    raise Stale(str(lost)) from lost
+                again = False
             except BaseException:
                 connection.abort()
                 raise
@@ -141,6 +145,7 @@ class _Exchange:
             await connection.arrival()
 
     async def _inflated(self, inflater: Inflater) -> bytes:
+        await asyncio.sleep(0)  # much may come of one read, and the loop is not ours alone
         while not (data := inflater.read()):
             received = await self._received()
             if not received:

@@ -6,7 +6,9 @@ import zlib
 
 from kimi_gateway.net.http import ConnectionLost
 
-PIECE = 2**20  # bytes given at a time: a small input cannot become a large buffer
+PIECE = 256 * 1024  # bytes given at a time: a small input cannot become a large buffer
+FREE = 2**20  # bytes that may come of any input
+RATIO = 200  # bytes out for each byte in, above FREE; JSON as models write it stays far below
 FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
@@ -20,10 +22,12 @@ class Inflater:
         self._undecided = coding == "deflate"
         self._input = b""
         self._begun = False
+        self._taken = self._given = 0  # bytes
         self._full = False
 
     def feed(self, data: bytes) -> None:
         self._input += data
+        self._taken += len(data)
         self._begun = True
         if self._undecided and len(self._input) > 1:
             self._undecided = False
@@ -44,6 +48,9 @@ class Inflater:
             self._full = len(data) == PIECE and not self._coder.eof
             self._input = self._coder.unconsumed_tail or self._coder.unused_data
             if data:
+                self._given += len(data)
+                if self._given > max(FREE, RATIO * self._taken):
+                    raise ConnectionLost("the answer grows too much by its content-encoding")
                 return data
         return b""
 

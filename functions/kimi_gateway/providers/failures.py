@@ -22,7 +22,7 @@ from kimi_gateway.errors import (
     Unavailable,
 )
 from kimi_gateway.net import jsonio
-from kimi_gateway.observe import redact
+from kimi_gateway.observe import excerpt
 
 Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another
@@ -94,6 +94,7 @@ class UpstreamFailure(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.quoted = quoted
+        self.stale = False  # a connection kept from before was found dead: no attempt of the upstream's
         self.attempts = 0  # made for an admitted request, when the last one failed
 
     def shown(self, model_is_ours: bool = True, request: str = "") -> GatewayError:
@@ -149,7 +150,7 @@ def _failure(
 ) -> UpstreamFailure:
     message = error.get("message")
     quoted = isinstance(message, str) and bool(message.strip())
-    detail = redact(str(message))[:LONGEST_MESSAGE] if quoted else otherwise
+    detail = excerpt(str(message), LONGEST_MESSAGE) if quoted else otherwise
     if cause == "invalid" and _TOO_LONG.search(detail):
         cause = "context"
     if cause in ("rate", "overload") and retry_after is None:

@@ -13,6 +13,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 
 LONGEST_ANSWER = 4 * 2**20  # of a JSON answer (models, balance, errors), bytes
+SLICE = 256  # events given at a time: of one read there may be tens of thousands
 QUICK = http.Timeouts(connect=10, first_byte=30)  # for those; chat has the operator's own
 
 NONCE = "x-msh-request-nonce"  # a client's; the answer is then signed over nonce, time and model
@@ -51,8 +52,8 @@ class Moonshot:
                     events = decoder.feed(data)
                     if reader is not None:
                         events = reader.pivot(events)
-                    if events:
-                        yield events
+                    for at in range(0, len(events), SLICE):
+                        yield events[at : at + SLICE] if len(events) > SLICE else events
         except http.NetError as exc:
             raise _lost(exc) from exc
         except sse.EventTooLarge as exc:
@@ -116,4 +117,6 @@ def _lost(error: http.NetError) -> UpstreamFailure:
         return UpstreamFailure("timeout", "no answer in time")
     if isinstance(error, http.ConnectFailed):
         return UpstreamFailure("connect", str(error))
-    return UpstreamFailure("broken", str(error))
+    failure = UpstreamFailure("broken", str(error))
+    failure.stale = isinstance(error, http.Stale)
+    return failure

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kimi_gateway.dialects.openai.chunks import counts
 from kimi_gateway.net import jsonio, sse
 
 Json = dict[str, Any]
@@ -149,14 +150,14 @@ class Reader:
             body = jsonio.loads(event[0])
             match body["type"]:
                 case "message_start":
-                    self._usage |= body["message"].get("usage") or {}
+                    self._usage |= counts(body["message"].get("usage") or {})
                     return _chunk({"role": "assistant", "content": ""})
                 case "content_block_start":
                     return self._start(body["index"], body["content_block"])
                 case "content_block_delta":
                     return self._delta(body["index"], body["delta"])
                 case "message_delta":
-                    self._usage |= body.get("usage") or {}
+                    self._usage |= counts(body.get("usage") or {})
                     reason = body["delta"].get("stop_reason")
                     return _chunk({}, _FINISH.get(reason, "stop"), self._counts()) if reason else None
                 case "message_stop":

@@ -10,7 +10,7 @@ from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.anthropic import history, tools
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai import request as pivot
-from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.dialects.openai.request import ChatRequest, stop_length
 
 MOST_STOPS = 4
 
@@ -165,6 +165,7 @@ def _check_stops(value: Any, where: str) -> None:
         fields.string(stop, f"{where}.{index}")
         if not stop:
             fail(f"{where}.{index}", "must not be empty")
+        stop_length(stop, f"{where}.{index}")
 
 
 def _typed(kinds: tuple[str, ...], **checks: Check) -> Check:

@@ -5,7 +5,9 @@ Facts about the vendor's stream, its three places for usage among them: docs/ups
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from kimi_gateway.dialects import tokens
@@ -45,6 +47,7 @@ class Progress:
     usage: dict[str, Any] | None = None
     done: bool = False
     written: float = 0.0  # estimated tokens
+    size: int = 0  # bytes of the events, where only the text of one counts that is like those before
     _open: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _last_call: dict[int, int] = field(default_factory=dict)
@@ -67,10 +70,14 @@ class Progress:
             body, text = found
             self.written += tokens.of_text(text)
             self._unlike = 0
+            self.size += len(text)
             return Chunk(body, True, False, data)
         if data == b"[DONE]":
             self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
             return None
+        self.size += len(data)
+        if len(data) > LARGE and sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise Unreadable(f"an event of more than {MOST_VALUES} values")
         try:
             body = jsonio.loads(data)
         except (ValueError, RecursionError) as exc:
@@ -81,6 +88,8 @@ class Progress:
             error = body.get("error") or body
             raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
         choices = body.get("choices") or []
+        if len(choices) > MOST_PARTS:
+            raise Unreadable(f"an event of more than {MOST_PARTS} choices")
         self._edited = substance = finishes = False
         usage = self.usage
         if "usage" in body:
@@ -94,7 +103,7 @@ class Progress:
                 finishes |= bool(choice.get("finish_reason"))
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
-        self.usage = usage if isinstance(usage, dict) else None
+        self.usage = counts(usage) if isinstance(usage, dict) else None
         if substance and not finishes and not self._edited:
             self._learn(data, body)
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
@@ -118,6 +127,8 @@ class Progress:
             if text := delta.get(name):
                 self.written += tokens.of_text(text)
                 substance = True
+        if calls and len(calls) > MOST_PARTS:
+            raise TypeError
         for call in calls or ():
             if call.get("index") is None:
                 self._edited = True
@@ -135,9 +146,9 @@ class Progress:
 
 
 def _index(part: dict[str, Any]) -> int:
-    """Of a choice or a tool call. Raises TypeError where it is no number to sort by."""
+    """Of a choice or a tool call. Raises TypeError where it is no number to sort by, or beyond all sense."""
     index = part.get("index", 0)
-    if type(index) is not int:
+    if type(index) is not int or not 0 <= index < MOST_PARTS:
         raise TypeError
     return index
 
@@ -185,6 +196,11 @@ class Identity:
         return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
 
 
+MOST_COUNTED = 10**12  # tokens; more is nonsense
+MOST_MEMBERS = 64  # of usage
+MOST_PARTS = 4096  # choices of a chunk, tool calls of a choice
+LARGE = 64 * 1024  # bytes of an event, above which its values are counted before they are read
+MOST_VALUES = 250_000
 CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks of a text: a few may hold escapes
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
@@ -204,6 +220,22 @@ def frame(chunk: Chunk, identity: Identity) -> bytes:
 def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:
     """The one chunk that carries usage, for clients that asked for it."""
     return frame(Chunk({"choices": [], "usage": usage}, False, False), identity)
+
+
+def counts(usage: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """An upstream's usage as it can be reckoned with: counters of tokens are whole, from 0 to MOST_COUNTED;
+    null stays, and what is no number among them is left out, as are members beyond MOST_MEMBERS."""
+    counted: dict[str, Any] = {}
+    for name, value in islice(usage.items(), MOST_MEMBERS):
+        if isinstance(value, dict):
+            if depth > 1:
+                counted[name] = counts(value, depth - 1)
+        elif type(value) is int or type(value) is float and math.isfinite(value):
+            bounded = min(max(value, 0), MOST_COUNTED)
+            counted[name] = int(bounded) if "tokens" in name else bounded
+        elif value is None or "tokens" not in name and type(value) in (str, bool) and len(str(value)) < 256:
+            counted[name] = value
+    return counted
 
 
 def add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:

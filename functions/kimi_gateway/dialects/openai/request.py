@@ -20,6 +20,7 @@ from kimi_gateway.net import jsonio
 
 MAX_CHOICES = 4
 NOTHING = "(empty)"  # instead of a tool's empty result, which the upstream refuses
+LONGEST_STOP = 4096  # bytes
 LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
 
 
@@ -120,6 +121,13 @@ def _stop(value: Any, where: str) -> None:
         fail(where, "may hold 4 strings at most")
     if not all(stops):
         fail(where, "must not hold an empty string")
+    for index, text in enumerate(stops):
+        stop_length(text, where if stops is not value else f"{where}.{index}")
+
+
+def stop_length(text: str, where: str) -> None:
+    if len(text) > LONGEST_STOP or len(text.encode("utf-8", "replace")) > LONGEST_STOP:
+        fail(where, f"must be at most {LONGEST_STOP} bytes long")
 
 
 _TALK = ("user", "assistant", "system", "developer")

@@ -7,12 +7,48 @@ from typing import Any
 from kimi_gateway.dialects.openai.chunks import Chunk
 
 
+class _Search:
+    """One stop string, looked for by Knuth, Morris and Pratt: the work grows with the text alone, however the
+    text repeats the string's beginning and however it is split."""
+
+    __slots__ = ("_back", "matched", "stop")
+
+    def __init__(self, stop: str) -> None:
+        self.stop = stop
+        self.matched = 0  # characters of `stop` that the text so far ends with
+        self._back = [0] * len(stop)  # the next shorter beginning that an end of stop[: index + 1] is
+        length = 0
+        for index in range(1, len(stop)):
+            while length and stop[index] != stop[length]:
+                length = self._back[length - 1]
+            length += stop[index] == stop[length]
+            self._back[index] = length
+
+    def feed(self, text: str) -> int:
+        """Where in `text` the string's end is, as the index behind it; -1 for nowhere."""
+        stop, back, matched = self.stop, self._back, self.matched
+        place = 0
+        while place < len(text):
+            if not matched:
+                place = text.find(stop[0], place)
+                if place < 0:
+                    break
+            while matched and text[place] != stop[matched]:
+                matched = back[matched - 1]
+            matched += text[place] == stop[matched]
+            place += 1
+            if matched == len(stop):
+                self.matched = 0
+                return place
+        self.matched = matched
+        return -1
+
+
 class StopFinder:
     """Fed with text as it comes, gives what may be shown: never any of a stop string, not even its start."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
-        self._stops = stops
-        self._longest = max(map(len, stops))
+        self._searches = [_Search(stop) for stop in stops]
         self._held = ""
         self.hit = ""  # the stop string that was found
 
@@ -24,28 +60,23 @@ class StopFinder:
         """What is safe to show now; after a hit (`found`) the text before it, then nothing."""
         if self.found:
             return ""
+        before, ends = len(self._held), [(search.feed(text), search.stop) for search in self._searches]
         text = self._held + text
-        hits = [(place + len(stop), place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
+        hits = [(before + end, before + end - len(stop), stop) for end, stop in ends if end >= 0]
         if hits:  # of several the one that ends first, however the text was split
             _, place, self.hit = min(hits)
             self._held = ""
             return text[:place]
-        keep = self._unfinished(text)
+        keep = max(search.matched for search in self._searches)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
     def rest(self) -> str:
         """What was held back and turned out to be no stop string."""
         held, self._held = self._held, ""
+        for search in self._searches:
+            search.matched = 0
         return held
-
-    def _unfinished(self, text: str) -> int:
-        """The length of the longest end of `text` that may be the start of a stop string."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-length:]
-            if any(stop.startswith(tail) for stop in self._stops):
-                return length
-        return 0
 
 
 class StopFilter:

@@ -63,8 +63,8 @@ class Responses:
         names = references.entries(body)
 
         def complete(found: Mapping[str, bytes]) -> ResponsesQuestion:
-            recalled = references.size(found)
-            asked = chat_of(body, *references.resolve(body, found), recalled)
+            kept, recalled = references.unpack(found)
+            asked = chat_of(body, *references.resolve(body, kept), recalled)
             return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
 
         if not self.keeps and "previous_response_id" in body:

@@ -15,10 +15,12 @@ LARGEST = (
     2**20
 )  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
 MOST = 500  # answers that one request may name
+MOST_UNPACKED = 4 * 2**20  # bytes of all that one request refers to
 # The ids that were given out; no others are looked for.
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
 Found = Mapping[str, bytes]
+Kept = Mapping[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,33 @@ def entries(body: Mapping[str, Any]) -> list[str]:
     return sorted(names)
 
 
-def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Earlier | None]:
+def unpack(found: Found) -> tuple[Kept, int]:
+    """What was recalled, each read once, and its bytes unpacked. Raises InvalidRequest where they are too
+    many, before they are there."""
+    kept, left = {}, MOST_UNPACKED
+    for name, packed in found.items():
+        coder = zlib.decompressobj()
+        text = coder.decompress(packed, left + 1)
+        left -= len(text)
+        if left < 0:
+            where = "input" if name.startswith(_items("")) else "previous_response_id"
+            fail(where, f"refers to more than {MOST_UNPACKED} bytes; send what is needed of it as input")
+        kept[name] = jsonio.loads(text)
+    return kept, MOST_UNPACKED - left
+
+
+def resolve(body: Mapping[str, Any], found: Kept) -> tuple[list[Any] | str, Earlier | None]:
     """The whole input, and the answer to go on from. Raises InvalidRequest for what is not kept."""
     earlier = None
     if "previous_response_id" in body:
         name = _earlier_of(body)
         if not name or not found.keys() >= {_asked(name), _items(name)}:
             fail("previous_response_id", "no such response is kept; send the whole conversation as input")
-        earlier = Earlier(_unpacked(found[_asked(name)]), _unpacked(found[_items(name)]))
+        earlier = Earlier(found[_asked(name)], found[_items(name)])
     given = body["input"]
     if isinstance(given, str) or not any(map(_is_reference, given)):
         return given, earlier
-    items = {
-        item["id"]: item
-        for name, packed in found.items()
-        if name.startswith(_items(""))
-        for item in _unpacked(packed)
-    }
+    items = {item["id"]: item for name, kept in found.items() if name.startswith(_items("")) for item in kept}
     _check_once(given)
     return [
         _referred(item, f"input.{index}", items) if _is_reference(item) else item
@@ -74,11 +86,6 @@ def without(body: Mapping[str, Any]) -> list[Any]:
     said = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
     kept = [{"type": "reasoning"} if _is_reference(item) else item for item in said]
     return [*kept, {"type": "message", "role": "user", "content": "-"}]
-
-
-def size(found: Found) -> int:
-    """Bytes of what was recalled, unpacked."""
-    return sum(len(zlib.decompress(packed)) for packed in found.values())
 
 
 def _check_once(given: list[Any]) -> None:
@@ -108,11 +115,6 @@ def _items(name: str) -> str:
 
 def _packed(value: list[dict[str, Any]]) -> bytes:
     return zlib.compress(jsonio.dumps(value), 1)
-
-
-def _unpacked(packed: bytes) -> list[dict[str, Any]]:
-    value: list[dict[str, Any]] = jsonio.loads(zlib.decompress(packed))
-    return value
 
 
 def _is_reference(item: Any) -> bool:
