@@ -113,9 +113,9 @@ def test_what_grows_too_much_is_refused() -> None:
 
 
 def test_counts_are_clamped_where_they_are_read() -> None:
-    usage = {"prompt_tokens": -5, "completion_tokens": 10**400, "total_tokens": "7",
-             "cached_tokens": True,
-             "prompt_tokens_details": {"cached_tokens": 1e300, "x_tokens": 3.7, "y": float("inf")}}  # fmt: skip
+    usage: dict[str, Any] = {"prompt_tokens": -5, "completion_tokens": 10**400, "total_tokens": "7"}
+    usage["cached_tokens"] = True
+    usage["prompt_tokens_details"] = {"cached_tokens": 1e300, "x_tokens": 3.7, "y": float("inf")}
     assert counts(usage) == {
         "prompt_tokens": 0,
         "completion_tokens": 10**12,
