@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
@@ -20,6 +20,7 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, fields, tokens
 from kimi_gateway.dialects.anthropic import native
+from kimi_gateway.dialects.anthropic.sequence import name_window
 from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, Question, StreamWriter
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
@@ -116,7 +117,8 @@ class Gateway:
         adapted = adapt(ask, model)
         if adapted.missing:
             size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
-        await self._fit(adapted.body, model, size)
+        if await self._fit(adapted.body, model, size, ask.least_output):
+            return replace(adapted, narrowed=True)
         return adapted
 
     def _answer(self, turn: Turn, question: Question, adapted: Adapted, longest: float) -> _Answer:
@@ -126,6 +128,8 @@ class Gateway:
         see: list[Callable[[list[Chunk]], None]] = []
         if gatherer is not None:
             see.append(gatherer.add)
+        if adapted.narrowed and question.chat.seals is not None:
+            see.append(name_window)
         if adapted.originals:
             see.append(Restorer(adapted.originals))
 
@@ -246,26 +250,28 @@ class Gateway:
             for index in range(ask.choices)
         ]
         known = self.catalog.find(ask.model) is not None
-        turn = Turn(admission, self.ledger, model.id, calls, box, known, self.background)
+        window = model.window if known else None
+        turn = Turn(admission, self.ledger, model.id, calls, box, known, self.background, window)
         self.turns.add(turn)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
         return turn
 
-    async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:
-        """Keep input and output inside the window. A token has a byte at least, so most bodies need no count.
-        An estimate may be wrong by half; where that matters the upstream's own count is asked for."""
+    async def _fit(self, body: dict[str, Any], model: Model, size: int, least: int) -> bool:
+        """Keep input and output inside the window; whether the output was lowered for it. A token has a byte
+        at least, so most bodies need no count. An estimate may be wrong by half; where that matters the
+        upstream's own count is asked for."""
         output = body.get("max_completion_tokens", model.upstream_default)
         texts_only = all(type(message.get("content")) is not list for message in body["messages"])
         if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
-            return
+            return False
         tools = tokens.of_messages([], body.get("tools"))
         estimate = tokens.of_messages(body["messages"]) + tools
         most = 2 * estimate + 64
         if most + output <= model.window:
-            return
+            return False
         if most > model.window / 2:
             most = await self.directory.count(model, body["messages"], estimate - tools) + tools
-        fit(body, model, most)
+        return fit(body, model, most, least)
 
 
 def _ms(seconds: float) -> float:
@@ -279,7 +285,7 @@ def crashed(request: Request) -> GatewayError:
 
 
 def error_response(error: GatewayError, request: Request) -> Response:
-    headers = [("content-type", "application/json"), *error.headers]
+    headers = [("content-type", "application/json"), *error.headers, *errors.retry_headers(error)]
     if error.retry_after is not None:
         headers.append(("retry-after", str(error.retry_after)))
     body = errors.body(error, errors.dialect_of(request.path), request.id)

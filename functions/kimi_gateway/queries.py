@@ -20,6 +20,10 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import fields, tokens
 from kimi_gateway.dialects.anthropic import request as anthropic
+from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.dialects.responses import references
+from kimi_gateway.dialects.responses import request as responses
+from kimi_gateway.dialects.responses.dialect import Recall
 from kimi_gateway.errors import (
     PermissionDenied,
     RateLimited,
@@ -59,8 +63,11 @@ class Queries:
         return key
 
     async def models(self, request: Request) -> Response:
+        """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
         await self._key(request)
-        return answer({"object": "list", "data": await self._entries()})
+        entries = await self._entries()
+        ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
+        return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
     async def model(self, request: Request, name: str) -> Response:
         """Ids of the list, and every alias of the operator's, under the name asked for."""
@@ -73,9 +80,7 @@ class Queries:
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
         return known + [
-            {**_LISTED, "root": id, **entry}
-            for id, entry in (await self.directory.live()).items()
-            if id not in names
+            _listed(id, entry) for id, entry in (await self.directory.live()).items() if id not in names
         ]
 
     async def check_token(self, request: Request) -> Response:
@@ -118,7 +123,8 @@ class Queries:
         try:
             total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
-            raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
+            known = self.catalog.find(body["model"]) is not None
+            raise failure.shown(known, row.window if known else None) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
@@ -126,13 +132,25 @@ class Queries:
         count. An estimate of all where it does not answer: clients ask before each turn."""
         await self._key(request)
         chat = anthropic.read(await request.body(), counting=True).chat
+        return answer({"input_tokens": await self._count(chat)})
+
+    async def _count(self, chat: ChatRequest) -> int:
         messages = chat.body["messages"]
         count = tokens.of_messages(messages)
         with suppress(UpstreamFailure, Unavailable, TimeoutError):
             async with asyncio.timeout(self.counting):
                 row = await self.directory.resolve(chat.model, self.catalog)
                 count = await self.directory.estimate(row, messages)
-        return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})
+        return max(1, count + tokens.of_messages([], chat.body.get("tools")))
+
+    async def count_input(self, request: Request, recall: Recall) -> Response:
+        """The same count for a Responses request, with what it only refers to."""
+        key = await self._key(request)
+        body = responses.checked(await request.body())
+        names = references.entries(body)
+        found = await recall(key.account, names) if names else {}
+        chat = responses.chat_of(body, *references.resolve(body, found)).chat
+        return answer({"object": "response.input_tokens", "input_tokens": await self._count(chat)})
 
     async def balance(self, request: Request) -> Response:
         key = await self._key(request)
@@ -173,11 +191,37 @@ def answer(body: dict[str, Any], status: int = 200) -> Response:
     return Response(status, [("content-type", "application/json")], jsonio.dumps(body))
 
 
+def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A model that only the upstream's list has. It names no output limit but the window."""
+    created, window = entry.get("created"), entry.get("context_length")
+    window = window if type(window) is int else None
+    known = _in_anthropic(id, created if type(created) is int else 0, window, window)
+    return {**_LISTED, "root": id, **known, **entry}
+
+
+def _in_anthropic(id: str, created: int, window: int | None, output: int | None) -> dict[str, Any]:
+    """The members of Anthropic's model object (its SDK 2.13, 2026-11)."""
+    return {
+        "type": "model",
+        "display_name": " ".join(map(_title, id.split("-"))),
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(created, 0), NEVER))),
+        "max_input_tokens": window,
+        "max_tokens": output,
+    }
+
+
+def _title(part: str) -> str:
+    """`kimi` is Kimi, `k2.6` K2.6, `highspeed` Highspeed."""
+    return part[:1].upper() + part[1:]
+
+
 def entry_of(row: Model) -> dict[str, Any]:
-    """OpenAI's shape with the members of the K2 contract, and what Kimi's own clients read besides."""
+    """OpenAI's shape with the members of the K2 contract and of Anthropic's model object, and what Kimi's own
+    clients read besides."""
     return {
         "id": row.id,
         "object": "model",
+        **_in_anthropic(row.id, row.created, row.window, row.max_output),
         "created": row.created,
         "owned_by": row.owned_by,
         "permission": [],

@@ -36,6 +36,7 @@ class Turn:
         box: Mailbox[Item],
         model_is_ours: bool,
         background: set[asyncio.Task[None]],
+        window: int | None = None,
     ) -> None:
         self.admission = admission
         self.first_content: float | None = None  # time.monotonic()
@@ -44,6 +45,7 @@ class Turn:
         self._calls = calls
         self._box = box
         self._ours = model_is_ours
+        self._window = window  # the model's, in tokens, for an error that names none
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
@@ -74,7 +76,7 @@ class Turn:
             if isinstance(item, Ended):
                 running -= 1
             elif isinstance(item, UpstreamFailure):
-                raise item.shown(self._ours) from item
+                raise item.shown(self._ours, self._window) from item
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:

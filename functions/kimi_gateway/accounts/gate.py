@@ -16,6 +16,7 @@ from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
+_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by their length; the names of Limits
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
@@ -54,7 +55,7 @@ class Gate:
         now = self._clock()
         until, window = self._refusals.get(key.id, (0.0, None))
         if window is not None and now < until:
-            raise rate_limited(window, now)
+            raise rate_limited(window, now, key)
         try:
             return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale as exc:
@@ -75,7 +76,7 @@ class Gate:
         if isinstance(exc, StoreDown):
             return _store_down("admit", exc)
         self._refusals[key.id] = (min(exc.window.reset, now + REFUSAL_REMEMBERED), exc.window)
-        return rate_limited(exc.window, now)
+        return rate_limited(exc.window, now, key)
 
     async def _known(self, credential: str) -> Key:
         digest = keys.digest(credential)
@@ -128,10 +129,14 @@ def _store_down(step: str, exc: StoreDown) -> Unavailable:
     )
 
 
-def rate_limited(window: Window, now: float) -> RateLimited:
+def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
     wait = max(1, math.ceil(window.reset - now))
+    name = _WINDOWS[window.size]
+    own = getattr(key.limits, name) is not None
+    whose = "this key's own limit" if own else "this account's limit at its present balance"
+    noun = "request" if window.limit == 1 else "requests"
     return RateLimited(
-        f"Rate limit of {window.limit} requests reached. Try again in {wait} seconds.",
+        f"{window.limit} {noun} per {name} reached ({whose}). Try again in {wait} s.",
         retry_after=wait,
         headers=window_headers(window),
     )

@@ -89,7 +89,7 @@ def counted(counts: Counts) -> Counts:
 
 
 def _window(limit: int, count: Count, size: int) -> Window:
-    return Window(limit, max(0, limit - count.requests), (count.bucket + 1) * size)
+    return Window(limit, max(0, limit - count.requests), (count.bucket + 1) * size, size)
 
 
 def minute_window(limits: Limits, counts: Counts) -> Window | None:
