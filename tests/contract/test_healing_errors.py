@@ -80,16 +80,16 @@ def test_too_long_an_input_has_the_words_that_the_formats_clients_know(
 @pytest.mark.parametrize(
     ("said", "numbers"),
     [
-        ("Invalid request: Your request exceeded model token limit: 262144 (requested: 270123)", ("270123", "262144")),
-        ("Invalid request: Your request exceeded model token limit : 262144", ("262145", "262144")),
-        ("This model's maximum context length is 200,000 tokens. However, your messages resulted in 250,001 tokens",
-         ("250001", "200000")),
-        ("prompt is too long: 213462 tokens > 200000 maximum", ("213462", "200000")),
-        ("Input token length too long", (str(1_048_577), str(1_048_576))),
+        ("Your request exceeded model token limit: 262144 (requested: 270123)", (270123, 262144)),
+        ("Invalid request: Your request exceeded model token limit : 262144", (262145, 262144)),
+        ("This model's maximum context length is 200,000 tokens. Your messages resulted in 250,001 tokens",
+         (250001, 200000)),
+        ("prompt is too long: 213462 tokens > 200000 maximum", (213462, 200000)),
+        ("Input token length too long", (1_048_577, 1_048_576)),
     ],
 )  # fmt: skip
 def test_the_vendors_own_refusal_for_length_is_said_in_the_same_words(
-    desk: InProcess, said: str, numbers: tuple[str, str]
+    desk: InProcess, said: str, numbers: tuple[int, int]
 ) -> None:
     desk.client.answer = refusing(said)
     key = desk.key()
@@ -100,14 +100,15 @@ def test_the_vendors_own_refusal_for_length_is_said_in_the_same_words(
         if name == "messages":
             found = TOO_LONG.match(told["message"])
             assert found
-            assert found.groups() == numbers
+            assert (int(found[1]), int(found[2])) == numbers
         else:
             assert (told["code"], told["message"]) == ("context_length_exceeded", said)
 
 
 @MODES
 @pytest.mark.parametrize(("left", "asked", "served"), [
-    (1_023, 4_096, False), (1_024, 4_096, True), (99, 100, False), (100, 100, True), (0, 1, False), (1, 1, True),
+    (1_023, 4_096, False), (1_024, 4_096, True), (99, 100, False), (100, 100, True), (0, 1, False),
+    (1, 1, True),
 ])  # fmt: skip
 def test_messages_with_no_room_for_a_useful_answer_is_the_overflow_error(
     desk: InProcess, stream: bool, left: int, asked: int, served: bool
@@ -160,9 +161,7 @@ def test_a_picture_that_cannot_be_read_is_named_as_clients_know_it(
     assert "messages.0.content.1.source" in answer.json["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "said", ["Invalid request: failed to decode image", "image_url: unsupported picture"]
-)
+@pytest.mark.parametrize("said", ["failed to decode image", "image_url: unsupported picture"])
 def test_the_vendors_refusal_of_a_picture_too(desk: InProcess, said: str) -> None:
     desk.client.answer = refusing(said)
     answer = desk.call("POST", MESSAGES.path, MESSAGES.asked(), desk.key())

@@ -58,7 +58,9 @@ BAD: dict[str, tuple[Json, str]] = {
         {"output_config": {"format": {"type": "json_schema", "schema": {}}}, **after(text("x"))},
         "output_config.format",
     ),
-    "a time to live that is no text": ({"cache_control": {"type": "ephemeral", "ttl": 3600}}, "cache_control.ttl"),
+    "a time to live that is no text": (
+        {"cache_control": {"type": "ephemeral", "ttl": 3600}}, "cache_control.ttl",
+    ),
     "a system prompt that is a number": ({"system": 1}, "system"),
     "an image in the system prompt": ({"system": [IMAGE]}, "system.0.type"),
     "a system text that is a number": ({"system": [{"type": "text", "text": 1}]}, "system.0.text"),
