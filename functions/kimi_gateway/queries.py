@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import keys
@@ -20,10 +21,8 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import fields, tokens
 from kimi_gateway.dialects.anthropic import request as anthropic
+from kimi_gateway.dialects.dialect import Dialect
 from kimi_gateway.dialects.openai.request import ChatRequest
-from kimi_gateway.dialects.responses import references
-from kimi_gateway.dialects.responses import request as responses
-from kimi_gateway.dialects.responses.dialect import Recall
 from kimi_gateway.errors import (
     PermissionDenied,
     RateLimited,
@@ -33,6 +32,7 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.thoughts import Thoughts
 from kimi_gateway.values import Request, Response, sendable
 
 COUNTING = 5.0  # seconds that the upstream has to count tokens
@@ -64,24 +64,30 @@ class Queries:
 
     async def models(self, request: Request) -> Response:
         """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
-        await self._key(request)
-        entries = await self._entries()
+        key = await self._key(request)
+        entries = await self._entries(key)
         ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
         return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
     async def model(self, request: Request, name: str) -> Response:
         """Ids of the list, and every alias of the operator's, under the name asked for."""
-        await self._key(request)
-        row = await self.directory.resolve(name, self.catalog)
-        listed = {entry["id"]: entry for entry in await self._entries()}
+        key = await self._key(request)
+        row = await self._resolved(key, name)
+        listed = {entry["id"]: entry for entry in await self._entries(key)}
         return answer({**listed.get(row.id, entry_of(row)), "id": name})
 
-    async def _entries(self) -> list[dict[str, Any]]:
+    async def _resolved(self, key: Key, name: str) -> Model:
+        return await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+
+    async def _entries(self, key: Key) -> list[dict[str, Any]]:
+        """Without credits: as the upstream's list was last known."""
+        listed = self.directory.listed
+        if not self.directory.fresh() and await self.gate.has_credit(key):
+            with self.gate.places.held(key.account):
+                listed = await self.directory.live()
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
-        return known + [
-            _listed(id, entry) for id, entry in (await self.directory.live()).items() if id not in names
-        ]
+        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
 
     async def check_token(self, request: Request) -> Response:
         """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
@@ -115,52 +121,72 @@ class Queries:
             raise Unavailable("The token cannot be checked at present.", cause=failure.cause) from failure
 
     async def estimate(self, request: Request) -> Response:
-        await self._key(request)
+        """The upstream's count; an estimate for an account without credits."""
+        key = await self._key(request)
         body = fields.json_object(await request.body()).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
-        row = await self.directory.resolve(body["model"], self.catalog)
+        row = await self._resolved(key, body["model"])
+        if not await self.gate.has_credit(key):
+            return answer({"data": {"total_tokens": tokens.of_messages(body["messages"])}})
         try:
-            total = await self.directory.estimate(row, body["messages"])
+            with self.gate.places.held(key.account):
+                total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
             known = self.catalog.find(body["model"]) is not None
-            raise failure.shown(known, row.window if known else None) from failure
+            raise failure.shown(known, request.id, row.window if known else None) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
         """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
-        count. An estimate of all where it does not answer: clients ask before each turn."""
-        await self._key(request)
+        count. An estimate of all for an account without credits, and where the upstream does not answer:
+        clients ask before each turn."""
+        key = await self._key(request)
         chat = anthropic.read(await request.body(), counting=True).chat
-        return answer({"input_tokens": await self._count(chat)})
+        return answer({"input_tokens": await self._count(key, chat)})
 
-    async def _count(self, chat: ChatRequest) -> int:
+    async def count_input(self, request: Request, dialect: Dialect, thoughts: Thoughts) -> Response:
+        """The same count for a Responses request, with what it goes on from."""
+        key = await self._key(request)
+        ask = dialect.read(await request.body())
+        found = await thoughts.recall(key.account, ask.needs) if ask.needs else {}
+        chat = ask.complete(found).chat
+        return answer({"object": "response.input_tokens", "input_tokens": await self._count(key, chat)})
+
+    async def _count(self, key: Key, chat: ChatRequest) -> int:
         messages = chat.body["messages"]
         count = tokens.of_messages(messages)
-        with suppress(UpstreamFailure, Unavailable, TimeoutError):
-            async with asyncio.timeout(self.counting):
-                row = await self.directory.resolve(chat.model, self.catalog)
-                count = await self.directory.estimate(row, messages)
+        row = await self._resolved(key, chat.model)
+        if await self.gate.has_credit(key):
+            with (
+                suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
+                self.gate.places.held(key.account),
+            ):
+                async with asyncio.timeout(self.counting):
+                    count = await self.directory.estimate(row, messages)
         return max(1, count + tokens.of_messages([], chat.body.get("tools")))
 
-    async def count_input(self, request: Request, recall: Recall) -> Response:
-        """The same count for a Responses request, with what it only refers to."""
-        key = await self._key(request)
-        body = responses.checked(await request.body())
-        names = references.entries(body)
-        found = await recall(key.account, names) if names else {}
-        chat = responses.chat_of(body, *references.resolve(body, found)).chat
-        return answer({"object": "response.input_tokens", "input_tokens": await self._count(chat)})
-
     async def balance(self, request: Request) -> Response:
+        """As the upstream says; as it said last for an account without credits."""
         key = await self._key(request)
         if not key.see_balance:
             raise PermissionDenied("This key may not see the upstream balance.")
         try:
-            data = await self.directory.balance()
+            data = await self._balance(key)
         except UpstreamFailure as failure:
-            raise failure.shown() from failure
+            raise failure.shown(request=request.id) from failure
         return answer({"code": 0, "data": data, "scode": "0x0", "status": True})
+
+    async def _balance(self, key: Key) -> dict[str, float]:
+        if await self.gate.has_credit(key):
+            with self.gate.places.held(key.account):
+                return await self.directory.balance()
+        if self.directory.last_balance is None:
+            raise Unavailable(
+                "The upstream balance is not known yet, and this account has no credits to ask for it.",
+                cause="no_credit",
+            )
+        return self.directory.last_balance
 
     async def credits(self, request: Request) -> Response:
         key = await self._key(request)
@@ -176,7 +202,8 @@ class Queries:
         return Response(200, [("content-type", "text/plain; charset=utf-8")], b"pong")
 
     async def health(self, request: Request) -> Response:
-        """Ready or not, and what is misconfigured."""
+        """Whether requests can be served: `unready` (503) where the store or the tokens cannot be read,
+        `degraded` where earlier requests met an upstream or tokens that fail. Never asks the upstream."""
         problems = self.problems()
         try:
             await self.store.find_key("")
@@ -184,7 +211,10 @@ class Queries:
             problems.append(f"store: {exc}")
         if problems:
             return answer({"status": "unready", "problems": problems}, 503)
-        return answer({"status": "ok", "provider": self.upstream().provider.name, "problems": []})
+        upstream = self.upstream()
+        troubles = await upstream.tokens.troubles()
+        status = "degraded" if troubles else "ok"
+        return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:
@@ -203,16 +233,11 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
     """The members of Anthropic's model object (its SDK 2.13, 2026-11)."""
     return {
         "type": "model",
-        "display_name": " ".join(map(_title, id.split("-"))),
+        "display_name": " ".join(part[:1].upper() + part[1:] for part in id.split("-")),
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(created, 0), NEVER))),
         "max_input_tokens": window,
         "max_tokens": output,
     }
-
-
-def _title(part: str) -> str:
-    """`kimi` is Kimi, `k2.6` K2.6, `highspeed` Highspeed."""
-    return part[:1].upper() + part[1:]
 
 
 def entry_of(row: Model) -> dict[str, Any]:

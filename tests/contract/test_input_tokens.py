@@ -32,12 +32,12 @@ def count(desk: InProcess, key: str, path: str = PATHS[0], **body: Any) -> int:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_counting_asks_the_upstream_and_costs_nothing(desk: InProcess, path: str) -> None:
-    key = desk.key(0)
+    key = desk.key(1)
     assert count(desk, key, path, instructions="Be kind.") == 7
     (sent,) = desk.client.sent
     assert sent.path == "/v1/tokenizers/estimate-token-count"
     assert [message["content"] for message in sent.body["messages"]] == ["Be kind.", "Hi"]
-    assert desk.account(key).credits == 0
+    assert desk.account(key).credits == 1
     assert count(desk, key, tools=[TOOL]) > 7
 
 

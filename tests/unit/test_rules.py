@@ -29,17 +29,33 @@ def at(text: str) -> int:
     ],
 )
 def test_tiers_include_both_their_edges(limits: Limits, balances: tuple[int, ...]) -> None:
-    assert [rules.tier(balance) for balance in balances] == [limits] * len(balances)
+    assert [rules.tier(rules.rank(balance)) for balance in balances] == [limits] * len(balances)
 
 
 def test_each_own_limit_replaces_its_column_even_when_it_is_zero() -> None:
-    assert rules.limits_in_force(Limits(minute=0), 100) == Limits(0, 600, 5_000)
-    assert rules.limits_in_force(Limits(hour=9_999), 100) == Limits(20, 9_999, 5_000)
-    assert rules.limits_in_force(Limits(day=1), 100) == Limits(20, 600, 1)
+    lowest = rules.rolled_over(rules.UNCOUNTED, 0)
+    assert rules.limits_in_force(Limits(minute=0), lowest) == Limits(0, 600, 5_000)
+    assert rules.limits_in_force(Limits(hour=9_999), lowest) == Limits(20, 9_999, 5_000)
+    assert rules.limits_in_force(Limits(day=1), lowest) == Limits(20, 600, 1)
 
 
 def test_an_unlimited_account_has_no_tier() -> None:
     assert rules.limits_in_force(Limits(hour=5), None) == Limits(hour=5)
+
+
+def test_each_window_has_the_tier_that_it_began_with() -> None:
+    counts = (Count(0, 5, rank=0), Count(0, 5, rank=1), Count(0, 5, rank=3))
+    assert rules.limits_in_force(Limits(), counts) == Limits(20, 2_000, 100_000)
+    kept = rules.rolled_over(counts, 60, rank=2)
+    assert [count.rank for count in kept] == [2, 1, 3]
+    assert [count.rank for count in rules.counted(rules.lifted(kept, 2))] == [2, 2, 3]
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_the_balances_of_a_tier_are_those_that_have_its_rank(rank: int) -> None:
+    lowest, highest = rules.balances(rank, 10**15)
+    assert rules.rank(lowest) == rules.rank(highest) == rank
+    assert lowest == 0 or rules.rank(lowest - 1) == rank - 1
 
 
 def test_of_full_windows_the_last_to_reset_is_named() -> None:

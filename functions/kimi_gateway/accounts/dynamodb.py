@@ -19,13 +19,14 @@ from kimi_gateway.accounts import dynamodb_accounts as directory
 from kimi_gateway.accounts import dynamodb_history as history
 from kimi_gateway.accounts import dynamodb_news as news
 from kimi_gateway.accounts import dynamodb_replay as replay
+from kimi_gateway.accounts import dynamodb_standing as standing
 from kimi_gateway.accounts import dynamodb_steps as steps
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Newest
 from kimi_gateway.accounts.dynamodb_item import HOT, Image, Lease, partition
 from kimi_gateway.accounts.dynamodb_table import Change, Conflict, Table
 from kimi_gateway.accounts.replay import fitting
-from kimi_gateway.accounts.store import KeyStale, NoCredit, StoreDown, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.store import KeyStale, StoreDown, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import (
     Account,
     Admission,
@@ -83,21 +84,23 @@ class DynamoStore:
             try:
                 image = await self._write(key.account, change)
                 lease = Lease(0 if image.unlimited else cost, lease_until)
-                return _admission(request, key, lease, image, now)
+                return standing.admission(request, key, lease, image, now)
             except Conflict as conflict:
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
             if known := image.lease(request):
-                return _admission(request, key, known, image, now)
+                return standing.admission(request, key, known, image, now)
             if key.generation != image.generation or not image.has_key(key.id):
                 raise KeyStale
-            balance, ended = _as_it_is(image, cost, now)
-            limits = rules.limits_in_force(key.limits, None if image.unlimited else balance.spendable)
-            if full := rules.full_window(limits, image.counts(key, now)):
+            balance, ended = standing.as_it_is(image, cost, now)
+            counts = image.counts(key, now, rules.rank(balance.spendable))
+            limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
+            if full := rules.full_window(limits, counts):
                 raise WindowFull(full)
             if balance != image.balance:
                 await self._rewrite(key.account, image, balance, ended)
+                image = self._images.get(key.account)
         raise StoreDown(BUSY)
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
@@ -157,7 +160,7 @@ class DynamoStore:
         for number in range(TRIES):
             await self._pause(number)
             image = self._read(account, await directory.image_of(self._table, account))
-            if image is None or not (ended := _some(image.ended(now))):
+            if image is None or not (ended := standing.some(image.ended(now))):
                 return count
             if await self._end(account, image, ended, now):
                 count += len(ended)
@@ -178,6 +181,17 @@ class DynamoStore:
         return self._met(*await directory.end_key(self._table, key))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        return await self._funded(
+            account, lambda balance: rules.granted(balance, grant, now), now, lifts=True
+        )
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        return await self._funded(account, lambda balance: rules.deducted(balance, credits, now), now)
+
+    async def _funded(
+        self, account: str, step: Callable[[Balance], Balance], now: int, lifts: bool = False
+    ) -> Account:
+        """Once, whatever answers are lost. `lifts`: open windows of lower tiers get the new balance's."""
         id = keys.key_id(secrets.randbelow)[-6:]
         for number in range(TRIES):
             await self._pause(number)
@@ -186,13 +200,18 @@ class DynamoStore:
                 raise Unknown(account)
             if image.unlimited:
                 raise Unlimited(account)
-            change = steps.rewritten(image, rules.granted(image.balance, grant, now), {})
-            if not steps.has_grant(image, id):
-                try:
-                    await self._write(account, steps.with_grant(change, image, id, now))
-                except Conflict:
-                    continue
-            return await self._shown(account, now)
+            done, change = steps.has_grant(image, id), Change()
+            balance = image.balance if done else step(image.balance)
+            if not done:
+                change = steps.with_grant(steps.rewritten(image, balance, {}), image, id, now)
+            rank = rules.rank(balance.spendable) if lifts else 0
+            try:
+                if not done or image.below(rank, now):
+                    image = await self._write(account, steps.lift(change, image, rank, now))
+            except Conflict:
+                continue
+            if not image.below(rank, now):
+                return await self._shown(account, now)
         raise StoreDown(BUSY)
 
     async def account(self, name: str, now: int) -> Account:
@@ -243,8 +262,8 @@ class DynamoStore:
             await self._pause(number)
             held = await directory.held(self._table, account)
             image = self._images[account] = held.image
-            ended = _some(image.ended(now))
-            balance = rules.returned(image.balance, _credits(ended), now)
+            ended = standing.some(image.ended(now))
+            balance = rules.returned(image.balance, standing.credits(ended), now)
             if balance == image.balance and not ended:
                 return directory.shown(held)
             await self._rewrite(account, image, balance, ended)
@@ -274,7 +293,7 @@ class DynamoStore:
         try:
             with suppress(StoreDown):
                 if late:
-                    await self._end(account, image, _some(late), now)
+                    await self._end(account, image, standing.some(late), now)
                 else:
                     await history.move(self._table, account, image, now)
         finally:
@@ -282,7 +301,7 @@ class DynamoStore:
 
     async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
         """False if the image is out of date."""
-        balance = rules.returned(image.balance, _credits(ended), now)
+        balance = rules.returned(image.balance, standing.credits(ended), now)
         return await self._rewrite(account, image, balance, ended)
 
     def _met(self, key: Key, image: Image) -> Key:
@@ -310,34 +329,3 @@ async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list
     for start in range(0, len(ids), AT_ONCE):
         found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))
     return found
-
-
-def _some(ended: Mapping[str, Lease]) -> dict[str, Lease]:
-    return dict(list(ended.items())[: steps.TOGETHER])
-
-
-def _credits(ended: Mapping[str, Lease]) -> int:
-    return sum(lease.cost for lease in ended.values())
-
-
-def _as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Lease]]:
-    """The balance without expired grants and, where they are needed, with the credits of ended leases. Raises
-    NoCredit."""
-    if image.unlimited:
-        return image.balance, {}
-    balance = rules.folded(image.balance, now)
-    if balance.spendable >= cost:
-        return balance, {}
-    ended = image.ended(now)
-    if rules.returned(balance, _credits(ended), now).spendable < cost:
-        raise NoCredit
-    some = _some(ended)
-    return rules.returned(balance, _credits(some), now), some
-
-
-def _admission(request: str, key: Key, lease: Lease, image: Image, now: int) -> Admission:
-    spendable = None if image.unlimited else image.number("b")
-    before = None if spendable is None else spendable + lease.cost
-    limits = rules.limits_in_force(key.limits, before)
-    window = rules.minute_window(limits, image.counts(key, now))
-    return Admission(request, key, lease.cost, lease.expires, spendable, window)

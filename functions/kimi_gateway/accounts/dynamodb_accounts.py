@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.dynamodb_item import HOT, Image, Raw, kid, number, partition
 from kimi_gateway.accounts.dynamodb_table import Change, Conflict, Table
-from kimi_gateway.accounts.store import StoreDown, Taken, Unknown
+from kimi_gateway.accounts.store import Ambiguous, StoreDown, Taken, Unknown
 from kimi_gateway.accounts.values import Account, Key, Limits
 
 INFO = "info"
@@ -100,7 +100,7 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
 
 
 async def resolve(table: Table, name: str) -> str:
-    """An account's id by its id, its name, or a key's id or digest. Raises Unknown."""
+    """An account's id by its id, its name, or a key's id or digest. Raises Unknown, Ambiguous."""
     hot, named, pointer, record = await asyncio.gather(
         table.get(partition(name)), table.query(f"N#{name}"), table.get(f"I#{name}"), table.get(f"K#{name}")
     )
@@ -111,7 +111,9 @@ async def resolve(table: Table, name: str) -> str:
         record = await table.get(f"K#{pointer['digest']['S']}")
     if record is not None:
         fitting.add(record["account"]["S"])
-    if len(fitting) != 1:
+    if len(fitting) > 1:
+        raise Ambiguous(name, fitting)
+    if not fitting:
         raise Unknown(name)
     return str(fitting.pop())
 

@@ -8,6 +8,7 @@ One item is one atomic step, and costs a write unit for each KiB begun: names an
     gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest expiry in it
     gi  ids of the latest grants, with their time: one that is tried again is found here
     m<kid><bucket>  h…  d…   requests in a minute, hour, day: a window that begins needs no read
+    M<kid><bucket>  H…  D…   the same where the tier limits them, with the tier's rank before it (see `SPANS`)
     r<request>               a lease: its cost and its expiry in one number
     q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
     o   usage of past hours on its way to the history, as a map of q, t and l
@@ -29,6 +30,7 @@ Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
 EXPIRY = 10**10  # a lease's number is its cost times this, and its expiry
 REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # places in the numbers of usage
+SPANS = {"M": 10**3, "H": 10**5, "D": 10**6}  # a window's number is its rank times this, and its requests
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -58,11 +60,14 @@ def lease_name(request: str) -> str:
     return "r" + urlsafe_b64encode(sha256(request.encode()).digest()[:6]).decode()
 
 
-def window_names(key: str, now: int) -> tuple[str, str, str]:
-    """Of the minute, hour and day that `now` lies in."""
+def window_names(key: Key, now: int, tiers: bool) -> tuple[str, str, str]:
+    """Of the minute, hour and day that `now` lies in. With `tiers`, those without an own limit have one."""
     minute, hour, day = (base36(now // size) for size in rules.SIZES)
-    short = kid(key)
-    return f"m{short}{minute}", f"h{short}{hour}", f"d{short}{day}"
+    short, own = kid(key.id), key.limits
+    m = "M" if tiers and own.minute is None else "m"
+    h = "H" if tiers and own.hour is None else "h"
+    d = "D" if tiers and own.day is None else "d"
+    return f"{m}{short}{minute}", f"{h}{short}{hour}", f"{d}{short}{day}"
 
 
 def usage_name(key: str, model: str, now: int) -> str:
@@ -154,21 +159,43 @@ class Image:
     def ended(self, now: int) -> dict[str, Lease]:
         return {name: lease for name, lease in self.leases().items() if lease.expires <= now}
 
-    def counts(self, key: Key, now: int) -> rules.Counts:
-        minute, hour, day = window_names(key.id, now)
+    def counts(self, key: Key, now: int, rank: int) -> rules.Counts:
+        """A window that has not begun would begin with `rank`."""
+        minute, hour, day = window_names(key, now, not self.unlimited)
         return (
-            rules.Count(now // rules.MINUTE, self.number(minute)),
-            rules.Count(now // rules.HOUR, self.number(hour)),
-            rules.Count(now // rules.DAY, self.number(day)),
+            self._count(minute, now // rules.MINUTE, rank),
+            self._count(hour, now // rules.HOUR, rank),
+            self._count(day, now // rules.DAY, rank),
         )
+
+    def _count(self, name: str, bucket: int, rank: int) -> rules.Count:
+        if name not in self.raw:
+            return rules.Count(bucket, 0, rank)
+        value = self.number(name)
+        began, requests = divmod(value, SPANS[name[0]]) if name[0] in SPANS else (0, value)
+        return rules.Count(bucket, requests, began)
+
+    def below(self, rank: int, now: int) -> dict[str, int]:
+        """The ranks of the windows that began with a lower one, by attribute."""
+        old = set(self.old_windows(now))
+        ranks = {
+            name: int(value["N"]) // SPANS[name[0]]
+            for name, value in self.raw.items()
+            if name[0] in SPANS and name not in old
+        }
+        return {name: began for name, began in ranks.items() if began < rank}
 
     def old_windows(self, now: int) -> list[str]:
         """Counters of windows before the previous one, which no late request can mean any more."""
-        oldest = {letter: base36(now // size - 1) for letter, size in zip("mhd", rules.SIZES, strict=True)}
+        oldest = {
+            letter: base36(now // size - 1)
+            for letters, size in zip(("mM", "hH", "dD"), rules.SIZES, strict=True)
+            for letter in letters
+        }
         return [
             name
             for name in self.raw
-            if name[0] in oldest and (len(name) - 3, name[3:]) < (len(oldest[name[0]]), oldest[name[0]])
+            if (last := oldest.get(name[0])) and (len(name) - 3, name[3:]) < (len(last), last)
         ]
 
     def used(self) -> Iterator[Used]:

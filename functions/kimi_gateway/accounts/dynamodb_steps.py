@@ -13,6 +13,7 @@ from typing import Any
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.dynamodb_item import (
+    SPANS,
     Image,
     Lease,
     Raw,
@@ -30,43 +31,45 @@ from kimi_gateway.accounts.values import Admission, Balance, Grant, Key, Limits,
 SWEPT = 20  # old counters at a time
 TOGETHER = 50  # leases at a time: an expression may hold 300 operators
 MOST = 10**15  # credits
+_RANKED = tuple(
+    zip(*(astuple(limits) for _, limits in reversed(rules.TIERS)), strict=True)
+)  # a window's limits
 GRANTS_KNOWN = 120  # seconds that a grant's id is kept: longer than any call is tried
 
 
 @lru_cache(maxsize=1024)
-def _room(own: Limits, tiers: bool) -> tuple[str, Mapping[str, Any]]:
-    """The condition that every window has room: own limits, and the tier's for the columns that have none."""
-    parts, values = _columns(own, "")
-    clauses = []
-    for place, (floor, limits) in enumerate(rules.TIERS if tiers else ()):
-        pairs = zip(astuple(own), astuple(limits), strict=True)
-        rest = Limits(*(tier if mine is None else None for mine, tier in pairs))
-        columns, more = _columns(rest, str(place))
-        if columns:
-            top = rules.TIERS[place - 1][0] - 1 if place else MOST
-            bounds = {f":f{place}": number(floor), f":t{place}": number(top)}
-            values = {**values, **more, **bounds}
-            clauses.append(f"(b BETWEEN :f{place} AND :t{place} AND {' AND '.join(columns)})")
-    if clauses:
-        parts.append(f"({' OR '.join(clauses)})")
+def _room(own: Limits, tiers: bool, rank: int) -> tuple[str, Mapping[str, Any]]:
+    """The condition that every window has room: by the key's own limit, else by the tier that it began with.
+    Where one begins now, the balance must be of the tier `rank`."""
+    parts, begun = [], []
+    values: dict[str, Any] = {}
+    for letter, mine, span, ranks in zip("mhd", astuple(own), SPANS.values(), _RANKED, strict=True):
+        if mine is not None:
+            parts.append(f"(attribute_not_exists(#{letter}) OR #{letter} < :{letter})")
+            values[f":{letter}"] = number(mine)
+        elif tiers:
+            begun.append(f"attribute_exists(#{letter})")
+            rooms = [f"attribute_not_exists(#{letter})"]
+            for place, limit in enumerate(ranks):
+                low, high = f":{letter}{place}", f":{letter}{place}t"
+                rooms.append(f"#{letter} BETWEEN {low} AND {high}")
+                values |= {low: number(place * span), high: number(place * span + limit - 1)}
+            parts.append(f"({' OR '.join(rooms)})")
+    if begun:
+        parts.append(f"(b BETWEEN :low AND :high OR ({' AND '.join(begun)}))")
+        lowest, highest = rules.balances(rank, MOST)
+        values |= {":low": number(lowest), ":high": number(highest)}
     return " AND ".join(parts), values
 
 
-def _columns(limits: Limits, tier: str) -> tuple[list[str], dict[str, Any]]:
-    limited = {
-        letter: limit for letter, limit in zip("mhd", astuple(limits), strict=True) if limit is not None
-    }
-    parts = [f"(attribute_not_exists(#{letter}) OR #{letter} < :{letter}{tier})" for letter in limited]
-    return parts, {f":{letter}{tier}": number(limit) for letter, limit in limited.items()}
-
-
 def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: Image | None) -> Change:
-    """The last `image` tells whether the account is unlimited, and which counters are old."""
+    """The last `image` tells whether the account is unlimited, which counters are old, and with which tier a
+    window would begin: where it is wrong, the condition fails."""
     unlimited = image is not None and image.unlimited
-    minute, hour, day = window_names(key.id, now)
+    rank = 0 if image is None or unlimited else rules.rank(image.number("b"))
+    minute, hour, day = window_names(key, now, not unlimited)
     change = Change(
         sets=["#r = :lease"],
-        adds=["#m :one", "#h :one", "#d :one"],
         conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
         names={"#r": lease_name(request), "#m": minute, "#h": hour, "#d": day},
         values={
@@ -82,7 +85,13 @@ def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: 
         change.sets.append("b = b - :c")
         change.conditions += ["gx > :now", "b >= :c"]
         change.values |= {":c": number(cost), ":now": number(now)}
-    room, limits = _room(key.limits, not unlimited)
+    for letter, name in (("m", minute), ("h", hour), ("d", day)):
+        if rank and name[0] in SPANS:
+            change.sets.append(f"#{letter} = if_not_exists(#{letter}, :{letter}b) + :one")
+            change.values[f":{letter}b"] = number(rank * SPANS[name[0]])
+        else:
+            change.adds.append(f"#{letter} :one")
+    room, limits = _room(key.limits, not unlimited, rank)
     if room:
         change.conditions.append(room)
         change.values |= limits
@@ -179,6 +188,20 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
         change.conditions.append(f"#e{place} = :e{place}")
         change.names[f"#e{place}"] = name
         change.values[f":e{place}"] = number(lease.number)
+    return change
+
+
+def lift(change: Change, image: Image, rank: int, now: int) -> Change:
+    """Gives windows of lower tiers this one, as many as fit into one write."""
+    for place, (name, began) in enumerate(list(image.below(rank, now).items())[:TOGETHER]):
+        span = SPANS[name[0]]
+        change.adds.append(f"#u{place} :u{place}")
+        change.conditions.append(f"#u{place} < :v{place}")
+        change.names[f"#u{place}"] = name
+        change.values |= {
+            f":u{place}": number((rank - began) * span),
+            f":v{place}": number((began + 1) * span),
+        }
     return change
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kimi_gateway.accounts import keys, rules
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import (
     Account,
     Admission,
@@ -61,9 +61,8 @@ class MemoryStore:
         held, known = self._accounts.get(key.account), self._keys.get(key.id)
         if held is None or known is None:
             raise KeyStale
-        counts = rules.rolled_over(self._counts[key.id], now)
         if lease := held.leases.get(request):
-            return self._admission(request, key, held, lease, counts)
+            return self._admission(request, key, held, lease, now)
         if known.revoked or key.generation != held.generation:
             raise KeyStale
         balance = rules.folded(held.balance, now)
@@ -75,21 +74,22 @@ class MemoryStore:
             balance = rules.returned(balance, sum(held.leases[name].cost for name in ended), now)
             if balance.spendable < cost:
                 raise NoCredit
-        limits = rules.limits_in_force(key.limits, None if held.unlimited else balance.spendable)
+        counts = rules.rolled_over(self._counts[key.id], now, rules.rank(balance.spendable))
+        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
         if full := rules.full_window(limits, counts):
             raise WindowFull(full)
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
         lease = held.leases[request] = _Lease(cost, lease_until)
-        counts = self._counts[key.id] = rules.counted(counts)
-        return self._admission(request, key, held, lease, counts)
+        self._counts[key.id] = rules.counted(counts)
+        return self._admission(request, key, held, lease, now)
 
-    def _admission(
-        self, request: str, key: Key, held: _Held, lease: _Lease, counts: rules.Counts
-    ) -> Admission:
+    def _admission(self, request: str, key: Key, held: _Held, lease: _Lease, now: int) -> Admission:
         spendable = None if held.unlimited else held.balance.spendable
-        before = None if spendable is None else spendable + lease.cost
-        window = rules.minute_window(rules.limits_in_force(key.limits, before), counts)
+        rank = rules.rank(held.balance.spendable + lease.cost)
+        counts = rules.rolled_over(self._counts[key.id], now, rank)
+        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
+        window = rules.minute_window(limits, counts)
         return Admission(request, key, lease.cost, lease.expires, spendable, window)
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
@@ -176,18 +176,33 @@ class MemoryStore:
         return self._current(self._keys[found.id])
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        held = self._limited(account)
+        held.balance = rules.granted(held.balance, grant, now)
+        rank = rules.rank(held.balance.spendable)
+        for key in self._keys.values():
+            if key.account == account:
+                self._counts[key.id] = rules.lifted(self._counts[key.id], rank)
+        return self._shown(held, now)
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        held = self._limited(account)
+        held.balance = rules.deducted(held.balance, credits, now)
+        return self._shown(held, now)
+
+    def _limited(self, account: str) -> _Held:
         held = self._accounts.get(account)
         if held is None:
             raise Unknown(account)
         if held.unlimited:
             raise Unlimited(account)
-        held.balance = rules.granted(held.balance, grant, now)
-        return self._shown(held, now)
+        return held
 
     async def account(self, name: str, now: int) -> Account:
         fitting = {held.id for held in self._accounts.values() if name in (held.id, held.name)}
         fitting |= {key.account for key in self._keys.values() if name in (key.id, key.digest)}
-        if len(fitting) != 1:
+        if len(fitting) > 1:
+            raise Ambiguous(name, fitting)
+        if not fitting:
             raise Unknown(name)
         return self._shown(self._accounts[fitting.pop()], now)
 

@@ -11,6 +11,15 @@ from typing import NamedTuple
 
 from kimi_gateway.accounts.values import NEVER, Balance, Grant, Limits, Window
 
+
+class TooMuch(ValueError):
+    """More credits were to be taken than can be spent; `spendable` can."""
+
+    def __init__(self, spendable: int) -> None:
+        super().__init__(f"only {spendable} credits can be taken")
+        self.spendable = spendable
+
+
 SIGN_UP = Grant(100)
 INVITE_REGISTERED = Grant(50)
 INVITE_FIRST_PAYMENT = Grant(500)
@@ -41,27 +50,28 @@ TIERS = (
 )
 
 
-def tier(spendable: int) -> Limits:
-    return next(limits for floor, limits in TIERS if spendable >= floor)
+def rank(spendable: int) -> int:
+    """The tier of a balance as a number: 0 is the lowest. A window keeps the rank that it began with."""
+    return next(len(TIERS) - place for place, (floor, _) in enumerate(TIERS, 1) if spendable >= floor)
 
 
-def limits_in_force(own: Limits, spendable: int | None) -> Limits:
-    """A key's own limits each replace that column of the tier; None credits are an unlimited account."""
-    if spendable is None:
-        return own
-    tiered = tier(spendable)
-    return Limits(
-        tiered.minute if own.minute is None else own.minute,
-        tiered.hour if own.hour is None else own.hour,
-        tiered.day if own.day is None else own.day,
-    )
+def tier(rank: int) -> Limits:
+    return TIERS[len(TIERS) - 1 - rank][1]
+
+
+def balances(rank: int, most: int) -> tuple[int, int]:
+    """The lowest and the highest balance of a tier; `most` for the top one."""
+    place = len(TIERS) - 1 - rank
+    return TIERS[place][0], TIERS[place - 1][0] - 1 if place else most
 
 
 class Count(NamedTuple):
-    """Requests of one key in one window; `bucket` is the window's number since 1970."""
+    """Requests of one key in one window; `bucket` is the window's number since 1970, `rank` the tier that the
+    window began with, or that a grant lifted it to."""
 
     bucket: int
     requests: int
+    rank: int = 0
 
 
 Counts = tuple[Count, Count, Count]  # minute, hour, day
@@ -70,22 +80,44 @@ MINUTE, HOUR, DAY = SIZES = (60, 3_600, 86_400)
 UNCOUNTED: Counts = (Count(0, 0), Count(0, 0), Count(0, 0))
 
 
-def _rolled(count: Count, bucket: int) -> Count:
+def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
+    """A key's own limits each replace the tier of that window; None is an unlimited account."""
+    if counts is None:
+        return own
+    minute, hour, day = counts
+    return Limits(
+        tier(minute.rank).minute if own.minute is None else own.minute,
+        tier(hour.rank).hour if own.hour is None else own.hour,
+        tier(day.rank).day if own.day is None else own.day,
+    )
+
+
+def _rolled(count: Count, bucket: int, rank: int) -> Count:
     # A request may reach the store after one of the next window. It is counted there: going back would
     # forget that window's count. A bucket further ahead can only come from a clock that was wrong.
-    return count if count.bucket in (bucket, bucket + 1) else Count(bucket, 0)
+    return count if count.bucket in (bucket, bucket + 1) else Count(bucket, 0, rank)
 
 
-def rolled_over(counts: Counts, now: int) -> Counts:
-    """The counts of the windows that `now` lies in."""
+def rolled_over(counts: Counts, now: int, rank: int = 0) -> Counts:
+    """The counts of the windows that `now` lies in; one that begins gets the tier `rank`."""
     minute, hour, day = counts
-    return _rolled(minute, now // MINUTE), _rolled(hour, now // HOUR), _rolled(day, now // DAY)
+    return (
+        _rolled(minute, now // MINUTE, rank),
+        _rolled(hour, now // HOUR, rank),
+        _rolled(day, now // DAY, rank),
+    )
 
 
 def counted(counts: Counts) -> Counts:
     """One request more in each window."""
-    (minute, m), (hour, h), (day, d) = counts
-    return Count(minute, m + 1), Count(hour, h + 1), Count(day, d + 1)
+    (minute, m, a), (hour, h, b), (day, d, c) = counts
+    return Count(minute, m + 1, a), Count(hour, h + 1, b), Count(day, d + 1, c)
+
+
+def lifted(counts: Counts, rank: int) -> Counts:
+    """After a grant: open windows of a lower tier get this one."""
+    minute, hour, day = (count._replace(rank=max(count.rank, rank)) for count in counts)
+    return minute, hour, day
 
 
 def _window(limit: int, count: Count, size: int) -> Window:
@@ -167,6 +199,15 @@ def granted(balance: Balance, grant: Grant, now: int) -> Balance:
     before = folded(balance, now)
     grants = merged((*unspent(before), grant))
     return folded(replace(before, grants=grants, spendable=before.spendable + grant.amount), now)
+
+
+def deducted(balance: Balance, credits: int, now: int) -> Balance:
+    """Takes credits away, from the grant that expires first. Raises TooMuch where fewer can be spent."""
+    before = folded(balance, now)
+    if credits > before.spendable:
+        raise TooMuch(before.spendable)
+    taken = replace(before, spendable=before.spendable - credits)
+    return replace(taken, grants=unspent(taken))
 
 
 def reserved(balance: Balance, credits: int) -> Balance:

@@ -7,20 +7,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.rules import Count
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Taken, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.rules import Count, TooMuch
+from kimi_gateway.accounts.store import (
+    Ambiguous,
+    KeyStale,
+    NoCredit,
+    Refused,
+    Taken,
+    Unknown,
+    Unlimited,
+    WindowFull,
+)
 from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch)
 Row = tuple[Any, ...]
 
 STANDING = """
 SELECT a.unlimited, a.generation, a.grants, a.spendable, a.consumed, a.expired,
-       k.revoked, k.minute, k.in_minute, k.hour, k.in_hour, k.day, k.in_day, l.cost, l.expires
+       k.revoked, k.minute, k.in_minute, k.minute_rank, k.hour, k.in_hour, k.hour_rank,
+       k.day, k.in_day, k.day_rank, l.cost, l.expires
 FROM accounts a JOIN keys k ON k.id = :key AND k.account = a.id
 LEFT JOIN leases l ON l.account = a.id AND l.request = :request WHERE a.id = :account
 """
-COUNT = "UPDATE keys SET minute=?, in_minute=?, hour=?, in_hour=?, day=?, in_day=? WHERE id=?"
+COUNT = """
+UPDATE keys SET minute=?, in_minute=?, minute_rank=?, hour=?, in_hour=?, hour_rank=?,
+    day=?, in_day=?, day_rank=? WHERE id=?
+"""
+LIFT = """
+UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
+    day_rank = max(day_rank, :rank) WHERE account = :account
+"""
 COUNT_USAGE = """
 INSERT INTO usage VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
     requests = requests + excluded.requests, errors = errors + excluded.errors,
@@ -58,10 +75,11 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
     if row is None:
         raise KeyStale
     unlimited, generation, *funds, revoked = row[:7]
-    minute, in_minute, hour, in_hour, day, in_day, lease_cost, lease_expires = row[7:]
-    counts = rules.rolled_over((Count(minute, in_minute), Count(hour, in_hour), Count(day, in_day)), now)
+    known = Count(*row[7:10]), Count(*row[10:13]), Count(*row[13:16])
+    lease_cost, lease_expires = row[16:]
     balance = _balance(funds)
     if lease_cost is not None:
+        counts = rules.rolled_over(known, now, rules.rank(balance.spendable + lease_cost))
         return _admission(request, key, lease_cost, lease_expires, unlimited, balance, counts)
     if revoked or generation != key.generation:
         raise KeyStale
@@ -74,7 +92,8 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
             balance, ended = _with_ended_leases(db, key.account, balance, now), True
         if balance.spendable < cost:
             raise NoCredit
-    limits = rules.limits_in_force(key.limits, None if unlimited else balance.spendable)
+    counts = rules.rolled_over(known, now, rules.rank(balance.spendable))
+    limits = rules.limits_in_force(key.limits, None if unlimited else counts)
     if full := rules.full_window(limits, counts):
         raise WindowFull(full)
     if ended:
@@ -83,8 +102,7 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
         balance = rules.reserved(balance, cost)
         _write_balance(db, key.account, balance)
     counts = rules.counted(counts)
-    (minute, in_minute), (hour, in_hour), (day, in_day) = counts
-    db.execute(COUNT, (minute, in_minute, hour, in_hour, day, in_day, key.id))
+    db.execute(COUNT, (*counts[0], *counts[1], *counts[2], key.id))
     db.execute("INSERT INTO leases VALUES (?,?,?,?)", (key.account, request, cost, lease_until))
     return _admission(request, key, cost, lease_until, unlimited, balance, counts)
 
@@ -93,8 +111,8 @@ def _admission(
     request: str, key: Key, cost: int, expires: int, unlimited: int, balance: Balance, counts: rules.Counts
 ) -> Admission:
     spendable = None if unlimited else balance.spendable
-    before = None if spendable is None else spendable + cost
-    window = rules.minute_window(rules.limits_in_force(key.limits, before), counts)
+    limits = rules.limits_in_force(key.limits, None if unlimited else counts)
+    window = rules.minute_window(limits, counts)
     return Admission(request, key, cost, expires, spendable, window)
 
 
@@ -209,18 +227,32 @@ def revoke_key(db: sqlite3.Connection, key: str) -> Key:
 
 
 def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:
+    balance = rules.granted(_limited(db, account), grant, now)
+    _write_balance(db, account, balance)
+    db.execute(LIFT, {"rank": rules.rank(balance.spendable), "account": account})
+    return _shown(db, account, now)
+
+
+def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Account:
+    _write_balance(db, account, rules.deducted(_limited(db, account), credits, now))
+    return _shown(db, account, now)
+
+
+def _limited(db: sqlite3.Connection, account: str) -> Balance:
+    """The balance of an account that has one. Raises Unknown, Unlimited."""
     row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
     if row is None:
         raise Unknown(account)
     if row[0]:
         raise Unlimited(account)
-    _write_balance(db, account, rules.granted(_read_balance(db, account), grant, now))
-    return _shown(db, account, now)
+    return _read_balance(db, account)
 
 
 def account(db: sqlite3.Connection, name: str, now: int) -> Account:
     fitting = db.execute(FITTING, {"name": name}).fetchall()
-    if len(fitting) != 1:
+    if len(fitting) > 1:
+        raise Ambiguous(name, [id for (id,) in fitting])
+    if not fitting:
         raise Unknown(name)
     return _shown(db, fitting[0][0], now)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow, Window
@@ -36,6 +36,14 @@ class Unknown(LookupError):
     """No account or key goes by that name."""
 
 
+class Ambiguous(Unknown):
+    """Several accounts go by that name; `accounts` are their ids, sorted."""
+
+    def __init__(self, name: str, accounts: Iterable[str]) -> None:
+        super().__init__(name)
+        self.accounts = tuple(sorted(accounts))
+
+
 class Taken(ValueError):
     """A key with this digest exists."""
 
@@ -60,6 +68,7 @@ class Store(Protocol):
         Idempotent on `request` while its lease lives: a repeated call gives the first call's admission, with
         the balance and the window as they are then. A lease lives until it is settled, released or, past
         `lease_until`, ended. An unlimited account reserves 0 credits.
+        Each window keeps the tier of the balance that it began with, until a grant lifts it.
         Raises KeyStale, NoCredit (before WindowFull) or WindowFull.
         """
         ...
@@ -95,13 +104,21 @@ class Store(Protocol):
         ...
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
-        """Add credits. Raises Unknown, and Unlimited where the account has no balance to add to."""
+        """Add credits; open windows get the tier of the new balance at once, where that is higher.
+
+        Raises Unknown, and Unlimited where the account has no balance to add to.
+        """
+        ...
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        """Take credits away; reserved ones stay. Raises Unknown, Unlimited, and TooMuch (nothing is taken)
+        where fewer can be spent."""
         ...
 
     async def account(self, name: str, now: int) -> Account:
         """By account id, account name, key id or key digest. Expired grants and leases are folded first.
 
-        Raises Unknown, also where a name fits several accounts.
+        Raises Unknown, and Ambiguous where a name fits several accounts.
         """
         ...
 
