@@ -57,7 +57,7 @@ class Route:
         return self.path.partition("{")[0] if "{" in self.path else None
 
 
-def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
+def _chats(gateway: Gateway) -> tuple[Route, ...]:
     return (
         Route(
             "POST",
@@ -81,6 +81,12 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
             example=_MESSAGE,
             aliases=_MESSAGES,
         ),
+    )
+
+
+def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
+    return (
+        *_chats(gateway),
         Route(
             "POST",
             "/v1/messages/count_tokens",
