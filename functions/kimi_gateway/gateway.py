@@ -23,6 +23,7 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, fields, ignored, tokens
 from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.dialects.dialect import Ask, Dialect, JsonAnswer, Question, StreamWriter
+from kimi_gateway.dialects.openai import schemas
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
@@ -115,7 +116,7 @@ class Gateway:
             return True
 
         model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        adapted = None if ask.needs else self._adapted(ask.complete({}).chat, model)
+        adapted = None if ask.needs else self._quickly(ask.complete({}).chat, model)
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
@@ -170,6 +171,14 @@ class Gateway:
         except InvalidRequest as error:
             raise fields.renamed(error, question.chat.names) from None
         return question, adapted
+
+    def _quickly(self, chat: ChatRequest, model: Model) -> Adapted | None:
+        """As `_adapted`; None where its schemas take more than a few steps."""
+        try:
+            with schemas.quickly():
+                return self._adapted(chat, model)
+        except schemas.Costly:
+            return None
 
     def _adapted(self, chat: ChatRequest, model: Model) -> Adapted:
         """The request as the model takes it. Raises InvalidRequest in the client's names."""
