@@ -21,9 +21,10 @@ from urllib.parse import unquote
 from kimi_gateway import settings
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.cloudwatch import to_cloudwatch
+from kimi_gateway.edge.body import too_large
 from kimi_gateway.edge.http import Front, Route, of_every_answer, request_id, routes
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
-from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound, Unavailable
+from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.gateway import error_response
 from kimi_gateway.values import Headers, Request, Response
 
@@ -190,21 +191,27 @@ def request_of(event: Mapping[str, Any], context: Context, body_limit: int) -> R
     given = headers.get("x-request-id") or about.get("requestId") or context.aws_request_id
 
     async def body() -> bytes:
+        text = event.get("body") or ""
+        least = len(text) * 3 // 4 - 2 if event.get("isBase64Encoded") else len(text)
+        if least > request.limit:  # before it is copied
+            raise too_large(request.limit)
         raw = _body(event)
-        if len(raw) > body_limit:
-            raise BodyTooLarge(f"The body is larger than {body_limit} bytes.")
+        if len(raw) > request.limit:
+            raise too_large(request.limit)
         return raw
 
-    return Request(
+    request = Request(
         method=event["httpMethod"],
         path=_path(event),
         headers=headers,
         id=request_id(given),
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
+        limit=body_limit,
         notes={"aws_request_id": context.aws_request_id},
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
     )
+    return request
 
 
 def _path(event: Mapping[str, Any]) -> str:
