@@ -214,4 +214,4 @@ async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], 
             await ledger.renew()
             await store.purge(int(clock()))
         except StoreDown as exc:
-            emit("store_down", logging.ERROR, step="renew", detail=str(exc))
+            emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

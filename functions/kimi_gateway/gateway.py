@@ -190,8 +190,10 @@ class Gateway:
 
         async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
-            keeping = [self.thoughts.keep(turn.admission.key.account, kept)] if kept else []
-            await asyncio.gather(turn.settle(), *keeping) if keeping else await turn.settle()
+            if kept:
+                await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
+            else:
+                await turn.settle()
 
         return _Answer(seen_by(chunks, see) if see else chunks, settle)
 

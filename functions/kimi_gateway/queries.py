@@ -110,7 +110,7 @@ class Queries:
             try:
                 key = await self.store.find_key(keys.digest(token))
             except StoreDown as exc:
-                raise Unavailable("The token cannot be checked at present.", cause="store_down") from exc
+                raise Unavailable("The token cannot be checked at present.", cause=exc.cause) from exc
             return key is not None and not key.revoked
         if len(token) > LONGEST_TOKEN or not sendable(token):
             return False
@@ -183,7 +183,7 @@ class Queries:
             account = await self.store.account(key.account, now)
             rows = await self.store.usage(now // DAY * DAY - 30 * DAY, key.account)
         except StoreDown as exc:
-            raise Unavailable("The account cannot be read at present.", cause="store_down") from exc
+            raise Unavailable("The account cannot be read at present.", cause=exc.cause) from exc
         return answer(credits_of(account, rows, now))
 
     async def ping(self, request: Request) -> Response:

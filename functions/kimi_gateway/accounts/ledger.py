@@ -161,8 +161,8 @@ class Ledger:
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()
-        except (StoreDown, TimeoutError):
-            self._behind(self._again(step, admission, write))
+        except (StoreDown, TimeoutError) as exc:
+            self._behind(self._again(step, admission, write, exc))
             return False
         except asyncio.CancelledError:  # it may be written or not by now; a second time does no harm
             self._behind(self._end(step, admission, write, once=False))
@@ -191,13 +191,17 @@ class Ledger:
         except (StoreDown, TimeoutError):
             emit("left_to_lease", logging.ERROR, step="admit", id=admission.id, account=admission.key.account)
 
-    async def _again(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _again(
+        self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], why: Exception
+    ) -> None:
         for delay in LATER:
-            emit("store_down", logging.ERROR, step=step, id=admission.id)
+            cause = why.cause if isinstance(why, StoreDown) else StoreDown.cause
+            emit(cause, logging.ERROR, step=step, id=admission.id)
             await asyncio.sleep(delay)
             try:
                 await write()
-            except StoreDown:
+            except StoreDown as exc:
+                why = exc
                 continue
             emit("written_late", step=step, id=admission.id, account=admission.key.account)
             return
