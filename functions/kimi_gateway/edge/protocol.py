@@ -53,7 +53,8 @@ class Protocol(asyncio.BufferedProtocol):
         self._rest = b""  # read, and not parsed yet
         self._linger = 0  # bytes that may still come behind the last answer
         self._known = False  # a valid key was shown
-        self._unread = 0  # bytes that waited for the client at the last look
+        self._written = 0  # bytes
+        self._taken: int | None = None  # of those, by the client at the last look, if it kept some waiting
 
     # The transport's side
 
@@ -167,15 +168,13 @@ class Protocol(asyncio.BufferedProtocol):
         left = self._keep_alive
         if not self._exchanges or not self._exchanges[0].started:
             unread = self._transport.get_write_buffer_size()
-            if unread and unread > self._unread - LEAST_READ * LOOK and self._unread:
+            taken = self._written - unread
+            left = LOOK if unread else left + self._idle_since - self.loop.time()
+            if left <= 0 or (unread and self._taken is not None and taken < self._taken + LEAST_READ * LOOK):
                 return self.abort()
-            self._unread = unread
-            left += self._idle_since - self.loop.time()
-            if left <= 0 and not unread:
-                return self.abort()
-            left = LOOK if unread else left
+            self._taken = taken if unread else None
         else:
-            self._unread = 0
+            self._taken = None
         self._timer = self.loop.call_later(left, self._look)
 
     # The parser's side
@@ -233,6 +232,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     @property
@@ -320,7 +320,7 @@ class Protocol(asyncio.BufferedProtocol):
             self._watch()
 
     def _watch(self) -> None:
-        self._unread = 0
+        self._taken = None
         self._timer.cancel()
         self._timer = self.loop.call_later(0, self._look)
 
