@@ -273,7 +273,10 @@ def test_a_websocket_is_told_to_use_http(edge: type[LiveGateway], tmp_path: Path
     with edge(tmp_path) as gateway:
         with connect(gateway) as client:
             client.sendall(head(path, *lines, method="GET"))
-            top, _, answer = client.recv(65536).partition(b"\r\n\r\n")
+            told = b""
+            while not told.endswith(b"}"):
+                told += client.recv(65536)
+        top, _, answer = told.partition(b"\r\n\r\n")
         assert statuses(top) == [426]
         assert "HTTP" in openai_error(json.loads(answer))["message"]
         assert statuses(talk(gateway.port, head(path, "host: x", CLOSE, method="GET"))) == [405]
