@@ -20,14 +20,15 @@ from kimi_gateway.accounts.values import Key
 from kimi_gateway.attempts import Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.dialects import errors, fields, tokens
+from kimi_gateway.dialects import errors, fields, ignored, tokens
 from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.dialects.dialect import Ask, Dialect, JsonAnswer, Question, StreamWriter
+from kimi_gateway.dialects.openai import schemas
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
 from kimi_gateway.dialects.openai.request import ChatRequest
-from kimi_gateway.dialects.openai.tool_names import Restorer
+from kimi_gateway.dialects.openai.restoring import Restorer
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
@@ -115,7 +116,7 @@ class Gateway:
             return True
 
         model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        adapted = None if ask.needs else self._adapted(ask.complete({}).chat, model)
+        adapted = None if ask.needs else self._quickly(ask.complete({}).chat, model)
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
@@ -141,10 +142,10 @@ class Gateway:
         try:
             question, adapted = await self._completed(asked, turn.admission.key.account)
             chat = question.chat
-            if chat.ignored:
-                request.notes["ignored"] = chat.ignored
-            ignored = (*chat.ignored, *adapted.ignored)
-            headers = [("x-param-ignored", ", ".join(ignored))] if ignored else []
+            names = ignored.named(chat.ignored, adapted.ignored)
+            if names:
+                request.notes["ignored"] = names
+            headers = [(ignored.HEADER, ", ".join(names))] if names else []
             self._begin(asked, turn, chat, adapted.body)
             identity = Identity(
                 f"chatcmpl-{uuid.uuid4()}", chat.model, int(self.clock()), f"fp_{asked.model.upstream}"
@@ -171,6 +172,14 @@ class Gateway:
             raise fields.renamed(error, question.chat.names) from None
         return question, adapted
 
+    def _quickly(self, chat: ChatRequest, model: Model) -> Adapted | None:
+        """As `_adapted`; None where its schemas take more than a few steps."""
+        try:
+            with schemas.quickly():
+                return self._adapted(chat, model)
+        except schemas.Costly:
+            return None
+
     def _adapted(self, chat: ChatRequest, model: Model) -> Adapted:
         """The request as the model takes it. Raises InvalidRequest in the client's names."""
         try:
@@ -183,10 +192,10 @@ class Gateway:
         chunks = turn.chunks(self.settings.ping_interval, longest)
         gatherer = Gatherer(question.chat.body["messages"]) if adapted.remembers else None
         see: list[Callable[[list[Chunk]], None]] = []
+        if adapted.renamed:  # first, since thoughts are kept by the arguments that the client knows
+            see.append(Restorer(adapted.renamed))
         if gatherer is not None:
             see.append(gatherer.add)
-        if adapted.originals:
-            see.append(Restorer(adapted.originals))
 
         async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})

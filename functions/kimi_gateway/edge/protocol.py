@@ -26,6 +26,7 @@ LINGER_BYTES = 1024 * 1024  # of such a body, thrown away; with a key more, sinc
 LINGER_KEYED = 32 * LINGER_BYTES
 LEAST_READ = 1024  # bytes a second that a client must take of what waits for it
 LOOK = 10.0  # seconds between looks at that
+LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
 HIGH_WATER = 64 * 1024  # bytes of a body that nobody has asked for yet, above which the socket is left alone
 
 
@@ -150,9 +151,16 @@ class Protocol(asyncio.BufferedProtocol):
             self._next()
 
     async def drained(self) -> None:
-        """Until the client has read most of what was written, or is gone."""
-        self._drained = self.loop.create_future()
-        await self._drained
+        """Until the client has read most of what was written, or is gone. One that takes nothing at all for
+        the idle time-out is cut off, and has left."""
+        drained = self._drained = self.loop.create_future()
+        patience = max(self.app.settings.idle_timeout, LEAST_PATIENCE)
+        while not drained.done():
+            waiting = self._transport.get_write_buffer_size()
+            await asyncio.wait((drained,), timeout=patience)
+            if not drained.done() and self._transport.get_write_buffer_size() >= waiting:
+                self._transport.abort()  # connection_lost ends the wait, and the request
+                await drained
 
     def shutdown(self) -> None:
         """The server is going down: what runs has its time to end (App.drain), and nothing follows it."""
