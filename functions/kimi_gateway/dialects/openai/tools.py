@@ -19,7 +19,7 @@ from kimi_gateway.dialects.openai.tool_names import Names
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
-MOST_STEPS = 12_000  # of cleaning, for all schemas of one request
+MOST_STEPS = 6_000  # of cleaning, for all schemas of one request
 
 
 @dataclass(slots=True)
@@ -38,7 +38,11 @@ def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renam
     changed, and the places of schemas of which not all could be said. Raises InvalidRequest."""
     tools = body.get("tools") or []
     if len(tools) > MOST_TOOLS:
-        fail("tools", f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most")
+        fail(
+            "tools",
+            f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most. Offer fewer;"
+            " in Claude Code switch tool search on (ENABLE_TOOL_SEARCH=true), which offers them as needed",
+        )
     in_history = any(map(_names_tools, body["messages"]))
     if not (tools or in_history or "tool_choice" in body):
         return Renamed(), []
