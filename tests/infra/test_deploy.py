@@ -106,3 +106,9 @@ def test_what_is_named_already_is_not_asked() -> None:
     given = ["AlarmEmail=a@b.c", "DailyCost=1", "WafRate=0"]
     assert MODULE["answers"](given, io.StringIO(""), told) == {}
     assert told.getvalue() == ""
+
+
+def test_hello_is_for_a_stack() -> None:
+    done = subprocess.run([sys.executable, "-m", "kimi_gateway.cli", "hello"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--stack" in done.stderr

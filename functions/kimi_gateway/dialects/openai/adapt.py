@@ -37,7 +37,7 @@ class Adapted:
 
     `ignored` are the fields left out of it; `renamed` what of tools goes by other names in the body;
     `missing` the messages that lost the reasoning which the model should find in them; `remembers` whether
-    the answer may bring such reasoning.
+    the answer may bring such reasoning. `narrowed`: the output limit was lowered to what the window leaves.
     """
 
     body: dict[str, Any] = field(repr=False)
@@ -45,25 +45,28 @@ class Adapted:
     renamed: Renamed = field(default_factory=Renamed)
     missing: Sequence[Lacking] = ()
     remembers: bool = False
+    narrowed: bool = False
 
 
 def adapt(ask: ChatRequest, model: Model) -> Adapted:
     """Raises InvalidRequest where the output allowance is beyond the model's, or a tool cannot be offered."""
     body = dict(ask.body)
-    ignored = tuple(name for name in body if name in model.fixed)
+    ignored = [name for name in body if name in model.fixed]
     for name in ignored:
         del body[name]
+    if model.thinking == "always":
+        ignored += [name for name in ("thinking", "reasoning_effort") if name in body]
     thinks = _THINKING[model.thinking](body, model)
     _limit_output(body, model, thinks)
     renamed, opened = adapt_tools(body, model, thinks)
-    ignored = (*ignored, *opened)
+    named = (*(ask.names.get(name, name) for name in ignored), *opened)
     style = body.get("response_format", _NOTHING).get("json_schema", _NOTHING)
     if model.mfjs and isinstance(style.get("schema"), dict):
         body["response_format"] = _clean_style(body["response_format"])
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
     remembers = thinks and model.replay != "none"
     missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
-    return Adapted(body, ignored, renamed, missing, remembers and _offers_tools(body))
+    return Adapted(body, named, renamed, missing, remembers and _offers_tools(body))
 
 
 def _offers_tools(body: dict[str, Any]) -> bool:
@@ -79,16 +82,19 @@ def _clean_style(style: dict[str, Any]) -> dict[str, Any]:
     return {**style, "json_schema": {**described, "schema": cleaned}}
 
 
-def fit(body: dict[str, Any], model: Model, input_tokens: int) -> None:
-    """Lower the output allowance to what the input leaves of the window. Raises ContextLengthExceeded."""
+def fit(body: dict[str, Any], model: Model, input_tokens: int, least: int = 1) -> bool:
+    """Lower the output allowance to what the input leaves of the window; whether it was lowered. `least`: an
+    answer of fewer tokens is of no use to the client, unless it asked for fewer. Raises
+    ContextLengthExceeded."""
     room = model.window - input_tokens
-    if room < 1:
-        raise ContextLengthExceeded(
-            f"The input has about {input_tokens} tokens; {model.id} takes {model.window} with the output.",
-            param="messages",
-        )
-    if body.get("max_completion_tokens", model.upstream_default) > room:
+    asked = body.get("max_completion_tokens", model.upstream_default)
+    needed = max(1, min(least, asked))
+    if room < needed:
+        total = input_tokens if input_tokens > model.window else input_tokens + needed
+        raise ContextLengthExceeded.beyond(total, model.window, param="messages")
+    if asked > room:
         body["max_completion_tokens"] = room
+    return bool(asked > room)
 
 
 def _switch(body: dict[str, Any], model: Model) -> bool:

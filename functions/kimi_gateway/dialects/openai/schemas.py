@@ -7,6 +7,8 @@ import json
 import marshal
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -19,6 +21,9 @@ from kimi_gateway.dialects.openai.schema_places import bytes_of
 from kimi_gateway.errors import InvalidRequest
 
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
+QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
+QUICK_BYTES = 2_000  # of one schema that is cleaned before the admission
+LONGEST_KEY = 4_096  # bytes; larger schemas are known by a digest
 KEPT_BYTES = 8_000  # of the properties of a schema that takes too many steps as a whole
 LONGEST_TOLD = 300  # characters about what could not be said
 Schema = dict[str, Any]
@@ -35,7 +40,24 @@ class Cleaned:
     steps: int = 0
 
 
-_memory: OrderedDict[bytes, Cleaned] = OrderedDict()
+class Costly(Exception):
+    """It takes more than the little work that is allowed at this point."""
+
+
+_allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    """In this block no more than a few steps are made for schemas that are not remembered. Raises Costly."""
+    token = _allowed.set([QUICK_STEPS])
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+_memory: OrderedDict[tuple[bytes, bytes], Cleaned] = OrderedDict()
 
 
 def clean(schema: Schema, where: str) -> Schema:
@@ -59,7 +81,9 @@ def clean_tool(schema: Any, left: int) -> Cleaned:
         return _open(schema)
     try:
         cleaned = _remembered(b"t", schema, lambda: _tool(schema, left))
-    except (RecursionError, ValueError, _Exhausted):
+    except (RecursionError, ValueError):  # before anything was done
+        return _open(schema)
+    except _Exhausted:
         return Cleaned(_open(schema).schema, loosened=True, steps=left)
     return cleaned if cleaned.steps <= left else Cleaned(_open(schema).schema, loosened=True, steps=left)
 
@@ -69,11 +93,16 @@ class _Exhausted(Exception):
 
 
 def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
-    # The quickest bytes that are the same for the same values; short, so that any number of them is small.
-    key = hashlib.blake2b(marshal.dumps(schema, 2), digest_size=24, key=kind).digest()
+    dumped = marshal.dumps(schema, 2)  # the quickest bytes that are the same for the same values
+    key = (kind, dumped if len(dumped) <= LONGEST_KEY else hashlib.blake2b(dumped).digest())
     cleaned: Cleaned | None = _memory.get(key)
     if cleaned is None:
+        allowed = _allowed.get()
+        if allowed is not None and (allowed[0] <= 0 or len(dumped) > QUICK_BYTES):
+            raise Costly
         cleaned = _memory[key] = make()
+        if allowed is not None:
+            allowed[0] -= cleaned.steps
         if len(_memory) > REMEMBERED:
             _memory.popitem(last=False)
     else:
@@ -89,33 +118,33 @@ def _answer(schema: Schema) -> Cleaned:
             "",
             f"has a property with a name that the model's platform reserves ({', '.join(sorted(RESERVED))})",
         )
-    cleaned, opened = fitted(cleaned, bytes_of(schema))
+    cleaned, opened, more = fitted(cleaned, bytes_of(schema))
     if opened:
         fail(
             "", "is beyond the platform's limits: 15,000 bytes, 10 levels, 1,000 properties, 500 enum values"
         )
-    return Cleaned(None if cleaned == schema else cleaned, steps=cleaner.steps)
+    return Cleaned(None if cleaned == schema else cleaned, steps=cleaner.steps + more)
 
 
 def _tool(schema: Any, left: int) -> Cleaned:
     steps = 0
     for attempt in _attempts(schema):
-        cleaner = Cleaner(
-            attempt, lenient=True, loose=attempt is not schema, most=min(MOST_STEPS, left - steps)
-        )
+        again = attempt is not schema
+        most = min(MOST_STEPS // 2 if again else MOST_STEPS, left - steps)
+        cleaner = Cleaner(attempt, lenient=True, loose=again, most=most)
         try:
             cleaned = cleaner.cleaned()
+            if cleaner.reserved:
+                cleaned = argument_names.escaped_properties(cleaned)
+            cleaned, opened, more = fitted(cleaned, bytes_of(schema))
         except (InvalidRequest, RecursionError):
             steps += cleaner.steps
             if steps >= left:
                 raise _Exhausted from None
             continue
-        renamed = cleaner.reserved
-        if renamed:
-            cleaned = argument_names.escaped_properties(cleaned)
-        cleaned, opened = fitted(cleaned, bytes_of(schema))
-        loosened = opened or cleaner.loosened or attempt is not schema
-        return Cleaned(None if cleaned == schema else cleaned, loosened, renamed, steps + cleaner.steps)
+        same = cleaned == schema
+        loosened = opened or cleaner.loosened or again
+        return Cleaned(None if same else cleaned, loosened, cleaner.reserved, steps + cleaner.steps + more)
     return Cleaned(_open(schema).schema, loosened=True, steps=steps)
 
 
