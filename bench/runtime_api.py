@@ -47,6 +47,10 @@ class RuntimeApi:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                if self.path.endswith("/extension/event/next"):
+                    self.close_connection = True
+                    self.rfile.read(1)  # until the process ends: the extension wants no events
+                    return
                 api.asked.put(time.perf_counter())
                 event = api._events.get()
                 if event is None:
@@ -68,10 +72,14 @@ class RuntimeApi:
                         pass
                 else:
                     size = len(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(202)
+                registering = self.path.endswith("/extension/register")
+                self.send_response(200 if registering else 202)
+                if registering:
+                    self.send_header("Lambda-Extension-Identifier", "bench")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
-                api.answered.put(size if self.path.endswith("/response") else -1)
+                if not registering:
+                    api.answered.put(size if self.path.endswith("/response") else -1)
 
             def log_message(self, format: str, *args: object) -> None:
                 return

@@ -1,13 +1,16 @@
-"""Builds the one zip that every function of the template names: handlers, package, dependencies, bytecode.
+"""Builds the one bundle of all functions of the template: handlers, package, dependencies, bytecode.
 With --local it builds the one of infra/local.yaml, which has the FastAPI application besides.
+With --unpacked it puts the files of the bundle into a folder, which `sam build` asks for.
 
 The same sources give the same bytes: names sorted, times and modes fixed, wheels from the hash lock.
-Bytecode is trusted unchecked, so it must be of the runtime's minor version; else each start compiles.
+Bytecode is trusted unchecked, so it must be of the runtime's minor version. A machine without that Python
+builds a bundle without bytecode: it works, and compiles at each cold start.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import fnmatch
 import hashlib
 import os
@@ -16,12 +19,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[1]
 WHEELS = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name of an architecture: the wheels'
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Amazon Linux 2023: 2.34
-HOME_ONLY = ("kimi_gateway/cli/*", *(f"kimi_gateway/edge/{name}.py" for name in ("asgi", "docs", "server")))
+HOME_ONLY = (
+    *("kimi_gateway/cli/*", "kimi_gateway/edge/swagger/*"),
+    *(f"kimi_gateway/edge/{name}.py" for name in ("asgi", "docs", "server")),
+)
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
     *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),
@@ -30,11 +38,18 @@ NEEDLESS = (
 )
 EXECUTABLE = ("stream",)
 LARGEST = 15 * 2**20  # bytes of the zip
+WITHOUT_BYTECODE = (
+    "The bundle is built without bytecode. It works, but each cold start compiles the code anew\n"
+    "and takes about twice as long (docs/benchmarks.md, Cold start)."
+)
 TASK_ROOT = "/var/task"  # where Lambda unpacks it: so tracebacks name files that are there
 
 
 class Unbuildable(Exception):
     """What is missing, and how to get it."""
+
+
+class NoInterpreter(Unbuildable): ...
 
 
 def interpreter(minor: str) -> str:
@@ -52,10 +67,11 @@ def interpreter(minor: str) -> str:
         if done.stdout.strip() == minor:
             return candidate
     variable = "PYTHON" + minor.replace(".", "")
-    raise Unbuildable(
-        f"Bytecode for Lambda's python{minor} needs a Python {minor}; none is on PATH, in ${variable}\n"
-        f"or under pyenv. Install one (uv python install {minor}, pyenv install {minor}, or your system's\n"
-        f"package), and name it: {variable}=/path/to/python{minor} scripts/build"
+    raise NoInterpreter(
+        f"Bytecode for Lambda's python{minor} needs a Python {minor}.\n"
+        f"None is on PATH, in ${variable} or under pyenv.\n"
+        f"Install one (uv python install {minor}, pyenv install {minor}, or your system's package)\n"
+        f"and name it: {variable}=/path/to/python{minor} scripts/build"
     )
 
 
@@ -123,8 +139,13 @@ def pack(tree: Path, target: Path) -> None:
             archive.writestr(entry, (tree / PurePosixPath(name)).read_bytes())
 
 
-def build(arch: str, minor: str, target: Path, local: bool = False) -> None:
-    python = interpreter(minor)
+def build(arch: str, minor: str, target: Path, local: bool = False) -> bool:
+    """Whether it has bytecode."""
+    try:
+        python = interpreter(minor)
+    except NoInterpreter as exc:
+        python = ""
+        print(f"{exc}\n{WITHOUT_BYTECODE}", file=sys.stderr)
     work = ROOT / "build" / f"{arch}-{minor}{'-local' * local}"
     lock = ROOT / "requirements" / ("cloud.txt" if local else "lambda.txt")
     tree = work / "tree"
@@ -135,10 +156,51 @@ def build(arch: str, minor: str, target: Path, local: bool = False) -> None:
     copy_sources(tree, () if local else HOME_ONLY)
     if local:
         shutil.copyfile(ROOT / "infra" / "local.py", tree / "local.py")
-    compile_all(python, tree)
+    if python:
+        compile_all(python, tree)
     pack(tree, target)
     if target.stat().st_size > LARGEST and not local:
         raise Unbuildable(f"{target} has {target.stat().st_size} bytes; {LARGEST} is the most")
+    return bool(python)
+
+
+def sources(arch: str, minor: str) -> str:
+    """A digest of all that decides what is in the bundle."""
+    try:
+        python = interpreter(minor)
+    except NoInterpreter:
+        python = ""
+    digest = hashlib.sha256(f"{arch} {minor} {python}".encode())
+    for place in (ROOT / "functions", ROOT / "infra" / "build.py", ROOT / "requirements" / "lambda.txt"):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file() and not needless(file.as_posix()):
+                digest.update(f"\n{file.relative_to(ROOT)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """`sam build --parallel` runs several builds at once."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def unpacked(arch: str, minor: str, folder: Path) -> None:
+    """The bundle's files with their modes, in `folder`. It is built only where it is not of these sources."""
+    work = ROOT / "build" / f"{arch}-{minor}"
+    target, mark = work / "bundle.zip", work / "bundle.of"
+    with alone():
+        now = sources(arch, minor)
+        if not (target.exists() and mark.exists() and mark.read_text("utf-8") == now):
+            mark.unlink(missing_ok=True)
+            build(arch, minor, target)
+            mark.write_text(now, "utf-8")
+    with zipfile.ZipFile(target) as archive:
+        for entry in archive.infolist():
+            archive.extract(entry, folder)
+            (folder / entry.filename).chmod(entry.external_attr >> 16 & 0o777)
 
 
 def main() -> None:
@@ -147,16 +209,21 @@ def main() -> None:
     parser.add_argument("--arch", choices=WHEELS, help="arm64 as the template's Architectures, if not named")
     parser.add_argument("--python", default="3.13", metavar="MINOR", help="as the template's Runtime")
     parser.add_argument("--output", type=Path, help="build/gateway.zip, or build/local.zip")
+    parser.add_argument("--unpacked", type=Path, metavar="FOLDER", help="put the files there, for sam build")
     options = parser.parse_args()
     here = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
     arch = options.arch or (here if options.local else "arm64")
     target = options.output or ROOT / "build" / ("local.zip" if options.local else "gateway.zip")
     try:
-        build(arch, options.python, target, options.local)
+        if options.unpacked:
+            unpacked(arch, options.python, options.unpacked)
+            return
+        compiled = build(arch, options.python, target, options.local)
     except Unbuildable as exc:
         sys.exit(str(exc))
     size = target.stat().st_size / 2**20
-    print(f"{target}: {size:.1f} MiB, {arch}, bytecode of Python {options.python}")
+    bytecode = f"bytecode of Python {options.python}" if compiled else "no bytecode"
+    print(f"{target}: {size:.1f} MiB, {arch}, {bytecode}")
 
 
 if __name__ == "__main__":

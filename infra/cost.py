@@ -5,6 +5,7 @@ Prints the tables of docs/cost.md; a test holds the page to them. Prices are dat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MONTH = 730  # hours
@@ -49,7 +50,10 @@ PRICES = {
 WRITES = 2
 STREAMED_BYTES = 500 * 180
 LOG_BYTES = 2_600
-ALARM_METRICS, METRICS = 13, 20  # infra/alarms.yaml; cloudwatch.py, some with two reasons and two causes
+ITEM_UNITS = 1_000  # write units a second of one item (AWS, "Designing partition keys"; read 2026-11)
+LEASE_BYTES = 16  # of an account's item for each of its requests in flight
+ITEM = 400  # bytes of the item besides: balance, counters, usage of an hour
+ALARM_METRICS, METRICS = 14, 21  # infra/alarms.yaml; cloudwatch.py, some with two reasons and two causes
 
 
 def usd(name: str) -> float:
@@ -79,6 +83,15 @@ def container() -> float:
     """USD a month of the smallest container behind a load balancer in two zones, alone, not redundant."""
     task = 0.25 * usd("vcpu") + 0.5 * usd("memory")
     return MONTH * (task + usd("balancer") + 3 * usd("address"))
+
+
+def most(seconds: int, base: int = ITEM) -> int:
+    """Requests a second of one account: DynamoDB takes 1,000 write units a second for one item. A request
+    writes it twice, each write costs a unit for each KiB, and each request in flight makes it larger."""
+    rate = 0
+    while WRITES * (rate + 1) * math.ceil((base + LEASE_BYTES * (rate + 1) * seconds) / 1024) <= ITEM_UNITS:
+        rate += 1
+    return rate
 
 
 def row(*cells: object) -> str:
@@ -122,6 +135,13 @@ def by_month() -> str:
     )
 
 
+def by_account() -> str:
+    return table(
+        ("Requests of", "a second for one account", "a second at 1,000 executions", "at 10 executions"),
+        [(f"{each} s", most(each), f"{1_000 / each:.0f}", f"{10 / each:.1f}") for each in (3, 10, 30, 120)],
+    )
+
+
 def break_even() -> int:
     """Requests a month from which the container is cheaper, if it can carry them."""
     return round((container() - standing(MONTH)) / sum(request(10, 512).values()))
@@ -139,7 +159,7 @@ def sources() -> str:
 
 def report() -> str:
     equal = f"Both cost the same at {break_even():,} requests a month (10 s, 512 MB)."
-    return "\n\n".join([by_time_and_memory(), by_part(), by_month(), equal, sources()]) + "\n"
+    return "\n\n".join([by_time_and_memory(), by_part(), by_month(), equal, by_account(), sources()]) + "\n"
 
 
 if __name__ == "__main__":

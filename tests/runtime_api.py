@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 BASE = "/2018-06-01/runtime/"
+EXTENSION = "/2020-01-01/extension/"
 MARK = bytes(8)
 ROOT = Path(__file__).parents[1]
 LOOP = "from kimi_gateway.edge.lambda_runtime import main; main()"
@@ -83,10 +84,15 @@ class Invocation:
 
 
 class RuntimeApi:
-    def __init__(self) -> None:
+    """`extension_status` is what a registration gets. One after the first `next` is refused, as by Lambda."""
+
+    def __init__(self, extension_status: int = 200) -> None:
         self.invocations: dict[str, Invocation] = {}
         self.log: list[str] = []  # method and path of each request, in order
         self.other: list[Posted] = []  # posted to no invocation: errors of the start
+        self.extensions: dict[str, Posted] = {}  # registrations, by identifier
+        self.ready: set[str] = set()  # of these, those that wait for an event
+        self._extension_status = extension_status
         self.restore = threading.Event()  # until then /restore/next waits
         self._waiting: deque[Invocation] = deque()
         self._arrival = asyncio.Condition()
@@ -141,6 +147,10 @@ class RuntimeApi:
             posted = Posted(
                 path.removeprefix(BASE), {name.lower(): value.strip() for name, _, value in pairs}
             )
+            if posted.path.startswith(EXTENSION):
+                if not await self._extend(posted, reader, writer):
+                    break
+                continue
             self.log.append(f"{method} {posted.path}")
             if posted.path == "invocation/next":
                 waiting = asyncio.ensure_future(self._next())
@@ -162,6 +172,25 @@ class RuntimeApi:
             writer.write(head + body)
             if status == 413:
                 break
+
+    async def _extend(
+        self, posted: Posted, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """False where the connection ends: an extension without events waits until then."""
+        if posted.path.endswith("/event/next"):
+            assert posted.headers["lambda-extension-identifier"] in self.extensions
+            self.ready.add(posted.headers["lambda-extension-identifier"])
+            await reader.read(1)
+            return False
+        await _read(posted, reader)
+        late = "GET invocation/next" in self.log
+        status, fields = 403 if late else self._extension_status, ""
+        if status == 200:
+            id = f"extension-{len(self.extensions) + 1}"
+            self.extensions[id] = posted
+            fields = f"Lambda-Extension-Identifier: {id}\r\n"
+        writer.write(f"HTTP/1.1 {status} Told\r\nContent-Length: 2\r\n{fields}\r\n{{}}".encode())
+        return True
 
     async def _post(self, posted: Posted, reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
         _, _, rest = posted.path.partition("/")
@@ -268,7 +297,8 @@ class Worker:
         return self.api.invoke(event, **more).answer()
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        """As the platform ends a process: with SIGTERM where an extension is ready, else with SIGKILL."""
+        self.process.send_signal(signal.SIGTERM if self.api.ready else signal.SIGKILL)
 
     def ended(self, seconds: float = 15) -> int:
         return self.process.wait(seconds)

@@ -116,7 +116,9 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
             return tokens()
         except UNREADABLE as exc:
             emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
-            raise Unavailable("The gateway's upstream is not available at present.", cause="tokens") from exc
+            raise Unavailable(
+                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
+            ) from exc
 
     return read
 
@@ -165,9 +167,10 @@ async def start(
         with suppress(Unavailable):  # requests will try again, and say so
             await source.renewal.fresh()
     upstream = upstreams(settings, client, pool, source.known, clock)
-    gate, ledger = Gate(store, clock, settings.lease), Ledger(store, clock, settings.lease)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
+    ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    thoughts = Thoughts(replay or MemoryReplay(), clock)
+    thoughts = Thoughts(replay or MemoryReplay(), clock, settings.keep_conversations)
     gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
     queries = Queries(gate, store, models, directory, upstream, source.faults, clock)
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
@@ -211,4 +214,4 @@ async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], 
             await ledger.renew()
             await store.purge(int(clock()))
         except StoreDown as exc:
-            emit("store_down", logging.ERROR, step="renew", detail=str(exc))
+            emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

@@ -96,6 +96,7 @@ class UpstreamCall:
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
                  token=lease.token.id, attempt=self.attempts, retry_in=delay)  # fmt: skip
             if delay is None:
+                failure.attempts = self.attempts
                 raise failure
             waited |= delay > 0
             await asyncio.sleep(delay)

@@ -23,6 +23,7 @@ UNITS = {
     "Failures": "Count",  # 5xx, and streams that ended in an error
     "UpstreamFailures": "Count",  # attempts, so one request may have several and still succeed
     "StoreDown": "Count",
+    "StoreThrottled": "Count",
     "Misconfigured": "Count",
     "FirstContentMs": "Milliseconds",
     "TotalMs": "Milliseconds",  # of requests that were admitted
@@ -38,6 +39,12 @@ _OF_FIELDS = {
     "overhead_ms": "OverheadMs",
     "credits": "Credits",
     "cost_usd": "CostUSD",
+}
+_OF_EVENTS = {
+    "store_down": "StoreDown",
+    "store_throttled": "StoreThrottled",
+    "misconfigured": "Misconfigured",
+    "secret_unread": "Misconfigured",
 }
 _TOKENS = {
     "input_tokens": "InputTokens",
@@ -59,10 +66,8 @@ def measured(event: str, fields: Mapping[str, Any]) -> Iterator[Measured]:
     elif event == "attempt_failed":
         yield {}, {"UpstreamFailures": 1}
         yield {"cause": _word(fields.get("cause"))}, {"UpstreamFailures": 1}
-    elif event == "store_down":
-        yield {}, {"StoreDown": 1}
-    elif event in ("misconfigured", "secret_unread"):
-        yield {}, {"Misconfigured": 1}
+    elif event in _OF_EVENTS:
+        yield {}, {_OF_EVENTS[event]: 1}
 
 
 def _of_request(fields: Mapping[str, Any]) -> Iterator[Measured]:

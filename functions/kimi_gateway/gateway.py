@@ -1,34 +1,35 @@
-"""The flow of a request on one screen: authenticate → read → adapt → admit → stream → settle."""
+"""The flow of a request on one screen: authenticate → refuse → read → admit → complete → stream → settle.
+
+What comes before the admission is bounded by the size of the body; what may cost more comes after it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
-from kimi_gateway.accounts.ledger import Ledger
-from kimi_gateway.accounts.values import Admission
-from kimi_gateway.attempts import Item, Patience, UpstreamCall
+from kimi_gateway.accounts.ledger import Ledger, Reservation
+from kimi_gateway.accounts.values import Key
+from kimi_gateway.attempts import Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, fields, tokens
 from kimi_gateway.dialects.anthropic import native
-from kimi_gateway.dialects.dialect import Dialect, JsonAnswer, Question, StreamWriter
+from kimi_gateway.dialects.dialect import Ask, Dialect, JsonAnswer, Question, StreamWriter
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
 from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.openai.tool_names import Restorer
-from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown
+from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.net import jsonio
-from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.observe import log
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import NONCE
@@ -48,11 +49,23 @@ STREAM_HEADERS = [
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request as it is when it asks to be admitted. `adapted` where that was cheap; `size` in bytes."""
+
+    request: Request
+    ask: Ask
+    model: Model
+    upstream: Upstream
+    adapted: Adapted | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """`complete` settles and keeps, before the client learns that it has all of the `chunks`."""
+    """`settle` charges and keeps, before the client learns that it has all of the `chunks`."""
 
     chunks: AsyncGenerator[list[Chunk], None]
-    complete: Callable[[], Awaitable[None]]
+    settle: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -69,40 +82,52 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
 
-    async def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
-        """What is kept for the account of what a request names. Raises Unavailable."""
-        return await self.thoughts.recall(account, names)
+    @property
+    def keeps(self) -> bool:
+        """Whether answers are kept for later requests."""
+        return self.thoughts.keeps
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers)
         request.notes.update(key=key.id, account=key.account)
-        raw = await request.body()
-        question = await dialect.read(raw, key.account)
-        ask = question.chat
-        request.notes.update(model=ask.model[:80], stream=ask.stream)
-        if ask.ignored:
-            request.notes["ignored"] = ask.ignored
-        model = await self.directory.resolve(ask.model, self.catalog)
+        await self.gate.refuse(key)
+        self.gate.places.check(key.account)
+        size = 0
         try:
-            adapted = await self._adapted(ask, model, key.account, len(raw) + ask.recalled)
-        except InvalidRequest as error:
-            raise fields.renamed(error, ask.names) from None
+            raw = await request.body()
+            size = len(raw)
+            asked = await self._read(request, dialect, raw, key)
+            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
+            async with reservation:
+                return await self._serve(asked, reservation)
+        except GatewayError as error:  # none comes here after the admission
+            if not isinstance(error, Unavailable):
+                self.gate.wasted(key, size)
+            raise
+
+    async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
+        """All that can be found wrong with a body for little work."""
+        ask = dialect.read(raw)
+        request.notes.update(model=ask.model[:80], stream=ask.stream)
+
+        async def may_ask() -> bool:
+            await self.gate.require_credit(key)
+            return True
+
+        model = await self.directory.resolve(ask.model, self.catalog, may_ask)
+        adapted = None if ask.needs else self._adapted(ask.complete({}).chat, model)
         if self.closing:
             raise ShuttingDown
-        upstream = self.upstream()
-        # Not the request's id: that may be the client's, and admission gives one id one reservation.
-        admission = await self.gate.admit(secrets.token_hex(16), key, COST)
-        turn = self._turn(request, admission, ask, model, adapted.body, upstream)
+        return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
+
+    async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
+        """Whoever gets the response closes the turn; it is closed here where none is given."""
+        request, turn = asked.request, Turn(reservation, self.background)
+        self.turns.add(turn)
         try:
-            ignored = ", ".join((*ask.ignored, *adapted.ignored))
-            headers = [("x-param-ignored", ignored)] if ignored else []
-            identity = Identity(
-                f"chatcmpl-{uuid.uuid4()}", ask.model, int(self.clock()), f"fp_{model.upstream}"
-            )
-            answer = self._answer(turn, question, adapted, self._longest(request))
-            if ask.stream:
-                return await self._stream(request, turn, answer, question.writer(identity), headers)
-            return await self._collect(request, turn, answer, question.answer(identity), headers)
+            response = await self._answered(asked, turn)
+            reservation.keep()
+            return response
         except Exception:
             await turn.fail()
             await self._close(request, turn)
@@ -111,13 +136,47 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
-    async def _adapted(self, ask: ChatRequest, model: Model, account: str, size: int) -> Adapted:
-        """The request as the model takes it. Raises InvalidRequest in the pivot's names."""
-        adapted = adapt(ask, model)
+    async def _answered(self, asked: _Asked, turn: Turn) -> Response:
+        request = asked.request
+        try:
+            question, adapted = await self._completed(asked, turn.admission.key.account)
+            chat = question.chat
+            if chat.ignored:
+                request.notes["ignored"] = chat.ignored
+            ignored = (*chat.ignored, *adapted.ignored)
+            headers = [("x-param-ignored", ", ".join(ignored))] if ignored else []
+            self._begin(asked, turn, chat, adapted.body)
+            identity = Identity(
+                f"chatcmpl-{uuid.uuid4()}", chat.model, int(self.clock()), f"fp_{asked.model.upstream}"
+            )
+            answer = self._answer(turn, question, adapted, self._longest(request))
+            if chat.stream:
+                return await self._stream(request, turn, answer, question.writer(identity), headers)
+            return await self._collect(request, turn, answer, question.answer(identity), headers)
+        except GatewayError as error:
+            return await self._failed(request, turn, error)
+
+    async def _completed(self, asked: _Asked, account: str) -> tuple[Question, Adapted]:
+        """The question with what it goes on from, as the model takes it: the work that costs."""
+        ask, model = asked.ask, asked.model
+        found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
+        question = ask.complete(found)
+        adapted = asked.adapted or self._adapted(question.chat, model)
+        size = asked.size + question.chat.recalled
         if adapted.missing:
             size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
-        await self._fit(adapted.body, model, size)
-        return adapted
+        try:
+            await self._fit(adapted.body, model, size)
+        except InvalidRequest as error:
+            raise fields.renamed(error, question.chat.names) from None
+        return question, adapted
+
+    def _adapted(self, chat: ChatRequest, model: Model) -> Adapted:
+        """The request as the model takes it. Raises InvalidRequest in the client's names."""
+        try:
+            return adapt(chat, model)
+        except InvalidRequest as error:
+            raise fields.renamed(error, chat.names) from None
 
     def _answer(self, turn: Turn, question: Question, adapted: Adapted, longest: float) -> _Answer:
         """The chunks as the client may see them, and what of them is kept for its next request."""
@@ -129,12 +188,12 @@ class Gateway:
         if adapted.originals:
             see.append(Restorer(adapted.originals))
 
-        async def complete() -> None:
+        async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
             keeping = [self.thoughts.keep(turn.admission.key.account, kept)] if kept else []
             await asyncio.gather(turn.settle(), *keeping) if keeping else await turn.settle()
 
-        return _Answer(seen_by(chunks, see) if see else chunks, complete)
+        return _Answer(seen_by(chunks, see) if see else chunks, settle)
 
     async def _stream(
         self,
@@ -146,26 +205,24 @@ class Gateway:
     ) -> Response:
         """Waits for the first content, or the first ping, so that an early failure is still a status."""
         chunks = answer.chunks
-        try:
-            first = await anext(chunks)
-        except GatewayError as error:
-            return await self._failed(request, turn, error)
+        first = await anext(chunks)
 
         async def body() -> AsyncGenerator[bytes, None]:
-            yield writer.add(first) or writer.silence()
             try:
+                yield writer.add(first) or writer.silence()
                 async with aclosing(chunks):
                     async for some in chunks:
                         if framed := writer.add(some) if some else writer.silence():
                             yield framed
+                last = writer.end(turn.usage())
+                await answer.settle()
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else crashed(request)
                 await turn.fail()
                 request.notes["cause"] = error.cause
                 yield writer.error(error)
                 return
-            await answer.complete()
-            yield writer.end(turn.usage())
+            yield last
 
         headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
         return Response(200, headers, body(), close=lambda: self._close(request, turn))
@@ -178,12 +235,8 @@ class Gateway:
         collector: JsonAnswer,
         headers: list[tuple[str, str]],
     ) -> Response:
-        try:
-            async for some in answer.chunks:
-                collector.add(some)
-        except GatewayError as error:
-            return await self._failed(request, turn, error)
-        await answer.complete()
+        async for some in answer.chunks:
+            collector.add(some)
         body = collector.end(turn.usage())
         headers = [
             ("content-type", "application/json"),
@@ -191,6 +244,7 @@ class Gateway:
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
+        await answer.settle()
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -202,8 +256,10 @@ class Gateway:
         return response
 
     async def _close(self, request: Request, turn: Turn) -> None:
-        await turn.close()
-        self.turns.discard(turn)
+        try:
+            await turn.close()
+        finally:
+            self.turns.discard(turn)
         request.notes.update(turn.facts())
         if turn.first_content is not None:
             request.notes["first_content_ms"] = _ms(turn.first_content - request.started)
@@ -220,36 +276,27 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _turn(
-        self,
-        request: Request,
-        admission: Admission,
-        ask: ChatRequest,
-        model: Model,
-        body: dict[str, Any],
-        upstream: Upstream,
-    ) -> Turn:
-        settings, box = self.settings, Mailbox[Item]()
+    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, body: dict[str, Any]) -> None:
+        """Gives the turn its calls; they begin to run when its chunks are asked for."""
+        settings, request, model = self.settings, asked.request, asked.model
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
-        nonces = request.headers.all(NONCE) if ask.model == model.upstream else []
+        nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        as_messages = ask.seals is not None and model.messages and settings.anthropic == "native"
+        as_messages = chat.seals is not None and model.messages and settings.anthropic == "native"
         if as_messages:
-            payload = native.payload(body, ask.seals or {})
+            payload = native.payload(body, chat.seals or {})
         else:
-            payload = jsonio.rewrite(body, ask.source) if ask.source else jsonio.dumps(body)
+            payload = jsonio.rewrite(body, chat.source) if chat.source else jsonio.dumps(body)
         headers = {NONCE: nonces[0]} if signed else {}
         call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
+        several = chat.choices > 1
         calls = [
-            UpstreamCall(call, upstream, box, patience, index if ask.choices > 1 else None, ask.stops)
-            for index in range(ask.choices)
+            UpstreamCall(call, asked.upstream, turn.box, patience, index if several else None, chat.stops)
+            for index in range(chat.choices)
         ]
-        known = self.catalog.find(ask.model) is not None
-        turn = Turn(admission, self.ledger, model.id, calls, box, known, self.background)
-        self.turns.add(turn)
+        turn.begin(calls, self.catalog.find(chat.model) is not None, asked.request.id)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
-        return turn
 
     async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:
         """Keep input and output inside the window. A token has a byte at least, so most bodies need no count.

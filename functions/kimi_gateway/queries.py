@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import keys
@@ -59,24 +60,28 @@ class Queries:
         return key
 
     async def models(self, request: Request) -> Response:
-        await self._key(request)
-        return answer({"object": "list", "data": await self._entries()})
+        key = await self._key(request)
+        return answer({"object": "list", "data": await self._entries(key)})
 
     async def model(self, request: Request, name: str) -> Response:
         """Ids of the list, and every alias of the operator's, under the name asked for."""
-        await self._key(request)
-        row = await self.directory.resolve(name, self.catalog)
-        listed = {entry["id"]: entry for entry in await self._entries()}
+        key = await self._key(request)
+        row = await self._resolved(key, name)
+        listed = {entry["id"]: entry for entry in await self._entries(key)}
         return answer({**listed.get(row.id, entry_of(row)), "id": name})
 
-    async def _entries(self) -> list[dict[str, Any]]:
+    async def _resolved(self, key: Key, name: str) -> Model:
+        return await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+
+    async def _entries(self, key: Key) -> list[dict[str, Any]]:
+        """Without credits: as the upstream's list was last known."""
+        listed = self.directory.listed
+        if not self.directory.fresh() and await self.gate.has_credit(key):
+            with self.gate.places.held(key.account):
+                listed = await self.directory.live()
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
-        return known + [
-            {**_LISTED, "root": id, **entry}
-            for id, entry in (await self.directory.live()).items()
-            if id not in names
-        ]
+        return known + [{**_LISTED, "root": id, **entry} for id, entry in listed.items() if id not in names]
 
     async def check_token(self, request: Request) -> Response:
         """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
@@ -100,7 +105,7 @@ class Queries:
             try:
                 key = await self.store.find_key(keys.digest(token))
             except StoreDown as exc:
-                raise Unavailable("The token cannot be checked at present.", cause="store_down") from exc
+                raise Unavailable("The token cannot be checked at present.", cause=exc.cause) from exc
             return key is not None and not key.revoked
         if len(token) > LONGEST_TOKEN or not sendable(token):
             return False
@@ -110,39 +115,61 @@ class Queries:
             raise Unavailable("The token cannot be checked at present.", cause=failure.cause) from failure
 
     async def estimate(self, request: Request) -> Response:
-        await self._key(request)
+        """The upstream's count; an estimate for an account without credits."""
+        key = await self._key(request)
         body = fields.json_object(await request.body()).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
-        row = await self.directory.resolve(body["model"], self.catalog)
+        row = await self._resolved(key, body["model"])
+        if not await self.gate.has_credit(key):
+            return answer({"data": {"total_tokens": tokens.of_messages(body["messages"])}})
         try:
-            total = await self.directory.estimate(row, body["messages"])
+            with self.gate.places.held(key.account):
+                total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
-            raise failure.shown(self.catalog.find(body["model"]) is not None) from failure
+            known = self.catalog.find(body["model"]) is not None
+            raise failure.shown(known, request=request.id) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
         """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
-        count. An estimate of all where it does not answer: clients ask before each turn."""
-        await self._key(request)
+        count. An estimate of all for an account without credits, and where the upstream does not answer:
+        clients ask before each turn."""
+        key = await self._key(request)
         chat = anthropic.read(await request.body(), counting=True).chat
         messages = chat.body["messages"]
         count = tokens.of_messages(messages)
-        with suppress(UpstreamFailure, Unavailable, TimeoutError):
-            async with asyncio.timeout(self.counting):
-                row = await self.directory.resolve(chat.model, self.catalog)
-                count = await self.directory.estimate(row, messages)
+        row = await self._resolved(key, chat.model)
+        if await self.gate.has_credit(key):
+            with (
+                suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
+                self.gate.places.held(key.account),
+            ):
+                async with asyncio.timeout(self.counting):
+                    count = await self.directory.estimate(row, messages)
         return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})
 
     async def balance(self, request: Request) -> Response:
+        """As the upstream says; as it said last for an account without credits."""
         key = await self._key(request)
         if not key.see_balance:
             raise PermissionDenied("This key may not see the upstream balance.")
         try:
-            data = await self.directory.balance()
+            data = await self._balance(key)
         except UpstreamFailure as failure:
-            raise failure.shown() from failure
+            raise failure.shown(request=request.id) from failure
         return answer({"code": 0, "data": data, "scode": "0x0", "status": True})
+
+    async def _balance(self, key: Key) -> dict[str, float]:
+        if await self.gate.has_credit(key):
+            with self.gate.places.held(key.account):
+                return await self.directory.balance()
+        if self.directory.last_balance is None:
+            raise Unavailable(
+                "The upstream balance is not known yet, and this account has no credits to ask for it.",
+                cause="no_credit",
+            )
+        return self.directory.last_balance
 
     async def credits(self, request: Request) -> Response:
         key = await self._key(request)
@@ -151,14 +178,15 @@ class Queries:
             account = await self.store.account(key.account, now)
             rows = await self.store.usage(now // DAY * DAY - 30 * DAY, key.account)
         except StoreDown as exc:
-            raise Unavailable("The account cannot be read at present.", cause="store_down") from exc
+            raise Unavailable("The account cannot be read at present.", cause=exc.cause) from exc
         return answer(credits_of(account, rows, now))
 
     async def ping(self, request: Request) -> Response:
         return Response(200, [("content-type", "text/plain; charset=utf-8")], b"pong")
 
     async def health(self, request: Request) -> Response:
-        """Ready or not, and what is misconfigured."""
+        """Whether requests can be served: `unready` (503) where the store or the tokens cannot be read,
+        `degraded` where earlier requests met an upstream or tokens that fail. Never asks the upstream."""
         problems = self.problems()
         try:
             await self.store.find_key("")
@@ -166,7 +194,10 @@ class Queries:
             problems.append(f"store: {exc}")
         if problems:
             return answer({"status": "unready", "problems": problems}, 503)
-        return answer({"status": "ok", "provider": self.upstream().provider.name, "problems": []})
+        upstream = self.upstream()
+        troubles = await upstream.tokens.troubles()
+        status = "degraded" if troubles else "ok"
+        return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
+OWN_KEY = "sk-kg-"  # how keys of this gateway begin (accounts.keys)
+OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
 LONGEST_ON_LAMBDA = 600.0  # seconds of a request, where the time costs money
 
@@ -43,6 +45,8 @@ class Settings:
     max_request: float = 0
     lease: float = 660
     token_concurrency: int = 0
+    account_concurrency: int = 250  # a quarter of the connections of net/http1.py
+    keep_conversations: bool = True
     ping_interval: float = 15
     drain: float = 10
     anthropic: str = "pivot"
@@ -52,6 +56,8 @@ class Settings:
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
     """Each once, without blanks around it. Raises ValueError; its text quotes none."""
     tokens = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if any(token.startswith(OWN_KEY) for token in tokens):
+        raise ValueError("holds a key of this gateway (sk-kg-…), not a token of the Kimi platform")
     if not all(token.isascii() and token.isprintable() and " " not in token for token in tokens):
         raise ValueError("holds a token with blanks or characters that no header can carry")
     return tokens
@@ -108,6 +114,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program, by the XDG rule."""
     home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none, and needs none
@@ -132,11 +142,23 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_MAX_REQUEST": ("max_request", _number(float, 0, 86_400, "seconds")),
     "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
+    "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
+    "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
+
+
+def _instead(name: str) -> str:
+    option = OPTIONS.get(name.removeprefix(PREFIX))
+    if option is not None:
+        return f"; use {option}"
+    import difflib  # seldom needed, and a function starts often
+
+    near = difflib.get_close_matches(name, FIELDS, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -154,10 +176,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
-            import difflib  # seldom needed, and a function starts often
-
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            faults.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            faults.append(f"{name} is not a setting{_instead(name)}")
     settings = Settings(**values)
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")

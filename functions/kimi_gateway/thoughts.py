@@ -23,7 +23,10 @@ PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the s
 
 
 class Thoughts:
-    def __init__(self, replay: Replay, clock: Callable[[], float]) -> None:
+    """`keeps`: whether anything is kept at all; else nothing is found either."""
+
+    def __init__(self, replay: Replay, clock: Callable[[], float], keeps: bool = True) -> None:
+        self.keeps = keeps
         self._replay = replay
         self._clock = clock
 
@@ -32,7 +35,7 @@ class Thoughts:
     ) -> int:
         """The reasoning that the messages lost, as far as it is known. The number of characters added."""
         known: dict[str, bytes] = {}
-        if names := reasoning.names(missing):
+        if self.keeps and (names := reasoning.names(missing)):
             try:
                 async with asyncio.timeout(PATIENCE):
                     known = await self._replay.recall(account, names, int(self._clock()))
@@ -46,9 +49,12 @@ class Thoughts:
             async with asyncio.timeout(PATIENCE):
                 return await self._replay.recall(account, names, int(self._clock()))
         except (StoreDown, TimeoutError) as exc:
-            raise Unavailable("Earlier answers cannot be read at present.", cause="store_down") from exc
+            cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
+            raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc
 
     async def keep(self, account: str, entries: Mapping[str, bytes]) -> None:
+        if not self.keeps:
+            return
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._replay.keep(account, entries, int(self._clock()) + KEPT)

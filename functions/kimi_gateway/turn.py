@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.values import Admission, Usage
 from kimi_gateway.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.catalog import prices
@@ -20,41 +20,44 @@ from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.providers.failures import UpstreamFailure
 
 PAID = ("settled", "left_settled")  # the outcomes that took the credit
+UNWRITTEN = "unwritten"  # decided, and not yet in the store: tries go on, or the lease decides
 
 
 class Turn:
-    """`chunks` until the upstream is complete, then `settle` before the client is told; `fail` on an error.
-    `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
+    """`begin`, then `chunks` until the upstream is complete, then `settle` before the client is told; `fail`
+    on an error. `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
+
+    `outcome` is open until the store has written what was decided; the decision itself is the reservation's.
     """
 
-    def __init__(
-        self,
-        admission: Admission,
-        ledger: Ledger,
-        model: str,
-        calls: list[UpstreamCall],
-        box: Mailbox[Item],
-        model_is_ours: bool,
-        background: set[asyncio.Task[None]],
-    ) -> None:
-        self.admission = admission
+    def __init__(self, reservation: Reservation, background: set[asyncio.Task[None]]) -> None:
         self.first_content: float | None = None  # time.monotonic()
-        self._ledger = ledger
-        self._model = model
-        self._calls = calls
-        self._box = box
-        self._ours = model_is_ours
+        self.box = Mailbox[Item]()
+        self.outcome = "open"
+        self._reservation = reservation
+        self._calls: list[UpstreamCall] = []
+        self._ours = True
+        self._request = ""
         self._background = background
         self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
-        self._usage: dict[str, Any] | None = None  # final with the outcome
-        self.outcome = "open"
-        ledger.open(admission)
+        self._usage: dict[str, Any] | None = None  # final with the decision
+
+    @property
+    def admission(self) -> Admission:
+        return self._reservation.admission
+
+    def begin(self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "") -> None:
+        """What is to be asked upstream; each call puts what it gets into `box`. `request`: the id of the
+        client's request, for its errors."""
+        self._request = request
+        self._calls = calls
+        self._ours = model_is_ours
 
     def interrupt(self, error: GatewayError) -> None:
         """End it from outside, as an upstream failure would."""
         self._interrupted = True
-        self._box.interrupt(error)
+        self.box.interrupt(error)
 
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
         """Chunks as they come, an empty list for each `silence` seconds without any.
@@ -70,11 +73,11 @@ class Turn:
                 raise Unavailable(
                     f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
                 )
-            item = await self._box.get(min(silence, left))
+            item = await self.box.get(min(silence, left))
             if isinstance(item, Ended):
                 running -= 1
             elif isinstance(item, UpstreamFailure):
-                raise item.shown(self._ours) from item
+                raise item.shown(self._ours, self._request) from item
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:
@@ -89,39 +92,47 @@ class Turn:
 
     async def fail(self) -> None:
         """Not charged, and counted as an error."""
-        await self._decide("failed", partial(self._released, error=True))
+        await self._decide("failed", partial(self._reservation.release, error=True))
 
     async def close(self) -> None:
         """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
-        self._box.close()
+        try:
+            self._stop()
+            if self._interrupted:  # and the client so slow that it was never told
+                await self.fail()
+            elif any(call.content_sent for call in self._calls):
+                await self._decide("left_settled", self._settled)
+            else:
+                await self._decide("left_released", partial(self._reservation.release, error=False))
+            cancelled = [task for task in self._tasks if not task.done() and task not in self._background]
+            if cancelled:
+                await asyncio.wait(cancelled)
+        finally:
+            await self._reservation.end()
+
+    def _stop(self) -> None:
+        self.box.close()
+        settled = self._reservation.latch is Latch.SETTLED
         for task, call in zip(self._tasks, self._calls, strict=False):
             if not task.done():
-                if call.ended and self.outcome == "settled":
+                if call.ended and settled:
                     self._background.add(task)  # it reads the rest, so that the connection can be used again
                     task.add_done_callback(self._background.discard)
                 else:
                     task.cancel()
-        if self._interrupted:  # and the client so slow that it was never told
-            await self.fail()
-        elif any(call.content_sent for call in self._calls):
-            await self._decide("left_settled", self._settled)
-        else:
-            await self._decide("left_released", partial(self._released, error=False))
-        cancelled = [task for task in self._tasks if not task.done() and task not in self._background]
-        if cancelled:
-            await asyncio.wait(cancelled)
 
-    async def _settled(self) -> None:
-        await self._ledger.settle(self.admission, self._model, self._usage_row())
+    async def _settled(self) -> bool:
+        usage = self.usage()
+        return await self._reservation.settle(
+            Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        )
 
-    async def _released(self, error: bool) -> None:
-        await self._ledger.release(self.admission, self._model, error)
-
-    async def _decide(self, outcome: str, write: Callable[[], Awaitable[None]]) -> None:
+    async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """The first decision holds, and the ledger writes it even if the caller is cancelled meanwhile."""
-        if self.outcome == "open":
-            self.outcome = outcome
-            await write()
+        if self._reservation.latch is Latch.OPEN:
+            self.outcome = UNWRITTEN
+            if await write():
+                self.outcome = outcome
 
     def answered(self) -> list[tuple[str, str]]:
         """The upstream's headers that the client may see."""
@@ -129,7 +140,7 @@ class Turn:
 
     def usage(self) -> dict[str, Any]:
         """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
-        if self._usage is None or self.outcome == "open":
+        if self._usage is None or self._reservation.latch is Latch.OPEN:
             self._usage = self._counted()
         return self._usage
 
@@ -146,17 +157,13 @@ class Turn:
         written = math.ceil(call.progress.written)
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
-    def _usage_row(self) -> Usage:
-        usage = self.usage()
-        return Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-
     def facts(self) -> dict[str, Any]:
         """For the log line."""
+        if not self._calls:  # nothing was asked upstream
+            return {"outcome": self.outcome}
         usage = self.usage()
         first = self._calls[0]
         facts = {
-            "key": self.admission.key.id,
-            "account": self.admission.key.account,
             "provider": first.upstream.provider.name,
             "upstream_model": first.call.model.upstream,
             "upstream_tokens": [token for call in self._calls for token in call.tokens],

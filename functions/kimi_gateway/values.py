@@ -84,6 +84,8 @@ class Response:
 
     async def finish(self) -> None:
         """For an edge, once, in a task of its own: so no cancellation can come between the two."""
-        if not isinstance(self.body, bytes):
-            await self.body.aclose()
-        await self.close()
+        try:
+            if not isinstance(self.body, bytes):
+                await self.body.aclose()
+        finally:
+            await self.close()

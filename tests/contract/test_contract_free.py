@@ -101,7 +101,7 @@ def test_while_the_upstream_is_down_nothing_is_known_and_nothing_remembered(desk
 def test_tokens_are_estimated_for_every_name_of_a_model(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
-    with gateway.client(gateway.key(0)) as client:
+    with gateway.client(gateway.key(1)) as client:
         for model in ("kimi-k3", "kimi-k2", "kimi-k3[1m]"):
             answer = client.post(
                 "/v1/tokenizers/estimate-token-count", json={"model": model, "messages": HELLO}
@@ -132,7 +132,7 @@ def test_an_estimate_needs_a_model_and_messages(
 
 
 def test_the_balance_is_for_keys_that_may_see_it(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
-    with gateway.client(gateway.key(0, see_balance=True)) as client:
+    with gateway.client(gateway.key(1, see_balance=True)) as client:
         answer = client.get("/v1/users/me/balance")
     assert answer.json() == {
         "code": 0,

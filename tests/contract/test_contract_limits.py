@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from contract.error_shape import anthropic_error, openai_error
 from inprocess import NOW, Answered, InProcess
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import Admission, Grant, Limits
 from live import HELLO, LiveGateway
 from upstream import ScriptedUpstream, Status
 from upstream.kimi import error
@@ -80,6 +81,42 @@ def test_the_21st_request_of_a_minute_is_429_and_the_next_minute_is_new(desk: In
     assert desk.account(key).credits == 30
     desk.now += 23
     assert window(desk.chat(key, {})) == (20, 19, MINUTE_ENDS + 60)
+
+
+def test_a_grant_lifts_a_window_that_was_refused_at_once(desk: InProcess) -> None:
+    key = desk.key(50)
+    for _ in range(20):
+        desk.chat(key, {})
+    assert [desk.chat(key, {}).status for _ in range(3)] == [429] * 3
+    desk.run(desk.store.grant(desk.account(key).id, Grant(100), int(desk.now)))
+    answer = desk.chat(key, {})
+    assert (answer.status, window(answer)[:2]) == (200, (60, 39))
+
+
+def test_a_flood_on_a_full_window_asks_the_store_once_a_second(desk: InProcess) -> None:
+    key, asked = desk.key(50), 0
+    for _ in range(20):
+        desk.chat(key, {})
+    admit = desk.store.admit
+
+    async def counted(*words: Any) -> Admission:
+        nonlocal asked
+        asked += 1
+        return await admit(*words)
+
+    desk.store.admit = counted  # type: ignore[method-assign]
+    assert {desk.chat(key, {}).status for _ in range(50)} == {429}
+    assert asked <= 6
+    desk.now += 1
+    assert {desk.chat(key, {}).status for _ in range(50)} == {429}
+    assert asked <= 7
+
+
+@pytest.mark.parametrize("credential", ["", "YOUR_KEY", "sk-upstream-token-0123456789"])
+def test_a_key_that_is_none_of_ours_is_told_how_ours_begin(desk: InProcess, credential: str) -> None:
+    answer = desk.call("GET", "/v1/models", key=credential or " ")
+    assert answer.status == 401
+    assert "begin with sk-kg-" in openai_error(answer.json)["message"]
 
 
 def test_a_429_shows_the_window_that_refused(desk: InProcess) -> None:

@@ -42,7 +42,7 @@ def gateway(
 
 
 def test_each_entry_has_the_members_of_the_contract(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
-    with gateway.client(gateway.key(0)) as client:
+    with gateway.client(gateway.key(1)) as client:
         body = client.get("/v1/models").json()
     assert body["object"] == "list"
     entries = {entry["id"]: entry for entry in body["data"]}

@@ -45,12 +45,12 @@ def count(desk: InProcess, key: str, path: str = "/v1/messages", **body: Any) ->
 
 @pytest.mark.parametrize("path", PATHS)
 def test_counting_asks_the_upstream_and_costs_nothing(desk: InProcess, path: str) -> None:
-    key = desk.key(0)
+    key = desk.key(1)
     assert count(desk, key, path, system="Be kind.") == 7
     (sent,) = desk.client.sent
     assert sent.path == "/v1/tokenizers/estimate-token-count"
     assert sent.body["messages"] == [{"role": "system", "content": "Be kind."}, HI]
-    assert desk.account(key).credits == 0
+    assert desk.account(key).credits == 1
 
 
 def test_tools_are_added_to_the_count(desk: InProcess) -> None:

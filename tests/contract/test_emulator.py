@@ -51,7 +51,8 @@ def listens(address: str) -> bool:
 
 
 class Emulated:
-    def __init__(self, address: str, store: StoreAtHome, log: Path) -> None:
+    def __init__(self, address: str, store: StoreAtHome, log: Path, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
         self.url = f"http://{address}/2015-03-31/functions/function/invocations"
         self.store = store
         self.log = log
@@ -104,7 +105,7 @@ def emulated(folder: Path, upstream: str, handler: str, *prefix: str, **more: st
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)
-        yield Emulated(outside, store, log)
+        yield Emulated(outside, store, log, process)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -156,6 +157,16 @@ def test_buffered_functions_answer_as_lambda_proxies(up: ScriptedUpstream, tmp_p
         assert function.send("GET", "/user/credits", key).json["credits_remaining"] == 7
         assert function.send("GET", "/health", key).json["status"] == "ok"
         assert function.send("GET", "/v1/chat/completions", key).status == 405
+
+
+def test_the_platforms_end_reaches_the_process_as_sigterm(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """The emulator, told to end, ends the runtime as Lambda does: without an extension by SIGKILL."""
+    tests = str(Path(__file__).parents[1])
+    with emulated(tmp_path, up.url, "lambda_handlers.protocol.handler", PYTHONPATH=tests) as function:
+        assert httpx.post(function.url, json={"do": "echo"}, trust_env=False).json() == {"do": "echo"}
+        function.process.send_signal(signal.SIGTERM)
+        function.process.wait(20)
+        assert "stopped after start idle closing stop" in function.log.read_text()
 
 
 def interpreter_for_all() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -63,6 +64,26 @@ def test_many_invocations_run_at_once_in_one_process_and_know_who_they_are(
             assert seen["trace_environ"] is None
             assert seen["process"] == worker.process.pid
     assert "idle" not in happened  # such a process is never frozen
+
+
+def test_an_extension_that_wants_no_events_is_ready_before_the_first_invocation(
+    api: RuntimeApi, tmp_path: Path
+) -> None:
+    """Lambda sends SIGTERM only to a function that has one, and registers none after the first `next`."""
+    with Worker(api, HANDLER, tmp_path / "log") as worker:
+        worker.invoke({"do": "echo"})
+        worker.until(lambda: api.ready)
+        ((id, posted),) = api.extensions.items()
+    assert api.ready == {id}
+    assert (posted.json, posted.headers["lambda-extension-name"]) == ({"events": []}, "lambda-runtime")
+
+
+def test_a_platform_without_extensions_is_served_all_the_same(tmp_path: Path) -> None:
+    with RuntimeApi(extension_status=403) as api, Worker(api, HANDLER, tmp_path / "log") as worker:
+        assert worker.invoke({"do": "echo"}).json == {"do": "echo"}
+        worker.terminate()
+        assert worker.ended() == -signal.SIGKILL
+        assert "no extension, so no SIGTERM: status 403" in worker.log
 
 
 def test_sigterm_while_idle_ends_the_process_in_good_order(api: RuntimeApi, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contract.store_client import LEASE, NOW
 from dynamo_table import SharedTable
 from faulty import Fault, always, in_turn, none
 from kimi_gateway.accounts.dynamodb import TRIES, DynamoStore
-from kimi_gateway.accounts.store import KeyStale, StoreDown
+from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage
 from kimi_gateway.net.aws import DYNAMODB, Patience
 from kimi_gateway.net.http import Timeouts
@@ -55,7 +55,7 @@ async def test_every_step_says_that_the_store_is_down(
     admission = await impatient.admit("r", key, 1, NOW + LEASE, NOW)
     shared.client.calls.clear()
     shared.client.plan = always(Fault.THROTTLED)
-    with pytest.raises(StoreDown, match="ThrottlingException"):
+    with pytest.raises(StoreThrottled, match="ThrottlingException"):
         await STEPS[step](impatient, key, admission)
     assert max(shared.client.calls.values()) <= 3 * 3
 
@@ -178,7 +178,7 @@ class Meddler:
             })  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["admit", "release", "grant", "account"])
+@pytest.mark.parametrize("step", ["admit", "release", "grant"])
 async def test_a_storm_of_others_is_outlasted_or_told(shared: SharedTable, step: str) -> None:
     """Each of these has to fold an expired grant first, which needs the balance to stay as it was."""
     for times, outlasted in ((TRIES // 3, True), (3 * TRIES, False)):
@@ -194,10 +194,9 @@ async def test_a_storm_of_others_is_outlasted_or_told(shared: SharedTable, step:
             "admit": lambda: store.admit("s", key, 1, NOW + LEASE, NOW + 10),  # noqa: B023
             "release": lambda: store.release(admission, "kimi-k2", False, NOW + 10),  # noqa: B023
             "grant": lambda: store.grant(key.account, Grant(1), NOW + 10),  # noqa: B023
-            "account": lambda: store.account(key.account, NOW + 10),  # noqa: B023
         }[step]
         if outlasted:
             await doing()
         else:
-            with pytest.raises(StoreDown, match="others changed the account"):
+            with pytest.raises(StoreThrottled, match="others changed the account"):
                 await doing()

@@ -94,18 +94,66 @@ async def test_a_hundred_leases_of_a_dead_instance_come_back_in_parts(shared: Sh
 
 
 @pytest.mark.parametrize("credits", [Grant(10), None], ids=["with credits", "unlimited"])
-async def test_a_lease_that_nobody_asked_for_is_ended_an_hour_late_by_the_next_request(
+async def test_a_lease_that_is_over_is_ended_by_the_accounts_next_request(
     shared: SharedTable, credits: Grant | None
 ) -> None:
+    """Whatever instance took it: on Lambda nothing else looks for it."""
     ours, theirs = shared.stores[:2]
     key = await shared.key(credits)
     await ours.admit("lost", key, 1, NOW + LEASE, NOW)
-    for now, left in ((NOW + LEASE + 3_599, 1), (NOW + LEASE + 3_600, 0)):
+    for now, left in ((NOW + LEASE - 1, 1), (NOW + LEASE, 0)):
         admission = await theirs.admit(f"r{now}", key, 1, now + LEASE, now)
         assert await theirs.release(admission, "kimi-k2", False, now)
         assert len(names(await shared.hot(key), "r")) == left
-    account = await ours.account(key.account, NOW + LEASE + 3_600)
+    account = await ours.account(key.account, NOW + LEASE)
     assert (account.credits, account.reserved) == (10 if credits else 0, 0)
+
+
+async def test_a_request_ends_fifty_leases_in_one_write_and_leaves_the_rest(shared: SharedTable) -> None:
+    store, key = shared.stores[0], await shared.key(Grant(200))
+    for number in range(120):
+        await store.admit(f"lost{number}", key, 1, NOW + LEASE, NOW)
+    for left in (70, 20, 0):
+        admission = await store.admit(f"r{left}", key, 1, NOW + 2 * LEASE, NOW + LEASE)
+        shared.client.calls.clear()
+        assert await store.settle(admission, "kimi-k2", Usage(), NOW + LEASE)
+        assert len(names(await shared.hot(key), "r")) == left
+        assert shared.client.calls == {"UpdateItem": 2, "GetItem": 1}  # the last is this test's look
+    assert (await store.account(key.account, NOW + LEASE)).credits == 197
+
+
+async def test_a_busy_account_does_not_stop_its_leases_from_ending(shared: SharedTable) -> None:
+    ours, theirs = shared.stores[:2]
+    key = await shared.key(Grant(50))
+    await ours.admit("lost", key, 7, NOW + LEASE, NOW)
+    admission = await theirs.admit("r", key, 1, NOW + 2 * LEASE, NOW + LEASE)
+    taken = iter(range(100))
+
+    async def meddle() -> None:
+        await ours.admit(f"m{next(taken)}", key, 1, NOW + 2 * LEASE, NOW + LEASE)
+
+    shared.client.before = meddle
+    assert await theirs.settle(admission, "kimi-k2", Usage(), NOW + LEASE)
+    shared.client.before = None
+    account = await ours.account(key.account, NOW + LEASE)
+    assert (account.credits, account.reserved) == (49, next(taken))
+
+
+async def test_an_account_is_shown_as_it_is_without_a_write(shared: SharedTable) -> None:
+    store = shared.stores[0]
+    key = await shared.key(Grant(10, NOW + LEASE))
+    await store.grant(key.account, Grant(5), NOW)
+    await store.admit("lost", key, 3, NOW + LEASE, NOW)
+    shared.client.calls.clear()
+    before = await store.account(key.account, NOW + LEASE - 1)
+    after = await store.account(key.account, NOW + LEASE)
+    assert (before.credits, before.reserved, before.expired) == (15, 3, 0)
+    assert (after.credits, after.reserved, after.expired) == (
+        8,
+        0,
+        7,
+    )  # the lease held credits of the older grant
+    assert set(shared.client.calls) <= {"GetItem", "Query"}
 
 
 async def test_all_accounts_are_told_however_many_there_are(shared: SharedTable) -> None:

@@ -85,6 +85,9 @@ def deployed(url: str, template: Any, api: str, **parameters: str) -> Iterator[C
     try:
         yield cloud
     finally:
+        # Nor does moto delete a protected table: the protection is taken off as docs/operations.md says.
+        table = cloud.outputs["TableName"]
+        cloud.client("dynamodb").update_table(TableName=table, DeletionProtectionEnabled=False)
         stacks.delete_stack(StackName=STACK)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from built import artefact, sam_environment
+from built import ARCH, MINOR, artefact, sam_environment
 from infra.cloud import BUCKET, CREDENTIALS, Cloud
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,9 @@ def sam() -> Sam:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAM_"))}
     environ |= {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0", "PYTHONWARNINGS": "ignore"}
 
-    def run(program: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(program: str, *words: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [programs / program, *words], cwd=ROOT, env=environ | more,
+            [programs / program, *words], cwd=cwd, env=environ | more,
             capture_output=True, text=True,
         )  # fmt: skip
 
@@ -64,29 +65,43 @@ def alarms(read_template: Callable[[Path], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Package:
-    """What `sam package` made: the file, and that through the SAM transform. `url` is of the S3 it is in."""
+    """What `sam build` and `sam package` made: the file, and that through the SAM transform. `url` is of the
+    S3 that it is in, `clone` the folder of sources."""
 
     file: Path
     template: Any
     url: str
+    clone: Path
+
+
+def cloned(folder: Path) -> Path:
+    """The project's files as git has them, and the wheels that were fetched before."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    found = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in found.strip("\0").split("\0"):
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    wheels = f"build/{ARCH}-{MINOR}/wheels"
+    artefact()
+    shutil.copytree(ROOT / wheels, folder / wheels)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def package(
     sam: Sam, read_template: Callable[[Path], Any], moto_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Package:
-    """Of the built artefact, to a bucket of moto's."""
-    folder = tmp_path_factory.mktemp("package")
-    for name in ("template.yaml", "infra/alarms.yaml"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "build").mkdir()
-    shutil.copy(artefact(), folder / "build" / "gateway.zip")
+    """Of a fresh clone, to a bucket of moto's. Built for this machine, since its functions run here."""
+    folder = cloned(tmp_path_factory.mktemp("package"))
+    options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}
+    done = sam("sam", "build", cwd=folder, **options)
+    assert done.returncode == 0, done.stderr
     Cloud.at(moto_url).client("s3").create_bucket(Bucket=BUCKET)
     packaged = folder / "packaged.yaml"
     done = sam(
-        "sam", "package", "--template-file", str(folder / "template.yaml"), "--s3-bucket", BUCKET,
-        "--output-template-file", str(packaged), AWS_ENDPOINT_URL=moto_url, **CREDENTIALS,
+        "sam", "package", "--s3-bucket", BUCKET, "--output-template-file", str(packaged),
+        cwd=folder, AWS_ENDPOINT_URL=moto_url, **CREDENTIALS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return Package(packaged, read_template(packaged)["transformed"], moto_url)
+    return Package(packaged, read_template(packaged)["transformed"], moto_url, folder)

@@ -17,19 +17,21 @@ from urllib.parse import urlsplit
 import api_gateway
 from built import task_root
 from infra.cloud import Cloud
+from infra.iam import Guard
 from infra.reading import Integration, chosen
 from runtime_api import MARK, Invocation, RuntimeApi, Worker
 
 
 class Endpoint:
     """`endpoint.url` is what clients are given. A function starts when it is first called, from the built
-    artefact, with the environment that the stack resolved.
+    artefact, with the environment that the stack resolved, and behind its role for the table.
     """
 
     def __init__(self, template: Any, folder: Path) -> None:
         self.template = template
         self.cloud: Cloud | None = None
         self.served: list[Integration] = []
+        self.guard = Guard(template)
         self._folder = folder
         self._functions: dict[str, RuntimeApi] = {}
         self._starting = threading.Lock()
@@ -56,6 +58,7 @@ class Endpoint:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
+        self._open.enter_context(self.guard)
         self._thread.start()
         return self
 
@@ -93,7 +96,9 @@ class Endpoint:
                 root = task_root()
                 wrapper = environ["AWS_LAMBDA_EXEC_WRAPPER"].replace("/var/task", str(root))
                 api = self._open.enter_context(RuntimeApi())
+                self.guard.url = self.cloud.url
                 own = {"LAMBDA_TASK_ROOT": str(root), **self.cloud.credentials, **environ}
+                own["AWS_ENDPOINT_URL_DYNAMODB"] = self.guard.url_of(name)
                 self._open.enter_context(
                     Worker(
                         api,

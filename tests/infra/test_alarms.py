@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
+from infra.cloud import STACK, Cloud, named, unsubstituted
 from infra.reading import resources
 from kimi_gateway.cloudwatch import UNITS, measured
 from kimi_gateway.providers.failures import Cause
@@ -21,6 +22,7 @@ LINES: list[tuple[str, dict[str, Any]]] = [
                  "cost_usd": 0.1}),
     ("attempt_failed", {"cause": "authentication"}),
     ("store_down", {}),
+    ("store_throttled", {}),
     ("misconfigured", {}),
     ("secret_unread", {}),
 ]  # fmt: skip
@@ -65,7 +67,8 @@ def test_the_lines_tried_here_bring_every_metric_that_has_a_unit() -> None:
 def test_alarms_look_at_metrics_that_are_emitted(alarms: Any) -> None:
     found = list(in_alarms(alarms))
     assert {name for name, _ in found} == {
-        "Failures", "Requests", "StoreDown", "UpstreamFailures", "Misconfigured", "FirstContentMs", "CostUSD",
+        "Failures", "Requests", "StoreDown", "StoreThrottled", "UpstreamFailures", "Misconfigured",
+        "FirstContentMs", "CostUSD",
     }  # fmt: skip
     for name, dimensions in found:
         assert (name, frozenset(each["Name"] for each in dimensions)) in emitted(), name
@@ -82,7 +85,7 @@ def test_the_dashboard_shows_every_metric_but_no_other(alarms: Any) -> None:
 
 def test_every_alarm_tells_somebody_and_rests_while_nothing_happens(alarms: Any) -> None:
     found = resources(alarms, "AWS::CloudWatch::Alarm")
-    assert len(found) == 7
+    assert len(found) == 8
     for alarm in found.values():
         assert alarm["AlarmActions"] == [{"Ref": "Topic"}]
         assert alarm["TreatMissingData"] == "notBreaching"
@@ -108,3 +111,20 @@ def test_metrics_stand_under_the_name_that_the_alarms_are_given(template: Any) -
     for function in resources(template, "AWS::Lambda::Function").values():
         names = function["Environment"]["Variables"]
         assert (names["POWERTOOLS_SERVICE_NAME"], names["POWERTOOLS_METRICS_NAMESPACE"]) == (stack, OURS)
+
+
+def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, moto_url: str) -> None:
+    """Through the API, which checks their form; moto makes none of them from a template."""
+    given = dict.fromkeys(("Service", "Chat", "Models", "TokenCheck", "Account"), STACK)
+    values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
+    cloudwatch = Cloud.at(moto_url).client("cloudwatch")
+    for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
+        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
+        cloudwatch.put_metric_alarm(**resolved)
+    made = cloudwatch.describe_alarms()["MetricAlarms"]
+    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 8
+    (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
+    cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
+    body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]
+    assert "${" not in body
+    assert STACK in body

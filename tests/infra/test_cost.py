@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from dynamo import size
+from dynamo_table import NOW, SharedTable
 from infra.conftest import ROOT
+from kimi_gateway.accounts.values import Grant, Usage
 from kimi_gateway.catalog.prices import cost
 from kimi_gateway.cloudwatch import UNITS
 
@@ -27,7 +30,29 @@ def test_a_request_costs_what_the_prices_say() -> None:
     assert parts["Lambda, time x memory"] == pytest.approx(10 * 0.5 * 0.0000133334)
     assert parts["API Gateway"] == pytest.approx(3.5e-6)
     assert parts["DynamoDB"] == pytest.approx(2 * 0.625e-6)
-    assert MODEL["standing"](0) == pytest.approx(0.40 + 3 * 0.10)
+    assert MODEL["standing"](0) == pytest.approx(0.40 + 4 * 0.10)
+
+
+@pytest.mark.anyio
+async def test_the_ceiling_of_an_account_is_reckoned_with_the_stores_own_bytes(moto_url: str) -> None:
+    shared = await SharedTable.on(moto_url)
+    try:
+        store, key = shared.stores[0], await shared.key(Grant(10**6))
+        for number in range(3):
+            admission = await store.admit(f"s{number}", key, 1, NOW + 660, NOW)
+            await store.settle(admission, "kimi-k2.6", Usage(10**5, 10**4), NOW)
+        before = size(await shared.hot(key))
+        for number in range(50):
+            await store.admit(f"r{number}", key, 1, NOW + 660, NOW)
+        after = size(await shared.hot(key))
+    finally:
+        await shared.client.close()
+    assert after - before == 50 * MODEL["LEASE_BYTES"]
+    assert before <= MODEL["ITEM"]
+    rate = MODEL["most"](10, before)
+    assert rate == MODEL["most"](10) == 55
+    operations = " ".join((ROOT / "docs" / "operations.md").read_text("utf-8").split())
+    assert f"about {rate} requests a second of 10 s" in operations
 
 
 def test_the_readme_names_the_same_prices() -> None:

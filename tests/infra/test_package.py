@@ -1,14 +1,18 @@
-"""`sam package` against an S3 of moto's: everything that the template names is uploaded as it is."""
+"""`sam build` and `sam package` in a fresh clone, to an S3 of moto's: what is uploaded is what was tested."""
 
 from __future__ import annotations
 
-import hashlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from built import artefact
-from infra.cloud import BUCKET, Cloud
+from built import ARCH, MINOR, artefact
+from infra.cloud import BUCKET, CREDENTIALS, Cloud
 from infra.conftest import ROOT, Package, Sam
 from infra.reading import resources
 
@@ -18,11 +22,54 @@ def stored(package: Package, key: str) -> bytes:
     return found
 
 
-def test_all_functions_have_the_artefact_byte_for_byte(package: Package) -> None:
+def entries(archive: zipfile.ZipFile) -> dict[str, tuple[int, bytes]]:
+    """Mode and bytes of each file, by name."""
+    return {
+        entry.filename: (entry.external_attr >> 16 & 0o777, archive.read(entry))
+        for entry in archive.infolist()
+    }
+
+
+def test_sam_build_ships_the_bundle_of_scripts_build(package: Package) -> None:
+    """All functions have one upload, with the names, bytes and modes of the tested artefact."""
     functions = resources(package.template, "AWS::Lambda::Function").values()
     ((bucket, key),) = {(function["Code"]["S3Bucket"], function["Code"]["S3Key"]) for function in functions}
     assert bucket == BUCKET
-    assert hashlib.sha256(stored(package, key)).digest() == hashlib.sha256(artefact().read_bytes()).digest()
+    with (
+        zipfile.ZipFile(io.BytesIO(stored(package, key))) as shipped,
+        zipfile.ZipFile(artefact()) as tested,
+    ):
+        assert entries(shipped) == entries(tested)
+    uploads = Cloud.at(package.url).client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert len(uploads) == 2  # the bundle, the alarms
+
+
+def test_the_bundle_is_built_once_for_all_functions(package: Package) -> None:
+    made = package.clone / "build" / f"{ARCH}-{MINOR}"
+    first = (made / "bundle.zip").stat().st_mtime_ns
+    options = {"PYTHON": sys.executable}
+    again = [made.parents[1] / "scripts" / "build", "--arch", ARCH, "--python", MINOR, "--unpacked"]
+    target = package.clone / "again"
+    done = subprocess.run([*again, target], env=os.environ | options, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (made / "bundle.zip").stat().st_mtime_ns == first
+    assert (target / "stream").stat().st_mode & 0o777 == 0o755
+    with (package.clone / "functions" / "handlers" / "models.py").open("a") as source:
+        source.write("# changed\n")
+    subprocess.run([*again, target], env=os.environ | options, check=True, capture_output=True)
+    assert (target / "handlers" / "models.py").read_text().endswith("# changed\n")
+
+
+def test_a_deployment_without_a_build_fails_and_uploads_nothing(package: Package, sam: Sam) -> None:
+    """Else it would ship a folder of sources that no function can run from."""
+    done = sam(
+        "sam", "package", "--template-file", "template.yaml", "--s3-bucket", BUCKET, "--s3-prefix", "unbuilt",
+        cwd=package.clone, AWS_ENDPOINT_URL=package.url, **CREDENTIALS,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "build/bundle" in done.stderr
+    found = Cloud.at(package.url).client("s3").list_objects_v2(Bucket=BUCKET, Prefix="unbuilt")
+    assert found["KeyCount"] == 0
 
 
 def test_cloudformation_can_read_what_is_packaged(package: Package) -> None:

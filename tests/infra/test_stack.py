@@ -17,10 +17,10 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from infra.cloud import STACK, Cloud, deployed, named, unsubstituted
+from infra.cloud import STACK, Cloud, deployed
 from infra.conftest import ROOT, Package
 from infra.endpoint import Endpoint
-from infra.reading import integrations, resources
+from infra.reading import integrations
 from live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
@@ -229,8 +229,11 @@ def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoi
     body = {"model": "kimi-k3", "messages": HELLO}
     url = f"{endpoint.url}/v1/chat/completions"
     assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, "timeout": 30}
+    assert httpx.post(**check).json() == {"live": True}
     ask("keys", "revoke", made["id"])
     assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 401
+    assert httpx.post(**check).json() == {"live": False}
 
 
 @pytest.mark.parametrize(
@@ -277,10 +280,10 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     first: Any, cloud: Cloud, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     """SAM, which needs AWS, is the one that is doubled: it writes down how it was called."""
-    for name in ("scripts/deploy", "samconfig.toml"):
+    for name in ("scripts/deploy", "samconfig.toml", "infra/deploy.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
-    for name in ("scripts/setup", "scripts/build", ".venv-sam/bin/sam"):
+    for name in ("scripts/setup", ".venv-sam/bin/sam"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> log\n')
         (tmp_path / name).chmod(0o755)
@@ -294,9 +297,9 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     assert done.returncode == 0, done.stderr
     assert f"Kimi Gateway on {endpoint.url}" in done.stdout
     *before, deployed = [line.strip() for line in (tmp_path / "log").read_text().splitlines()]
-    assert before == ["scripts/setup cloud", "scripts/build", "scripts/setup sam"]
-    assert deployed.startswith(
-        ".venv-sam/bin/sam deploy --template-file template.yaml --config-env dev --stack-name"
+    assert before == ["scripts/setup cloud", "scripts/setup sam", ".venv-sam/bin/sam build"]
+    assert (
+        deployed == f".venv-sam/bin/sam deploy --config-env dev --stack-name {STACK} --no-confirm-changeset"
     )
     assert "no profile 'test'" in deploy("test").stderr
     assert "no stack kimi-gateway in us-east-1" in deploy().stderr
@@ -310,26 +313,10 @@ def test_hello_is_for_a_stack() -> None:
     assert "--stack" in done.stderr
 
 
-def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, cloud: Cloud) -> None:
-    """Through the API, which checks their form; moto makes none of them from a template."""
-    given = dict.fromkeys(("Service", "Chat", "Models", "TokenCheck", "Account"), STACK)
-    values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
-    cloudwatch = cloud.client("cloudwatch")
-    for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
-        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
-        cloudwatch.put_metric_alarm(**resolved)
-    made = cloudwatch.describe_alarms()["MetricAlarms"]
-    assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 7
-    (dashboard,) = resources(alarms, "AWS::CloudWatch::Dashboard").values()
-    cloudwatch.put_dashboard(**unsubstituted(named(dashboard, values)))
-    body = cloudwatch.get_dashboard(DashboardName=STACK)["DashboardBody"]
-    assert "${" not in body
-    assert STACK in body
-
-
 def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
     name = cloud.outputs["TableName"]
     table = cloud.client("dynamodb").describe_table(TableName=name)["Table"]
+    assert str(table["DeletionProtectionEnabled"]).lower() == "true"
     assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
     for each in ("Chat", "Models", "TokenCheck", "Account"):
@@ -340,3 +327,8 @@ def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:
 def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
     met = {each.function for each in endpoint.served}
     assert met == {each.function for each in integrations(endpoint.template)}
+
+
+def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
+    assert endpoint.guard.denied == []
+    assert {function for function, _ in endpoint.guard.passed} == {"Chat", "Models", "TokenCheck", "Account"}

@@ -16,9 +16,7 @@ from infra.conftest import ROOT, Sam
 from infra.reading import chosen, integrations, listed, resources, statements
 from kimi_gateway import settings
 from kimi_gateway.accounts.dynamodb_news import TTL
-from kimi_gateway.dialects import errors as dialect_errors
 from kimi_gateway.edge.http import Route, routes
-from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
 from kimi_gateway.gateway import Gateway
 
 FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
@@ -127,11 +125,10 @@ def test_a_functions_permissions_fit_into_its_policy(template: Any) -> None:
 
 
 def test_functions_are_one_artefact_on_arm_with_the_interpreter_that_it_was_built_for(
-    raw: Any, template: Any
+    template: Any,
 ) -> None:
-    assert raw["raw"]["Globals"]["Function"]["CodeUri"] == "build/gateway.zip"
     for name, function in resources(template, "AWS::Lambda::Function").items():
-        assert function["Code"] == {"S3Bucket": "file", "S3Key": "build/gateway.zip"}, name
+        assert function["Code"] == {"S3Bucket": "file", "S3Key": "build/bundle"}, name
         assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
         assert function["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/stream"
 
@@ -144,7 +141,11 @@ def test_each_function_has_a_role_of_its_own_and_no_role_a_wildcard(template: An
         assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"]
     for role, statement in statements(template):
         assert "*" not in json.dumps([statement["Action"], statement["Resource"]]), role
-        assert set(statement) == {"Effect", "Action", "Resource"}
+        assert (
+            {"Effect", "Action", "Resource"}
+            <= set(statement)
+            <= {"Effect", "Action", "Resource", "Condition"}
+        )
 
 
 def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(template: Any) -> None:
@@ -162,26 +163,6 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         assert all(each == {"Fn::GetAtt": ["Table", "Arn"]} for each in tables)
         services = {action.partition(":")[0] for action in role}
         assert services == {"logs", "secretsmanager", "dynamodb"}
-
-
-def test_roles_allow_the_calls_that_the_code_makes_and_no_other(template: Any) -> None:
-    package = ROOT / "functions" / "kimi_gateway"
-    store = "".join(file.read_text("utf-8") for file in (package / "accounts").glob("dynamodb*.py"))
-    tables = {
-        f"dynamodb:{name}"
-        for name in re.findall(r'"((?:Batch)?(?:Get|Put|Update|Delete|Write)Item|Query|Scan)"', store)
-    }
-    read = re.findall(r'call\(SECRETS, "(\w+)"', (package / "providers" / "secrets.py").read_text("utf-8"))
-    called = tables | {f"secretsmanager:{name}" for name in read}
-    assert {"dynamodb:UpdateItem", "secretsmanager:GetSecretValue"} < called
-    buffered = called - {"dynamodb:BatchGetItem"}  # which only chats need: what they refer to
-    for name, function in resources(template, "AWS::Lambda::Function").items():
-        role = function["Role"]["Fn::GetAtt"][0]
-        allowed = {
-            action for each, one in statements(template) for action in listed(one["Action"]) if each == role
-        }
-        used = {action for action in allowed if not action.startswith("logs:")}
-        assert used == (called if name == "Chat" else buffered), name
 
 
 def test_every_handler_is_there_and_streams_where_its_integration_does(template: Any) -> None:
@@ -223,63 +204,19 @@ def test_logs_are_kept_as_long_as_the_operator_says(template: Any) -> None:
     assert len(logs) == len(FUNCTIONS)
 
 
-def test_the_table_and_the_secret_stay_when_the_stack_goes(template: Any) -> None:
+def test_the_table_and_the_secret_stay_when_the_stack_goes(raw: Any, template: Any) -> None:
     for name in ("Table", "Secret"):
         kept = template["Resources"][name]
-        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("Retain", "Retain")
+        # What a first deployment made before it failed is not kept: the next one would find no use for it.
+        assert (kept["DeletionPolicy"], kept["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     table = template["Resources"]["Table"]["Properties"]
+    assert table["DeletionProtectionEnabled"] == {"Ref": "TableProtection"}
+    assert raw["raw"]["Parameters"]["TableProtection"]["Default"] == "true"
     assert table["BillingMode"] == "PAY_PER_REQUEST"
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
     assert table["SSESpecification"] == {"SSEEnabled": True}
     assert table["TimeToLiveSpecification"] == {"AttributeName": TTL, "Enabled": True}
     assert {name: table[name] for name in KEYS} == KEYS  # what the store's tests run on
-
-
-def test_the_api_is_regional_throttled_and_logs_without_what_is_private(template: Any) -> None:
-    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
-    assert api["EndpointConfiguration"] == {"Types": ["REGIONAL"]}
-    (stage,) = resources(template, "AWS::ApiGateway::Stage").values()
-    (method,) = stage["MethodSettings"]
-    assert method["ThrottlingRateLimit"] == {"Ref": "ThrottleRate"}
-    assert method["ThrottlingBurstLimit"] == {"Ref": "ThrottleBurst"}
-    assert not method.get("DataTraceEnabled")
-    line = json.loads(stage["AccessLogSetting"]["Fn::If"][1]["Format"])
-    assert set(line) == {"id", "ip", "method", "path", "status", "bytes", "ms", "error"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("DEFAULT_5XX", Unavailable("The gateway is not available at present.")),
-        ("MISSING_AUTHENTICATION_TOKEN", NotFound("There is no such path here.")),
-        ("REQUEST_TOO_LARGE", BodyTooLarge("The request body is too large.")),
-        ("THROTTLED", RateLimited("The gateway takes no more requests in this second.")),
-        ("WAF_FILTERED", RateLimited("Too many requests from this address.")),
-    ],
-)
-def test_what_api_gateway_answers_itself_has_the_gateways_shapes(
-    template: Any, kind: str, error: GatewayError
-) -> None:
-    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
-    answer = api["Body"]["x-amazon-apigateway-gateway-responses"][kind]
-    assert answer["statusCode"] == str(error.status)
-    body = json.loads(answer["responseTemplates"]["application/json"])
-    assert body["error"] == dialect_errors.body(error, "openai")["error"]
-    anthropic = dialect_errors.body(error, "anthropic")
-    assert (body["type"], body["error"]["message"]) == (anthropic["type"], anthropic["error"]["message"])
-    headers = answer["responseParameters"]
-    assert headers["gatewayresponse.header.Access-Control-Allow-Origin"] == "'*'"
-    assert ("gatewayresponse.header.Retry-After" in headers) == (error.status == 429)
-
-
-def test_without_a_word_from_the_operator_there_is_no_waf_and_no_domain(raw: Any) -> None:
-    defaults = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
-    assert (defaults["WafRate"], defaults["DomainName"], defaults["AlarmEmail"]) == (0, "", "")
-    optional = {
-        name for name, resource in raw["raw"]["Resources"].items()
-        if resource.get("Condition") in ("HasWaf", "HasDomain", "HasRecord")
-    }  # fmt: skip
-    assert optional == {"Waf", "WafOnApi", "Domain", "DomainMapping", "DomainRecord"}
 
 
 def test_nothing_that_only_sam_knows_is_left(template: Any) -> None:
@@ -294,8 +231,11 @@ def test_samconfig_names_parameters_that_the_template_has(raw: Any) -> None:
 
     config = tomllib.loads((ROOT / "samconfig.toml").read_text("utf-8"))
     known = set(raw["raw"]["Parameters"])
-    for profile in ("dev", "prod"):
+    for profile in ("default", "dev", "prod"):
         deploy = config[profile]["deploy"]["parameters"]
+        # The roles, and the nested stack in a template with a transform; --guided offers these.
+        assert deploy["capabilities"] == ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+        assert deploy["resolve_s3"] is True
         assert deploy["stack_name"].startswith("kimi-gateway")
         given = {word.partition("=")[0] for word in deploy["parameter_overrides"]}
         assert given <= known

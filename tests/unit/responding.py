@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +24,9 @@ class Kept:
     def keep(self, account: str, entries: dict[str, bytes]) -> None:
         self.entries |= {(account, name): value for name, value in entries.items()}
 
-    async def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
-        self.asked.append(list(names))
+    def recall(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        if names:
+            self.asked.append(list(names))
         return {name: self.entries[account, name] for name in names if (account, name) in self.entries}
 
 
@@ -38,8 +38,10 @@ def read(body: Any, kept: Kept | None = None, account: str = "acc_1") -> Respons
     """The question in a body; a dict joins a good one."""
     if isinstance(body, dict):
         body = {"model": "kimi-k3", "input": "Hello", **body}
-    dialect = Responses((kept or Kept()).recall, lambda: NOW)
-    return asyncio.run(dialect.read(json.dumps(body).encode(), account))
+    ask = Responses(lambda: NOW).read(json.dumps(body).encode())
+    question = ask.complete((kept or Kept()).recall(account, ask.needs))
+    assert isinstance(question, ResponsesQuestion)
+    return question
 
 
 def sent(**body: Any) -> dict[str, Any]:

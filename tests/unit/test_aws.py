@@ -13,7 +13,7 @@ import dynamo
 from faulty import ANSWERS, Fault, Faulty, always, in_turn
 from inprocess import Told, told
 from kimi_gateway.net import aws
-from kimi_gateway.net.aws import DYNAMODB, SECRETS, AwsDown, AwsRefused, Patience
+from kimi_gateway.net.aws import DYNAMODB, SECRETS, THROTTLED, AwsDown, AwsRefused, AwsThrottled, Patience
 from kimi_gateway.net.http import Answer, Timeouts
 
 pytestmark = pytest.mark.anyio
@@ -71,10 +71,23 @@ async def test_tries_end(fault: Fault) -> None:
     service, pauses = Faulty(Service(), always(fault)), Pauses()
     patience = Patience(tries=7, longest=0.5)
     caller = dynamo.aws("http://127.0.0.1:9/", service, patience, sleep=pauses, jitter=lambda: 1.0)
-    with pytest.raises(AwsDown, match="GetItem: "):
+    with pytest.raises(AwsDown, match="GetItem: ") as caught:
         await caller.call(DYNAMODB, "GetItem", {})
+    assert isinstance(caught.value, AwsThrottled) == (fault is Fault.THROTTLED)
     assert service.calls["GetItem"] == 7
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [*((400, code) for code in sorted(THROTTLED)), (429, "Anything"), (503, "ThrottlingException")],
+)
+async def test_a_service_that_is_well_and_takes_no_more_is_told_from_one_that_is_down(
+    status: int, code: str
+) -> None:
+    service = Service(told({"__type": f"com.amazonaws.dynamodb.v20120810#{code}"}, status))
+    with pytest.raises(AwsThrottled, match=code):
+        await dynamo.aws("http://127.0.0.1:9/", service, Patience(tries=1)).call(DYNAMODB, "GetItem", {})
 
 
 async def test_pauses_are_of_any_length_up_to_their_longest() -> None:

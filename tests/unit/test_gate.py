@@ -12,7 +12,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Buckets, Recent
 from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
 from kimi_gateway.accounts.memory import MemoryStore
-from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.accounts.store import StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage, Window
 from kimi_gateway.errors import GatewayError, InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.values import Headers
@@ -71,18 +71,18 @@ class Watched(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.asked = self.admitted = 0
-        self.down = False
+        self.down: StoreDown | None = None
 
     async def find_key(self, digest: str) -> Key | None:
         self.asked += 1
         if self.down:
-            raise StoreDown("gone")
+            raise self.down
         return await super().find_key(digest)
 
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
         self.admitted += 1
         if self.down:
-            raise StoreDown("gone")
+            raise self.down
         return await super().admit(request, key, cost, lease_until, now)
 
 
@@ -193,15 +193,16 @@ async def test_a_lack_of_credit_is_asked_anew_each_time(scene: Scene) -> None:
     assert (refused.status, refused.headers) == (403, (("x-credits-remaining", "0"),))
 
 
-async def test_a_store_that_is_down_lets_nobody_in(scene: Scene) -> None:
+@pytest.mark.parametrize("down", [StoreDown("gone"), StoreThrottled("no more at present")])
+async def test_a_store_that_is_down_or_throttled_lets_nobody_in(scene: Scene, down: StoreDown) -> None:
     key = await scene.key()
     await scene.enter(key)
-    scene.store.down = True
+    scene.store.down = down
     refused = await scene.refusal(key)
     assert isinstance(refused, Unavailable)
-    assert (refused.retry_after, refused.cause) == (1, "store_down")
+    assert (refused.retry_after, refused.cause) == (1, down.cause)
     assert isinstance(await scene.refusal(keys.new_key()), Unavailable)
-    scene.store.down = False
+    scene.store.down = None
     await scene.enter(key)
 
 

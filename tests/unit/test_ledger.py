@@ -38,7 +38,6 @@ def test_a_settlement_outlives_the_cancellation_of_its_caller(fails: int) -> Non
     async def settled() -> SlowStore:
         store = SlowStore(fails)
         ledger = Ledger(store, lambda: 0.0, 60)  # type: ignore[arg-type]
-        ledger.open(ADMISSION)
         caller = asyncio.create_task(ledger.settle(ADMISSION, "m", Usage(1, 1)))
         await store.asked.wait()
         caller.cancel()

@@ -38,6 +38,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_PING_INTERVAL", "0.5", 0.5),
     ("KIMI_GATEWAY_DRAIN", "0", 0.0),
     ("KIMI_GATEWAY_TOKEN_CONCURRENCY", "1", 1),
+    ("KIMI_GATEWAY_ACCOUNT_CONCURRENCY", "4", 4),
+    ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "off", False),
+    ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
@@ -73,6 +76,8 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_PING_INTERVAL", "often"),
     ("KIMI_GATEWAY_DRAIN", "1e9"),
     ("KIMI_GATEWAY_TOKEN_CONCURRENCY", "-1"),
+    ("KIMI_GATEWAY_ACCOUNT_CONCURRENCY", "3"),
+    ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "maybe"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]

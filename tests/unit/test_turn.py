@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kimi_gateway.accounts.ledger import Reservation
+from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.values import Admission, Key
 from kimi_gateway.attempts import Ended, Item
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
@@ -36,14 +38,22 @@ class Book:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def open(self, admission: Admission) -> None:
+        self.places = Places(1)
+        self.written = True
+
+    async def admit(self, request: str, key: Key, cost: int) -> Admission:
+        return Admission(request, key, cost, 1, 9, None)
+
+    def opened(self, admission: Admission) -> None:
         self.told.append("open")
 
-    async def settle(self, *about: Any) -> None:
+    async def settle(self, *about: Any) -> bool:
         self.told.append("settle")
+        return self.written
 
-    async def release(self, admission: Admission, model: str, error: bool) -> None:
+    async def release(self, admission: Admission, model: str, error: bool) -> bool:
         self.told.append("release, an error" if error else "release")
+        return self.written
 
 
 class Quiet(Turn):
@@ -53,11 +63,13 @@ class Quiet(Turn):
         return {}
 
 
-def turn(script: Script) -> tuple[Turn, Book, Calls]:
-    box, book = Mailbox[Item](limit=4), Book()
-    call = Calls(script, box)
-    admission = Admission("r", Key("k", "d", "a"), 1, 0, 9, None)
-    return Quiet(admission, book, "m", [call], box, True, set()), book, call  # type: ignore[arg-type]
+async def turn(script: Script) -> tuple[Turn, Book, Calls]:
+    book = Book()
+    reservation = await Reservation(book, book, Key("k", "d", "a"), 1, "m", 1).__aenter__()  # type: ignore[arg-type]
+    one = Quiet(reservation, set())
+    call = Calls(script, one.box)
+    one.begin([call], True)  # type: ignore[list-item]
+    return one, book, call
 
 
 async def never(box: Mailbox[Item]) -> None:
@@ -89,7 +101,7 @@ async def read(turn: Turn, silence: float = 60, longest: float = math.inf) -> in
 @pytest.mark.parametrize("script", [never, always], ids=["silent", "always ahead"])
 def test_the_longest_time_holds_whatever_waits_in_the_box(script: Script) -> None:
     async def scenario() -> None:
-        one, book, _ = turn(script)
+        one, book, _ = await turn(script)
         with pytest.raises(Unavailable, match="longer than"):
             await asyncio.wait_for(read(one, longest=0.05), 5)
         await one.fail()
@@ -101,7 +113,7 @@ def test_the_longest_time_holds_whatever_waits_in_the_box(script: Script) -> Non
 
 def test_silence_is_told_as_often_as_it_lasts() -> None:
     async def scenario() -> None:
-        one, _, _ = turn(never)
+        one, _, _ = await turn(never)
         chunks = one.chunks(0.01, math.inf)
         assert [await anext(chunks) for _ in range(3)] == [[], [], []]
         await chunks.aclose()
@@ -155,7 +167,7 @@ def test_the_outcome_is_decided_once(
     script: Script, course: Callable[[Turn, Calls], Coroutine[Any, Any, None]], outcome: str
 ) -> None:
     async def scenario() -> None:
-        one, book, call = turn(script)
+        one, book, call = await turn(script)
         await course(one, call)
         for _ in range(2):
             await one.close()

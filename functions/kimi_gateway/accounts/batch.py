@@ -28,6 +28,7 @@ class _Job:
     run: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     waiter: asyncio.Future[Any]
+    handed_back: Callable[[], None]
     result: Any = None
     error: Exception | None = None
 
@@ -61,11 +62,7 @@ class Writer:
             if self._until_thread < THREAD_EVERY and not self._closed:
                 with contextlib.suppress(Busy):
                     return self._inline.run(job)
-        self._queued += 1
-        try:
-            return await self._run_there(job)
-        finally:
-            self._queued -= 1
+        return await self._run_there(job)
 
     async def _run_there(self, job: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -73,8 +70,13 @@ class Writer:
         with self._handover:
             if self._closed:
                 raise StoreDown("the store is closed")
-            self._queue.put(_Job(job, loop, waiter))
+            self._queued += 1
+            self._queue.put(_Job(job, loop, waiter, self._handed_back))
         return await waiter
+
+    def _handed_back(self) -> None:
+        """Also of a caller that left meanwhile: what it asks for next must not overtake this job."""
+        self._queued -= 1
 
     async def close(self) -> None:
         """Runs what is queued, then ends the thread and its connection."""
@@ -159,6 +161,7 @@ def _hand_back(batch: list[_Job]) -> None:
 
 def _deliver(jobs: list[_Job]) -> None:
     for job in jobs:
+        job.handed_back()
         if job.waiter.done():  # its caller was cancelled meanwhile
             continue
         if job.error is None:

@@ -31,11 +31,25 @@ class Buckets:
 
     def take(self, name: str, now: float) -> float:
         """0 and one taken, or the seconds until one may be."""
-        level, at = self._levels.get(name, (self._burst, now))
-        level = min(self._burst, level + max(0.0, now - at) * self._rate)
-        wait = 0.0 if level >= 1 else (1 - level) / self._rate
+        level = self._level(name, now)
+        wait = self._wait(level)
         self._levels[name] = (level if wait else level - 1, now)
         return wait
+
+    def wait(self, name: str, now: float) -> float:
+        """Seconds until one may be taken; takes none."""
+        return self._wait(self._level(name, now)) if name in self._levels else 0.0
+
+    def spend(self, name: str, now: float, calls: float) -> None:
+        """Takes what has happened already, into a debt of one burst at most."""
+        self._levels[name] = (max(self._level(name, now) - calls, -self._burst), now)
+
+    def _level(self, name: str, now: float) -> float:
+        level, at = self._levels.get(name, (self._burst, now))
+        return min(self._burst, level + max(0.0, now - at) * self._rate)
+
+    def _wait(self, level: float) -> float:
+        return 0.0 if level >= 1 else (1 - level) / self._rate
 
 
 class Recent:

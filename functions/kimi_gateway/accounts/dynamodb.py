@@ -26,7 +26,7 @@ from kimi_gateway.accounts.bucket import Newest
 from kimi_gateway.accounts.dynamodb_item import HOT, Image, Lease, partition
 from kimi_gateway.accounts.dynamodb_table import Change, Conflict, Table
 from kimi_gateway.accounts.replay import fitting
-from kimi_gateway.accounts.store import KeyStale, StoreDown, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import (
     Account,
     Admission,
@@ -42,7 +42,6 @@ from kimi_gateway.net.aws import Aws
 T = TypeVar("T")
 TRIES = 20  # of a step that others got in the way of
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
-FORSAKEN = 3_600  # seconds after its end that whatever request comes next ends a lease
 MET = 1_000  # accounts, whose images are kept
 AT_ONCE = 16  # accounts, where all are asked for
 BUSY = "others changed the account each time it was tried"
@@ -62,7 +61,7 @@ class DynamoStore:
         below: keys.Below = secrets.randbelow,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
-        forsaken: int = FORSAKEN,
+        forsaken: int = 0,
     ) -> None:
         self._table = Table(table, aws)
         self._below = below
@@ -101,7 +100,7 @@ class DynamoStore:
             if balance != image.balance:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
-        raise StoreDown(BUSY)
+        raise StoreThrottled(BUSY)
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
         account = admission.key.account
@@ -127,7 +126,7 @@ class DynamoStore:
             else:
                 await self._tidy(account, image, now)
                 return True
-        raise StoreDown(BUSY)
+        raise StoreThrottled(BUSY)
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         by_account: dict[str, list[Admission]] = defaultdict(list)
@@ -147,11 +146,11 @@ class DynamoStore:
                 image = self._seen(account, conflict)
             if image is None or not (admissions := steps.renewable(admissions, lease_until, image)):
                 return
-        raise StoreDown(BUSY)
+        raise StoreThrottled(BUSY)
 
     async def purge(self, now: int) -> int:
         """Of the accounts that this process met and that had leases then which are over now: nothing is
-        searched. Others end when credit lacks, when the account is shown, or an hour late when it is used."""
+        searched. Others end when credit lacks, or with the account's next request."""
         late = [account for account, image in self._images.items() if image.ended(now)]
         return sum([await self._purge(account, now) for account in late])
 
@@ -164,7 +163,7 @@ class DynamoStore:
                 return count
             if await self._end(account, image, ended, now):
                 count += len(ended)
-        raise StoreDown(BUSY)
+        raise StoreThrottled(BUSY)
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
         account = keys.account_id(self._below)
@@ -212,7 +211,7 @@ class DynamoStore:
                 continue
             if not image.below(rank, now):
                 return await self._shown(account, now)
-        raise StoreDown(BUSY)
+        raise StoreThrottled(BUSY)
 
     async def account(self, name: str, now: int) -> Account:
         return await self._shown(await directory.resolve(self._table, name), now)
@@ -257,17 +256,9 @@ class DynamoStore:
         """The client is its owner's to close."""
 
     async def _shown(self, account: str, now: int) -> Account:
-        """Expired grants and leases are folded first."""
-        for number in range(TRIES):
-            await self._pause(number)
-            held = await directory.held(self._table, account)
-            image = self._images[account] = held.image
-            ended = standing.some(image.ended(now))
-            balance = rules.returned(image.balance, standing.credits(ended), now)
-            if balance == image.balance and not ended:
-                return directory.shown(held)
-            await self._rewrite(account, image, balance, ended)
-        raise StoreDown(BUSY)
+        held = await directory.held(self._table, account)
+        self._images[account] = held.image
+        return directory.shown(held, now)
 
     async def _rewrite(
         self, account: str, image: Image, balance: Balance, ended: Mapping[str, Lease]
@@ -285,15 +276,15 @@ class DynamoStore:
         return image
 
     async def _tidy(self, account: str, image: Image, now: int) -> None:
-        """Done by the request that finds it; what fails here is done by a later one."""
+        """Done by the request that finds it, some at a time; what fails here is done by a later one."""
         late = image.ended(now - self._forsaken)
         if account in self._tidying or not (late or history.over(image, now)):
             return
         self._tidying.add(account)
         try:
-            with suppress(StoreDown):
+            with suppress(StoreDown, Conflict):
                 if late:
-                    await self._end(account, image, standing.some(late), now)
+                    await self._write(account, steps.swept(image, standing.some(late), now))
                 else:
                     await history.move(self._table, account, image, now)
         finally:

@@ -152,10 +152,12 @@ async def held(table: Table, account: str) -> Held:
     return Held(account, Image(items[HOT]), info["name"]["S"], int(info["created"]["N"]), records)
 
 
-def shown(held: Held) -> Account:
-    """With its grants folded and its ended leases gone already."""
-    balance = held.image.balance
-    reserved = sum(lease.cost for lease in held.image.leases().values())
+def shown(held: Held, now: int) -> Account:
+    """As it is at `now`, whether that is written or not: without expired grants, with the credits of ended
+    leases."""
+    ended = held.image.ended(now)
+    balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)
+    reserved = sum(lease.cost for name, lease in held.image.leases().items() if name not in ended)
     return Account(
         id=held.id,
         name=held.name,

@@ -183,12 +183,28 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
         for name in ("b", "x", "gr"):
             change.conditions.append(f"{name} = :old{name}")
             change.values[f":old{name}"] = image.raw[name]
+    _take_out(change, ended)
+    return change
+
+
+def swept(image: Image, ended: Mapping[str, Lease], now: int) -> Change:
+    """Gives the credits of ended leases back. A busy account does not stop it; an expired grant does, until
+    the next admission has folded that."""
+    change = Change()
+    if not image.unlimited:
+        change.sets.append("b = b + :c")
+        change.conditions.append("gx > :now")
+        change.values |= {":c": number(sum(lease.cost for lease in ended.values())), ":now": number(now)}
+    _take_out(change, ended)
+    return change
+
+
+def _take_out(change: Change, ended: Mapping[str, Lease]) -> None:
     for place, (name, lease) in enumerate(ended.items()):
         change.removes.append(f"#e{place}")
         change.conditions.append(f"#e{place} = :e{place}")
         change.names[f"#e{place}"] = name
         change.values[f":e{place}"] = number(lease.number)
-    return change
 
 
 def lift(change: Change, image: Image, rank: int, now: int) -> Change:

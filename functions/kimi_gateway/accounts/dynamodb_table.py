@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.accounts.dynamodb_item import Raw
-from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused
+from kimi_gateway.accounts.store import StoreDown, StoreThrottled
+from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottled
 
 TOGETHER = 20  # items that one BatchGetItem asks for: of the largest (replay.LARGEST) net.aws takes that many
 FAILED = "ConditionalCheckFailedException"
@@ -49,7 +49,7 @@ class Change:
 
 
 class Table:
-    """Reads are consistent. Every method raises StoreDown."""
+    """Reads are consistent. Every method raises StoreDown, or StoreThrottled."""
 
     def __init__(self, name: str, aws: Aws) -> None:
         self._name = name
@@ -127,7 +127,7 @@ class Table:
                 raise StoreDown(str(refused)) from refused
             item: Raw | None = refused.detail.get("Item")
         except AwsError as error:
-            raise StoreDown(str(error)) from error
+            raise _down(error) from error
         # An item that is not there has no image; neither has any on dynalite, which the tests use.
         raise Conflict(await self.get(pk, sk) if item is None else item)
 
@@ -138,7 +138,11 @@ class Table:
         try:
             return await self._aws.call(DYNAMODB, operation, request)
         except AwsError as error:
-            raise StoreDown(str(error)) from error
+            raise _down(error) from error
+
+
+def _down(error: AwsError) -> StoreDown:
+    return (StoreThrottled if isinstance(error, AwsThrottled) else StoreDown)(str(error))
 
 
 def _key(pk: str, sk: str) -> Raw:

@@ -1,14 +1,17 @@
-"""Who may come in: credentials to a key, a key to an admission, and the headers that tell of it."""
+"""Who may come in: credentials to a key, cheap refusals, a key to an admission, and the headers about it."""
 
 from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 
-from kimi_gateway.accounts import keys
+from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Buckets, Newest
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, WindowFull
+from kimi_gateway.accounts.places import Places
+from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.observe import emit
@@ -16,17 +19,51 @@ from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
+LIFTABLE = frozenset(limit for _, tier in rules.TIERS[1:] for limit in astuple(tier))
+WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A window that was full at `at` (unix seconds), to be forgotten at `until` of the monotonic clock."""
+
+    window: Window
+    at: float
+    until: float
+
+    def holds(self, now: float, monotonic: float) -> bool:
+        """A wall clock that is set ends it early; one that stands still does not prolong it."""
+        within = self.at <= now < min(self.window.reset, self.at + REFUSAL_REMEMBERED)
+        return within and monotonic < self.until
+
+
 class Gate:
-    def __init__(self, store: Store, clock: Callable[[], float], lease: float) -> None:
+    """`clock` gives unix seconds, `monotonic` seconds that nobody sets.
+
+    `concurrency` bounds the upstream calls of an account in this process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        lease: float,
+        concurrency: int = 250,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.places = Places(concurrency)
         self._store = store
         self._clock = clock
+        self._monotonic = monotonic
         self._lease = lease
         self._keys = Newest[Key](CACHED)
-        self._refusals = Newest[tuple[float, Window]](CACHED)
+        self._refusals = Newest[_Refusal](CACHED)
+        self._without_credit = Newest[bool](CACHED)  # accounts, as of the last answer
+        self._unlimited = Newest[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
+        self._wasted = Buckets(rate=10, burst=300)
+        self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once
 
     async def authenticate(self, headers: Headers) -> Key:
         """The caller's key, from cache where it may be: admission refuses a record that is out of date.
@@ -37,14 +74,79 @@ class Gate:
         return found[0]
 
     async def authenticate_free(self, headers: Headers) -> Key:
-        """The same for calls that are not admitted: the record is read anew, and a bucket guards them."""
+        """The same for calls that are not admitted: the record is read anew, and a bucket guards them, the
+        store's reads too once the key is known."""
+        now = self._clock()
         for credential in credentials(headers):
-            self._keys.pop(keys.digest(credential), None)
+            known = self._keys.pop(keys.digest(credential), None)
+            if known is not None and (wait := self._free.wait(known.id, now)):
+                self._keys[known.digest] = known
+                raise _too_many_free(wait)
         key = await self.authenticate(headers)
-        wait = self._free.take(key.id, self._clock())
+        wait = self._free.take(key.id, now)
         if wait:
-            raise RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
+            raise _too_many_free(wait)
         return key
+
+    async def refuse(self, key: Key) -> None:
+        """Before a body is read: what is known to be refused, without work for it.
+
+        Raises InsufficientCredits, RateLimited, InvalidKey, or Unavailable when the store is down.
+        """
+        now = self._clock()
+        if key.account in self._without_credit:
+            if self._wasted.wait(key.id, now):
+                raise _no_credit()  # asked of the store again when the bucket has refilled, 10 times a second
+            if not await self.has_credit(key):
+                self._wasted.spend(key.id, now, 1)
+                raise _no_credit()
+        refusal = self._refusals.get(key.id)
+        if refusal is not None and refusal.holds(now, self._monotonic()):
+            if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+                raise rate_limited(refusal.window, now)
+            del self._refusals[key.id]  # a grant may have lifted it: admission asks the store
+        wait = self._wasted.wait(key.id, now)
+        if wait and not (await self.has_credit(key) and key.account in self._unlimited):
+            raise RateLimited(
+                "Too many requests with this key that were refused before they cost anything."
+                f" Mend them, and try again in {math.ceil(wait)} seconds.",
+                retry_after=math.ceil(wait),
+                cause="refused_too_often",
+            )
+
+    def wasted(self, key: Key, size: int) -> None:
+        """A request of `size` bytes was refused before it could cost anything."""
+        self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
+
+    async def has_credit(self, key: Key) -> bool:
+        """Whether the account may spend anything, asked of the store each time; unlimited ones stay so.
+
+        Raises InvalidKey, Unavailable.
+        """
+        if key.account in self._unlimited:
+            return True
+        try:
+            account = await self._store.account(key.account, int(self._clock()))
+        except StoreDown as exc:
+            raise _store_down("account", exc) from exc
+        except Unknown as exc:
+            raise _invalid() from exc
+        if not any(known.id == key.id and not known.revoked for known in account.keys):
+            self._keys.pop(key.digest, None)
+            raise _invalid()
+        if account.unlimited:
+            self._unlimited[key.account] = True
+            return True
+        if account.credits > account.reserved:
+            self._without_credit.pop(key.account, None)
+            return True
+        self._without_credit[key.account] = True
+        return False
+
+    async def require_credit(self, key: Key) -> None:
+        """Before a call upstream that is not admitted. Raises InsufficientCredits, and as `has_credit`."""
+        if not await self.has_credit(key):
+            raise _no_credit()
 
     async def admit(self, request: str, key: Key, cost: int, again: bool = True) -> Admission:
         """With a key record that is out of date it is read anew and asked `again`, once.
@@ -52,9 +154,9 @@ class Gate:
         Raises InvalidKey, InsufficientCredits, RateLimited, or Unavailable when the store is down.
         """
         now = self._clock()
-        until, window = self._refusals.get(key.id, (0.0, None))
-        if window is not None and now < until:
-            raise rate_limited(window, now)
+        refusal = self._refusals.get(key.id)
+        if refusal is not None and refusal.holds(now, self._monotonic()):
+            raise rate_limited(refusal.window, now)
         try:
             return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale as exc:
@@ -69,12 +171,12 @@ class Gate:
         self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
-            return InsufficientCredits(
-                "The account has no credits left.", headers=(("x-credits-remaining", "0"),)
-            )
+            self._without_credit[key.account] = True
+            return _no_credit()
         if isinstance(exc, StoreDown):
             return _store_down("admit", exc)
-        self._refusals[key.id] = (min(exc.window.reset, now + REFUSAL_REMEMBERED), exc.window)
+        until = self._monotonic() + REFUSAL_REMEMBERED
+        self._refusals[key.id] = _Refusal(exc.window, now, until)
         return rate_limited(exc.window, now)
 
     async def _known(self, credential: str) -> Key:
@@ -83,7 +185,8 @@ class Gate:
         if cached is not None:
             return cached
         if not keys.well_formed(credential):
-            raise _invalid()
+            foreign = not credential.startswith(keys.PREFIX)
+            raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
         return await self._lookup(digest)
 
     async def _lookup(self, digest: str) -> Key:
@@ -117,14 +220,23 @@ def credentials(headers: Headers) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _invalid() -> InvalidKey:
-    return InvalidKey("Invalid API key provided.", headers=_CHALLENGE)
+def _invalid(hint: str = "") -> InvalidKey:
+    return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
+
+
+def _no_credit() -> InsufficientCredits:
+    text = "The account has no credits left. Ask the operator for more."
+    return InsufficientCredits(text, headers=(("x-credits-remaining", "0"),))
+
+
+def _too_many_free(wait: float) -> RateLimited:
+    return RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
 
 
 def _store_down(step: str, exc: StoreDown) -> Unavailable:
-    emit("store_down", logging.ERROR, step=step, detail=str(exc))
+    emit(exc.cause, logging.ERROR, step=step, detail=str(exc))
     return Unavailable(
-        "The gateway cannot check keys and credits at present.", retry_after=1, cause="store_down"
+        "The gateway cannot check keys and credits at present.", retry_after=1, cause=exc.cause
     )
 
 

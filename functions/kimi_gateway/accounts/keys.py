@@ -9,9 +9,11 @@ import string
 import zlib
 from collections.abc import Callable
 
+from kimi_gateway.settings import OWN_KEY
+
 Below = Callable[[int], int]  # a whole number from 0 up to, not including, its argument
 
-PREFIX = "sk-kg-"
+PREFIX = OWN_KEY
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _BASE36 = string.digits + string.ascii_lowercase
 _SECRET, _CHECK, _ID = 32, 6, 10

@@ -1,19 +1,108 @@
-"""How an admission ends: settled or released once, tried again while the store is down, renewed till then."""
+"""The life of a reserved credit: owned from before it is written until it is settled or released, once.
+
+A write that fails is tried again behind the request; leases are renewed while a request runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
 
-from kimi_gateway.accounts.store import Store, StoreDown
-from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.store import Refused, Store, StoreDown
+from kimi_gateway.accounts.values import Admission, Key, Usage
 from kimi_gateway.observe import emit
 
 FIRST_TRY = 2.0  # seconds that an answer may wait for its settlement
 LATER = (0.2, 1.0, 5.0, 15.0)  # seconds between later tries; then the lease decides
+
+
+class Latch(Enum):
+    """What was decided about a reserved credit. The first decision holds."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    RELEASED = "released"
+
+
+class Reservation:
+    """One credit of `key`, and `calls` places among the account's upstream calls: `async with` takes both.
+
+    Leaving the block ends it: the credit goes back, and counts as an error where an exception leaves. After
+    `keep` the block leaves it alone, and whoever holds it then calls `end`. Entering raises what `Gate.admit`
+    and `Places.take` raise.
+    """
+
+    def __init__(self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, calls: int) -> None:
+        self.latch = Latch.OPEN
+        self._ledger = ledger
+        self._gate = gate
+        self._model = model
+        self._kept = False
+        self._calls = calls
+        # Not the request's id: that may be the client's, and admission gives one id one reservation.
+        self.admission = Admission(secrets.token_hex(16), key, cost, 0, None, None)  # until it is granted
+
+    async def __aenter__(self) -> Self:
+        wanted, gate = self.admission, self._gate
+        gate.places.take(wanted.key.account, self._calls)
+        try:
+            self.admission = await gate.admit(wanted.id, wanted.key, wanted.cost)
+            self._ledger.opened(self.admission)
+        except Exception:
+            await self._refused()
+            raise
+        except BaseException:  # it may be written or not by now
+            self._give_places()
+            self.latch = Latch.RELEASED
+            self._ledger.undo(self.admission)
+            raise
+        return self
+
+    async def _refused(self) -> None:
+        """Nothing was reserved, unless something else failed behind the admission."""
+        if self.admission.expires:
+            await self.release(error=True)
+        self._give_places()
+
+    def keep(self) -> None:
+        self._kept = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None or not self._kept:
+            await self.end(error=kind is not None and issubclass(kind, Exception))
+
+    async def end(self, error: bool = False) -> None:
+        """Frees the places, and releases what nobody has decided about. May be called again."""
+        self._give_places()
+        await self.release(error)
+
+    async def settle(self, usage: Usage) -> bool:
+        """Charge it. True where that is written by now; False where tries go on behind, where the lease was
+        over, and where something else was decided before."""
+        if self.latch is not Latch.OPEN:
+            return False
+        self.latch = Latch.SETTLED
+        return await self._ledger.settle(self.admission, self._model, usage)
+
+    async def release(self, error: bool) -> bool:
+        """Give it back; `error` counts a failed request. True as for `settle`."""
+        if self.latch is not Latch.OPEN:
+            return False
+        self.latch = Latch.RELEASED
+        return await self._ledger.release(self.admission, self._model, error)
+
+    def _give_places(self) -> None:
+        calls, self._calls = self._calls, 0
+        self._gate.places.give(self.admission.key.account, calls)
 
 
 class Ledger:
@@ -22,19 +111,28 @@ class Ledger:
         self._clock = clock
         self._lease = lease
         self._running: dict[str, Admission] = {}
-        self._late: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[Any]] = set()
 
-    def open(self, admission: Admission) -> None:
+    def reserve(self, gate: Gate, key: Key, cost: int, model: str, calls: int = 1) -> Reservation:
+        """`cost` credits for a request to `model` with so many upstream `calls`, if the gate lets it in."""
+        return Reservation(self, gate, key, cost, model, calls)
+
+    def opened(self, admission: Admission) -> None:
         self._running[admission.id] = admission
 
-    async def settle(self, admission: Admission, model: str, usage: Usage) -> None:
-        """Charge it. When the store is down, or the caller cancelled meanwhile, the tries go on behind."""
-        await self._end(
+    def undo(self, admission: Admission) -> None:
+        """Of an admission whose caller left before the store answered."""
+        self._running.pop(admission.id, None)
+        self._behind(self._undo(admission))
+
+    async def settle(self, admission: Admission, model: str, usage: Usage) -> bool:
+        """When the store is down, or the caller is cancelled meanwhile, the tries go on behind."""
+        return await self._end(
             "settle", admission, lambda: self._store.settle(admission, model, usage, int(self._clock()))
         )
 
-    async def release(self, admission: Admission, model: str, error: bool) -> None:
-        await self._end(
+    async def release(self, admission: Admission, model: str, error: bool) -> bool:
+        return await self._end(
             "release", admission, lambda: self._store.release(admission, model, error, int(self._clock()))
         )
 
@@ -45,7 +143,7 @@ class Ledger:
             await self._store.renew(running, math.ceil(self._clock() + self._lease))
 
     @property
-    def late(self) -> set[asyncio.Task[None]]:
+    def late(self) -> set[asyncio.Task[Any]]:
         """The tries that are still going on."""
         return set(self._late)
 
@@ -58,32 +156,53 @@ class Ledger:
 
     async def _end(
         self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
-    ) -> None:
+    ) -> bool:
         self._running.pop(admission.id, None)
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()
-        except (StoreDown, TimeoutError):
-            self._behind(self._again(step, admission, write))
-            return
+        except (StoreDown, TimeoutError) as exc:
+            self._behind(self._again(step, admission, write, exc))
+            return False
         except asyncio.CancelledError:  # it may be written or not by now; a second time does no harm
             self._behind(self._end(step, admission, write, once=False))
             raise
         if once and not applied:
             emit("lease_gone", logging.WARNING, step=step, id=admission.id, account=admission.key.account)
+        return applied
 
-    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+    def _behind(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    async def _again(self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]]) -> None:
+    async def _undo(self, admission: Admission) -> None:
+        """The store gives the same admission once more if it was written, and so says what it holds."""
+        now = self._clock()
+        try:
+            async with asyncio.timeout(FIRST_TRY):
+                lease_until = math.ceil(now + self._lease)
+                held = await self._store.admit(
+                    admission.id, admission.key, admission.cost, lease_until, int(now)
+                )
+                await self._store.release(held, "", False, int(now))
+        except Refused:
+            return
+        except (StoreDown, TimeoutError):
+            emit("left_to_lease", logging.ERROR, step="admit", id=admission.id, account=admission.key.account)
+
+    async def _again(
+        self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], why: Exception
+    ) -> None:
         for delay in LATER:
-            emit("store_down", logging.ERROR, step=step, id=admission.id)
+            cause = why.cause if isinstance(why, StoreDown) else StoreDown.cause
+            emit(cause, logging.ERROR, step=step, id=admission.id)
             await asyncio.sleep(delay)
             try:
                 await write()
-                return
-            except StoreDown:
+            except StoreDown as exc:
+                why = exc
                 continue
+            emit("written_late", step=step, id=admission.id, account=admission.key.account)
+            return
         emit("left_to_lease", logging.ERROR, step=step, id=admission.id, account=admission.key.account)

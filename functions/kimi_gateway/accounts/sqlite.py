@@ -106,10 +106,10 @@ class SqliteStore:
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
 
-    async def backup(self, target: Path) -> None:
+    async def backup(self, target: Path, conversations: bool = True) -> None:
         """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""
         try:
-            await asyncio.to_thread(sqlite_file.copy, self._path, target)
+            await asyncio.to_thread(sqlite_file.copy, self._path, target, conversations)
         except (sqlite3.Error, OSError) as error:
             raise StoreDown(str(error)) from error
 

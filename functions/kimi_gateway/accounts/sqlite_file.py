@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -109,8 +110,9 @@ def _migrate(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
-def copy(path: Path, target: Path) -> None:
-    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile."""
+def copy(path: Path, target: Path, conversations: bool = True) -> None:
+    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile. Without
+    `conversations` no byte of what is kept for later requests is in it."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     os.close(handle)
     try:
@@ -118,7 +120,66 @@ def copy(path: Path, target: Path) -> None:
         copied = sqlite3.connect(name)
         with contextlib.closing(source), contextlib.closing(copied):
             source.backup(copied)
+            if not conversations:
+                copied.execute("DELETE FROM replay")
+                copied.commit()
+                copied.execute("VACUUM")  # deleted rows stay in the file's free pages
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
+
+
+class NotOurs(ValueError):
+    """A file is not a whole database of this gateway; the text says what is wrong."""
+
+
+TABLES = frozenset(("accounts", "keys", "leases", "usage"))
+
+
+def checked_copy(file: Path, beside: Path) -> Path:
+    """A checked copy of a backup, on the disk, in the folder of `beside`, mode 0600. Raises NotOurs."""
+    for end in ("-wal", "-journal"):
+        if file.with_name(file.name + end).exists():
+            raise NotOurs(
+                f"{file.name}{end} lies beside it, so it is in use or was left by a process that died"
+            )
+    handle, name = tempfile.mkstemp(dir=beside.parent, prefix=f".{beside.name}.")  # mode 0600
+    os.close(handle)
+    copy = Path(name)
+    try:
+        shutil.copyfile(file, copy)
+        try:
+            with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                _check(db)
+        except sqlite3.Error as exc:
+            raise NotOurs(str(exc)) from exc
+        with copy.open("rb") as written:
+            os.fsync(written.fileno())
+    except BaseException:
+        for end in ("", "-wal", "-shm", "-journal"):
+            copy.with_name(copy.name + end).unlink(missing_ok=True)
+        raise
+    return copy
+
+
+def _check(db: sqlite3.Connection) -> None:
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if not tables >= TABLES or version < 1:
+        raise NotOurs("it has not the gateway's tables")
+    if version > len(MIGRATIONS):
+        raise NotOurs(f"it is of a newer release (schema {version}, this one knows {len(MIGRATIONS)})")
+    found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
+    if found != ["ok"]:
+        raise NotOurs(f"it is damaged: {'; '.join(found)}")
+    db.execute("PRAGMA journal_mode = DELETE")  # or a log would be left beside it
+
+
+def sync_folder(folder: Path) -> None:
+    """So that a new name in it outlasts a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -29,7 +29,18 @@ class WindowFull(Refused):
 
 
 class StoreDown(Exception):
-    """The store did not answer in time or lost the connection; whether the step was applied is unknown."""
+    """The store did not answer in time or lost the connection; whether the step was applied is unknown.
+
+    `cause` is for the log: it names the event, and the metric behind it.
+    """
+
+    cause = "store_down"
+
+
+class StoreThrottled(StoreDown):
+    """The store is well and has too much to do at once, of all accounts or of this one."""
+
+    cause = "store_throttled"
 
 
 class Unknown(LookupError):

@@ -6,15 +6,22 @@ import dataclasses
 import fnmatch
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import RETIRED, ROWS, Model, neutral
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
+
+
+_MEMBERS = ("like", *(each.name for each in dataclasses.fields(Model)))  # of a row in the operator's file
 
 
 class CatalogFault(ValueError):
@@ -29,7 +36,9 @@ class Catalog:
         self.aliases = dict(aliases or {})
         for alias, target in self.aliases.items():
             if target not in self.rows:
-                raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is no model")
+                near = _near(target, self.rows)
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is no model{hint}")
 
     def find(self, name: str) -> Model | None:
         """The row for a client's name; `kimi-k3[1m]`, as Claude Code writes it, is kimi-k3."""
@@ -78,11 +87,45 @@ def load(path: Path | None) -> Catalog:
             try:
                 row = TypeAdapter(Model).validate_json(json.dumps(values))
             except ValidationError as exc:
-                raise CatalogFault(f"{where}: {exc}") from exc
+                raise CatalogFault(_told(exc, where, _MEMBERS)) from exc
             rows[row.id] = _sane(row, where)
         return Catalog(rows.values(), document.aliases)
-    except (OSError, ValidationError, CatalogFault) as exc:
+    except ValidationError as exc:
+        raise CatalogFault(f"{path}: {_told(exc, '', ['models', 'aliases'])}") from exc
+    except OSError as exc:
+        raise CatalogFault(f"{path} cannot be read: {exc.strerror}") from exc
+    except CatalogFault as exc:
         raise CatalogFault(f"{path}: {exc}") from exc
+
+
+def _told(error: ValidationError, where: str, names: Sequence[str]) -> str:
+    """pydantic's findings in the operator's words, each with its place."""
+    return "; ".join(_finding(each, where, names) for each in error.errors(include_url=False)[:5])
+
+
+def _finding(found: ErrorDetails, where: str, names: Sequence[str]) -> str:
+    place = where
+    for part in found["loc"]:
+        place += f"{'.' if place else ''}{part}"
+    match found["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            name = str(found["loc"][-1])
+            near = _near(name, names)
+            hint = f"; did you mean {json.dumps(near)}?" if near else f"; known: {', '.join(names)}"
+            return f"{where + ': ' if where else ''}{json.dumps(name)} is unknown{hint}"
+        case "json_invalid":
+            return f"it is not JSON ({found['ctx']['error']})"
+        case "missing" | "missing_argument":
+            return f"{place} is missing"
+        case _:
+            message = found["msg"].removeprefix("Input ")
+            return f"{place or 'the document'} {message}"
+
+
+def _near(name: str, names: Iterable[str]) -> str | None:
+    import difflib  # only for a file that is wrong
+
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def _sane(row: Model, where: str) -> Model:

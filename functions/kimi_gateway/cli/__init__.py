@@ -10,6 +10,7 @@ from kimi_gateway.cli.backup import backup
 from kimi_gateway.cli.doctor import doctor
 from kimi_gateway.cli.entry import EXIT_CODES, SCRIPTS, Commands
 from kimi_gateway.cli.hello import hello
+from kimi_gateway.cli.restore import restore
 from kimi_gateway.cli.serve import serve
 from kimi_gateway.cli.usage import usage
 
@@ -21,7 +22,7 @@ def main(stack: str | None) -> None:
     """Kimi Gateway: an LLM endpoint of one's own for the Kimi models."""
 
 
-for command in (serve, hello, keys.group, accounts.group, usage, tokens.group, doctor, backup):
+for command in (serve, hello, keys.group, accounts.group, usage, tokens.group, doctor, backup, restore):
     main.add_command(command)
     for each in (command, *getattr(command, "commands", {}).values()):
         each.epilog = EXIT_CODES

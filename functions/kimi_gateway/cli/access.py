@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.store import Unknown
+from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Grant
-from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed
+from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
 from kimi_gateway.cli.place import place
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST = 10**9  # of credits at once, and of requests in a limit
+COUNTS = {2: "Two", 3: "Three", 4: "Four", 5: "Five"}
 Credits = int | Literal["unlimited"]
 
 
@@ -75,13 +76,40 @@ def ask(job: Callable[[Ledger, int], Coroutine[Any, Any, T]]) -> T:
 async def account_of(store: Ledger, reference: Reference, now: int) -> Account:
     try:
         return await store.account(reference.wanted, now)
+    except Ambiguous as exc:
+        raise Failed(
+            f"{named_alike(reference.shown, exc.accounts)} Use an id.", "not_found", NOT_FOUND
+        ) from None
     except Unknown:
         raise missing("account or key", reference) from None
 
 
 def missing(what: str, reference: Reference) -> Failed:
-    text = f"No {what} goes by {reference.shown!r}; a name that several accounts share needs the id."
+    text = f"No {what} goes by {reference.shown!r}. {program()} keys list shows keys and accounts."
     return Failed(text, "not_found", NOT_FOUND)
+
+
+def named_alike(name: str, accounts: Sequence[str]) -> str:
+    """Which accounts have this name: at most ten are told."""
+    count = COUNTS.get(len(accounts), str(len(accounts)))
+    more = f" and {len(accounts) - 10} more" if len(accounts) > 10 else ""
+    return f"{count} accounts are named {name!r}: {', '.join(accounts[:10])}{more}."
+
+
+async def taken(store: Ledger, name: str, now: int) -> str | None:
+    """A warning, where accounts of this name exist: the name alone will not tell them apart."""
+    try:
+        others = (await store.account(name, now),) if name else ()
+    except Ambiguous as exc:
+        return f"{named_alike(name, exc.accounts)} This makes one more: tell them apart by their ids."
+    except Unknown:
+        return None
+    named = [account for account in others if account.name == name]
+    return (
+        f"An account is named {name!r} already: {named[0].id}. Tell them apart by their ids."
+        if named
+        else None
+    )
 
 
 def opening(credits: Credits | None) -> Grant | None:

@@ -19,8 +19,18 @@ from kimi_gateway.cli.access import (
     name_given,
     opening,
     reference,
+    taken,
 )
-from kimi_gateway.cli.show import account_document, account_text, credits_of, json_option, out, table, utc
+from kimi_gateway.cli.show import (
+    account_document,
+    account_text,
+    credits_of,
+    json_option,
+    out,
+    table,
+    utc,
+    warned,
+)
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.place import Ledger
@@ -59,13 +69,40 @@ def group() -> None:
 @json_option
 def create(name: str, credits: Credits | None, as_json: bool) -> None:
     """Make an account without a key."""
-    made = ask(lambda store, now: store.create_account(name, opening(credits), now))
-    out(as_json, account_document(made), account_text(made))
+
+    async def make(store: Ledger, now: int) -> tuple[Account, str | None]:
+        warning = await taken(store, name, now)
+        return await store.create_account(name, opening(credits), now), warning
+
+    made, warning = ask(make)
+    out(as_json, warned(account_document(made), warning, as_json), account_text(made))
 
 
-@group.command("grant")
+def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A whole number of credits; a negative one is told of the command that takes them away."""
+    if value is None:
+        return None
+    if value.startswith("-") and not value.strip("-").isdecimal():
+        raise click.NoSuchOption(value.partition("=")[0], ctx=ctx)
+    if value.startswith("-"):
+        raise click.UsageError(f"Credits cannot be taken away with {ctx.info_name}; use accounts deduct.")
+    if not (value.isascii() and value.isdecimal()) or len(value) > 10 or not 1 <= int(value) <= MOST:
+        raise click.BadParameter(f"a whole number from 1 to {MOST} is needed.")
+    return int(value)
+
+
+def _positive(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    if value.startswith("-") and value.strip("-").isdecimal():
+        raise click.UsageError(f"N is what is taken away, so it is positive: {value.strip('-')}.")
+    return _amount(ctx, param, value)
+
+
+NEGATIVES = {"ignore_unknown_options": True}  # or -20 would be an option
+
+
+@group.command("grant", context_settings=NEGATIVES)
 @click.argument("account", callback=reference, metavar="A")
-@click.argument("credits", type=click.IntRange(1, MOST), metavar="[N]", required=False)
+@click.argument("credits", callback=_amount, metavar="[N]", required=False)
 @click.option("--expires", callback=_moment, metavar="DATE", help="Gone from then on (UTC). Default: never.")
 @click.option("--months", type=click.IntRange(1, 1200), help="Gone so many months from now.")
 @click.option("--package", type=click.Choice(sorted(PACKAGES)), help="A package's credits and time.")
@@ -97,6 +134,20 @@ def grant(
         return await store.grant((await account_of(store, account, now)).id, addition, now)
 
     holder = ask(add)
+    out(as_json, account_document(holder), account_text(holder))
+
+
+@group.command("deduct", context_settings=NEGATIVES)
+@click.argument("account", callback=reference, metavar="A")
+@click.argument("credits", callback=_positive, metavar="N")
+@json_option
+def deduct(account: Reference, credits: int, as_json: bool) -> None:
+    """Take N credits away from an account: never those that are reserved, and all of N or nothing."""
+
+    async def take(store: Ledger, now: int) -> Account:
+        return await store.deduct((await account_of(store, account, now)).id, credits, now)
+
+    holder = ask(take)
     out(as_json, account_document(holder), account_text(holder))
 
 

@@ -17,9 +17,13 @@ from kimi_gateway.settings import Settings
 @click.command("backup")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option(
+    "--without-conversations", is_flag=True, help="Leave out answers and reasoning kept for later requests."
+)
 @json_option
-def backup(file: Path, force: bool, as_json: bool) -> None:
-    """Copy accounts, keys and usage to FILE (mode 0600): whole or not at all, also while the server runs."""
+def backup(file: Path, force: bool, without_conversations: bool, as_json: bool) -> None:
+    """Copy accounts, keys, usage and the conversations of the last 24 hours to FILE (mode 0600): whole or not
+    at all, also while the server runs."""
     values = at_home(
         "A deployed table is backed up by DynamoDB itself (docs/operations.md); backup copies a file"
     )
@@ -32,14 +36,17 @@ def backup(file: Path, force: bool, as_json: bool) -> None:
         raise Failed(f"{file} is not a file in a folder that exists.", "usage", WRONG_USAGE)
     if file.exists() and not force:
         raise Failed(f"{file} exists; --force replaces it.", "exists")
-    asyncio.run(_copied(values, file))
+    asyncio.run(_copied(values, file, conversations=not without_conversations))
     size = file.stat().st_size
     out(as_json, {"file": str(file), "bytes": size}, f"{size} bytes in {file}")
 
 
-async def _copied(values: Settings, file: Path) -> None:
-    store = home.open_store(values)
-    try:
-        await store.backup(file)
-    finally:
-        await store.close()
+async def _copied(values: Settings, file: Path, conversations: bool) -> None:
+    from kimi_gateway.accounts.sqlite import SqliteStore
+
+    with home.using(values.data):
+        store = SqliteStore(values.data / home.STORE_NAME)
+        try:
+            await store.backup(file, conversations)
+        finally:
+            await store.close()

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.cli.entry import Failed
+from kimi_gateway.cli.entry import Failed, program
 from kimi_gateway.cli.place import Home, Place, deployed
-from kimi_gateway.cli.upstream import bad_news, in_use, verdicts, why
+from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
 from kimi_gateway.home import STORE_NAME
 from kimi_gateway.settings import Settings, SettingsFault
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.values import Account
+    from kimi_gateway.providers.news import News
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,12 @@ def _models(values: Settings) -> Check:
 
 def _folder(folder: Path) -> Check:
     if not folder.exists():
-        return Check("data folder", "warn", f"not started yet: {folder} is not there", "kimi-gateway serve")
+        return Check("data folder", "warn", f"not started yet: {folder} is not there", f"{program()} serve")
     if not folder.is_dir():
         return Check("data folder", "FAIL", f"{folder} is not a folder", "set KIMI_GATEWAY_DATA to another")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return Check(
-            "data folder", "FAIL", f"{folder} cannot be written", "make it yours, or set KIMI_GATEWAY_DATA"
-        )
+        fix = f"make the folder writable: chmod u+rwx {shlex.quote(str(folder))}, or set KIMI_GATEWAY_DATA"
+        return Check("data folder", "FAIL", f"{folder} cannot be written", fix)
     return _mode("data folder", folder, 0o700)
 
 
@@ -92,30 +92,42 @@ def _mode(name: str, path: Path, wanted: int) -> Check:
 
 def _store(path: Path) -> Iterator[Check]:
     if not path.exists():
-        yield Check("store", "warn", "not started yet: there is no store", "kimi-gateway serve")
+        yield Check("store", "warn", "not started yet: there is no store", f"{program()} serve")
         return
     try:
         damage = _quick_check(path)
         accounts = [] if damage else asyncio.run(_accounts(path))
     except StoreDown as exc:
-        yield Check(
-            "store", "FAIL", f"{path}: {exc}", "end what holds it, or install the release that wrote it"
-        )
+        yield Check("store", "FAIL", f"{path}: {exc}", store_fix(path, str(exc)))
         return
     except sqlite3.Error as exc:
         damage = str(exc)
     if damage:
-        yield Check("store", "FAIL", f"{path}: {damage}", "stop the server and put a backup in its place")
+        yield Check("store", "FAIL", f"{path}: {damage}", store_fix(path, damage))
         return
     yield _mode("store", path, 0o600)
     yield keys_of(accounts)
+
+
+def store_fix(path: Path, fault: str) -> str:
+    """What mends a fault of SQLite, by its words."""
+    folder = shlex.quote(str(path.parent))
+    if "readonly" in fault or "unable to open" in fault:
+        return f"make the folder writable: chmod u+rwx {folder}; chmod u+rw {shlex.quote(str(path))}"
+    if "locked" in fault:
+        return "another program holds it for long: end that one, then try again"
+    if "schema" in fault:
+        return "install the release that wrote it, or a newer one"
+    if "full" in fault:
+        return "make room on the disk"
+    return f"stop the server, then put a backup in its place: {program()} restore FILE"
 
 
 def keys_of(accounts: list[Account]) -> Check:
     active = sum(not key.revoked for account in accounts for key in account.keys)
     if active:
         return Check("keys", "ok", f"{active} active")
-    return Check("keys", "warn", "no key is active, so nobody can call", "kimi-gateway keys create")
+    return Check("keys", "warn", "no key is active, so nobody can call", f"{program()} keys create")
 
 
 def _quick_check(path: Path) -> str:
@@ -143,37 +155,42 @@ def _tokens_file(here: Home) -> Iterator[Check]:
 
 def tokens(here: Place) -> Iterator[Check]:
     try:
-        source, used = in_use(here)
+        using = in_use(here)
+        bad = _remembered(here)
     except (Failed, OSError) as exc:
-        fix = f"empty the {here.kept_in}, then kimi-gateway tokens add"
+        fix = f"empty the {here.kept_in}, then {program()} tokens add"
         yield Check(f"tokens {here.kept_in}", "FAIL", str(exc), fix)
         return
-    if not used:
-        yield Check("tokens", "warn", "none: the built-in demo answers", "kimi-gateway tokens add")
-    for verdict in verdicts(here.settings, used):
-        detail = f"{verdict.id} from the {source}: {verdict.detail}"
-        if verdict.live:
+    if using.server is not None:
+        yield Check("server", "ok", f"runs on {using.server.address} (pid {using.server.pid})")
+    if not using.ids:
+        yield Check("tokens", "warn", "none: the built-in demo answers", f"{program()} tokens add")
+    for verdict in verdicts(here.settings, using.tokens) + unasked(using, bad):
+        detail = f"{verdict.id} from the {using.source}: {verdict.detail}"
+        if verdict.live or verdict.unasked:
             yield Check("token", "ok", detail)
         elif verdict.live is False:
             yield Check("token", "FAIL", detail, "replace it; keys of .ai and .cn differ (KIMI_BASE_URL)")
         else:
             fix = f"look at the platform's console, and whether {here.settings.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
-    yield from _tokens_out(here, {token.id for token in used})
+    for id, known in bad.items():
+        for each in known if id in using.ids else ():
+            fix = MEND.get(each.cause, "nothing; with another account there is another token to step in")
+            yield Check("token out", "warn", f"{id}: {why(each)}", fix)
+
+
+def _remembered(here: Place) -> dict[str, list[News]]:
+    """A store that cannot be read was told of already."""
+    try:
+        return bad_news(here)
+    except (StoreDown, OSError, sqlite3.Error):
+        return {}
 
 
 MEND = {
-    "authentication": "replace it: kimi-gateway tokens add, then tokens remove",
+    "authentication": "replace it: tokens add, then tokens remove",
     "quota": "recharge the account at the platform's console",
     "permission": "look at the platform's console what the account may use",
     "model": "look at the platform's console what the account may use",
 }
-
-
-def _tokens_out(here: Place, used: set[str]) -> Iterator[Check]:
-    """A store that cannot be read was told of already."""
-    with contextlib.suppress(StoreDown, OSError, sqlite3.Error):
-        for id, known in bad_news(here).items():
-            for bad in known if id in used else ():
-                fix = MEND.get(bad.cause, "nothing; with another account there is another token to step in")
-                yield Check("token out", "warn", f"{id}: {why(bad)}", fix)

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from kimi_gateway.accounts.rules import TooMuch
 from kimi_gateway.accounts.store import StoreDown, Unlimited
+from kimi_gateway.home import FolderFault, InUse
 from kimi_gateway.observe import Redactor, redact
 from kimi_gateway.settings import SettingsFault
 
@@ -33,6 +37,23 @@ AWS tools take them.
 SECRET_LENGTH = (
     16  # from here on a word in the wrong place may be a token; ids, commands, options are shorter
 )
+
+
+def program(environ: Mapping[str, str] | None = None) -> str:
+    """This program as it can be pasted into another terminal, in any folder: by its whole path, and with the
+    data folder where the environment names one."""
+    environ = os.environ if environ is None else environ
+    script = Path(sys.argv[0]) if Path(sys.argv[0]).name == "kimi-gateway" else None
+    beside = Path(sys.executable).parent / "kimi-gateway"
+    if script is not None and script.exists():
+        words = [str(script.absolute())]
+    elif beside.exists():
+        words = [str(beside)]
+    else:
+        words = [sys.executable, "-m", "kimi_gateway.cli"]
+    folder = environ.get("KIMI_GATEWAY_DATA", "").strip()
+    setting = f"KIMI_GATEWAY_DATA={shlex.quote(str(Path(folder).expanduser().absolute()))} " if folder else ""
+    return setting + shlex.join(words)
 
 
 class Failed(Exception):
@@ -69,6 +90,9 @@ class Commands(click.Group):
             click.Abort,
             SettingsFault,
             StoreDown,
+            FolderFault,
+            InUse,
+            TooMuch,
             Unlimited,
             OSError,
         ) as exc:
@@ -105,7 +129,16 @@ def _failure(error: Exception, words: list[str]) -> Failed:
         case StoreDown():
             return Failed(f"The store cannot be used: {error}", "store_down")
         case Unlimited():
-            return Failed("The account is unlimited: there is no balance to add credits to.", "unlimited")
+            return Failed("The account is unlimited: it has no balance that could be changed.", "unlimited")
+        case TooMuch():
+            text = f"Only {error.spendable} credits can be taken away; nothing was taken."
+            return Failed(text, "too_few_credits")
+        case FolderFault():
+            return Failed(str(error), "data_folder")
+        case InUse():
+            return Failed(
+                "The database is being restored at this moment. Try again when that is done.", "in_use"
+            )
         case OSError():
             return Failed(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         case _:

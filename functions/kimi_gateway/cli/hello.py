@@ -8,7 +8,7 @@ from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.place import deployed
 from kimi_gateway.cli.serve import curl, first_key
 from kimi_gateway.cli.show import json_option, out
-from kimi_gateway.cli.upstream import in_use
+from kimi_gateway.cli.upstream import configured
 
 
 @click.command("hello")
@@ -19,7 +19,7 @@ def hello(as_json: bool) -> None:
     if here is None:
         raise click.UsageError("hello is for a deployed stack: kimi-gateway --stack NAME hello.")
     secret = ask(first_key)
-    source, tokens = in_use(here)
+    source, tokens = configured(here)
     lines = [f"Kimi Gateway on {here.url}", f"Clients take {here.url}/v1 as their base URL."]
     if source == "none":
         lines.append(

@@ -20,8 +20,9 @@ from kimi_gateway.cli.access import (
     name_given,
     opening,
     reference,
+    taken,
 )
-from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out
+from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out, warned
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.place import Ledger
@@ -71,7 +72,8 @@ def create(
         raise click.UsageError("--credits unlimited makes a new account; it cannot be given to one.")
     limits, secret = Limits(rpm, rph, rpd), new_key()
 
-    async def make(store: Ledger, now: int) -> tuple[Account, Key]:
+    async def make(store: Ledger, now: int) -> tuple[Account, Key, str | None]:
+        warning = await taken(store, name, now) if account is None else None
         if account is None:
             holder = await store.create_account(name, opening(credits), now)
         else:
@@ -81,12 +83,16 @@ def create(
         made = await store.create_key(digest(secret), holder.id, name, limits, see_balance, now)
         if account is not None and isinstance(credits, int) and credits:
             holder = await store.grant(holder.id, Grant(credits), now)
-        return holder, made
+        return holder, made, warning
 
-    holder, made = ask(make)
+    holder, made, warning = ask(make)
     document = {"key": secret, "id": made.id, "account": holder.id, "credits": credits_of(holder)}
     lines = [f"{field:<9}{value}" for field, value in document.items()]
-    out(as_json, document, "\n".join([*lines, "", "The key is shown only now; the gateway keeps its hash."]))
+    out(
+        as_json,
+        warned(document, warning, as_json),
+        "\n".join([*lines, "", "The key is shown only now; the gateway keeps its hash."]),
+    )
 
 
 @group.command("list")

@@ -17,6 +17,7 @@ from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kimi_gateway.cli.serving import Serving
     from kimi_gateway.cli.stack import Stack
     from kimi_gateway.providers.news import Record
     from kimi_gateway.providers.provider import Token
@@ -38,6 +39,10 @@ class Place(Protocol):
     def kept_in(self) -> KeptIn: ...
     def begun(self) -> bool:
         """Whether there is a store; opening it would make one."""
+        ...
+
+    def serving(self) -> Serving | None:
+        """The server that runs on the data folder, if one does."""
         ...
 
     def store(self) -> AbstractAsyncContextManager[Ledger]: ...
@@ -64,12 +69,20 @@ class Home:
         from kimi_gateway.accounts.sqlite import SqliteStore
 
         # Looking changes nothing: the folder is prepared where there is no store yet.
-        path = self.settings.data / home.STORE_NAME
-        store = SqliteStore(path) if self.begun() else home.open_store(self.settings)
-        try:
-            yield store
-        finally:
-            await store.close()
+        path, begun = self.settings.data / home.STORE_NAME, self.begun()
+        if not begun:
+            home.prepare_data(self.settings.data)
+        with home.using(self.settings.data):
+            store = SqliteStore(path)
+            try:
+                yield store
+            finally:
+                await store.close()
+
+    def serving(self) -> Serving | None:
+        from kimi_gateway.cli.serving import servers
+
+        return next(iter(servers(self.settings.data)), None)
 
     def pinned(self) -> tuple[Token, ...]:
         from kimi_gateway.providers.provider import Token
@@ -81,7 +94,13 @@ class Home:
         try:
             return self._file().tokens()
         except ValueError:
-            raise Failed(f"{self.tokens_file} is not a JSON list of tokens.", "tokens_file") from None
+            text = (
+                f'{self.tokens_file} is not a JSON list of tokens, such as ["sk-…"]. Mend it, or remove it.'
+            )
+            raise Failed(text, "tokens_file") from None
+        except OSError as exc:
+            text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA names its folder."
+            raise Failed(text, "data_folder") from None
 
     def keep(self, secrets: Sequence[str]) -> None:
         home.prepare_data(self.settings.data)

@@ -6,22 +6,28 @@ import json
 import shlex
 import socket
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
+from kimi_gateway import home
 from kimi_gateway.accounts.keys import digest, new_key
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.cli.access import ask
-from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed
+from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed, program
 from kimi_gateway.cli.place import at_home, place
-from kimi_gateway.cli.upstream import in_use
+from kimi_gateway.cli.serving import noted
+from kimi_gateway.cli.upstream import Source, configured
+from kimi_gateway.providers.tokens import NAME
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.providers.provider import Token
 
 HOME = "home"
+LOOPBACK = ("localhost", "::1")
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -42,25 +48,71 @@ def serve(host: str, port: int, workers: int) -> None:
     """Run the gateway. The first start makes an unlimited key and prints it once."""
     values = at_home("serve is the gateway at home")
     _check_models(values)
-    upstream = _upstream(values)
+    source, tokens = configured(place())
     port = _free_port(host, port)
+    home.prepare_data(values.data)
+    home.refuse_written_by_others(values.data, *home.store_files(), NAME)
+    with home.using(values.data):
+        _greet(values, host, port, source, tokens)
+        with noted(values.data, url(host, port), source, tuple(token.id for token in tokens)):
+            _run(values, host, port, workers)
+
+
+def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple[Token, ...]) -> None:
     address = url(host, port)
     secret = ask(first_key)
-    lines = [f"Kimi Gateway on {address}", f"Upstream: {upstream}"]
+    lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
+    lines.append(f"Upstream: {_upstream(values, source, tokens)}")
     if secret is None:
-        lines.append("More keys: kimi-gateway keys create")
+        lines.append(f"More keys: {program()} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
 
+
+def _run(values: Settings, host: str, port: int, workers: int) -> None:
     from kimi_gateway.edge import server
 
+    code: object = None
     try:
         server.run(values, host, port, workers)
     except SystemExit as exc:  # uvicorn's own codes would be read as ours
-        raise click.exceptions.Exit(FAILED if exc.code else 0) from None
+        code = exc.code
+    except KeyboardInterrupt:
+        pass
+    if code:
+        raise click.exceptions.Exit(FAILED)
+    with suppress(OSError):  # nobody may be there to read it any more
+        click.echo("stopped")
+
+
+def _seen_by_others(host: str, port: int) -> list[str]:
+    """Where other machines reach it, and what that means."""
+    if host in LOOPBACK or host.startswith("127."):
+        return []
+    lines = []
+    if host in EVERYWHERE:
+        others = [
+            url(address, port) for address in addresses(socket.AF_INET6 if host == "::" else socket.AF_INET)
+        ]
+        lines.append(f"From other machines: {', '.join(others) or 'no address of this machine was found'}")
+    return [*lines, "Without TLS, keys and answers travel in clear: use it in a network that you trust, or"
+            " put a TLS proxy before it."]  # fmt: skip
+
+
+def addresses(family: socket.AddressFamily) -> list[str]:
+    """This machine's own, but for loopback: the one of the default route first. Nothing is sent."""
+    found = []
+    probe = ("2001:db8::1", 9) if family == socket.AF_INET6 else ("192.0.2.1", 9)  # for documentation
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asked:
+        asked.connect(probe)
+        found.append(str(asked.getsockname()[0]))
+    with suppress(OSError):
+        known = socket.getaddrinfo(socket.gethostname(), None, family, socket.SOCK_STREAM)
+        found += [str(address[4][0]) for address in known]
+    return [each for each in dict.fromkeys(found) if not each.startswith(("127.", "::1", "fe80"))]
 
 
 def _check_models(values: Settings) -> None:
@@ -72,10 +124,9 @@ def _check_models(values: Settings) -> None:
         raise Failed(f"KIMI_GATEWAY_MODELS is wrong: {exc}", "settings", WRONG_USAGE) from None
 
 
-def _upstream(values: Settings) -> str:
-    source, tokens = in_use(place())
+def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> str:
     if not tokens:
-        return "the built-in demo, which invents its answers. For Kimi's own: kimi-gateway tokens add"
+        return f"the built-in demo, which invents its answers. For Kimi's own: {program()} tokens add"
     count = "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
     return f"Moonshot at {values.base_url} ({count} from the {source})"
 

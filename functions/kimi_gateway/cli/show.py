@@ -18,6 +18,15 @@ def out(as_json: bool, document: Mapping[str, Any], text: str) -> None:
     click.echo(json.dumps(document) if as_json else text)
 
 
+def warned(document: Mapping[str, Any], warning: str | None, as_json: bool) -> Mapping[str, Any]:
+    """With the warning as a member; in text it goes to stderr."""
+    if warning is None:
+        return document
+    if not as_json:
+        click.echo(f"Warning: {warning}", err=True)
+    return {**document, "warning": warning}
+
+
 def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns of numbers stand to the right; nothing is shown as a dash."""
     if not rows:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from kimi_gateway.net.sigv4 import Credentials
     from kimi_gateway.providers.provider import Token
 
-NO_BOTO3 = "--stack needs boto3: scripts/setup cloud in a clone, else pip install 'kimi-gateway[cloud]'."
+NO_BOTO3 = (
+    "--stack needs boto3, which is not installed here. In a clone of the repository: scripts/setup cloud"
+)
 NO_CREDENTIALS = "No AWS credentials were found. Set AWS_PROFILE, or run: aws configure (or aws sso login)."
 NO_REGION = "No AWS region is set. Set AWS_REGION, or a region in the AWS profile."
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -72,6 +74,9 @@ class Stack:
 
     def begun(self) -> bool:
         return True
+
+    def serving(self) -> None:
+        """Its functions have no environment of their own making: all is in the secret."""
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Ledger]:

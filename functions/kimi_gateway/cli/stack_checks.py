@@ -55,8 +55,12 @@ async def _health(stack: Stack) -> Check:
     try:
         async with client.send("GET", url, {}, b"", Timeouts(10, 30)) as answer:
             text = (await answer.read(LONGEST)).decode("utf-8", "replace")
-            if answer.status == 200:
+            if answer.status == 200 and '"degraded"' not in text:
                 return Check("health", "ok", f"{url} answers")
+            if answer.status == 200:
+                return Check(
+                    "health", "warn", f"{url}: {text[:500]}", "see the tokens above; or the upstream fails"
+                )
             return Check("health", "FAIL", f"{url}: status {answer.status}: {text[:500]}", fix)
     except NetError as exc:
         return Check("health", "FAIL", f"{url}: {exc}", fix)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kimi_gateway import settings
+from kimi_gateway.accounts import keys
 from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
-from kimi_gateway.cli.place import place
+from kimi_gateway.cli.place import Place, place
 from kimi_gateway.cli.show import json_option, out, table, utc
-from kimi_gateway.cli.upstream import bad_news, in_use, verdicts, why
+from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
     from kimi_gateway.providers.news import News
 
 ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used while it is."
+OF_SERVER = (
+    "The running server (pid {pid}) has its tokens from its environment, and the environment wins: start it"
+    " without MOONSHOT_API_KEY to use the file."
+)
+
+
+def _environment_wins(here: Place) -> str:
+    server = here.serving()
+    return ENVIRONMENT_WINS if server is None else OF_SERVER.format(pid=server.pid)
 
 
 @click.group("tokens")
@@ -44,9 +54,9 @@ def add(token: str, as_json: bool) -> None:
         here.keep([*kept, *fresh])
     added = [{"id": Token.of(secret).id, "added": secret in fresh} for secret in secrets]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
-    effective = not here.pinned()
+    effective = in_use(here).source != "environment"
     if not effective:
-        lines.append(f"No effect now. {ENVIRONMENT_WINS}")
+        lines.append(f"No effect now. {_environment_wins(here)}")
     out(as_json, {"tokens": added, "effective": effective}, "\n".join(lines))
 
 
@@ -58,6 +68,11 @@ def _typed() -> str:
 
 def _parsed(text: str) -> tuple[str, ...]:
     """By the rule of the environment's variable."""
+    if any(part.strip().startswith(keys.PREFIX) for part in text.split(",")):
+        raise click.UsageError(
+            "That is a key of this gateway, not a Kimi token. A token of the Kimi platform is made in its"
+            " console (platform.kimi.ai, or platform.moonshot.cn)."
+        )
     _, parse = settings.FIELDS["MOONSHOT_API_KEY"]
     try:
         secrets: tuple[str, ...] = parse(text)
@@ -72,7 +87,7 @@ def _parsed(text: str) -> tuple[str, ...]:
 @click.argument("id")
 @json_option
 def remove(id: str, as_json: bool) -> None:
-    """Keep a token no longer. ID is its hash, as `tokens list` shows it."""
+    """Remove a token. ID is its hash, as `tokens list` shows it."""
     here = place()
     kept = here.kept()
     left = [token.secret for token in kept if token.id != id]
@@ -87,12 +102,15 @@ def remove(id: str, as_json: bool) -> None:
 def list_(as_json: bool) -> None:
     """List the tokens by their hashes, where they come from, and what has put them out."""
     here = place()
-    source, _ = in_use(here)
-    found = [(token.id, "environment", True) for token in here.pinned()]
-    found += [(token.id, here.kept_in, source == here.kept_in) for token in here.kept()]
+    using = in_use(here)
+    fixed = [token.id for token in here.pinned()]
+    if using.source == "environment" and using.server is not None:
+        fixed = list(dict.fromkeys((*using.server.tokens, *fixed)))
+    found = [(id, "environment", using.source == "environment" and id in using.ids) for id in fixed]
+    found += [(token.id, here.kept_in, using.source == here.kept_in) for token in here.kept()]
     bad = bad_news(here) if found else {}
-    document = {
-        "source": source,
+    document: dict[str, Any] = {
+        "source": using.source,
         "tokens": [
             {"id": id, "source": origin, "used": used, "out": list(map(_out, bad.get(id, ()))) or None}
             for id, origin, used in found
@@ -100,8 +118,13 @@ def list_(as_json: bool) -> None:
     }
     rows = [(*row, ", ".join(map(why, bad.get(row[0], ())))) for row in found]
     text = table(("TOKEN", "SOURCE", "USED", "OUT"), rows)
-    if not all(used for _, _, used in found):
-        text += f"\n\n{ENVIRONMENT_WINS}"
+    if using.server is not None:
+        document["server"] = {"pid": using.server.pid, "address": using.server.address}
+    if using.source == "environment" and not all(used for _, _, used in found):
+        text += f"\n\n{_environment_wins(here)}"
+    elif not all(used for _, _, used in found):
+        pid = using.server.pid if using.server else 0
+        text += f"\n\nThe running server (pid {pid}) was started without MOONSHOT_API_KEY: it uses the file."
     out(as_json, document, text if found else "No token: the built-in demo answers.")
 
 
@@ -114,11 +137,12 @@ def _out(bad: News) -> dict[str, str | None]:
 def check(as_json: bool) -> None:
     """Ask the upstream about each token in use. Exit code 1 if one is not live."""
     here = place()
-    _, tokens = in_use(here)
-    found = verdicts(here.settings, tokens)
+    using = in_use(here)
+    found = verdicts(here.settings, using.tokens)
+    found += unasked(using, bad_news(here) if using.elsewhere else {})
     document = {"tokens": [{"id": each.id, "live": each.live, "detail": each.detail} for each in found]}
     rows = [(each.id, "unknown" if each.live is None else each.live, each.detail) for each in found]
     text = table(("TOKEN", "LIVE", "DETAIL"), rows) if found else "No token: the built-in demo answers."
     out(as_json, document, text)
-    if not all(each.live for each in found):
+    if not all(each.live or each.unasked for each in found):
         raise click.exceptions.Exit(FAILED)

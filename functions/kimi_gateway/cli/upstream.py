@@ -16,6 +16,7 @@ from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kimi_gateway.cli.serving import Serving
     from kimi_gateway.providers.moonshot import Moonshot
     from kimi_gateway.providers.news import News
     from kimi_gateway.providers.provider import Token
@@ -26,21 +27,62 @@ OF_THE_MOMENT = ("rate", "overload")  # the token is taken, the upstream is busy
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`live` is None where the upstream did not say."""
+    """`live` is None where the upstream did not say; `unasked` where the token is not known here."""
 
     id: str
     live: bool | None
     detail: str
     passing: bool = False
+    unasked: bool = False
 
 
-def in_use(here: Place) -> tuple[Source, tuple[Token, ...]]:
-    """The environment's, else those that are kept."""
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """The tokens in use. Of those that only the environment of the running `server` has, `elsewhere` are the
+    ids."""
+
+    source: Source
+    tokens: tuple[Token, ...]
+    elsewhere: tuple[str, ...] = ()
+    server: Serving | None = None
+
+    @property
+    def ids(self) -> set[str]:
+        return {token.id for token in self.tokens} | set(self.elsewhere)
+
+
+def configured(here: Place) -> tuple[Source, tuple[Token, ...]]:
+    """What a server that starts now would use: the environment's, else those that are kept."""
     fixed = here.pinned()
     if fixed:
         return "environment", fixed
     kept = here.kept()
     return (here.kept_in, kept) if kept else ("none", ())
+
+
+def in_use(here: Place) -> InUse:
+    """What the running server uses, where there is one: its environment may be another than ours."""
+    server = here.serving()
+    if server is None:
+        return InUse(*configured(here))
+    kept = here.kept()
+    if server.source != "environment":
+        return InUse(here.kept_in if kept else "none", kept, server=server)
+    known = {token.id: token for token in (*here.pinned(), *kept)}
+    ours = tuple(known[id] for id in server.tokens if id in known)
+    return InUse("environment", ours, tuple(id for id in server.tokens if id not in known), server)
+
+
+def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
+    """Of tokens that only the running server has: what the gateway remembers."""
+    pid = found.server.pid if found.server else 0
+    verdicts = []
+    for id in found.elsewhere:
+        dead = [each for each in bad.get(id, ()) if each.cause in ("authentication", "quota")]
+        told = f"failed: {', '.join(map(why, dead))}" if dead else "no failure is remembered"
+        detail = f"only the running server (pid {pid}) has it, in its environment; {told}"
+        verdicts.append(Verdict(id, False if dead else None, detail, unasked=not dead))
+    return verdicts
 
 
 def bad_news(here: Place) -> dict[str, list[News]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
@@ -52,7 +54,28 @@ class Question(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request's body, read without any I/O.
+
+    `needs` names what the request goes on from and the account has kept (accounts/replay.py). `complete`
+    takes what was found of it and gives the whole question; it raises InvalidRequest for what is missing.
+    """
+
+    model: str
+    stream: bool
+    choices: int
+    needs: Sequence[str]
+    complete: Callable[[Mapping[str, bytes]], Question]
+
+    @classmethod
+    def whole(cls, question: Question) -> Ask:
+        """One that needs nothing else."""
+        chat = question.chat
+        return cls(chat.model, chat.stream, chat.choices, (), lambda _: question)
+
+
 class Dialect(Protocol):
-    async def read(self, raw: bytes, account: str) -> Question:
-        """Raises InvalidRequest naming the field at fault. `account` is whose earlier answers it may name."""
+    def read(self, raw: bytes) -> Ask:
+        """Pure. Raises InvalidRequest naming the field at fault."""
         ...

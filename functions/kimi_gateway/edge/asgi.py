@@ -17,6 +17,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # of the page /docs
+PAGES = (*DOCS, *FILES)
 ARENA = 256 * 1024  # bytes of one read
 
 
@@ -40,7 +42,7 @@ class App:
 
     async def start(self) -> None:
         self.running = await start(self.settings, clock=self._clock)
-        self._front = Front(routes(self.running.gateway, self.running.queries), DOCS)
+        self._front = Front(routes(self.running.gateway, self.running.queries), PAGES)
 
     async def stop(self) -> None:
         if self._draining is not None:
@@ -70,7 +72,7 @@ class App:
 
     def respond(self, request: Request) -> Awaitable[Response]:
         """For a server that speaks HTTP by itself."""
-        if request.path in DOCS and request.method in ("GET", "HEAD"):
+        if request.path in PAGES and request.method in ("GET", "HEAD"):
             return self._page(request)
         return self._front.handle(request)
 
@@ -102,7 +104,7 @@ class App:
         return Response(start["status"], told, b"".join([piece.get("body", b"") for piece in pieces]))
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["path"] in DOCS and scope["method"] in ("GET", "HEAD"):
+        if scope["path"] in PAGES and scope["method"] in ("GET", "HEAD"):
             await self._documentation()(scope, receive, send)
         else:
             await self._gateway(scope, receive, send)

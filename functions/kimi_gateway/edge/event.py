@@ -30,7 +30,7 @@ from kimi_gateway.values import Headers, Request, Response
 ENDED_BY = 2.0  # seconds before the function's deadline, by which a turn ends itself
 GIVEN_UP = 0.4  # seconds after that, when whatever else still waits is cancelled
 LEFT_BEHIND = 1.5  # seconds for ledger and pool before the process may be frozen
-DRAINED = 0.5  # seconds that streams get at SIGTERM; Lambda gives few
+DRAINED = 0.2  # seconds that streams get at SIGTERM; Lambda gives 500 ms for all, and leases must go back
 LARGEST = 6 * 2**20  # bytes of a buffered answer, as Lambda counts it
 
 

@@ -68,7 +68,7 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/responses",
-            partial(Gateway.ask, gateway, dialect=Responses(gateway.recall, gateway.clock)),
+            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
             "Responses, JSON or SSE (1 credit)",
             example=_RESPONSE,
         ),
@@ -146,11 +146,15 @@ class Front:
         except BaseException:
             self._log(request, 499)
             raise
-        response.headers += of_every_answer(request)
-        if request.method == "HEAD" and isinstance(response.body, bytes):
-            response.headers.append(("content-length", str(len(response.body))))
-            response.body = b""
-        return self._logged(request, response)
+        try:
+            response.headers += of_every_answer(request)
+            if request.method == "HEAD" and isinstance(response.body, bytes):
+                response.headers.append(("content-length", str(len(response.body))))
+                response.body = b""
+            return self._logged(request, response)
+        except BaseException:  # nobody else knows of the response yet
+            await response.finish()
+            raise
 
     async def _respond(self, request: Request) -> Response:
         hosts = request.headers.all("host")
@@ -161,8 +165,7 @@ class Front:
             return _preflight(request)
         found, rest = self._find(path)
         if not found and request.path not in self._pages:
-            listed = " GET /docs lists the paths." if "/docs" in self._pages else ""
-            raise NotFound(f"There is no {path[:120] or '/'} here.{listed}")
+            raise NotFound(f"There is no {path[:120] or '/'} here.{self._hint(path)}")
         wanted = "GET" if request.method == "HEAD" else request.method
         for route in found:
             if route.method == wanted:
@@ -175,6 +178,14 @@ class Front:
             f"{request.method[:20]} is not allowed here; use {' or '.join(allowed)}.",
             headers=(("allow", ", ".join(allowed)),),
         )
+
+    def _hint(self, path: str) -> str:
+        """What was probably meant: a base URL without the /v1 that it needs, or with one too many."""
+        if self._find(f"/v1{path}")[0]:
+            return " Your base URL probably lacks /v1."
+        if path.startswith("/v1/v1/") and self._find(path.removeprefix("/v1"))[0]:
+            return " Your base URL probably has /v1 twice."
+        return " GET /docs lists the paths." if "/docs" in self._pages else ""
 
     def _find(self, path: str) -> tuple[list[Route], str]:
         exact = self._exact.get(path)

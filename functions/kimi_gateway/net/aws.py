@@ -2,7 +2,8 @@
 
 AwsError
 ├── AwsRefused   the service said no, and would again: `code`, and `detail` as it came
-└── AwsDown      throttled, failing, silent or out of reach, try after try; what was asked may have happened
+└── AwsDown      failing, silent or out of reach, try after try; what was asked may have happened
+    └── AwsThrottled   the service is well, and takes no more at present
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from kimi_gateway.net.sigv4 import Credentials, Scope, signed
 
 LONGEST_ANSWER = 8 * 2**20  # a page of a query has 1 MB, and its JSON is longer
 # Codes that ask for another try whatever the status (AWS, "Error handling with DynamoDB"; read 2026-11).
-PASSING = frozenset(
+THROTTLED = frozenset(
     (
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
-        "RequestTimeoutException",
         "Throttling",
         "ThrottlingException",
         "ThrottledException",
         "TooManyRequestsException",
-        "TransactionConflictException",
-        "TransactionInProgressException",
     )
 )
+PASSING = THROTTLED | {
+    "RequestTimeoutException",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+}
 
 
 class AwsError(Exception): ...
@@ -46,6 +49,9 @@ class AwsRefused(AwsError):
 
 
 class AwsDown(AwsError): ...
+
+
+class AwsThrottled(AwsDown): ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,10 @@ class Patience:
 class _Failed(Exception):
     """One try, in words without secrets."""
 
+    def __init__(self, why: str, throttled: bool = False) -> None:
+        super().__init__(why)
+        self.throttled = throttled
+
 
 class Aws:
     """`credentials` is asked at each try, as they may change; it gives them, or what is awaited for them, and
@@ -106,10 +116,10 @@ class Aws:
     async def call(self, service: Service, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The answer's JSON. A call that was lost is sent again, so it must bear being applied twice.
 
-        Raises AwsRefused, AwsDown.
+        Raises AwsRefused, AwsDown; AwsThrottled where that was what the last try met.
         """
         body = jsonio.dumps(request)
-        patience, why = self._patience, ""
+        patience, why, throttled = self._patience, "", False
         try:
             async with asyncio.timeout(patience.total):
                 for number in range(patience.tries):
@@ -119,10 +129,10 @@ class Aws:
                     try:
                         return await self._try(service, operation, body)
                     except _Failed as failed:
-                        why = str(failed)
+                        why, throttled = str(failed), failed.throttled
         except TimeoutError:
             why = why or f"no answer within {patience.total:g} s"
-        raise AwsDown(f"{operation}: {why}")
+        raise (AwsThrottled if throttled else AwsDown)(f"{operation}: {why}")
 
     async def _try(self, service: Service, operation: str, body: bytes) -> dict[str, Any]:
         url = self._endpoint(service)
@@ -147,7 +157,7 @@ class Aws:
             return told
         code = _code(told)
         if status >= 500 or status == 429 or code in PASSING or not code:
-            raise _Failed(f"status {status} {code}")
+            raise _Failed(f"status {status} {code}", status == 429 or code in THROTTLED)
         raise AwsRefused(operation, code, told)
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from kimi_gateway.net.connection import Connection
-from kimi_gateway.net.http import ConnectFailed
+from kimi_gateway.net.http import ConnectFailed, no_connection
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
@@ -136,7 +136,7 @@ class Pool:
                 raise ConnectFailed("the connection closed as soon as it stood")
             opened = True
         except (OSError, UnicodeError) as exc:
-            raise ConnectFailed(f"no connection ({type(exc).__name__})") from exc
+            raise ConnectFailed(no_connection(host, exc)) from exc
         finally:
             if not opened:
                 self._freed()

@@ -9,6 +9,8 @@ Foreign exceptions end here; the texts of ours hold no header value, no URL and 
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -19,6 +21,20 @@ class NetError(Exception): ...
 
 
 class ConnectFailed(NetError): ...
+
+
+def no_connection(host: str, error: BaseException) -> str:
+    """Why none came about, for the operator: by the first cause that has a name."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return f"cannot resolve {host} (DNS)"
+        if isinstance(cause, ConnectionRefusedError):
+            return f"{host} refuses connections"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"the certificate of {host} is not accepted ({cause.verify_message})"
+        cause = cause.__cause__ or cause.__context__
+    return f"no connection to {host} ({type(error).__name__})"
 
 
 class ConnectionLost(NetError): ...

@@ -10,7 +10,15 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx2
 
 from kimi_gateway import __version__
-from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, TimedOut, Timeouts, read_up_to
+from kimi_gateway.net.http import (
+    Answer,
+    ConnectFailed,
+    ConnectionLost,
+    TimedOut,
+    Timeouts,
+    no_connection,
+    read_up_to,
+)
 
 # Their texts quote URLs and header values, so they are not even kept as a cause.
 UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
@@ -71,7 +79,7 @@ class HttpxClient:
         except UNSENDABLE as exc:
             raise ConnectFailed(f"the request cannot be sent ({type(exc).__name__})") from None
         except NOT_SENT as exc:
-            raise ConnectFailed(f"no connection ({type(exc).__name__})") from exc
+            raise ConnectFailed(no_connection(httpx2.URL(url).host, exc)) from exc
         except LOST as exc:
             raise ConnectionLost(f"lost before the answer ({type(exc).__name__})") from exc
 

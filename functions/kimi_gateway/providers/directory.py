@@ -29,20 +29,32 @@ class Directory:
         self._listed: dict[str, dict[str, Any]] = {}
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
+        self.last_balance: dict[str, float] | None = None  # as `balance` found it
 
-    async def resolve(self, name: str, catalog: Catalog) -> Model:
-        """The catalog's row, else a neutral one for a live id. Raises ModelNotFound."""
+    @property
+    def listed(self) -> dict[str, dict[str, Any]]:
+        """The upstream's list by id as it was last known; empty before it was asked."""
+        return self._listed
+
+    def fresh(self, age: float = FRESH) -> bool:
+        """Whether the upstream was asked for its list in the last `age` seconds."""
+        return self._asked_at is not None and self._monotonic() - self._asked_at < age
+
+    async def resolve(self, name: str, catalog: Catalog, may_ask: Callable[[], Awaitable[bool]]) -> Model:
+        """The catalog's row, else a neutral one for a live id. The upstream is asked for a name that neither
+        knows, once a minute and where it `may_ask`. Raises ModelNotFound, and what `may_ask` raises."""
         try:
             return catalog.resolve(name)
         except ModelNotFound:
+            if self.fresh(ASKED_ANEW) or not await may_ask():
+                return catalog.resolve(name, self._listed)
             return catalog.resolve(name, await self.live(ASKED_ANEW))
 
     async def live(self, fresh: float = FRESH) -> dict[str, dict[str, Any]]:
         """The upstream's list by id, `fresh` seconds old at most; an older one while the upstream is down."""
         async with self._asking:
-            now = self._monotonic()
-            if self._asked_at is None or now - self._asked_at >= fresh:
-                self._asked_at = now
+            if not self.fresh(fresh):
+                self._asked_at = self._monotonic()
                 try:
                     entries = await self._ask(lambda provider, token: provider.models(token))
                     self._listed = {entry["id"]: entry for entry in entries}
@@ -76,6 +88,7 @@ class Directory:
                 total[name] = round(total.get(name, 0) + value, 5)
         if dead is not None and not total:
             raise dead
+        self.last_balance = total
         return total
 
     async def check(self) -> None:

@@ -70,13 +70,16 @@ _SHOWN: Mapping[str, _View] = {
     "context": _View(ContextLengthExceeded, "The input is too long for the model."),
     "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
     "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
-    "timeout": _View(Unavailable, "The upstream did not answer in time."),
-    "broken": _View(Unavailable, "The connection to the upstream broke before the answer was complete."),
-    "connect": _View(Unavailable, "The upstream cannot be reached."),
-    "server": _View(Unavailable, "The upstream failed."),
+    "timeout": _View(Unavailable, "Kimi did not answer in time."),
+    "broken": _View(Unavailable, "The connection to Kimi broke before the answer was complete."),
+    "connect": _View(Unavailable, "Kimi cannot be reached from this gateway."),
+    "server": _View(Unavailable, "Kimi did not answer."),
+    # The operator's account or set-up is at fault; the client's own key is fine, so never 401 to 404.
+    "authentication": _View(Unavailable, "The operator's Kimi token is refused; tell them."),
+    "quota": _View(Unavailable, "The operator's Kimi account has no credit left; tell them."),
+    "permission": _View(Unavailable, "The operator's Kimi account may not use this; tell them."),
+    "model": _View(Unavailable, "The operator's Kimi account does not have this model; tell them."),
 }
-# The operator's account or set-up is at fault; the client's own key is fine, so never 401 to 404.
-_MISCONFIGURED = _View(Unavailable, "The gateway's upstream is not available at present.")
 
 
 class UpstreamFailure(Exception):
@@ -91,17 +94,28 @@ class UpstreamFailure(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.quoted = quoted
+        self.attempts = 0  # made for an admitted request, when the last one failed
 
-    def shown(self, model_is_ours: bool = True) -> GatewayError:
-        """The client's error. A model that the catalog knows is never told to be missing."""
+    def shown(self, model_is_ours: bool = True, request: str = "") -> GatewayError:
+        """The client's error. A model that the catalog knows is never told to be missing. With the attempts
+        that were made and the id of the request, for whoever looks into it."""
         if self.cause == "model" and not model_is_ours:
             return ModelNotFound("The upstream does not know this model.", param="model", cause="model")
-        view = _SHOWN.get(self.cause, _MISCONFIGURED)
+        view = _SHOWN[self.cause]
         own_words = self.quoted and view.error.status in (400, 429)
         after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
-        return view.error(
-            self.detail if own_words else view.message, retry_after=after, cause=f"upstream_{self.cause}"
-        )
+        message = self.detail if own_words else view.message
+        if view.error is Unavailable:
+            message = _traceable(message, self.attempts, request)
+        return view.error(message, retry_after=after, cause=f"upstream_{self.cause}")
+
+
+def _traceable(message: str, attempts: int, request: str) -> str:
+    """What was tried, that it is not charged, and what the operator finds it by."""
+    if attempts > 1 and message.startswith("Kimi"):
+        message = f"{message.removesuffix('.')} ({attempts} attempts)."
+    charged = " Not charged." if attempts else ""
+    return f"{message}{charged}" + (f" Request {request}." if request else "")
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kimi_gateway.observe import emit
-from kimi_gateway.providers import affinity, news
+from kimi_gateway.providers import affinity, news, readiness
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.line import Line
 from kimi_gateway.providers.memory import Memory
@@ -93,6 +93,7 @@ class Pool:
         self._dead_tries = 0
         self._line = Line(self._chosen, TokenLease.end)
         self._turn = 0
+        self._unreached = -math.inf  # when the last outcome was that the upstream did not answer
 
     def all(self) -> tuple[Token, ...]:
         return self._source()
@@ -131,6 +132,14 @@ class Pool:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
 
+    async def troubles(self) -> list[str]:
+        """Why requests probably fail now, by what is remembered of earlier ones. Asks the record of all
+        processes, never the upstream, and names no token."""
+        tokens = self._source()
+        await self._memory.refresh()
+        known = [self._memory.known(token.id, "") for token in tokens]
+        return readiness.troubles(known, self._unreached, self._clock())
+
     async def _renewed(self) -> None:
         if self._renewal is not None:
             doubted, self._doubted = self._doubted, False
@@ -143,6 +152,7 @@ class Pool:
     def learned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
         """An answer ends what was known when it was asked for; a failure tells what its cause says."""
         bad = self._told_by(failure, lease) if failure else None
+        self._unreached = self._clock() if failure and failure.cause in readiness.UNREACHED else -math.inf
         if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
             self._in_a_row.pop(lease.token.id, None)
         self._doubted |= failure is not None and failure.cause == "authentication"

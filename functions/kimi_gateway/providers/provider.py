@@ -84,6 +84,10 @@ class Lease(Protocol):
 class Tokens(Protocol):
     """The pool of upstream tokens."""
 
+    async def troubles(self) -> list[str]:
+        """Why requests probably fail now, without a call upstream."""
+        ...
+
     def lease(self, call: Call | None, tried: set[str]) -> Awaitable[Lease]:
         """A token, one that is not in `tried` (ids) where there is one. Raises UpstreamFailure if none."""
         ...

@@ -59,7 +59,7 @@ class SecretTokens:
         await self._read_if_begun()
         if not self.known:
             raise Unavailable(
-                "The gateway's upstream is not available at present.", retry_after=1, cause="tokens"
+                "The operator's Kimi tokens cannot be read; tell them.", retry_after=1, cause="tokens"
             )
 
     async def doubted(self) -> None:

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import signal
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from kimi_gateway.cli.serve import url
 from kimi_gateway.home import STORE_NAME
-from unit.cli.answers import PROGRAM, Cli, environment, mode
-
-KEY = re.compile(r"sk-kg-[0-9A-Za-z]{38}")
-
-
-def command(*words: object) -> Any:
-    """The document of a command in a process of its own."""
-    program = [*PROGRAM, *map(str, words), "--json"]
-    ran = subprocess.run(program, env=environment(), capture_output=True, text=True, check=True)
-    return json.loads(ran.stdout)
-
-
-@contextmanager
-def serving(tmp_path: Path, *words: str) -> Iterator[tuple[str, str]]:
-    """A server's address and all that it printed before it served. It ends by SIGTERM."""
-    out, err = tmp_path / "out", tmp_path / "err"
-    with out.open("w") as stdout, err.open("w") as stderr:
-        program = [*PROGRAM, "serve", "--port", "0", *words]
-        with subprocess.Popen(program, env=environment(), stdout=stdout, stderr=stderr) as server:
-            try:
-                yield _up(server, out, err), out.read_text()
-            finally:
-                server.send_signal(signal.SIGTERM)
-                server.wait(10)
-
-
-def _up(server: subprocess.Popen[bytes], out: Path, err: Path) -> str:
-    end = time.monotonic() + 10
-    while time.monotonic() < end and server.poll() is None:
-        address = re.match(r"Kimi Gateway on (\S+)\n", out.read_text())
-        if address:
-            with suppress(httpx.TransportError):
-                httpx.get(f"{address[1]}/ping")
-                return address[1]
-        time.sleep(0.02)
-    raise AssertionError(err.read_text())
-
-
-def chat(address: str, key: str) -> int:
-    body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
-    headers = {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{address}/v1/chat/completions", json=body, headers=headers).status_code
+from unit.cli.answers import Cli, mode
+from unit.cli.serving import KEY, chat, command, serving
 
 
 def test_the_first_start_prints_a_key_once_and_a_line_that_works(data: Path, tmp_path: Path) -> None:
@@ -100,7 +53,7 @@ def test_commands_work_on_the_store_of_a_server_that_runs(
         assert [chat(address, made["key"]) for _ in range(4)] == [401] * 4
         assert command("usage", "--account", made["account"])["total"]["requests"] == 3
     restored = tmp_path / "restored"
-    restored.mkdir()
+    restored.mkdir(mode=0o700)
     (tmp_path / "backup").rename(restored / STORE_NAME)
     monkeypatch.setenv("KIMI_GATEWAY_DATA", str(restored))
     shown = command("accounts", "show", made["key"])

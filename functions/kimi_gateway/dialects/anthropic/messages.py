@@ -8,6 +8,7 @@ from kimi_gateway.dialects import tokens
 from kimi_gateway.dialects.anthropic import request
 from kimi_gateway.dialects.anthropic.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.anthropic.request import Read
+from kimi_gateway.dialects.dialect import Ask
 from kimi_gateway.dialects.openai.chunks import Identity
 from kimi_gateway.dialects.openai.request import ChatRequest
 
@@ -33,5 +34,5 @@ class MessagesQuestion:
 
 
 class Messages:
-    async def read(self, raw: bytes, account: str) -> MessagesQuestion:
-        return MessagesQuestion(request.read(raw))
+    def read(self, raw: bytes) -> Ask:
+        return Ask.whole(MessagesQuestion(request.read(raw)))

@@ -45,14 +45,16 @@ def _add_options(told: Json, body: Mapping[str, Any]) -> None:
     if "reasoning_effort" in body:
         config["effort"] = body["reasoning_effort"]
     style = body.get("response_format") or {}
-    if style.get("type") == "json_schema":
-        config["format"] = {"type": "json_schema", "schema": style["json_schema"]["schema"]}
+    schema = (style.get("json_schema") or {}).get("schema")
+    if style.get("type") == "json_schema" and isinstance(schema, dict):  # the pivot's may come without
+        config["format"] = {"type": "json_schema", "schema": schema}
     if config:
         told["output_config"] = config
     if "safety_identifier" in body:
         told["metadata"] = {"user_id": body["safety_identifier"]}
-    if "prompt_cache_options" in body:
-        told["cache_control"] = {"type": "ephemeral", "ttl": body["prompt_cache_options"]["ttl"]}
+    options = body.get("prompt_cache_options")  # the client's own may be anything
+    if isinstance(options, dict) and isinstance(options.get("ttl"), str):
+        told["cache_control"] = {"type": "ephemeral", "ttl": options["ttl"]}
 
 
 def _choose(told: Json, choice: Any) -> None:

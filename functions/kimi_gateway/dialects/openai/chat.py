@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kimi_gateway.dialects.dialect import Ask
 from kimi_gateway.dialects.openai import request
 from kimi_gateway.dialects.openai.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.openai.chunks import Identity
@@ -25,5 +26,5 @@ class ChatQuestion:
 
 
 class ChatCompletions:
-    async def read(self, raw: bytes, account: str) -> ChatQuestion:
-        return ChatQuestion(request.read(raw))
+    def read(self, raw: bytes) -> Ask:
+        return Ask.whole(ChatQuestion(request.read(raw)))

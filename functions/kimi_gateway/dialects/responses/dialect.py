@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from kimi_gateway.dialects.dialect import Ask
+from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai.chunks import Identity
 from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.responses import references
@@ -13,8 +15,6 @@ from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
 
 _ENCRYPTED = "reasoning.encrypted_content"
-# What is kept under these names for an account; the names are ours alone.
-Recall = Callable[[str, Sequence[str]], Awaitable[dict[str, bytes]]]
 
 
 @dataclass(slots=True)
@@ -53,15 +53,25 @@ class ResponsesQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """`clock` gives unix seconds."""
+    """`clock` gives unix seconds. `keeps`: whether this gateway keeps answers for later requests."""
 
-    recall: Recall
     clock: Callable[[], float]
+    keeps: bool = True
 
-    async def read(self, raw: bytes, account: str) -> ResponsesQuestion:
+    def read(self, raw: bytes) -> Ask:
         body = checked(raw)
         names = references.entries(body)
-        found = await self.recall(account, names) if names else {}
-        recalled = references.size(found)
-        asked = chat_of(body, *references.resolve(body, found), recalled)
-        return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
+
+        def complete(found: Mapping[str, bytes]) -> ResponsesQuestion:
+            recalled = references.size(found)
+            asked = chat_of(body, *references.resolve(body, found), recalled)
+            return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
+
+        if not self.keeps and "previous_response_id" in body:
+            fail(
+                "previous_response_id", "this gateway keeps no answers; send the whole conversation as input"
+            )
+        if not names or not self.keeps:
+            return Ask.whole(complete({}))
+        chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
+        return Ask(chat.model, chat.stream, chat.choices, names, complete)

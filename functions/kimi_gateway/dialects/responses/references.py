@@ -68,6 +68,14 @@ def resolve(body: Mapping[str, Any], found: Found) -> tuple[list[Any] | str, Ear
     ], earlier
 
 
+def without(body: Mapping[str, Any]) -> list[Any]:
+    """The input as it would be if what it refers to were there: each item keeps its place."""
+    given = body["input"]
+    said = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+    kept = [{"type": "reasoning"} if _is_reference(item) else item for item in said]
+    return [*kept, {"type": "message", "role": "user", "content": "-"}]
+
+
 def size(found: Found) -> int:
     """Bytes of what was recalled, unpacked."""
     return sum(len(zlib.decompress(packed)) for packed in found.values())

@@ -14,6 +14,7 @@ from typing import Any
 from .handling import Pairs
 
 BASE = "/2018-06-01/runtime"
+EXTENSION = "/2020-01-01/extension"
 STREAMED = "application/vnd.awslambda.http-integration-response"
 ERROR_TYPE, ERROR_BODY = "Lambda-Runtime-Function-Error-Type", "Lambda-Runtime-Function-Error-Body"
 PRELUDE_LIMIT = 16 * 1024  # bytes, the mark behind it included
@@ -40,7 +41,8 @@ class Api:
         self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, headers: Pairs = (), body: bytes = b"") -> Reply:
-        """Raises ApiLost. A kept connection that went away meanwhile is made anew, once."""
+        """`path` is below the Runtime API's, or whole from its slash on. A kept connection that went away
+        meanwhile is made anew, once. Raises ApiLost."""
         message = self.head(method, path, [*headers, ("Content-Length", str(len(body)))]) + body
         while True:
             kept, self._kept = self._kept, None
@@ -74,7 +76,8 @@ class Api:
 
     def head(self, method: str, path: str, headers: Pairs) -> bytes:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        return f"{method} {BASE}/{path} HTTP/1.1\r\nHost: {self.address}\r\n{fields}\r\n".encode("latin-1")
+        whole = path if path.startswith("/") else f"{BASE}/{path}"
+        return f"{method} {whole} HTTP/1.1\r\nHost: {self.address}\r\n{fields}\r\n".encode("latin-1")
 
     def stream_head(self, path: str, headers: Pairs) -> bytes:
         fixed = [

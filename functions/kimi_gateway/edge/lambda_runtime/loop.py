@@ -15,11 +15,12 @@ from contextlib import suppress
 from typing import NoReturn
 
 from .api import ERROR_BODY, ERROR_TYPE, Api, ApiLost, Reply, chunk, last_chunk, prelude, read
+from .extension import Extension
 from .handling import Context, Handler, Lifecycle, Pairs, Streamed, request_id, trace_id
 
 LAST_RESORT = 1.0  # seconds before the deadline, when a handler that did not end is ended
 REST = 2.0  # seconds for what an invocation left behind, before the process may be frozen
-CLOSING = 1.5  # seconds for what runs after SIGTERM, and as many for the handler to stop
+CLOSING = 1.5  # seconds at most for what runs after SIGTERM, and as many for the handler to stop
 
 log = logging.getLogger("lambda_runtime")
 
@@ -251,12 +252,21 @@ async def _failed(api: Api, path: str, exc: Exception) -> None:
 
 async def run(environ: Mapping[str, str]) -> int:
     """The process's exit code; those of a snapshot are as AWS's own Python runtime gives them."""
+    extension = Extension(environ["AWS_LAMBDA_RUNTIME_API"])  # its requests run while the handler starts
+    try:
+        return await _run(environ, extension)
+    finally:
+        await extension.close()
+
+
+async def _run(environ: Mapping[str, str], extension: Extension) -> int:
     api = Api(environ["AWS_LAMBDA_RUNTIME_API"])
     stage, code = "init/error", 1
     try:
         handler = load(environ["_HANDLER"])
         lifecycle: Lifecycle = getattr(handler, "lifecycle", Lifecycle())
         await lifecycle.start()
+        await extension.registered()
         if environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
             code = 64
             await lifecycle.before_snapshot()

@@ -1,0 +1,78 @@
+"""What a server at home tells the commands that run beside it: a note in the data folder, without secrets."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAMES = "server-*.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that runs: where its tokens come from, and their ids (hashes). `started` is unix seconds."""
+
+    pid: int
+    started: int
+    address: str
+    source: str
+    tokens: tuple[str, ...]
+
+
+@contextmanager
+def noted(folder: Path, address: str, source: str, tokens: tuple[str, ...]) -> Iterator[None]:
+    """The note is there while the server runs, and locked while the process lives: the note of one that was
+    killed has no lock, whoever got its process id since."""
+    _sweep(folder)
+    path = folder / f"server-{os.getpid()}.json"
+    note = Serving(os.getpid(), int(time.time()), address, source, tokens)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(asdict(note)).encode())
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def servers(folder: Path) -> list[Serving]:
+    """Those that run on this data folder, the latest start first."""
+    found = [note for path in folder.glob(NAMES) if (note := _read(path)) is not None]
+    return sorted(found, key=lambda note: note.started, reverse=True)
+
+
+def _read(path: Path) -> Serving | None:
+    """None for the note of a process that is gone, and for what is no note."""
+    try:
+        with path.open("rb") as file:
+            if not _locked(file.fileno()):
+                return None
+            members = json.load(file)
+        return Serving(**{**members, "tokens": tuple(members["tokens"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Notes of processes that were killed."""
+    for path in folder.glob(NAMES):
+        with suppress(OSError), path.open("rb") as file:
+            if not _locked(file.fileno()):
+                path.unlink()

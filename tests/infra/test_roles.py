@@ -1,0 +1,117 @@
+"""Each role allows what its function asks of the table, and nothing else: operation by operation, key by key.
+
+What a function asks is recorded from the store's own steps. That no function asks for more is seen in
+test_stack.py, where the functions run behind these roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dynamo_table import NOW, SharedTable
+from infra.iam import allowed, granted, leading_keys
+from infra.reading import resources
+from kimi_gateway.accounts.values import Grant, Key, Usage
+
+pytestmark = pytest.mark.anyio
+LEASE = 660
+Step = Callable[[SharedTable, Key], Awaitable[object]]
+Pairs = set[tuple[str, str]]
+
+
+@pytest.fixture
+async def shared(moto_url: str) -> AsyncIterator[SharedTable]:
+    table = await SharedTable.on(moto_url)
+    yield table
+    await table.client.close()
+
+
+async def key(shared: SharedTable, key: Key) -> None:
+    assert await shared.stores[1].find_key(key.digest)
+
+
+async def outages(shared: SharedTable, key: Key) -> None:
+    store = shared.stores[1]
+    await store.publish("tok_1", "", "quota", NOW)
+    assert await store.published()
+    assert await store.claim("tok_1", NOW, NOW + 60)
+    assert not await store.claim("tok_none", NOW, NOW + 60)
+    await store.retract("tok_1", "")
+
+
+async def money(shared: SharedTable, key: Key) -> None:
+    """With a lease to end, and usage of an hour that is over."""
+    store = shared.stores[1]
+    await store.admit("lost", key, 1, NOW + LEASE, NOW)
+    for now in (NOW, NOW + LEASE, NOW + 7_200, NOW + 7_201):
+        admission = await store.admit(f"r{now}", key, 1, now + LEASE, now)
+        assert await store.settle(admission, "kimi-k3", Usage(1, 1), now)
+    admission = await store.admit("r", key, 1, NOW + LEASE, NOW)
+    assert await store.release(admission, "kimi-k3", True, NOW)
+
+
+async def answers(shared: SharedTable, key: Key) -> None:
+    store = shared.stores[1]
+    await store.keep(key.account, {"resp_1": b"{}"}, NOW + 60)
+    assert await store.recall(key.account, ["resp_1", "resp_2"], NOW)
+
+
+async def credit(shared: SharedTable, key: Key) -> None:
+    """Whether there is any, before a request may cost anything."""
+    await shared.stores[1].account(key.account, NOW + 2 * LEASE)
+
+
+async def usage(shared: SharedTable, key: Key) -> None:
+    await shared.stores[1].usage(NOW, key.account)
+
+
+NEEDS: dict[str, tuple[Step, ...]] = {
+    "Chat": (key, outages, credit, money, answers),
+    "Models": (key, outages, credit),
+    "TokenCheck": (key, outages),
+    "Account": (key, outages, credit, usage),
+}
+
+
+def pattern(key: str) -> str:
+    head, mark, _ = key.partition("#")
+    return f"{head}#*" if mark else head
+
+
+async def asked(shared: SharedTable, steps: tuple[Step, ...]) -> Pairs:
+    made = await shared.key(Grant(100))
+    found: Pairs = set()
+
+    def note(operation: str, request: Any) -> None:
+        found.update((operation, pattern(key)) for key in leading_keys(operation, request))
+
+    shared.client.plan = note
+    for step in steps:
+        await step(shared, made)
+    return found
+
+
+@pytest.mark.parametrize("function", NEEDS)
+async def test_a_role_allows_exactly_what_its_function_asks(
+    template: Any, shared: SharedTable, function: str
+) -> None:
+    assert granted(template, function) == await asked(shared, NEEDS[function])
+
+
+def test_every_function_is_looked_at(template: Any) -> None:
+    assert set(NEEDS) == set(resources(template, "AWS::Lambda::Function"))
+
+
+WRITES = ("PutItem", "UpdateItem", "DeleteItem")
+
+
+@pytest.mark.parametrize("function", ["Models", "TokenCheck", "Account"])
+def test_only_chats_write_anything_but_news_of_upstream_tokens(template: Any, function: str) -> None:
+    written = {key for operation, key in granted(template, function) if operation in WRITES}
+    assert written == {"NEWS"}
+    for operation in WRITES:
+        place = {"pk": {"S": "A#acc_1"}, "sk": {"S": "-"}}
+        assert not allowed(template, function, operation, {"Key": place, "Item": place})
