@@ -16,6 +16,7 @@ from typing import Any
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
+from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.attempts import Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
@@ -81,6 +82,7 @@ class Gateway:
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
+    pardons: Pardons = field(default_factory=Pardons)
 
     @property
     def keeps(self) -> bool:
@@ -122,7 +124,7 @@ class Gateway:
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
         """Whoever gets the response closes the turn; it is closed here where none is given."""
-        request, turn = asked.request, Turn(reservation, self.background)
+        request, turn = asked.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
             response = await self._answered(asked, turn)
@@ -139,22 +141,34 @@ class Gateway:
     async def _answered(self, asked: _Asked, turn: Turn) -> Response:
         request = asked.request
         try:
+            if asked.ask.unasked is not None:
+                return await self._unasked(asked, turn, asked.ask.unasked)
             question, adapted = await self._completed(asked, turn.admission.key.account)
             chat = question.chat
             if chat.ignored:
                 request.notes["ignored"] = chat.ignored
             ignored = (*chat.ignored, *adapted.ignored)
             headers = [("x-param-ignored", ", ".join(ignored))] if ignored else []
-            self._begin(asked, turn, chat, adapted.body)
-            identity = Identity(
-                f"chatcmpl-{uuid.uuid4()}", chat.model, int(self.clock()), f"fp_{asked.model.upstream}"
-            )
+            self._begin(asked, turn, chat, adapted)
+            identity = self._identity(asked)
             answer = self._answer(turn, question, adapted, self._longest(request))
             if chat.stream:
                 return await self._stream(request, turn, answer, question.writer(identity), headers)
             return await self._collect(request, turn, answer, question.answer(identity), headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
+
+    def _identity(self, asked: _Asked) -> Identity:
+        fingerprint = f"fp_{asked.model.upstream}"
+        return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
+
+    async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
+        """What no upstream need be asked for: counted in the windows, and not charged."""
+        body = answer(self._identity(asked))
+        await turn.forgo("unasked")
+        kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
+        headers = [*kind, *admission_headers(turn.admission, released=True)]
+        return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
     async def _completed(self, asked: _Asked, account: str) -> tuple[Question, Adapted]:
         """The question with what it goes on from, as the model takes it: the work that costs."""
@@ -276,9 +290,9 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, body: dict[str, Any]) -> None:
+    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, adapted: Adapted) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
-        settings, request, model = self.settings, asked.request, asked.model
+        settings, request, model, body = self.settings, asked.request, asked.model, adapted.body
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
@@ -291,8 +305,11 @@ class Gateway:
         call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         several = chat.choices > 1
+        free = chat.free | {sent for sent, name in adapted.originals.items() if name in chat.free}
         calls = [
-            UpstreamCall(call, asked.upstream, turn.box, patience, index if several else None, chat.stops)
+            UpstreamCall(
+                call, asked.upstream, turn.box, patience, index if several else None, chat.stops, free
+            )
             for index in range(chat.choices)
         ]
         turn.begin(calls, self.catalog.find(chat.model) is not None, asked.request.id)

@@ -184,10 +184,11 @@ def test_blocks_stand_in_the_order_that_clients_understand(name: str) -> None:
 
 def test_a_call_is_shown_as_it_comes_and_the_next_as_soon_as_the_first_is_whole() -> None:
     writer = StreamWriter(IDENTITY, PLAIN, 1)
-    opened = events_of(b"".join(map(writer.add, said(A, finish=None))))
+    first, second, third = (chunk for batch in said(A, B, A_REST, finish=None) for chunk in batch)
+    opened = events_of(writer.add([first]))
     assert [event["type"] for event in opened[1:]] == ["content_block_start", "content_block_delta"]
-    assert writer.add(said(B, finish=None)[0]) == b""
-    rest = events_of(writer.add(said(A_REST, finish=None)[0]))
+    assert writer.add([second]) == b""
+    rest = events_of(writer.add([third]))
     assert [event["type"] for event in rest] == [
         "content_block_delta",
         "content_block_stop",

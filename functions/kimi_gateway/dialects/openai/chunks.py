@@ -55,6 +55,7 @@ class Progress:
     _finished: set[int] = field(default_factory=set)
     _calls: dict[int, Calls] = field(default_factory=dict)  # by choice
     _spoken: bool = False  # a text, a thought or a call came
+    _reasons: set[str] = field(default_factory=set)
     _edited: bool = False
     _alike: Alike | None = None
     _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
@@ -63,6 +64,18 @@ class Progress:
     def complete(self) -> bool:
         """`[DONE]` or a finish reason for every choice: the only proof that an answer is whole."""
         return self.done or bool(self._finished) and not self._open
+
+    @property
+    def silent(self) -> bool:
+        """A choice has ended, and no text, thought or call came."""
+        return bool(self._finished) and not self._spoken
+
+    def empty(self, most: int = 1) -> bool:
+        """The model said nothing of its own accord, by its usage in so many tokens at `most`."""
+        if not self.silent or self._reasons != {"stop"} or self.usage is None:
+            return False
+        written = self.usage.get("completion_tokens")
+        return type(written) is int and written <= most
 
     def read(self, event: sse.Event) -> Chunk | None:
         """The chunk in an event, without its usage, which is kept here (the last one that is not null).
@@ -113,6 +126,7 @@ class Progress:
             for index in sorted(self._open)
         ]
         self._finished |= self._open
+        self._reasons.update(choice["finish_reason"] for choice in choices)
         self._open.clear()
         return Chunk({"choices": choices}, True, True) if choices else None
 
@@ -140,6 +154,7 @@ class Progress:
             self._shape(delta, calls, index)
         if finished:
             self._finished.add(index)
+            self._reasons.add(str(choice["finish_reason"]))
             self._open.discard(index)
         elif index not in self._finished:
             self._open.add(index)

@@ -28,7 +28,7 @@ class ChatRequest:
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
     the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
-    what the request only named.
+    what the request only named. `free` names the functions whose arguments are a free text.
     """
 
     model: str
@@ -42,6 +42,7 @@ class ChatRequest:
     ignored: tuple[str, ...] = ()
     seals: Mapping[str, str] | None = field(default=None, repr=False)
     recalled: int = 0
+    free: frozenset[str] = frozenset()
 
 
 def read(raw: bytes) -> ChatRequest:

@@ -75,6 +75,7 @@ def chat_of(
         names=_NAMES | toolbox.offered.places,
         ignored=(*toolbox.offered.ignored, *repaired),
         recalled=recalled,
+        free=toolbox.free,
     )
     return Asked(chat, body, messages, toolbox)
 
