@@ -21,14 +21,14 @@ from kimi_gateway.accounts.values import Key
 from kimi_gateway.attempts import Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.dialects import errors, fields, tokens
+from kimi_gateway.dialects import errors, fields, ignored, tokens
 from kimi_gateway.dialects.anthropic import native
 from kimi_gateway.dialects.dialect import Ask, Dialect, JsonAnswer, Question, StreamWriter
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
 from kimi_gateway.dialects.openai.request import ChatRequest
-from kimi_gateway.dialects.openai.tool_names import Restorer
+from kimi_gateway.dialects.openai.restoring import Restorer
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
@@ -145,10 +145,10 @@ class Gateway:
                 return await self._unasked(asked, turn, asked.ask.unasked)
             question, adapted = await self._completed(asked, turn.admission.key.account)
             chat = question.chat
-            if chat.ignored:
-                request.notes["ignored"] = chat.ignored
-            ignored = (*chat.ignored, *adapted.ignored)
-            headers = [("x-param-ignored", ", ".join(ignored))] if ignored else []
+            names = ignored.named(chat.ignored, adapted.ignored)
+            if names:
+                request.notes["ignored"] = names
+            headers = [(ignored.HEADER, ", ".join(names))] if names else []
             self._begin(asked, turn, chat, adapted)
             identity = self._identity(asked)
             answer = self._answer(turn, question, adapted, self._longest(request))
@@ -197,15 +197,17 @@ class Gateway:
         chunks = turn.chunks(self.settings.ping_interval, longest)
         gatherer = Gatherer(question.chat.body["messages"]) if adapted.remembers else None
         see: list[Callable[[list[Chunk]], None]] = []
+        if adapted.renamed:  # first, since thoughts are kept by the arguments that the client knows
+            see.append(Restorer(adapted.renamed))
         if gatherer is not None:
             see.append(gatherer.add)
-        if adapted.originals:
-            see.append(Restorer(adapted.originals))
 
         async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
-            keeping = [self.thoughts.keep(turn.admission.key.account, kept)] if kept else []
-            await asyncio.gather(turn.settle(), *keeping) if keeping else await turn.settle()
+            if kept:
+                await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
+            else:
+                await turn.settle()
 
         return _Answer(seen_by(chunks, see) if see else chunks, settle)
 
@@ -305,7 +307,7 @@ class Gateway:
         call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         several = chat.choices > 1
-        free = chat.free | {sent for sent, name in adapted.originals.items() if name in chat.free}
+        free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
         calls = [
             UpstreamCall(
                 call, asked.upstream, turn.box, patience, index if several else None, chat.stops, free

@@ -16,7 +16,7 @@ from kimi_gateway.dialects.openai import reasoning
 from kimi_gateway.dialects.openai.chunks import Chunk
 from kimi_gateway.dialects.openai.reasoning import Lacking
 from kimi_gateway.errors import Unavailable
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import emit, log
 
 KEPT = 24 * 3600  # seconds
 PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the store
@@ -60,6 +60,8 @@ class Thoughts:
                 await self._replay.keep(account, entries, int(self._clock()) + KEPT)
         except (StoreDown, TimeoutError) as exc:
             emit("replay_down", logging.WARNING, step="keep", account=account, detail=str(exc))
+        except Exception:  # the answer is whole without it, and is being charged
+            log.exception("crash", extra={"fields": {"step": "keep", "account": account}})
 
 
 async def seen_by(

@@ -200,7 +200,6 @@ MISSHAPEN: dict[str, tuple[dict[str, Any], str]] = {
     "a tool without a type": ({"tools": [{"function": {"name": "a"}}]}, "tools.0.type"),
     "a tool without a function": ({"tools": [{"type": "function"}]}, "tools.0.function"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
-    "parameters that are a list": (tool(parameters=[]), "tools.0.function.parameters"),
     "a description that is a list": (tool(description=[]), "tools.0.function.description"),
     "an unknown tool choice": ({"tool_choice": "perhaps"}, "tool_choice"),
     "five stop strings": ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),

@@ -49,7 +49,7 @@ SCHEMAS: dict[str, tuple[Json, Json]] = {
             "$defs": {"X": {"type": "object", "properties": {"n": {"$ref": "#/$defs/X"}}}},
         },
     ),
-    "alternatives at the root hold the whole object": (
+    "alternatives at the root are one object": (
         {
             "type": "object",
             "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
@@ -57,14 +57,8 @@ SCHEMAS: dict[str, tuple[Json, Json]] = {
         },
         {
             "type": "object",
-            "anyOf": [
-                {
-                    "type": "object",
-                    "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
-                    "required": [name],
-                }
-                for name in ("a", "b")
-            ],
+            "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
+            "description": "(One of these forms: a, optionally b; or b, optionally a.)",
         },
     ),
     "const, oneOf, nullable and an exclusive bound": (

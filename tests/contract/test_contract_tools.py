@@ -88,30 +88,25 @@ def test_the_line_that_asks_stands_before_a_partial_message(
     ]
 
 
+def answered(properties: Json, **more: Any) -> Json:
+    schema = {"type": "object", "properties": properties, **more}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}}
+
+
+ANSWER = "response_format.json_schema.schema"
 REFUSED: dict[str, tuple[Json, str]] = {
     "a choice of a tool that is not there": ({"tools": TOOLS, "tool_choice": tool("other")}, "tool_choice"),
     "a forced choice without tools": ({"tool_choice": "required"}, "tool_choice"),
     "129 tools": ({"tools": [tool(f"tool_{number}") for number in range(129)]}, "tools"),
-    "parameters that are no object": (
-        {"tools": [tool("a"), tool("b", {"type": "string"})]},
-        "tools.1.function.parameters.type",
-    ),
     "a reference to elsewhere": (
-        {"tools": [tool("a", {"type": "object", "properties": {"x": {"$ref": "https://a.test/b.json"}}})]},
-        "tools.0.function.parameters.properties.x.$ref",
+        answered({"x": {"$ref": "https://a.test/b.json"}}),
+        f"{ANSWER}.properties.x.$ref",
     ),
-    "a reference to nothing": (
-        {"tools": [tool("a", {"type": "object", "properties": {"x": {"$ref": "#/$defs/X"}}})]},
-        "tools.0.function.parameters.properties.x.$ref",
-    ),
-    "a document without an end": (
-        {"tools": [tool("a", {"type": "object", "properties": {"x": {"$ref": "#"}}, "required": ["x"]})]},
-        "tools.0.function.parameters",
-    ),
-    "a type that is none": (
-        {"tools": [tool("a", {"type": "object", "properties": {"x": {"type": "text"}}})]},
-        "tools.0.function.parameters.properties.x.type",
-    ),
+    "a reference to nothing": (answered({"x": {"$ref": "#/$defs/X"}}), f"{ANSWER}.properties.x.$ref"),
+    "a document without an end": (answered({"x": {"$ref": "#"}}, required=["x"]), ANSWER),
+    "a type that is none": (answered({"x": {"type": "text"}}), f"{ANSWER}.properties.x.type"),
+    "a name that is reserved": (answered({"required": {"type": "string"}}), ANSWER),
+    "600 values": (answered({"x": {"enum": [f"{at}" for at in range(600)]}}), ANSWER),
     "an answer's schema that is no object": (
         {
             "response_format": {

@@ -51,16 +51,7 @@ def test_an_answer_without_done_is_whole_where_it_finished(
 
 
 BAD = {"type": "object", "properties": {"a": {"$ref": "https://a.test/schema"}}}
-FUNCTION = {"type": "function", "name": "f", "parameters": BAD}
 FOUND_LATE: dict[str, tuple[dict[str, Any], str]] = {
-    "a schema in a namespace": (
-        {"tools": [{"type": "namespace", "name": "n", "tools": [FUNCTION]}]},
-        "tools.0.tools.0.parameters.properties.a.$ref",
-    ),
-    "a schema that comes with the input": (
-        {"input": [{"role": "user", "content": "Hi"}, {"type": "additional_tools", "tools": [FUNCTION]}]},
-        "input.1.tools.0.parameters.properties.a.$ref",
-    ),
     "the answer's schema": (
         {"text": {"format": {"type": "json_schema", "schema": BAD}}},
         "text.format.schema.properties.a.$ref",

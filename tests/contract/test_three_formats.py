@@ -179,13 +179,13 @@ def test_a_refusal_has_its_status_headers_and_price_in_each_format(
 def test_tools_that_nobody_here_runs_are_left_out_and_named(
     gateway: LiveGateway, upstream: ScriptedUpstream, format: Format, stream: bool
 ) -> None:
-    """Once each, in the header and the log; a kind that no header can carry is named without itself."""
+    """Once each, in the header and the log; what no header can carry is escaped, and the end is cut off."""
     kinds = ["web_search_9", "mcp", "web_search_9", "two words", "long" * 20, *(f"x{at}" for at in range(40))]
     asked = ask(gateway, stream, format=format, tools=[{"type": kind, "name": kind} for kind in kinds])
     assert asked.seen.status == 200
     names = asked.seen.headers["x-param-ignored"].split(", ")
-    assert names[:4] == ["tools.web_search_9", "tools.mcp", "tools", "tools.x0"]
-    assert len(names) == 16
+    assert names[:4] == ["tools.web_search_9", "tools.mcp", "tools.two%20words", f"tools.{'long' * 20}"]
+    assert (len(names), names[-1]) == (32, "...")
     assert "tools" not in asked.requests(upstream)[0].body
     gateway.until(lambda: gateway.lines("request"))
     assert gateway.lines("request")[-1]["ignored"] == names
@@ -194,15 +194,7 @@ def test_tools_that_nobody_here_runs_are_left_out_and_named(
 BAD = {"type": "object", "properties": {"a": {"$ref": "https://a.test/schema"}}}
 TOO_MUCH = 2**21
 FOUND_LATE: dict[str, tuple[Format, dict[str, Any], str]] = {
-    "chat: a tool": (
-        CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": BAD}}]},
-        "tools.0.function.parameters.properties.a.$ref",
-    ),
     "chat: the output": (CHAT, {"max_tokens": TOO_MUCH}, "max_tokens"),
-    "messages: a tool behind one that is left out": (
-        MESSAGES, {"tools": [{"type": "web_search_20250305"}, {"name": "f", "input_schema": BAD}]},
-        "tools.1.input_schema.properties.a.$ref",
-    ),
     "messages: the answer's schema": (
         MESSAGES, {"output_config": {"format": {"type": "json_schema", "schema": BAD}}},
         "output_config.format.schema.properties.a.$ref",
@@ -212,10 +204,6 @@ FOUND_LATE: dict[str, tuple[Format, dict[str, Any], str]] = {
         "output_format.schema.properties.a.$ref",
     ),
     "messages: the output": (MESSAGES, {"max_tokens": TOO_MUCH}, "max_tokens"),
-    "responses: a tool behind one that is left out": (
-        RESPONSES, {"tools": [{"type": "web_search"}, {"type": "function", "name": "f", "parameters": BAD}]},
-        "tools.1.parameters.properties.a.$ref",
-    ),
     "responses: the output": (RESPONSES, {"max_output_tokens": TOO_MUCH}, "max_output_tokens"),
 }  # fmt: skip
 

@@ -115,12 +115,6 @@ def preferring(token: Token, among: tuple[Token, ...] = tokens) -> str:
     raise AssertionError("no conversation of a thousand prefers this token")
 
 
-async def settle() -> None:
-    """Let every task come as far as it can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:

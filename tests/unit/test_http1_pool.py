@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 import pytest
 from raw_server import RawServer
 
+from idle import settle
 from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 
@@ -37,12 +38,6 @@ async def server() -> AsyncIterator[RawServer]:
 async def ask(client: Http1Client, url: str, method: str = "POST", times: Timeouts = TIMES) -> bytes:
     async with client.send(method, url, {}, b"", times) as answer:
         return await answer.read(100)
-
-
-async def settle() -> None:
-    """Let every task come as far as it can without the network."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def until(true: Callable[[], bool]) -> None:

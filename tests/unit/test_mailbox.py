@@ -8,6 +8,7 @@ from functools import wraps
 
 import pytest
 
+from idle import settle
 from kimi_gateway.net.mailbox import Mailbox
 
 LONG = 30.0
@@ -19,12 +20,6 @@ def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
         asyncio.run(asyncio.wait_for(test(), 5))  # type: ignore[arg-type]
 
     return run
-
-
-async def settle() -> None:
-    """Let every task come as far as it can."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @on_a_loop

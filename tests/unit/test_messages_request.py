@@ -130,17 +130,6 @@ def test_no_tool_of_theirs_breaks_a_request(kind: str) -> None:
     assert asked(tools=[{"type": kind}]).chat.ignored == (f"tools.{kind}",)
 
 
-def test_the_type_of_a_tool_that_no_header_can_carry_is_not_repeated() -> None:
-    assert asked(tools=[{"type": "a\r\nset-cookie: b"}, {"type": "é"}, {"type": "x" * 99}]).chat.ignored == (
-        "tools",
-    )
-
-
-def test_the_header_that_names_them_stays_short() -> None:
-    ignored = asked(tools=[{"type": f"kind_{at}"} for at in range(5_000)]).chat.ignored
-    assert len(ignored) == 17
-
-
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("bash_20250124", "bash"), ("text_editor_20250728", "str_replace_based_edit_tool"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -51,6 +52,83 @@ def test_refused_with_the_place(row: str) -> None:
     assert text in refusal
 
 
+def nested(depth: int, group: str = "properties") -> Json:
+    schema: Json = {"type": "string"}
+    for _ in range(depth):
+        inner = {"properties": {"x": schema}} if group == "properties" else {group: schema}
+        schema = {"type": "array" if group == "items" else "object", **inner}
+    return schema
+
+
+def valued(values: int, length: int) -> Json:
+    """Spread over several enums, since all of them count."""
+    words = [f"{at:0{length}}" for at in range(values)]
+    cut = values // 2
+    return {
+        "type": "object",
+        "properties": {
+            "a": {"type": "string", "enum": words[:cut]},
+            "b": {"type": "string", "enum": words[cut:]},
+        },
+    }
+
+
+def sized(size: int) -> Json:
+    empty: Json = {"type": "object", "description": ""}
+    return {**empty, "description": "x" * (size - len(json.dumps(empty, separators=(",", ":"))))}
+
+
+def branched(branches: int) -> Json:
+    return {"type": "object", "properties": {"x": {"anyOf": [STRING] * branches}}}
+
+
+# What is just allowed, what is just not, and the vendor's word for it.
+BOUNDS: dict[str, tuple[Json, Json, str]] = {
+    "depth of properties": (nested(10), nested(11), "depth"),
+    "depth of items": (
+        {"type": "object", "properties": {"x": nested(9, "items")}},
+        {"type": "object", "properties": {"x": nested(10, "items")}},
+        "depth",
+    ),
+    "depth behind a reference": (
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/d"}}, "$defs": {"d": nested(9)}},
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/d"}}, "$defs": {"d": nested(10)}},
+        "depth",
+    ),
+    "bytes": (sized(15_000), sized(15_001), "size"),
+    "values": (valued(500, 3), valued(501, 3), "enum values"),
+    "characters of many values": (valued(251, 29), valued(251, 30), "characters"),
+    "characters of few values": (valued(250, 55), valued(250, 60), "size"),
+    "branches": (branched(100), branched(101), "1-100 items"),
+}
+
+
+@pytest.mark.parametrize("row", BOUNDS)
+def test_bounds_of_the_whole(row: str) -> None:
+    allowed, beyond, word = BOUNDS[row]
+    assert mfjs.refusal(allowed) is None
+    assert word in str(mfjs.refusal(beyond))
+
+
+def test_property_keys_count_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer than 1,000 of them fill 15,000 bytes, unless they are shared or of nothing."""
+    monkeypatch.setattr(mfjs, "MOST_BYTES", 100_000)
+
+    def keyed(keys: int) -> Json:
+        inner = {"type": "object", "properties": {f"{at}": {"type": "null"} for at in range(400)}}
+        rest = {f"{at}": {"type": "null"} for at in range(keys - 401)}
+        return {"type": "object", "properties": {"x": inner, **rest}}
+
+    assert mfjs.refusal(keyed(1_000)) is None
+    assert "properties keys(1001)" in str(mfjs.refusal(keyed(1_001)))
+
+
+@pytest.mark.parametrize("name", ["$defs", "$ref", "anyOf", "required", "additionalProperties"])
+def test_some_names_of_properties_are_reserved(name: str) -> None:
+    refusal = mfjs.refusal(holding({"type": "object", "properties": {name: STRING}}))
+    assert "reserved" in str(refusal)
+
+
 @pytest.mark.parametrize("root", [{}, {"type": "string"}, {"anyOf": [{"type": "object"}]}, None])
 def test_the_root_must_say_that_it_is_an_object(root: Any) -> None:
     assert mfjs.refusal(root) == mfjs.NO_ROOT
@@ -79,4 +157,5 @@ def test_what_is_in_order_is_taken() -> None:
         "$defs": {"d": {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}}},
     }
     assert mfjs.refusal(schema) is None
-    assert mfjs.refusal({"type": "object", "anyOf": [schema["$defs"]["d"]]}) is None  # type: ignore[index]
+    beside = {"type": "object", "anyOf": [schema["$defs"]["d"]]}  # type: ignore[index]
+    assert "when using anyOf" in str(mfjs.refusal(beside))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from idle import settle
 from kimi_gateway.providers.memory import READ_EVERY
 from kimi_gateway.providers.news import PROBE_EVERY, LocalRecord
-from unit.pooling import A, B, C, Clock, Scene, ShakyRecord, failure, on_a_loop, preferring, settle
+from unit.pooling import A, B, C, Clock, Scene, ShakyRecord, failure, on_a_loop, preferring
 
 
 @on_a_loop

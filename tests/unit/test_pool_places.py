@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from idle import settle
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.memory import READ_EVERY
 from kimi_gateway.providers.news import PROBE_EVERY, LocalRecord
 from kimi_gateway.providers.pool import QUEUE, TokenLease
-from unit.pooling import A, B, C, Clock, Scene, failure, on_a_loop, preferring, settle
+from unit.pooling import A, B, C, Clock, Scene, failure, on_a_loop, preferring
 
 
 def asking(scene: Scene, about: str = "", model: str = "kimi-k3") -> asyncio.Task[TokenLease]:

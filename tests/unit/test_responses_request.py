@@ -254,7 +254,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tools": [{"type": "namespace", "name": "n", "description": 1, "tools": []}]},
         "tools.0.description",
     ),
-    "parameters that are none": ({"tools": [{**FUNCTION, "parameters": []}]}, "tools.0.parameters"),
     "a choice of another word": ({"tool_choice": "any"}, "tool_choice"),
     "a choice of nothing": ({"tool_choice": "required"}, "tool_choice"),
     "a choice of a tool that is not there": (

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from upstream import kimi
+from upstream import kimi, mfjs, rules
 from upstream.kimi import Json, Tools
 
 PATH = "/anthropic/v1/messages"
@@ -26,7 +26,8 @@ def refusal(headers: dict[str, str], body: Json, models: Collection[str]) -> tup
     """Status and body of a refusal; an unknown field, of which the vendor says nothing, is one too."""
     if body.get("model") not in models or not body["model"].startswith("kimi-k3"):
         return 404, _error("resource_not_found_error", f"Not found the model {body.get('model')}")
-    for text in (*_headers(headers), *_fields(body), *_tools(body), *_messages(body)):
+    histories = _histories(body) if rules.STRICT_HISTORIES else ()
+    for text in (*_headers(headers), *_fields(body), *_tools(body), *_messages(body), *histories):
         return 400, _error("invalid_request_error", text)
     return None
 
@@ -59,6 +60,8 @@ def _tools(body: Json) -> Iterator[str]:
     for tool in body.get("tools", ()):
         if not NAME.fullmatch(tool["name"]) or tool["input_schema"].get("type") != "object":
             yield f"tool {tool['name']}"
+        elif text := mfjs.refusal(tool["input_schema"]):
+            yield text
         if tool.keys() - {"name", "description", "input_schema", "type"}:
             yield f"unknown members of tool {tool['name']}"
     if "tool_choice" in body and body["tool_choice"].get("type") not in ("auto", "any", "none"):
@@ -87,6 +90,24 @@ def _messages(body: Json) -> Iterator[str]:
         before = role
     if waiting:
         yield f"no result for {waiting}"
+
+
+def _histories(body: Json) -> Iterator[str]:
+    """As `rules` has them for Chat Completions."""
+    if body.get("tools") == []:
+        yield "tools must not be empty"
+    seen = set[str]()
+    for at, message in enumerate(body["messages"]):
+        for block in message["content"]:
+            inner = block["content"] if block["type"] == "tool_result" else [block]
+            if any(each["type"] == "text" and not each["text"] for each in inner):
+                yield f"messages.{at}: text content is empty"
+            if block["type"] == "tool_result" and not any(each["type"] == "text" for each in inner):
+                yield f"messages.{at}: tool_result must have a text"
+            if block["type"] == "tool_use":
+                if block["id"] in seen:
+                    yield f"messages.{at}: tool_use id {block['id']} is duplicated"
+                seen.add(block["id"])
 
 
 def _is_image(source: Json) -> bool:

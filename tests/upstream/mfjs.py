@@ -1,9 +1,12 @@
 """The vendor's check of a JSON Schema, in the strictest reading of its specification and its validator, both
-of 2026-08, and of live refusals since (docs/upstream.md).
+of 2026-08, and of live refusals since (docs/upstream.md). Its limits are written here once more, not taken
+from the gateway, so that a wrong number there is found.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +28,13 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "boolean": (bool,),
 }
+RESERVED = ("$defs", "$ref", "anyOf", "required", "additionalProperties")
+MOST_BYTES = 15_000
+DEEPEST = 10
+MOST_KEYS = 1_000
+MOST_VALUES = 500
+UNCOUNTED_VALUES = 250  # up to here the length of an enum's values does not matter
+MOST_CHARACTERS = 7_500
 _LIMITS = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minimum", "maximum"))
 
 
@@ -32,7 +42,7 @@ def refusal(schema: Any) -> str | None:
     """The vendor's text, None where the schema is in order."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
         return NO_ROOT
-    for path, what in _faults(schema, schema, ""):
+    for path, what in itertools.chain(_sizes(schema), _faults(schema, schema, ""), _totals(schema)):
         return TEXT.format(path or "root", what)
     if not _ends(schema, schema, ()):
         return TEXT.format("root", "detected infinite recursion without termination condition")
@@ -49,11 +59,60 @@ def _faults(node: Any, root: dict[str, Any], path: str) -> Iterator[tuple[str, s
     if "$ref" in node:
         yield from _reference(node, own, root, path)
     elif "anyOf" in node:
-        yield from _union(node, own, root, path)
+        yield from _union(node, own, path)
     else:
-        yield from _typed(node, own, root, path)
+        yield from _typed(node, own, path)
     for name, inner in _inner(node, root):
         yield from _faults(inner, root, f"{path}.{name}".lstrip("."))
+
+
+def _sizes(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        yield "", "schema exceeds maximum allowed size"
+
+
+def _totals(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What counts over the whole of it; only for what has no other fault."""
+    nodes = list(_nodes(schema))
+    keys = sum(len(node.get("properties", ())) for node in nodes)
+    if keys > MOST_KEYS:
+        yield (
+            "",
+            f"total number of properties keys({keys}) across all objects exceeds the limit of {MOST_KEYS}",
+        )
+    values = [value for node in nodes for value in node.get("enum", ())]
+    if len(values) > MOST_VALUES:
+        yield "", f"total number of enum values exceeds maximum limit of {MOST_VALUES}"
+    characters = sum(len(value) for value in values if isinstance(value, str))
+    if len(values) > UNCOUNTED_VALUES and characters > MOST_CHARACTERS:
+        yield "", f"enum values have more than {MOST_CHARACTERS} characters"
+    if _depth(schema, schema, {}) > DEEPEST:
+        yield "", f"schema depth exceeds maximum limit of {DEEPEST}"
+
+
+def _nodes(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [inner for _, inner in _inner(node, root)]
+
+
+def _depth(node: dict[str, Any], root: dict[str, Any], known: dict[str, int]) -> int:
+    """Steps into properties, items and additionalProperties; a reference is as deep as what it names, and one
+    that leads back to itself adds nothing. `known`: of definitions."""
+    deepest = 0
+    if "$ref" in node and node["$ref"] != "#":
+        name = node["$ref"].removeprefix("#/$defs/")
+        if name not in known:
+            known[name] = 0
+            known[name] = _depth(root["$defs"][name], root, known)
+        deepest = known[name]
+    for name, inner in _inner(node, root):
+        step = 0 if name.startswith(("anyOf", "$defs")) else 1
+        deepest = max(deepest, step + _depth(inner, root, known))
+    return deepest
 
 
 def _inner(node: dict[str, Any], root: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -87,14 +146,14 @@ def _reference(
         yield path, "conflicting keywords found after $ref expansion: description"
 
 
-def _union(node: dict[str, Any], own: set[str], root: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    if own - {"anyOf", "description"} - ({"type"} if node is root else set()):
+def _union(node: dict[str, Any], own: set[str], path: str) -> Iterator[tuple[str, str]]:
+    if own - {"anyOf", "description"}:
         yield path, "when using anyOf, type should be defined in anyOf items instead of the parent schema"
     if not isinstance(node["anyOf"], list) or not 1 <= len(node["anyOf"]) <= 100:
         yield f"{path}.anyOf", "anyOf must have 1-100 items"
 
 
-def _typed(node: dict[str, Any], own: set[str], root: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _typed(node: dict[str, Any], own: set[str], path: str) -> Iterator[tuple[str, str]]:
     kind = node.get("type")
     if not isinstance(kind, str) or kind not in BESIDE:
         yield path, "type is not defined" if kind is None else "invalid type"
@@ -102,6 +161,9 @@ def _typed(node: dict[str, Any], own: set[str], root: dict[str, Any], path: str)
     if unknown := own - BESIDE[kind]:
         yield path, f"unsupported keywords: {', '.join(sorted(unknown))}"
     properties = node.get("properties", {})
+    for name in RESERVED:
+        if name in properties:
+            yield f"{path}.properties", f"property name {name} is reserved"
     for name in node.get("required", ()):
         if name not in properties:
             yield f"{path}.required", f"required property '{name}' is not defined in properties"

@@ -12,14 +12,15 @@ from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import Buckets, Newest
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
-from kimi_gateway.accounts.values import Admission, Key, Window
+from kimi_gateway.accounts.values import Account, Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.observe import emit
 from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
-LIFTABLE = frozenset(limit for _, tier in rules.TIERS[1:] for limit in astuple(tier))
+# The tiers that a grant may lift, by each of their limits; no two tiers share one.
+LIFTABLE = {limit: rank for rank in range(len(rules.TIERS) - 1) for limit in astuple(rules.tier(rank))}
 WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
@@ -102,11 +103,10 @@ class Gate:
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
-            if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+            if not await self._is_lifted(refusal, key, now):
                 raise rate_limited(refusal.window, now)
-            del self._refusals[key.id]  # a grant may have lifted it: admission asks the store
-        wait = self._wasted.wait(key.id, now)
-        if wait and not (await self.has_credit(key) and key.account in self._unlimited):
+            del self._refusals[key.id]
+        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -123,8 +123,26 @@ class Gate:
 
         Raises InvalidKey, Unavailable.
         """
-        if key.account in self._unlimited:
+        if self._unlimited.get(key.account):
             return True
+        account = await self._account(key)
+        if account.unlimited:
+            return True
+        if account.credits > account.reserved:
+            self._without_credit.pop(key.account, None)
+            return True
+        self._without_credit[key.account] = True
+        return False
+
+    async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
+        """Whether a grant has put the account into another tier since; asked of the store once a second."""
+        if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+            return False
+        account = await self._account(key)
+        return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
+
+    async def _account(self, key: Key) -> Account:
+        """As the store knows it now. Raises InvalidKey for a key that is revoked, and Unavailable."""
         try:
             account = await self._store.account(key.account, int(self._clock()))
         except StoreDown as exc:
@@ -134,14 +152,14 @@ class Gate:
         if not any(known.id == key.id and not known.revoked for known in account.keys):
             self._keys.pop(key.digest, None)
             raise _invalid()
-        if account.unlimited:
-            self._unlimited[key.account] = True
-            return True
-        if account.credits > account.reserved:
-            self._without_credit.pop(key.account, None)
-            return True
-        self._without_credit[key.account] = True
-        return False
+        self._unlimited[key.account] = account.unlimited
+        return account
+
+    async def _is_unlimited(self, key: Key) -> bool:
+        """Asked of the store once."""
+        if key.account not in self._unlimited:
+            await self.has_credit(key)
+        return self._unlimited[key.account]
 
     async def require_credit(self, key: Key) -> None:
         """Before a call upstream that is not admitted. Raises InsufficientCredits, and as `has_credit`."""

@@ -116,7 +116,9 @@ def copy(path: Path, target: Path, conversations: bool = True) -> None:
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     os.close(handle)
     try:
-        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        # Opened for reading only, it may leave an empty log behind, like that of a killed process.
+        mode = "rw" if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK) else "ro"
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
         copied = sqlite3.connect(name)
         with contextlib.closing(source), contextlib.closing(copied):
             source.backup(copied)

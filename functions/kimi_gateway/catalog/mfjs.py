@@ -7,6 +7,7 @@ live refusals of 2026-03 to 2026-09. Where its versions disagree, the form that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 # "keep": as it is. "rewrite": said in other keywords, dialects/openai/schema_cleaner.py. "tell": no keyword
@@ -90,3 +91,22 @@ IMPLIED: Mapping[str, str] = {
     "minimum": "number",
     "maximum": "number",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one schema as a whole. Source: defaults of the vendor's validator, 2026-08; `items` counts as a
+    step of depth in no version seen, and is counted to be safe."""
+
+    bytes: int = 15_000  # of compact JSON
+    depth: int = 10  # steps into `properties`, `items`, `additionalProperties`
+    keys: int = 1_000  # in all `properties`
+    values: int = 500  # in all `enum`s
+    counted_values: int = 250  # above so many the characters of all values count too
+    characters: int = 7_500
+    branches: int = 100  # of one `anyOf`
+
+
+LIMITS = Limits()
+# Names that no property may have (the validator, 2026-08).
+RESERVED = frozenset(("$defs", "$ref", "anyOf", "required", "additionalProperties"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -78,31 +79,25 @@ def create(name: str, credits: Credits | None, as_json: bool) -> None:
     out(as_json, warned(account_document(made), warning, as_json), account_text(made))
 
 
-def _amount(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A whole number of credits; a negative one is told of the command that takes them away."""
-    if value is None:
-        return None
-    if value.startswith("-") and not value.strip("-").isdecimal():
-        raise click.NoSuchOption(value.partition("=")[0], ctx=ctx)
-    if value.startswith("-"):
-        raise click.UsageError(f"Credits cannot be taken away with {ctx.info_name}; use accounts deduct.")
-    if not (value.isascii() and value.isdecimal()) or len(value) > 10 or not 1 <= int(value) <= MOST:
-        raise click.BadParameter(f"a whole number from 1 to {MOST} is needed.")
-    return int(value)
+class Amounts(click.Command):
+    """Tells of a negative number what it is; to click it would be an unknown option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for before, word in zip(["", *args], args, strict=False):
+            if re.fullmatch(r"-[0-9]+", word) and not before.startswith("--"):
+                raise click.UsageError(f"{NEGATIVE[self.name or '']} ({word})", ctx)
+        return super().parse_args(ctx, args)
 
 
-def _positive(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    if value.startswith("-") and value.strip("-").isdecimal():
-        raise click.UsageError(f"N is what is taken away, so it is positive: {value.strip('-')}.")
-    return _amount(ctx, param, value)
+NEGATIVE = {
+    "grant": "Credits cannot be taken away with grant; use accounts deduct.",
+    "deduct": "N is what is taken away, so it is a positive number.",
+}
 
 
-NEGATIVES = {"ignore_unknown_options": True}  # or -20 would be an option
-
-
-@group.command("grant", context_settings=NEGATIVES)
+@group.command("grant", cls=Amounts)
 @click.argument("account", callback=reference, metavar="A")
-@click.argument("credits", callback=_amount, metavar="[N]", required=False)
+@click.argument("credits", type=click.IntRange(1, MOST), metavar="[N]", required=False)
 @click.option("--expires", callback=_moment, metavar="DATE", help="Gone from then on (UTC). Default: never.")
 @click.option("--months", type=click.IntRange(1, 1200), help="Gone so many months from now.")
 @click.option("--package", type=click.Choice(sorted(PACKAGES)), help="A package's credits and time.")
@@ -137,9 +132,9 @@ def grant(
     out(as_json, account_document(holder), account_text(holder))
 
 
-@group.command("deduct", context_settings=NEGATIVES)
+@group.command("deduct", cls=Amounts)
 @click.argument("account", callback=reference, metavar="A")
-@click.argument("credits", callback=_positive, metavar="N")
+@click.argument("credits", type=click.IntRange(1, MOST), metavar="N")
 @json_option
 def deduct(account: Reference, credits: int, as_json: bool) -> None:
     """Take N credits away from an account: never those that are reserved, and all of N or nothing."""

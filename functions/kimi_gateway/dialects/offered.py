@@ -5,11 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.values import sendable
-
-LONGEST_KIND = 64  # of a tool, in a header
-MOST_KINDS = 16
-
 
 @dataclass(slots=True)
 class Offered:
@@ -32,14 +27,8 @@ class Offered:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What was left out, as a header and the log line tell of it."""
-        kinds = dict.fromkeys(
-            f"tools.{kind}" if sendable(kind) and len(kind) <= LONGEST_KIND else "tools"
-            for kind in self.left_out
-        )
-        if len(kinds) <= MOST_KINDS:
-            return tuple(kinds)
-        return tuple(dict.fromkeys((*list(kinds)[:MOST_KINDS], "tools")))
+        """What was left out, in the client's words (dialects/ignored.py makes them fit for a header)."""
+        return tuple(dict.fromkeys(f"tools.{kind}" for kind in self.left_out))
 
     @property
     def places(self) -> dict[str, str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
+import logging
 import math
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,6 +26,7 @@ from kimi_gateway.edge.http import Front, Route, of_every_answer, request_id, ro
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
 from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.gateway import error_response
+from kimi_gateway.observe import emit
 from kimi_gateway.values import Headers, Request, Response
 
 ENDED_BY = 2.0  # seconds before the function's deadline, by which a turn ends itself
@@ -80,15 +82,27 @@ class Function:
         own = [route for route in table if not self._paths or route.path in self._paths]
         self._front = Front(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
 
-    async def __call__(self, event: Mapping[str, Any], context: Context) -> Streamed | dict[str, Any]:
+    async def __call__(self, event: Any, context: Context) -> Streamed | dict[str, Any]:
         if self._running is None:  # a loop that knows nothing of `lifecycle`
             await self.start()
         assert self._running is not None  # noqa: S101
-        request = request_of(event, context, self._running.gateway.settings.body_limit)
+        try:
+            request = request_of(event, context, self._running.gateway.settings.body_limit)
+        except InvalidRequest as error:
+            return self._unreadable(error, context)
         exchange = _Exchange(request, self._front)
         if self._streamed:
             return await exchange.streamed(self._patience)
         return await exchange.buffered()
+
+    def _unreadable(self, error: InvalidRequest, context: Context) -> Streamed | dict[str, Any]:
+        """API Gateway sends no such event, but who calls the function by hand may."""
+        emit("bad_event", logging.WARNING, id=context.aws_request_id, detail=str(error))
+        refusal = error_response(error, Request("", "", Headers(()), context.aws_request_id))
+        assert isinstance(refusal.body, bytes)  # noqa: S101
+        if self._streamed:
+            return Streamed(refusal.status, refusal.headers, refusal.body)
+        return _proxied(refusal, refusal.body)
 
     async def _idle(self) -> None:
         if self._running is not None:
@@ -184,16 +198,18 @@ async def _whole(response: Response) -> bytes:
     return b"".join([piece async for piece in response.body])
 
 
-def request_of(event: Mapping[str, Any], context: Context, body_limit: int) -> Request:
+def request_of(told: Any, context: Context, body_limit: int) -> Request:
+    """The body is decoded when it is asked for, so only for a caller with a key. Raises InvalidRequest where
+    the event is not one of API Gateway's."""
+    event = _checked(told)
     about = event.get("requestContext") or {}
     headers = _headers(event)
     given = headers.get("x-request-id") or about.get("requestId") or context.aws_request_id
 
     async def body() -> bytes:
-        raw = _body(event)
-        if len(raw) > body_limit:
-            raise BodyTooLarge(f"The body is larger than {body_limit} bytes.")
-        return raw
+        if _least(event) <= body_limit and len(raw := _body(event)) <= body_limit:
+            return raw
+        raise BodyTooLarge(f"The body is larger than {body_limit} bytes.")
 
     return Request(
         method=event["httpMethod"],
@@ -204,6 +220,44 @@ def request_of(event: Mapping[str, Any], context: Context, body_limit: int) -> R
         client=(about.get("identity") or {}).get("sourceIp") or "",
         notes={"aws_request_id": context.aws_request_id},
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
+    )
+
+
+# The members that are read: those that an event must have, then those that may be missing or null.
+_NEEDED = ("httpMethod", "path")
+_TEXTS = ("resource", "body")
+_TABLES = ("headers", "multiValueHeaders", "pathParameters", "requestContext")
+
+
+def _checked(event: Any) -> dict[str, Any]:
+    """Raises InvalidRequest."""
+    if not isinstance(event, dict):
+        raise _not_ours("it is no object")
+    for name in _NEEDED:
+        if not isinstance(event.get(name), str):
+            raise _not_ours(f"{name} is no text")
+    for name in _TEXTS:
+        if not isinstance(event.get(name), str | None):
+            raise _not_ours(f"{name} is no text")
+    for name in _TABLES:
+        if not isinstance(event.get(name), dict | None):
+            raise _not_ours(f"{name} is no object")
+    about = event.get("requestContext") or {}
+    identity = about.get("identity") or {}
+    single = [*(event.get("headers") or {}).values(), *(event.get("pathParameters") or {}).values()]
+    several = list((event.get("multiValueHeaders") or {}).values())
+    if not (isinstance(identity, dict) and all(isinstance(each, list) for each in several)):
+        raise _not_ours("requestContext.identity or multiValueHeaders has a wrong form")
+    texts = [about.get("requestId") or "", identity.get("sourceIp") or "", *single, *chain(*several)]
+    if not all(isinstance(each, str) for each in texts):
+        raise _not_ours("a header, a path parameter, the request's id or its address is no text")
+    return event
+
+
+def _not_ours(why: str) -> InvalidRequest:
+    return InvalidRequest(
+        "This function takes events of an API Gateway REST API with Lambda proxy integration;"
+        f" of this one {why}."
     )
 
 
@@ -221,16 +275,29 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     several = event.get("multiValueHeaders")
     if several is None:
         several = {name: [value] for name, value in (event.get("headers") or {}).items()}
-    return Headers(tuple((name.lower(), value) for name, values in several.items() for value in values))
+    # API Gateway unpacks a compressed body and passes it on as text, but may leave the header.
+    gone = "" if event.get("isBase64Encoded") else "content-encoding"
+    pairs = ((name.lower(), value) for name, values in several.items() for value in values)
+    return Headers(tuple(pair for pair in pairs if pair[0] != gone))
+
+
+def _least(event: Mapping[str, Any]) -> int:
+    """Bytes that the body has at least, known without decoding it."""
+    size = len(event.get("body") or "")
+    return size // 4 * 3 - 2 if event.get("isBase64Encoded") else size
 
 
 def _body(event: Mapping[str, Any]) -> bytes:
     text: str = event.get("body") or ""
     if not event.get("isBase64Encoded"):
+        if text.startswith("\x1f\ufffd"):  # gzip's first bytes, of which the second is no UTF-8
+            raise InvalidRequest(
+                "The compressed body was damaged on its way. Send it without Content-Encoding."
+            )
         return text.encode("utf-8", "surrogatepass")  # half a pair is refused where JSON is read
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise InvalidRequest("The body is not what its encoding says.") from exc
 
 

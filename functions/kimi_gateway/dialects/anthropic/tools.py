@@ -36,7 +36,8 @@ def functions(tools: Any, where: str) -> Offered:
 
 def _custom(tool: dict[str, Any], here: str) -> dict[str, Any]:
     fields.string(tool.get("name"), f"{here}.name")
-    fields.mapping(tool.get("input_schema"), f"{here}.input_schema")
+    if tool.get("input_schema") is None:
+        fail(f"{here}.input_schema", "is required")
     known = {name: tool[name] for name in _CUSTOM if tool.get(name) is not None}
     fields.apply(known, _CUSTOM, f"{here}.")
     return {"name": tool["name"], **known, "parameters": tool["input_schema"]}

@@ -13,6 +13,7 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects.openai import reasoning, repair, schemas
 from kimi_gateway.dialects.openai.reasoning import Lacking
 from kimi_gateway.dialects.openai.request import ChatRequest
+from kimi_gateway.dialects.openai.restoring import Renamed
 from kimi_gateway.dialects.openai.tools import adapt_tools
 from kimi_gateway.errors import ContextLengthExceeded, InvalidRequest
 
@@ -34,14 +35,14 @@ _NOTHING: Mapping[str, Any] = {}
 class Adapted:
     """The body for the upstream, always streamed and always with usage.
 
-    `ignored` are the fields left out of it; `originals` the client's names of tools by those in the body;
+    `ignored` are the fields left out of it; `renamed` what of tools goes by other names in the body;
     `missing` the messages that lost the reasoning which the model should find in them; `remembers` whether
     the answer may bring such reasoning.
     """
 
     body: dict[str, Any] = field(repr=False)
     ignored: tuple[str, ...] = ()
-    originals: Mapping[str, str] = field(default_factory=dict)
+    renamed: Renamed = field(default_factory=Renamed)
     missing: Sequence[Lacking] = ()
     remembers: bool = False
 
@@ -54,7 +55,8 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
         del body[name]
     thinks = _THINKING[model.thinking](body, model)
     _limit_output(body, model, thinks)
-    originals = adapt_tools(body, model, thinks)
+    renamed, opened = adapt_tools(body, model, thinks)
+    ignored = (*ignored, *opened)
     style = body.get("response_format", _NOTHING).get("json_schema", _NOTHING)
     if model.mfjs and isinstance(style.get("schema"), dict):
         body["response_format"] = _clean_style(body["response_format"])
@@ -62,7 +64,7 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
     remembers = thinks and model.replay != "none"
     missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
     body["messages"] = repair.distinct(body["messages"])  # behind the look-up, which is by the first id
-    return Adapted(body, ignored, originals, missing, remembers and _offers_tools(body))
+    return Adapted(body, ignored, renamed, missing, remembers and _offers_tools(body))
 
 
 def _offers_tools(body: dict[str, Any]) -> bool:

@@ -209,7 +209,6 @@ def _tools(value: Any, where: str) -> None:
 
 _FUNCTION: dict[str, Check] = {
     "description": fields.string,
-    "parameters": fields.mapping,
     "strict": fields.boolean,
 }
 

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from kimi_gateway.catalog.mfjs import BESIDE, KEYWORDS
+from kimi_gateway.catalog.mfjs import BESIDE, KEYWORDS, RESERVED
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai import schema_parts as parts
-from kimi_gateway.dialects.openai.schema_merge import (
+from kimi_gateway.dialects.openai.schema_ends import TooManyLooks, first_endless
+from kimi_gateway.dialects.openai.schema_merge import bare, both, described, spelt
+from kimi_gateway.dialects.openai.schema_union import (
     Clean,
     Schema,
     any_will_do,
-    bare,
-    both,
-    described,
-    spelt,
+    one_object,
     united,
 )
 
-MOST_STEPS = 20_000  # for one schema; the vendor takes 3,000 properties
-MOST_LOOKS = 300_000  # at parts, to see that a document can end
-LARGEST = 50_000  # parts, once what is shared is written out
+MOST_STEPS = 4_000  # for one schema: parts read and merged, and what is compared and copied
+LARGEST = 5_000  # parts, once what is shared is written out; a hundred characters count as one
 ENDLESS = "has a $ref that leads back to itself without an end"
 Path = tuple[str, ...]
 
 
 class Cleaner:
-    """For one schema; places in it begin with a dot."""
+    """For one schema; places in it begin with a dot. `lenient`: what is no schema, or a reference to nothing,
+    becomes a place where anything will do. `loose`: so does what must be there and cannot. `loosened` tells
+    whether one did, `reserved` whether a property has a name that the vendor keeps for itself."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(
+        self, schema: Schema, lenient: bool = False, loose: bool = False, most: int = MOST_STEPS
+    ) -> None:
         self._schema = schema
+        self._lenient, self._loose, self._most = lenient, loose, most
+        self.loosened = self.reserved = False
         self.opening: set[str] = set()
-        self._steps = self._looks = 0
+        self.steps = 0
         self._names: dict[str, str] = {}  # of definitions, by pointer
         self._behind: dict[str, tuple[Path, Any]] = {}  # what was found there, by name
         self._done: dict[str, Clean] = {}
@@ -48,7 +52,7 @@ class Cleaner:
             if name != "#" and name not in definitions:
                 clean = self._definition(name)
                 if clean is None:
-                    self._refuse(self._behind[name][0], "nothing can satisfy it")
+                    clean = self._fault(self._behind[name][0], "nothing can satisfy it")
                 definitions[name] = spelt(clean)
         if definitions:
             root = {**root, "$defs": definitions}
@@ -59,11 +63,12 @@ class Cleaner:
         """Each part, those too of the definitions that come in meanwhile."""
         waiting, left, told = [root], LARGEST, 0
         while waiting:
-            left -= 1
+            node = waiting.pop()
+            left -= 1 + _weight(node)
             if left < 0:
                 self._refuse((), "is too large once its references are written out")
-            node = waiting.pop()
             yield node
+            self.reserved |= not RESERVED.isdisjoint(node.get("properties", ()))
             waiting += [*node.get("anyOf", ()), *node.get("properties", {}).values()]
             waiting += [
                 node[name] for name in ("items", "additionalProperties") if type(node.get(name)) is dict
@@ -71,10 +76,10 @@ class Cleaner:
             waiting += list(definitions.values())[told:]
             told = len(definitions)
 
-    def count(self) -> None:
-        self._steps += 1
-        if self._steps > MOST_STEPS:
-            self._refuse((), f"takes more than {MOST_STEPS} steps to read")
+    def count(self, steps: int = 1) -> None:
+        self.steps += steps
+        if self.steps > self._most:
+            self._refuse((), f"takes more than {self._most} steps to read")
 
     def deref(self, schema: Schema) -> Clean:
         seen = set[str]()
@@ -90,6 +95,12 @@ class Cleaner:
     def _refuse(self, path: Path, what: str) -> NoReturn:
         fail("".join(f".{step}" for step in path), what)
 
+    def _fault(self, path: Path, what: str) -> Schema:
+        if not self._lenient:
+            self._refuse(path, what)
+        self.loosened = True
+        return {}
+
     def _as_object(self, root: Clean) -> Schema:
         if root is not None and any_will_do(root):
             text = root.get("description")
@@ -98,7 +109,9 @@ class Cleaner:
         if root is not None and "$ref" in root:
             root = described(self.deref(root), root.get("description"), over=True)
         if root is not None and "anyOf" in root:  # a root must say that it is an object (live, 2026-09-21)
-            root = {**root, "type": "object"}
+            branches = [self.deref(branch) for branch in root["anyOf"]]
+            objects = [each for each in branches if each is not None and each.get("type") == "object"]
+            root = one_object(objects, root.get("description")) if objects else None
         if root is None or root.get("type") != "object":
             self._refuse(("type",), "must be object, and possible to satisfy")
         return root
@@ -108,13 +121,18 @@ class Cleaner:
         if isinstance(node, bool):
             return {} if node else None
         if not isinstance(node, dict):
-            self._refuse(path, "must be a schema: an object, true or false")
+            return self._fault(path, "must be a schema: an object, true or false")
+        if node.keys() <= _PLAIN and node.get("type") in _SCALARS:
+            return {name: node[name] for name in node if name in _KEPT and isinstance(node[name], str)}
         told = [(name, node[name]) for name in node if KEYWORDS.get(name) == "tell"]
         clean = self._own(node, path, told)
+        words = [parts.words(told, self.count)]
         for part in self._others(node, path):
             clean = both(clean, part, self)
+        if "allOf" in node and clean is not None:
+            words += parts.told_inside(node["allOf"], self.count)
         if clean is not None:
-            clean = described(clean, parts.description(node, told), over=True)
+            clean = described(clean, parts.description(node, words, clean), over=True)
         if clean is not None and node.get("nullable") is True:
             clean = described(united([bare(clean), {"type": "null"}]), clean.get("description"))
         return clean
@@ -125,21 +143,26 @@ class Cleaner:
             yield self._reference(node["$ref"], path)
         for index, part in enumerate(self._list(node, "allOf", path)):
             yield self._node(part, (*path, "allOf", str(index)))
-        if "enum" in node or "const" in node:
-            yield parts.enumerated(self._list(node, "enum", path) or [node.get("const")])
+        if values := self._values(node, path):
+            yield parts.enumerated(values, self.count)
         for name in ("anyOf", "oneOf"):
             if branches := self._list(node, name, path):
-                yield united(
-                    [self._node(branch, (*path, name, str(at))) for at, branch in enumerate(branches)]
-                )
+                found = [self._node(branch, (*path, name, str(at))) for at, branch in enumerate(branches)]
+                yield united(found, self.count)
 
     def _list(self, node: Schema, name: str, path: Path) -> list[Any]:
         value = node.get(name)
         if value is None:
             return []
         if not isinstance(value, list) or not value:
-            self._refuse((*path, name), "must be an array with something in it")
+            self._fault((*path, name), "must be an array with something in it")
+            return []
+        if name == "enum":
+            self.count(len(value) // 16)
         return value
+
+    def _values(self, node: Schema, path: Path) -> list[Any]:
+        return self._list(node, "enum", path) or ([node["const"]] if "const" in node else [])
 
     def _own(self, node: Schema, path: Path, told: parts.Told) -> Clean:
         types = self._types(node, path)
@@ -150,10 +173,16 @@ class Cleaner:
 
     def _types(self, node: Schema, path: Path) -> list[str]:
         value = node.get("type")
-        types = [] if value is None else [value] if isinstance(value, str) else value
-        if not isinstance(types, list) or not all(isinstance(name, str) and name in BESIDE for name in types):
-            self._refuse((*path, "type"), f"must be one or several of {', '.join(BESIDE)}")
-        return list(dict.fromkeys(types))
+        named = [] if value is None else [value] if isinstance(value, str) else value
+        known = (
+            [name for name in named if isinstance(name, str) and name in BESIDE] if _is_list(named) else []
+        )
+        if not _is_list(named) or len(known) < len(named):
+            self._fault((*path, "type"), f"must be one or several of {', '.join(BESIDE)}")
+        types = list(dict.fromkeys(known))
+        if types and (values := self._values(node, path)) and not parts.any_fits(values, types):
+            return []  # the values hold: a type beside them that none has is a slip (seen in Xcode's tools)
+        return types
 
     def _array(self, node: Schema, path: Path, told: parts.Told) -> Schema:
         items, places = node.get("items"), node.get("prefixItems")
@@ -165,10 +194,12 @@ class Cleaner:
             if rest is None:
                 own["maxItems"] = len(places)
             first = [self._node(place, (*path, "prefixItems", str(at))) for at, place in enumerate(places)]
-            rest = united([*first, rest])
+            rest = united([*first, rest], self.count)
             told.append(("prefixItems", places))
-        elif rest is None:
+        elif items is False:
             own["maxItems"] = 0
+        elif rest is None:  # a contradiction: more likely a slip than meant as the empty list
+            told.append(("items", items))
         if rest is not None and not any_will_do(rest):
             own["items"] = rest
         return own
@@ -178,7 +209,8 @@ class Cleaner:
         properties = node.get("properties")
         if properties is not None:
             if not isinstance(properties, dict):
-                self._refuse((*path, "properties"), "must be an object")
+                self._fault((*path, "properties"), "must be an object")
+                properties = {}
             clean = {
                 name: self._node(schema, (*path, "properties", name)) for name, schema in properties.items()
             }
@@ -190,14 +222,22 @@ class Cleaner:
         required = node.get("required")
         if not isinstance(required, list):
             return True
-        if not all(isinstance(name, str) for name in required):
-            self._refuse((*path, "required"), "must be an array of names")
-        return _require(own, list(dict.fromkeys(required)), properties or {})
+        self.count(len(required) // 16)
+        names = [name for name in required if isinstance(name, str)]
+        if len(names) < len(required):
+            self._fault((*path, "required"), "must be an array of names")
+        if _require(own, list(dict.fromkeys(names)), properties or {}):
+            return True
+        if self._loose:
+            self.loosened = True
+            own.pop("additionalProperties", None)
+            return _require(own, list(dict.fromkeys(names)), {})
+        return False
 
     def _reference(self, reference: Any, path: Path) -> Clean:
         here = (*path, "$ref")
         if not isinstance(reference, str) or not reference.startswith("#"):
-            self._refuse(here, "must point into the same schema")
+            return self._fault(here, "must point into the same schema")
         pointer = unquote(reference[1:])
         if pointer in ("", "/"):
             return {"$ref": "#"}
@@ -210,7 +250,7 @@ class Cleaner:
                 elif isinstance(found, dict) and step in found:
                     found = found[step]
                 else:
-                    self._refuse(here, f"{reference} points to nothing")
+                    return self._fault(here, f"{reference} points to nothing")
             self._names[pointer] = name = self._name(steps)
             self._behind[name] = (tuple(steps), found)
         return {"$ref": f"#/$defs/{self._names[pointer]}"}
@@ -234,35 +274,31 @@ class Cleaner:
     def _check_end(self, root: Schema) -> None:
         """Refuses what only an endless document could satisfy."""
         schemas = {f"#/$defs/{name}": schema for name, schema in root.get("$defs", {}).items()} | {"#": root}
-        ending: set[str] = set()
-        waiting, before = list(schemas), 0
-        while len(waiting) != before:
-            before = len(waiting)
-            waiting.reverse()  # a chain of them is one round, whichever way it is written
-            waiting = [name for name in waiting if not self._found_to_end(name, schemas[name], ending)]
-        for name in schemas:
-            if name not in ending:
-                path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
-                self._refuse(path, ENDLESS)
-
-    def _found_to_end(self, name: str, schema: Schema, ending: set[str]) -> bool:
-        if self._ends(schema, ending):
-            ending.add(name)
-        return name in ending
-
-    def _ends(self, schema: Schema, ending: set[str]) -> bool:
-        """Whether a finite document satisfies it, if one does what is named in `ending`."""
-        self._looks += 1
-        if self._looks > MOST_LOOKS:
+        try:
+            name = first_endless(schemas)
+        except TooManyLooks:
             self._refuse((), "has too many references that lead on to others")
-        if "$ref" in schema:
-            return schema["$ref"] in ending
-        if "anyOf" in schema:
-            return any(self._ends(branch, ending) for branch in schema["anyOf"])
-        if schema.get("type") == "array":
-            return not schema.get("minItems") or self._ends(schema.get("items", {}), ending)
-        properties = schema.get("properties", {})
-        return all(self._ends(properties[name], ending) for name in schema.get("required", ()))
+        if name is not None:
+            path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
+            self._refuse(path, ENDLESS)
+
+
+# What a part of one type and nothing else to be said anew is made of.
+_SCALARS = ("string", "integer", "number", "boolean", "null")
+_KEPT = frozenset(("type", "description"))
+_PLAIN = _KEPT | {"title", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _weight(node: Schema) -> int:
+    """Of the texts in it, beyond its own one."""
+    texts: Sequence[Any] = [value for value in node.values() if isinstance(value, str)]
+    if values := node.get("enum"):
+        texts = [*texts, *(value for value in values if isinstance(value, str))]
+    return (sum(map(len, texts)) + 8 * len(node.get("enum", ())) + 8 * len(node.get("required", ()))) // 100
 
 
 def _unlooped(clean: Clean, reference: str) -> Clean:

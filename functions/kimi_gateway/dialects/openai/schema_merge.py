@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from kimi_gateway.catalog.mfjs import BESIDE
+from kimi_gateway.catalog.mfjs import BESIDE, LIMITS
+from kimi_gateway.dialects.openai.schema_union import ANYTHING, Clean, Schema, any_will_do, united
 
-Schema = dict[str, Any]
-Clean = Schema | None
 _STRICTER: dict[str, Callable[[Any, Any], Any]] = {
     "minimum": max,
     "minLength": max,
@@ -16,11 +15,6 @@ _STRICTER: dict[str, Callable[[Any, Any], Any]] = {
     "maximum": min,
     "maxLength": min,
     "maxItems": min,
-}
-MOST_BRANCHES = 100  # the vendor's bound was 10, 100 and 500
-# Spelt out, since the vendor wants a type on each property.
-ANYTHING: Schema = {
-    "anyOf": [{"type": name} for name in ("string", "number", "boolean", "object", "array", "null")]
 }
 
 
@@ -30,8 +24,8 @@ class Around(Protocol):
 
     opening: set[str]
 
-    def count(self) -> None:
-        """One more step of work. Raises where there were too many."""
+    def count(self, steps: int = 1) -> None:
+        """More steps of work: a part read, merged, compared or copied. Raises where there were too many."""
         ...
 
     def deref(self, schema: Schema) -> Clean:
@@ -68,16 +62,17 @@ def _both_open(one: Schema, other: Schema, opened: Clean, second: Clean, around:
     if second.keys() == {"type"} and second["type"] == opened.get("type"):
         return one
     text = opened.get("description") or second.get("description")
+    around.count((len(opened.get("anyOf", ())) + len(second.get("anyOf", ()))) // 4)
     if (
         "anyOf" in opened
         and "anyOf" in second
-        and len(opened["anyOf"]) * len(second["anyOf"]) > MOST_BRANCHES
+        and len(opened["anyOf"]) * len(second["anyOf"]) > LIMITS.branches
     ):
         return opened
     for first, rest in ((opened, second), (second, opened)):
         if "anyOf" in first:
             branches = [both(branch, bare(rest), around) for branch in first["anyOf"]]
-            return described(united(branches), text)
+            return described(united(branches, around.count), text)
     return _merged(opened, second, around)
 
 
@@ -85,10 +80,6 @@ def _open(schema: Schema, around: Around) -> Clean:
     if "$ref" not in schema:
         return schema
     return described(around.deref(schema), schema.get("description"), over=True)
-
-
-def any_will_do(schema: Schema) -> bool:
-    return schema.keys() <= {"description"} or schema.get("anyOf") == ANYTHING["anyOf"]
 
 
 def bare(schema: Schema) -> Schema:
@@ -103,21 +94,6 @@ def described(schema: Clean, text: str | None, over: bool = False) -> Clean:
     return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": text}
 
 
-def united(branches: list[Clean]) -> Clean:
-    """At least one of them holds."""
-    flat: list[Schema] = []
-    for branch in branches:
-        if branch is None:
-            continue
-        if any_will_do(branch):
-            return {}
-        inner = branch["anyOf"] if branch.keys() == {"anyOf"} else [branch]
-        flat += [each for each in inner if each not in flat]
-    if not flat:
-        return None
-    return flat[0] if len(flat) == 1 else {"anyOf": flat}
-
-
 def _merged(one: Schema, other: Schema, around: Around) -> Clean:
     kind = common_type(one.get("type"), other.get("type"))
     if kind is None:
@@ -128,8 +104,10 @@ def _merged(one: Schema, other: Schema, around: Around) -> Clean:
             merged[name] = stricter(one[name], other[name])
     if "enum" in merged:
         values = one.get("enum") or other["enum"]
+        around.count((len(values) + len(other.get("enum", ()))) // 16)
         if "enum" in one and "enum" in other:
-            values = [value for value in values if _among(value, other["enum"])]
+            also = {(type(value), value) for value in other["enum"]}
+            values = [value for value in values if (type(value), value) in also]
         merged["enum"] = [value for value in values if kind != "integer" or value == int(value)]
         if not merged["enum"]:
             return None
@@ -138,13 +116,14 @@ def _merged(one: Schema, other: Schema, around: Around) -> Clean:
     if "items" in one and "items" in other:
         items = both(one["items"], other["items"], around)
         merged["items"] = items
-        if items is None:
+        if items is None:  # which would leave the empty list only: more likely a slip than meant
             del merged["items"]
-            merged["maxItems"] = 0
     return {name: value for name, value in merged.items() if name in BESIDE[kind]}
 
 
 def _objects(one: Schema, other: Schema, merged: Schema, around: Around) -> Clean:
+    copied = sum(len(each.get(name, ())) for each in (one, other) for name in ("properties", "required"))
+    around.count(copied // 16)
     properties: dict[str, Clean] = {**one.get("properties", {})}
     for name, schema in other.get("properties", {}).items():
         properties[name] = both(properties[name], schema, around) if name in properties else schema
@@ -176,7 +155,3 @@ def common_type(one: str | None, other: str | None) -> str | None:
     if one is None or other is None or one == other:
         return one or other
     return "integer" if {one, other} == {"integer", "number"} else None
-
-
-def _among(value: Any, values: list[Any]) -> bool:
-    return any(value == each and type(value) is type(each) for each in values)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kimi_gateway.catalog.mfjs import BESIDE, IMPLIED
-from kimi_gateway.dialects.openai.schema_merge import Clean, Schema, described, united
+from kimi_gateway.catalog.mfjs import BESIDE, IMPLIED, KEYWORDS
+from kimi_gateway.dialects.openai.schema_merge import described
+from kimi_gateway.dialects.openai.schema_union import Clean, Schema, united
 
 LONGEST_TOLD = 400  # characters of one constraint in a description
 Told = list[tuple[str, Any]]
@@ -78,12 +79,28 @@ def default(node: Schema, types: list[str]) -> Schema:
     return {"default": value}
 
 
-def enumerated(values: list[Any]) -> Clean:
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "number": (int, float),
+    "integer": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def any_fits(values: list[Any], types: list[str]) -> bool:
+    found = set(map(type, values))
+    return any(not found.isdisjoint(_TYPES[name]) for name in types)
+
+
+def enumerated(values: list[Any], count: Callable[[int], None]) -> Clean:
     """One branch a type, for the vendor takes no mixed ones."""
-    return united(list(_by_type(values)))
+    return united(list(_by_type(values, count)), count)
 
 
-def _by_type(values: list[Any]) -> Iterator[Clean]:
+def _by_type(values: list[Any], count: Callable[[int], None]) -> Iterator[Clean]:
     texts = [value for value in values if isinstance(value, str)]
     flags = [value for value in values if isinstance(value, bool)]
     numbers = [_number(value) for value in values if type(value) in (int, float)]
@@ -99,15 +116,35 @@ def _by_type(values: list[Any]) -> Iterator[Clean]:
     for kind, name in ((dict, "object"), (list, "array")):
         containers = [value for value in values if isinstance(value, kind)]
         if containers:
-            yield described({"type": name}, _words([("enum", containers)]))
+            yield described({"type": name}, words([("enum", containers)], count))
 
 
-def description(node: Mapping[str, Any], told: Told) -> str:
-    """The node's own, and what no keyword can say."""
-    text = node.get("description")
-    return " ".join(part for part in (text if isinstance(text, str) else "", _words(told)) if part)
+def description(node: Mapping[str, Any], told: list[str], clean: Schema) -> str:
+    """The node's own, or that of its parts, and what no keyword can say."""
+    own = node.get("description")
+    text: str = own if isinstance(own, str) and own else clean.get("description", "")
+    return " ".join([text, *(each for each in told if each and each not in text)]).strip()
 
 
-def _words(told: Told) -> str:
-    spoken = [(name, json.dumps(value, ensure_ascii=False)) for name, value in told]
-    return " ".join(f"({name}: {text})" for name, text in spoken if len(text) <= LONGEST_TOLD)
+def told_inside(of_all: list[Any], count: Callable[[int], None]) -> list[str]:
+    """What no keyword can say of parts that must all hold: of each of them, while one place has one text."""
+    found: list[str] = []
+    waiting = of_all[::-1]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            told = words([(name, part[name]) for name in part if KEYWORDS.get(name) == "tell"], count)
+            found.append(told)
+            inner = part.get("allOf")
+            waiting += inner[::-1] if isinstance(inner, list) else ()
+    return found
+
+
+def words(told: Told, count: Callable[[int], None]) -> str:
+    texts = [(name, json.dumps(value, ensure_ascii=False)) for name, value in told]
+    count(sum(len(text) for _, text in texts) // 200)
+    return " ".join(f"({name}: {_cut(text)})" for name, text in texts)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}…"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from kimi_gateway.catalog.models import TOOL_NAME
-from kimi_gateway.dialects.openai.chunks import Chunk
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 _READABLE = 100  # characters of the client's name that stay
 _DIGITS = 12
+_UNREADABLE = "tool"  # in the place of a name of which nothing can be read
 
 
 class Names:
@@ -32,14 +33,18 @@ class Names:
         return self._sent[name]
 
     def _new(self, name: str) -> str:
-        plain = _ODD.sub("_", name)[:_READABLE]
-        if not plain or not TOOL_NAME.fullmatch(plain[0]):
+        plain = _ODD.sub("_", name[:_READABLE])
+        if not plain.strip("_-"):
+            plain = _UNREADABLE
+        elif not TOOL_NAME.fullmatch(plain[0]):
             plain = f"_{plain}"
-        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-        sent, digits = f"{plain}_{digest[:_DIGITS]}", _DIGITS
-        while sent in self._taken:
-            digits += 1
-            sent = f"{plain}_{digest[:digits]}"
+        whole = name.encode("utf-8", "surrogatepass")
+        # A taken name stands in the way of one number of one name, so this ends after as many as are taken.
+        for number in itertools.count():
+            salt = f"{number}:".encode() if number else b""
+            sent = f"{plain}_{hashlib.sha256(salt + whole).hexdigest()[:_DIGITS]}"
+            if sent not in self._taken:
+                break
         self._taken.add(sent)
         return sent
 
@@ -77,25 +82,3 @@ def renamed(part: dict[str, Any], names: Names) -> dict[str, Any]:
     if not isinstance(name, str) or part.get("type") == "builtin_function" or names(name) == name:
         return part
     return {**part, "function": {**function, "name": names(name)}}  # type: ignore[dict-item]
-
-
-class Restorer:
-    """Gives the calls of an answer the names that the client knows."""
-
-    def __init__(self, originals: Mapping[str, str]) -> None:
-        self._originals = originals
-
-    def __call__(self, chunks: list[Chunk]) -> None:
-        for at, chunk in enumerate(chunks):
-            if any([self._restore(choice.get("delta") or {}) for choice in chunk.body["choices"]]):
-                chunks[at] = Chunk(chunk.body, chunk.substance, chunk.finishes)
-
-    def _restore(self, delta: dict[str, Any]) -> bool:
-        changed = False
-        for call in delta.get("tool_calls") or ():
-            function = call.get("function") or {}
-            name = function.get("name")
-            if isinstance(name, str) and name in self._originals:
-                function["name"] = self._originals[name]
-                changed = True
-        return changed

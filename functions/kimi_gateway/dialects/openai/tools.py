@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import MOST_TOOLS, TOOL_NAME, Model
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai import schemas, tool_names
+from kimi_gateway.dialects.openai.argument_names import escaped_text
+from kimi_gateway.dialects.openai.restoring import Renamed
 from kimi_gateway.dialects.openai.tool_choice import choose, name_of
 from kimi_gateway.dialects.openai.tool_names import Names
 
@@ -15,24 +19,41 @@ from kimi_gateway.dialects.openai.tool_names import Names
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
-def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> dict[str, str]:
-    """Replaces members of `body` where they must be others, and only there. Gives the clients' names of tools
-    by the names that were sent instead. Raises InvalidRequest."""
+MOST_STEPS = 12_000  # of cleaning, for all schemas of one request
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """The rules for the tools of one request, and what they did."""
+
+    model: Model
+    names: Names
+    left: int = MOST_STEPS
+    loosened: list[str] = field(default_factory=list)  # tools by the clients' names
+    escaped: set[str] = field(default_factory=set)  # tools by the names that are sent
+
+
+def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renamed, list[str]]:
+    """Replaces members of `body` where they must be others, and only there. Gives the names that were
+    changed, and the places of schemas of which not all could be said. Raises InvalidRequest."""
     tools = body.get("tools") or []
     if len(tools) > MOST_TOOLS:
         fail("tools", f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most")
     in_history = any(map(_names_tools, body["messages"]))
     if not (tools or in_history or "tool_choice" in body):
-        return {}
+        return Renamed(), []
     names = _names(body)
+    fitting = _Fitting(model, names)
     if tools:
-        body["tools"] = _fitting(tools, "tools", model, names)
+        body["tools"] = _fitted(tools, fitting)
     if "tool_choice" in body:
         choose(body, model.choices_thinking if thinks else model.choices, names)
     if in_history:
-        fitting = [_message(message, at, model, names) for at, message in enumerate(body["messages"])]
-        body["messages"] = _same(body["messages"], fitting)
-    return names.originals
+        body["messages"] = _same(body["messages"], [_message(each, fitting) for each in body["messages"]])
+    if fitting.escaped:
+        body["messages"] = [_with_keys(message, fitting.escaped) for message in body["messages"]]
+    places = [f"tools.{name}.parameters" for name in fitting.loosened]
+    return Renamed(names.originals, frozenset(fitting.escaped)), places
 
 
 def _names(body: dict[str, Any]) -> Names:
@@ -43,8 +64,8 @@ def _names(body: dict[str, Any]) -> Names:
     return Names(taken, frozenset(name for name in own if name))
 
 
-def _fitting(tools: list[Any], where: str, model: Model, names: Names) -> list[Any]:
-    return _same(tools, [_tool(tool, f"{where}.{at}", model, names) for at, tool in enumerate(tools)])
+def _fitted(tools: list[Any], fitting: _Fitting) -> list[Any]:
+    return _same(tools, [_tool(tool, fitting) for tool in tools])
 
 
 def _same(before: list[Any], after: list[Any]) -> list[Any]:
@@ -52,26 +73,48 @@ def _same(before: list[Any], after: list[Any]) -> list[Any]:
     return before if len(before) == len(after) and all(map(operator.is_, before, after)) else after
 
 
-def _tool(tool: dict[str, Any], where: str, model: Model, names: Names) -> dict[str, Any]:
+def _tool(tool: dict[str, Any], fitting: _Fitting) -> dict[str, Any]:
     function = tool.get("function")
     if tool.get("type") != "function" or not isinstance(function, dict):
         return tool
     parameters = function.get("parameters")
-    fitting = _NO_PARAMETERS if parameters is None else parameters
-    if model.mfjs and fitting is parameters:
-        fitting = schemas.clean(parameters, f"{where}.function.parameters")
-    if fitting is not parameters:
-        tool = {**tool, "function": {**function, "parameters": fitting}}
-    return tool_names.renamed(tool, names)
+    said = _NO_PARAMETERS if parameters is None else parameters
+    if said is parameters and (fitting.model.mfjs or not isinstance(parameters, dict)):
+        cleaned = schemas.clean_tool(parameters, fitting.left)
+        fitting.left -= cleaned.steps
+        said = parameters if cleaned.schema is None else cleaned.schema
+        name = name_of(tool) or ""
+        if cleaned.loosened:
+            fitting.loosened.append(name)
+        if cleaned.renamed:
+            fitting.escaped.add(fitting.names(name))
+    if said is not parameters:
+        tool = {**tool, "function": {**function, "parameters": said}}
+    return tool_names.renamed(tool, fitting.names)
 
 
 def _names_tools(message: dict[str, Any]) -> bool:
     return "tools" in message or tool_names.odd(message)
 
 
-def _message(message: dict[str, Any], at: int, model: Model, names: Names) -> dict[str, Any]:
+def _message(message: dict[str, Any], fitting: _Fitting) -> dict[str, Any]:
     tools = message.get("tools")
     if tools:
-        fitting = _fitting(tools, f"messages.{at}.tools", model, names)
-        message = message if fitting is tools else {**message, "tools": fitting}
-    return tool_names.in_message(message, names)
+        fitted = _fitted(tools, fitting)
+        message = message if fitted is tools else {**message, "tools": fitted}
+    return tool_names.in_message(message, fitting.names)
+
+
+def _with_keys(message: dict[str, Any], escaped: Collection[str]) -> dict[str, Any]:
+    """Arguments of its calls under the names of the properties that are sent."""
+    calls = message.get("tool_calls")
+    if not calls or not any(name_of(call) in escaped for call in calls):
+        return message
+    return {**message, "tool_calls": [_call_with_keys(call, escaped) for call in calls]}
+
+
+def _call_with_keys(call: dict[str, Any], escaped: Collection[str]) -> dict[str, Any]:
+    if name_of(call) not in escaped or not isinstance(call["function"].get("arguments"), str):
+        return call
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": escaped_text(function["arguments"])}}

@@ -153,7 +153,6 @@ def _not_deferred(value: Any, where: str) -> None:
 
 _FIELDS: dict[str, Check] = {
     "description": fields.string,
-    "parameters": fields.mapping,
     "strict": fields.boolean,
     "format": fields.mapping,
     "defer_loading": _not_deferred,

@@ -1,0 +1,49 @@
+"""Whether some finite document satisfies schemas that refer to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOST_LOOKS = 20_000  # at parts
+
+
+class TooManyLooks(Exception):
+    pass
+
+
+def first_endless(schemas: Mapping[str, dict[str, Any]]) -> str | None:
+    """The name of one that only an endless document could satisfy; `schemas` by their references. Raises
+    TooManyLooks."""
+    search = _Search()
+    waiting, before = list(schemas), 0
+    while len(waiting) != before:
+        before = len(waiting)
+        waiting.reverse()  # a chain of them is one round, whichever way it is written
+        waiting = [name for name in waiting if not search.found(name, schemas[name])]
+    return next((name for name in schemas if name not in search.ending), None)
+
+
+class _Search:
+    def __init__(self) -> None:
+        self.ending: set[str] = set()
+        self._looks = 0
+
+    def found(self, name: str, schema: dict[str, Any]) -> bool:
+        if self._ends(schema):
+            self.ending.add(name)
+        return name in self.ending
+
+    def _ends(self, schema: dict[str, Any]) -> bool:
+        """Whether a finite document satisfies it, if one does what is named in `ending`."""
+        self._looks += 1
+        if self._looks > MOST_LOOKS:
+            raise TooManyLooks
+        if "$ref" in schema:
+            return schema["$ref"] in self.ending
+        if "anyOf" in schema:
+            return any(map(self._ends, schema["anyOf"]))
+        if schema.get("type") == "array":
+            return not schema.get("minItems") or self._ends(schema.get("items", {}))
+        properties = schema.get("properties", {})
+        return all(self._ends(properties[name]) for name in schema.get("required", ()))
