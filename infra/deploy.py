@@ -93,7 +93,8 @@ def written(text: str, profile: str, found: Mapping[str, str]) -> str:
     if not mark or found_at is None:
         raise ValueError(f"samconfig.toml has no parameter_overrides list under {head.strip()}")
     kept = found_at[1].rstrip().rstrip(",")
-    more = ", ".join(json.dumps(f"{name}={value}") for name, value in found.items())
+    quoted = {name: value or '""' for name, value in found.items()}  # SAM takes no NAME= without a value
+    more = ", ".join(json.dumps(f"{name}={value}") for name, value in quoted.items())
     line = f"parameter_overrides = [{kept}, {more}]" if kept.strip() else f"parameter_overrides = [{more}]"
     section = section[: found_at.start()] + line + section[found_at.end() :]
     return before + mark + section + bracket + behind

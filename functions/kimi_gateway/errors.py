@@ -4,6 +4,7 @@ rendered to a client's dialect at one other border (`dialects.errors`).
     GatewayError                     500  api_error              internal_error
     ├── InvalidRequest               400  invalid_request_error  invalid_request
     │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
+    │   ├── UnreadableImage          400  invalid_request_error  invalid_request
     │   └── ContentFiltered          400  invalid_request_error  content_filter
     ├── InvalidKey                   401  invalid_request_error  invalid_api_key
     ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
@@ -20,6 +21,8 @@ Statuses, types and codes: the client contract in docs/contract.md. 502 and 504 
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class GatewayError(Exception):
@@ -56,7 +59,28 @@ class InvalidRequest(GatewayError):
 
 
 class ContextLengthExceeded(InvalidRequest):
+    """`tokens` of input, with the room that its answer needs, of which the model takes `maximum`; None where
+    nobody named the number. Messages tells them in words of its own (dialects.errors)."""
+
     code = "context_length_exceeded"
+    tokens: int | None = None
+    maximum: int | None = None
+
+    @classmethod
+    def beyond(cls, tokens: int, maximum: int, param: str) -> Self:
+        """The text has what clients look for: OpenAI's "maximum context length" and the vendor's "exceeded
+        model token limit"."""
+        error = cls(
+            f"Your request exceeded model token limit: {maximum} (requested: {tokens})."
+            f" This model's maximum context length is {maximum} tokens. Shorten the input or compact it.",
+            param=param,
+        )
+        error.tokens, error.maximum = tokens, maximum
+        return error
+
+
+class UnreadableImage(InvalidRequest):
+    """A picture that cannot be sent or that the upstream cannot read."""
 
 
 class ContentFiltered(InvalidRequest):

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
@@ -23,7 +23,9 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors, fields, ignored, tokens
 from kimi_gateway.dialects.anthropic import native
+from kimi_gateway.dialects.anthropic.sequence import name_window
 from kimi_gateway.dialects.dialect import Ask, Dialect, JsonAnswer, Question, StreamWriter
+from kimi_gateway.dialects.openai import schemas
 from kimi_gateway.dialects.openai.adapt import Adapted, adapt, fit
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
 from kimi_gateway.dialects.openai.reasoning import Gatherer
@@ -117,7 +119,7 @@ class Gateway:
             return True
 
         model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        adapted = None if ask.needs else self._adapted(ask.complete({}).chat, model)
+        adapted = None if ask.needs else self._quickly(ask.complete({}).chat, model)
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
@@ -180,10 +182,18 @@ class Gateway:
         if adapted.missing:
             size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
         try:
-            await self._fit(adapted.body, model, size)
+            narrowed = await self._fit(adapted.body, model, size, question.chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, question.chat.names) from None
-        return question, adapted
+        return question, replace(adapted, narrowed=True) if narrowed else adapted
+
+    def _quickly(self, chat: ChatRequest, model: Model) -> Adapted | None:
+        """As `_adapted`; None where its schemas take more than a few steps."""
+        try:
+            with schemas.quickly():
+                return self._adapted(chat, model)
+        except schemas.Costly:
+            return None
 
     def _adapted(self, chat: ChatRequest, model: Model) -> Adapted:
         """The request as the model takes it. Raises InvalidRequest in the client's names."""
@@ -201,6 +211,8 @@ class Gateway:
             see.append(Restorer(adapted.renamed))
         if gatherer is not None:
             see.append(gatherer.add)
+        if adapted.narrowed and question.chat.seals is not None:
+            see.append(name_window)
 
         async def settle() -> None:
             kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
@@ -314,24 +326,26 @@ class Gateway:
             )
             for index in range(chat.choices)
         ]
-        turn.begin(calls, self.catalog.find(chat.model) is not None, asked.request.id)
+        known = self.catalog.find(chat.model) is not None
+        turn.begin(calls, known, asked.request.id, model.window if known else None)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
 
-    async def _fit(self, body: dict[str, Any], model: Model, size: int) -> None:
-        """Keep input and output inside the window. A token has a byte at least, so most bodies need no count.
-        An estimate may be wrong by half; where that matters the upstream's own count is asked for."""
+    async def _fit(self, body: dict[str, Any], model: Model, size: int, least: int) -> bool:
+        """Keep input and output inside the window; whether the output was lowered for it. A token has a byte
+        at least, so most bodies need no count. An estimate may be wrong by half; where that matters the
+        upstream's own count is asked for."""
         output = body.get("max_completion_tokens", model.upstream_default)
         texts_only = all(type(message.get("content")) is not list for message in body["messages"])
         if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
-            return
+            return False
         tools = tokens.of_messages([], body.get("tools"))
         estimate = tokens.of_messages(body["messages"]) + tools
         most = 2 * estimate + 64
         if most + output <= model.window:
-            return
+            return False
         if most > model.window / 2:
             most = await self.directory.count(model, body["messages"], estimate - tools) + tools
-        fit(body, model, most)
+        return fit(body, model, most, least)
 
 
 def _ms(seconds: float) -> float:
@@ -345,7 +359,7 @@ def crashed(request: Request) -> GatewayError:
 
 
 def error_response(error: GatewayError, request: Request) -> Response:
-    headers = [("content-type", "application/json"), *error.headers]
+    headers = [("content-type", "application/json"), *error.headers, *errors.retry_headers(error)]
     if error.retry_after is not None:
         headers.append(("retry-after", str(error.retry_after)))
     body = errors.body(error, errors.dialect_of(request.path), request.id)

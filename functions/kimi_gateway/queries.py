@@ -21,6 +21,8 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import fields, tokens
 from kimi_gateway.dialects.anthropic import request as anthropic
+from kimi_gateway.dialects.dialect import Dialect
+from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.errors import (
     PermissionDenied,
     RateLimited,
@@ -30,6 +32,7 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.thoughts import Thoughts
 from kimi_gateway.values import Request, Response, sendable
 
 COUNTING = 5.0  # seconds that the upstream has to count tokens
@@ -60,8 +63,11 @@ class Queries:
         return key
 
     async def models(self, request: Request) -> Response:
+        """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
         key = await self._key(request)
-        return answer({"object": "list", "data": await self._entries(key)})
+        entries = await self._entries(key)
+        ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
+        return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
     async def model(self, request: Request, name: str) -> Response:
         """Ids of the list, and every alias of the operator's, under the name asked for."""
@@ -81,7 +87,7 @@ class Queries:
                 listed = await self.directory.live()
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
-        return known + [{**_LISTED, "root": id, **entry} for id, entry in listed.items() if id not in names]
+        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
 
     async def check_token(self, request: Request) -> Response:
         """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
@@ -128,7 +134,7 @@ class Queries:
                 total = await self.directory.estimate(row, body["messages"])
         except UpstreamFailure as failure:
             known = self.catalog.find(body["model"]) is not None
-            raise failure.shown(known, request=request.id) from failure
+            raise failure.shown(known, request.id, row.window if known else None) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
@@ -137,6 +143,17 @@ class Queries:
         clients ask before each turn."""
         key = await self._key(request)
         chat = anthropic.read(await request.body(), counting=True).chat
+        return answer({"input_tokens": await self._count(key, chat)})
+
+    async def count_input(self, request: Request, dialect: Dialect, thoughts: Thoughts) -> Response:
+        """The same count for a Responses request, with what it goes on from."""
+        key = await self._key(request)
+        ask = dialect.read(await request.body())
+        found = await thoughts.recall(key.account, ask.needs) if ask.needs else {}
+        chat = ask.complete(found).chat
+        return answer({"object": "response.input_tokens", "input_tokens": await self._count(key, chat)})
+
+    async def _count(self, key: Key, chat: ChatRequest) -> int:
         messages = chat.body["messages"]
         count = tokens.of_messages(messages)
         row = await self._resolved(key, chat.model)
@@ -147,7 +164,7 @@ class Queries:
             ):
                 async with asyncio.timeout(self.counting):
                     count = await self.directory.estimate(row, messages)
-        return answer({"input_tokens": max(1, count + tokens.of_messages([], chat.body.get("tools")))})
+        return max(1, count + tokens.of_messages([], chat.body.get("tools")))
 
     async def balance(self, request: Request) -> Response:
         """As the upstream says; as it said last for an account without credits."""
@@ -204,11 +221,32 @@ def answer(body: dict[str, Any], status: int = 200) -> Response:
     return Response(status, [("content-type", "application/json")], jsonio.dumps(body))
 
 
+def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A model that only the upstream's list has. It names no output limit but the window."""
+    created, window = entry.get("created"), entry.get("context_length")
+    window = window if type(window) is int else None
+    known = _in_anthropic(id, created if type(created) is int else 0, window, window)
+    return {**_LISTED, "root": id, **known, **entry}
+
+
+def _in_anthropic(id: str, created: int, window: int | None, output: int | None) -> dict[str, Any]:
+    """The members of Anthropic's model object (its SDK 2.13, 2026-11)."""
+    return {
+        "type": "model",
+        "display_name": " ".join(part[:1].upper() + part[1:] for part in id.split("-")),
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(created, 0), NEVER))),
+        "max_input_tokens": window,
+        "max_tokens": output,
+    }
+
+
 def entry_of(row: Model) -> dict[str, Any]:
-    """OpenAI's shape with the members of the K2 contract, and what Kimi's own clients read besides."""
+    """OpenAI's shape with the members of the K2 contract and of Anthropic's model object, and what Kimi's own
+    clients read besides."""
     return {
         "id": row.id,
         "object": "model",
+        **_in_anthropic(row.id, row.created, row.window, row.max_output),
         "created": row.created,
         "owned_by": row.owned_by,
         "permission": [],

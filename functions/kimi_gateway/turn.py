@@ -43,6 +43,7 @@ class Turn:
         self._calls: list[UpstreamCall] = []
         self._ours = True
         self._request = ""
+        self._window: int | None = None
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
         self._tasks: list[asyncio.Task[None]] = []
@@ -53,10 +54,13 @@ class Turn:
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def begin(self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "") -> None:
+    def begin(
+        self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "", window: int | None = None
+    ) -> None:
         """What is to be asked upstream; each call puts what it gets into `box`. `request`: the id of the
-        client's request, for its errors."""
+        client's request, `window`: the model's in tokens, for its errors."""
         self._request = request
+        self._window = window
         self._calls = calls
         self._ours = model_is_ours
 
@@ -83,7 +87,7 @@ class Turn:
             if isinstance(item, Ended):
                 running -= 1
             elif isinstance(item, UpstreamFailure):
-                raise item.shown(self._ours, self._request) from item
+                raise item.shown(self._ours, self._request, self._window) from item
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:

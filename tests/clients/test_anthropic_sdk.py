@@ -194,3 +194,13 @@ def test_beta_calls_work_with_their_query_and_header(
     assert answer.content[-1].type == "text"
     assert counted.input_tokens > 0
     assert upstream.chats[0].body["messages"][0] == {"role": "system", "content": "Be kind."}
+
+
+def test_the_models_are_listed_to_their_end_and_told_one_by_one(gateway: LiveGateway) -> None:
+    with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key(0)) as client:
+        listed = list(client.models.list(limit=2))
+        one = client.models.retrieve("kimi-k3")
+    ids = [model.id for model in listed]
+    assert len(ids) == len(set(ids)) > 5
+    assert all(model.type == "model" and model.created_at.year >= 2025 for model in listed)
+    assert (one.id, one.display_name, one.max_input_tokens) == ("kimi-k3", "Kimi K3", 1_048_576)

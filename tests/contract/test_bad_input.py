@@ -234,7 +234,7 @@ MISSHAPEN: dict[str, tuple[dict[str, Any], str]] = {
         "response_format.json_schema",
     ),
     "thinking without a type": ({"thinking": {}}, "thinking.type"),
-    "an unknown kind of thinking": ({"thinking": {"type": "hard"}}, "thinking.type"),
+    "a kind of thinking that is no text": ({"thinking": {"type": 1}}, "thinking.type"),
     "a budget that is a word": (
         {"thinking": {"type": "enabled", "budget_tokens": "all"}},
         "thinking.budget_tokens",

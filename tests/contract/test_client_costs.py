@@ -173,6 +173,35 @@ def test_a_refusal_takes_the_same_steps_whatever_the_body(desk: Desk) -> None:
         assert small == big < 150
 
 
+def test_schemas_are_worked_at_behind_the_admission(desk: Desk) -> None:
+    """A key without credits, asking for the first time: nothing is known of it yet."""
+    poor, payer = desk.inner.key(0), desk.inner.key()
+    for number, path in enumerate(CHATS):
+        body = GOOD | {"tools": [tool(path, f"{desk.at_home}_{number}_{at}") for at in range(40)]}
+        refused = desk.ask("POST", path, json.dumps(body).encode(), desk.inner.key(0))
+        answered = desk.ask("POST", path, json.dumps(body).encode(), payer)
+        again = desk.ask("POST", path, json.dumps(body).encode(), poor)
+        assert (refused.status, answered.status, again.status) == (403, 200, 403)
+        assert refused.steps < answered.steps / 4
+
+
+def tool(path: str, name: str) -> dict[str, Any]:
+    """One that takes work: alternatives of large objects, each read and merged."""
+    members = {
+        f"{name}_{at}": {"type": ["string", "null"], "minLength": at, "format": "x"} for at in range(40)
+    }
+    schema = {"type": "object", "allOf": [{"properties": members}, {"properties": members}]}
+    named = {"name": name, "description": "Gets."}
+    if path == "/v1/messages":
+        return named | {"input_schema": schema}
+    function = named | {"parameters": schema}
+    return (
+        {"type": "function", **function}
+        if path == "/v1/responses"
+        else {"type": "function", "function": function}
+    )
+
+
 BAD = {
     "no JSON": b"{",
     "no object": b"[]",

@@ -217,3 +217,16 @@ def test_without_credentials_the_shape_follows_the_path(desk: InProcess) -> None
     for path in ("/v1/messages", "/api/v1/v1/messages", "/anthropic/v1/messages"):
         assert anthropic_error(desk.call("POST", path, b"{}").json)["message"]
     assert not desk.client.sent
+
+
+@pytest.mark.parametrize(
+    "path", ["/chat/completions", "/api/messages", "/responses", "/models", "/models/kimi-k3"]
+)
+def test_a_base_url_without_v1_is_told_so(desk: InProcess, path: str) -> None:
+    method = "GET" if "models" in path else "POST"
+    answer = desk.call(method, path, {} if method == "POST" else None, key=desk.key())
+    assert answer.status == 404
+    assert "Your base URL probably lacks /v1." in answer.body.decode()
+    twice = desk.call("POST", "/v1/v1/chat/completions", {}, key=desk.key())
+    assert "has /v1 twice" in openai_error(twice.json)["message"]
+    assert "/v1" not in desk.call("GET", "/nothing", key=desk.key()).json["error"]["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +151,18 @@ def test_tools_of_a_model_without_rules_stay_as_they_are_but_for_their_names(
     assert sent["tool_choice"]["function"]["name"] == sent["tools"][1]["function"]["name"]
     assert sent["tool_choice"]["function"]["name"].startswith("b_c_")
     assert [message["role"] for message in sent["messages"]] == ["user"]
+
+
+def test_the_list_is_anthropics_page_as_well(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    with gateway.client(gateway.key(0)) as client:
+        body = client.get("/v1/models", params={"limit": 2, "after_id": "kimi"}).json()
+        one = client.get("/v1/models/kimi-k2.6").json()
+    ids = [entry["id"] for entry in body["data"]]
+    assert (body["has_more"], body["first_id"], body["last_id"]) == (False, ids[0], ids[-1])
+    for entry in (*body["data"], one):
+        assert entry["type"] == "model"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["created_at"])
+        assert entry["display_name"]
+        assert entry["max_input_tokens"] == entry["context_length"]
+        assert 0 < entry["max_tokens"] <= max(entry["max_input_tokens"], entry.get("max_output_tokens", 0))
+    assert (one["display_name"], one["max_tokens"]) == ("Kimi K2.6", one["max_output_tokens"])

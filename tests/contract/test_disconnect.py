@@ -155,6 +155,21 @@ def test_a_client_that_does_not_read_makes_the_upstream_wait(
     assert ledger(gateway, key) == CHARGED
 
 
+def test_a_client_that_reads_nothing_for_the_idle_time_out_has_left(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """It stays connected; what was passed on to it is paid for."""
+    up.plan(Flood(1024 * MIB))
+    with LiveGateway(tmp_path, up.url, idle_timeout=0.3) as gateway:
+        key = gateway.key()
+        with send(gateway, key, buffer=64 * 1024):
+            up.until(lambda: up.chats and all(request.closed_early.is_set() for request in up.chats), 10)
+            gateway.nothing_left(key)
+        assert ledger(gateway, key) == CHARGED
+        assert gateway.lines("request")[-1]["outcome"] == "left_settled"
+        assert gateway.lines("crash") == []
+
+
 def stands_still(up: ScriptedUpstream, flood: Flood) -> None:
     before = -1
 

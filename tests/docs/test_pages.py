@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from docs import browser
 from kimi_gateway.edge import docs
 from kimi_gateway.edge.asgi import FILES
 from live import LiveGateway
@@ -73,30 +71,13 @@ def test_the_functions_zip_does_not_carry_them() -> None:
     assert '"kimi_gateway/edge/swagger/*"' in left_out[1]
 
 
-def browser() -> str:
-    """Chromium, installed where it is missing."""
-    subprocess.run([ROOT / "scripts/setup", "chromium"], check=True, capture_output=True)
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    assert found is not None
-    return found
-
-
 def test_a_browser_without_the_internet_shows_the_page_whole(gateway: LiveGateway, tmp_path: Path) -> None:
     """Every other host's name is unknown to it; what it cannot load or may not do, it says on its console."""
-    command = [
-        *(browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-        *("--disable-background-networking", "--disable-component-update", "--no-first-run"),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        *("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--no-proxy-server"),
-        *("--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", f"{gateway.url}/docs"),
-    ]
-    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    shown = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=True)
-    said = [line for line in shown.stderr.splitlines() if "CONSOLE" in line]
-    assert said == []
+    page, console = browser.shown(f"{gateway.url}/docs", tmp_path / "profile")
+    assert console == []
     schema = httpx.get(f"{gateway.url}/openapi.json", trust_env=False).json()
     operations = sum(len(methods) for methods in schema["paths"].values())
-    assert len(re.findall(r'class="opblock opblock-\w+', shown.stdout)) == operations > 10
-    assert "Kimi Gateway" in shown.stdout
-    assert "/v1/chat/completions" in shown.stdout
-    assert json.dumps("Failed to load") not in shown.stdout
+    assert len(re.findall(r'class="opblock opblock-\w+', page)) == operations > 10
+    assert "Kimi Gateway" in page
+    assert "/v1/chat/completions" in page
+    assert json.dumps("Failed to load") not in page

@@ -28,10 +28,12 @@ def sam() -> Sam:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SAM_"))}
     environ |= {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0", "PYTHONWARNINGS": "ignore"}
 
-    def run(program: str, *words: str, cwd: Path = ROOT, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        program: str, *words: str, cwd: Path = ROOT, typed: str = "", **more: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [programs / program, *words], cwd=cwd, env=environ | more,
-            capture_output=True, text=True,
+            input=typed, capture_output=True, text=True,
         )  # fmt: skip
 
     return run

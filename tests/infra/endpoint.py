@@ -4,6 +4,7 @@ function's process on its Runtime API, the answer as the client gets it, piece b
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -18,8 +19,10 @@ import api_gateway
 from built import task_root
 from infra.cloud import Cloud
 from infra.iam import Guard
-from infra.reading import Integration, chosen
+from infra.reading import Integration, chosen, gateway_response
 from runtime_api import MARK, Invocation, RuntimeApi, Worker
+
+LARGEST_EVENT = 6 * 2**20  # bytes that Lambda takes
 
 
 class Endpoint:
@@ -78,7 +81,13 @@ class Endpoint:
         body = http.rfile.read(int(http.headers.get("content-length", 0)))
         integration = chosen(self.template, http.command, urlsplit(http.path).path)
         self.served.append(integration)
-        event = api_gateway.event(http.command, http.path, http.headers.items(), body)
+        unpacked = api_gateway.unpacked(http.headers.items(), body)
+        event = api_gateway.event(http.command, http.path, http.headers.items(), unpacked)
+        if len(json.dumps(event)) > LARGEST_EVENT:
+            answer = gateway_response(self.template, "REQUEST_TOO_LARGE")
+            _head(http, answer, str(len(answer.body)))
+            http.wfile.write(answer.body)
+            return
         invocation = self._function(integration.function).invoke(event, integration.timeout / 1000)
         if integration.streaming_uri:
             _streamed(http, invocation)

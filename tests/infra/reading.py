@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import api_gateway
+
 BUFFERED_LIMIT = 29_000  # ms that API Gateway waits where an integration names nothing
 ANY = "x-amazon-apigateway-any-method"
 
@@ -63,6 +65,21 @@ def chosen(template: Any, method: str, path: str) -> Integration:
     fitting = [each for each in greedy if path.startswith(each[: each.index("{")])]
     place = table[path] if path in table else table[fitting[0]]
     return place[method] if method in place else place["ANY"]
+
+
+def gateway_response(template: Any, kind: str) -> api_gateway.Answered:
+    """What API Gateway answers by itself, without what it puts in at the time of asking."""
+    (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
+    told = api["Body"]["x-amazon-apigateway-gateway-responses"][kind]
+    headers = [
+        (name.removeprefix("gatewayresponse.header."), value.strip("'"))
+        for name, value in told["responseParameters"].items()
+        if value.startswith("'")
+    ]
+    body = told["responseTemplates"]["application/json"].encode()
+    return api_gateway.Answered(
+        int(told["statusCode"]), [*headers, ("content-type", "application/json")], body
+    )
 
 
 def statements(template: Any) -> Iterator[tuple[str, dict[str, Any]]]:

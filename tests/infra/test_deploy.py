@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from infra.conftest import ROOT
+from infra.conftest import ROOT, Sam
 
 MODULE: dict[str, Any] = runpy.run_path(str(ROOT / "infra" / "deploy.py"))
 CONFIG = (ROOT / "samconfig.toml").read_text("utf-8")
@@ -57,10 +57,14 @@ def test_prod_asks_for_alarms_and_the_waf_and_names_its_price(program: list[str]
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_nothing_typed_costs_nothing(program: list[str], tmp_path: Path) -> None:
+def test_nothing_typed_costs_nothing(program: list[str], tmp_path: Path, sam: Sam) -> None:
     before = overrides(tmp_path)
     assert on_a_terminal([*program, "prod"], "\n\n\n").returncode == 0
-    assert overrides(tmp_path) == [*before, "AlarmEmail=", "DailyCost=0", "WafRate=0"]
+    after = overrides(tmp_path)
+    assert after == [*before, 'AlarmEmail=""', "DailyCost=0", "WafRate=0"]
+    parse = "import sys; from samcli.cli.types import CfnParameterOverridesType as T;"
+    parse += " print(T().convert(tuple(sys.argv[1:]), None, None)['AlarmEmail'] == '')"
+    assert sam("python", "-c", parse, *after).stdout.splitlines()[-1] == "True"  # SAM's own reading of it
 
 
 def test_an_end_of_the_answers_deploys_nothing(program: list[str], tmp_path: Path) -> None:
@@ -102,3 +106,9 @@ def test_what_is_named_already_is_not_asked() -> None:
     given = ["AlarmEmail=a@b.c", "DailyCost=1", "WafRate=0"]
     assert MODULE["answers"](given, io.StringIO(""), told) == {}
     assert told.getvalue() == ""
+
+
+def test_hello_is_for_a_stack() -> None:
+    done = subprocess.run([sys.executable, "-m", "kimi_gateway.cli", "hello"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--stack" in done.stderr

@@ -72,6 +72,22 @@ def test_a_deployment_without_a_build_fails_and_uploads_nothing(package: Package
     assert found["KeyCount"] == 0
 
 
+def test_the_guided_deployment_is_answered_by_its_defaults(package: Package, sam: Sam) -> None:
+    """With nothing but the return key, up to the bucket that SAM makes, which moto cannot make for it."""
+    done = sam(
+        "sam",
+        "deploy",
+        "--guided",
+        cwd=package.clone,
+        typed="\n" * 60,
+        AWS_ENDPOINT_URL=package.url,
+        **CREDENTIALS,
+    )
+    assert "Looking for resources needed for deployment" in done.stdout, done.stdout + done.stderr
+    assert "Stack Name [kimi-gateway]" in done.stdout
+    assert "no authentication" not in done.stdout
+
+
 def test_cloudformation_can_read_what_is_packaged(package: Package) -> None:
     assert "<<" not in package.file.read_text("utf-8"), "CloudFormation does not know YAML's merge keys"
 

@@ -4,6 +4,7 @@ line with boto3, functions from the built artefact with the environment that the
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -162,6 +163,26 @@ def test_content_arrives_while_the_upstream_has_more(
     assert rest[-2:] == ["data: [DONE]", ""]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_compressed_body_is_taken(
+    tokens: Any, first: Any, endpoint: Endpoint, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """API Gateway unpacks it and leaves its header, as far as its guide tells."""
+    body = gzip.compress(json.dumps({"model": "kimi-k3", "messages": HELLO, "stream": stream}).encode())
+    headers = {"authorization": f"Bearer {first['key']}", "content-encoding": "gzip"}
+    url = f"{endpoint.url}/v1/chat/completions"
+    assert httpx.post(url, content=body, headers=headers, timeout=30).status_code == 200
+    assert upstream.chats[-1].body["messages"] == HELLO
+
+
+def test_a_body_that_lambda_does_not_take_is_413_with_what_to_do(first: Any, endpoint: Endpoint) -> None:
+    body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "x" * 6_300_000}]}
+    headers = {"authorization": f"Bearer {first['key']}"}
+    answer = httpx.post(f"{endpoint.url}/v1/messages", json=body, headers=headers, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert "Send fewer or smaller images" in answer.json()["error"]["message"]
+
+
 def test_the_functions_line_carries_the_metrics_and_no_secret(
     tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
 ) -> None:
@@ -305,12 +326,6 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     assert "no stack kimi-gateway in us-east-1" in deploy().stderr
     elsewhere = deploy("dev", "--region=eu-west-1", "--stack-name", STACK)
     assert f"no stack {STACK} in eu-west-1" in elsewhere.stderr
-
-
-def test_hello_is_for_a_stack() -> None:
-    done = subprocess.run([*PROGRAM, "hello"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "--stack" in done.stderr
 
 
 def test_the_table_is_made_as_the_template_says(cloud: Cloud) -> None:

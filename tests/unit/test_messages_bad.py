@@ -48,8 +48,8 @@ BAD: dict[str, tuple[Json, str]] = {
     "thinking as text": ({"thinking": "yes"}, "thinking"),
     "thinking of no type": ({"thinking": {}}, "thinking.type"),
     "a budget of 0": ({"thinking": {"type": "enabled", "budget_tokens": 0}}, "thinking.budget_tokens"),
-    "an odd display": ({"thinking": {"type": "adaptive", "display": "all"}}, "thinking.display"),
-    "an odd effort": ({"output_config": {"effort": "some"}}, "output_config.effort"),
+    "a display that is no text": ({"thinking": {"type": "adaptive", "display": 1}}, "thinking.display"),
+    "an effort that is no text": ({"output_config": {"effort": 3}}, "output_config.effort"),
     "an odd format": ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
     "a format without a schema": (
         {"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema",
@@ -58,7 +58,9 @@ BAD: dict[str, tuple[Json, str]] = {
         {"output_config": {"format": {"type": "json_schema", "schema": {}}}, **after(text("x"))},
         "output_config.format",
     ),
-    "an odd time to live": ({"cache_control": {"type": "ephemeral", "ttl": "2h"}}, "cache_control.ttl"),
+    "a time to live that is no text": (
+        {"cache_control": {"type": "ephemeral", "ttl": 3600}}, "cache_control.ttl",
+    ),
     "a system prompt that is a number": ({"system": 1}, "system"),
     "an image in the system prompt": ({"system": [IMAGE]}, "system.0.type"),
     "a system text that is a number": ({"system": [{"type": "text", "text": 1}]}, "system.0.text"),

@@ -272,7 +272,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "top_p": ({"top_p": "1"}, "top_p"),
     "a limit of nothing": ({"max_output_tokens": 0}, "max_output_tokens"),
     "top logprobs": ({"top_logprobs": 21}, "top_logprobs"),
-    "truncation": ({"truncation": "middle"}, "truncation"),
+    "truncation": ({"truncation": 1}, "truncation"),
     "stream": ({"stream": "yes"}, "stream"),
     "include": ({"include": [1]}, "include.0"),
     "effort": ({"reasoning": {"effort": 3}}, "reasoning.effort"),

@@ -176,3 +176,26 @@ def test_the_outcome_is_decided_once(
         assert book.told == ["open", outcome]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize(
+    ("script", "course", "outcome"),
+    [
+        (whole, settled, "settled"),
+        (broken, failed, "failed"),
+        (never, left, "left_released"),
+        (always, left_after_content, "left_settled"),
+    ],
+)
+def test_an_outcome_is_told_when_the_store_has_written_it(
+    script: Script, course: Callable[[Turn, Calls], Coroutine[Any, Any, None]], outcome: str, written: bool
+) -> None:
+    async def scenario() -> None:
+        one, book, call = await turn(script)
+        book.written = written
+        await course(one, call)
+        await one.close()
+        assert one.outcome == (outcome if written else "unwritten")
+
+    asyncio.run(scenario())

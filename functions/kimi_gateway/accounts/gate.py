@@ -22,6 +22,7 @@ CACHED = 10_000  # key records, refusals
 # The tiers that a grant may lift, by each of their limits; no two tiers share one.
 LIFTABLE = {limit: rank for rank in range(len(rules.TIERS) - 1) for limit in astuple(rules.tier(rank))}
 WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
+_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by their length; the names of Limits
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
@@ -104,7 +105,7 @@ class Gate:
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
-                raise rate_limited(refusal.window, now)
+                raise rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
         if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
@@ -174,7 +175,7 @@ class Gate:
         now = self._clock()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
-            raise rate_limited(refusal.window, now)
+            raise rate_limited(refusal.window, now, key)
         try:
             return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
         except KeyStale as exc:
@@ -195,7 +196,7 @@ class Gate:
             return _store_down("admit", exc)
         until = self._monotonic() + REFUSAL_REMEMBERED
         self._refusals[key.id] = _Refusal(exc.window, now, until)
-        return rate_limited(exc.window, now)
+        return rate_limited(exc.window, now, key)
 
     async def _known(self, credential: str) -> Key:
         digest = keys.digest(credential)
@@ -258,10 +259,14 @@ def _store_down(step: str, exc: StoreDown) -> Unavailable:
     )
 
 
-def rate_limited(window: Window, now: float) -> RateLimited:
+def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
     wait = max(1, math.ceil(window.reset - now))
+    name = _WINDOWS[window.size]
+    own = getattr(key.limits, name) is not None
+    whose = "this key's own limit" if own else "this account's limit at its present balance"
+    noun = "request" if window.limit == 1 else "requests"
     return RateLimited(
-        f"Rate limit of {window.limit} requests reached. Try again in {wait} seconds.",
+        f"{window.limit} {noun} per {name} reached ({whose}). Try again in {wait} s.",
         retry_after=wait,
         headers=window_headers(window),
     )

@@ -121,7 +121,7 @@ def lifted(counts: Counts, rank: int) -> Counts:
 
 
 def _window(limit: int, count: Count, size: int) -> Window:
-    return Window(limit, max(0, limit - count.requests), (count.bucket + 1) * size)
+    return Window(limit, max(0, limit - count.requests), (count.bucket + 1) * size, size)
 
 
 def minute_window(limits: Limits, counts: Counts) -> Window | None:

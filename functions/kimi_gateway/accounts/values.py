@@ -59,11 +59,13 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The state of one rate window, for the X-RateLimit headers. `reset` is the unix second it ends."""
+    """The state of one rate window, for the X-RateLimit headers. `reset` is the unix second it ends, `size`
+    its length in seconds."""
 
     limit: int
     remaining: int
     reset: int
+    size: int = field(default=60, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.errors import GatewayError
+from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableImage
 
 # Anthropic's error types by status; its SDKs pick their exception classes from the status
 # (docs/contract.md, Errors).
@@ -19,6 +19,11 @@ _ANTHROPIC = {
 }
 
 
+# Trying the same request again cannot help. Anthropic's and OpenAI's SDKs read this header.
+_FINAL = frozenset((401, 403, 404, 405, 413))
+NO_RETRY = ("x-should-retry", "false")
+
+
 def dialect_of(path: str) -> str:
     """`anthropic` for the Messages paths and all below /anthropic, else `openai`."""
     parts = path.removeprefix("/api").split("/")
@@ -30,6 +35,25 @@ def body(error: GatewayError, dialect: str, request_id: str | None = None) -> di
     if dialect == "anthropic":
         kind = _ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
         shown = {} if request_id is None else {"request_id": request_id}
-        return {"type": "error", "error": {"type": kind, "message": error.message}, **shown}
+        return {"type": "error", "error": {"type": kind, "message": _in_messages(error)}, **shown}
     detail = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return {"error": detail}
+
+
+def _in_messages(error: GatewayError) -> str:
+    """Claude Code heals by these words: it compacts the conversation, or takes the picture out (2026-11)."""
+    if isinstance(error, ContextLengthExceeded):
+        maximum = error.maximum
+        if maximum is None:
+            return f"prompt is too long. {error.message}"
+        # Clients read the difference; where the upstream did not name the size it is the least possible.
+        tokens = maximum + 1 if error.tokens is None else error.tokens
+        return f"prompt is too long: {tokens} tokens > {maximum} maximum. {error.message}"
+    if isinstance(error, UnreadableImage):
+        return f"Could not process image: {error.message}"
+    return error.message
+
+
+def retry_headers(error: GatewayError) -> tuple[tuple[str, str], ...]:
+    """For clients that would otherwise decide by the status alone."""
+    return (NO_RETRY,) if error.status in _FINAL else ()

@@ -81,13 +81,14 @@ def json_object(raw: bytes) -> jsonio.Source:
 
 
 def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
-    """The same with the field called as the client called it: `names` are the pivot's, whole or the beginning
-    of one, and what the client knows them by."""
+    """The same error with the field called as the client called it: `names` are the pivot's, whole or the
+    beginning of one, and what the client knows them by."""
     param = error.param or ""
     for name in sorted(names, key=len, reverse=True):
         if param == name or param.startswith(f"{name}."):
             new = names[name] + param.removeprefix(name)
-            return type(error)(error.message.replace(param, new, 1), param=new, cause=error.cause)
+            error.message, error.param = error.message.replace(param, new, 1), new
+            break
     return error
 
 

@@ -25,7 +25,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _EXPOSED = (
     "x-request-id, request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
-    " x-credits-remaining, x-param-ignored, retry-after, msh-request-timestamp, msh-request-signature"
+    " x-credits-remaining, x-param-ignored, retry-after, x-should-retry,"
+    " msh-request-timestamp, msh-request-signature"
 )
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
@@ -56,7 +57,7 @@ class Route:
         return self.path.partition("{")[0] if "{" in self.path else None
 
 
-def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
+def _chats(gateway: Gateway) -> tuple[Route, ...]:
     return (
         Route(
             "POST",
@@ -80,6 +81,12 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
             example=_MESSAGE,
             aliases=_MESSAGES,
         ),
+    )
+
+
+def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
+    return (
+        *_chats(gateway),
         Route(
             "POST",
             "/v1/messages/count_tokens",
@@ -87,6 +94,18 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
             "Count the input tokens of a message",
             example=_CHAT,
             aliases=tuple(f"{path}/count_tokens" for path in _MESSAGES),
+        ),
+        Route(
+            "POST",
+            "/v1/responses/input_tokens",
+            partial(
+                Queries.count_input,
+                queries,
+                dialect=Responses(gateway.clock, gateway.keeps),
+                thoughts=gateway.thoughts,
+            ),
+            "Count the input tokens of a response",
+            example=_RESPONSE,
         ),
         Route("GET", "/v1/models", queries.models, "The models"),
         Route("GET", "/v1/models/{model}", queries.model, "One model"),

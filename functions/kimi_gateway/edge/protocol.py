@@ -16,6 +16,7 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 
 LARGEST_HEAD = 256 * 1024  # bytes of one request's line and headers, the read it ends in included
+LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
 HIGH_WATER = 64 * 1024  # bytes of a body that nobody has asked for yet, above which the socket is left alone
 
 
@@ -90,9 +91,16 @@ class Protocol(asyncio.BufferedProtocol):
             self._drained.set_result(None)
 
     async def drained(self) -> None:
-        """Until the client has read most of what was written, or is gone."""
-        self._drained = self.loop.create_future()
-        await self._drained
+        """Until the client has read most of what was written, or is gone. One that takes nothing at all for
+        the idle time-out is cut off, and has left."""
+        drained = self._drained = self.loop.create_future()
+        patience = max(self.app.settings.idle_timeout, LEAST_PATIENCE)
+        while not drained.done():
+            waiting = self._transport.get_write_buffer_size()
+            await asyncio.wait((drained,), timeout=patience)
+            if not drained.done() and self._transport.get_write_buffer_size() >= waiting:
+                self._transport.abort()  # connection_lost ends the wait, and the request
+                await drained
 
     def shutdown(self) -> None:
         """The server is going down: what runs has its time to end (App.drain), and nothing follows it."""

@@ -20,6 +20,7 @@ from kimi_gateway.errors import (
     ModelNotFound,
     RateLimited,
     Unavailable,
+    UnreadableImage,
 )
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import redact
@@ -54,6 +55,12 @@ _BY_STATUS: Mapping[int, Cause] = {
     413: "invalid", 422: "invalid", 429: "rate", 504: "timeout",
 }  # fmt: skip
 _TOO_LONG = re.compile(r"token limit|token length|too long|context length|maximum context", re.I)
+# The numbers in such a text: the limit, and what was asked for.
+_LIMIT = re.compile(r"(?:limit|maximum|context length|>)[^\d(]{0,20}(\d[\d,]{2,11})", re.I)
+_REQUESTED = re.compile(
+    r"(?:requested|resulted in)[^\d]{0,20}(\d[\d,]{2,11})|(\d[\d,]{2,11}) tokens? >", re.I
+)
+_IMAGE = re.compile(r"\b(?:images?|image_url|pictures?)\b", re.I)
 _AFTER = re.compile(r"after (\d+(?:\.\d+)?) ?s", re.I)
 LONGEST_MESSAGE = 2_000
 
@@ -67,7 +74,6 @@ class _View:
 _SHOWN: Mapping[str, _View] = {
     "invalid": _View(InvalidRequest, "The upstream refused the request."),
     "content_filter": _View(ContentFiltered, "The request was rejected by the upstream's content filter."),
-    "context": _View(ContextLengthExceeded, "The input is too long for the model."),
     "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
     "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
     "timeout": _View(Unavailable, "Kimi did not answer in time."),
@@ -96,18 +102,39 @@ class UpstreamFailure(Exception):
         self.quoted = quoted
         self.attempts = 0  # made for an admitted request, when the last one failed
 
-    def shown(self, model_is_ours: bool = True, request: str = "") -> GatewayError:
+    def shown(self, model_is_ours: bool = True, request: str = "", window: int | None = None) -> GatewayError:
         """The client's error. A model that the catalog knows is never told to be missing. With the attempts
-        that were made and the id of the request, for whoever looks into it."""
+        that were made and the id of the request, for whoever looks into it. `window` is the model's, in
+        tokens, where it is known."""
+        if self.cause == "context":
+            return self._too_long(window)
         if self.cause == "model" and not model_is_ours:
             return ModelNotFound("The upstream does not know this model.", param="model", cause="model")
         view = _SHOWN[self.cause]
+        if self.cause == "invalid" and self.quoted and _IMAGE.search(self.detail):
+            return UnreadableImage(self.detail, cause="upstream_invalid")
         own_words = self.quoted and view.error.status in (400, 429)
         after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
         message = self.detail if own_words else view.message
         if view.error is Unavailable:
             message = _traceable(message, self.attempts, request)
         return view.error(message, retry_after=after, cause=f"upstream_{self.cause}")
+
+    def _too_long(self, window: int | None) -> ContextLengthExceeded:
+        """With the numbers of the vendor's text, else the window's."""
+        maximum = _number(_LIMIT.search(self.detail)) or window
+        tokens = _number(_REQUESTED.search(self.detail))
+        if maximum is not None and tokens is not None and tokens <= maximum:
+            tokens = None  # the numbers were read wrongly, or the output counts too
+        words = self.detail if self.quoted else "The input is too long for the model."
+        error = ContextLengthExceeded(words, cause="upstream_context")
+        error.tokens, error.maximum = tokens, maximum
+        return error
+
+
+def _number(found: re.Match[str] | None) -> int | None:
+    """The group that matched, without its thousands' commas."""
+    return int((found[found.lastindex or 0]).replace(",", "")) if found else None
 
 
 def _traceable(message: str, attempts: int, request: str) -> str:

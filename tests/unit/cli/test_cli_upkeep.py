@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.home import STORE_NAME
 from unit.cli.answers import PROGRAM, Cli, environment, fault, mode
 from upstream import ScriptedUpstream, Status, error
@@ -44,6 +46,27 @@ def test_a_backup_is_private_has_the_data_and_replaces_nothing_unasked(
     assert file.read_bytes() == before
     ask("backup", file, "--force")
     assert file.read_bytes() != before
+
+
+def test_a_backup_leaves_the_conversations_out_if_it_shall(ask: Any, data: Path, tmp_path: Path) -> None:
+    made, said = ask("keys", "create"), b"what somebody said to a model" * 50
+
+    async def keep() -> None:
+        store = SqliteStore(data / STORE_NAME)
+        await store.keep(made["account"], {"response:a": said}, 9_999_999_999)
+        await store.close()
+
+    asyncio.run(keep())
+    whole, without = tmp_path / "whole", tmp_path / "without"
+    ask("backup", whole)
+    ask("backup", without, "--without-conversations")
+    assert said in whole.read_bytes()
+    assert said[:20] not in without.read_bytes()
+    with closing(sqlite3.connect(without)) as db:
+        assert db.execute("SELECT id FROM keys").fetchall() == [(made["id"],)]
+        assert db.execute("SELECT count(*) FROM replay").fetchone() == (0,)
+    with closing(sqlite3.connect(data / STORE_NAME)) as db:
+        assert db.execute("SELECT count(*) FROM replay").fetchone() == (1,)
 
 
 def test_a_backup_never_writes_over_the_store_or_where_nothing_can_be(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kimi_gateway.dialects.anthropic.sequence import WINDOW
 from kimi_gateway.net import jsonio, sse
 
 Json = dict[str, Any]
@@ -122,6 +123,7 @@ _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
+    WINDOW: "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
@@ -158,7 +160,7 @@ class Reader:
                 case "message_delta":
                     self._usage |= body.get("usage") or {}
                     reason = body["delta"].get("stop_reason")
-                    return _chunk({}, _FINISH.get(reason, "stop"), self._counts()) if reason else None
+                    return self._end(reason) if reason else None
                 case "message_stop":
                     return b"[DONE]", b""
                 case "content_block_stop" | "ping":
@@ -166,6 +168,13 @@ class Reader:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             pass
         return event
+
+    def _end(self, reason: str) -> sse.Event:
+        """The pivot has no finish reason for the window; Messages' writer knows it by the stop reason."""
+        body: Json = {"index": 0, "delta": {}, "finish_reason": _FINISH.get(reason, "stop")}
+        if reason == WINDOW:
+            body["stop_reason"] = WINDOW
+        return jsonio.dumps({"choices": [body], "usage": self._counts()}), b""
 
     def _start(self, index: int, block: Json) -> sse.Event | None:
         if block["type"] != "tool_use":
@@ -206,8 +215,5 @@ class Reader:
         return counts
 
 
-def _chunk(delta: Json, finish: str | None = None, usage: Json | None = None) -> sse.Event:
-    body: Json = {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-    if usage is not None:
-        body["usage"] = usage
-    return jsonio.dumps(body), b""
+def _chunk(delta: Json) -> sse.Event:
+    return jsonio.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}), b""

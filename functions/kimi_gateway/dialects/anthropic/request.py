@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kimi_gateway.dialects import fields
+from kimi_gateway.dialects import fields, tuning
 from kimi_gateway.dialects.anthropic import history, searches, tools
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai import request as pivot
 from kimi_gateway.dialects.openai.request import ChatRequest
 
 MOST_STOPS = 4
+LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, by which Claude Code compacts (2026-11)
 
 Thoughts = Literal["shown", "sealed", "hidden"]
 
@@ -48,6 +49,7 @@ def read(raw: bytes, counting: bool = False) -> Read:
             fail(name, "is required")
     fields.apply(body, _CHECKS)
     asked = _Asked()
+    tuning.apply(body, _TUNED, asked.ignored)
     for name, value in body.items():
         if name in _DROPPED:
             asked.ignored.append(name)
@@ -65,7 +67,7 @@ def read(raw: bytes, counting: bool = False) -> Read:
     fields.apply(asked.body, pivot.BESIDE_MESSAGES)
     if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
         fail("output_config.format", "does not go together with a message that the assistant has begun")
-    asked.ignored += unread
+    asked.ignored += [*pivot.tune(asked.body), *unread]
     chat = ChatRequest(
         model=body["model"],
         stream=body.get("stream", False),
@@ -76,6 +78,7 @@ def read(raw: bytes, counting: bool = False) -> Read:
         names=asked.names,
         ignored=tuple(dict.fromkeys(asked.ignored)),
         seals=seals,
+        least_output=LEAST_OUTPUT,
     )
     one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
     return Read(chat, _thoughts(body), one_call, searches.wanted(body))
@@ -101,9 +104,8 @@ def _thoughts(body: dict[str, Any]) -> Thoughts:
 
 
 def _thinking(asked: _Asked, value: dict[str, Any]) -> None:
-    kind = value["type"]
     budget = {"budget_tokens": value["budget_tokens"]} if value.get("budget_tokens") is not None else {}
-    asked.body["thinking"] = {"type": "adaptive" if kind == "between_tools" else kind, **budget}
+    asked.body["thinking"] = {"type": value["type"], **budget}
 
 
 def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
@@ -170,21 +172,25 @@ def _check_stops(value: Any, where: str) -> None:
             fail(f"{where}.{index}", "must not be empty")
 
 
-def _typed(kinds: tuple[str, ...], **checks: Check) -> Check:
-    members = fields.members(checks)
-
-    def check(value: Any, where: str) -> None:
-        members(value, where)
-        fields.one_of(*kinds)(value.get("type"), f"{where}.type")
-
-    return check
-
-
 def _check_format(value: Any, where: str) -> None:
-    _typed(("json_schema",), schema=fields.mapping)(value, where)
+    fields.mapping(value, where)
+    fields.one_of("json_schema")(value.get("type"), f"{where}.type")
     fields.mapping(value.get("schema"), f"{where}.schema")
 
 
+def _check_thinking(value: Any, where: str) -> None:
+    fields.members({"budget_tokens": fields.integer(1), "display": fields.string})(value, where)
+    fields.string(value.get("type"), f"{where}.type")
+
+
+# Words that only tune: none is refused.
+_TUNED = {
+    "thinking.type": tuning.thinking,
+    "thinking.display": tuning.one_of(tuning.DISPLAYS, "summarized"),
+    "output_config.effort": tuning.effort,
+    "cache_control.type": tuning.one_of(("ephemeral",), "ephemeral"),
+    "cache_control.ttl": tuning.lifetime,
+}
 _CHECKS: dict[str, Check] = {
     "model": pivot.model_name,
     "max_tokens": fields.integer(1),
@@ -194,16 +200,10 @@ _CHECKS: dict[str, Check] = {
     "top_k": fields.integer(0),
     "stop_sequences": _check_stops,
     "metadata": fields.members({"user_id": fields.string}),
-    "thinking": _typed(
-        ("enabled", "disabled", "adaptive", "between_tools"),
-        budget_tokens=fields.integer(1),
-        display=fields.one_of("summarized", "omitted"),
-    ),
-    "output_config": fields.members(
-        {"effort": fields.one_of("low", "medium", "high", "xhigh", "max"), "format": _check_format}
-    ),
+    "thinking": _check_thinking,
+    "output_config": fields.members({"effort": fields.string, "format": _check_format}),
     "output_format": _check_format,
-    "cache_control": _typed(("ephemeral",), ttl=fields.one_of("5m", "1h")),
+    "cache_control": fields.members({"type": fields.string, "ttl": fields.string}),
     "tool_choice": fields.mapping,
     "tools": fields.array,
     "system": lambda value, where: None,

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from kimi_gateway.dialects.openai.chunks import Chunk
 from kimi_gateway.net import jsonio
 
+WINDOW = "model_context_window_exceeded"  # the stop reason of an answer that the model's window cut short
 Kind = Literal["thinking", "text", "call"]
 
 
@@ -70,6 +71,7 @@ class Sequence:
         self._calls: dict[int, Block] = {}
         self._finish: str | None = None
         self._stop: str | None = None
+        self._window = False
 
     def add(self, chunk: Chunk) -> None:
         for choice in chunk.body["choices"]:
@@ -86,6 +88,7 @@ class Sequence:
                 self._call(piece)
             if reason := choice.get("finish_reason"):
                 self._finish, stop = str(reason), choice.get("stop_reason")
+                self._window = reason == "length" and stop == WINDOW
                 self._stop = stop if stop in self._stops else None
 
     def end(self) -> None:
@@ -99,6 +102,8 @@ class Sequence:
         """Anthropic's stop reason, and the stop string that was met."""
         if self._stop is not None:
             return "stop_sequence", self._stop
+        if self._window:
+            return WINDOW, None
         if self._finish in _CUT:
             return _CUT[self._finish], None
         return "tool_use" if self._calls else "end_turn", None
@@ -158,3 +163,11 @@ class Sequence:
 
 # Finish reasons that say more than that the model was done.
 _CUT = {"length": "max_tokens", "content_filter": "refusal"}
+
+
+def name_window(chunks: list[Chunk]) -> None:
+    """Where the output limit was lowered to what the window leaves, it is the window that cuts an answer."""
+    for chunk in chunks:
+        for choice in chunk.body["choices"]:
+            if choice.get("finish_reason") == "length":
+                choice["stop_reason"] = WINDOW

@@ -9,7 +9,7 @@ from typing import Any
 
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.dialects.fields import fail
-from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.errors import InvalidRequest, UnreadableImage
 
 Part = dict[str, Any]
 
@@ -29,6 +29,16 @@ def check(part: Part, where: str) -> None:
 
 
 def _check(url: str, where: str, types: frozenset[str]) -> None:
+    """Raises InvalidRequest, for a picture UnreadableImage."""
+    try:
+        _read(url, where, types)
+    except InvalidRequest as error:
+        if types is not IMAGE_TYPES:
+            raise
+        raise UnreadableImage(error.message, param=error.param) from None
+
+
+def _read(url: str, where: str, types: frozenset[str]) -> None:
     if url.startswith("ms://"):
         return
     scheme, _, rest = url.partition(":")

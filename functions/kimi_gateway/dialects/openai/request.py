@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects import fields
+from kimi_gateway.dialects import fields, tuning
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai import media, repair
 from kimi_gateway.net import jsonio
@@ -28,7 +28,8 @@ class ChatRequest:
     where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
     `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
     the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
-    what the request only named. `free` names the functions whose arguments are a free text.
+    what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
+    asked for. `free` names the functions whose arguments are a free text.
     """
 
     model: str
@@ -42,6 +43,7 @@ class ChatRequest:
     ignored: tuple[str, ...] = ()
     seals: Mapping[str, str] | None = field(default=None, repr=False)
     recalled: int = 0
+    least_output: int = 1
     free: frozenset[str] = frozenset()
 
 
@@ -67,6 +69,7 @@ def read(raw: bytes) -> ChatRequest:
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
     options = body.pop("stream_options", {})
+    ignored = tune(body)
     return ChatRequest(
         model=body["model"],
         stream=body.pop("stream", False),
@@ -75,8 +78,16 @@ def read(raw: bytes) -> ChatRequest:
         stops=_own_stops(body),
         body=body,
         source=source,
-        ignored=tuple(mended),
+        ignored=(*ignored, *mended),
     )
+
+
+def tune(body: dict[str, Any]) -> tuple[str, ...]:
+    """Unknown words become the nearest known ones, and what the upstream has no switch for is taken out. The
+    fields of both."""
+    ignored = [name for name in _UNSENT if body.pop(name, None) is not None]
+    tuning.apply(body, _TUNED, ignored)
+    return tuple(ignored)
 
 
 def digest_of(user: str) -> str:
@@ -222,7 +233,7 @@ def _choice(value: Any, where: str) -> None:
 
 def _thinking(value: Any, where: str) -> None:
     fields.mapping(value, where)
-    fields.one_of("enabled", "disabled", "adaptive")(value.get("type"), f"{where}.type")
+    fields.string(value.get("type"), f"{where}.type")
     fields.apply(value, {"budget_tokens": fields.integer(0)}, f"{where}.")
 
 
@@ -263,6 +274,8 @@ _MESSAGE: dict[str, Check] = {
     "tools": _tools,
 }
 _LIMIT = fields.integer(1)
+# OpenAI's, without a counterpart upstream.
+_UNSENT = ("verbosity", "service_tier", "prompt_cache_retention")
 _FIELDS: dict[str, Check] = {
     "model": model_name,
     "messages": _messages,
@@ -286,6 +299,13 @@ _FIELDS: dict[str, Check] = {
     "user": fields.string,
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
+    "prompt_cache_options": fields.members({"ttl": fields.string}),
+    **dict.fromkeys(_UNSENT, fields.string),
+}
+_TUNED = {
+    "reasoning_effort": tuning.effort,
+    "thinking.type": tuning.thinking,
+    "prompt_cache_options.ttl": tuning.lifetime,
 }
 # For dialects that bring their own checks of messages: what they pass on by the pivot's names.
 BESIDE_MESSAGES = {name: check for name, check in _FIELDS.items() if name not in ("messages", "tools")}

@@ -7,6 +7,8 @@ import json
 import marshal
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -19,6 +21,8 @@ from kimi_gateway.dialects.openai.schema_places import bytes_of
 from kimi_gateway.errors import InvalidRequest
 
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
+QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
+QUICK_BYTES = 2_000  # of one schema that is cleaned before the admission
 KEPT_BYTES = 8_000  # of the properties of a schema that takes too many steps as a whole
 LONGEST_TOLD = 300  # characters about what could not be said
 Schema = dict[str, Any]
@@ -33,6 +37,23 @@ class Cleaned:
     loosened: bool = False
     renamed: bool = False
     steps: int = 0
+
+
+class Costly(Exception):
+    """It takes more than the little work that is allowed at this point."""
+
+
+_allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
+
+
+@contextmanager
+def quickly() -> Iterator[None]:
+    """In this block no more than a few steps are made for schemas that are not remembered. Raises Costly."""
+    token = _allowed.set([QUICK_STEPS])
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
 
 
 _memory: OrderedDict[bytes, Cleaned] = OrderedDict()
@@ -70,10 +91,16 @@ class _Exhausted(Exception):
 
 def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
     # The quickest bytes that are the same for the same values; short, so that any number of them is small.
-    key = hashlib.blake2b(marshal.dumps(schema, 2), digest_size=24, key=kind).digest()
+    dumped = marshal.dumps(schema, 2)
+    key = hashlib.blake2b(dumped, digest_size=24, key=kind).digest()
     cleaned: Cleaned | None = _memory.get(key)
     if cleaned is None:
+        allowed = _allowed.get()
+        if allowed is not None and (allowed[0] <= 0 or len(dumped) > QUICK_BYTES):
+            raise Costly
         cleaned = _memory[key] = make()
+        if allowed is not None:
+            allowed[0] -= cleaned.steps
         if len(_memory) > REMEMBERED:
             _memory.popitem(last=False)
     else:

@@ -38,7 +38,11 @@ def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renam
     changed, and the places of schemas of which not all could be said. Raises InvalidRequest."""
     tools = body.get("tools") or []
     if len(tools) > MOST_TOOLS:
-        fail("tools", f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most")
+        fail(
+            "tools",
+            f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most. Offer fewer;"
+            " in Claude Code switch tool search on (ENABLE_TOOL_SEARCH=true), which offers them as needed",
+        )
     in_history = any(map(_names_tools, body["messages"]))
     if not (tools or in_history or "tool_choice" in body):
         return Renamed(), []

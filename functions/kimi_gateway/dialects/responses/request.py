@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects import fields
+from kimi_gateway.dialects import fields, tuning
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai.request import ChatRequest, digest_of, model_name
 from kimi_gateway.dialects.responses.items import Conversation
@@ -43,6 +43,8 @@ def chat_of(
 ) -> Asked:
     """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
     InvalidRequest."""
+    body, unknown = {**body}, list[str]()
+    tuning.apply(body, _TUNED, unknown)
     toolbox = Toolbox()
     toolbox.add(body.get("tools", []), "tools")
     conversation = Conversation(earlier.messages if earlier else (), toolbox)
@@ -73,7 +75,7 @@ def chat_of(
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
-        ignored=(*toolbox.offered.ignored, *repaired),
+        ignored=(*toolbox.offered.ignored, *repaired, *unknown),
         recalled=recalled,
         free=toolbox.free,
     )
@@ -104,6 +106,14 @@ def _format(text: dict[str, Any]) -> dict[str, Any] | None:
         return {"type": "json_schema", "json_schema": named | kept}
     return {"type": "json_object"} if form.get("type") == "json_object" else None
 
+
+# Words that only tune: none is refused. An answer shows the words that were taken for them.
+_TUNED = {
+    "reasoning.effort": tuning.effort,
+    "reasoning.summary": tuning.one_of(tuning.SUMMARIES, "auto"),
+    "text.verbosity": tuning.one_of(tuning.VERBOSITIES, "medium"),
+    "truncation": tuning.one_of(tuning.TRUNCATIONS, "disabled"),
+}
 
 # What goes upstream, under which name; two of the client's may have one, then the first of them holds.
 _SENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -170,7 +180,8 @@ _FIELDS: dict[str, Check] = {
     "stream": fields.boolean,
     "store": fields.boolean,
     "parallel_tool_calls": fields.boolean,
-    "truncation": fields.one_of("auto", "disabled"),
+    "truncation": fields.string,
+    "prompt_cache_retention": fields.string,
     "metadata": fields.mapping,
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
