@@ -60,6 +60,8 @@ def gateway(
 ) -> Target:
     """With a key under limits and credits, both too many to be used up, and its log in a file."""
     data = home / name
+    if "PYTHONPATH" not in more:  # another version may not know the setting
+        more["KIMI_GATEWAY_KEYLESS_PER_ADDRESS"] = "100000"  # all clients have one address
     environ = environment(
         home,
         **{"MOONSHOT_API_KEY": tokens, "KIMI_BASE_URL": upstream, "KIMI_GATEWAY_DATA": str(data)},

@@ -12,7 +12,10 @@ rendered to a client's dialect at one other border (`dialects.errors`).
     ├── NotFound                     404  invalid_request_error  not_found
     │   └── ModelNotFound            404  invalid_request_error  model_not_found
     ├── MethodNotAllowed             405  invalid_request_error  method_not_allowed
+    ├── BodyTooSlow                  408  invalid_request_error  request_timeout
     ├── BodyTooLarge                 413  invalid_request_error  request_too_large
+    ├── UnsupportedMedia             415  invalid_request_error  unsupported_media_type
+    ├── UpgradeRequired              426  invalid_request_error  upgrade_required
     ├── RateLimited                  429  rate_limit_error       rate_limit_exceeded
     └── Unavailable                  503  api_error              service_unavailable
         └── ShuttingDown             503  api_error              service_unavailable
@@ -109,6 +112,18 @@ class ModelNotFound(NotFound):
 
 class MethodNotAllowed(GatewayError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
+
+
+class BodyTooSlow(GatewayError):
+    status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
+class UnsupportedMedia(GatewayError):
+    status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class UpgradeRequired(GatewayError):
+    status, type, code = 426, "invalid_request_error", "upgrade_required"
 
 
 class BodyTooLarge(GatewayError):

@@ -38,6 +38,7 @@ from kimi_gateway.values import Request, Response, sendable
 COUNTING = 5.0  # seconds that the upstream has to count tokens
 CHECKED = 600  # seconds that the answer of a token check holds
 CHECKS_KEPT = 10_000
+CHECKS = 600  # a minute from an address, known tokens and broken bodies included
 HOUR, DAY = 3_600, 86_400
 LONGEST_TOKEN = 4_096
 # Under an entry of the upstream's list, so that each has the members of the K2 contract.
@@ -55,6 +56,7 @@ class Queries:
     clock: Callable[[], float] = time.time
     counting: float = COUNTING
     _checks: Newest[tuple[float, bool]] = field(default_factory=lambda: Newest(CHECKS_KEPT))
+    _askers: Recent = field(default_factory=lambda: Recent(most=CHECKS, seconds=60))
     _unknown_tokens: Recent = field(default_factory=lambda: Recent(most=60, seconds=60))
 
     async def _key(self, request: Request) -> Key:
@@ -91,10 +93,13 @@ class Queries:
 
     async def check_token(self, request: Request) -> Response:
         """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
+        now = self.clock()
+        wait = self._askers.take(request.client, now)
+        if wait:
+            raise RateLimited("Too many token checks from this address.", retry_after=math.ceil(wait))
         token = fields.json_object(await request.body()).values.get("token")
         fields.string(token, "token")
         digest = hashlib.sha256(str(token).encode()).hexdigest()
-        now = self.clock()
         asked_at, live = self._checks.get(digest, (-math.inf, False))
         if now - asked_at >= CHECKED:
             wait = self._unknown_tokens.take(request.client, now)

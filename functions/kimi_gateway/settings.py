@@ -47,6 +47,9 @@ class Settings:
     token_concurrency: int = 0
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    connections: int = 10_000
+    keyless_per_address: int = 64
+    trusted_proxies: tuple[str, ...] = ()
     ping_interval: float = 15
     drain: float = 10
     anthropic: str = "pivot"
@@ -81,6 +84,18 @@ def _file(text: str) -> Path:
     if not path.is_file():
         raise ValueError(f"names no file: {path}")
     return path
+
+
+def _networks(text: str) -> tuple[str, ...]:
+    import ipaddress  # seldom needed, and a function starts often
+
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in found:
+        try:
+            ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError(f"is not a list of addresses and networks: {part!r}") from None
+    return found
 
 
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
@@ -144,6 +159,9 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
+    "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
+    "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),

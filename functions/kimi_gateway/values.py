@@ -48,12 +48,13 @@ async def _nothing() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One request. `path` is percent-decoded, without the query.
 
     `body()` reads it whole, once, and raises BodyTooLarge; it is a function so that a caller without a key
-    is refused before 100 MiB are read. A client that leaves cancels the task that handles its request.
+    is refused before it is read. It holds `limit` bytes at most; routing lowers that. A client that leaves
+    cancels the task that handles its request.
     `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `notes` gathers facts
     for the request's one log line.
     """
@@ -64,6 +65,7 @@ class Request:
     id: str
     body: Callable[[], Awaitable[bytes]] = _empty
     client: str = ""
+    limit: float = math.inf
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
     notes: dict[str, Any] = field(default_factory=dict)

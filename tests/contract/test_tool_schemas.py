@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.exchange import ask
-from contract.formats import CHAT, EACH, MESSAGES, MODES, Format
+from contract.formats import CHAT, EACH, MESSAGES, MODES, RESPONSES, Format
 from live import LiveGateway
 from upstream import Kimi, ScriptedUpstream
 
@@ -234,3 +234,19 @@ def test_a_name_of_which_nothing_is_readable_gets_a_describing_one(
     assert all(name.startswith("tool_") for name in first)
     assert first == second[::-1]
     assert len(set(first)) == 2
+
+
+NAMED = {
+    "/v1/chat/completions": {"reasoning_effort": "low"},
+    "/v1/responses": {"reasoning": {"effort": "low"}},
+}
+
+
+@pytest.mark.parametrize("path", NAMED)
+def test_what_a_model_cannot_be_told_is_named_as_the_client_called_it(
+    gateway: LiveGateway, path: str
+) -> None:
+    format = next(each for each in (CHAT, RESPONSES) if each.path == path)
+    asked = ask(gateway, False, format=format, model="kimi-k2.7-code", **NAMED[path])
+    named = {"/v1/chat/completions": "reasoning_effort", "/v1/responses": "reasoning.effort"}
+    assert asked.seen.headers["x-param-ignored"] == named[path]

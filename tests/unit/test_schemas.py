@@ -150,6 +150,8 @@ def test_it_is_taken_by_the_vendor_and_allows_what_was_allowed(schema: Json, doc
     assert schema == before
     assert mfjs.refusal(cleaned) is None, cleaned
     assert clean(cleaned, "here") is cleaned
+    if "required" in json.dumps(schema.get("anyOf")):
+        return  # forms at the root that each require something of their own: unit/test_tool_corpus.py
     original, said = (jsonschema.Draft202012Validator(each) for each in (schema, cleaned))
     for document in documents:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
 import sys
@@ -44,8 +45,15 @@ BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "conte
     show_default=True,
     help="Processes that share the work.",
 )
-def serve(host: str, port: int, workers: int) -> None:
+@click.option(
+    "--trusted-proxies",
+    metavar="ADDRESSES",
+    help="Addresses and networks, comma-joined, whose X-Forwarded-For is believed; none by default.",
+)
+def serve(host: str, port: int, workers: int, trusted_proxies: str | None) -> None:
     """Run the gateway. The first start makes an unlimited key and prints it once."""
+    if trusted_proxies is not None:
+        os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
     values = at_home("serve is the gateway at home")
     _check_models(values)
     source, tokens = configured(place())

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from kimi_gateway.assemble import Running, start
+from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+from kimi_gateway.edge.connections import Connections, Proxies
 from kimi_gateway.edge.http import Front, request_id, routes
-from kimi_gateway.errors import BodyTooLarge
+from kimi_gateway.errors import GatewayError, InvalidRequest
 from kimi_gateway.settings import Settings
 from kimi_gateway.values import Headers, Request, Response
 
@@ -30,6 +33,8 @@ class App:
         self._clock = clock
         self.running: Running | None = None
         self.arena = memoryview(bytearray(ARENA))  # what all connections of the loop are read into
+        self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
+        self.proxies = Proxies(settings.trusted_proxies)
         self._front: Front  # from start on
         self._docs: Any = None
         self._draining: asyncio.Task[None] | None = None
@@ -76,6 +81,9 @@ class App:
             return self._page(request)
         return self._front.handle(request)
 
+    def refuse(self, request: Request, error: GatewayError) -> Response:
+        return self._front.refuse(request, error)
+
     async def _page(self, request: Request) -> Response:
         """A page of the docs, which are an ASGI application."""
         sent: list[Message] = []
@@ -110,7 +118,7 @@ class App:
             await self._gateway(scope, receive, send)
 
     async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(scope, receive, send, self.settings.body_limit)
+        exchange = _Exchange(scope, receive, send, self.settings.body_limit, self.proxies)
         await exchange.serve(self._front)
 
     def _documentation(self) -> Any:
@@ -124,27 +132,34 @@ class App:
 class _Exchange:
     """One request and its response on one ASGI connection."""
 
-    def __init__(self, scope: Message, receive: Receive, send: Send, body_limit: int) -> None:
+    def __init__(
+        self, scope: Message, receive: Receive, send: Send, body_limit: int, proxies: Proxies
+    ) -> None:
         self._receive = receive
         self._send = send
-        self._limit = body_limit
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         self._left = False
         headers = Headers(tuple(map(_decoded, scope["headers"])))
+        self._hostless = scope.get("http_version") == "1.1" and not headers.all("host")
+        peer = str((scope.get("client") or ("",))[0])
         self._request = Request(
             method=scope["method"],
             path=scope["path"],
             headers=headers,
             id=request_id(headers.get("x-request-id")),
             body=self._body,
-            client=(scope.get("client") or ("",))[0],
+            client=proxies.client(peer, headers.all("x-forwarded-for")) if peer in proxies else peer,
+            limit=body_limit,
         )
 
     async def serve(self, front: Front) -> None:
         response: Response | None = None
         try:
-            response = await front.handle(self._request)
+            if self._hostless:
+                response = front.refuse(self._request, no_host())
+            else:
+                response = await front.handle(self._request)
             await self._answer(response)
         except asyncio.CancelledError:
             if not self._left:
@@ -176,26 +191,32 @@ class _Exchange:
 
     async def _body(self) -> bytes:
         """The whole body; from then on the client is watched, and its leaving cancels the request."""
-        length = self._request.headers.get("content-length")
-        if length.isdigit() and int(length) > self._limit:
-            raise self._too_large()
+        limit = self._request.limit
+        check_length(self._request.headers, limit)
         parts, size = [], 0
+        clock = asyncio.get_running_loop().time
+        pace = Pace(clock(), 0)
         while True:
-            message = await self._receive()
+            message = await self._next(pace, clock, size)
             if message["type"] == "http.disconnect":
                 self._left = True
                 raise asyncio.CancelledError
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._limit:
-                raise self._too_large()
+            if size > limit:
+                raise too_large(limit)
             if not message.get("more_body", False):
                 break
         self._watch = asyncio.create_task(self._cancel_when_gone())
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
+    async def _next(self, pace: Pace, clock: Callable[[], float], size: int) -> Message:
+        """Raises BodyTooSlow; the server then closes the connection."""
+        while not pace.late(clock(), size):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(pace.due):
+                    return await self._receive()
+        raise too_slow((("connection", "close"),))
 
     async def _cancel_when_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -208,6 +229,26 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+
+def no_host() -> InvalidRequest:
+    return InvalidRequest("The Host header is missing, which HTTP/1.1 asks for.", cause="host")
+
+
+def bound(most: int) -> int:
+    """A third of the descriptors at most: each request may have one upstream, and the store needs some."""
+    limit = descriptors()
+    return most if limit is None else min(most, max(limit // 3, 1))
+
+
+def descriptors() -> int | None:
+    """How many files and sockets the process may have open; None where nothing says."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def _decoded(pair: tuple[bytes, bytes]) -> tuple[str, str]:

@@ -22,9 +22,10 @@ from urllib.parse import unquote
 from kimi_gateway import settings
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.cloudwatch import to_cloudwatch
+from kimi_gateway.edge.body import too_large
 from kimi_gateway.edge.http import Front, Route, of_every_answer, request_id, routes
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
-from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, NotFound, Unavailable
+from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.gateway import error_response
 from kimi_gateway.observe import emit
 from kimi_gateway.values import Headers, Request, Response
@@ -207,20 +208,22 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
     given = headers.get("x-request-id") or about.get("requestId") or context.aws_request_id
 
     async def body() -> bytes:
-        if _least(event) <= body_limit and len(raw := _body(event)) <= body_limit:
+        if _least(event) <= request.limit and len(raw := _body(event)) <= request.limit:
             return raw
-        raise BodyTooLarge(f"The body is larger than {body_limit} bytes.")
+        raise too_large(request.limit)
 
-    return Request(
+    request = Request(
         method=event["httpMethod"],
         path=_path(event),
         headers=headers,
         id=request_id(given),
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
+        limit=body_limit,
         notes={"aws_request_id": context.aws_request_id},
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
     )
+    return request
 
 
 # The members that are read: those that an event must have, then those that may be missing or null.

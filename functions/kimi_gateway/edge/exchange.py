@@ -7,8 +7,10 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from kimi_gateway.edge.asgi import no_host
+from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
 from kimi_gateway.edge.http import request_id
-from kimi_gateway.errors import BodyTooLarge
+from kimi_gateway.errors import ShuttingDown
 from kimi_gateway.observe import log
 from kimi_gateway.values import Headers, Pairs, Request, Response
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+SMALL = 64 * 1024  # bytes of a refused body that are read, to keep the connection
+MANY = 1024  # pieces of a body, which then become one: tiny ones cost far more than their bytes
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -24,25 +28,43 @@ class Exchange:
     """`start`, while the parser feeds the body; `leave` when the client is gone, or uvicorn's patience.
 
     `keep_alive`: another request may follow. `chunked`: the client reads chunks; else a stream ends with its
-    connection.
+    connection. `hostless`: an HTTP/1.1 request without a Host, which is refused.
     """
 
     def __init__(
-        self, connection: Protocol, method: str, path: str, headers: Pairs, keep_alive: bool, chunked: bool
+        self,
+        connection: Protocol,
+        method: str,
+        path: str,
+        headers: Pairs,
+        keep_alive: bool,
+        chunked: bool,
     ) -> None:
         fields = Headers(headers)
+        self._hostless = chunked and not fields.all("host")
         self.keep_alive = keep_alive
         self._connection = connection
         self._chunked = chunked
         self._parts: list[bytes] = []
+        self._joined = 0  # parts that were many
         self._size = 0
-        self._whole = self._wanted = self._over = self._left = False
+        self._whole = self._wanted = self._over = self._left = self._stopped = False
         self._more: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._limit = connection.app.settings.body_limit
+        self._length = _length(fields)
         self._request = Request(
-            method, path, fields, request_id(fields.get("x-request-id")), self._body, connection.client
+            method,
+            path,
+            fields,
+            request_id(fields.get("x-request-id")),
+            self._body,
+            connection.client_of(fields),
+            connection.app.settings.body_limit,
         )
+
+    @property
+    def started(self) -> bool:
+        return self._task is not None
 
     def start(self) -> None:
         running = self._connection.state.tasks
@@ -61,7 +83,28 @@ class Exchange:
             self._left = True
             self._task.cancel()
 
+    def stop(self) -> None:
+        """The server goes down: a body that is not here yet is not waited for."""
+        self.keep_alive = False
+        self._stopped = True
+        self._wake()
+
     # The request
+
+    @property
+    def missing(self) -> int | None:
+        """Bytes of the body that are still to come; None where only its end will tell."""
+        return None if self._length is None else self._length - self._size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that came."""
+        return self._size
+
+    @property
+    def key_shown(self) -> bool:
+        """Whether a valid key came with it, as far as that is known."""
+        return "key" in self._request.notes
 
     @property
     def unwanted(self) -> int:
@@ -72,8 +115,11 @@ class Exchange:
         if self._over:
             return  # answered without it
         self._size += len(part)
-        if self._size <= self._limit:
+        if self._size <= self._request.limit:
             self._parts.append(part)
+            if len(self._parts) - self._joined >= MANY:
+                self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
+                self._joined += 1
         self._wake()
 
     def complete(self) -> None:
@@ -85,31 +131,51 @@ class Exchange:
             self._more.set_result(None)
 
     async def _body(self) -> bytes:
-        length = self._request.headers.get("content-length")
-        if length.isdigit() and int(length) > self._limit:
-            raise self._too_large()
+        request = self._request
+        check_length(request.headers, request.limit)
+        if self.key_shown:
+            self._connection.known()
         self._wanted = True
         if not self._whole:
-            if self._request.headers.get("expect").lower() == "100-continue":
+            if request.headers.get("expect").lower() == "100-continue":
                 self._connection.write(CONTINUE)
-            self._connection.steer()
-        while not self._whole and self._size <= self._limit:
-            self._more = self._connection.loop.create_future()
-            await self._more
-        if self._size > self._limit:
-            raise self._too_large()
+            await self._arrival(request.limit)
+        if self._size > request.limit:
+            raise too_large(request.limit)
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than {self._limit} bytes.")
+    async def _arrival(self, limit: float) -> None:
+        """Until the body is whole or too large. Raises BodyTooSlow, ShuttingDown."""
+        loop = self._connection.loop
+        pace = Pace(loop.time(), self._size)
+        self._connection.steer()
+        timer = None
+        try:
+            while not self._whole and self._size <= limit:
+                if self._stopped:
+                    raise ShuttingDown
+                if pace.late(loop.time(), self._size):
+                    self.keep_alive = False
+                    raise too_slow()
+                if timer is None or timer.when() <= loop.time():
+                    timer = loop.call_at(pace.due, self._wake)
+                self._more = loop.create_future()
+                await self._more
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     # The response
 
     async def _serve(self) -> None:
         response: Response | None = None
         try:
-            response = await self._connection.app.respond(self._request)
+            app = self._connection.app
+            if self._hostless:
+                response = app.refuse(self._request, no_host())
+            else:
+                response = await app.respond(self._request)
             await self._answer(response)
         except asyncio.CancelledError:
             if not self._left:
@@ -124,8 +190,10 @@ class Exchange:
 
     async def _answer(self, response: Response) -> None:
         body, connection = response.body, self._connection
-        if not self._whole and not self._wanted and self._request.headers.get("expect"):
-            self.keep_alive = False  # nobody can tell whether the body is going to come
+        if not self._whole and not self._worth_waiting():
+            self.keep_alive = False
+        if self.key_shown:
+            connection.known()
         if isinstance(body, bytes):
             connection.write(self._head(response, len(body)) + body)
         else:
@@ -137,7 +205,19 @@ class Exchange:
                     await connection.drained()
             connection.write(head + b"0\r\n\r\n" if self._chunked else head)
         self._over = True
+        self._parts.clear()
         connection.answered(self)
+
+    def _worth_waiting(self) -> bool:
+        """Whether the rest of a body that nobody wants is read, so that the connection can go on. Of one
+        that was asked about first, nobody can tell whether it is going to come."""
+        missing = self.missing
+        asked = not self._wanted and self._request.headers.get("expect")
+        return missing is not None and missing <= SMALL and not asked
+
+    @property
+    def whole(self) -> bool:
+        return self._whole
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
         """Raises ValueError where a header cannot be sent as it is."""
@@ -155,3 +235,11 @@ class Exchange:
             lines.append("connection: close")
         always = [b"%b: %b\r\n" % pair for pair in self._connection.state.default_headers]
         return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
+
+
+def _length(headers: Headers) -> int | None:
+    """Of the body, as the head says; the parser has refused what is no number."""
+    if headers.all("transfer-encoding"):
+        return None
+    length = headers.get("content-length")
+    return int(length) if length.isdigit() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import time
@@ -15,7 +16,16 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.dialects.anthropic.messages import Messages
 from kimi_gateway.dialects.openai.chat import ChatCompletions
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from kimi_gateway.edge.body import check_length, unpacked
+from kimi_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PermissionDenied,
+    UnsupportedMedia,
+    UpgradeRequired,
+)
 from kimi_gateway.gateway import Gateway, crashed, error_response
 from kimi_gateway.observe import emit
 from kimi_gateway.queries import Queries
@@ -28,6 +38,7 @@ _EXPOSED = (
     " x-credits-remaining, x-param-ignored, retry-after, x-should-retry,"
     " msh-request-timestamp, msh-request-signature"
 )
+_FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -35,6 +46,9 @@ _MESSAGE = {**_CHAT, "max_tokens": 1024}
 # SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
+OPEN_LIMIT = 8 * 1024  # bytes of a body that is read of anybody
+_NOT_FOREIGN = "/token/check"  # below any prefix: what a page of another origin may not use
+_RESPONSES = "/v1/responses"
 
 Endpoint = Callable[..., Awaitable[Response]]
 
@@ -42,7 +56,8 @@ Endpoint = Callable[..., Awaitable[Response]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` may end in `{name}`, which takes the rest of a path, slashes included. `aliases` are served
-    alike."""
+    alike. An `open` route asks for no key; `limit`, in bytes, is of its body, where that is less than the
+    edge's."""
 
     method: str
     path: str
@@ -51,6 +66,7 @@ class Route:
     open: bool = False
     example: dict[str, Any] | None = None
     aliases: tuple[str, ...] = ()
+    limit: float = math.inf
 
     @property
     def prefix(self) -> str | None:
@@ -118,7 +134,13 @@ def routes(gateway: Gateway, queries: Queries) -> tuple[Route, ...]:
         ),
         Route("GET", "/v1/users/me/balance", queries.balance, "Upstream balance, for keys that may see it"),
         Route(
-            "POST", "/token/check", queries.check_token, "Whether a token is live", open=True, example=_TOKEN
+            "POST",
+            "/token/check",
+            queries.check_token,
+            "Whether a token is live",
+            open=True,
+            example=_TOKEN,
+            limit=OPEN_LIMIT,
         ),
         Route("GET", "/user/credits", queries.credits, "Balance, consumption, usage by day and hour"),
         Route("GET", "/ping", queries.ping, "Liveness", open=True),
@@ -132,11 +154,9 @@ def request_id(given: str) -> str:
 
 
 def of_every_answer(request: Request) -> list[tuple[str, str]]:
-    headers = [
-        ("x-request-id", request.id),
-        ("access-control-allow-origin", "*"),
-        ("access-control-expose-headers", _EXPOSED),
-    ]
+    headers = [("x-request-id", request.id)]
+    if _NOT_FOREIGN not in request.path:
+        headers += _FOREIGN
     if errors.dialect_of(request.path) == "anthropic":  # where its SDKs look for it
         headers.append(("request-id", request.id))
     return headers
@@ -159,21 +179,28 @@ class Front:
         try:
             response = await self._respond(request)
         except Exception as exc:
-            error = exc if isinstance(exc, GatewayError) else crashed(request)
-            response = error_response(error, request)
-            request.notes["cause"] = error.cause
+            return self.refuse(request, exc if isinstance(exc, GatewayError) else crashed(request))
         except BaseException:
             self._log(request, 499)
             raise
         try:
-            response.headers += of_every_answer(request)
-            if request.method == "HEAD" and isinstance(response.body, bytes):
-                response.headers.append(("content-length", str(len(response.body))))
-                response.body = b""
-            return self._logged(request, response)
+            return self._finished(request, response)
         except BaseException:  # nobody else knows of the response yet
             await response.finish()
             raise
+
+    def refuse(self, request: Request, error: GatewayError) -> Response:
+        """The answer to what an edge, or a route, refuses."""
+        response = error_response(error, request)
+        request.notes["cause"] = error.cause
+        return self._finished(request, response)
+
+    def _finished(self, request: Request, response: Response) -> Response:
+        response.headers += of_every_answer(request)
+        if request.method == "HEAD" and isinstance(response.body, bytes):
+            response.headers.append(("content-length", str(len(response.body))))
+            response.body = b""
+        return self._logged(request, response)
 
     async def _respond(self, request: Request) -> Response:
         hosts = request.headers.all("host")
@@ -181,6 +208,8 @@ class Front:
             raise InvalidRequest("The Host header is malformed.", cause="host")
         path = request.path.removeprefix("/api").rstrip("/") if request.path != "/" else "/"
         if request.method == "OPTIONS":
+            if _NOT_FOREIGN in path:
+                raise PermissionDenied("A page of another origin may not use this.", cause="preflight")
             return _preflight(request)
         found, rest = self._find(path)
         if not found and request.path not in self._pages:
@@ -189,7 +218,13 @@ class Front:
         for route in found:
             if route.method == wanted:
                 request.notes["route"] = route.path
+                _prepare(request, route)
                 return await (route.endpoint(request, rest) if rest else route.endpoint(request))
+        if path == _RESPONSES and request.headers.get("upgrade").lower() == "websocket":
+            raise UpgradeRequired(
+                f"WebSocket is not served here; send the request over HTTP, as POST {_RESPONSES}.",
+                headers=(("upgrade", "HTTP/1.1"),),
+            )
         allowed = sorted({route.method for route in found} | {"OPTIONS"}) if found else ["GET", "OPTIONS"]
         if "GET" in allowed:
             allowed.insert(1, "HEAD")
@@ -241,6 +276,20 @@ class Front:
             total_ms=round((time.monotonic() - request.started) * 1000, 2),
             **notes,
         )
+
+
+def _prepare(request: Request, route: Route) -> None:
+    """What a route's body must be. Raises UnsupportedMedia, BodyTooLarge."""
+    if route.limit < request.limit:
+        request.limit = route.limit
+    if request.headers.get("content-encoding"):
+        request.body = unpacked(request)
+    if route.open and route.method == "POST":
+        check_length(request.headers, request.limit)
+        # A form on a web page cannot send this type.
+        kind = request.headers.get("content-type").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise UnsupportedMedia("The body must be JSON; send it with Content-Type: application/json.")
 
 
 def _preflight(request: Request) -> Response:

@@ -51,13 +51,15 @@ class Adapted:
 def adapt(ask: ChatRequest, model: Model) -> Adapted:
     """Raises InvalidRequest where the output allowance is beyond the model's, or a tool cannot be offered."""
     body = dict(ask.body)
-    ignored = tuple(name for name in body if name in model.fixed)
+    ignored = [name for name in body if name in model.fixed]
     for name in ignored:
         del body[name]
+    if model.thinking == "always":
+        ignored += [name for name in ("thinking", "reasoning_effort") if name in body]
     thinks = _THINKING[model.thinking](body, model)
     _limit_output(body, model, thinks)
     renamed, opened = adapt_tools(body, model, thinks)
-    ignored = (*ignored, *opened)
+    named = (*(ask.names.get(name, name) for name in ignored), *opened)
     style = body.get("response_format", _NOTHING).get("json_schema", _NOTHING)
     if model.mfjs and isinstance(style.get("schema"), dict):
         body["response_format"] = _clean_style(body["response_format"])
@@ -65,7 +67,7 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
     remembers = thinks and model.replay != "none"
     missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
     body["messages"] = repair.distinct(body["messages"])  # behind the look-up, which is by the first id
-    return Adapted(body, ignored, renamed, missing, remembers and _offers_tools(body))
+    return Adapted(body, named, renamed, missing, remembers and _offers_tools(body))
 
 
 def _offers_tools(body: dict[str, Any]) -> bool:

@@ -19,8 +19,8 @@ from kimi_gateway.dialects.openai.schema_union import (
     united,
 )
 
-MOST_STEPS = 4_000  # for one schema: parts read and merged, and what is compared and copied
-LARGEST = 5_000  # parts, once what is shared is written out; a hundred characters count as one
+MOST_STEPS = 3_500  # for one schema; a plain part is one, others are two, and each merge, comparison and copy
+LARGEST = 3_000  # parts, once what is shared is written out; a hundred characters count as one
 ENDLESS = "has a $ref that leads back to itself without an end"
 Path = tuple[str, ...]
 
@@ -124,6 +124,7 @@ class Cleaner:
             return self._fault(path, "must be a schema: an object, true or false")
         if node.keys() <= _PLAIN and node.get("type") in _SCALARS:
             return {name: node[name] for name in node if name in _KEPT and isinstance(node[name], str)}
+        self.count()
         told = [(name, node[name]) for name in node if KEYWORDS.get(name) == "tell"]
         clean = self._own(node, path, told)
         words = [parts.words(told, self.count)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MOST_LOOKS = 20_000  # at parts
+MOST_LOOKS = 5_000  # at parts
 
 
 class TooManyLooks(Exception):

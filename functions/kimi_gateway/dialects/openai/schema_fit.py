@@ -13,45 +13,52 @@ from operator import itemgetter
 from typing import Any
 
 from kimi_gateway.catalog.mfjs import LIMITS, Limits
-from kimi_gateway.dialects.openai.schema_places import REFERENCE, below, bytes_of, places, shared
+from kimi_gateway.dialects.openai.schema_places import REFERENCE, Place, below, bytes_of, places, shared
 from kimi_gateway.dialects.openai.schema_union import ANYTHING, Schema, one_object
 
 LONGEST_TOLD = 300  # characters about what was opened
 DESCRIPTIONS = (1_000, 300, 100)  # characters of each that stay, in turn
 Measure = Callable[[Schema], int]
+PARTS_PER_STEP = 4  # of a schema that fits: looking at it is cheap
+STEPS_PER_PART = 3  # of one that does not
+LEAST_BOUND = 3_000  # bytes that saying a small schema anew may take
 _WRAPPING = 30  # bytes around one property that is measured alone
 
 
-def fitted(root: Schema, original: int, limits: Limits = LIMITS) -> tuple[Schema, bool]:
-    """The schema, and whether anything of it had to be opened. `original` are the bytes that the client
-    wrote: saying the same anew may not take many times as many. The very object where it fits."""
-    size = bytes_of(root)
-    most = max(2 * original, original + 1_000)
-    if size <= min(limits.bytes, most) and _within(root, limits):
-        return root, False
+def fitted(root: Schema, original: int, limits: Limits = LIMITS) -> tuple[Schema, bool, int]:
+    """The schema, whether anything of it had to be opened, and the steps of work. `original` are the bytes
+    that the client wrote: saying the same anew may not take many times as many. The very object where it
+    fits."""
+    size, found = bytes_of(root), list(places(root))
+    most = max(2 * original, LEAST_BOUND)
+    if size <= min(limits.bytes, most) and _within(root, found, limits):
+        return root, False, len(found) // PARTS_PER_STEP
     own: Schema = marshal.loads(marshal.dumps(root, 2))  # noqa: S302 (dumped here; no part is shared)
     if size > most or size > limits.bytes:
         own = shared(own)
         _fold(own, most)
+        _say_once(own, most)
     opened = _open_branches(own, limits)
-    opened |= _open_depths(own, limits)
+    if max(place.level for place in found) > limits.depth or "$defs" in own:
+        opened |= _open_depths(own, limits)
     opened |= _loosen_enums(own, limits)
-    opened |= _open_largest(own, _keys, limits.keys)
-    opened |= _drop_properties(own, _keys, limits.keys)
+    if len(found) > limits.keys:
+        opened |= _open_largest(own, _keys, limits.keys)
+        opened |= _drop_properties(own, _keys, limits.keys)
+    opened |= _open_largest(own, bytes_of, most)
     if bytes_of(own) > limits.bytes:
         _shorten(own, limits)
         opened = True
-    return _pruned(own), opened
+    return _pruned(own), opened, len(found) * STEPS_PER_PART
 
 
-def _within(root: Schema, limits: Limits) -> bool:
-    found = list(places(root))
+def _within(root: Schema, found: list[Place], limits: Limits) -> bool:
     return (
         max(place.level for place in found) <= limits.depth
-        and _height(root, root, {}) <= limits.depth
+        and ("$defs" not in root or _height(root, root, {}) <= limits.depth)
         and sum(len(place.node.get("properties", ())) for place in found) <= limits.keys
         and all(len(place.node.get("anyOf", ())) <= limits.branches for place in found)
-        and not _too_many_values([place.node for place in found], limits)
+        and not _too_many_values([place.node for place in found if "enum" in place.node], limits)
     )
 
 
@@ -91,6 +98,19 @@ def _fold(root: Schema, most: int) -> None:
             return
         if _of_objects(node):
             _replace(node, one_object(node["anyOf"], node.get("description")))
+
+
+def _say_once(root: Schema, most: int) -> None:
+    """Descriptions that stand in several places stay in the first."""
+    if bytes_of(root) <= most:
+        return
+    said = set[str]()
+    for place in places(root):
+        text = place.node.get("description", "")
+        if text in said:
+            del place.node["description"]
+        elif text:
+            said.add(text)
 
 
 def _of_objects(node: Schema) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import marshal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 Schema = dict[str, Any]
@@ -55,32 +55,41 @@ def united(branches: list[Clean], count: Callable[[int], None] | None = None) ->
 
 def one_object(branches: list[Schema], text: str | None) -> Schema:
     """All branches' properties, what all of them require, and the alternatives in words. A property that only
-    some branches have keeps what these say of it."""
+    some branches have keeps what these say of it, if each other one is a form of its own: told by what it
+    requires, or by the one value of a property that all require."""
     schemas: dict[str, list[Clean]] = {}
     for branch in branches:
         for name, schema in branch.get("properties", {}).items():
             schemas.setdefault(name, []).append(schema)
     merged: Schema = {"type": "object"}
+    required = [frozenset(each.get("required", ())) for each in branches]
+    shared = required[0].intersection(*required)
+    for branch, own in zip(branches, required, strict=True):
+        rest = branch.get("additionalProperties", True)
+        if rest is not False and not (own - shared or _is_marked(branch, shared)):
+            for name in schemas.keys() - branch.get("properties", {}).keys():
+                schemas[name].append({} if rest is True else rest)
     if schemas:
         found = {name: united(each) or {} for name, each in schemas.items()}
         merged["properties"] = {
             name: {**ANYTHING, **schema} if schema.keys() <= {"description"} else schema
             for name, schema in found.items()
         }
-    shared = set(branches[0].get("required", ())).intersection(
-        *(each.get("required", ()) for each in branches)
-    )
     if shared:
         merged["required"] = [name for name in branches[0]["required"] if name in shared]
-    rest = [branch.get("additionalProperties", True) for branch in branches]
-    if all(each is False for each in rest):
+    others = [branch.get("additionalProperties", True) for branch in branches]
+    if all(each is False for each in others):
         merged["additionalProperties"] = False
-    elif not any(each is True for each in rest):
-        merged["additionalProperties"] = united([each for each in rest if each is not False])
+    elif not any(each is True for each in others):
+        merged["additionalProperties"] = united([each for each in others if each is not False])
     told = _alternatives(branches)
     if described := " ".join(filter(None, (text, told))):
         merged["description"] = described
     return merged
+
+
+def _is_marked(branch: Schema, shared: Collection[str]) -> bool:
+    return any(len(branch["properties"][name].get("enum", ())) == 1 for name in shared)
 
 
 def _alternatives(branches: list[Schema]) -> str:

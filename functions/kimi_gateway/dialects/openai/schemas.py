@@ -116,20 +116,20 @@ def _answer(schema: Schema) -> Cleaned:
             "",
             f"has a property with a name that the model's platform reserves ({', '.join(sorted(RESERVED))})",
         )
-    cleaned, opened = fitted(cleaned, bytes_of(schema))
+    cleaned, opened, more = fitted(cleaned, bytes_of(schema))
     if opened:
         fail(
             "", "is beyond the platform's limits: 15,000 bytes, 10 levels, 1,000 properties, 500 enum values"
         )
-    return Cleaned(None if cleaned == schema else cleaned, steps=cleaner.steps)
+    return Cleaned(None if cleaned == schema else cleaned, steps=cleaner.steps + more)
 
 
 def _tool(schema: Any, left: int) -> Cleaned:
     steps = 0
     for attempt in _attempts(schema):
-        cleaner = Cleaner(
-            attempt, lenient=True, loose=attempt is not schema, most=min(MOST_STEPS, left - steps)
-        )
+        again = attempt is not schema
+        most = min(MOST_STEPS // 2 if again else MOST_STEPS, left - steps)
+        cleaner = Cleaner(attempt, lenient=True, loose=again, most=most)
         try:
             cleaned = cleaner.cleaned()
         except (InvalidRequest, RecursionError):
@@ -140,9 +140,11 @@ def _tool(schema: Any, left: int) -> Cleaned:
         renamed = cleaner.reserved
         if renamed:
             cleaned = argument_names.escaped_properties(cleaned)
-        cleaned, opened = fitted(cleaned, bytes_of(schema))
-        loosened = opened or cleaner.loosened or attempt is not schema
-        return Cleaned(None if cleaned == schema else cleaned, loosened, renamed, steps + cleaner.steps)
+        cleaned, opened, more = fitted(cleaned, bytes_of(schema))
+        loosened = opened or cleaner.loosened or again
+        return Cleaned(
+            None if cleaned == schema else cleaned, loosened, renamed, steps + cleaner.steps + more
+        )
     return Cleaned(_open(schema).schema, loosened=True, steps=steps)
 
 

@@ -19,7 +19,7 @@ from kimi_gateway.dialects.openai.tool_names import Names
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
-MOST_STEPS = 12_000  # of cleaning, for all schemas of one request
+MOST_STEPS = 6_000  # of cleaning, for all schemas of one request
 
 
 @dataclass(slots=True)

@@ -1,0 +1,119 @@
+"""What bounds a request's body, on every edge: its size, its pace, and what it unpacks to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from kimi_gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
+from kimi_gateway.values import Headers, Request
+
+FIRST_BYTE = 30.0  # seconds until a body begins
+LEAST_RATE = 1024  # bytes a second, on average over each WINDOW
+WINDOW = 10.0  # seconds
+PIECE = 128 * 1024  # bytes unpacked before the loop may do something else
+LARGEST_WINDOW = 23  # bits of a zstd window, as RFC 8878 recommends
+PLAIN = ("", "identity")
+
+
+class Pace:
+    """Whether a body comes fast enough. `due` is when to look next, of the clock that `now` is of."""
+
+    def __init__(self, now: float, size: int) -> None:
+        self.due = now + FIRST_BYTE
+        self._begun = False
+        self._size = 0
+        self.late(now, size)
+
+    def late(self, now: float, size: int) -> bool:
+        """`size` is what has come so far, in bytes."""
+        if not self._begun and size:
+            self._begun = True
+        elif now < self.due:
+            return False
+        elif not self._begun or size - self._size < LEAST_RATE * WINDOW:
+            return True
+        self._size, self.due = size, now + WINDOW
+        return False
+
+
+def too_slow(headers: tuple[tuple[str, str], ...] = ()) -> BodyTooSlow:
+    return BodyTooSlow(
+        f"The body came too slowly: it must begin within {FIRST_BYTE:g} seconds, and then bring {LEAST_RATE}"
+        f" bytes a second. Send the request again.",
+        headers=headers,
+    )
+
+
+def too_large(limit: float) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit:.0f} bytes.")
+
+
+def check_length(headers: Headers, limit: float) -> None:
+    """Before anything is read. Raises BodyTooLarge."""
+    length = headers.get("content-length")
+    if length.isdigit() and (len(length) > 18 or int(length) > limit):
+        raise too_large(limit)
+
+
+def unpacked(request: Request) -> Callable[[], Awaitable[bytes]]:
+    """`request.body`, without its Content-Encoding.
+
+    What it gives raises UnsupportedMedia, InvalidRequest or BodyTooLarge; it holds no more than the limit.
+    """
+    read = request.body
+
+    async def body() -> bytes:
+        coding = ",".join(request.headers.all("content-encoding")).strip().lower()
+        if coding in PLAIN:
+            return await read()
+        decoder = _decoder(coding)
+        return await _unpacked(decoder, await read(), request.limit)
+
+    return body
+
+
+def _decoder(coding: str) -> Any:
+    if coding in ("gzip", "x-gzip"):
+        import zlib  # seldom needed, and a function starts often
+
+        return zlib.decompressobj(zlib.MAX_WBITS | 16)
+    zstd = _zstd()
+    if coding == "zstd" and zstd is not None:
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: LARGEST_WINDOW})
+    known = "gzip" if zstd is None else "gzip, zstd"
+    raise UnsupportedMedia(
+        f"The content-encoding {coding[:40]!r} is not supported; send the body as it is, or as {known}.",
+        headers=(("accept-encoding", known),),
+    )
+
+
+def _zstd() -> Any:
+    """The standard library's, from Python 3.14 on."""
+    try:
+        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    return zstd
+
+
+async def _unpacked(decoder: Any, packed: bytes, limit: float) -> bytes:
+    """In pieces, between which the loop goes on. Raises InvalidRequest, BodyTooLarge."""
+    found = bytearray()
+    while not decoder.eof:
+        try:
+            piece = decoder.decompress(packed, PIECE)
+        except Exception as exc:  # zlib.error, ZstdError: whatever the library calls it, the body is at fault
+            raise InvalidRequest("The body is not what its content-encoding says.") from exc
+        packed = getattr(decoder, "unconsumed_tail", b"")
+        found += piece
+        if len(found) > limit:
+            raise too_large(limit)
+        if not piece and not packed and not decoder.eof:
+            raise InvalidRequest("The body ends in the middle of its content-encoding.")
+        if len(piece) == PIECE:
+            await asyncio.sleep(0)
+    if decoder.unused_data:
+        raise InvalidRequest("The body goes on after the end of its content-encoding.")
+    return bytes(found)
