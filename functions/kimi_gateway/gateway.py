@@ -33,7 +33,6 @@ from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.openai.restoring import Restorer
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.net import jsonio
-from kimi_gateway.observe import log
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import NONCE
 from kimi_gateway.providers.provider import Call, Upstream
@@ -245,7 +244,7 @@ class Gateway:
                 last = writer.end(turn.usage())
                 await answer.settle()
             except Exception as exc:
-                error = exc if isinstance(exc, GatewayError) else crashed(request)
+                error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
                 request.notes["cause"] = error.cause
                 yield writer.error(error)
@@ -277,7 +276,7 @@ class Gateway:
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
         await turn.fail()
-        response = error_response(error, request)
+        response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
         request.notes["cause"] = error.cause
@@ -350,17 +349,3 @@ class Gateway:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
-
-
-def crashed(request: Request) -> GatewayError:
-    """A fault of our own, logged while it is being handled, as the client sees it."""
-    log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
-    return GatewayError("The gateway met an internal error.")
-
-
-def error_response(error: GatewayError, request: Request) -> Response:
-    headers = [("content-type", "application/json"), *error.headers, *errors.retry_headers(error)]
-    if error.retry_after is not None:
-        headers.append(("retry-after", str(error.retry_after)))
-    body = errors.body(error, errors.dialect_of(request.path), request.id)
-    return Response(error.status, headers, jsonio.dumps(body))
