@@ -250,3 +250,11 @@ def test_what_a_model_cannot_be_told_is_named_as_the_client_called_it(
     asked = ask(gateway, False, format=format, model="kimi-k2.7-code", **NAMED[path])
     named = {"/v1/chat/completions": "reasoning_effort", "/v1/responses": "reasoning.effort"}
     assert asked.seen.headers["x-param-ignored"] == named[path]
+
+
+def test_small_tools_behind_costly_ones_are_whole(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    costly = [offered(CHAT, f"bad{at}", {**BAD["too much work"], "title": f"{at}"}) for at in range(3)]
+    answer = gateway.chat(gateway.key(), tools=[*costly, offered(CHAT, "good", GOOD)])
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-param-ignored"] == ", ".join(f"tools.bad{at}.parameters" for at in range(3))
+    assert sent(upstream)["good"] == GOOD

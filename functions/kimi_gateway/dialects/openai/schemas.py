@@ -23,6 +23,7 @@ from kimi_gateway.errors import InvalidRequest
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
 QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
 QUICK_BYTES = 2_000  # of one schema that is cleaned before the admission
+LONGEST_KEY = 4_096  # bytes; larger schemas are known by a digest
 KEPT_BYTES = 8_000  # of the properties of a schema that takes too many steps as a whole
 LONGEST_TOLD = 300  # characters about what could not be said
 Schema = dict[str, Any]
@@ -56,7 +57,7 @@ def quickly() -> Iterator[None]:
         _allowed.reset(token)
 
 
-_memory: OrderedDict[bytes, Cleaned] = OrderedDict()
+_memory: OrderedDict[tuple[bytes, bytes], Cleaned] = OrderedDict()
 
 
 def clean(schema: Schema, where: str) -> Schema:
@@ -80,7 +81,9 @@ def clean_tool(schema: Any, left: int) -> Cleaned:
         return _open(schema)
     try:
         cleaned = _remembered(b"t", schema, lambda: _tool(schema, left))
-    except (RecursionError, ValueError, _Exhausted):
+    except (RecursionError, ValueError):  # before anything was done
+        return _open(schema)
+    except _Exhausted:
         return Cleaned(_open(schema).schema, loosened=True, steps=left)
     return cleaned if cleaned.steps <= left else Cleaned(_open(schema).schema, loosened=True, steps=left)
 
@@ -90,9 +93,8 @@ class _Exhausted(Exception):
 
 
 def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
-    # The quickest bytes that are the same for the same values; short, so that any number of them is small.
-    dumped = marshal.dumps(schema, 2)
-    key = hashlib.blake2b(dumped, digest_size=24, key=kind).digest()
+    dumped = marshal.dumps(schema, 2)  # the quickest bytes that are the same for the same values
+    key = (kind, dumped if len(dumped) <= LONGEST_KEY else hashlib.blake2b(dumped).digest())
     cleaned: Cleaned | None = _memory.get(key)
     if cleaned is None:
         allowed = _allowed.get()
@@ -132,19 +134,17 @@ def _tool(schema: Any, left: int) -> Cleaned:
         cleaner = Cleaner(attempt, lenient=True, loose=again, most=most)
         try:
             cleaned = cleaner.cleaned()
+            if cleaner.reserved:
+                cleaned = argument_names.escaped_properties(cleaned)
+            cleaned, opened, more = fitted(cleaned, bytes_of(schema))
         except (InvalidRequest, RecursionError):
             steps += cleaner.steps
             if steps >= left:
                 raise _Exhausted from None
             continue
-        renamed = cleaner.reserved
-        if renamed:
-            cleaned = argument_names.escaped_properties(cleaned)
-        cleaned, opened, more = fitted(cleaned, bytes_of(schema))
+        same = cleaned == schema
         loosened = opened or cleaner.loosened or again
-        return Cleaned(
-            None if cleaned == schema else cleaned, loosened, renamed, steps + cleaner.steps + more
-        )
+        return Cleaned(None if same else cleaned, loosened, cleaner.reserved, steps + cleaner.steps + more)
     return Cleaned(_open(schema).schema, loosened=True, steps=steps)
 
 

@@ -20,6 +20,8 @@ _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 MOST_STEPS = 6_000  # of cleaning, for all schemas of one request
+SPARE_STEPS = 1_500  # more, for the small ones behind those that took all
+SMALL_STEPS = 60
 
 
 @dataclass(slots=True)
@@ -29,8 +31,18 @@ class _Fitting:
     model: Model
     names: Names
     left: int = MOST_STEPS
+    spare: int = SPARE_STEPS
     loosened: list[str] = field(default_factory=list)  # tools by the clients' names
     escaped: set[str] = field(default_factory=set)  # tools by the names that are sent
+
+    def clean(self, parameters: Any) -> schemas.Cleaned:
+        if self.left > 0:
+            cleaned = schemas.clean_tool(parameters, self.left)
+            self.left -= cleaned.steps
+        else:
+            cleaned = schemas.clean_tool(parameters, min(self.spare, SMALL_STEPS))
+            self.spare -= cleaned.steps
+        return cleaned
 
 
 def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renamed, list[str]]:
@@ -84,14 +96,12 @@ def _tool(tool: dict[str, Any], fitting: _Fitting) -> dict[str, Any]:
     parameters = function.get("parameters")
     said = _NO_PARAMETERS if parameters is None else parameters
     if said is parameters and (fitting.model.mfjs or not isinstance(parameters, dict)):
-        cleaned = schemas.clean_tool(parameters, fitting.left)
-        fitting.left -= cleaned.steps
+        cleaned = fitting.clean(parameters)
         said = parameters if cleaned.schema is None else cleaned.schema
-        name = name_of(tool) or ""
         if cleaned.loosened:
-            fitting.loosened.append(name)
+            fitting.loosened.append(name_of(tool) or "")
         if cleaned.renamed:
-            fitting.escaped.add(fitting.names(name))
+            fitting.escaped.add(fitting.names(name_of(tool) or ""))
     if said is not parameters:
         tool = {**tool, "function": {**function, "parameters": said}}
     return tool_names.renamed(tool, fitting.names)
