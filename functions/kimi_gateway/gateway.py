@@ -317,14 +317,9 @@ class Gateway:
         headers = {NONCE: nonces[0]} if signed else {}
         call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
-        several = chat.choices > 1
         free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
-        calls = [
-            UpstreamCall(
-                call, asked.upstream, turn.box, patience, index if several else None, chat.stops, free
-            )
-            for index in range(chat.choices)
-        ]
+        at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
+        calls = [UpstreamCall(call, asked.upstream, turn.box, patience, one, chat.stops, free) for one in at]
         known = self.catalog.find(chat.model) is not None
         turn.begin(calls, known, asked.request.id, model.window if known else None)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
