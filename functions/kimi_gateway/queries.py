@@ -154,7 +154,7 @@ class Queries:
         """The same count for a Responses request, with what it goes on from."""
         key = await self._key(request)
         ask = dialect.read(await request.body())
-        found = await thoughts.recall(key.account, ask.needs) if ask.needs else {}
+        found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
         chat = ask.complete(found).chat
         return answer({"object": "response.input_tokens", "input_tokens": await self._count(key, chat)})
 

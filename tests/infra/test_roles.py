@@ -54,9 +54,11 @@ async def money(shared: SharedTable, key: Key) -> None:
 
 
 async def answers(shared: SharedTable, key: Key) -> None:
-    store = shared.stores[1]
-    await store.keep(key.account, {"resp_1": b"{}"}, NOW + 60)
-    assert await store.recall(key.account, ["resp_1", "resp_2"], NOW)
+    await shared.stores[1].keep(key.account, {"resp_1": b"{}"}, NOW + 60)
+
+
+async def earlier(shared: SharedTable, key: Key) -> None:
+    await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
 
 
 async def credit(shared: SharedTable, key: Key) -> None:
@@ -69,10 +71,10 @@ async def usage(shared: SharedTable, key: Key) -> None:
 
 
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers),
+    "Chat": (key, outages, credit, money, answers, earlier),
     "Models": (key, outages, credit),
     "TokenCheck": (key, outages),
-    "Account": (key, outages, credit, usage),
+    "Account": (key, outages, credit, usage, earlier),
 }
 
 

@@ -10,6 +10,7 @@ from kimi_gateway.dialects.anthropic.content import SIGNATURE
 from kimi_gateway.dialects.anthropic.request import Read, Thoughts
 from kimi_gateway.dialects.anthropic.sequence import Block, Sequence, arguments
 from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 
@@ -87,6 +88,11 @@ _DELTA = {
 }
 
 
+def _signature(block: Block, pieces: list[str], thoughts: Thoughts) -> str:
+    """The upstream's own; else the thought itself where the client does not get its text."""
+    return block.seal or (seal("".join(pieces)) if thoughts == "sealed" else SIGNATURE)
+
+
 class _Events:
     """A sink whose blocks become events."""
 
@@ -96,6 +102,7 @@ class _Events:
         self._index = -1
         self._block: Block | None = None
         self._head = b""  # of the open block's deltas; empty where they are not shown
+        self._unshown: list[str] = []  # of a thought to be sealed
 
     def open(self, block: Block) -> None:
         self._block = block
@@ -108,17 +115,20 @@ class _Events:
         self._head = _HEAD % (self._index, _DELTA[block.kind])
         if block.kind == "thinking" and self._thoughts == "sealed":
             self._head = b""
+            self._unshown = []
 
     def write(self, text: str) -> None:
         if self._head:
             self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
+        elif self._thoughts == "sealed":
+            self._unshown.append(text)
 
     def close(self) -> None:
         block = self._block
         if block is not None and block.kind == "thinking":
             if self._thoughts == "hidden":
                 return
-            delta = {"type": "signature_delta", "signature": block.seal or SIGNATURE}
+            delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thoughts)}
             self.out.append(event("content_block_delta", index=self._index, delta=delta))
         self.out.append(event("content_block_stop", index=self._index))
 
@@ -191,7 +201,7 @@ class _Blocks:
             return
         else:
             content["thinking"] = text if self._thoughts == "shown" else ""
-            content["signature"] = self._block.seal or SIGNATURE
+            content["signature"] = _signature(self._block, self._pieces, self._thoughts)
         self.content.append(content)
 
 

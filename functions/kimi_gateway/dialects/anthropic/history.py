@@ -14,6 +14,7 @@ from kimi_gateway.dialects.anthropic import content, ids
 from kimi_gateway.dialects.anthropic.content import Parts
 from kimi_gateway.dialects.fields import fail
 from kimi_gateway.dialects.openai import repair
+from kimi_gateway.dialects.responses.seal import is_seal, unseal
 from kimi_gateway.net import jsonio
 
 Message = dict[str, Any]
@@ -167,8 +168,10 @@ class _Turn:
 
     def _thought(self, block: dict[str, Any], where: str) -> None:
         thought, seal = content.text(block, where, "thinking"), block.get("signature")
+        if not thought.strip():
+            thought = unseal(seal) or thought
         self._thoughts.append(thought)
-        if isinstance(seal, str) and seal not in ("", content.SIGNATURE):
+        if isinstance(seal, str) and seal not in ("", content.SIGNATURE) and not is_seal(seal):
             self._seals[thought] = seal
 
     def _call(self, block: dict[str, Any], where: str) -> None:

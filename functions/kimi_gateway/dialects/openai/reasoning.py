@@ -19,7 +19,12 @@ from kimi_gateway.dialects.openai.chunks import Chunk
 
 PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
 LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
-MOST = 500  # messages of one request whose reasoning is looked up, the latest
+# Of the messages that lost their reasoning the latest get it back: all of the first 1,999, then at least the
+# last 1,000. The border moves once in 1,000, since each move changes the prefix that the vendor has cached.
+STEP = 1_000
+PAGE = 50  # messages whose thoughts are kept together, once there are so many; a part of STEP
+LARGEST_PAGE = 4_000_000  # characters
+MOST_CALLS = 8  # of one message by which its thought is looked up
 Message = Mapping[str, Any]
 
 
@@ -91,7 +96,7 @@ def lacking(messages: Sequence[Message]) -> list[Lacking]:
             named = [
                 _name(place, call["id"], (call.get("function") or {}).get("arguments")) for call in calls
             ]
-            found.append(Lacking(index, tuple(dict.fromkeys(named))))
+            found.append(Lacking(index, tuple(dict.fromkeys(named))[:MOST_CALLS]))
     return found
 
 
@@ -102,13 +107,54 @@ def lacks(message: Message) -> bool:
     return not thought or thought.isspace()
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Messages that follow one another in the list of those that lost their reasoning. Its name says which,
+    so it is found without any other state, and nobody but the same conversation finds it."""
+
+    name: str
+    members: Sequence[Lacking]
+
+
+def pages(missing: Sequence[Lacking]) -> tuple[list[Page], Sequence[Lacking]]:
+    """Of the messages that get their reasoning back: whole pages from the fixed border on, and the rest."""
+    start = max(0, len(missing) // STEP - 1) * STEP
+    end = len(missing) // PAGE * PAGE
+    whole = [missing[at : at + PAGE] for at in range(start, end, PAGE)]
+    return [Page(_page_name(members), members) for members in whole], missing[end:]
+
+
+def _page_name(members: Sequence[Lacking]) -> str:
+    told = "\n".join(name for each in members for name in (*each.calls, ""))
+    return "thoughts-" + hashlib.sha256(told.encode()).hexdigest()[:40]
+
+
 def names(missing: Sequence[Lacking]) -> list[str]:
-    """What to look up, of the latest messages."""
-    return [name for each in missing[-MOST:] for name in each.calls]
+    """Of the entries that may have the thoughts of these messages."""
+    return [name for each in missing for name in each.calls]
+
+
+def thoughts(missing: Sequence[Lacking], known: Mapping[str, bytes]) -> dict[int, str]:
+    """What was found, by the message's index."""
+    found = ((each.index, _thought(each, known)) for each in missing)
+    return {index: thought for index, thought in found if thought is not None}
+
+
+def page_of(page: Page, found: Mapping[int, str]) -> bytes:
+    """The page's entry, holes included: what is not known by now will not be. Empty where it is too large."""
+    told = [found.get(each.index) for each in page.members]
+    if sum(len(thought or "") for thought in told) > LARGEST_PAGE:
+        return b""
+    return _packed(json.dumps(told))
+
+
+def read_page(page: Page, entry: bytes) -> dict[int, str]:
+    told = json.loads(_unpacked(entry, 8 * LARGEST_PAGE) or "[]")
+    return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
 
 
 def put_back(
-    body: dict[str, Any], missing: Sequence[Lacking], known: Mapping[str, bytes], replay: Replay
+    body: dict[str, Any], missing: Sequence[Lacking], found: Mapping[int, str], replay: Replay
 ) -> int:
     """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
     have one. The number of characters that came in."""
@@ -116,7 +162,7 @@ def put_back(
     added = 0
     for each in missing:
         message = messages[each.index]
-        thought = _thought(each, known)
+        thought = found.get(each.index)
         if thought is None and replay == "required":
             thought = message.get("reasoning_content") or PLACEHOLDER
         if thought is not None and thought != message.get("reasoning_content"):
@@ -135,11 +181,11 @@ def _packed(thought: str) -> bytes:
     return zlib.compress(thought.encode("utf-8", "surrogatepass"), 1)
 
 
-def _unpacked(entry: bytes) -> str:
-    """Empty for what is no entry."""
+def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
+    """Empty for what is no entry, and for more than `most` bytes."""
     reader = zlib.decompressobj()
     try:
-        text = reader.decompress(entry, 4 * LONGEST).decode("utf-8", "surrogatepass")
+        text = reader.decompress(entry, most).decode("utf-8", "surrogatepass")
     except (zlib.error, ValueError):
         return ""
     return text if reader.eof else ""

@@ -1,5 +1,8 @@
-"""Reasoning as `encrypted_content`, for clients that keep no state but what they send back. It is no secret
-to them, so it is an encoding and no cipher; the prefix tells ours from another service's.
+"""Reasoning in a form that comes back with the conversation, so that no store has to know it: Responses'
+`encrypted_content`, and the `signature` of a Messages block whose text is not shown.
+
+It is an encoding and no cipher: the text is the client's own, who may as well send it in clear, and it gives
+no access to anything of another account. So it needs no proof of origin either.
 """
 
 from __future__ import annotations
@@ -8,18 +11,23 @@ import base64
 import binascii
 
 _OURS = "kg1."
+_LONGEST = 8_000_000  # characters; more than any answer's reasoning
 
 
 def seal(reasoning: str) -> str:
     return _OURS + base64.urlsafe_b64encode(reasoning.encode("utf-8", "surrogatepass")).decode()
 
 
+def is_seal(content: object) -> bool:
+    return isinstance(content, str) and content.startswith(_OURS)
+
+
 def unseal(content: object) -> str | None:
     """None for what is not ours, or was damaged on the way."""
-    if not isinstance(content, str) or not content.startswith(_OURS):
+    if not isinstance(content, str) or not content.startswith(_OURS) or len(content) > _LONGEST:
         return None
     try:
         raw = base64.b64decode(content.removeprefix(_OURS).encode(), altchars=b"-_", validate=True)
-        return raw.decode("utf-8", "surrogatepass")
+        return raw.decode()
     except (binascii.Error, ValueError):
         return None
