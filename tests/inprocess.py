@@ -160,6 +160,8 @@ class InProcess:
         """One request, read to its end. Bytes are sent as they are, anything else as JSON."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers: Pairs = (*more, ("authorization", f"Bearer {key}")) if key else more
+        if raw and not any(name == "content-type" for name, _ in headers):
+            headers = (*headers, ("content-type", "application/json"))
         return self.run(self._call(method, path, raw, Headers(headers), client))  # type: ignore[no-any-return]
 
     async def _call(self, method: str, path: str, raw: bytes, headers: Headers, client: str) -> Answered:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from kimi_gateway.dialects.openai.call_ids import Randomness
 from kimi_gateway.dialects.openai.chunks import Chunk, ErrorEvent, Progress, Unreadable
 from kimi_gateway.dialects.openai.stop import StopFilter
 from kimi_gateway.net import sse
@@ -59,7 +61,9 @@ class UpstreamCall:
     patience: Patience
     index: int | None = None  # of the choice, where one answer is made of several calls
     stops: tuple[str, ...] = ()
+    free: Collection[str] = ()  # functions that take a free text
     jitter: Callable[[], float] = random.random
+    randomness: Randomness = secrets.token_bytes
     progress: Progress = field(default_factory=Progress)
     attempts: int = 0
     refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
@@ -68,6 +72,12 @@ class UpstreamCall:
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
+    _again: bool = True  # an empty answer is worth another attempt, once
+
+    @property
+    def empty(self) -> bool:
+        """The model said nothing. Where a stop string was sent along it may have begun with that."""
+        return self.progress.empty(0 if self.call.body.get("stop") else 1)
 
     async def run(self) -> None:
         try:
@@ -86,8 +96,11 @@ class UpstreamCall:
             tried.add(lease.token.id)
             failure: UpstreamFailure | None = None
             try:
-                await self._attempt(lease)
-                return
+                self._again &= time.monotonic() - begun <= START_WITHIN
+                if await self._attempt(lease):
+                    return
+                tried.discard(lease.token.id)
+                continue
             except UpstreamFailure as exc:
                 failure = exc
             finally:
@@ -112,8 +125,9 @@ class UpstreamCall:
             failure, self.attempts - self.refused - self.stale, elapsed, other, waited, self.jitter()
         )
 
-    async def _attempt(self, lease: Lease) -> None:
-        progress = self.progress = Progress()
+    async def _attempt(self, lease: Lease) -> bool:
+        """Whether it is done; an empty answer is not, the first time. Raises UpstreamFailure."""
+        progress = self.progress = Progress(self.randomness, self.free)
         stops = StopFilter(self.stops) if self.stops else None
         held: list[Chunk] = []
         try:
@@ -127,6 +141,11 @@ class UpstreamCall:
                     if progress.size > self.most:
                         raise UpstreamFailure("broken", "an answer above the size limit")
                     size += sum([len(data) for data, _ in batch])
+                    if progress.silent and not self.content_sent and size <= HELD_BYTES:
+                        if progress.done:
+                            break
+                        watch.allow(min(self.patience.idle, AFTER_FINISH))
+                        continue  # until its usage is there
                     if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
                         watch.allow(FOREVER)  # a slow client is not the upstream's silence
                         await self._pass_on(held, lease)
@@ -150,7 +169,12 @@ class UpstreamCall:
                 raise
         if not progress.complete:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
+        if self._again and self.empty and not self.content_sent:
+            self._again = False
+            lease.answered()
+            return False
         await self._pass_on(held, lease, whole=True)
+        return True
 
     async def _pass_on(self, held: list[Chunk], lease: Lease, whole: bool = False) -> None:
         if not self.content_sent and (whole or _substance(held)):

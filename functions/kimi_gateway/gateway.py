@@ -9,13 +9,14 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
+from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.attempts import Patience, UpstreamCall
 from kimi_gateway.catalog.catalog import Catalog
@@ -32,7 +33,6 @@ from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.openai.restoring import Restorer
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.net import jsonio
-from kimi_gateway.observe import log
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import NONCE
 from kimi_gateway.providers.provider import Call, Upstream
@@ -83,6 +83,7 @@ class Gateway:
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
+    pardons: Pardons = field(default_factory=Pardons)
 
     @property
     def keeps(self) -> bool:
@@ -124,7 +125,7 @@ class Gateway:
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
         """Whoever gets the response closes the turn; it is closed here where none is given."""
-        request, turn = asked.request, Turn(reservation, self.background)
+        request, turn = asked.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
             response = await self._answered(asked, turn)
@@ -141,22 +142,34 @@ class Gateway:
     async def _answered(self, asked: _Asked, turn: Turn) -> Response:
         request = asked.request
         try:
+            if asked.ask.unasked is not None:
+                return await self._unasked(asked, turn, asked.ask.unasked)
             question, adapted = await self._completed(asked, turn.admission.key.account)
             chat = question.chat
             names = ignored.named(chat.ignored, adapted.ignored)
             if names:
                 request.notes["ignored"] = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            self._begin(asked, turn, chat, adapted.body)
-            identity = Identity(
-                f"chatcmpl-{uuid.uuid4()}", chat.model, int(self.clock()), f"fp_{asked.model.upstream}"
-            )
+            self._begin(asked, turn, chat, adapted)
+            identity = self._identity(asked)
             answer = self._answer(turn, question, adapted, self._longest(request))
             if chat.stream:
                 return await self._stream(request, turn, answer, question.writer(identity), headers)
             return await self._collect(request, turn, answer, question.answer(identity), headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
+
+    def _identity(self, asked: _Asked) -> Identity:
+        fingerprint = f"fp_{asked.model.upstream}"
+        return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
+
+    async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
+        """What no upstream need be asked for: counted in the windows, and not charged."""
+        body = answer(self._identity(asked))
+        await turn.forgo("unasked")
+        kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
+        headers = [*kind, *admission_headers(turn.admission, released=True)]
+        return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
     async def _completed(self, asked: _Asked, account: str) -> tuple[Question, Adapted]:
         """The question with what it goes on from, as the model takes it: the work that costs."""
@@ -231,7 +244,7 @@ class Gateway:
                 last = writer.end(turn.usage())
                 await answer.settle()
             except Exception as exc:
-                error = exc if isinstance(exc, GatewayError) else crashed(request)
+                error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
                 request.notes["cause"] = error.cause
                 yield writer.error(error)
@@ -263,7 +276,7 @@ class Gateway:
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
         await turn.fail()
-        response = error_response(error, request)
+        response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
         request.notes["cause"] = error.cause
@@ -290,9 +303,9 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, body: dict[str, Any]) -> None:
+    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, adapted: Adapted) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
-        settings, request, model = self.settings, asked.request, asked.model
+        settings, request, model, body = self.settings, asked.request, asked.model, adapted.body
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
@@ -304,11 +317,9 @@ class Gateway:
         headers = {NONCE: nonces[0]} if signed else {}
         call = Call(model, body, payload, headers, as_messages=as_messages)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
-        several = chat.choices > 1
-        calls = [
-            UpstreamCall(call, asked.upstream, turn.box, patience, index if several else None, chat.stops)
-            for index in range(chat.choices)
-        ]
+        free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
+        at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
+        calls = [UpstreamCall(call, asked.upstream, turn.box, patience, one, chat.stops, free) for one in at]
         known = self.catalog.find(chat.model) is not None
         turn.begin(calls, known, asked.request.id, model.window if known else None)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
@@ -333,17 +344,3 @@ class Gateway:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
-
-
-def crashed(request: Request) -> GatewayError:
-    """A fault of our own, logged while it is being handled, as the client sees it."""
-    log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
-    return GatewayError("The gateway met an internal error.")
-
-
-def error_response(error: GatewayError, request: Request) -> Response:
-    headers = [("content-type", "application/json"), *error.headers, *errors.retry_headers(error)]
-    if error.retry_after is not None:
-        headers.append(("retry-after", str(error.retry_after)))
-    body = errors.body(error, errors.dialect_of(request.path), request.id)
-    return Response(error.status, headers, jsonio.dumps(body))

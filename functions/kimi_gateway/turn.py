@@ -30,7 +30,12 @@ class Turn:
     `outcome` is open until the store has written what was decided; the decision itself is the reservation's.
     """
 
-    def __init__(self, reservation: Reservation, background: set[asyncio.Task[None]]) -> None:
+    def __init__(
+        self,
+        reservation: Reservation,
+        background: set[asyncio.Task[None]],
+        pardon: Callable[[str], bool] = lambda key: False,
+    ) -> None:
         self.first_content: float | None = None  # time.monotonic()
         self.box = Mailbox[Item]()
         self.outcome = "open"
@@ -40,6 +45,7 @@ class Turn:
         self._request = ""
         self._window: int | None = None
         self._background = background
+        self._pardon = pardon  # whether a key's empty answer is free
         self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
         self._usage: dict[str, Any] | None = None  # final with the decision
@@ -92,7 +98,14 @@ class Turn:
                 yield []
 
     async def settle(self) -> None:
-        await self._decide("settled", self._settled)
+        if all(call.empty for call in self._calls) and self._pardon(self.admission.key.id):
+            await self.forgo("empty")
+        else:
+            await self._decide("settled", self._settled)
+
+    async def forgo(self, outcome: str) -> None:
+        """Not charged, and no error."""
+        await self._decide(outcome, partial(self._reservation.release, error=False))
 
     async def fail(self) -> None:
         """Not charged, and counted as an error."""

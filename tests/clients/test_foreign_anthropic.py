@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from clients.drivers import Driver, Outcome
+from kimi_gateway.dialects.anthropic import ids
+from kimi_gateway.dialects.openai.call_ids import vendors
 from live import HELLO, LiveGateway
 from upstream import ErrorEvent, HtmlError, Kimi, ScriptedUpstream, Status, error, rate_limited
 from upstream.kimi import REASONING, TEXT
@@ -39,9 +41,12 @@ def done(outcome: Outcome) -> Any:
 
 
 def said(answer: dict[str, Any], sdk: Driver) -> dict[str, Any]:
-    """All but the id of one answer. Old accumulators keep the input that was estimated at the start."""
+    """All but the ids of one answer. Old accumulators keep the input that was estimated at the start."""
     names = ("role", "model", "content", "stop_reason", "stop_sequence")
     usage = answer["usage"] if sdk.name in NEW else {"output_tokens": answer["usage"]["output_tokens"]}
+    for block in answer["content"]:
+        if block["type"] == "tool_use":
+            block["id"] = vendors(ids.upstream(block["id"]))
     return {name: answer[name] for name in names} | {"usage": usage}
 
 

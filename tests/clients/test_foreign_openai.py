@@ -9,6 +9,7 @@ import pytest
 
 from clients.drivers import Driver, Outcome
 from kimi_gateway.accounts.values import Limits
+from kimi_gateway.dialects.openai.call_ids import vendors
 from live import HELLO, LiveGateway
 from upstream import ErrorEvent, HtmlError, Kimi, ScriptedUpstream, Status, error, rate_limited
 from upstream.kimi import REASONING, TEXT
@@ -50,6 +51,7 @@ def said(answer: dict[str, Any]) -> dict[str, Any]:
         }
         for call in choice["message"].get("tool_calls", ()):
             call.pop("index", None)
+            call["id"] = vendors(call["id"])
             call["function"].pop("parsed_arguments", None)
     names = ("index", "message", "finish_reason")
     return {

@@ -11,6 +11,7 @@ import pytest
 
 from clients.sdk import HELLO, REFUSALS, Connect, HeldBack, Sdk
 from kimi_gateway.accounts.values import Limits
+from kimi_gateway.dialects.openai.call_ids import vendors
 from live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Sse, chat_events
 from upstream.kimi import REASONING, TEXT
@@ -96,7 +97,7 @@ def test_tool_calls_come_whole_and_streamed_with_interleaved_arguments(
     for index, call in enumerate(calls):
         own = [piece for piece in pieces if piece.index == index]
         assert "".join(piece.function.arguments for piece in own) == call.function.arguments
-        assert [piece.id for piece in own if piece.id] == [call.id]
+        assert [vendors(piece.id) for piece in own if piece.id] == [vendors(call.id)]
         assert [piece.function.name for piece in own if piece.function.name] == [call.function.name]
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 

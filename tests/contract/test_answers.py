@@ -9,6 +9,7 @@ import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, Seen, ask
 from contract.fault_table import EVENTS, TEXT, WHOLE
+from kimi_gateway.dialects.openai.call_ids import vendors
 from live import LiveGateway
 from upstream import (
     ErrorEvent,
@@ -25,6 +26,7 @@ from upstream import (
 
 MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18, "cached_tokens": 5}
+TOLD = {**USAGE, "prompt_tokens_details": {"cached_tokens": 5}}  # in OpenAI's place too
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_usage_is_found_in_any_place_and_never_doubled(
     more = {} if wanted is None else {"stream_options": {"include_usage": wanted}}
     asked = ask(gateway, True, **more)
     assert [body for body in asked.seen.bodies if not body["choices"]] == asked.seen.bodies[2:]
-    assert asked.seen.usage == ([USAGE] if wanted else [])
+    assert asked.seen.usage == ([TOLD] if wanted else [])
     assert [(row.input, row.output) for row in gateway.usage(asked.key)] == [(11, 7)]
 
 
@@ -90,7 +92,7 @@ def test_a_json_answer_has_the_usage_once(
 ) -> None:
     up.plan(Sse(events))
     seen = ask(gateway, False).seen
-    assert seen.usage == [USAGE]
+    assert seen.usage == [TOLD]
     assert "usage" not in seen.choices[0]
 
 
@@ -143,7 +145,7 @@ def test_fragments_of_tool_calls_without_an_index_find_their_call(
         assert [call["index"] for call in calls] == [0, 0, 0, 1]
     else:
         calls = seen.choices[0]["message"]["tool_calls"]
-        assert [(call["id"], call["function"]) for call in calls] == [
+        assert [(vendors(call["id"]), call["function"]) for call in calls] == [
             ("get:0", {"name": "get", "arguments": '{"a":1}'}),
             ("put:1", {"name": "put", "arguments": "{}"}),
         ]
@@ -170,6 +172,7 @@ def test_several_choices_are_as_many_calls_under_one_id_for_one_credit(
     assert asked.seen.finishes == ["stop"] * n
     assert len({body["id"] for body in asked.seen.bodies}) == 1
     (usage,) = asked.seen.usage
+    assert usage.pop("prompt_tokens_details") == {"cached_tokens": 5 * n}
     assert usage == {name: count * n for name, count in USAGE.items()}
     assert (len(asked.requests(up)), asked.ledger) == (n, CHARGED)
     assert all("n" not in request.body for request in asked.requests(up))

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kimi_gateway.dialects.openai.call_ids import vendors
 from live import LiveGateway, events, text_of
 from upstream import Kimi, NoDone, ScriptedUpstream, Sse, chat_events
 from upstream.kimi import TEXT
@@ -65,11 +66,12 @@ def test_usage_sent_in_three_places_is_shown_once_if_asked_for(
     gateway: LiveGateway, upstream: ScriptedUpstream, asked: bool
 ) -> None:
     usage = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16, "cached_tokens": 4}
+    told = {**usage, "prompt_tokens_details": {"cached_tokens": 4}}  # where OpenAI's clients look
     upstream.plan(Kimi(usage=usage))
     key = gateway.key()
     chunks = chunks_of(gateway.chat(key, stream=True, stream_options={"include_usage": asked}))
     shown = [chunk for chunk in chunks if chunk.get("usage")]
-    assert [chunk["usage"] for chunk in shown] == [usage] * asked
+    assert [chunk["usage"] for chunk in shown] == [told] * asked
     assert [chunk for chunk in chunks if not chunk["choices"]] == shown
     assert row_of(gateway, key) == (1, 11, 5)
 
@@ -127,7 +129,7 @@ def test_tool_calls_without_an_index_are_told_apart(
         assert [call[0]["index"] for call in calls if call] == [0, 0, 0, 1, 1]
     else:
         calls = answer.json()["choices"][0]["message"]["tool_calls"]
-        assert [(c["id"], c["function"]["arguments"]) for c in calls] == [
+        assert [(vendors(c["id"]), c["function"]["arguments"]) for c in calls] == [
             ("abc:0", '{"a":1}'),
             ("abc:1", "{}"),
         ]

@@ -177,7 +177,7 @@ class Told:
 
 def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
     """Read as the gateway reads it, cut at these places: what each read brought."""
-    decoder, progress = sse.Decoder(), Progress()
+    decoder, progress = sse.Decoder(), Progress(bytes)
     places = sorted({cut % (len(body) + 1) for cut in cuts})
     reads = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
     batches = [[progress.read(event) for event in decoder.feed(data)] for data in reads]

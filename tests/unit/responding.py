@@ -67,7 +67,7 @@ def called(index: int, arguments: str = "", **named: Any) -> dict[str, Any]:
 
 def chunks(*bodies: dict[str, Any]) -> list[Chunk]:
     """As the gateway reads them from the upstream."""
-    progress = Progress()
+    progress = Progress(bytes)
     read = [progress.read((json.dumps(body).encode(), b"")) for body in bodies]
     return [one for one in read if one is not None]
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_gateway.dialects.openai.answer import JsonAnswer
+from kimi_gateway.dialects.openai.call_ids import vendors
 from kimi_gateway.dialects.openai.chunks import ErrorEvent, Identity, Progress, Unreadable
 from kimi_gateway.dialects.openai.collect import Collector
 from upstream import chat_events, completion
@@ -118,12 +119,19 @@ def streams(draw: st.DrawFn) -> tuple[Json, list[Json]]:
 
 
 def collected(events: list[Json]) -> tuple[Json, Progress]:
-    progress, collector = Progress(), Collector()
+    """Nobody mends the arguments here, and the marks of the ids are taken off."""
+    progress, collector = Progress(free=[f"tool_{index}" for index in range(3)]), Collector()
     for event in events:
         chunk = progress.read((json.dumps(event).encode(), b""))
         if chunk is not None:
             collector.add(chunk)
-    return collector.answer(), progress
+    answer = collector.answer()
+    for choice in answer["choices"]:
+        calls = choice["message"].get("tool_calls") or []
+        for call in calls:
+            call["id"] = vendors(call["id"])
+        calls.sort(key=lambda call: str(call["id"]))  # their order is that of their beginnings
+    return answer, progress
 
 
 @given(made=streams())

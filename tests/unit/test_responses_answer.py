@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from responding import NAME, NOW, USAGE, called, chunk, chunks, identity, read, streamed, whole
 
+from kimi_gateway.dialects.openai.call_ids import marked
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import (
     ContentFiltered,
@@ -139,7 +140,7 @@ def test_interleaved_calls_are_items_side_by_side_in_the_order_of_their_beginnin
     assert patch == {
         "id": f"ctc_{NAME}_0",
         "type": "custom_tool_call",
-        "call_id": "patch:0",
+        "call_id": marked("patch:0", bytes),
         "name": "patch",
         "input": "one\ntwo",
     }
@@ -147,7 +148,7 @@ def test_interleaved_calls_are_items_side_by_side_in_the_order_of_their_beginnin
         "id": f"fc_{NAME}_1",
         "type": "function_call",
         "status": "completed",
-        "call_id": "look:1",
+        "call_id": marked("look:1", bytes),
         "name": "look",
         "arguments": '{"a":1}',
     }
@@ -166,12 +167,12 @@ def test_a_call_whose_name_comes_late_is_told_when_it_has_one() -> None:
     )
     message, call = checked(stream)["output"]
     assert message["content"][0]["text"] == "Look: "
-    assert (call["type"], call["call_id"], call["input"]) == ("custom_tool_call", "c", "x")
+    assert (call["type"], call["call_id"], call["input"]) == ("custom_tool_call", marked("c", bytes), "x")
 
 
 def test_a_call_without_arguments_has_an_empty_object_and_one_without_an_id_gets_one() -> None:
     (call,) = whole(read({}), chunk(tool_calls=[called(0, name="look")]), chunk("tool_calls"))["output"]
-    assert (call["arguments"], call["call_id"]) == ("{}", f"call_{NAME}_0")
+    assert (call["arguments"], call["call_id"]) == ("{}", marked("call_0", bytes))
 
 
 def test_a_call_in_a_namespace_is_told_with_it() -> None:

@@ -26,7 +26,7 @@ class Calls:
 
     def __init__(self, script: Script, box: Mailbox[Item]) -> None:
         self.script, self.box = script, box
-        self.content_sent = self.ended = False
+        self.content_sent = self.ended = self.empty = False
 
     async def run(self) -> None:
         await self.script(self.box)

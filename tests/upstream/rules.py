@@ -121,13 +121,22 @@ def _messages(body: Json) -> Iterator[str]:
             name = (call.get("function") or {}).get("name", "")
             if call.get("type") != "builtin_function" and not NAME.fullmatch(name):
                 yield f"Invalid request: function name {name} is invalid"
+        parts = content if isinstance(content, list) else []
+        if any(part.get("type") == "text" and not part.get("text") for part in parts):
+            yield f"Invalid request: text content is empty at position {at}"
+        if role == "tool" and parts and not any(part.get("type") == "text" for part in parts):
+            yield f"Invalid request: the tool message at position {at} has no text"
         if message.get("partial") and (at != last or role != "assistant" or body.get("response_format")):
             yield "Invalid request: partial is for the last assistant message, without response_format"
 
 
 def _pairing(body: Json) -> Iterator[str]:
-    """Each call has exactly one result, before the next turn."""
+    """Each call has exactly one result, before the next turn, and an id of its own."""
     waiting: list[str] = []
+    called = [call.get("id", "") for message in body["messages"] for call in message.get("tool_calls") or []]
+    for id in called:
+        if called.count(id) > 1:
+            yield f"Invalid request: tool call id {id} is duplicated"
     for message in [*body["messages"], {"role": "end"}]:
         if message["role"] == "tool":
             if message.get("tool_call_id") not in waiting:

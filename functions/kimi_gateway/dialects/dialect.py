@@ -60,6 +60,7 @@ class Ask:
 
     `needs` names what the request goes on from and the account has kept (accounts/replay.py). `complete`
     takes what was found of it and gives the whole question; it raises InvalidRequest for what is missing.
+    `unasked` gives the whole answer, where no upstream need be asked for it.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Ask:
     choices: int
     needs: Sequence[str]
     complete: Callable[[Mapping[str, bytes]], Question]
+    unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
     def whole(cls, question: Question) -> Ask:

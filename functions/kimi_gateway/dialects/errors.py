@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableImage
+from kimi_gateway.net import jsonio
+from kimi_gateway.observe import log
+from kimi_gateway.values import Request, Response
 
 # Anthropic's error types by status; its SDKs pick their exception classes from the status
 # (docs/contract.md, Errors).
@@ -57,3 +60,17 @@ def _in_messages(error: GatewayError) -> str:
 def retry_headers(error: GatewayError) -> tuple[tuple[str, str], ...]:
     """For clients that would otherwise decide by the status alone."""
     return (NO_RETRY,) if error.status in _FINAL else ()
+
+
+def crashed(request: Request) -> GatewayError:
+    """A fault of our own, logged while it is being handled, as the client sees it."""
+    log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
+    return GatewayError("The gateway met an internal error.")
+
+
+def response(error: GatewayError, request: Request) -> Response:
+    headers = [("content-type", "application/json"), *error.headers, *retry_headers(error)]
+    if error.retry_after is not None:
+        headers.append(("retry-after", str(error.retry_after)))
+    told = body(error, dialect_of(request.path), request.id)
+    return Response(error.status, headers, jsonio.dumps(told))

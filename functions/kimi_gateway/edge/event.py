@@ -22,11 +22,11 @@ from urllib.parse import unquote
 from kimi_gateway import settings
 from kimi_gateway.assemble import Running, start
 from kimi_gateway.cloudwatch import to_cloudwatch
+from kimi_gateway.dialects import errors
 from kimi_gateway.edge.body import too_large
 from kimi_gateway.edge.http import Front, Route, of_every_answer, request_id, routes
 from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
-from kimi_gateway.gateway import error_response
 from kimi_gateway.observe import emit
 from kimi_gateway.values import Headers, Request, Response
 
@@ -99,7 +99,7 @@ class Function:
     def _unreadable(self, error: InvalidRequest, context: Context) -> Streamed | dict[str, Any]:
         """API Gateway sends no such event, but who calls the function by hand may."""
         emit("bad_event", logging.WARNING, id=context.aws_request_id, detail=str(error))
-        refusal = error_response(error, Request("", "", Headers(()), context.aws_request_id))
+        refusal = errors.response(error, Request("", "", Headers(()), context.aws_request_id))
         assert isinstance(refusal.body, bytes)  # noqa: S101
         if self._streamed:
             return Streamed(refusal.status, refusal.headers, refusal.body)
@@ -182,7 +182,7 @@ class _Exchange:
         return self._refusal(Unavailable("The request took too long.", cause="deadline"))
 
     def _refusal(self, error: GatewayError) -> Response:
-        response = error_response(error, self._request)
+        response = errors.response(error, self._request)
         response.headers += of_every_answer(self._request)
         return response
 

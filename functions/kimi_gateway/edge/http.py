@@ -26,7 +26,7 @@ from kimi_gateway.errors import (
     UnsupportedMedia,
     UpgradeRequired,
 )
-from kimi_gateway.gateway import Gateway, crashed, error_response
+from kimi_gateway.gateway import Gateway
 from kimi_gateway.observe import emit
 from kimi_gateway.queries import Queries
 from kimi_gateway.values import Request, Response
@@ -179,7 +179,7 @@ class Front:
         try:
             response = await self._respond(request)
         except Exception as exc:
-            return self.refuse(request, exc if isinstance(exc, GatewayError) else crashed(request))
+            return self.refuse(request, exc if isinstance(exc, GatewayError) else errors.crashed(request))
         except BaseException:
             self._log(request, 499)
             raise
@@ -191,7 +191,7 @@ class Front:
 
     def refuse(self, request: Request, error: GatewayError) -> Response:
         """The answer to what an edge, or a route, refuses."""
-        response = error_response(error, request)
+        response = errors.response(error, request)
         request.notes["cause"] = error.cause
         return self._finished(request, response)
 

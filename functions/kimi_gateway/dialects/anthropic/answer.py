@@ -18,7 +18,7 @@ PING = sse.encode(b'{"type":"ping"}', b"ping")
 HIDDEN = 16  # chunks without anything to show, after which a ping says that the answer is alive
 
 
-def _event(kind: str, **members: Any) -> bytes:
+def event(kind: str, **members: Any) -> bytes:
     return sse.encode(jsonio.dumps({"type": kind, **members}), kind.encode())
 
 
@@ -110,7 +110,7 @@ class _Events:
             self._head = b""
             return
         self._index += 1
-        start = _event("content_block_start", index=self._index, content_block=_content(block))
+        start = event("content_block_start", index=self._index, content_block=_content(block))
         self.out.append(start)
         self._head = _HEAD % (self._index, _DELTA[block.kind])
         if block.kind == "thinking" and self._thoughts == "sealed":
@@ -129,8 +129,8 @@ class _Events:
             if self._thoughts == "hidden":
                 return
             delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thoughts)}
-            self.out.append(_event("content_block_delta", index=self._index, delta=delta))
-        self.out.append(_event("content_block_stop", index=self._index))
+            self.out.append(event("content_block_delta", index=self._index, delta=delta))
+        self.out.append(event("content_block_stop", index=self._index))
 
 
 class StreamWriter:
@@ -140,7 +140,7 @@ class StreamWriter:
         self._events = _Events(asked.thoughts)
         self._sequence = _sequence(self._events, identity, asked)
         usage = usage_of({"prompt_tokens": input_tokens})
-        start = _event("message_start", message={**message_of(identity), "usage": usage})
+        start = event("message_start", message={**message_of(identity), "usage": usage})
         self._events.out.append(start)
         self._unseen = 0
 
@@ -165,8 +165,8 @@ class StreamWriter:
         self._sequence.end()
         reason, stop = self._sequence.outcome
         delta = {"stop_reason": reason, "stop_sequence": stop}
-        last = _event("message_delta", delta=delta, usage=usage_of(usage))
-        return self._taken() + last + _event("message_stop")
+        last = event("message_delta", delta=delta, usage=usage_of(usage))
+        return self._taken() + last + event("message_stop")
 
     def error(self, error: GatewayError) -> bytes:
         """Open blocks stay open and no stop reason comes: what is cut must not look complete."""

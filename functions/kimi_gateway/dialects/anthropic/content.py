@@ -6,7 +6,8 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai import request
+from kimi_gateway.dialects.openai import media
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 
 Parts = list[dict[str, Any]]
@@ -40,6 +41,7 @@ _FOREIGN = frozenset(
 )
 # Of such a block: what no model can read.
 _OPAQUE = frozenset(("cache_control", "caller", "signature", "encrypted_content", "encrypted_index"))
+_NOUNS = {"image": "picture", "document": "document"}
 _NO_PDF = "[A PDF document{title} was attached here. PDFs cannot be read here, so its content is missing.]"
 
 
@@ -55,16 +57,31 @@ def text(block: dict[str, Any], where: str, name: str = "text") -> str:
     return str(block[name])
 
 
-def parts(content: Any, where: str, unread: list[str]) -> Parts:
+def parts(content: Any, where: str, unread: list[str], result: bool = False) -> Parts:
     """A string or blocks; an empty text says nothing and has no part. `unread` gets the kinds of blocks whose
-    content could not be passed on. Raises InvalidRequest for a kind that nobody knows."""
+    content could not be passed on. Of a tool's `result`, what cannot be sent is told in words. Raises
+    InvalidRequest for a kind that nobody knows."""
     if type(content) is str:
         return _said(content)
     fields.array(content, where)
     made: Parts = []
     for index, value in enumerate(content):
-        made += block(value, f"{where}.{index}", unread)
+        here = f"{where}.{index}"
+        if result and kind_of(value, here) in _NOUNS:
+            made += _told(value, here, unread)
+        else:
+            made += block(value, here, unread)
     return made
+
+
+def _told(value: dict[str, Any], where: str, unread: list[str]) -> Parts:
+    """A picture or a document of a tool's result; its shape is still checked."""
+    fields.mapping(value.get("source"), f"{where}.source")
+    kind_of(value["source"], f"{where}.source")
+    try:
+        return block(value, where, unread)
+    except InvalidRequest as error:
+        return [media.told(_NOUNS[value["type"]], error)]
 
 
 def plain(made: Parts) -> str | Parts:
@@ -122,7 +139,7 @@ def _image(block: dict[str, Any], where: str) -> dict[str, Any]:
             url = f"ms://{text(source, where, 'file_id')}"
         case _:
             fail(f"{where}.type", "must be one of base64, url, file")
-    return request.image(url, where)
+    return media.image(url, where)
 
 
 def _document(block: dict[str, Any], where: str, unread: list[str]) -> Parts:

@@ -1,18 +1,19 @@
 """A conversation's messages into the pivot's.
 
 Anthropic has tool results among a user's other blocks and lets a role speak twice in a row. Kimi wants one
-message a turn of the assistant, and each call's result behind it before anybody else speaks.
+message a turn of the assistant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.anthropic import content, ids
 from kimi_gateway.dialects.anthropic.content import Parts
 from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai.request import NOTHING
+from kimi_gateway.dialects.openai import repair
 from kimi_gateway.dialects.responses.seal import is_seal, unseal
 from kimi_gateway.net import jsonio
 
@@ -43,7 +44,8 @@ def system(value: Any, where: str) -> list[Message]:
 
 def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -> list[Message]:
     """Raises InvalidRequest naming the place. The last message is `partial` where it is the assistant's.
-    `seals` gets the signatures under its thoughts, by their text."""
+    `unread` gets the client's names for what was left out or repaired, `seals` the signatures under its
+    thoughts, by their text."""
     fields.array(value, where)
     if not value:
         fail(where, "must not be empty")
@@ -63,28 +65,27 @@ def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -
                 history.assistant(said, f"{here}.content")
             case _:
                 history.system(said, f"{here}.content")
-    history.end()
-    if not history.made:
+    made, repaired = history.end()
+    unread += repaired
+    if not made:
         fail(where, "holds nothing but empty messages")
-    last = history.made[-1]
+    last = made[-1]
     if last["role"] == "assistant":
         last["partial"] = True
-    return history.made
+    return made
 
 
 class _History:
     def __init__(self, unread: list[str], seals: dict[str, str]) -> None:
-        self.made: list[Message] = []
+        self._made: list[Message] = []
+        self._places: list[Sequence[str]] = []  # of each message's calls, or of its result
         self._unread = unread
         self._seals = seals
         self._turn: _Turn | None = None  # the assistant's, that its next message belongs to
-        self._open: dict[str, str] = {}  # calls without a result yet, by id: where they stand
-        self._results_at = 0  # where the next result belongs
 
     def assistant(self, said: str | list[Any], where: str) -> None:
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
         if self._turn is None:
-            self._all_answered()
             self._turn = _Turn(self._seals)
         for index, block in enumerate(blocks):
             self._turn.add(block, f"{where}.{index}")
@@ -93,24 +94,26 @@ class _History:
         turn, self._turn = self._turn, None
         message = None if turn is None else turn.message()
         if turn is not None and message is not None:
-            self.made.append(message)
-            self._open = turn.places
-            self._results_at = len(self.made)
+            self._add(message, turn.places)
+
+    def _add(self, message: Message, places: Sequence[str] = ()) -> None:
+        self._made.append(message)
+        self._places.append(places)
 
     def system(self, said: Any, where: str) -> None:
         if made := system(said, where):
             self._end_turn()
-            self.made += made
+            self._add(made[0])
 
-    def end(self) -> None:
+    def end(self) -> tuple[list[Message], list[str]]:
         self._end_turn()
-        self._all_answered()
+        return repair.repaired(self._made, lambda message, call: self._places[message][max(call, 0)])
 
     def user(self, said: str | list[Any], where: str) -> None:
         self._end_turn()
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
         parts: Parts = []
-        before = len(self.made)
+        before = len(self._made)
         for index, block in enumerate(blocks):
             here = f"{where}.{index}"
             if content.kind_of(block, here) == "tool_result":
@@ -118,32 +121,20 @@ class _History:
             else:
                 parts += content.block(block, here, self._unread)
         if parts:
-            self.made.append({"role": "user", "content": content.plain(parts)})
-        elif len(self.made) == before:
+            self._add({"role": "user", "content": content.plain(parts)})
+        elif len(self._made) == before:
             fail(where, "must not be empty")
 
     def _result(self, block: dict[str, Any], where: str) -> None:
         id = ids.upstream(content.text(block, where, "tool_use_id"))
-        if self._open.pop(id, None) is None:
-            fail(
-                f"{where}.tool_use_id",
-                "names no tool_use of the assistant's turn before that still waits for a result",
-            )
         given = block.get("content")
-        parts = [] if given is None else content.parts(given, f"{where}.content", self._unread)
+        parts = [] if given is None else content.parts(given, f"{where}.content", self._unread, result=True)
         if block.get("is_error") is not None:
             fields.boolean(block["is_error"], f"{where}.is_error")
         if block.get("is_error"):
             parts = _marked(parts)
-        result = content.plain(parts) if parts else NOTHING
-        self.made.insert(self._results_at, {"role": "tool", "tool_call_id": id, "content": result})
-        self._results_at += 1
-
-    def _all_answered(self) -> None:
-        for id, where in self._open.items():
-            fail(
-                f"{where}.id", f"the tool_use {ids.shown(id)[:80]!r} has no tool_result in the turn after it"
-            )
+        result = {"role": "tool", "tool_call_id": id, "content": content.plain(parts) if parts else ""}
+        self._add(result, (f"{where}.tool_use_id",))
 
 
 def _marked(parts: Parts) -> Parts:
@@ -160,7 +151,7 @@ class _Turn:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
-        self.places: dict[str, str] = {}
+        self.places: list[str] = []
 
     def add(self, block: Any, where: str) -> None:
         match content.kind_of(block, where):
@@ -186,9 +177,7 @@ class _Turn:
     def _call(self, block: dict[str, Any], where: str) -> None:
         id = ids.upstream(content.text(block, where, "id"))
         fields.mapping(block.get("input"), f"{where}.input")
-        if id in self.places:
-            fail(f"{where}.id", "is the id of another tool_use of this turn")
-        self.places[id] = where
+        self.places.append(f"{where}.id")
         function = {
             "name": content.text(block, where, "name"),
             "arguments": jsonio.dumps(block["input"]).decode(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from kimi_gateway.dialects import tokens
-from kimi_gateway.dialects.anthropic import request
+from kimi_gateway.dialects.anthropic import request, search
 from kimi_gateway.dialects.anthropic.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.anthropic.request import Read
 from kimi_gateway.dialects.dialect import Ask
@@ -35,4 +36,6 @@ class MessagesQuestion:
 
 class Messages:
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(MessagesQuestion(request.read(raw)))
+        read = request.read(raw)
+        ask = Ask.whole(MessagesQuestion(read))
+        return ask if read.search is None else replace(ask, unasked=partial(search.answer, read))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kimi_gateway.dialects import fields, tuning
-from kimi_gateway.dialects.anthropic import history, tools
+from kimi_gateway.dialects.anthropic import history, searches, tools
 from kimi_gateway.dialects.fields import Check, fail
 from kimi_gateway.dialects.openai import request as pivot
 from kimi_gateway.dialects.openai.request import ChatRequest, stop_length
@@ -21,11 +21,13 @@ Thoughts = Literal["shown", "sealed", "hidden"]
 @dataclass(frozen=True, slots=True)
 class Read:
     """`thoughts`: in whole, as an empty block that can be replayed (display "omitted"), or not at all, for a
-    client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls."""
+    client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls.
+    `search`: what to search the web for, where nothing else is asked."""
 
     chat: ChatRequest
     thoughts: Thoughts
     one_call: bool
+    search: str | None = None
 
 
 @dataclass(slots=True)
@@ -78,7 +80,8 @@ def read(raw: bytes, counting: bool = False) -> Read:
         seals=seals,
         least_output=LEAST_OUTPUT,
     )
-    return Read(chat, _thoughts(body), bool(body.get("tool_choice", {}).get("disable_parallel_tool_use")))
+    one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
+    return Read(chat, _thoughts(body), one_call, searches.wanted(body))
 
 
 def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.dialects.openai import reasoning, schemas
+from kimi_gateway.dialects.openai import reasoning, repair, schemas
 from kimi_gateway.dialects.openai.reasoning import Lacking
 from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.openai.restoring import Renamed
@@ -66,6 +66,7 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
     remembers = thinks and model.replay != "none"
     missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
+    body["messages"] = repair.distinct(body["messages"])  # behind the look-up, which is by the first id
     return Adapted(body, named, renamed, missing, remembers and _offers_tools(body))
 
 

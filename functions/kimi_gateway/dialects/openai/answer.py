@@ -13,6 +13,15 @@ from kimi_gateway.net import jsonio, sse
 PING = sse.comment(b"ping")
 
 
+def _told(usage: dict[str, Any]) -> dict[str, Any]:
+    """The platform may have the cached tokens at the top only; OpenAI's clients look among the details."""
+    details = usage.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    if type(cached := usage.get("cached_tokens")) is not int or details.get("cached_tokens") is not None:
+        return usage
+    return {**usage, "prompt_tokens_details": {**details, "cached_tokens": cached}}
+
+
 class StreamWriter:
     """Chunks to frames. The last finish reason is held until `end`, when the ledger knows of it."""
 
@@ -38,7 +47,7 @@ class StreamWriter:
         return PING
 
     def end(self, usage: dict[str, Any]) -> bytes:
-        last = usage_frame(usage, self._identity) if self._include_usage else b""
+        last = usage_frame(_told(usage), self._identity) if self._include_usage else b""
         return self._held + last + sse.DONE
 
     def error(self, error: GatewayError) -> bytes:
@@ -59,4 +68,4 @@ class JsonAnswer:
 
     def end(self, usage: dict[str, Any]) -> bytes:
         body = self._identity.put_on(self._collector.answer(), "chat.completion")
-        return jsonio.dumps({**body, "usage": usage})
+        return jsonio.dumps({**body, "usage": _told(usage)})

@@ -6,12 +6,16 @@ Facts about the vendor's stream, its three places for usage among them: docs/ups
 from __future__ import annotations
 
 import math
+import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from kimi_gateway.dialects import tokens
 from kimi_gateway.dialects.openai.alike import TEXTS, Alike, learnt
+from kimi_gateway.dialects.openai.call_ids import Randomness
+from kimi_gateway.dialects.openai.calls import Calls
 from kimi_gateway.net import jsonio, sse
 
 
@@ -42,15 +46,19 @@ class Chunk:
 
 @dataclass(slots=True)
 class Progress:
-    """What one upstream stream has brought so far."""
+    """What one upstream stream has brought so far. `free` names the functions that take a free text."""
 
+    randomness: Randomness = secrets.token_bytes
+    free: Collection[str] = ()
     usage: dict[str, Any] | None = None
     done: bool = False
     written: float = 0.0  # estimated tokens
     size: int = 0  # bytes of the events, where only the text of one counts that is like those before
     _open: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
-    _last_call: dict[int, int] = field(default_factory=dict)
+    _calls: dict[int, Calls] = field(default_factory=dict)  # by choice
+    _spoken: bool = False  # a text, a thought or a call came
+    _reasons: set[str] = field(default_factory=set)
     _edited: bool = False
     _alike: Alike | None = None
     _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
@@ -59,6 +67,18 @@ class Progress:
     def complete(self) -> bool:
         """`[DONE]` or a finish reason for every choice: the only proof that an answer is whole."""
         return self.done or bool(self._finished) and not self._open
+
+    @property
+    def silent(self) -> bool:
+        """A choice has ended, and no text, thought or call came."""
+        return bool(self._finished) and not self._spoken
+
+    def empty(self, most: int = 1) -> bool:
+        """The model said nothing of its own accord, by its usage in so many tokens at `most`."""
+        if not self.silent or self._reasons != {"stop"} or self.usage is None:
+            return False
+        written = self.usage.get("completion_tokens")
+        return type(written) is int and written <= most
 
     def read(self, event: sse.Event) -> Chunk | None:
         """The chunk in an event, without its usage, which is kept here (the last one that is not null).
@@ -73,8 +93,7 @@ class Progress:
             self.size += len(text)
             return Chunk(body, True, False, data)
         if data == b"[DONE]":
-            self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
-            return None
+            return self._end()
         self.size += len(data)
         if len(data) > LARGE and sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
             raise Unreadable(f"an event of more than {MOST_VALUES} values")
@@ -108,6 +127,18 @@ class Progress:
             self._learn(data, body)
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
 
+    def _end(self) -> Chunk | None:
+        """The finish reasons of choices that ended without one, which no client would take for whole."""
+        self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
+        choices: list[dict[str, Any]] = [
+            {"index": index, "delta": {}, "finish_reason": "tool_calls" if self._calls.get(index) else "stop"}
+            for index in sorted(self._open)
+        ]
+        self._finished |= self._open
+        self._reasons.update(choice["finish_reason"] for choice in choices)
+        self._open.clear()
+        return Chunk({"choices": choices}, True, True) if choices else None
+
     def _learn(self, data: bytes, body: dict[str, Any]) -> None:
         """What to expect of the next chunks; anew where several in a row were different."""
         if self._unlike % PATIENCE == 0:
@@ -119,34 +150,40 @@ class Progress:
         return part.pop("usage")
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
-        """Whether the choice has substance; its tool calls get the `index` that some deployments omit."""
+        """Whether the choice has substance; its tool calls get their one shape."""
         index, delta = _index(choice), choice.get("delta") or {}
         calls, finished = delta.get("tool_calls"), bool(choice.get("finish_reason"))
         substance = finished or bool(calls)
         for name in TEXTS:
             if text := delta.get(name):
                 self.written += tokens.of_text(text)
-                substance = True
+                self._spoken = substance = True
         if calls and len(calls) > MOST_PARTS:
             raise TypeError
-        for call in calls or ():
-            if call.get("index") is None:
-                self._edited = True
-                last = self._last_call.get(index, -1)
-                call["index"] = last + 1 if call.get("id") else max(last, 0)
-            self._last_call[index] = _index(call)
-            if text := (call.get("function") or {}).get("arguments"):
-                self.written += tokens.of_text(text)
+        if calls:
+            self._spoken = True
+            self._shape(delta, calls, index)
         if finished:
             self._finished.add(index)
+            self._reasons.add(str(choice["finish_reason"]))
             self._open.discard(index)
         elif index not in self._finished:
             self._open.add(index)
         return substance
 
+    def _shape(self, delta: dict[str, Any], fragments: list[Any], choice: int) -> None:
+        calls = self._calls.get(choice)
+        if calls is None:
+            calls = self._calls[choice] = Calls(self.randomness, self.free)
+        delta["tool_calls"], changed = calls.read(fragments)
+        self._edited |= changed
+        for fragment in delta["tool_calls"]:
+            if text := (fragment.get("function") or {}).get("arguments"):
+                self.written += tokens.of_text(text)
+
 
 def _index(part: dict[str, Any]) -> int:
-    """Of a choice or a tool call. Raises TypeError where it is no number to sort by, or beyond all sense."""
+    """Of a choice. Raises TypeError where it is no number to sort by, or beyond all sense."""
     index = part.get("index", 0)
     if type(index) is not int or not 0 <= index < MOST_PARTS:
         raise TypeError

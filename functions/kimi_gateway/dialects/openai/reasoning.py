@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Replay
+from kimi_gateway.dialects.openai import call_ids
 from kimi_gateway.dialects.openai.chunks import Chunk
 
 PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
@@ -55,7 +56,7 @@ class Gatherer:
         for call in delta.get("tool_calls") or ():
             index, id = call.get("index", 0), call.get("id")
             if isinstance(id, str) and id:
-                choice.ids.setdefault(index, id)
+                choice.ids.setdefault(index, call_ids.vendors(id))
             arguments = (call.get("function") or {}).get("arguments")
             if isinstance(arguments, str):
                 choice.arguments.setdefault(index, []).append(arguments)

@@ -5,22 +5,18 @@ Ranges and decisions: docs/contract.md, Request.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.dialects import fields, tuning
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.errors import InvalidRequest, UnreadableImage
+from kimi_gateway.dialects.openai import media, repair
 from kimi_gateway.net import jsonio
 
 MAX_CHOICES = 4
-NOTHING = "(empty)"  # instead of a tool's empty result, which the upstream refuses
 LONGEST_STOP = 4096  # bytes
 LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
 
@@ -34,7 +30,7 @@ class ChatRequest:
     `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
     the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
     what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
-    asked for.
+    asked for. `free` names the functions whose arguments are a free text.
     """
 
     model: str
@@ -49,6 +45,7 @@ class ChatRequest:
     seals: Mapping[str, str] | None = field(default=None, repr=False)
     recalled: int = 0
     least_output: int = 1
+    free: frozenset[str] = frozenset()
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -60,13 +57,18 @@ def read(raw: bytes) -> ChatRequest:
             fail(name, "is required")
     fields.apply(body, _FIELDS)
     _check_together(body)
-    sent = [message for message in map(_outgoing, body["messages"]) if message is not None]
-    if not all(map(operator.is_, sent, body["messages"])) or len(sent) < len(body["messages"]):
-        body["messages"] = sent  # else the very list stays, and with it the client's own text of it
-    if not sent:
+    sent = list(map(_outgoing, body["messages"]))
+    if all(map(operator.is_, sent, body["messages"])):
+        sent = body["messages"]  # the very list stays, and with it the client's own text of it
+    body["messages"], mended = repair.repaired(sent, _place)
+    if not body["messages"]:
         fail("messages", "holds nothing but empty assistant messages")
     if "user" in body:
         body.setdefault("safety_identifier", digest_of(body.pop("user")))
+    if body.get("tools") == []:
+        del body["tools"]
+        if body.get("tool_choice") in ("auto", "none"):
+            del body["tool_choice"]
     options = body.pop("stream_options", {})
     ignored = tune(body)
     return ChatRequest(
@@ -77,7 +79,7 @@ def read(raw: bytes) -> ChatRequest:
         stops=_own_stops(body),
         body=body,
         source=source,
-        ignored=ignored,
+        ignored=(*ignored, *mended),
     )
 
 
@@ -108,15 +110,19 @@ def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
     return tuple(text for text in stops if text not in short)
 
 
-def _outgoing(message: dict[str, Any]) -> dict[str, Any] | None:
-    """`developer` is `system` upstream; of what it refuses as empty, an assistant's message is left out and a
-    tool's result told in a word."""
+def _place(message: int, call: int) -> str:
+    where = f"messages.{message}"
+    return f"{where}.tool_call_id" if call == repair.RESULT else f"{where}.tool_calls.{call}.id"
+
+
+def _outgoing(message: dict[str, Any]) -> dict[str, Any]:
+    """`developer` is `system` upstream. A picture in a tool's result that cannot be sent is told in words."""
     if message["role"] == "developer":
         return {**message, "role": "system"}
-    if message["role"] == "assistant" and not message.get("content"):
-        return message if message.get("tool_calls") or message.get("partial") else None
-    if message["role"] == "tool" and not message["content"]:
-        return {**message, "content": NOTHING}
+    if message["role"] == "tool" and type(message["content"]) is list:
+        parts = [media.sendable(part) for part in message["content"]]
+        if not all(map(operator.is_, parts, message["content"])):
+            return {**message, "content": parts}
     return message
 
 
@@ -181,7 +187,7 @@ def _content(message: dict[str, Any], here: str) -> None:
     content, where = message.get("content"), f"{here}.content"
     if type(content) is list:
         for index, part in enumerate(content):
-            _part(part, f"{where}.{index}")
+            _part(part, f"{where}.{index}", message["role"])
     elif content is None:
         # The assistant's may be missing; so may a system message's that brings tools along (K3).
         if message["role"] in ("user", "tool") or (message["role"] != "assistant" and "tools" not in message):
@@ -190,53 +196,16 @@ def _content(message: dict[str, Any], here: str) -> None:
         fail(where, "must be a string or an array of parts")
 
 
-def _part(part: Any, where: str) -> None:
+def _part(part: Any, where: str, role: str) -> None:
     fields.mapping(part, where)
     kind = part.get("type")
     fields.string(kind, f"{where}.type")
     if kind == "text":
         fields.string(part.get("text"), f"{where}.text")
-    elif kind in ("image_url", "video_url"):
-        value = part.get(kind)
-        url = value.get("url") if isinstance(value, dict) else value
-        fields.string(url, f"{where}.{kind}")
-        media(str(url), f"{where}.{kind}", IMAGE_TYPES if kind == "image_url" else VIDEO_TYPES)
-
-
-def media(url: str, where: str, types: frozenset[str]) -> None:
-    """Raises InvalidRequest, for a picture UnreadableImage."""
-    try:
-        _media(url, where, types)
-    except InvalidRequest as error:
-        if types is not IMAGE_TYPES:
-            raise
-        raise UnreadableImage(error.message, param=error.param) from None
-
-
-def _media(url: str, where: str, types: frozenset[str]) -> None:
-    if url.startswith("ms://"):
-        return
-    scheme, _, rest = url.partition(":")
-    if scheme in ("http", "https"):
-        fail(where, "web addresses are not fetched yet; send the bytes as a data URL")
-    head, comma, data = rest.partition(",")
-    media_type, *parameters = head.split(";")
-    if scheme != "data" or not comma or "base64" not in parameters:
-        fail(where, "must be a data URL with base64, or ms://<file id>")
-    if media_type.lower() not in types:
-        fail(
-            where, f"{media_type or 'no media type'} is not supported; use one of {', '.join(sorted(types))}"
-        )
-    try:
-        base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        fail(where, "the data is not valid base64")
-
-
-def image(url: str, where: str) -> dict[str, Any]:
-    """The part of a message. Raises InvalidRequest."""
-    media(url, where, IMAGE_TYPES)
-    return {"type": "image_url", "image_url": {"url": url}}
+    elif kind in media.TYPES:
+        fields.string(media.address(part), f"{where}.{kind}")
+        if role != "tool":
+            media.check(part, f"{where}.{kind}")
 
 
 def _tools(value: Any, where: str) -> None:

@@ -1,6 +1,5 @@
 """Input items to the pivot's messages. What follows one another of the assistant's is one message of its:
-reasoning, text and calls are items of their own there, and members of a message here. An output goes right
-behind its call, since the vendor wants nobody to speak in between.
+reasoning, text and calls are items of their own there, and members of a message here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.dialects.openai.request import NOTHING
+from kimi_gateway.dialects.openai import repair
 from kimi_gateway.dialects.responses import parts
 from kimi_gateway.dialects.responses.seal import unseal
 from kimi_gateway.dialects.responses.tools import FREE_TEXT, Toolbox, flat
@@ -61,9 +60,9 @@ class Conversation:
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[dict[str, Any]] = []
+        self._places: list[tuple[str, ...]] = [()] * len(self.messages)  # of each message's calls, or output
+        self._called: list[str] = []
         self._left_out: set[str] = set()
-        self._waiting: set[str] = set()  # the ids of the last turn's calls without an output
-        self._outputs_at = 0  # where the next of their outputs belongs
 
     def add(self, items: Iterable[Any], where: str) -> None:
         """Raises InvalidRequest naming the item's field."""
@@ -87,9 +86,15 @@ class Conversation:
             self._left_out.add(kind)
             emit("item_left_out", kind=kind)
 
-    def end(self) -> list[dict[str, Any]]:
+    def end(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The messages, and the client's names for what of them had to be repaired."""
         self._end_turn()
-        return self.messages
+        return repair.repaired(self.messages, self._place)
+
+    def _place(self, message: int, call: int) -> str:
+        """Of what an earlier answer brought along, the client named no more than that answer."""
+        places = self._places[message]
+        return places[max(call, 0)] if places else "previous_response_id"
 
     def _end_turn(self) -> None:
         """The assistant's message; reasoning that led to nothing is none, as the vendor refuses it empty."""
@@ -100,13 +105,13 @@ class Conversation:
             if self._calls:
                 message["tool_calls"] = self._calls
             self.messages.append(message)
-            self._waiting = {call["id"] for call in self._calls}
-            self._outputs_at = len(self.messages)
-        self._reasoning, self._texts, self._calls = [], [], []
+            self._places.append(tuple(self._called))
+        self._reasoning, self._texts, self._calls, self._called = [], [], [], []
 
-    def _append(self, message: dict[str, Any]) -> None:
+    def _append(self, message: dict[str, Any], *places: str) -> None:
         self._end_turn()
         self.messages.append(message)
+        self._places.append(places)
 
     def message(self, item: dict[str, Any], here: str) -> None:
         content = parts.read(item.get("content"), f"{here}.content")
@@ -130,17 +135,19 @@ class Conversation:
         self._reasoning.append(told or "")
 
     def function_call(self, item: dict[str, Any], here: str) -> None:
-        self._call(item, flat(item["name"], item.get("namespace")), item["arguments"] or "{}")
+        self._call(item, here, flat(item["name"], item.get("namespace")), item["arguments"] or "{}")
 
     def custom_tool_call(self, item: dict[str, Any], here: str) -> None:
-        self._call(item, flat(item["name"], item.get("namespace")), _json({FREE_TEXT: item["input"]}))
+        arguments = _json({FREE_TEXT: item["input"]})
+        self._call(item, here, flat(item["name"], item.get("namespace")), arguments)
 
     def own_call(self, item: dict[str, Any], here: str) -> None:
         name, member = _CALLS[item["type"]]
-        self._call(item, name, _json(item.get(member)))
+        self._call(item, here, name, _json(item.get(member)))
 
-    def _call(self, item: dict[str, Any], name: str, arguments: str) -> None:
+    def _call(self, item: dict[str, Any], here: str, name: str, arguments: str) -> None:
         function = {"name": name, "arguments": arguments}
+        self._called.append(f"{here}.call_id")
         self._calls.append({"id": item["call_id"], "type": "function", "function": function})
 
     def output(self, item: dict[str, Any], here: str) -> None:
@@ -148,14 +155,10 @@ class Conversation:
         fields.string(call, f"{here}.call_id")
         told = item["output"] if "output" in item else item.get("status")
         if parts.are_parts(told):
-            told = parts.read(told, f"{here}.output")
+            told = parts.read(told, f"{here}.output", result=True)
         elif not isinstance(told, str):
             told = "" if told is None else _json(told)
-        self._end_turn()
-        at = self._outputs_at if call in self._waiting else len(self.messages)
-        self.messages.insert(at, {"role": "tool", "tool_call_id": call, "content": told or NOTHING})
-        self._waiting.discard(call)
-        self._outputs_at = at + 1
+        self._append({"role": "tool", "tool_call_id": call, "content": told}, f"{here}.call_id")
 
     def additional_tools(self, item: dict[str, Any], here: str) -> None:
         self._toolbox.add(item["tools"], f"{here}.tools")

@@ -8,7 +8,8 @@ from typing import Any
 
 from kimi_gateway.dialects import fields
 from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai.request import image
+from kimi_gateway.dialects.openai.media import image, told
+from kimi_gateway.errors import InvalidRequest
 
 # By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
 # OpenAI's own servers would have made it.
@@ -29,13 +30,15 @@ def are_parts(value: Any) -> bool:
     )
 
 
-def read(content: Any, where: str) -> str | list[dict[str, Any]]:
-    """A string for a string or one text. Raises InvalidRequest."""
+def read(content: Any, where: str, result: bool = False) -> str | list[dict[str, Any]]:
+    """A string for a string or one text. Of a tool's `result`, what cannot be sent is told in words. Raises
+    InvalidRequest."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         fail(where, "must be a string or an array of parts")
-    read = [_part(part, f"{where}.{index}") for index, part in enumerate(content)]
+    one = _told if result else _part
+    read = [one(part, f"{where}.{index}") for index, part in enumerate(content)]
     return read[0]["text"] if len(read) == 1 and "text" in read[0] else read
 
 
@@ -54,6 +57,15 @@ def _part(part: Any, where: str) -> dict[str, Any]:
     if kind == "input_image":
         return _image(part, where)
     return {"type": "text", "text": _file(part, where)}
+
+
+def _told(part: Any, where: str) -> dict[str, Any]:
+    try:
+        return _part(part, where)
+    except InvalidRequest as error:
+        if part["type"] in _TEXTS:
+            raise
+        return told("picture" if part["type"] == "input_image" else "file", error)
 
 
 def _image(part: dict[str, Any], where: str) -> dict[str, Any]:

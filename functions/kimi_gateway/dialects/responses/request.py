@@ -51,7 +51,7 @@ def chat_of(
     if earlier:
         conversation.add(earlier.output, "previous_response_id")
     conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
-    messages = conversation.end()
+    messages, repaired = conversation.end()
     if not messages:
         fail("input", "holds nothing to answer")
     sent: dict[str, Any] = {"model": body["model"], "messages": messages}
@@ -75,8 +75,9 @@ def chat_of(
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
-        ignored=(*toolbox.offered.ignored, *unknown),
+        ignored=(*toolbox.offered.ignored, *repaired, *unknown),
         recalled=recalled,
+        free=toolbox.free,
     )
     return Asked(chat, body, messages, toolbox)
 

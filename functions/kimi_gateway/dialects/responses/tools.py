@@ -35,6 +35,11 @@ class Toolbox:
     offered: Offered = field(default_factory=Offered)
     _known: dict[str, Known] = field(default_factory=dict)
 
+    @property
+    def free(self) -> frozenset[str]:
+        """The flat names of custom tools."""
+        return frozenset(name for name, known in self._known.items() if known.custom)
+
     def known(self, flat: str) -> Known:
         return self._known.get(flat) or Known(flat)
 
