@@ -156,7 +156,7 @@ def run(examples: int | None) -> None:
 
 
 def test_whatever_connections_do_the_server_holds_little_for_them() -> None:
-    run(40)
+    run(250)
 
 
 @pytest.mark.fuzz
