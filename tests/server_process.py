@@ -17,10 +17,10 @@ from typing import Self, TypeVar
 import httpx
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Account, Grant, Limits
-from kimi_gateway.home import open_store
 from kimi_gateway.settings import Settings
+from kimi_gateway.storage.sqlite.opening import open_store
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ import pytest
 from contract.client_costs import BIG, CHATS, GOOD, CountedStore, Desk
 from inprocess import NOW, InProcess, Sent, Told, kimi, told
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.values import Grant, Limits
-from kimi_gateway.edge.http import Route
+from kimi_gateway.edge.router import Route
+from kimi_gateway.storage.memory import MemoryStore
 from upstream.kimi import model_row
 
 

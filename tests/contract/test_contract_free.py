@@ -11,10 +11,10 @@ import pytest
 from contract.error_shape import openai_error
 from inprocess import NOW, InProcess, Sent, Told, kimi, told
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Grant, Key, Limits
 from kimi_gateway.net.http import ConnectFailed
+from kimi_gateway.storage.memory import MemoryStore
 from live import HELLO, LiveGateway
 from upstream import ScriptedUpstream
 

@@ -16,9 +16,9 @@ from api_gateway import Answered
 from contract.fault_table import WHOLE
 from contract.formats import CHAT, FORMATS, MESSAGES, RESPONSES, Format
 from kimi_gateway.accounts.values import Limits
-from kimi_gateway.edge.event import Function
-from kimi_gateway.edge.lambda_runtime import Context, Streamed
-from kimi_gateway.edge.lambda_runtime.api import prelude
+from kimi_gateway.edge.aws.function import Function
+from kimi_gateway.edge.aws.lambda_runtime import Context, Streamed
+from kimi_gateway.edge.aws.lambda_runtime.api import prelude
 from live import LiveGateway
 from upstream import (
     Cut,

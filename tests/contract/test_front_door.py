@@ -15,7 +15,8 @@ import pytest
 from contract.error_shape import anthropic_error, openai_error
 from contract.test_connection import CLOSE, OverAsgi, post, statuses
 from contract.test_server import talk
-from kimi_gateway.edge import body, protocol
+from kimi_gateway.edge import body
+from kimi_gateway.edge.home import protocol
 from live import HELLO, LiveGateway
 from upstream import ScriptedUpstream
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, ledger
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.pivot.call_ids import vendors
 from live import HELLO, LiveGateway
 from unit.messages_stream import folded
 from upstream import (

@@ -22,9 +22,9 @@ import pytest
 import kimi_gateway
 from inprocess import InProcess
 from kimi_gateway.accounts.ledger import Reservation
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.values import Headers, Request, Response
+from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.storage.memory import MemoryStore
 
 PACKAGE = str(Path(kimi_gateway.__file__).parent) + "/"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -32,7 +32,7 @@ TOOLS = [{"type": "function", "function": {"name": "get it", "parameters": {"typ
 CHAT = {"model": "kimi-k3", "messages": HELLO, "tools": TOOLS}
 MESSAGE = {"model": "kimi-k3", "messages": HELLO, "max_tokens": 50}
 ANSWER = {"model": "kimi-k3", "input": "Hello"}
-FLOW = ("gateway.py", "turn.py", "edge/http.py")
+FLOW = ("gateway.py", "turn.py", "edge/router.py")
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {
     "chat": ("/v1/chat/completions", CHAT),

@@ -11,8 +11,8 @@ import pytest
 from contract.store_client import LEASE, NOW
 from dynamo_table import SharedTable
 from faulty import Fault, Plan, none
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.values import Key, Usage, UsageRow
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("shared", ["dynalite"], indirect=True)]
 HOUR = 3_600

@@ -19,12 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import dynamo
 from contract.store_client import LEASE, NOW
-from kimi_gateway.accounts.dynamodb import DynamoStore
-from kimi_gateway.accounts.memory import MemoryStore
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Store, WindowFull
 from kimi_gateway.accounts.values import NEVER, Admission, Grant, Key, Limits, Usage
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.storage.dynamodb.store import DynamoStore
+from kimi_gateway.storage.memory import MemoryStore
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 OWN = Limits(6, 10, 15)
 SIZES = (60, 3_600, 86_400)

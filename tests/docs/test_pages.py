@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from docs import browser
-from kimi_gateway.edge import docs
-from kimi_gateway.edge.asgi import FILES
+from kimi_gateway.edge.home import docs
+from kimi_gateway.edge.home.asgi import FILES
 from live import LiveGateway
 
 # Of swagger-ui-dist 5.35.0 as it was published.
@@ -68,7 +68,7 @@ def test_the_functions_zip_does_not_carry_them() -> None:
         r"^HOME_ONLY = \((.*?)^\)", (ROOT / "infra/build.py").read_text("utf-8"), re.M | re.S
     )
     assert left_out is not None
-    assert '"kimi_gateway/edge/swagger/*"' in left_out[1]
+    assert '"kimi_gateway/edge/home/swagger/*"' in left_out[1]
 
 
 def test_a_browser_without_the_internet_shows_the_page_whole(gateway: LiveGateway, tmp_path: Path) -> None:

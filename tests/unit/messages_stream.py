@@ -10,11 +10,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.anthropic.answer import JsonAnswer, StreamWriter
-from kimi_gateway.dialects.anthropic.messages import MessagesQuestion
-from kimi_gateway.dialects.anthropic.request import Read, read
-from kimi_gateway.dialects.openai.chunks import Chunk, Identity, Progress
+from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.messages.dialect import MessagesQuestion
+from kimi_gateway.dialects.messages.request import Read, read
 from kimi_gateway.net import sse
+from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
 
 Json = dict[str, Any]
 IDENTITY = Identity("chatcmpl-0123-4567", "claude-like", 1, "fp")

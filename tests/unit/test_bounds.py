@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 from raw_server import RawServer
 
-from kimi_gateway.attempts import START_WITHIN, next_attempt
-from kimi_gateway.dialects import fields
-from kimi_gateway.dialects.anthropic.request import _check_stops
-from kimi_gateway.dialects.openai import chunks, request
-from kimi_gateway.dialects.openai.chunks import Progress, Unreadable, counts
-from kimi_gateway.dialects.openai.stop import StopFinder, _Search
+from kimi_gateway.dialects.messages.request import _check_stops
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.flow.attempts import START_WITHIN, next_attempt
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.http import ConnectionLost, Stale, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.observe import LONGEST_TEXT, excerpt, line_of, redact
+from kimi_gateway.pivot import chunks, fields, request
+from kimi_gateway.pivot.chunks import Progress, Unreadable, counts
+from kimi_gateway.pivot.stop import StopFinder, _Search
 from kimi_gateway.providers.failures import UpstreamFailure
 
 TIMES = Timeouts(connect=5, first_byte=5)

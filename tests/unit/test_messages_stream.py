@@ -25,13 +25,13 @@ from messages_stream import (
     tellings,
 )
 
-from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.anthropic.answer import HIDDEN, PING, StreamWriter
-from kimi_gateway.dialects.anthropic.content import SIGNATURE
-from kimi_gateway.dialects.openai.call_ids import marked, vendors
-from kimi_gateway.dialects.openai.chunks import Chunk
-from kimi_gateway.dialects.openai.stop import StopFilter
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.dialects.messages.answer import HIDDEN, PING, StreamWriter
+from kimi_gateway.dialects.messages.content import SIGNATURE
 from kimi_gateway.errors import Unavailable
+from kimi_gateway.pivot.call_ids import marked, vendors
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.stop import StopFilter
 
 Json = dict[str, Any]
 PLAIN = asked()

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai import argument_names, schemas, tools
-from kimi_gateway.dialects.openai.schema_cleaner import MOST_STEPS
-from kimi_gateway.dialects.openai.schemas import clean_tool
+from kimi_gateway.providers.moonshot import argument_names, tools
+from kimi_gateway.providers.moonshot.schema import clean
+from kimi_gateway.providers.moonshot.schema.clean import clean_tool
+from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS
 from upstream import mfjs
 
 Json = dict[str, Any]
@@ -201,6 +202,6 @@ def test_keys_come_back_whole_in_whatever_pieces(
 
 
 def test_what_is_known_is_bounded() -> None:
-    for at in range(schemas.REMEMBERED + 9):
+    for at in range(clean.REMEMBERED + 9):
         clean_tool(of({f"p{at}": {"const": at}}), MOST_STEPS)
-    assert len(schemas._memory) == schemas.REMEMBERED
+    assert len(clean._memory) == clean.REMEMBERED

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from kimi_gateway.accounts import keys, rules
-from kimi_gateway.accounts.bucket import Buckets, Newest
+from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
+from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
-from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
@@ -59,10 +59,10 @@ class Gate:
         self._clock = clock
         self._monotonic = monotonic
         self._lease = lease
-        self._keys = Newest[Key](CACHED)
-        self._refusals = Newest[_Refusal](CACHED)
-        self._without_credit = Newest[bool](CACHED)  # accounts, as of the last answer
-        self._unlimited = Newest[bool](CACHED)  # accounts
+        self._keys = BoundedDict[Key](CACHED)
+        self._refusals = BoundedDict[_Refusal](CACHED)
+        self._without_credit = BoundedDict[bool](CACHED)  # accounts, as of the last answer
+        self._unlimited = BoundedDict[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._wasted = Buckets(rate=10, burst=300)
         self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once

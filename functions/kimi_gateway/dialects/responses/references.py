@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects.fields import fail
 from kimi_gateway.net import jsonio
+from kimi_gateway.pivot.fields import fail
 
 LARGEST = (
     2**20
