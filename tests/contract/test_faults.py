@@ -83,7 +83,7 @@ def test_a_fault_is_told_in_the_right_shape_and_never_charged(
     requests = one.requests(up)
     assert len(requests) == fault.tries
     if not fault.kept:
-        up.until(lambda: not held_open(up, requests), 1.0)
+        up.until(lambda: not held_open(up, requests))
 
 
 def tells_by_status(seen: Seen, fault: Fault) -> None:
