@@ -13,6 +13,7 @@ import pytest
 from contract.exchange import CHARGED, UNTOUCHED, ledger, streaming
 from contract.fault_table import WHOLE
 from contract.formats import CHAT, EACH, MODES, Format
+from contract.test_connection import OverAsgi
 from live import LiveGateway
 from upstream import Delay, Flood, Gated, ScriptedUpstream, Silence, Stall, Step, rate_limited
 
@@ -155,12 +156,13 @@ def test_a_client_that_does_not_read_makes_the_upstream_wait(
     assert ledger(gateway, key) == CHARGED
 
 
+@pytest.mark.parametrize("edge", [LiveGateway, OverAsgi], ids=["home", "ASGI"])
 def test_a_client_that_reads_nothing_for_the_idle_time_out_has_left(
-    up: ScriptedUpstream, tmp_path: Path
+    edge: type[LiveGateway], up: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """It stays connected; what was passed on to it is paid for."""
     up.plan(Flood(1024 * MIB))
-    with LiveGateway(tmp_path, up.url, idle_timeout=0.3) as gateway:
+    with edge(tmp_path, up.url, idle_timeout=0.3) as gateway:
         key = gateway.key()
         with send(gateway, key, buffer=64 * 1024):
             up.until(lambda: up.chats and all(request.closed_early.is_set() for request in up.chats))
