@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from kimi_gateway import app
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits
-from kimi_gateway.edge.router import Router, request_id, routes
+from kimi_gateway.edge.router import Router, request_id
+from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.settings import Settings
@@ -126,7 +127,7 @@ class InProcess:
         self.running = self.run(
             app.start(self._settings, store=self.store, client=self.client, clock=lambda: self.now)
         )
-        self.front = Router(routes(self.running.gateway, self.running.queries))
+        self.front = Router(routes(self.running.gateway, self.running.endpoints))
         return self
 
     def __exit__(

@@ -15,7 +15,11 @@ from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
-from kimi_gateway.endpoints.free import Endpoints
+from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.endpoints.health import Health
+from kimi_gateway.endpoints.models import Models
+from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
@@ -40,10 +44,21 @@ if TYPE_CHECKING:
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The endpoints that cost no credit; `edge/routes.py` gives each its path."""
+
+    models: Models
+    counts: Counts
+    account: BalanceAndCredits
+    token_check: TokenCheck
+    health: Health
+
+
 @dataclass(slots=True)
 class Running:
     gateway: Gateway
-    queries: Endpoints
+    endpoints: Endpoints
     store: Store
     client: Client
     pool: Pool
@@ -172,7 +187,13 @@ async def start(
     directory = Directory(upstream)
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
     gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
-    queries = Endpoints(gate, store, models, directory, upstream, source.faults, clock)
+    endpoints = Endpoints(
+        Models(gate, models, directory),
+        Counts(gate, models, directory),
+        BalanceAndCredits(gate, store, directory, clock),
+        TokenCheck(store, directory, clock),
+        Health(store, upstream, source.faults, clock),
+    )
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
@@ -181,7 +202,7 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, queries, store, client, pool, heart)
+    return Running(gateway, endpoints, store, client, pool, heart)
 
 
 def _clients(

@@ -66,7 +66,7 @@ def test_the_lambda_runtime_imports_nothing_but_the_standard_library_and_itself(
 
 def test_the_core_loads_no_framework() -> None:
     loaded = run(
-        "import sys, kimi_gateway.edge.router, kimi_gateway.app, kimi_gateway.storage.sqlite.store\n"
+        "import sys, kimi_gateway.edge.routes, kimi_gateway.app, kimi_gateway.storage.sqlite.store\n"
         "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3', 'uvicorn', 'click', 'httpx2')"
         " if name in sys.modules])"
     )

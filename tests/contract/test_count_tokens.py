@@ -83,7 +83,7 @@ def test_counting_works_while_the_upstream_says_nothing(up: ScriptedUpstream, tm
     up.at("/v1/tokenizers/estimate-token-count", Silence())
     with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key()) as client:
         assert gateway.app.running is not None
-        gateway.app.running.queries.counting = 0.1
+        gateway.app.running.endpoints.counts.counting = 0.1
         answer = client.post("/v1/messages/count_tokens?beta=true", json=ASK)
     assert (answer.status_code, answer.json()) == (200, {"input_tokens": 5})
 

@@ -15,7 +15,8 @@ from dynamo import KEYS
 from infra.conftest import ROOT, Sam
 from infra.reading import chosen, integrations, listed, resources, statements
 from kimi_gateway import settings
-from kimi_gateway.edge.router import Route, routes
+from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.routes import routes
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.storage.dynamodb.outages import TTL
 
@@ -24,8 +25,8 @@ PREFIXES = ("", "/api")
 
 
 class Anything:
-    def __getattr__(self, name: str) -> None:
-        return None
+    def __getattr__(self, name: str) -> Anything:
+        return self
 
 
 def table() -> tuple[Route, ...]:

@@ -171,7 +171,7 @@ def test_nothing_left_is_no_wait() -> None:
 def test_a_buffered_answer_too_large_for_lambda_is_an_error_that_says_so() -> None:
     with InProcess() as gateway:
         function = bound(gateway)
-        rows = gateway.running.queries.catalog.rows
+        rows = gateway.running.endpoints.models.catalog.rows
         rows["long"] = replace(rows["kimi-k3"], id="x" * 7_000_000)
         headers = [("Authorization", f"Bearer {gateway.key()}")]
         event = api_gateway.event("GET", "/v1/models", headers)

@@ -9,15 +9,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from kimi_gateway.dialects import errors
-from kimi_gateway.dialects.chat.dialect import ChatCompletions
-from kimi_gateway.dialects.messages.dialect import Messages
-from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.edge.body import check_length, unpacked
-from kimi_gateway.endpoints.free import Endpoints
 from kimi_gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -27,7 +22,6 @@ from kimi_gateway.errors import (
     UnsupportedMedia,
     UpgradeRequired,
 )
-from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import emit
 
@@ -40,13 +34,6 @@ _EXPOSED = (
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
-_RESPONSE = {"model": "kimi-k3", "input": "Hello"}
-_MESSAGE = {**_CHAT, "max_tokens": 1024}
-# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
-_MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
-_TOKEN = {"token": "the token to check"}
-OPEN_LIMIT = 8 * 1024  # bytes of a body that is read of anybody
 _NOT_FOREIGN = "/token/check"  # below any prefix: what a page of another origin may not use
 _RESPONSES = "/v1/responses"
 
@@ -71,81 +58,6 @@ class Route:
     @property
     def prefix(self) -> str | None:
         return self.path.partition("{")[0] if "{" in self.path else None
-
-
-def _chats(gateway: Gateway) -> tuple[Route, ...]:
-    return (
-        Route(
-            "POST",
-            "/v1/chat/completions",
-            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
-            "Chat Completions, JSON or SSE (1 credit)",
-            example=_CHAT,
-        ),
-        Route(
-            "POST",
-            "/v1/responses",
-            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
-            "Responses, JSON or SSE (1 credit)",
-            example=_RESPONSE,
-        ),
-        Route(
-            "POST",
-            "/v1/messages",
-            partial(Gateway.ask, gateway, dialect=Messages()),
-            "Anthropic Messages, JSON or SSE (1 credit)",
-            example=_MESSAGE,
-            aliases=_MESSAGES,
-        ),
-    )
-
-
-def routes(gateway: Gateway, queries: Endpoints) -> tuple[Route, ...]:
-    return (
-        *_chats(gateway),
-        Route(
-            "POST",
-            "/v1/messages/count_tokens",
-            queries.count_tokens,
-            "Count the input tokens of a message",
-            example=_CHAT,
-            aliases=tuple(f"{path}/count_tokens" for path in _MESSAGES),
-        ),
-        Route(
-            "POST",
-            "/v1/responses/input_tokens",
-            partial(
-                Endpoints.count_input,
-                queries,
-                dialect=Responses(gateway.clock, gateway.keeps),
-                thoughts=gateway.thoughts,
-            ),
-            "Count the input tokens of a response",
-            example=_RESPONSE,
-        ),
-        Route("GET", "/v1/models", queries.models, "The models"),
-        Route("GET", "/v1/models/{model}", queries.model, "One model"),
-        Route(
-            "POST",
-            "/v1/tokenizers/estimate-token-count",
-            queries.estimate,
-            "Count input tokens",
-            example=_CHAT,
-        ),
-        Route("GET", "/v1/users/me/balance", queries.balance, "Upstream balance, for keys that may see it"),
-        Route(
-            "POST",
-            "/token/check",
-            queries.check_token,
-            "Whether a token is live",
-            open=True,
-            example=_TOKEN,
-            limit=OPEN_LIMIT,
-        ),
-        Route("GET", "/user/credits", queries.credits, "Balance, consumption, usage by day and hour"),
-        Route("GET", "/ping", queries.ping, "Liveness", open=True),
-        Route("GET", "/health", queries.health, "Readiness, with what is misconfigured", open=True),
-    )
 
 
 def request_id(given: str) -> str:

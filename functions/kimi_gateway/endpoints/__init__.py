@@ -1,1 +1,1 @@
-"""The endpoints that are free: models, token checks and counts, balance, credits, health."""
+"""The endpoints that cost no credit: models, token checks and counts, balance, credits, health."""

@@ -25,7 +25,8 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.edge.aws.cloudwatch import to_cloudwatch
 from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed
 from kimi_gateway.edge.body import too_large
-from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id, routes
+from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id
+from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.http import Headers, Request, Response
 from kimi_gateway.observe import emit
@@ -75,7 +76,7 @@ class Function:
         self.serve(await start(values, renewing=False))
 
     def serve(self, running: Running) -> None:
-        table = routes(running.gateway, running.queries)
+        table = routes(running.gateway, running.endpoints)
         missing = {*self._paths, *self._elsewhere} - {route.path for route in table}
         if missing:
             raise LookupError(f"no route for {missing}")

@@ -11,7 +11,8 @@ from typing import Any
 from kimi_gateway.app import Running, start
 from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
 from kimi_gateway.edge.home.connections import Connections, Proxies
-from kimi_gateway.edge.router import Router, request_id, routes
+from kimi_gateway.edge.router import Router, request_id
+from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest
 from kimi_gateway.http import Headers, Request, Response
 from kimi_gateway.settings import Settings
@@ -48,7 +49,7 @@ class App:
 
     async def start(self) -> None:
         self.running = await start(self.settings, clock=self._clock)
-        self._front = Router(routes(self.running.gateway, self.running.queries), PAGES)
+        self._front = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
 
     async def stop(self) -> None:
         if self._draining is not None:

@@ -1,0 +1,103 @@
+"""The routing table: each path, its endpoint, and what a client may send there."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from kimi_gateway.app import Endpoints
+from kimi_gateway.dialects.chat.dialect import ChatCompletions
+from kimi_gateway.dialects.messages.dialect import Messages
+from kimi_gateway.dialects.responses.dialect import Responses
+from kimi_gateway.edge.router import Route
+from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.flow.ask import Gateway
+
+_CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
+_RESPONSE = {"model": "kimi-k3", "input": "Hello"}
+_MESSAGE = {**_CHAT, "max_tokens": 1024}
+# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
+_MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
+_TOKEN = {"token": "the token to check"}
+OPEN_LIMIT = 8 * 1024  # bytes of a body that is read of anybody
+
+
+def _chats(gateway: Gateway) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/v1/chat/completions",
+            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
+            "Chat Completions, JSON or SSE (1 credit)",
+            example=_CHAT,
+        ),
+        Route(
+            "POST",
+            "/v1/responses",
+            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
+            "Responses, JSON or SSE (1 credit)",
+            example=_RESPONSE,
+        ),
+        Route(
+            "POST",
+            "/v1/messages",
+            partial(Gateway.ask, gateway, dialect=Messages()),
+            "Anthropic Messages, JSON or SSE (1 credit)",
+            example=_MESSAGE,
+            aliases=_MESSAGES,
+        ),
+    )
+
+
+def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
+    return (
+        *_chats(gateway),
+        Route(
+            "POST",
+            "/v1/messages/count_tokens",
+            endpoints.counts.count_tokens,
+            "Count the input tokens of a message",
+            example=_CHAT,
+            aliases=tuple(f"{path}/count_tokens" for path in _MESSAGES),
+        ),
+        Route(
+            "POST",
+            "/v1/responses/input_tokens",
+            partial(
+                Counts.count_input,
+                endpoints.counts,
+                dialect=Responses(gateway.clock, gateway.keeps),
+                thoughts=gateway.thoughts,
+            ),
+            "Count the input tokens of a response",
+            example=_RESPONSE,
+        ),
+        Route("GET", "/v1/models", endpoints.models.models, "The models"),
+        Route("GET", "/v1/models/{model}", endpoints.models.model, "One model"),
+        Route(
+            "POST",
+            "/v1/tokenizers/estimate-token-count",
+            endpoints.counts.estimate,
+            "Count input tokens",
+            example=_CHAT,
+        ),
+        Route(
+            "GET",
+            "/v1/users/me/balance",
+            endpoints.account.balance,
+            "Upstream balance, for keys that may see it",
+        ),
+        Route(
+            "POST",
+            "/token/check",
+            endpoints.token_check.check_token,
+            "Whether a token is live",
+            open=True,
+            example=_TOKEN,
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
+        ),
+        Route("GET", "/ping", endpoints.health.ping, "Liveness", open=True),
+        Route("GET", "/health", endpoints.health.health, "Readiness, with what is misconfigured", open=True),
+    )

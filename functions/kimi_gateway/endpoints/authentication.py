@@ -1,0 +1,14 @@
+"""The key of a request that costs no credit."""
+
+from __future__ import annotations
+
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.values import Key
+from kimi_gateway.http import Request
+
+
+async def authenticate(gate: Gate, request: Request) -> Key:
+    """The key, which the request's log line then names. Raises what `Gate.authenticate_free` raises."""
+    key = await gate.authenticate_free(request.headers, request.client)
+    request.notes.update(key=key.id, account=key.account)
+    return key

@@ -1,0 +1,79 @@
+"""Counts and estimates of input tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.values import Key
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.dialects.messages import request as anthropic
+from kimi_gateway.endpoints.answer import answer
+from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.errors import RateLimited, Unavailable
+from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.http import Request, Response
+from kimi_gateway.pivot import fields, token_estimate
+from kimi_gateway.pivot.dialect import Dialect
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.failures import UpstreamFailure
+
+COUNTING = 5.0  # seconds that the upstream has to count tokens
+
+
+@dataclass(slots=True)
+class Counts:
+    gate: Gate
+    catalog: Catalog
+    directory: Directory
+    counting: float = COUNTING
+
+    async def estimate(self, request: Request) -> Response:
+        """The upstream's count; an estimate for an account without credits."""
+        key = await authenticate(self.gate, request)
+        body = fields.json_object(await request.body()).values
+        for name, check in {"model": fields.string, "messages": fields.array}.items():
+            check(body.get(name), name)
+        row = await self.directory.resolve(body["model"], self.catalog, partial(self.gate.has_credit, key))
+        if not await self.gate.has_credit(key):
+            return answer({"data": {"total_tokens": token_estimate.of_messages(body["messages"])}})
+        try:
+            with self.gate.places.held(key.account):
+                total = await self.directory.estimate(row, body["messages"])
+        except UpstreamFailure as failure:
+            known = self.catalog.find(body["model"]) is not None
+            raise failure.shown(known, request.id, row.window if known else None) from failure
+        return answer({"data": {"total_tokens": total}})
+
+    async def count_tokens(self, request: Request) -> Response:
+        """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
+        count. An estimate of all for an account without credits, and where the upstream does not answer:
+        clients ask before each turn."""
+        key = await authenticate(self.gate, request)
+        chat = anthropic.read(await request.body(), counting=True).chat
+        return answer({"input_tokens": await self._count(key, chat)})
+
+    async def count_input(self, request: Request, dialect: Dialect, thoughts: ConversationCache) -> Response:
+        """The same count for a Responses request, with what it goes on from."""
+        key = await authenticate(self.gate, request)
+        ask = dialect.read(await request.body())
+        found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
+        chat = ask.complete(found).chat
+        return answer({"object": "response.input_tokens", "input_tokens": await self._count(key, chat)})
+
+    async def _count(self, key: Key, chat: ChatRequest) -> int:
+        messages = chat.body["messages"]
+        count = token_estimate.of_messages(messages)
+        row = await self.directory.resolve(chat.model, self.catalog, partial(self.gate.has_credit, key))
+        if await self.gate.has_credit(key):
+            with (
+                suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
+                self.gate.places.held(key.account),
+            ):
+                async with asyncio.timeout(self.counting):
+                    count = await self.directory.estimate(row, messages)
+        return max(1, count + token_estimate.of_messages([], chat.body.get("tools")))

@@ -1,0 +1,90 @@
+"""The list of models, and one model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.values import NEVER, Key
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.endpoints.answer import answer
+from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.http import Request, Response
+from kimi_gateway.providers.directory import Directory
+
+# Under an entry of the upstream's list, so that each has the members of the K2 contract.
+_LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    gate: Gate
+    catalog: Catalog
+    directory: Directory
+
+    async def models(self, request: Request) -> Response:
+        """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
+        key = await authenticate(self.gate, request)
+        entries = await self._entries(key)
+        ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
+        return answer({"object": "list", "data": entries, "has_more": False, **ends})
+
+    async def model(self, request: Request, name: str) -> Response:
+        """Ids of the list, and every alias of the operator's, under the name asked for."""
+        key = await authenticate(self.gate, request)
+        row = await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+        listed = {entry["id"]: entry for entry in await self._entries(key)}
+        return answer({**listed.get(row.id, entry_of(row)), "id": name})
+
+    async def _entries(self, key: Key) -> list[dict[str, Any]]:
+        """Without credits: as the upstream's list was last known."""
+        listed = self.directory.listed
+        if not self.directory.fresh() and await self.gate.has_credit(key):
+            with self.gate.places.held(key.account):
+                listed = await self.directory.live()
+        known = [entry_of(row) for row in self.catalog.rows.values()]
+        names = {row["id"] for row in known}
+        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
+
+
+def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A model that only the upstream's list has. It names no output limit but the window."""
+    created, window = entry.get("created"), entry.get("context_length")
+    window = window if type(window) is int else None
+    known = _in_anthropic(id, created if type(created) is int else 0, window, window)
+    return {**_LISTED, "root": id, **known, **entry}
+
+
+def _in_anthropic(id: str, created: int, window: int | None, output: int | None) -> dict[str, Any]:
+    """The members of Anthropic's model object (its SDK 2.13, 2026-11)."""
+    return {
+        "type": "model",
+        "display_name": " ".join(part[:1].upper() + part[1:] for part in id.split("-")),
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(created, 0), NEVER))),
+        "max_input_tokens": window,
+        "max_tokens": output,
+    }
+
+
+def entry_of(row: Model) -> dict[str, Any]:
+    """OpenAI's shape with the members of the K2 contract and of Anthropic's model object, and what Kimi's own
+    clients read besides."""
+    return {
+        "id": row.id,
+        "object": "model",
+        **_in_anthropic(row.id, row.created, row.window, row.max_output),
+        "created": row.created,
+        "owned_by": row.owned_by,
+        "permission": [],
+        "root": row.upstream,
+        "parent": None,
+        "context_length": row.window,
+        "max_output_tokens": row.max_output,
+        "supports_image_in": row.media,
+        "supports_video_in": row.media,
+        "supports_reasoning": row.thinking != "free",
+    }
