@@ -36,7 +36,7 @@ from upstream import (
 # The connection's own, what each server adds, and what tells of the time.
 NOT_COMPARED = {"date", "server", "content-length", "transfer-encoding", "connection", "x-ratelimit-reset"}
 CHANGING = re.compile(
-    rb"chatcmpl-[0-9a-f-]{36}|(?:resp|msg|rs|fc)_[0-9a-f]{32}(?:_\d+)?"
+    rb"_kg\w{7}|Try again in \d+ s|chatcmpl-[0-9a-f-]{36}|(?:resp|msg|rs|fc)_[0-9a-f]{32}(?:_\d+)?"
     rb'|"(?:created|created_at|completed_at)": ?\d+| GET /docs lists the paths\.'
 )
 JSON = ("content-type", "application/json")

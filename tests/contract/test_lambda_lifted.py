@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime_api import RuntimeApi, Worker
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "lambda_runtime"
+RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "aws" / "lambda_runtime"
 
 
 def block(kind: str) -> str:

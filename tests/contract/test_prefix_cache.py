@@ -72,7 +72,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
         before = list(body["messages"])
         found = _lacking(messages, n)
         if n < 3:  # the very name under which the answer is kept, and for which the next request asks
-            gatherer = reasoning.Gatherer(messages)
+            gatherer = reasoning.ReasoningCollector(messages)
             gatherer.add([_chunk(n)])
             assert list(gatherer.entries()) == list(found.calls)
             assert reasoning.lacking([*messages, *turn(n)])[-1] == found

@@ -4,6 +4,7 @@ message that they fold to.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,7 +178,8 @@ class Told:
 
 def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
     """Read as the gateway reads it, cut at these places: what each read brought."""
-    decoder, progress = sse.Decoder(), Progress(bytes)
+    numbers = itertools.count()
+    decoder, progress = sse.Decoder(), Progress(lambda size: next(numbers).to_bytes(size, "big"))
     places = sorted({cut % (len(body) + 1) for cut in cuts})
     reads = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
     batches = [[progress.read(event) for event in decoder.feed(data)] for data in reads]

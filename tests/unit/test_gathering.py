@@ -44,7 +44,7 @@ def put_back(kept: dict[str, bytes], *messages: Json, replay: Any = "wanted") ->
     body = {"messages": [*QUESTION, *messages]}
     missing = reasoning.lacking(body["messages"])
     known = {name: kept[name] for name in reasoning.names(missing) if name in kept}
-    reasoning.put_back(body, missing, known, replay)
+    reasoning.put_back(body, missing, reasoning.thoughts(missing, known), replay)
     return [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
 
 
