@@ -145,6 +145,16 @@ def test_a_dense_body_is_refused_unread_and_a_large_text_is_not() -> None:
     assert fields.json_object(b'{"a":"%b"}' % (b"A" * 10**7)).values["a"]
 
 
+def test_what_separates_values_counts_outside_of_strings_only() -> None:
+    """A prompt may be code."""
+    code = 'f([1, 2], {"a": [b, c], "\\": d}),\n' * 40_000
+    assert fields.json_object(jsonio.dumps({"a": code, "b": [code, "[" * 10**6]})).values["a"] == code
+    for text in ('"', "\\", '\\"', "x"):
+        dense = jsonio.dumps({"a": [text] * 130_000, "b": [[]] * 130_000})
+        with pytest.raises(InvalidRequest, match="250000 values"):
+            fields.json_object(dense)
+
+
 def test_a_number_without_end_is_a_clean_refusal() -> None:
     with pytest.raises(InvalidRequest, match="not valid JSON"):
         fields.json_object(b'{"a":' + b"1" * 10**6 + b"}")

@@ -95,7 +95,7 @@ class Progress:
         if data == b"[DONE]":
             return self._end()
         self.size += len(data)
-        if len(data) > LARGE and sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        if len(data) > LARGE and jsonio.has_more_values(data, MOST_VALUES):
             raise Unreadable(f"an event of more than {MOST_VALUES} values")
         try:
             body = jsonio.loads(data)
