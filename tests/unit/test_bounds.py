@@ -20,7 +20,7 @@ from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.observe import LONGEST_TEXT, excerpt, line_of, redact
 from kimi_gateway.pivot import chunks, fields, request
 from kimi_gateway.pivot.chunks import Progress, Unreadable, counts
-from kimi_gateway.pivot.stop import StopFinder, _Search
+from kimi_gateway.pivot.stop import StopFinder, _Search, _table
 from kimi_gateway.providers.failures import UpstreamFailure
 
 TIMES = Timeouts(connect=5, first_byte=5)
@@ -61,7 +61,7 @@ def test_looking_for_a_stop_string_costs_as_much_as_the_text() -> None:
             return super().__getitem__(at)
 
     stop = "a" * 4095 + "b"
-    search = _Search(stop)
+    search = _Search(stop, _table(stop))
     search._back = Counted(search._back)
     for _ in range(10_000):
         assert search.feed("a") < 0

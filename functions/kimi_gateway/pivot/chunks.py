@@ -235,7 +235,7 @@ class Identity:
 
 MOST_COUNTED = 10**12  # tokens; more is nonsense
 MOST_MEMBERS = 64  # of usage
-MOST_PARTS = 4096  # choices of a chunk, tool calls of a choice
+MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 LARGE = 64 * 1024  # bytes of an event, above which its values are counted before they are read
 MOST_VALUES = 250_000
 CHUNK = "chat.completion.chunk"
