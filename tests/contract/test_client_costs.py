@@ -56,6 +56,38 @@ def test_a_client_without_a_key_is_heard_nowhere(desk: Desk) -> None:
             assert spent.steps < 150
 
 
+def test_unknown_keys_of_an_address_ask_the_store_no_more_once_they_are_too_many(desk: Desk) -> None:
+    known, newcomer, asked = desk.inner.key(), desk.inner.key(), Counter[str]()
+    assert desk.ask("GET", "/user/credits", key=known).status == 200
+    for _ in range(300):
+        for path in CHATS:
+            spent = desk.ask("POST", path, BIG, keys.new_key())
+            assert (spent.status in (401, 429), spent.read) == (True, 0)
+            asked += spent.store
+    assert (asked, spent.status) == (Counter(find_key=200), 429)
+    assert desk.ask("GET", "/user/credits", key=keys.new_key()).store == Counter()
+    assert desk.ask("GET", "/user/credits", key=newcomer).status == 429
+    for _ in range(50):
+        assert desk.ask("GET", "/user/credits", key=known).status == 200
+    desk.inner.now += 1
+    for _ in range(15):
+        assert desk.ask("POST", CHATS[0], json.dumps(GOOD).encode(), newcomer).status == 200
+
+
+def test_valid_keys_that_are_new_to_the_process_take_nothing_from_the_address(desk: Desk) -> None:
+    for _ in range(250):
+        assert desk.ask("GET", "/user/credits", key=desk.inner.key()).status == 200
+
+
+def test_the_store_is_probed_once_a_second_whoever_asks_for_the_health(desk: Desk) -> None:
+    asked = Counter[str]()
+    for _ in range(50):
+        asked += desk.ask("GET", "/health").store
+    assert asked["find_key"] <= 1
+    desk.inner.now += 1
+    assert desk.ask("GET", "/health").store["find_key"] == 1
+
+
 def test_a_key_without_credits_gets_local_answers_and_asks_nobody(desk: Desk) -> None:
     inner = desk.inner
     key = inner.key(0, see_balance=True)

@@ -207,6 +207,7 @@ def test_answers_that_nobody_reads_do_not_pile_up(gateway: LiveGateway) -> None:
         assert len(stuck._exchanges) <= 2
         served = stuck.state.total_requests
         assert ping(gateway)
+        gateway.until(lambda: stuck.state.total_requests > served)
         assert stuck.state.total_requests == served + 1
         client.setblocking(True)
         client.settimeout(10)

@@ -40,6 +40,10 @@ class Buckets:
         """Seconds until one may be taken; takes none."""
         return self._wait(self._level(name, now)) if name in self._levels else 0.0
 
+    def give_back(self, name: str, now: float) -> None:
+        """One that was taken for what turned out to be free."""
+        self._levels[name] = (min(self._burst, self._level(name, now) + 1), now)
+
     def spend(self, name: str, now: float, calls: float) -> None:
         """Takes what has happened already, into a debt of one burst at most."""
         self._levels[name] = (max(self._level(name, now) - calls, -self._burst), now)

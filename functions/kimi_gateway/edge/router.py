@@ -176,6 +176,10 @@ class Router:
 
     async def handle(self, request: Request) -> Response:
         """Never raises but for cancellation; the response's `close` also writes the log line."""
+        if ":" in request.client:
+            from kimi_gateway.edge.addresses import block  # loads a module that few need
+
+            request.client = block(request.client)
         try:
             response = await self._respond(request)
         except Exception as exc:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.bucket import BoundedDict, SlidingWindow
+from kimi_gateway.accounts.bucket import BoundedDict, Buckets, SlidingWindow
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
@@ -37,6 +37,8 @@ CHECKED = 600  # seconds that the answer of a token check holds
 CHECKS_KEPT = 10_000
 CHECKS = 600  # a minute from an address, known tokens and broken bodies included
 HOUR, DAY = 3_600, 86_400
+ASKING = 32  # token checks upstream at a time, in each process
+PROBED = 1.0  # seconds that what the store said to a probe holds
 LONGEST_TOKEN = 4_096
 # Under an entry of the upstream's list, so that each has the members of the K2 contract.
 _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
@@ -53,11 +55,15 @@ class Endpoints:
     clock: Callable[[], float] = time.time
     counting: float = COUNTING
     _checks: BoundedDict[tuple[float, bool]] = field(default_factory=lambda: BoundedDict(CHECKS_KEPT))
-    _askers: SlidingWindow = field(default_factory=lambda: SlidingWindow(most=CHECKS, seconds=60))
+    _askers: Buckets = field(default_factory=lambda: Buckets(rate=CHECKS / 60, burst=CHECKS))
     _unknown_tokens: SlidingWindow = field(default_factory=lambda: SlidingWindow(most=60, seconds=60))
+    _strangers: Buckets = field(default_factory=lambda: Buckets(rate=10, burst=300))  # of all addresses
+    _asking: int = 0
+    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _probed: tuple[float, str] = (-math.inf, "")  # when, and the store's trouble
 
     async def _key(self, request: Request) -> Key:
-        key = await self.gate.authenticate_free(request.headers)
+        key = await self.gate.authenticate_free(request.headers, request.client)
         request.notes.update(key=key.id, account=key.account)
         return key
 
@@ -117,10 +123,16 @@ class Endpoints:
             return key is not None and not key.revoked
         if len(token) > LONGEST_TOKEN or not sendable(token):
             return False
+        wait = 1.0 if self._asking >= ASKING else self._strangers.take("", self.clock())
+        if wait:
+            raise RateLimited("Too many token checks at present.", retry_after=math.ceil(wait))
+        self._asking += 1
         try:
             return await self.directory.is_live(Token.of(token))
         except UpstreamFailure as failure:
             raise Unavailable("The token cannot be checked at present.", cause=failure.cause) from failure
+        finally:
+            self._asking -= 1
 
     async def estimate(self, request: Request) -> Response:
         """The upstream's count; an estimate for an account without credits."""
@@ -213,16 +225,27 @@ class Endpoints:
         """Whether requests can be served: `unready` (503) where the store or the tokens cannot be read,
         `degraded` where earlier requests met an upstream or tokens that fail. Never asks the upstream."""
         problems = self.problems()
-        try:
-            await self.store.find_key("")
-        except StoreDown as exc:
-            problems.append(f"store: {exc}")
+        if trouble := await self._probe():
+            problems.append(f"store: {trouble}")
         if problems:
             return answer({"status": "unready", "problems": problems}, 503)
         upstream = self.upstream()
         troubles = await upstream.tokens.troubles()
         status = "degraded" if troubles else "ok"
         return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
+
+    async def _probe(self) -> str:
+        """The store's trouble. It is asked once a second at most, whoever wants to know."""
+        async with self._probing:
+            now = self.clock()
+            if not 0 <= now - self._probed[0] < PROBED:
+                trouble = ""
+                try:
+                    await self.store.find_key("")
+                except StoreDown as exc:
+                    trouble = str(exc) or "down"
+                self._probed = (now, trouble)
+            return self._probed[1]
 
 
 def answer(body: dict[str, Any], status: int = 200) -> Response:

@@ -92,7 +92,7 @@ class Gateway:
         return self.thoughts.keeps
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
-        key = await self.gate.authenticate(request.headers)
+        key = await self.gate.authenticate(request.headers, request.client)
         request.notes.update(key=key.id, account=key.account)
         await self.gate.refuse(key)
         self.gate.places.check(key.account)

@@ -22,6 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 DOCS = ("/", "/docs", "/redoc", "/openapi.json")
 FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # of the page /docs
 PAGES = (*DOCS, *FILES)
+LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
 ARENA = 256 * 1024  # bytes of one read
 
 
@@ -118,7 +119,7 @@ class App:
             await self._gateway(scope, receive, send)
 
     async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(scope, receive, send, self.settings.body_limit, self.proxies)
+        exchange = _Exchange(scope, receive, send, self.settings, self.proxies)
         await exchange.serve(self._front)
 
     def _documentation(self) -> Any:
@@ -133,13 +134,17 @@ class _Exchange:
     """One request and its response on one ASGI connection."""
 
     def __init__(
-        self, scope: Message, receive: Receive, send: Send, body_limit: int, proxies: Proxies
+        self, scope: Message, receive: Receive, send: Send, settings: Settings, proxies: Proxies
     ) -> None:
         self._receive = receive
         self._send = send
         self._task = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         self._left = False
+        self._patience = max(settings.idle_timeout, LEAST_PATIENCE)
+        self._look: asyncio.TimerHandle | None = None
+        self._sending = False
+        self._sent = 0  # pieces that the server took
         headers = Headers(tuple(map(_decoded, scope["headers"])))
         self._hostless = scope.get("http_version") == "1.1" and not headers.all("host")
         peer = str((scope.get("client") or ("",))[0])
@@ -150,7 +155,7 @@ class _Exchange:
             id=request_id(headers.get("x-request-id")),
             body=self._body,
             client=proxies.client(peer, headers.all("x-forwarded-for")) if peer in proxies else peer,
-            limit=body_limit,
+            limit=settings.body_limit,
         )
 
     async def serve(self, front: Router) -> None:
@@ -166,6 +171,8 @@ class _Exchange:
                 raise
         finally:
             self._stop_watching()
+            if self._look is not None:
+                self._look.cancel()
             if response is not None:
                 await asyncio.shield(asyncio.ensure_future(response.finish()))
 
@@ -179,9 +186,14 @@ class _Exchange:
             await self._send({"type": "http.response.body", "body": body})
             return
         await self._start(response.status, headers)
+        self._end_if_stuck(-1)
         async for piece in body:
+            self._sending = True
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._sending = False
+            self._sent += 1
         self._stop_watching()
+        self._sending = True
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
@@ -224,6 +236,15 @@ class _Exchange:
         self._left = True
         if self._task is not None:
             self._task.cancel()
+
+    def _end_if_stuck(self, before: int) -> None:
+        """One that took nothing of a stream from one look to the next has left. One timer for many pieces."""
+        if self._sending and self._sent == before and self._task is not None:
+            self._left = True
+            self._task.cancel()
+        else:
+            now = self._sent if self._sending else -1
+            self._look = asyncio.get_running_loop().call_later(self._patience, self._end_if_stuck, now)
 
     def _stop_watching(self) -> None:
         if self._watch is not None:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
+from kimi_gateway.edge.addresses import block, parsed
+
 LOOKED_AT = 64  # connections with a key, of which an idle one is sought
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -91,7 +93,7 @@ class Proxies:
     def __contains__(self, address: str) -> bool:
         if not self._networks:
             return False
-        found = _parsed(address)
+        found = parsed(address)
         return found is not None and any(found in network for network in self._networks)
 
     def client(self, peer: str, forwarded: Sequence[str]) -> str:
@@ -101,7 +103,7 @@ class Proxies:
         for hop in reversed(",".join(forwarded).rsplit(",", 32)[-32:]):
             if last not in self:
                 break
-            address = _parsed(_bare(hop.strip()))
+            address = parsed(_bare(hop.strip()))
             if address is None:
                 break
             last = str(address)
@@ -113,22 +115,3 @@ def _bare(hop: str) -> str:
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
-
-
-def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
-
-
-def block(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, which is the least that one customer gets."""
-    if ":" not in address:
-        return address
-    found = _parsed(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(found) >> 64 << 64, 64)))
-    return address if found is None else str(found)

@@ -6,6 +6,7 @@ Apache-2.0, unchanged), and the content security policy forbids any other host.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from kimi_gateway import __version__
 from kimi_gateway.edge.router import Route
+from kimi_gateway.net import jsonio
 
 TITLE = "Kimi Gateway"
 FOLDER = Path(__file__).with_name("swagger")
@@ -37,29 +39,34 @@ SECURITY = {
 
 def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
     """`core` is the gateway as an ASGI application; all that is not a page of the docs goes there."""
-    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    document = jsonio.dumps(schema(table))
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     @app.api_route("/redoc", methods=["GET", "HEAD"], include_in_schema=False)
-    def root() -> RedirectResponse:
+    async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
     @app.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
-    def page() -> Response:
+    async def page() -> Response:
         return Response(_read("index.html"), media_type="text/html; charset=utf-8", headers=SECURITY)
 
     @app.api_route("/docs/{name}", methods=["GET", "HEAD"], include_in_schema=False)
-    def file(name: str) -> Response:
+    async def file(name: str) -> Response:
         if name not in FILES:
             return Response(status_code=404)
         headers = {**SECURITY, "cache-control": "max-age=3600"}
         return Response(_read(name), media_type=FILES[name], headers=headers)
 
+    @app.api_route("/openapi.json", methods=["GET", "HEAD"], include_in_schema=False)
+    async def described() -> Response:
+        return Response(document, media_type="application/json")
+
     app.mount("/", core)
-    app.openapi = lambda: schema(table)  # type: ignore[method-assign]
     return app
 
 
+@cache
 def _read(name: str) -> bytes:
     return (FOLDER / name).read_bytes()
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import httptools
 
 from kimi_gateway.dialects import errors
-from kimi_gateway.edge.home.asgi import App
+from kimi_gateway.edge.home.asgi import LEAST_PATIENCE, App
 from kimi_gateway.edge.home.exchange import Exchange
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.http import Headers
@@ -26,7 +26,6 @@ LINGER_BYTES = 1024 * 1024  # of such a body, thrown away; with a key more, sinc
 LINGER_KEYED = 32 * LINGER_BYTES
 LEAST_READ = 1024  # bytes a second that a client must take of what waits for it
 LOOK = 10.0  # seconds between looks at that
-LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
 HIGH_WATER = 64 * 1024  # bytes of a body that nobody has asked for yet, above which the socket is left alone
 
 
