@@ -158,7 +158,7 @@ class LiveGateway:
 
         return self.do(look())
 
-    def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait for something that comes about on the gateway's side."""
         end = time.monotonic() + seconds
         while not true():

@@ -89,7 +89,7 @@ class ServerProcess(StoreAtHome):
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         self.url = first.split()[-1]
-        self.until(self._answers, 20)
+        self.until(self._answers, 60)
         return self
 
     def __exit__(
@@ -134,7 +134,7 @@ class ServerProcess(StoreAtHome):
         except httpx.TransportError:
             return False
 
-    def until(self, true: Callable[[], bool], seconds: float = 10) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

@@ -61,7 +61,7 @@ class Reading:
 
 
 def begins(up: ScriptedUpstream, *streaming: Reading) -> None:
-    up.until(lambda: all(one.has_content for one in streaming), 10)
+    up.until(lambda: all(one.has_content for one in streaming))
 
 
 @WORKERS
@@ -161,7 +161,7 @@ def test_a_killed_process_loses_no_credit(
             streaming.result()
         assert server.account(key).reserved == 1
     with ServerProcess(tmp_path, up.url, lease=2) as server:
-        up.until(lambda: server.account(key).reserved == 0, 10)
+        up.until(lambda: server.account(key).reserved == 0)
         account = server.account(key)
         assert (account.credits, account.reserved, account.consumed) == (100, 0, 0)
 

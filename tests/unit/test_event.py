@@ -165,7 +165,7 @@ def test_nothing_left_is_no_wait() -> None:
         ask(gateway, function, gateway.key())
         idle: Callable[[], Awaitable[None]] = function.lifecycle.idle
         assert not gateway.running.gateway.ledger.late
-        gateway.run(asyncio.wait_for(idle(), 1))
+        gateway.run(asyncio.wait_for(idle(), 5))
 
 
 def test_a_buffered_answer_too_large_for_lambda_is_an_error_that_says_so() -> None:

@@ -263,5 +263,5 @@ async def test_places_are_never_exceeded_and_never_lost(
         assert task.cancelled() or not task.exception() or isinstance(task.exception(), UpstreamFailure)
     for token in (A, B, C):
         scene.pool.learn(token, "kimi-k3", None)
-    all_places = [await asyncio.wait_for(scene.lease(), 1) for _ in range(3 * places)]
+    all_places = [await asyncio.wait_for(scene.lease(), 5) for _ in range(3 * places)]
     assert Counter(lease.token for lease in all_places) == {A: places, B: places, C: places}
