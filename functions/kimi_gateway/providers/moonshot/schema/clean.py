@@ -7,7 +7,7 @@ import json
 import marshal
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -106,7 +106,8 @@ def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
         if len(_memory) > REMEMBERED:
             _memory.popitem(last=False)
     else:
-        _memory.move_to_end(key)
+        with suppress(KeyError):  # another thread may have dropped it meanwhile
+            _memory.move_to_end(key)
     return cleaned
 
 
