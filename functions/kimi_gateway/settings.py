@@ -37,7 +37,7 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
-    body_limit: int = 100 * 2**20
+    body_limit: int = 48 * 2**20
     event_limit: int = 8 * 2**20
     connect_timeout: float = 30
     first_byte_timeout: float = 600

@@ -21,6 +21,7 @@ from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects.messages import request as anthropic
 from kimi_gateway.errors import PermissionDenied, RateLimited, Unavailable
+from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.http import Request, Response, sendable
 from kimi_gateway.net import jsonio
@@ -136,12 +137,14 @@ class Endpoints:
     async def estimate(self, request: Request) -> Response:
         """The upstream's count; an estimate for an account without credits."""
         key = await self._key(request)
-        body = fields.json_object(await request.body()).values
+        raw = await request.body()
+        body = (await apart(len(raw), lambda: fields.json_object(raw))).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
         row = await self._resolved(key, body["model"])
         if not await self.gate.has_credit(key):
-            return answer({"data": {"total_tokens": token_estimate.of_messages(body["messages"])}})
+            total = await apart(len(raw), lambda: token_estimate.of_messages(body["messages"]))
+            return answer({"data": {"total_tokens": total}})
         try:
             with self.gate.places.held(key.account):
                 total = await self.directory.estimate(row, body["messages"])
@@ -155,20 +158,24 @@ class Endpoints:
         count. An estimate of all for an account without credits, and where the upstream does not answer:
         clients ask before each turn."""
         key = await self._key(request)
-        chat = anthropic.read(await request.body(), counting=True).chat
-        return answer({"input_tokens": await self._count(key, chat)})
+        raw = await request.body()
+        chat = (await apart(len(raw), lambda: anthropic.read(raw, counting=True))).chat
+        return answer({"input_tokens": await self._count(key, chat, len(raw))})
 
     async def count_input(self, request: Request, dialect: Dialect, thoughts: ConversationCache) -> Response:
         """The same count for a Responses request, with what it goes on from."""
         key = await self._key(request)
-        ask = dialect.read(await request.body())
+        raw = await request.body()
+        ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        chat = ask.complete(found).chat
-        return answer({"object": "response.input_tokens", "input_tokens": await self._count(key, chat)})
+        chat = (await apart(len(raw), lambda: ask.complete(found))).chat
+        count = await self._count(key, chat, len(raw) + chat.recalled)
+        return answer({"object": "response.input_tokens", "input_tokens": count})
 
-    async def _count(self, key: Key, chat: ChatRequest) -> int:
+    async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
+        """`size` is the request's in bytes."""
         messages = chat.body["messages"]
-        count = token_estimate.of_messages(messages)
+        count = await apart(size, lambda: token_estimate.of_messages(messages))
         row = await self._resolved(key, chat.model)
         if await self.gate.has_credit(key):
             with (

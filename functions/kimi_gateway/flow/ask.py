@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
@@ -23,18 +23,18 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
 from kimi_gateway.dialects.messages.block_sequencer import name_window
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
+from kimi_gateway.flow import inputs
+from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response, sendable
-from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import fields, ignored, token_estimate
+from kimi_gateway.pivot import fields, ignored
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.directory import Directory
-from kimi_gateway.providers.moonshot import messages
-from kimi_gateway.providers.moonshot.adapt import Adapted, adapt, fit
+from kimi_gateway.providers.moonshot.adapt import Adapted, adapt
 from kimi_gateway.providers.moonshot.provider import NONCE
 from kimi_gateway.providers.moonshot.reasoning import ReasoningCollector
 from kimi_gateway.providers.moonshot.restoring import Restorer
@@ -111,7 +111,7 @@ class Gateway:
 
     async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
         """All that can be found wrong with a body for little work."""
-        ask = dialect.read(raw)
+        ask = await apart(len(raw), partial(dialect.read, raw))
         request.notes.update(model=ask.model[:80], stream=ask.stream)
 
         async def may_ask() -> bool:
@@ -119,7 +119,9 @@ class Gateway:
             return True
 
         model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        adapted = None if ask.needs else self._quickly(ask.complete({}).chat, model)
+        adapted = None
+        if not ask.needs:
+            adapted = await apart(len(raw), lambda: self._quickly(ask.complete({}).chat, model))
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
@@ -151,11 +153,15 @@ class Gateway:
             if names:
                 request.notes["ignored"] = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            self._begin(asked, turn, chat, adapted)
-            identity = self._identity(asked)
-            answer = self._answer(turn, question, adapted, self._longest(request))
+            size, identity = asked.size, self._identity(asked)
+            native = inputs.is_native(chat, asked.model, self.settings)
+            payload = await apart(size, lambda: inputs.payload(chat, adapted.body, native))
+            self._begin(asked, turn, chat, adapted, payload, native)
+            gatherer = await apart(size, lambda: inputs.gatherer(chat, adapted))
+            answer = self._answer(turn, question, adapted, size, gatherer, request)
             if chat.stream:
-                return await self._stream(request, turn, answer, question.writer(identity), headers)
+                writer = await apart(size, lambda: question.writer(identity))
+                return await self._stream(request, turn, answer, writer, headers)
             return await self._collect(request, turn, answer, question.answer(identity), headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
@@ -176,13 +182,16 @@ class Gateway:
         """The question with what it goes on from, as the model takes it: the work that costs."""
         ask, model = asked.ask, asked.model
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        question = ask.complete(found)
-        adapted = asked.adapted or self._adapted(question.chat, model)
+        question = await apart(asked.size, lambda: ask.complete(found))
         size = asked.size + question.chat.recalled
+        adapted = asked.adapted
+        if adapted is None:
+            adapted = await apart(size, lambda: self._adapted(question.chat, model))
         if adapted.missing:
             size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
         try:
-            narrowed = await self._fit(adapted.body, model, size, question.chat.least_output)
+            least = question.chat.least_output
+            narrowed = await inputs.fitted(adapted.body, model, size, least, self.directory)
         except InvalidRequest as error:
             raise fields.renamed(error, question.chat.names) from None
         return question, replace(adapted, narrowed=True) if narrowed else adapted
@@ -202,10 +211,17 @@ class Gateway:
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
 
-    def _answer(self, turn: Turn, question: ParsedRequest, adapted: Adapted, longest: float) -> _Answer:
+    def _answer(
+        self,
+        turn: Turn,
+        question: ParsedRequest,
+        adapted: Adapted,
+        size: int,
+        gatherer: ReasoningCollector | None,
+        request: Request,
+    ) -> _Answer:
         """The chunks as the client may see them, and what of them is kept for its next request."""
-        chunks = turn.chunks(self.settings.ping_interval, longest)
-        gatherer = ReasoningCollector(question.chat.body["messages"]) if adapted.remembers else None
+        chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
         see: list[Callable[[list[Chunk]], None]] = []
         if adapted.renamed:  # first, since thoughts are kept by the arguments that the client knows
             see.append(Restorer(adapted.renamed))
@@ -215,7 +231,8 @@ class Gateway:
             see.append(name_window)
 
         async def settle() -> None:
-            kept = question.kept() | (gatherer.entries() if gatherer is not None else {})
+            kept = await apart(size, question.kept)
+            kept |= gatherer.entries() if gatherer is not None else {}
             if kept:
                 await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
             else:
@@ -304,19 +321,22 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, adapted: Adapted) -> None:
+    def _begin(
+        self,
+        asked: _Asked,
+        turn: Turn,
+        chat: ChatRequest,
+        adapted: Adapted,
+        payload: bytes,
+        native: bool,
+    ) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
         settings, request, model, body = self.settings, asked.request, asked.model, adapted.body
         # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
         nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
         signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        as_messages = chat.seals is not None and model.messages and settings.anthropic == "native"
-        if as_messages:
-            payload = messages.payload(body, chat.seals or {})
-        else:
-            payload = jsonio.rewrite(body, chat.source) if chat.source else jsonio.dumps(body)
         headers = {NONCE: nonces[0]} if signed else {}
-        call = Call(model, body, payload, headers, as_messages=as_messages)
+        call = Call(model, body, payload, headers, as_messages=native)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
@@ -324,23 +344,6 @@ class Gateway:
         known = self.catalog.find(chat.model) is not None
         turn.begin(calls, known, asked.request.id, model.window if known else None)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
-
-    async def _fit(self, body: dict[str, Any], model: Model, size: int, least: int) -> bool:
-        """Keep input and output inside the window; whether the output was lowered for it. A token has a byte
-        at least, so most bodies need no count. An estimate may be wrong by half; where that matters the
-        upstream's own count is asked for."""
-        output = body.get("max_completion_tokens", model.upstream_default)
-        texts_only = all(type(message.get("content")) is not list for message in body["messages"])
-        if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
-            return False
-        tools = token_estimate.of_messages([], body.get("tools"))
-        estimate = token_estimate.of_messages(body["messages"]) + tools
-        most = 2 * estimate + 64
-        if most + output <= model.window:
-            return False
-        if most > model.window / 2:
-            most = await self.directory.count(model, body["messages"], estimate - tools) + tools
-        return fit(body, model, most, least)
 
 
 def _ms(seconds: float) -> float:

@@ -95,7 +95,7 @@ class Progress:
         if data == b"[DONE]":
             return self._end()
         self.size += len(data)
-        if len(data) > LARGE and sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        if len(data) > LARGE and jsonio.has_more_values(data, MOST_VALUES):
             raise Unreadable(f"an event of more than {MOST_VALUES} values")
         try:
             body = jsonio.loads(data)
@@ -235,7 +235,7 @@ class Identity:
 
 MOST_COUNTED = 10**12  # tokens; more is nonsense
 MOST_MEMBERS = 64  # of usage
-MOST_PARTS = 4096  # choices of a chunk, tool calls of a choice
+MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 LARGE = 64 * 1024  # bytes of an event, above which its values are counted before they are read
 MOST_VALUES = 250_000
 CHUNK = "chat.completion.chunk"

@@ -13,16 +13,10 @@ class _Search:
 
     __slots__ = ("_back", "matched", "stop")
 
-    def __init__(self, stop: str) -> None:
+    def __init__(self, stop: str, back: list[int]) -> None:
         self.stop = stop
         self.matched = 0  # characters of `stop` that the text so far ends with
-        self._back = [0] * len(stop)  # the next shorter beginning that an end of stop[: index + 1] is
-        length = 0
-        for index in range(1, len(stop)):
-            while length and stop[index] != stop[length]:
-                length = self._back[length - 1]
-            length += stop[index] == stop[length]
-            self._back[index] = length
+        self._back = back
 
     def feed(self, text: str) -> int:
         """Where in `text` the string's end is, as the index behind it; -1 for nowhere."""
@@ -44,11 +38,27 @@ class _Search:
         return -1
 
 
-class StopFinder:
-    """Fed with text as it comes, gives what may be shown: never any of a stop string, not even its start."""
+def _table(stop: str) -> list[int]:
+    """For each place in `stop`, the longest shorter beginning of it that ends there."""
+    back = [0] * len(stop)
+    length = 0
+    for index in range(1, len(stop)):
+        while length and stop[index] != stop[length]:
+            length = back[length - 1]
+        length += stop[index] == stop[length]
+        back[index] = length
+    return back
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
-        self._searches = [_Search(stop) for stop in stops]
+
+class StopFinder:
+    """Fed with text as it comes, gives what may be shown: never any of a stop string, not even its start.
+
+    `tables` come from another finder of the same stop strings.
+    """
+
+    def __init__(self, stops: tuple[str, ...], tables: list[list[int]] | None = None) -> None:
+        self.tables = [_table(stop) for stop in stops] if tables is None else tables
+        self._searches = [_Search(stop, back) for stop, back in zip(stops, self.tables, strict=True)]
         self._held = ""
         self.hit = ""  # the stop string that was found
 
@@ -85,6 +95,7 @@ class StopFilter:
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
+        self._tables: list[list[int]] | None = None
         self._finders: dict[int, StopFinder] = {}
 
     @property
@@ -109,8 +120,15 @@ class StopFilter:
         ]
         return Chunk({"choices": choices}, True, False) if choices else None
 
+    def _finder(self, index: int) -> StopFinder:
+        finder = self._finders.get(index)
+        if finder is None:
+            finder = self._finders[index] = StopFinder(self._stops, self._tables)
+            self._tables = finder.tables
+        return finder
+
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
-        finder = self._finders.setdefault(choice.get("index", 0), StopFinder(self._stops))
+        finder = self._finder(choice.get("index", 0))
         if finder.found:
             return None
         delta = choice.get("delta") or {}

@@ -6,10 +6,10 @@ import hashlib
 import json
 import marshal
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from kimi_gateway.errors import InvalidRequest
@@ -24,6 +24,10 @@ REMEMBERED = 256  # schemas; those of a client's tools come with each of its req
 QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
 QUICK_BYTES = 2_000  # of one schema that is cleaned before the admission
 LONGEST_KEY = 4_096  # bytes; larger schemas are known by a digest
+LARGE_BYTES = 16_000  # a larger schema takes steps for its bytes too
+BYTES_A_STEP = 32
+LARGEST_ANSWER = 192_000  # bytes
+TOLD_PARTS, TOLD_LEVELS = 8, 4  # of a schema that is told in words
 KEPT_BYTES = 8_000  # of the properties of a schema that takes too many steps as a whole
 LONGEST_TOLD = 300  # characters about what could not be said
 Schema = dict[str, Any]
@@ -65,7 +69,10 @@ def clean(schema: Schema, where: str) -> Schema:
     words. Nobody may change the result. Raises InvalidRequest with the place, below `where`, of what is no
     schema, points outside, cannot be satisfied, or is beyond the vendor's limits."""
     try:
-        cleaned = _remembered(b"a", schema, lambda: _answer(schema))
+        dumped = _dumped(schema)
+        if len(dumped) > LARGEST_ANSWER:
+            fail("", f"is {len(dumped):,} bytes long, which is beyond the platform's limits: 15,000 bytes")
+        cleaned = _remembered(b"a", dumped, lambda: _answer(schema))
     except (RecursionError, ValueError):
         fail(where, "refers from one part to the next too deeply")
     except InvalidRequest as exc:
@@ -80,20 +87,30 @@ def clean_tool(schema: Any, left: int) -> Cleaned:
     if left <= 0:
         return _open(schema)
     try:
-        cleaned = _remembered(b"t", schema, lambda: _tool(schema, left))
+        dumped = _dumped(schema)
+        size = len(dumped) // BYTES_A_STEP if len(dumped) > LARGE_BYTES else 0
+        if size >= left:
+            return _open(schema)
+        cleaned = _remembered(b"t", dumped, lambda: _tool(schema, left - size))
     except (RecursionError, ValueError):  # before anything was done
         return _open(schema)
     except _Exhausted:
         return Cleaned(_open(schema).schema, loosened=True, steps=left)
-    return cleaned if cleaned.steps <= left else Cleaned(_open(schema).schema, loosened=True, steps=left)
+    if cleaned.steps + size > left:
+        return Cleaned(_open(schema).schema, loosened=True, steps=left)
+    return replace(cleaned, steps=cleaned.steps + size) if size else cleaned
 
 
 class _Exhausted(Exception):
     """The request has no steps left for it; another one might have."""
 
 
-def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
-    dumped = marshal.dumps(schema, 2)  # the quickest bytes that are the same for the same values
+def _dumped(schema: Any) -> bytes:
+    """The quickest bytes that are the same for the same values."""
+    return marshal.dumps(schema, 2)
+
+
+def _remembered(kind: bytes, dumped: bytes, make: Callable[[], Cleaned]) -> Cleaned:
     key = (kind, dumped if len(dumped) <= LONGEST_KEY else hashlib.blake2b(dumped).digest())
     cleaned: Cleaned | None = _memory.get(key)
     if cleaned is None:
@@ -106,7 +123,8 @@ def _remembered(kind: bytes, schema: Any, make: Any) -> Cleaned:
         if len(_memory) > REMEMBERED:
             _memory.popitem(last=False)
     else:
-        _memory.move_to_end(key)
+        with suppress(KeyError):  # another thread may have dropped it meanwhile
+            _memory.move_to_end(key)
     return cleaned
 
 
@@ -232,8 +250,15 @@ def _told(schema: Any) -> str:
     return f"({told if len(told) <= LONGEST_TOLD else told[:LONGEST_TOLD] + '…'})"
 
 
-def _first(schema: Any) -> Any:
+def _first(value: Any, levels: int = TOLD_LEVELS) -> Any:
     """As much of it as words about it can hold."""
-    if isinstance(schema, dict):
-        return {name: schema[name] for name in list(schema)[:8] if name not in ("$defs", "definitions")}
-    return schema[:LONGEST_TOLD] if isinstance(schema, str | list) else schema
+    if isinstance(value, str):
+        return value[:LONGEST_TOLD]
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return "…"
+    if isinstance(value, list):
+        return [_first(part, levels - 1) for part in value[:TOLD_PARTS]]
+    names = [name for name in list(value)[:TOLD_PARTS] if name not in ("$defs", "definitions")]
+    return {name[:LONGEST_TOLD]: _first(value[name], levels - 1) for name in names}
