@@ -121,7 +121,9 @@ def test_a_loop_of_1200_turns_may_name_each_of_its_answers() -> None:
     kept = Kept()
     for at in range(1_200):
         ask(kept, f"{at:x}", f"said {at}")
-    given = [item for at in range(1_200) for item in ({"id": f"msg_{at:x}_1"}, {"role": "user", "content": "On"})]
+    given = [
+        item for at in range(1_200) for item in ({"id": f"msg_{at:x}_1"}, {"role": "user", "content": "On"})
+    ]
     told = read({"input": given}, kept).chat.body["messages"][::2]
     assert [each["content"] for each in told] == [f"said {at}" for at in range(1_200)]
 
