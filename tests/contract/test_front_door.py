@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -311,3 +312,26 @@ def test_a_packed_body_is_unpacked_under_the_limit(
         with gateway.client("sk-wrong") as client:  # the key comes first
             answer = client.post("/v1/responses", content=b"x", headers={"content-encoding": "br"})
             assert answer.status_code == 401
+
+
+def test_the_pages_are_loaded_apart_from_the_loop_and_made_once(gateway: LiveGateway) -> None:
+    loaded, made, load, make = [], [], gateway.app._loaded, gateway.app._made
+
+    def loading() -> Any:
+        loaded.append(threading.current_thread().name)
+        return load()
+
+    async def making(request: Any) -> Any:
+        made.append(request.path)
+        return await make(request)
+
+    gateway.app._loaded, gateway.app._made = loading, making  # type: ignore[method-assign]
+    with gateway.client() as client:
+        for path in ("/openapi.json", "/docs", "/docs/swagger-ui.css"):
+            answers = [client.get(path, headers={"x-other": str(at)}) for at in range(3)]
+            assert {answer.status_code for answer in answers} == {200}
+            assert len({answer.content for answer in answers}) == 1
+            assert client.head(path).content == b""
+            assert made.count(path) == 2  # GET and HEAD
+    assert len(loaded) == 1
+    assert loaded[0] != "gateway"

@@ -1,4 +1,4 @@
-"""The runtime outside of this project, as the README says: its folder, a handler, a file of two lines."""
+"""The runtime outside of this project, as docs/lambda-runtime.md says: a folder, a handler, a short file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from runtime_api import RuntimeApi, Worker
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "aws" / "lambda_runtime"
+PAGE = ROOT / "docs" / "lambda-runtime.md"
 
 
 def block(kind: str) -> str:
-    (code,) = re.findall(rf"^```{kind}\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    (code,) = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
     return str(code)
 
 
-def test_the_readmes_handler_streams_on_a_copy_of_the_folder(tmp_path: Path) -> None:
+def test_the_pages_handler_streams_on_a_copy_of_the_folder(tmp_path: Path) -> None:
     shutil.copytree(RUNTIME, tmp_path / "lambda_runtime", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "app.py").write_text(block("py"), "utf-8")
     wrapper = tmp_path / "stream"

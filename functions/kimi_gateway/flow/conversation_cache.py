@@ -21,6 +21,8 @@ from kimi_gateway.storage.cache import Cache
 KEPT = 24 * 3600  # seconds
 RENEWED = 64  # entries that one request renews at most
 _MARK, _TIME = b"\x01", 6  # a stamp: the mark, and bytes of a unix second
+TOGETHER = 100  # entries that are read at once for a request that names them
+MOST_READ = 8 * 2**20  # bytes after which reading ends; twice of what a request may refer to, unpacked
 PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the store
 
 
@@ -77,7 +79,12 @@ class ConversationCache:
         """What a request names itself. Raises Unavailable: it cannot be told then whether it is kept."""
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._look(account, names, renew)
+                known: dict[str, bytes] = {}
+                for start in range(0, len(names), TOGETHER):
+                    known |= await self._look(account, names[start : start + TOGETHER], renew)
+                    if sum(map(len, known.values())) > MOST_READ:
+                        break  # more than any request may refer to; the rest would only cost memory
+                return known
         except (StoreDown, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
             raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc

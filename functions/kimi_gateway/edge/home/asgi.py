@@ -39,6 +39,7 @@ class App:
         self.proxies = Proxies(settings.trusted_proxies)
         self._front: Router  # from start on
         self._docs: Any = None
+        self._read: dict[tuple[str, str], Response] = {}  # pages of the docs, by method and path
         self._draining: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -87,7 +88,14 @@ class App:
         return self._front.refuse(request, error)
 
     async def _page(self, request: Request) -> Response:
-        """A page of the docs, which are an ASGI application."""
+        """A page of the docs, which are an ASGI application. Each is made once; what is given is a copy."""
+        asked = (request.method, request.path)
+        if asked not in self._read:
+            self._read[asked] = await self._made(request)
+        page = self._read[asked]
+        return Response(page.status, list(page.headers), page.body)
+
+    async def _made(self, request: Request) -> Response:
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -101,11 +109,10 @@ class App:
             "method": request.method,
             "path": request.path,
             "query_string": b"",
-            "headers": [
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.pairs
-            ],
+            "headers": [],
         }
-        await self._documentation()(scope, receive, send)
+        documentation = await self._documentation()
+        await documentation(scope, receive, send)
         start, *pieces = sent
         headers = list(map(_decoded, start["headers"]))
         if request.method == "HEAD":
@@ -115,7 +122,8 @@ class App:
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["path"] in PAGES and scope["method"] in ("GET", "HEAD"):
-            await self._documentation()(scope, receive, send)
+            documentation = await self._documentation()
+            await documentation(scope, receive, send)
         else:
             await self._gateway(scope, receive, send)
 
@@ -123,12 +131,16 @@ class App:
         exchange = _Exchange(scope, receive, send, self.settings, self.proxies)
         await exchange.serve(self._front)
 
-    def _documentation(self) -> Any:
+    async def _documentation(self) -> Any:
         if self._docs is None:
-            from kimi_gateway.edge.home.docs import with_docs  # FastAPI costs more to load than all the rest
-
-            self._docs = with_docs(self._gateway, self._front.table)
+            self._docs = await asyncio.to_thread(self._loaded)
         return self._docs
+
+    def _loaded(self) -> Any:
+        """FastAPI costs more to load than all the rest: in a thread, so that nobody waits for it."""
+        from kimi_gateway.edge.home.docs import with_docs
+
+        return with_docs(self._gateway, self._front.table)
 
 
 class _Exchange:
