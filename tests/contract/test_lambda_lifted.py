@@ -1,4 +1,4 @@
-"""The runtime outside of this project, as the README says: its folder, a handler, a file of two lines."""
+"""The runtime outside of this project, as docs/lambda-runtime.md says: its folder, a handler, a file of two lines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "lambda_runtime"
 
 
 def block(kind: str) -> str:
-    (code,) = re.findall(rf"^```{kind}\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    (code,) = re.findall(
+        rf"^```{kind}\n(.*?)^```$", (ROOT / "docs" / "lambda-runtime.md").read_text("utf-8"), re.M | re.S
+    )
     return str(code)
 
 
-def test_the_readmes_handler_streams_on_a_copy_of_the_folder(tmp_path: Path) -> None:
+def test_the_pages_handler_streams_on_a_copy_of_the_folder(tmp_path: Path) -> None:
     shutil.copytree(RUNTIME, tmp_path / "lambda_runtime", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "app.py").write_text(block("py"), "utf-8")
     wrapper = tmp_path / "stream"
