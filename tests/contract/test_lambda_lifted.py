@@ -1,4 +1,4 @@
-"""The runtime outside of this project, as docs/lambda-runtime.md says: its folder, a handler, a file of two lines."""
+"""The runtime outside of this project, as its page says: its folder, a handler, a file of two lines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 from runtime_api import RuntimeApi, Worker
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "lambda-runtime.md"
 RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "lambda_runtime"
 
 
 def block(kind: str) -> str:
-    (code,) = re.findall(
-        rf"^```{kind}\n(.*?)^```$", (ROOT / "docs" / "lambda-runtime.md").read_text("utf-8"), re.M | re.S
-    )
+    (code,) = re.findall(rf"^```{kind}\n(.*?)^```$", PAGE.read_text("utf-8"), re.M | re.S)
     return str(code)
 
 
