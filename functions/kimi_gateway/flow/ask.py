@@ -28,21 +28,19 @@ from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
-from kimi_gateway.http import Request, Response, sendable
+from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import fields, ignored
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.adapt import Adapted, adapt
-from kimi_gateway.providers.moonshot.provider import NONCE
 from kimi_gateway.providers.moonshot.reasoning import ReasoningCollector
 from kimi_gateway.providers.moonshot.restoring import Restorer
 from kimi_gateway.providers.moonshot.schema import clean
 from kimi_gateway.providers.provider import Call, Upstream
 from kimi_gateway.settings import Settings
 
-LONGEST_NONCE = 512
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -332,15 +330,12 @@ class Gateway:
     ) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
         settings, request, model, body = self.settings, asked.request, asked.model, adapted.body
-        # The vendor's signature covers the model, so it is asked for only where that was not rewritten.
-        nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
-        signed = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
-        headers = {NONCE: nonces[0]} if signed else {}
-        call = Call(model, body, payload, headers, as_messages=native)
+        call = Call(model, body, payload, inputs.signed(request, chat, model), as_messages=native)
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        calls = [UpstreamCall(call, asked.upstream, turn.box, patience, one, chat.stops, free) for one in at]
+        of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
+        calls = [UpstreamCall(*of_call, one, chat.stops, free) for one in at]
         known = self.catalog.find(chat.model) is not None
         turn.begin(calls, known, asked.request.id, model.window if known else None)
         request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)

@@ -59,6 +59,7 @@ class UpstreamCall:
     upstream: Upstream
     out: Mailbox[Item]
     patience: Patience
+    most: int  # bytes of an answer
     index: int | None = None  # of the choice, where one answer is made of several calls
     stops: tuple[str, ...] = ()
     free: Collection[str] = ()  # functions that take a free text
@@ -68,7 +69,6 @@ class UpstreamCall:
     attempts: int = 0
     refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
     stale: int = 0  # of them, on a kept connection that was dead: neither are those
-    most: int = 64 * 2**20  # bytes of an answer
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False

@@ -6,19 +6,31 @@ from typing import Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.flow.apart import apart
+from kimi_gateway.http import Request, sendable
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot import messages
 from kimi_gateway.providers.moonshot.adapt import Adapted, fit
+from kimi_gateway.providers.moonshot.provider import NONCE
 from kimi_gateway.providers.moonshot.reasoning import ReasoningCollector
 from kimi_gateway.settings import Settings
+
+LONGEST_NONCE = 512  # characters
 
 
 def is_native(chat: ChatRequest, model: Model, settings: Settings) -> bool:
     """Whether the request goes to the vendor's own Messages endpoint."""
     return chat.seals is not None and model.messages and settings.anthropic == "native"
+
+
+def signed(request: Request, chat: ChatRequest, model: Model) -> dict[str, str]:
+    """The client's nonce, to be signed by the vendor. The signature covers the model, so it is asked for only
+    where that was not rewritten."""
+    nonces = request.headers.all(NONCE) if chat.model == model.upstream else []
+    fine = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
+    return {NONCE: nonces[0]} if fine else {}
 
 
 def payload(chat: ChatRequest, body: dict[str, Any], native: bool) -> bytes:
