@@ -1,5 +1,5 @@
-"""A tool loop at the gateway at home: each request finds the one before it in the vendor's prefix cache, across
-a restart on the same file and three days. The upstream counts its cached tokens itself.
+"""A tool loop at the gateway at home: each request finds the one before it in the vendor's prefix cache,
+across a restart on the same file and three days. The upstream counts its cached tokens itself.
 """
 
 from __future__ import annotations
