@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Admission, Grant, Limits, Usage
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 NOW = 1_800_000_000
 

@@ -39,7 +39,7 @@ import build  # noqa: E402
 BEGIN, END = "<!-- coldstart:begin -->", "<!-- coldstart:end -->"
 PEER = ("fastapi", "mangum", "boto3", "httpx")
 STREAMS = 100
-LOOP = "from kimi_gateway.edge.lambda_runtime import main; main()"
+LOOP = "from kimi_gateway.edge.aws.lambda_runtime import main; main()"
 HANDLER = "handlers.chat_completions.handler"
 US, PLAIN, THEM, THEM_PLAIN = (
     "gateway",

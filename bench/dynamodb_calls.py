@@ -18,13 +18,13 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from kimi_gateway.accounts.dynamodb import DynamoStore
-from kimi_gateway.accounts.dynamodb_item import usage_name, window_names
 from kimi_gateway.accounts.values import Key, Usage
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.net.http import Answer, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.sigv4 import Credentials
+from kimi_gateway.storage.dynamodb.item import usage_name, window_names
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 ROUNDS, PAIRS = 15, 200
 NOW = 1_800_000_000

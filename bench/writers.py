@@ -12,11 +12,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from kimi_gateway.dialects.anthropic.messages import Messages
-from kimi_gateway.dialects.dialect import Dialect, Question
-from kimi_gateway.dialects.openai.chat import ChatCompletions
-from kimi_gateway.dialects.openai.chunks import Identity, Progress
+from kimi_gateway.dialects.chat.dialect import ChatCompletions
+from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
+from kimi_gateway.pivot.chunks import Identity, Progress
+from kimi_gateway.pivot.dialect import Dialect, ParsedRequest
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 100, "total_tokens": 105}
 CUSTOM = {"type": "custom", "name": "edit"}
@@ -59,7 +59,7 @@ STREAMS = {
 }
 
 
-def microseconds_a_chunk(question: Question, events: list[bytes]) -> float:
+def microseconds_a_chunk(question: ParsedRequest, events: list[bytes]) -> float:
     writer, progress = question.writer(Identity("chatcmpl-0-1", "kimi-k3", 1, "fp_x")), Progress()
     started = time.process_time()
     for event in events:

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from mangum import Mangum
 
 from kimi_gateway import observe, settings
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.cli.serve import first_key
-from kimi_gateway.edge.asgi import App
+from kimi_gateway.edge.home.asgi import App
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 values = settings.read()
 observe.to_stream(values.log_level)

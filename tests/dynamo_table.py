@@ -6,10 +6,10 @@ from typing import Any
 
 import dynamo
 from faulty import Faulty
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.values import Grant, Key, Limits
 from kimi_gateway.net.aws import DYNAMODB, Aws
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 NOW = 1_800_000_000 - 1_800_000_000 % 86_400
 WIDE = Limits(10**6, 10**6, 10**6)

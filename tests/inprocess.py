@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from kimi_gateway import assemble
+from kimi_gateway import app
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.values import Account, Grant, Limits
-from kimi_gateway.edge.http import Front, request_id, routes
+from kimi_gateway.edge.router import Router, request_id, routes
+from kimi_gateway.http import Headers, Request
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.settings import Settings
-from kimi_gateway.values import Headers, Request
+from kimi_gateway.storage.memory import MemoryStore
 from upstream import chat_events
 from upstream.kimi import WINDOWS, balance, model_row
 
@@ -124,9 +124,9 @@ class InProcess:
 
     def __enter__(self) -> Self:
         self.running = self.run(
-            assemble.start(self._settings, store=self.store, client=self.client, clock=lambda: self.now)
+            app.start(self._settings, store=self.store, client=self.client, clock=lambda: self.now)
         )
-        self.front = Front(routes(self.running.gateway, self.running.queries))
+        self.front = Router(routes(self.running.gateway, self.running.queries))
         return self
 
     def __exit__(

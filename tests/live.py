@@ -21,8 +21,8 @@ import uvicorn
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
-from kimi_gateway.edge.asgi import App
-from kimi_gateway.edge.protocol import Protocol
+from kimi_gateway.edge.home.asgi import App
+from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class LiveGateway:
 
         return self.do(look())
 
-    def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait for something that comes about on the gateway's side."""
         end = time.monotonic() + seconds
         while not true():

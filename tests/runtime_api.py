@@ -25,7 +25,7 @@ BASE = "/2018-06-01/runtime/"
 EXTENSION = "/2020-01-01/extension/"
 MARK = bytes(8)
 ROOT = Path(__file__).parents[1]
-LOOP = "from kimi_gateway.edge.lambda_runtime import main; main()"
+LOOP = "from kimi_gateway.edge.aws.lambda_runtime import main; main()"
 _numbers = itertools.count(1)
 
 

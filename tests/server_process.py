@@ -17,10 +17,10 @@ from typing import Self, TypeVar
 import httpx
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Account, Grant, Limits
-from kimi_gateway.home import open_store
 from kimi_gateway.settings import Settings
+from kimi_gateway.storage.sqlite.opening import open_store
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class ServerProcess(StoreAtHome):
         assert self.process.stdout is not None
         first = self.process.stdout.readline()
         self.url = first.split()[-1]
-        self.until(self._answers, 20)
+        self.until(self._answers, 60)
         return self
 
     def __exit__(
@@ -134,7 +134,7 @@ class ServerProcess(StoreAtHome):
         except httpx.TransportError:
             return False
 
-    def until(self, true: Callable[[], bool], seconds: float = 10) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

@@ -2,6 +2,6 @@
 wrong methods, unknown paths. So it knows the whole table.
 """
 
-from kimi_gateway.edge.event import Function
+from kimi_gateway.edge.aws.function import Function
 
 handler = Function(elsewhere=("/v1/chat/completions", "/v1/messages", "/v1/responses"))

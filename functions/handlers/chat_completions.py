@@ -1,5 +1,5 @@
 """Chats, streamed."""
 
-from kimi_gateway.edge.event import Function
+from kimi_gateway.edge.aws.function import Function
 
 handler = Function("/v1/chat/completions", "/v1/messages", "/v1/responses", streamed=True)

@@ -37,7 +37,8 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
-    body_limit: int = 100 * 2**20
+    body_limit: int = 48 * 2**20
+    answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
     connect_timeout: float = 30
     first_byte_timeout: float = 600
@@ -150,6 +151,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
+    "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
     "KIMI_GATEWAY_CONNECT_TIMEOUT": ("connect_timeout", _seconds),
     "KIMI_GATEWAY_FIRST_BYTE_TIMEOUT": ("first_byte_timeout", _seconds),

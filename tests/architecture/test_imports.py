@@ -13,16 +13,16 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {
-    "aws_lambda_powertools": ("cloudwatch.py",),
+    "aws_lambda_powertools": ("edge/aws/cloudwatch.py",),
     "boto3": ("cli/stack.py",),
     "botocore": ("cli/stack.py",),
     "click": ("cli/",),
-    "fastapi": ("edge/docs.py",),
+    "fastapi": ("edge/home/docs.py",),
     "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
     "pydantic": ("catalog/catalog.py",),
-    "sqlite3": ("accounts/sqlite", "accounts/batch.py", "accounts/inline.py", "cli/checks.py"),
-    "starlette": ("edge/docs.py",),
-    "uvicorn": ("edge/server.py",),
+    "sqlite3": ("storage/sqlite/", "cli/checks.py"),
+    "starlette": ("edge/home/docs.py",),
+    "uvicorn": ("edge/home/server.py",),
 }
 
 
@@ -59,14 +59,14 @@ def test_a_library_is_imported_in_its_one_place_only(library: str) -> None:
 
 def test_the_lambda_runtime_imports_nothing_but_the_standard_library_and_itself() -> None:
     """The folder can be copied into another project as it is."""
-    files = list((PACKAGE / "edge" / "lambda_runtime").rglob("*.py"))
+    files = list((PACKAGE / "edge" / "aws" / "lambda_runtime").rglob("*.py"))
     foreign = {name for file in files for name in imported(file)} - sys.stdlib_module_names
     assert (len(files) > 2, foreign) == (True, set())
 
 
 def test_the_core_loads_no_framework() -> None:
     loaded = run(
-        "import sys, kimi_gateway.edge.http, kimi_gateway.assemble, kimi_gateway.accounts.sqlite\n"
+        "import sys, kimi_gateway.edge.router, kimi_gateway.app, kimi_gateway.storage.sqlite.store\n"
         "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3', 'uvicorn', 'click', 'httpx2')"
         " if name in sys.modules])"
     )
@@ -75,14 +75,18 @@ def test_the_core_loads_no_framework() -> None:
 
 def test_the_home_server_loads_no_framework_until_the_docs_are_read() -> None:
     loaded = run(
-        "import sys, kimi_gateway.edge.server\n"
+        "import sys, kimi_gateway.edge.home.server\n"
         "print([name for name in ('fastapi', 'starlette', 'pydantic', 'boto3') if name in sys.modules])"
     )
     assert loaded.strip() == "[]"
 
 
-HOMELY = ("sqlite3", "kimi_gateway.accounts.sqlite")
-CLOUDY = ("kimi_gateway.accounts.dynamodb", "kimi_gateway.net.aws", "kimi_gateway.providers.secrets")
+HOMELY = ("sqlite3", "kimi_gateway.storage.sqlite.store")
+CLOUDY = (
+    "kimi_gateway.storage.dynamodb.store",
+    "kimi_gateway.net.aws",
+    "kimi_gateway.providers.tokens.secret",
+)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +101,12 @@ def test_a_start_loads_the_store_of_its_own_place_only(
     loaded = run(
         "import asyncio, logging, os, sys\n"
         "from pathlib import Path\n"
-        "from kimi_gateway import assemble\n"
+        "from kimi_gateway import app\n"
         "from kimi_gateway.settings import Settings\n"
         "os.environ.update(AWS_ENDPOINT_URL='http://127.0.0.1:9', AWS_REGION='eu-central-1')\n"
         "logging.disable()\n"
         "async def start():\n"
-        f"    await (await assemble.start(Settings({settings}))).stop()\n"
+        f"    await (await app.start(Settings({settings}))).stop()\n"
         "asyncio.run(start())\n"
         f"print(*(name for name in {(*HOMELY, *CLOUDY, 'boto3', 'botocore')} if name in sys.modules))",
         str(tmp_path / "data"),

@@ -10,8 +10,8 @@ import pytest
 
 from clients.anthropic_sdk import ASK, HELLO, Async, Blocking, Sdk
 from kimi_gateway.accounts.values import Limits
-from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.pivot.call_ids import vendors
 from live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Status, error
 from upstream.kimi import REASONING, TEXT

@@ -12,8 +12,8 @@ import anthropic
 import openai
 import pytest
 
-from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.pivot.call_ids import vendors
 from live import LiveGateway
 from upstream import ScriptedUpstream, Sse
 

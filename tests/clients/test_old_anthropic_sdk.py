@@ -28,7 +28,7 @@ def test_it_streams_and_accumulates_and_raises(
 ) -> None:
     upstream.always(Kimi(text=TEXT + "END of it", reasoning=""))
     environ = {"PATH": os.environ["PATH"]}
-    command = [PYTHON, Path(__file__).with_name("old_anthropic.py"), gateway.url, gateway.key(2)]
+    command = [PYTHON, Path(__file__).with_name("old_anthropic.py"), gateway.url, gateway.key(3)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     seen: dict[str, Any] = json.loads(done.stdout)

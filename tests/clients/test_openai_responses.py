@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 from clients.sdk import REFUSALS, Connect, HeldBack, Sdk
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.pivot.call_ids import vendors
 from live import LiveGateway
 from response_events import Checker
 from upstream import ErrorEvent, Kimi, ScriptedUpstream

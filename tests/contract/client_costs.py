@@ -12,11 +12,11 @@ from typing import Any
 
 import api_gateway
 from inprocess import InProcess
-from kimi_gateway.accounts.memory import MemoryStore
-from kimi_gateway.edge.event import Function
-from kimi_gateway.edge.http import Route
-from kimi_gateway.edge.lambda_runtime import Context, Streamed
-from kimi_gateway.values import Headers, Request
+from kimi_gateway.edge.aws.function import Function
+from kimi_gateway.edge.aws.lambda_runtime import Context, Streamed
+from kimi_gateway.edge.router import Route
+from kimi_gateway.http import Headers, Request
+from kimi_gateway.storage.memory import MemoryStore
 
 BIG = b'{"model":"kimi-k3","messages":[],"input":"' + b"x" * 2**20
 WRITES = {"admit", "settle", "release", "renew", "grant", "create_account", "create_key", "revoke_key"}

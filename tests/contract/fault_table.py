@@ -47,7 +47,8 @@ TOO_LONG = (400, "context_length_exceeded")
 class Fault:
     """`tries`: what the upstream must see. `begun`: content went out before, so a stream has its status.
     `kept`: the answer was read to its end, so its connection stays for the next request. `alone`: it is the
-    token's fault, so that other requests with the token would change what this one meets.
+    token's fault, so that other requests with the token would change what this one meets. `stale`: on a kept
+    connection such an attempt is not counted.
     """
 
     step: Step
@@ -56,6 +57,7 @@ class Fault:
     begun: bool = False
     kept: bool = False
     alone: bool = False
+    stale: bool = False
     retry_after: int = 1
     gateway: str = "patient"
     says: str = ""
@@ -114,7 +116,7 @@ FAULTS: dict[str, Fault] = {
     "200 with a JSON refusal": refused(200, "invalid_request_error", "no such tool", INVALID),
     "200 with a JSON 429": refused(200, "rate_limit_reached_error", "after 4 s", LIMITED, retry_after=4),
     "200 with a page": Fault(HtmlError(200), tries=3),
-    "reset before the head": Fault(ResetBeforeHeaders(), tries=3),
+    "reset before the head": Fault(ResetBeforeHeaders(), tries=3, stale=True),
     "silence before the head": Fault(Silence(), gateway="hasty"),
     "header flood": Fault(HeaderFlood(2**20), tries=3),
     "cut behind the head": Fault(Cut(0, WHOLE), tries=3),

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dynamo
-from kimi_gateway.accounts.dynamodb import DynamoStore
-from kimi_gateway.accounts.memory import MemoryStore
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Account, Admission, Key, Usage
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.storage.dynamodb.store import DynamoStore
+from kimi_gateway.storage.memory import MemoryStore
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 NOW = 1_800_000_000 - 1_800_000_000 % 86_400  # a midnight: all three windows begin
 LEASE = 660

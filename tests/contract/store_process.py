@@ -13,9 +13,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.store import Refused, StoreDown
 from kimi_gateway.accounts.values import Grant, Usage
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 NOW, LEASE = 1_800_000_000, 660
 

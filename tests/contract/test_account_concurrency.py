@@ -14,7 +14,7 @@ from contract.client_costs import GOOD
 from inprocess import Answered, DoubledClient, InProcess, Told
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.errors import RateLimited
-from kimi_gateway.values import Headers, Request
+from kimi_gateway.http import Headers, Request
 
 
 class HeldClient(DoubledClient):

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inprocess import Answered, InProcess
-from kimi_gateway.accounts.replay_memory import MemoryReplay
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Limits
+from kimi_gateway.storage.memory_cache import MemoryCache
 
 GOOD = {"model": "kimi-k3", "input": "Hello"}
 TOOL = {"type": "function", "name": "get", "parameters": {"type": "object", "properties": {}}}
 
 
-class CountedReplay(MemoryReplay):
+class CountedReplay(MemoryCache):
     """Counts what is asked of it, and is down when told to be."""
 
     def __init__(self) -> None:

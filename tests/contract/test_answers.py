@@ -9,7 +9,7 @@ import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, Seen, ask
 from contract.fault_table import EVENTS, TEXT, WHOLE
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.pivot.call_ids import vendors
 from live import LiveGateway
 from upstream import (
     ErrorEvent,

@@ -17,9 +17,9 @@ import pytest
 from contract.client_costs import BIG, CHATS, GOOD, CountedStore, Desk
 from inprocess import NOW, InProcess, Sent, Told, kimi, told
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.values import Grant, Limits
-from kimi_gateway.edge.http import Route
+from kimi_gateway.edge.router import Route
+from kimi_gateway.storage.memory import MemoryStore
 from upstream.kimi import model_row
 
 
@@ -54,6 +54,38 @@ def test_a_client_without_a_key_is_heard_nowhere(desk: Desk) -> None:
             looked = Counter(find_key=1) if key and keys.well_formed(key) else Counter[str]()
             assert spent.store == looked
             assert spent.steps < 150
+
+
+def test_unknown_keys_of_an_address_ask_the_store_no_more_once_they_are_too_many(desk: Desk) -> None:
+    known, newcomer, asked = desk.inner.key(), desk.inner.key(), Counter[str]()
+    assert desk.ask("GET", "/user/credits", key=known).status == 200
+    for _ in range(300):
+        for path in CHATS:
+            spent = desk.ask("POST", path, BIG, keys.new_key())
+            assert (spent.status in (401, 429), spent.read) == (True, 0)
+            asked += spent.store
+    assert (asked, spent.status) == (Counter(find_key=200), 429)
+    assert desk.ask("GET", "/user/credits", key=keys.new_key()).store == Counter()
+    assert desk.ask("GET", "/user/credits", key=newcomer).status == 429
+    for _ in range(50):
+        assert desk.ask("GET", "/user/credits", key=known).status == 200
+    desk.inner.now += 1
+    for _ in range(15):
+        assert desk.ask("POST", CHATS[0], json.dumps(GOOD).encode(), newcomer).status == 200
+
+
+def test_valid_keys_that_are_new_to_the_process_take_nothing_from_the_address(desk: Desk) -> None:
+    for _ in range(250):
+        assert desk.ask("GET", "/user/credits", key=desk.inner.key()).status == 200
+
+
+def test_the_store_is_probed_once_a_second_whoever_asks_for_the_health(desk: Desk) -> None:
+    asked = Counter[str]()
+    for _ in range(50):
+        asked += desk.ask("GET", "/health").store
+    assert asked["find_key"] <= 1
+    desk.inner.now += 1
+    assert desk.ask("GET", "/health").store["find_key"] == 1
 
 
 def test_a_key_without_credits_gets_local_answers_and_asks_nobody(desk: Desk) -> None:
@@ -177,7 +209,9 @@ def test_schemas_are_worked_at_behind_the_admission(desk: Desk) -> None:
     """A key without credits, asking for the first time: nothing is known of it yet."""
     poor, payer = desk.inner.key(0), desk.inner.key()
     for number, path in enumerate(CHATS):
-        body = GOOD | {"tools": [tool(path, f"{desk.at_home}_{number}_{at}") for at in range(40)]}
+        body = GOOD | {
+            "tools": [tool(path, f"{desk.at_home}_{number}_{at}") for at in range(9)]
+        }  # below what is worked on in a thread, whose steps are not counted
         refused = desk.ask("POST", path, json.dumps(body).encode(), desk.inner.key(0))
         answered = desk.ask("POST", path, json.dumps(body).encode(), payer)
         again = desk.ask("POST", path, json.dumps(body).encode(), poor)
@@ -263,7 +297,7 @@ def test_a_clock_that_stands_still_prolongs_none_either() -> None:
         gate = Gate(store, lambda: NOW, 660, monotonic=lambda: ticks)  # type: ignore[arg-type]
         for passed, asked in ((0.0, 1), (29.9, 1), (30.1, 2)):
             ticks = passed
-            with pytest.raises(Exception, match="Rate limit"):
+            with pytest.raises(Exception, match="0 requests per day reached"):
                 await gate.admit("r", key, 1)
             assert store.calls["admit"] == asked
 

@@ -14,9 +14,9 @@ import pytest
 
 import dynamo
 from contract.error_shape import openai_error
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.net.aws import SECRETS, Aws
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 from live import LiveGateway
 from upstream import ScriptedUpstream
 

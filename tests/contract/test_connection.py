@@ -173,6 +173,6 @@ def test_the_asgi_application_serves_streams_and_pages_and_hears_of_clients_that
         with socket.create_connection(("127.0.0.1", gateway.port)) as client:
             client.sendall(post(key, stream=True))
             up.until(lambda: len(up.chats) == 3)
-        up.until(lambda: up.chats[-1].closed_early.is_set(), 1.0)
+        up.until(lambda: up.chats[-1].closed_early.is_set())
         gateway.nothing_left(key)
         assert gateway.account(key).credits == 98

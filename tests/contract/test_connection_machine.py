@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from contract.test_front_door import PING, connections
-from kimi_gateway.edge.protocol import HIGH_WATER
+from kimi_gateway.edge.home.protocol import HIGH_WATER
 from live import HELLO, LiveGateway
 
 PER_ADDRESS, BODY = 8, 100_000  # connections, bytes

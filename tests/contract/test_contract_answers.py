@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.pivot.call_ids import vendors
 from live import LiveGateway, events, text_of
 from upstream import Kimi, NoDone, ScriptedUpstream, Sse, chat_events
 from upstream.kimi import TEXT

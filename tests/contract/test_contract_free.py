@@ -11,10 +11,10 @@ import pytest
 from contract.error_shape import openai_error
 from inprocess import NOW, InProcess, Sent, Told, kimi, told
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Grant, Key, Limits
 from kimi_gateway.net.http import ConnectFailed
+from kimi_gateway.storage.memory import MemoryStore
 from live import HELLO, LiveGateway
 from upstream import ScriptedUpstream
 
@@ -85,6 +85,19 @@ def test_an_address_may_ask_about_sixty_unknown_tokens_a_minute(desk: InProcess)
     assert check(desk, "sk-one-more", client="192.0.2.2") == (200, False)
     desk.now += 31
     assert check(desk, "sk-another") == (200, False)
+
+
+def test_all_addresses_together_ask_the_upstream_ten_times_a_second_at_most(desk: InProcess) -> None:
+    said = [check(desk, f"sk-dead-{n}", client=f"198.51.{n // 200}.{n % 200}")[0] for n in range(500)]
+    assert (said.count(200), said.count(429), len(desk.client.sent)) == (300, 200, 300)
+    assert check(desk, "sk-dead-7", client="192.0.2.9") == (200, False)  # known
+    desk.now += 1
+    assert [check(desk, f"sk-new-{n}", client=f"203.0.113.{n}")[0] for n in range(11)] == [200] * 10 + [429]
+
+
+def test_the_addresses_of_one_ipv6_network_count_as_one(desk: InProcess) -> None:
+    said = [check(desk, f"sk-dead-{n}", client=f"2001:db8::{n:x}")[0] for n in range(61)]
+    assert said == [200] * 60 + [429]
 
 
 def test_while_the_upstream_is_down_nothing_is_known_and_nothing_remembered(desk: InProcess) -> None:

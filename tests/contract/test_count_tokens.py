@@ -11,7 +11,7 @@ import pytest
 from contract.error_shape import anthropic_error
 from inprocess import InProcess, Sent, Told, told
 from kimi_gateway.net.http import ConnectFailed
-from kimi_gateway.providers.tokens import NAME
+from kimi_gateway.providers.tokens.file import NAME
 from live import LiveGateway
 from upstream import ScriptedUpstream, Silence
 from upstream.kimi import error

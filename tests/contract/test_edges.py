@@ -16,9 +16,9 @@ from api_gateway import Answered
 from contract.fault_table import WHOLE
 from contract.formats import CHAT, FORMATS, MESSAGES, RESPONSES, Format
 from kimi_gateway.accounts.values import Limits
-from kimi_gateway.edge.event import Function
-from kimi_gateway.edge.lambda_runtime import Context, Streamed
-from kimi_gateway.edge.lambda_runtime.api import prelude
+from kimi_gateway.edge.aws.function import Function
+from kimi_gateway.edge.aws.lambda_runtime import Context, Streamed
+from kimi_gateway.edge.aws.lambda_runtime.api import prelude
 from live import LiveGateway
 from upstream import (
     Cut,
@@ -36,7 +36,7 @@ from upstream import (
 # The connection's own, what each server adds, and what tells of the time.
 NOT_COMPARED = {"date", "server", "content-length", "transfer-encoding", "connection", "x-ratelimit-reset"}
 CHANGING = re.compile(
-    rb"chatcmpl-[0-9a-f-]{36}|(?:resp|msg|rs|fc)_[0-9a-f]{32}(?:_\d+)?"
+    rb"_kg\w{7}|Try again in \d+ s|chatcmpl-[0-9a-f-]{36}|(?:resp|msg|rs|fc)_[0-9a-f]{32}(?:_\d+)?"
     rb'|"(?:created|created_at|completed_at)": ?\d+| GET /docs lists the paths\.'
 )
 JSON = ("content-type", "application/json")

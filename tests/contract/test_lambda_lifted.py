@@ -1,4 +1,4 @@
-"""The runtime outside of this project, as its page says: its folder, a handler, a file of two lines."""
+"""The runtime outside of this project, as docs/lambda-runtime.md says: a folder, a handler, a short file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from runtime_api import RuntimeApi, Worker
 
 ROOT = Path(__file__).parents[2]
+RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "aws" / "lambda_runtime"
 PAGE = ROOT / "docs" / "lambda-runtime.md"
-RUNTIME = ROOT / "functions" / "kimi_gateway" / "edge" / "lambda_runtime"
 
 
 def block(kind: str) -> str:

@@ -29,8 +29,8 @@ def test_chunks_arrive_as_they_are_made(worker: Worker) -> None:
     arrived = [at for at, data in posted.chunks if data.startswith(b"piece")]
     assert len(arrived) == 10
     gaps = [after - before for before, after in zip(arrived, arrived[1:], strict=False)]
-    assert sum(gap > 0.1 for gap in gaps) >= 8, gaps
-    assert 1.5 < arrived[-1] - arrived[0] < 5
+    assert sum(gap > 0.05 for gap in gaps) >= 5, gaps  # all at once they have none
+    assert arrived[-1] - arrived[0] > 1
 
 
 def test_a_streamed_answer_is_what_api_gateway_reads(worker: Worker) -> None:

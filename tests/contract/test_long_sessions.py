@@ -11,7 +11,7 @@ import pytest
 from contract.formats import EACH, FORMATS, MESSAGES, MODES, Format
 from inprocess import InProcess, Sent, Told, kimi, streamed
 from kimi_gateway.accounts.pardons import AN_HOUR
-from kimi_gateway.dialects.openai.call_ids import vendors
+from kimi_gateway.pivot.call_ids import vendors
 from unit.messages_stream import events_of as messages_events
 from upstream import chat_events
 from upstream.kimi import usage_of

@@ -59,6 +59,6 @@ def test_a_stop_sequence_leaves_the_upstream_at_once(up: ScriptedUpstream, tmp_p
         with events(gateway, key, stop_sequences=["END"]) as coming:
             ends = [event for event in coming if event["type"] == "message_delta"]
         assert ends[0]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
-        up.until(lambda: up.chats[-1].closed_early.is_set(), 1.0)
+        up.until(lambda: up.chats[-1].closed_early.is_set())
         gateway.nothing_left(key)
         assert ledger(gateway, key) == CHARGED

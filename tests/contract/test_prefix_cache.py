@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from inprocess import InProcess, Sent, Told, kimi, streamed
-from kimi_gateway.accounts.replay_memory import MemoryReplay
-from kimi_gateway.dialects.openai import reasoning
-from kimi_gateway.dialects.openai.reasoning import Lacking
-from kimi_gateway.thoughts import Thoughts
+from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.providers.moonshot import reasoning
+from kimi_gateway.providers.moonshot.reasoning import MissingReasoning
+from kimi_gateway.storage.memory_cache import MemoryCache
 from upstream import chat_events
 
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ class Counted:
     """A store that counts its calls and the entries in them."""
 
     def __init__(self) -> None:
-        self.store, self.read, self.written = MemoryReplay(), 0, 0
+        self.store, self.read, self.written = MemoryCache(), 0, 0
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         self.written += len(entries)
@@ -56,9 +56,9 @@ def turn(n: int) -> list[Json]:
 async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_constant_cost() -> None:
     """A client that drops all reasoning. Each request is held against the one before it."""
     clock, store = Clock(), Counted()
-    thoughts = Thoughts(store, clock)
+    thoughts = ConversationCache(store, clock)
     messages: list[Json] = [{"role": "user", "content": "Begin"}]
-    missing: list[Lacking] = []
+    missing: list[MissingReasoning] = []
     before: list[Json] = []
     for n in range(CALLS):
         body = {"messages": messages}
@@ -72,7 +72,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
         before = list(body["messages"])
         found = _lacking(messages, n)
         if n < 3:  # the very name under which the answer is kept, and for which the next request asks
-            gatherer = reasoning.Gatherer(messages)
+            gatherer = reasoning.ReasoningCollector(messages)
             gatherer.add([_chunk(n)])
             assert list(gatherer.entries()) == list(found.calls)
             assert reasoning.lacking([*messages, *turn(n)])[-1] == found
@@ -81,7 +81,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
         messages = [*messages, *turn(n)]
         clock.now += MINUTES * 60
         if n % 400 == 399:
-            thoughts = Thoughts(store, clock)
+            thoughts = ConversationCache(store, clock)
     body = {"messages": messages}
     await thoughts.put_back("acc", body, missing, MODEL)
     told = [message["reasoning_content"] for message in body["messages"] if "tool_calls" in message]
@@ -93,15 +93,15 @@ def _chunk(n: int) -> Any:
     return type("Chunk", (), {"body": {"choices": [{"index": 0, "delta": delta}]}})
 
 
-def _lacking(messages: list[Json], n: int) -> Lacking:
+def _lacking(messages: list[Json], n: int) -> MissingReasoning:
     """As `reasoning.lacking` names the last of them, without reading the whole history again."""
     function = turn(n)[0]["tool_calls"][0]["function"]
     place = hashlib.sha256(b"Begin").digest() + (len(messages) - 1).to_bytes(4, "big")
-    return Lacking(len(messages), (reasoning._name(place, f"step:{n}", function["arguments"]),))
+    return MissingReasoning(len(messages), (reasoning._name(place, f"step:{n}", function["arguments"]),))
 
 
 def test_the_border_never_moves_in_the_first_thousand_and_then_once_in_a_thousand() -> None:
-    missing = [Lacking(at, (f"n{at}",)) for at in range(4_100)]
+    missing = [MissingReasoning(at, (f"n{at}",)) for at in range(4_100)]
     starts = []
     for size in range(0, 4_100, 10):
         pages, rest = reasoning.pages(missing[:size])

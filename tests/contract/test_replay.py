@@ -11,9 +11,9 @@ import pytest
 
 from contract import store_client
 from contract.store_client import NOW, ON_DYNAMODB, STORES
-from kimi_gateway.accounts.replay import LARGEST, MOST_OF_ACCOUNT, Replay
-from kimi_gateway.accounts.replay_memory import MemoryReplay, RememberedReplay
-from kimi_gateway.accounts.sqlite import SqliteStore
+from kimi_gateway.storage.cache import LARGEST, MOST_OF_ACCOUNT, Cache
+from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -21,14 +21,14 @@ UNTIL = NOW + 100
 
 
 @asynccontextmanager
-async def memory(folder: Path, url: str) -> AsyncIterator[Replay]:
-    yield MemoryReplay()
+async def memory(folder: Path, url: str) -> AsyncIterator[Cache]:
+    yield MemoryCache()
 
 
 @asynccontextmanager
-async def remembered(folder: Path, url: str) -> AsyncIterator[Replay]:
+async def remembered(folder: Path, url: str) -> AsyncIterator[Cache]:
     async with store_client.sqlite(folder, "") as store:
-        yield RememberedReplay(store)  # type: ignore[arg-type]
+        yield RememberingCache(store)  # type: ignore[arg-type]
 
 
 REPLAYS: dict[str, Any] = {**STORES, "memory": memory, "remembered sqlite": remembered}
@@ -36,50 +36,50 @@ BOUNDED = [name for name in REPLAYS if name not in ON_DYNAMODB]
 
 
 @pytest.fixture(params=REPLAYS)
-async def replay(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Replay]:
+async def replay(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Cache]:
     url = request.getfixturevalue(f"{request.param}_url") if request.param in ON_DYNAMODB else ""
     async with REPLAYS[request.param](tmp_path, url) as replay:
         yield replay
 
 
-async def test_what_was_kept_comes_back_byte_for_byte_and_only_what_was_asked_for(replay: Replay) -> None:
+async def test_what_was_kept_comes_back_byte_for_byte_and_only_what_was_asked_for(replay: Cache) -> None:
     await replay.keep("a", {"one": b"\x00\xff1", "two": b"2"}, UNTIL)
     assert await replay.recall("a", ["one", "three"], NOW) == {"one": b"\x00\xff1"}
     assert await replay.recall("a", [], NOW) == {}
 
 
-async def test_an_account_sees_its_own_only(replay: Replay) -> None:
+async def test_an_account_sees_its_own_only(replay: Cache) -> None:
     await replay.keep("a", {"one": b"1"}, UNTIL)
     await replay.keep("b", {"one": b"other"}, UNTIL)
     assert await replay.recall("a", ["one"], NOW) == {"one": b"1"}
     assert await replay.recall("c", ["one"], NOW) == {}
 
 
-async def test_the_later_one_of_a_name_holds(replay: Replay) -> None:
+async def test_the_later_one_of_a_name_holds(replay: Cache) -> None:
     await replay.keep("a", {"one": b"1"}, UNTIL)
     await replay.keep("a", {"one": b"2"}, UNTIL + 10)
     assert await replay.recall("a", ["one"], UNTIL + 5) == {"one": b"2"}
 
 
-async def test_it_ends_at_its_second(replay: Replay) -> None:
+async def test_it_ends_at_its_second(replay: Cache) -> None:
     await replay.keep("a", {"one": b"1"}, UNTIL)
     assert await replay.recall("a", ["one"], UNTIL - 1) == {"one": b"1"}
     assert await replay.recall("a", ["one"], UNTIL) == {}
 
 
-async def test_what_is_too_large_is_left_out_and_the_rest_is_kept(replay: Replay) -> None:
+async def test_what_is_too_large_is_left_out_and_the_rest_is_kept(replay: Cache) -> None:
     await replay.keep("a", {"huge": bytes(LARGEST + 1), "most": bytes(LARGEST), "one": b"1"}, UNTIL)
     found = await replay.recall("a", ["huge", "most", "one"], NOW)
     assert {name: len(value) for name, value in found.items()} == {"most": LARGEST, "one": 1}
 
 
-async def test_many_names_at_once(replay: Replay) -> None:
+async def test_many_names_at_once(replay: Cache) -> None:
     entries = {f"name-{number}": str(number).encode() for number in range(250)}
     await replay.keep("a", entries, UNTIL)
     assert await replay.recall("a", list(entries), NOW) == entries
 
 
-async def test_many_of_the_largest_at_once(replay: Replay) -> None:
+async def test_many_of_the_largest_at_once(replay: Cache) -> None:
     """In one answer of DynamoDB they would be more than the gateway reads of one."""
     names = [f"name-{number}" for number in range(26)]
     for name in names:
@@ -89,7 +89,7 @@ async def test_many_of_the_largest_at_once(replay: Replay) -> None:
 
 
 @pytest.mark.parametrize("replay", BOUNDED, indirect=True)
-async def test_an_account_that_keeps_too_much_loses_its_oldest_and_no_one_elses(replay: Replay) -> None:
+async def test_an_account_that_keeps_too_much_loses_its_oldest_and_no_one_elses(replay: Cache) -> None:
     await replay.keep("b", {"other": b"1"}, UNTIL)
     large = bytes(LARGEST)
     many = MOST_OF_ACCOUNT // LARGEST + 4
@@ -123,7 +123,7 @@ class Counted:
     """A store that counts what it is asked."""
 
     def __init__(self) -> None:
-        self.store, self.asked = MemoryReplay(), list[str]()
+        self.store, self.asked = MemoryCache(), list[str]()
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         await self.store.keep(account, entries, until)
@@ -136,7 +136,7 @@ class Counted:
 async def test_the_memory_asks_once_for_what_it_has_not_seen_and_never_for_what_it_kept() -> None:
     store = Counted()
     await store.store.keep("a", {"elsewhere": b"2"}, UNTIL + 10_000)
-    memory = RememberedReplay(store)
+    memory = RememberingCache(store)
     await memory.keep("a", {"here": b"1"}, UNTIL)
     for _ in range(3):
         found = await memory.recall("a", ["here", "elsewhere", "nowhere"], NOW)
@@ -146,7 +146,7 @@ async def test_the_memory_asks_once_for_what_it_has_not_seen_and_never_for_what_
 
 async def test_the_memory_is_bounded_and_the_store_behind_it_still_knows() -> None:
     store = Counted()
-    memory = RememberedReplay(store, most=3_000)
+    memory = RememberingCache(store, most=3_000)
     for number in range(10):
         await memory.keep("a", {f"name-{number}": bytes(500)}, UNTIL)
     found = await memory.recall("a", [f"name-{number}" for number in range(10)], NOW)

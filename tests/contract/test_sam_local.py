@@ -14,6 +14,7 @@ import api_gateway
 from live import events
 from runtime_api import ROOT
 
+HOST = [("Host", "127.0.0.1:3000")]
 CALLS = """
 import json, local, sys
 for event in json.load(sys.stdin):
@@ -40,9 +41,9 @@ def call(tmp_path: Path, *requests: dict[str, Any]) -> tuple[list[dict[str, Any]
 def test_each_event_is_answered_by_the_application(tmp_path: Path) -> None:
     (ping, docs, refused), out = call(
         tmp_path,
-        api_gateway.event("GET", "/ping"),
-        api_gateway.event("GET", "/openapi.json"),
-        api_gateway.event("POST", "/v1/chat/completions", body=b"{}"),
+        api_gateway.event("GET", "/ping", HOST),
+        api_gateway.event("GET", "/openapi.json", HOST),
+        api_gateway.event("POST", "/v1/chat/completions", HOST, b"{}"),
     )
     assert (ping["statusCode"], ping["body"]) == (200, "pong")
     assert "/v1/chat/completions" in json.loads(docs["body"])["paths"]
@@ -51,10 +52,10 @@ def test_each_event_is_answered_by_the_application(tmp_path: Path) -> None:
 
 
 def test_its_state_lasts_as_long_as_the_container(tmp_path: Path) -> None:
-    _, out = call(tmp_path, api_gateway.event("GET", "/ping"))
+    _, out = call(tmp_path, api_gateway.event("GET", "/ping", HOST))
     key = re.findall(r"sk-kg-\w+", out)[0]
     body = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
-    headers = [("Authorization", f"Bearer {key}"), ("Content-Type", "application/json")]
+    headers = [*HOST, ("Authorization", f"Bearer {key}"), ("Content-Type", "application/json")]
     chat = api_gateway.event("POST", "/v1/chat/completions", headers, json.dumps(body).encode())
     (one, two), out = call(tmp_path, chat, chat)
     assert (one["statusCode"], two["statusCode"]) == (200, 200)

@@ -16,11 +16,11 @@ from inprocess import InProcess, Sent, Told, kimi, streamed
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.catalog.catalog import Catalog
-from kimi_gateway.dialects.openai import request as chat
-from kimi_gateway.dialects.openai.adapt import adapt
+from kimi_gateway.http import Headers, Request
+from kimi_gateway.pivot import request as chat
+from kimi_gateway.providers.moonshot.adapt import adapt
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.settings import Settings
-from kimi_gateway.values import Headers, Request
 from live import LiveGateway, text_of
 from upstream import (
     Cut,

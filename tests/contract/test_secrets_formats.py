@@ -12,7 +12,7 @@ import pytest
 from inprocess import InProcess, Sent, Told, kimi, streamed, told
 from kimi_gateway import observe
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.thoughts import Thoughts
+from kimi_gateway.flow.conversation_cache import ConversationCache
 from upstream.kimi import chat_events, error
 
 SAID = "CANARY-of-the-client"
@@ -100,7 +100,7 @@ def calling(sent: Sent) -> Told:
 @pytest.mark.parametrize("path", REQUESTS)
 def test_nothing_that_was_said_is_logged(log: io.StringIO, path: str, answer: Any) -> None:
     with InProcess() as desk:
-        desk.running.gateway.thoughts = Thoughts(Locked(), lambda: desk.now)
+        desk.running.gateway.thoughts = ConversationCache(Locked(), lambda: desk.now)
         desk.client.answer = answer
         for stream in (True, False):
             body = {"model": "kimi-k2.6", "stream": stream} | REQUESTS[path]

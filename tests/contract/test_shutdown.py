@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -31,15 +31,37 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def stream(server: ServerProcess, key: str, format: Format = CHAT) -> tuple[int, str]:
-    with server.client(key) as client:
-        answer = client.post(format.path, json=format.asked(stream=True))
-        return answer.status_code, answer.text
+class Reading:
+    """A client that reads a stream in a thread of its own: what has come so far, and how it ends."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, server: ServerProcess, key: str, format: Format = CHAT
+    ) -> None:
+        self.text = ""
+        self._ends = pool.submit(self._read, server, key, format)
+
+    def _read(self, server: ServerProcess, key: str, format: Format) -> int:
+        asked = format.asked(stream=True)
+        with server.client(key) as client, client.stream("POST", format.path, json=asked) as answer:
+            for piece in answer.iter_text():
+                self.text += piece
+            return answer.status_code
+
+    @property
+    def has_content(self) -> bool:
+        return TEXT[:8] in self.text
+
+    @property
+    def ended(self) -> bool:
+        return self._ends.done()
+
+    def result(self) -> tuple[int, str]:
+        """The status and the whole text. Raises what the client met."""
+        return self._ends.result(10), self.text
 
 
-def begins(up: ScriptedUpstream, asked: int) -> None:
-    up.until(lambda: len(up.chats) == asked)
-    time.sleep(0.2)  # for what the upstream wrote to reach the clients
+def begins(up: ScriptedUpstream, *streaming: Reading) -> None:
+    up.until(lambda: all(one.has_content for one in streaming))
 
 
 @WORKERS
@@ -50,14 +72,14 @@ def test_a_stream_that_ends_within_the_drain_is_whole(
     up.plan(gate)
     with ServerProcess(tmp_path, up.url, workers, drain=20) as server:
         key = server.key()
-        streaming = pool.submit(stream, server, key)
+        streaming = Reading(pool, server, key)
         gate.let(2)
-        begins(up, 1)
+        begins(up, streaming)
         server.terminate()
         time.sleep(0.3)
-        assert not streaming.done()
+        assert not streaming.ended
         gate.let(100)
-        status, text = streaming.result(10)
+        status, text = streaming.result()
         assert (status, text_of(text), events(text)[-1]) == (200, TEXT, "[DONE]")
         ends_well(server)
         assert (server.account(key).credits, server.account(key).reserved) == (99, 0)
@@ -72,23 +94,23 @@ def test_a_stream_that_does_not_end_is_told_so_and_not_charged(
     up.always(Silence())
     with ServerProcess(tmp_path, up.url, workers, drain=1) as server:
         keys = [server.key() for _ in range(2 * len(formats))]
-        streaming = [pool.submit(stream, server, *way) for way in zip(keys, formats, strict=False)]
-        begins(up, len(formats))
-        waiting = [pool.submit(stream, server, *way) for way in zip(keys[3:], formats, strict=True)]
-        begins(up, len(keys))
+        streaming = [Reading(pool, server, *way) for way in zip(keys, formats, strict=False)]
+        begins(up, *streaming)
+        waiting = [Reading(pool, server, *way) for way in zip(keys[3:], formats, strict=True)]
+        up.until(lambda: len(up.chats) == len(keys))
         server.terminate()
         for format, one in zip(formats, streaming, strict=True):
             is_cut(one, format)
         for format, one in zip(formats, waiting, strict=True):
-            status, text = one.result(10)
+            status, text = one.result()
             assert (status, format.error(json.loads(text))["type"]) == (503, "api_error")
         ends_well(server)
         accounts = [server.account(key) for key in keys]
         assert [(account.credits, account.reserved) for account in accounts] == [(100, 0)] * len(keys)
 
 
-def is_cut(streaming: Future[tuple[int, str]], format: Format) -> None:
-    status, text = streaming.result(10)
+def is_cut(streaming: Reading, format: Format) -> None:
+    status, text = streaming.result()
     told = format.read(text, True)
     assert (status, told.content, told.finishes, told.whole) == (200, TEXT[:8], [], False)
     assert told.error is not None
@@ -132,14 +154,14 @@ def test_a_killed_process_loses_no_credit(
     up.always(Stall(3, WHOLE))
     with ServerProcess(tmp_path, up.url, lease=2) as server:
         key = server.key()
-        streaming = pool.submit(stream, server, key)
-        begins(up, 1)
+        streaming = Reading(pool, server, key)
+        begins(up, streaming)
         server.kill()
         with pytest.raises(httpx.TransportError):
-            streaming.result(10)
+            streaming.result()
         assert server.account(key).reserved == 1
     with ServerProcess(tmp_path, up.url, lease=2) as server:
-        up.until(lambda: server.account(key).reserved == 0, 10)
+        up.until(lambda: server.account(key).reserved == 0)
         account = server.account(key)
         assert (account.credits, account.reserved, account.consumed) == (100, 0, 0)
 
@@ -152,13 +174,13 @@ def test_a_request_longer_than_its_lease_keeps_it(
     gate.let(2)
     with ServerProcess(tmp_path, up.url, lease=1.5) as server:
         key = server.key(1)
-        streaming = pool.submit(stream, server, key)
-        begins(up, 1)
+        streaming = Reading(pool, server, key)
+        begins(up, streaming)
         time.sleep(2.8)
         account = server.account(key)
         assert (account.credits, account.reserved) == (1, 1)
         gate.let(100)
-        assert events(streaming.result(10)[1])[-1] == "[DONE]"
+        assert events(streaming.result()[1])[-1] == "[DONE]"
         assert server.account(key).credits == 0
 
 

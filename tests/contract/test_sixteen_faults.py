@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from contract.exchange import CHARGED, NOT_CHARGED, Asked, ask
-from kimi_gateway.providers.affinity import beginning, ranked
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.affinity import beginning, ranked
 from live import LiveGateway
 from upstream import (
     ByToken,

@@ -15,12 +15,12 @@ from contract.store_client import LEASE, NOW
 from dynamo_table import WIDE, SharedTable
 from faulty import Faulty
 from inprocess import Told
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.store import NoCredit
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage
 from kimi_gateway.net.aws import DYNAMODB
 from kimi_gateway.net.http import Answer, Timeouts
 from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 pytestmark = pytest.mark.anyio
 MODEL = "kimi-k2-thinking"

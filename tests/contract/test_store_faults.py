@@ -11,11 +11,11 @@ import dynamo
 from contract.store_client import LEASE, NOW
 from dynamo_table import SharedTable
 from faulty import Fault, always, in_turn, none
-from kimi_gateway.accounts.dynamodb import TRIES, DynamoStore
 from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage
 from kimi_gateway.net.aws import DYNAMODB, Patience
 from kimi_gateway.net.http import Timeouts
+from kimi_gateway.storage.dynamodb.store import TRIES, DynamoStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("shared", ["dynalite"], indirect=True)]
 PASSING = [fault for fault in Fault if fault is not Fault.REFUSED]

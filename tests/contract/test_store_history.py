@@ -11,8 +11,8 @@ import pytest
 from contract.store_client import LEASE, NOW
 from dynamo_table import SharedTable
 from faulty import Fault, Plan, none
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.values import Key, Usage, UsageRow
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("shared", ["dynalite"], indirect=True)]
 HOUR = 3_600
@@ -104,7 +104,7 @@ async def test_usage_that_comes_late_is_added_to_its_hour(shared: SharedTable) -
 async def test_many_that_meet_a_new_hour_move_the_last_one_once(shared: SharedTable) -> None:
     key = await shared.key(None)
     await use(shared.stores[0], key, NOW, times=5)
-    late = await shared.stores[0].admit("late", key, 1, NOW + LEASE, NOW + HOUR - 1)
+    late = await shared.stores[0].admit("late", key, 1, NOW + HOUR + LEASE, NOW + HOUR - 1)
 
     async def settle_late() -> None:
         assert await shared.stores[3].settle(late, "kimi-k2", Usage(10, 1), NOW + HOUR - 1)

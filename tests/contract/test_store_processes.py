@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from contract.store_process import LEASE, NOW
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 SCRIPT = Path(__file__).with_name("store_process.py")
 WIDE = Limits(10_000, 10_000, 10_000)

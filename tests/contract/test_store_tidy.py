@@ -9,9 +9,9 @@ import pytest
 
 from contract.store_client import LEASE, NOW
 from dynamo_table import SharedTable
-from kimi_gateway.accounts.dynamodb import DynamoStore
 from kimi_gateway.accounts.store import NoCredit, StoreDown
 from kimi_gateway.accounts.values import Grant, Limits, Usage
+from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("shared", ["dynalite"], indirect=True)]
 

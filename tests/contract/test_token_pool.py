@@ -12,9 +12,9 @@ import pytest
 
 from contract.exchange import ask
 from kimi_gateway.accounts.values import Limits
-from kimi_gateway.providers.memory import READ_EVERY
-from kimi_gateway.providers.news import PROBE_EVERY
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.health import READ_EVERY
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY
 from live import LiveGateway, text_of
 from upstream import (
     ByToken,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kimi_gateway.providers.affinity import beginning, ranked
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.affinity import beginning, ranked
 from live import LiveGateway
 from server_process import ServerProcess
 from upstream import ByToken, Kimi, ScriptedUpstream, Status, Step, error, rate_limited

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contract.formats import FORMATS
 from inprocess import InProcess
-from kimi_gateway.dialects import tuning
+from kimi_gateway.pivot import tuning
 
 Json = dict[str, Any]
 # The field by its path, as it stands in each format.

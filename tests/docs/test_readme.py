@@ -63,7 +63,7 @@ def test_the_settings_table_has_every_setting_with_its_default(tmp_path: Path) -
 
 
 def test_every_path_of_the_readme_is_served() -> None:
-    from kimi_gateway.edge.http import routes
+    from kimi_gateway.edge.router import routes
 
     class Anything:
         def __getattr__(self, name: str) -> None:

@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_and_nothing_else_and_is_small(wheel: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         needs = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
-    assert "kimi_gateway/edge/swagger/swagger-ui-bundle.js" in names
+    assert "kimi_gateway/edge/home/swagger/swagger-ui-bundle.js" in names
     assert all(name.startswith(("kimi_gateway/", "kimi_gateway-")) for name in names)
     assert wheel.stat().st_size < LARGEST
     required = re.findall(r"^Requires-Dist: ([a-z0-9-]+)[^;\n]*$", needs, re.M)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from built import ARCH, MINOR, artefact, sam_environment
+from built import ARCH, MINOR, artefact, one_at_a_time, sam_environment
 from infra.cloud import BUCKET, CREDENTIALS, Cloud
 
 ROOT = Path(__file__).parents[2]
@@ -94,11 +94,19 @@ def cloned(folder: Path) -> Path:
 def package(
     sam: Sam, read_template: Callable[[Path], Any], moto_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Package:
-    """Of a fresh clone, to a bucket of moto's. Built for this machine, since its functions run here."""
-    folder = cloned(tmp_path_factory.mktemp("package"))
-    options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}
-    done = sam("sam", "build", cwd=folder, **options)
-    assert done.returncode == 0, done.stderr
+    """Of a fresh clone, to a bucket of moto's. Built for this machine, since its functions run here, and once
+    for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    built = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sam-build"
+    with one_at_a_time("package"):
+        if not built.exists():
+            options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}
+            fresh = cloned(tmp_path_factory.mktemp("clone"))
+            done = sam("sam", "build", cwd=fresh, **options)
+            assert done.returncode == 0, done.stderr
+            fresh.rename(built)
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(built, folder, symlinks=True, dirs_exist_ok=True)
     Cloud.at(moto_url).client("s3").create_bucket(Bucket=BUCKET)
     packaged = folder / "packaged.yaml"
     done = sam(

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from infra.cloud import STACK, Cloud, named, unsubstituted
 from infra.reading import resources
-from kimi_gateway.cloudwatch import UNITS, measured
+from kimi_gateway.edge.aws.cloudwatch import UNITS, measured
 from kimi_gateway.providers.failures import Cause
 
 OURS = "KimiGateway"

@@ -13,7 +13,7 @@ from dynamo_table import NOW, SharedTable
 from infra.conftest import ROOT
 from kimi_gateway.accounts.values import Grant, Usage
 from kimi_gateway.catalog.prices import cost
-from kimi_gateway.cloudwatch import UNITS
+from kimi_gateway.edge.aws.cloudwatch import UNITS
 
 MODEL: dict[str, Any] = runpy.run_path(str(ROOT / "infra" / "cost.py"))
 PAGE = (ROOT / "docs" / "cost.md").read_text("utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 from infra.conftest import ROOT
 from infra.reading import resources
 from kimi_gateway.cli import main
-from kimi_gateway.cloudwatch import UNITS
+from kimi_gateway.edge.aws.cloudwatch import UNITS
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,9 +15,9 @@ from dynamo import KEYS
 from infra.conftest import ROOT, Sam
 from infra.reading import chosen, integrations, listed, resources, statements
 from kimi_gateway import settings
-from kimi_gateway.accounts.dynamodb_news import TTL
-from kimi_gateway.edge.http import Route, routes
-from kimi_gateway.gateway import Gateway
+from kimi_gateway.edge.router import Route, routes
+from kimi_gateway.flow.ask import Gateway
+from kimi_gateway.storage.dynamodb.outages import TTL
 
 FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
 PREFIXES = ("", "/api")

@@ -1,5 +1,5 @@
 """The chat function, with less patience than API Gateway has."""
 
-from kimi_gateway.edge.event import Function, Patience
+from kimi_gateway.edge.aws.function import Function, Patience
 
 handler = Function("/v1/chat/completions", streamed=True, patience=Patience(0.4, 0.15))

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from kimi_gateway.edge.lambda_runtime import Context, Lifecycle, Streamed, request_id, trace_id
+from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed, request_id, trace_id
 
 happened: list[str] = []  # in the life of this process
 waiting: dict[str, asyncio.Event] = {}

@@ -4,17 +4,18 @@ message that they fold to.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.anthropic.answer import JsonAnswer, StreamWriter
-from kimi_gateway.dialects.anthropic.messages import MessagesQuestion
-from kimi_gateway.dialects.anthropic.request import Read, read
-from kimi_gateway.dialects.openai.chunks import Chunk, Identity, Progress
+from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.messages.dialect import MessagesQuestion
+from kimi_gateway.dialects.messages.request import Read, read
 from kimi_gateway.net import sse
+from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
 
 Json = dict[str, Any]
 IDENTITY = Identity("chatcmpl-0123-4567", "claude-like", 1, "fp")
@@ -177,7 +178,8 @@ class Told:
 
 def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
     """Read as the gateway reads it, cut at these places: what each read brought."""
-    decoder, progress = sse.Decoder(), Progress(bytes)
+    numbers = itertools.count()
+    decoder, progress = sse.Decoder(), Progress(lambda size: next(numbers).to_bytes(size, "big"))
     places = sorted({cut % (len(body) + 1) for cut in cuts})
     reads = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
     batches = [[progress.read(event) for event in decoder.feed(data)] for data in reads]

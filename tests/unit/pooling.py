@@ -8,11 +8,11 @@ from functools import wraps
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.providers.affinity import beginning, ranked
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.news import LocalRecord
-from kimi_gateway.providers.pool import Pool, TokenLease
 from kimi_gateway.providers.provider import Call, Token
+from kimi_gateway.providers.tokens.affinity import beginning, ranked
+from kimi_gateway.providers.tokens.outages import LocalOutageLog
+from kimi_gateway.providers.tokens.pool import Pool, TokenLease
 
 NOW = 1_800_000_000
 MODEL = "kimi-k3"
@@ -27,7 +27,7 @@ class Clock:
         return self.now
 
 
-class ShakyRecord(LocalRecord):
+class ShakyRecord(LocalOutageLog):
     """Down, or hanging, when it is told to be; counts how often it was read."""
 
     def __init__(self) -> None:
@@ -65,11 +65,11 @@ class Scene:
     """A pool with all that it rests on."""
 
     def __init__(
-        self, *held: Token, places: int = 0, record: LocalRecord | None = None, clock: Clock | None = None
+        self, *held: Token, places: int = 0, record: LocalOutageLog | None = None, clock: Clock | None = None
     ) -> None:
         self.held = held
         self.clock = clock or Clock()
-        self.record = record or LocalRecord()
+        self.record = record or LocalOutageLog()
         self.pool = Pool(lambda: self.held, self.record, self.clock, places)
 
     async def lease(self, about: str = "", tried: tuple[Token, ...] = (), model: str = MODEL) -> TokenLease:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kimi_gateway.dialects.openai.chunks import Chunk, Identity, Progress
 from kimi_gateway.dialects.responses.dialect import Responses, ResponsesQuestion
+from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 NAME = "0123456789abcdef0123456789abcdef"

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.providers.affinity import HASHED, beginning, ranked
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.affinity import HASHED, beginning, ranked
 from unit.pooling import A, B, C, tokens
 
 some_tokens = st.sets(st.integers(0, 10_000), min_size=2, max_size=12).map(

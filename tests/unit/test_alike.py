@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.alike import learnt
-from kimi_gateway.dialects.openai.chunks import Progress, Unreadable
+from kimi_gateway.pivot.chunks import Progress, Unreadable
+from kimi_gateway.pivot.template import learnt
 
 HEAD = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "kimi-k3"}
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=["Cc", "Cs"]))

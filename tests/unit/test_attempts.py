@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from kimi_gateway.attempts import ATTEMPTS, START_WITHIN, next_attempt
+from kimi_gateway.flow.attempts import ATTEMPTS, START_WITHIN, next_attempt
 from kimi_gateway.providers.failures import Cause, UpstreamFailure
 
 OF_A_TOKEN = ("authentication", "quota", "permission", "model", "rate", "overload")

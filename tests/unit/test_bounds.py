@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 from raw_server import RawServer
 
-from kimi_gateway.attempts import START_WITHIN, next_attempt
-from kimi_gateway.dialects import fields
-from kimi_gateway.dialects.anthropic.request import _check_stops
-from kimi_gateway.dialects.openai import chunks, request
-from kimi_gateway.dialects.openai.chunks import Progress, Unreadable, counts
-from kimi_gateway.dialects.openai.stop import StopFinder, _Search
+from kimi_gateway.dialects.messages.request import _check_stops
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.flow.attempts import START_WITHIN, next_attempt
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.http import ConnectionLost, Stale, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.observe import LONGEST_TEXT, excerpt, line_of, redact
+from kimi_gateway.pivot import chunks, fields, request
+from kimi_gateway.pivot.chunks import Progress, Unreadable, counts
+from kimi_gateway.pivot.stop import StopFinder, _Search, _table
 from kimi_gateway.providers.failures import UpstreamFailure
 
 TIMES = Timeouts(connect=5, first_byte=5)
@@ -62,7 +61,7 @@ def test_looking_for_a_stop_string_costs_as_much_as_the_text() -> None:
             return super().__getitem__(at)
 
     stop = "a" * 4095 + "b"
-    search = _Search(stop)
+    search = _Search(stop, _table(stop))
     search._back = Counted(search._back)
     for _ in range(10_000):
         assert search.feed("a") < 0
@@ -144,6 +143,16 @@ def test_a_dense_body_is_refused_unread_and_a_large_text_is_not() -> None:
     with pytest.raises(InvalidRequest, match="250000 values"):
         fields.json_object(b'{"a":[' + b"[]," * 300_000)  # never read: it would be no JSON
     assert fields.json_object(b'{"a":"%b"}' % (b"A" * 10**7)).values["a"]
+
+
+def test_what_separates_values_counts_outside_of_strings_only() -> None:
+    """A prompt may be code."""
+    code = 'f([1, 2], {"a": [b, c], "\\": d}),\n' * 40_000
+    assert fields.json_object(jsonio.dumps({"a": code, "b": [code, "[" * 10**6]})).values["a"] == code
+    for text in ('"', "\\", '\\"', "x"):
+        dense = jsonio.dumps({"a": [text] * 130_000, "b": [[]] * 130_000})
+        with pytest.raises(InvalidRequest, match="250000 values"):
+            fields.json_object(dense)
 
 
 def test_a_number_without_end_is_a_clean_refusal() -> None:

@@ -27,9 +27,9 @@ def entries() -> dict[str, zipfile.ZipInfo]:
 
 def test_it_holds_handlers_package_dependencies_and_the_wrapper(entries: dict[str, zipfile.ZipInfo]) -> None:
     names = set(entries)
-    assert {"stream", "handlers/chat_completions.py", "kimi_gateway/gateway.py"} <= names
+    assert {"stream", "handlers/chat_completions.py", "kimi_gateway/flow/ask.py"} <= names
     assert {"httptools/__init__.py", "aws_lambda_powertools/__init__.py"} <= names
-    for left_out in ("kimi_gateway/cli/", "kimi_gateway/edge/asgi.py", "fastapi/", "boto3/", "uvicorn/"):
+    for left_out in ("kimi_gateway/cli/", "kimi_gateway/edge/home/asgi.py", "fastapi/", "boto3/", "uvicorn/"):
         assert not [name for name in names if name.startswith(left_out)]
     assert not [name for name in names if name.endswith(("/RECORD", "/INSTALLER", ".pyi", "direct_url.json"))]
 
@@ -59,13 +59,13 @@ def test_every_module_has_bytecode_that_is_trusted_unchecked(entries: dict[str, 
 
 
 def test_the_bytecode_is_what_is_loaded() -> None:
-    code = "import kimi_gateway.gateway as g; print(g.__cached__)"
+    code = "import kimi_gateway.flow.ask as g; print(g.__cached__)"
     environ = {**os.environ, "PYTHONPATH": str(task_root()), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-S", "-c", code], env=environ, capture_output=True, text=True)
     cached = Path(done.stdout.strip())
     assert cached.is_relative_to(task_root())
     compiled = marshal.loads(cached.read_bytes()[16:])  # noqa: S302
-    assert compiled.co_filename == "/var/task/kimi_gateway/gateway.py"
+    assert compiled.co_filename == "/var/task/kimi_gateway/flow/ask.py"
 
 
 def elsewhere(tmp_path: Path, minor: str) -> Path:

@@ -7,8 +7,8 @@ import secrets
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.openai.call_ids import MARK, marked, vendors
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.pivot.call_ids import MARK, marked, vendors
 
 IDS = st.text(min_size=1, max_size=40)
 

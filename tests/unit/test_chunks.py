@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.chunks import Identity, Progress, frame
 from kimi_gateway.net import jsonio
+from kimi_gateway.pivot.chunks import Identity, Progress, frame
 
 OURS = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "kimi-k2"}
 NAMES = st.sampled_from(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from inprocess import InProcess, streamed, told
-from kimi_gateway.cloudwatch import UNITS, Lines, measured
+from kimi_gateway.edge.aws.cloudwatch import UNITS, Lines, measured
 from kimi_gateway.observe import JsonLines, log
 from upstream import chat_events
 from upstream.kimi import error
@@ -151,7 +151,7 @@ def test_lines_hold_no_prompt_no_answer_and_no_secret(written: list[dict[str, An
 
 PROGRAM = """
 import logging
-from kimi_gateway.cloudwatch import to_cloudwatch
+from kimi_gateway.edge.aws.cloudwatch import to_cloudwatch
 from kimi_gateway.observe import emit, log
 to_cloudwatch("info", {"POWERTOOLS_SERVICE_NAME": "stack", "POWERTOOLS_METRICS_NAMESPACE": "KimiGateway"})
 emit("store_down", logging.ERROR, step="admit", detail="Bearer abcdefgh")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.answer import JsonAnswer
-from kimi_gateway.dialects.openai.call_ids import vendors
-from kimi_gateway.dialects.openai.chunks import ErrorEvent, Identity, Progress, Unreadable
-from kimi_gateway.dialects.openai.collect import Collector
+from kimi_gateway.dialects.chat.answer import JsonAnswer
+from kimi_gateway.pivot.call_ids import vendors
+from kimi_gateway.pivot.chunks import ErrorEvent, Identity, Progress, Unreadable
+from kimi_gateway.pivot.collect import Collector
 from upstream import chat_events, completion
 
 Json = dict[str, Any]

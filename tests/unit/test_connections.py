@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.edge.connections import Connections, Proxies, block
+from kimi_gateway.edge.addresses import block
+from kimi_gateway.edge.home.connections import Connections, Proxies
 
 
 class Fake:

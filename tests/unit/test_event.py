@@ -15,13 +15,13 @@ import pytest
 
 import api_gateway
 from inprocess import InProcess
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Admission, Usage
-from kimi_gateway.edge.event import Function, request_of
-from kimi_gateway.edge.lambda_runtime import Context, Streamed
+from kimi_gateway.edge.aws.function import Function, request_of
+from kimi_gateway.edge.aws.lambda_runtime import Context, Streamed
 from kimi_gateway.errors import BodyTooLarge, InvalidRequest
-from kimi_gateway.values import Request
+from kimi_gateway.http import Request
+from kimi_gateway.storage.memory import MemoryStore
 
 CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 
@@ -165,7 +165,7 @@ def test_nothing_left_is_no_wait() -> None:
         ask(gateway, function, gateway.key())
         idle: Callable[[], Awaitable[None]] = function.lifecycle.idle
         assert not gateway.running.gateway.ledger.late
-        gateway.run(asyncio.wait_for(idle(), 1))
+        gateway.run(asyncio.wait_for(idle(), 5))
 
 
 def test_a_buffered_answer_too_large_for_lambda_is_an_error_that_says_so() -> None:

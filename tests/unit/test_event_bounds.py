@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import api_gateway
 from inprocess import InProcess
-from kimi_gateway.edge.event import Function, request_of
-from kimi_gateway.edge.lambda_runtime import Streamed
+from kimi_gateway.edge.aws.function import Function, request_of
+from kimi_gateway.edge.aws.lambda_runtime import Streamed
 from kimi_gateway.errors import BodyTooLarge
 from unit.test_event import CHAT, body, bound, context
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.bucket import Buckets, Recent
+from kimi_gateway.accounts.bucket import Buckets, SlidingWindow
 from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
-from kimi_gateway.accounts.memory import MemoryStore
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage, Window
 from kimi_gateway.errors import GatewayError, InsufficientCredits, InvalidKey, RateLimited, Unavailable
-from kimi_gateway.values import Headers
+from kimi_gateway.http import Headers
+from kimi_gateway.storage.memory import MemoryStore
 
 NOW = 1_795_212_030
 A, B = keys.new_key(), keys.new_key()
@@ -237,7 +237,7 @@ CALLS = st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 40)), max_size=60
 
 @given(calls=CALLS)
 async def test_no_span_of_a_minute_holds_more_than_it_may(calls: list[tuple[str, float]]) -> None:
-    recent, now, taken = Recent(most=3, seconds=60), 0.0, list[tuple[str, float]]()
+    recent, now, taken = SlidingWindow(most=3, seconds=60), 0.0, list[tuple[str, float]]()
     for name, gap in calls:
         now += gap
         if recent.take(name, now) == 0:
@@ -256,14 +256,14 @@ async def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(calls: list[tup
 
 
 async def test_the_wait_that_is_told_is_enough() -> None:
-    recent, buckets = Recent(most=1, seconds=60), Buckets(rate=0.5, burst=1)
+    recent, buckets = SlidingWindow(most=1, seconds=60), Buckets(rate=0.5, burst=1)
     for limiter in (recent, buckets):
         assert limiter.take("a", 0) == 0
         assert limiter.take("a", 1 + limiter.take("a", 1)) == 0
 
 
 async def test_names_beyond_the_bound_push_the_oldest_out() -> None:
-    recent, buckets = Recent(most=1, seconds=60, names=2), Buckets(rate=0.01, burst=1, most=2)
+    recent, buckets = SlidingWindow(most=1, seconds=60, names=2), Buckets(rate=0.01, burst=1, most=2)
     for limiter in (recent, buckets):
         assert [limiter.take(name, 0) == 0 for name in "abab"] == [True, True, False, False]
         assert [limiter.take(name, 0) == 0 for name in "cb"] == [True, False]

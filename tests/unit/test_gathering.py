@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai import reasoning
-from kimi_gateway.dialects.openai.chunks import Chunk
-from kimi_gateway.dialects.openai.reasoning import PLACEHOLDER, Gatherer
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.providers.moonshot import reasoning
+from kimi_gateway.providers.moonshot.reasoning import PLACEHOLDER, ReasoningCollector
 
 Json = dict[str, Any]
 QUESTION = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
@@ -27,7 +27,7 @@ def call(index: int, id: str | None, arguments: str) -> Json:
 
 
 def gathered(*chunks: Chunk, question: list[Json] | None = None) -> dict[str, bytes]:
-    gatherer = Gatherer(QUESTION if question is None else question)
+    gatherer = ReasoningCollector(QUESTION if question is None else question)
     for each in chunks:
         gatherer.add([each])
     return gatherer.entries()
@@ -44,7 +44,7 @@ def put_back(kept: dict[str, bytes], *messages: Json, replay: Any = "wanted") ->
     body = {"messages": [*QUESTION, *messages]}
     missing = reasoning.lacking(body["messages"])
     known = {name: kept[name] for name in reasoning.names(missing) if name in kept}
-    reasoning.put_back(body, missing, known, replay)
+    reasoning.put_back(body, missing, reasoning.thoughts(missing, known), replay)
     return [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
 
 

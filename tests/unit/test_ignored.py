@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.ignored import MOST_BYTES, MOST_NAMES, named
+from kimi_gateway.pivot.ignored import MOST_BYTES, MOST_NAMES, named
 
 
 def test_each_is_named_once_and_escaped() -> None:

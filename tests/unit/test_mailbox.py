@@ -69,7 +69,7 @@ async def test_a_writer_that_gives_up_blocks_nobody() -> None:
     await settle()
     for _ in range(3):
         await box.get(LONG)
-    await asyncio.wait_for(writers[2], 1)
+    await asyncio.wait_for(writers[2], 5)
 
 
 @on_a_loop

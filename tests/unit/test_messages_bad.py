@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from messages_blocks import HI, IMAGE, PNG, TOOL, Json, assistant, result, text, use, user
 from messages_stream import asked
 
-from kimi_gateway.dialects.anthropic.request import Read
-from kimi_gateway.dialects.openai import request as pivot
+from kimi_gateway.dialects.messages.request import Read
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot import request as pivot
 
 
 def said(*blocks: Any) -> Json:

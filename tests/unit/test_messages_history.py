@@ -25,9 +25,9 @@ from messages_blocks import (
 )
 from messages_stream import IDENTITY, Told, asked, chunks_of, tellings
 
-from kimi_gateway.dialects.anthropic.answer import JsonAnswer
-from kimi_gateway.dialects.anthropic.content import SIGNATURE
-from kimi_gateway.dialects.openai import request as pivot
+from kimi_gateway.dialects.messages.answer import JsonAnswer
+from kimi_gateway.dialects.messages.content import SIGNATURE
+from kimi_gateway.pivot import request as pivot
 
 MESSAGES: dict[str, tuple[list[Json], list[Json]]] = {
     "a string": ([HI], [HI]),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.anthropic import ids
+from kimi_gateway.dialects.messages import ids
 
 IDS = st.text(max_size=12) | st.from_regex(r"\Akimi_[a-f0-9_-]*\Z") | st.from_regex(r"\A[\w.:-]{1,9}\Z")
 

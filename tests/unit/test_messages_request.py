@@ -9,8 +9,8 @@ import pytest
 from messages_blocks import FUNCTION, HI, MARKED, TOOL, Json, chat, text
 from messages_stream import asked
 
-from kimi_gateway.dialects.anthropic.client_tools import SCHEMAS
-from kimi_gateway.dialects.anthropic.request import read
+from kimi_gateway.dialects.messages.client_tools import SCHEMAS
+from kimi_gateway.dialects.messages.request import read
 
 SYSTEMS: dict[str, tuple[Any, list[Json]]] = {
     "a string": ("Be kind.", [{"role": "system", "content": "Be kind."}]),

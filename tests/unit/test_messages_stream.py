@@ -25,13 +25,13 @@ from messages_stream import (
     tellings,
 )
 
-from kimi_gateway.dialects.anthropic import ids
-from kimi_gateway.dialects.anthropic.answer import HIDDEN, PING, StreamWriter
-from kimi_gateway.dialects.anthropic.content import SIGNATURE
-from kimi_gateway.dialects.openai.call_ids import marked, vendors
-from kimi_gateway.dialects.openai.chunks import Chunk
-from kimi_gateway.dialects.openai.stop import StopFilter
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.dialects.messages.answer import HIDDEN, PING, StreamWriter
+from kimi_gateway.dialects.messages.content import SIGNATURE
 from kimi_gateway.errors import Unavailable
+from kimi_gateway.pivot.call_ids import marked, vendors
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.stop import StopFilter
 
 Json = dict[str, Any]
 PLAIN = asked()
@@ -199,7 +199,10 @@ def test_a_call_is_shown_as_it_comes_and_the_next_as_soon_as_the_first_is_whole(
 
 def test_an_id_that_clients_refuse_is_written_in_their_letters_and_one_that_is_missing_is_made() -> None:
     content = answered(said(A, A_REST, call(1, "{}", name="B")), PLAIN)["content"]
-    assert [block["id"] for block in content] == [ids.shown(marked("a:0", bytes)), marked("call_1", bytes)]
+    assert [block["id"] for block in content] == [
+        ids.shown(marked("a:0", bytes)),
+        marked("call_1", lambda size: (1).to_bytes(size, "big")),
+    ]
 
 
 REASONS: dict[str, tuple[list[list[Chunk]], str]] = {

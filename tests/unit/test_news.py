@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from contract.store_client import ON_DYNAMODB, STORES
-from kimi_gateway.accounts.dynamodb import DynamoStore
-from kimi_gateway.accounts.sqlite import SqliteStore
-from kimi_gateway.providers.news import (
+from kimi_gateway.providers.tokens.outages import (
     BREAKER,
     PAIR_OUT,
     PROBE_EVERY,
-    LocalRecord,
+    LocalOutageLog,
     News,
-    Record,
+    OutageLog,
     cleared,
     due_back,
     of_failure,
 )
+from kimi_gateway.storage.dynamodb.store import DynamoStore
+from kimi_gateway.storage.sqlite.store import SqliteStore
 from unit.pooling import MODEL, NOW, failure
 
 T = "tok_1"
@@ -112,9 +112,11 @@ def test_the_first_due_is_asked_first_and_the_dead_last_unless_their_minute_is_o
 
 
 @pytest.fixture(params=["local", "sqlite", "moto", "dynalite"])
-async def record(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str) -> AsyncIterator[Record]:
+async def record(
+    request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: str
+) -> AsyncIterator[OutageLog]:
     if request.param == "local":
-        yield LocalRecord()
+        yield LocalOutageLog()
         return
     url = request.getfixturevalue(f"{request.param}_url") if request.param in ON_DYNAMODB else ""
     async with STORES[request.param](tmp_path, url) as store:
@@ -123,7 +125,7 @@ async def record(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: 
 
 
 @pytest.mark.anyio
-async def test_a_record_keeps_the_last_news_of_each_token_and_model(record: Record) -> None:
+async def test_a_record_keeps_the_last_news_of_each_token_and_model(record: OutageLog) -> None:
     await record.publish(T, "", "rate", NOW + 1)
     await record.publish(T, "", "quota", NOW + 2)
     await record.publish(T, MODEL, "model", NOW + 3)
@@ -134,7 +136,7 @@ async def test_a_record_keeps_the_last_news_of_each_token_and_model(record: Reco
 
 
 @pytest.mark.anyio
-async def test_a_try_that_is_due_is_given_once_a_minute(record: Record) -> None:
+async def test_a_try_that_is_due_is_given_once_a_minute(record: OutageLog) -> None:
     assert not await record.claim(T, NOW, NOW + 60)
     await record.publish(T, "", "quota", NOW)
     await record.publish("tok_2", MODEL, "model", NOW)
@@ -146,7 +148,7 @@ async def test_a_try_that_is_due_is_given_once_a_minute(record: Record) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_try_is_due_when_the_clock_went_back(record: Record) -> None:
+async def test_a_try_is_due_when_the_clock_went_back(record: OutageLog) -> None:
     await record.publish(T, "", "quota", NOW + 60)
     assert await record.claim(T, NOW - 10_000, NOW - 9_940)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.news import PAIR_OUT, PROBE_EVERY
+from kimi_gateway.providers.tokens.outages import PAIR_OUT, PROBE_EVERY
 from unit.pooling import MODEL, A, B, C, Scene, failure, on_a_loop, preferring
 
 DEAD = pytest.mark.parametrize("cause", ["authentication", "quota"])

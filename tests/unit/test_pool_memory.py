@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from idle import settle
-from kimi_gateway.providers.memory import READ_EVERY
-from kimi_gateway.providers.news import PROBE_EVERY, LocalRecord
+from kimi_gateway.providers.tokens.health import READ_EVERY
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY, LocalOutageLog
 from unit.pooling import A, B, C, Clock, Scene, ShakyRecord, failure, on_a_loop, preferring
 
 
@@ -95,7 +95,7 @@ async def test_a_record_that_is_down_fails_nothing_and_is_told_when_it_is_back()
     scene.clock.now += PROBE_EVERY
     assert [await scene.fails("authentication"), await scene.works()] == [A, B]
     await settle()
-    assert await LocalRecord.published(record) == []
+    assert await LocalOutageLog.published(record) == []
     record.down = False
     scene.clock.now += READ_EVERY
     assert await scene.serving() == {B}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from idle import settle
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.memory import READ_EVERY
-from kimi_gateway.providers.news import PROBE_EVERY, LocalRecord
-from kimi_gateway.providers.pool import QUEUE, TokenLease
+from kimi_gateway.providers.tokens.health import READ_EVERY
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY, LocalOutageLog
+from kimi_gateway.providers.tokens.pool import QUEUE, TokenLease
 from unit.pooling import A, B, C, Clock, Scene, failure, on_a_loop, preferring
 
 
@@ -177,7 +177,7 @@ async def test_a_token_that_time_brings_back_goes_to_those_who_wait_first() -> N
 
 @on_a_loop
 async def test_a_try_that_another_process_got_takes_no_place_here() -> None:
-    clock, record = Clock(), LocalRecord()
+    clock, record = Clock(), LocalOutageLog()
     ours, theirs = (Scene(A, B, places=1, record=record, clock=clock) for _ in range(2))
     ours.pool.learn(A, "", failure("quota"))
     await settle()
@@ -263,5 +263,5 @@ async def test_places_are_never_exceeded_and_never_lost(
         assert task.cancelled() or not task.exception() or isinstance(task.exception(), UpstreamFailure)
     for token in (A, B, C):
         scene.pool.learn(token, "kimi-k3", None)
-    all_places = [await asyncio.wait_for(scene.lease(), 1) for _ in range(3 * places)]
+    all_places = [await asyncio.wait_for(scene.lease(), 5) for _ in range(3 * places)]
     assert Counter(lease.token for lease in all_places) == {A: places, B: places, C: places}

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.errors import Unavailable
-from kimi_gateway.thoughts import Thoughts
+from kimi_gateway.flow.conversation_cache import ConversationCache
 
 
 class Down:
@@ -21,7 +21,7 @@ class Down:
 
 
 def test_a_store_that_is_down_is_not_an_answer_that_was_never_kept() -> None:
-    thoughts = Thoughts(Down(), lambda: 0.0)
+    thoughts = ConversationCache(Down(), lambda: 0.0)
     with pytest.raises(Unavailable) as caught:
         asyncio.run(thoughts.recall("acc_1", ["response:a1"]))
     assert caught.value.cause == "store_down"

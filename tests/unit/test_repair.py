@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai import request
-from kimi_gateway.dialects.openai.call_ids import marked
-from kimi_gateway.dialects.openai.repair import MOST_NOTES, NO_RESULT, NOTHING, PICTURES, distinct, repaired
+from kimi_gateway.pivot import request
+from kimi_gateway.pivot.call_ids import marked
+from kimi_gateway.pivot.repair import MOST_NOTES, NO_RESULT, NOTHING, PICTURES, distinct, repaired
 from upstream.rules import refusal
 
 Json = dict[str, Any]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from responding import NAME, NOW, USAGE, called, chunk, chunks, identity, read, streamed, whole
 
-from kimi_gateway.dialects.openai.call_ids import marked
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import (
     ContentFiltered,
@@ -18,6 +17,7 @@ from kimi_gateway.errors import (
     RateLimited,
     Unavailable,
 )
+from kimi_gateway.pivot.call_ids import marked
 from response_events import checked, events_of
 
 TOOLS = [{"type": "custom", "name": "patch"}, {"type": "function", "name": "look"}]

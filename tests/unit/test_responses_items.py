@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from responding import messages, read
 
-from kimi_gateway.dialects.openai.repair import NO_RESULT
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot.repair import NO_RESULT
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {"type": "image_url", "image_url": {"url": PNG}}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from responding import USAGE, Kept, called, chunk, chunks, identity, read
 
+from kimi_gateway.dialects.responses import references
 from kimi_gateway.errors import InvalidRequest
 
 TOOLS = [{"type": "custom", "name": "patch"}, {"type": "function", "name": "look"}]
@@ -112,8 +113,19 @@ def test_an_item_is_referred_to_once() -> None:
 def test_a_request_names_so_many_answers_at_most() -> None:
     kept = Kept()
     with pytest.raises(InvalidRequest) as refused:
-        read({"input": [{"id": f"msg_{at:x}_0"} for at in range(501)]}, kept)
+        read({"input": [{"id": f"msg_{at:x}_0"} for at in range(references.MOST + 1)]}, kept)
     assert (refused.value.param, kept.asked) == ("input", [])
+
+
+def test_a_loop_of_1200_turns_may_name_each_of_its_answers() -> None:
+    kept = Kept()
+    for at in range(1_200):
+        ask(kept, f"{at:x}", f"said {at}")
+    given = [
+        item for at in range(1_200) for item in ({"id": f"msg_{at:x}_1"}, {"role": "user", "content": "On"})
+    ]
+    told = read({"input": given}, kept).chat.body["messages"][::2]
+    assert [each["content"] for each in told] == [f"said {at}" for at in range(1_200)]
 
 
 def test_what_is_only_named_counts_for_the_size_of_a_request() -> None:

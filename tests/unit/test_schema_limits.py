@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from typing import Any
 
 import jsonschema
@@ -10,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai import argument_names, schemas, tools
-from kimi_gateway.dialects.openai.schema_cleaner import MOST_STEPS
-from kimi_gateway.dialects.openai.schemas import clean_tool
+from contract.client_costs import Steps
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.providers.moonshot import argument_names, tools
+from kimi_gateway.providers.moonshot.schema import clean
+from kimi_gateway.providers.moonshot.schema.clean import clean_tool
+from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS
 from upstream import mfjs
 
 Json = dict[str, Any]
@@ -100,7 +104,8 @@ WIDE: dict[str, Json] = {
 def test_the_steps_of_one_schema_are_bounded(schema: Json) -> None:
     cleaned = clean_tool(schema, 100 * MOST_STEPS)
     assert cleaned.loosened
-    assert cleaned.steps <= 2.6 * MOST_STEPS
+    size = len(marshal.dumps(schema, 2))
+    assert cleaned.steps - size // clean.BYTES_A_STEP <= 2.6 * MOST_STEPS
 
 
 def test_the_steps_of_one_request_are_bounded_and_the_same_when_known() -> None:
@@ -201,6 +206,41 @@ def test_keys_come_back_whole_in_whatever_pieces(
 
 
 def test_what_is_known_is_bounded() -> None:
-    for at in range(schemas.REMEMBERED + 9):
+    for at in range(clean.REMEMBERED + 9):
         clean_tool(of({f"p{at}": {"const": at}}), MOST_STEPS)
-    assert len(schemas._memory) == schemas.REMEMBERED
+    assert len(clean._memory) == clean.REMEMBERED
+
+
+HUGE: dict[str, Any] = {
+    "a chain of definitions": {
+        **of({"a": {"$ref": "#/$defs/d0"}}),
+        "$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(25_000)},
+    },
+    "objects as consts": of({"a": {"anyOf": [{"const": {"k": [n, n], "l": [n]}} for n in range(20_000)]}}),
+    "objects in an enum": of({"a": {"enum": [{"k": [n, n], "l": [n]} for n in range(20_000)]}}),
+    "no schema at all": {"x": [[{"y": [n]}] for n in range(50_000)]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", HUGE.values(), ids=HUGE)
+def test_a_huge_schema_is_open_without_a_look_at_its_parts(schema: Json) -> None:
+    """Its bytes count as steps, so nothing of it is worked at; the other tools keep theirs."""
+    with Steps() as steps:
+        cleaned = clean_tool(schema, tools.MOST_STEPS)
+    assert cleaned.loosened
+    assert mfjs.refusal(cleaned.schema) is None
+    assert (cleaned.steps, steps.count < 5_000) == (0, True)
+    with Steps() as steps, pytest.raises(InvalidRequest) as caught:
+        clean.clean(schema, "response_format.json_schema.schema")
+    assert (caught.value.param, steps.count < 20) == ("response_format.json_schema.schema", True)
+
+
+def test_the_bytes_of_all_large_schemas_together_are_bounded() -> None:
+    left, kept = tools.MOST_STEPS, 0
+    for number in range(60):
+        description = f"{number} " * 20_000
+        cleaned = clean_tool(of({"a": {"type": "string", "description": description}}), left)
+        left -= cleaned.steps
+        kept += cleaned.steps > 0
+    assert 1 <= kept <= 10
+    assert left >= 0

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.schemas import clean
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.providers.moonshot.schema.clean import clean
 from upstream import mfjs
 
 Json = dict[str, Any]

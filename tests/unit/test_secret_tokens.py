@@ -16,9 +16,9 @@ from kimi_gateway.net.aws import SECRETS, Patience
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.observe import redact
-from kimi_gateway.providers import secrets
 from kimi_gateway.providers.provider import Token
-from kimi_gateway.providers.secrets import AGAIN, COLD_AGAIN, LASTS, SecretTokens
+from kimi_gateway.providers.tokens import secret
+from kimi_gateway.providers.tokens.secret import AGAIN, COLD_AGAIN, LASTS, SecretTokens
 from unit.pooling import Clock
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ async def test_the_text_is_a_json_list_or_joined_by_commas(kept: Kept, text: str
 
 @pytest.mark.parametrize("text", ["[]", ""])
 def test_a_secret_may_hold_no_token_yet(text: str) -> None:
-    assert secrets.parsed(text) == ()
+    assert secret.parsed(text) == ()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_secret_may_hold_no_token_yet(text: str) -> None:
 )
 def test_what_is_no_list_of_tokens_is_told_without_a_word_of_it(text: object) -> None:
     with pytest.raises(ValueError, match=r"^(is|holds) ") as caught:
-        secrets.parsed(text)
+        secret.parsed(text)
     assert "secret" not in str(caught.value)
 
 

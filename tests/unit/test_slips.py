@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.slips import Mender
+from kimi_gateway.pivot.slips import Mender
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

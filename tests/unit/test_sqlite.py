@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kimi_gateway.accounts.sqlite import SqliteStore
-from kimi_gateway.accounts.sqlite_file import MIGRATIONS
 from kimi_gateway.accounts.store import NoCredit, StoreDown
 from kimi_gateway.accounts.values import Grant, Key, Limits, Usage
+from kimi_gateway.storage.sqlite.database import MIGRATIONS
+from kimi_gateway.storage.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.anyio
 

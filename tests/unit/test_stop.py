@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.openai.chunks import Chunk
-from kimi_gateway.dialects.openai.stop import StopFilter, StopFinder
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.stop import StopFilter, StopFinder
 
 FEW = st.text("ab ", max_size=24)  # few letters: stop strings are likely, halves of them more so
 STOPS = st.lists(st.text("ab ", min_size=1, max_size=5), min_size=1, max_size=4).map(tuple)

@@ -7,9 +7,9 @@ import json
 import jsonschema
 import pytest
 
-from kimi_gateway.dialects.openai.argument_names import escaped_text
-from kimi_gateway.dialects.openai.schema_cleaner import MOST_STEPS
-from kimi_gateway.dialects.openai.schemas import clean_tool
+from kimi_gateway.providers.moonshot.argument_names import escaped_text
+from kimi_gateway.providers.moonshot.schema.clean import clean_tool
+from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS
 from unit.tool_corpus import CORPUS, Json
 from unit.tool_corpus_generated import GENERATED, OPENED
 from upstream import mfjs

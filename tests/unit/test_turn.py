@@ -12,11 +12,11 @@ import pytest
 from kimi_gateway.accounts.ledger import Reservation
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.values import Admission, Key
-from kimi_gateway.attempts import Ended, Item
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
+from kimi_gateway.flow.attempts import Ended, Item
+from kimi_gateway.flow.turn import Turn
 from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.turn import Turn
 
 Script = Callable[[Mailbox[Item]], Coroutine[Any, Any, None]]
 

@@ -25,7 +25,7 @@ def result(id: str, content: Any = "1") -> Json:
 REFUSED: dict[str, tuple[list[Json], str]] = {
     "an empty text part": ([{"role": "user", "content": [{"type": "text", "text": ""}]}], "empty"),
     "an empty assistant message": ([USER, {"role": "assistant", "content": ""}], "must not be empty"),
-    "a result of a picture only": ([USER, call("a"), result("a", [IMAGE])], "must have a text"),
+    "a result of a picture only": ([USER, call("a"), result("a", [IMAGE])], "has no text"),
     "one id in two turns": ([USER, call("a"), result("a"), call("a"), result("a")], "duplicated"),
     "a result without a call": ([USER, result("a")], "not found"),
     "a call without a result": ([USER, call("a", "b"), result("a"), USER], "not found"),

@@ -257,7 +257,7 @@ class ScriptedUpstream:
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
-    def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait for something that another thread brings about."""
         end = time.monotonic() + seconds
         while not true():

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Newest(OrderedDict[str, T]):
+class BoundedDict(OrderedDict[str, T]):
     """Holds `most` entries; the one that was set longest ago makes room."""
 
     def __init__(self, most: int = 10_000) -> None:
@@ -27,7 +27,7 @@ class Buckets:
 
     def __init__(self, rate: float, burst: float, most: int = 10_000) -> None:
         self._rate, self._burst = rate, burst
-        self._levels = Newest[tuple[float, float]](most)
+        self._levels = BoundedDict[tuple[float, float]](most)
 
     def take(self, name: str, now: float) -> float:
         """0 and one taken, or the seconds until one may be."""
@@ -39,6 +39,10 @@ class Buckets:
     def wait(self, name: str, now: float) -> float:
         """Seconds until one may be taken; takes none."""
         return self._wait(self._level(name, now)) if name in self._levels else 0.0
+
+    def give_back(self, name: str, now: float) -> None:
+        """One that was taken for what turned out to be free."""
+        self._levels[name] = (min(self._burst, self._level(name, now) + 1), now)
 
     def spend(self, name: str, now: float, calls: float) -> None:
         """Takes what has happened already, into a debt of one burst at most."""
@@ -52,12 +56,12 @@ class Buckets:
         return 0.0 if level >= 1 else (1 - level) / self._rate
 
 
-class Recent:
+class SlidingWindow:
     """Each name may call `most` times in any span of so many `seconds`."""
 
     def __init__(self, most: int, seconds: float, names: int = 10_000) -> None:
         self._most, self._seconds = most, seconds
-        self._calls = Newest[deque[float]](names)
+        self._calls = BoundedDict[deque[float]](names)
 
     def take(self, name: str, now: float) -> float:
         """0 and one taken, or the seconds until one may be."""

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from kimi_gateway.accounts import keys, rules
-from kimi_gateway.accounts.bucket import Buckets, Newest
+from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
+from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
-from kimi_gateway.values import Headers
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
@@ -59,36 +59,41 @@ class Gate:
         self._clock = clock
         self._monotonic = monotonic
         self._lease = lease
-        self._keys = Newest[Key](CACHED)
-        self._refusals = Newest[_Refusal](CACHED)
-        self._without_credit = Newest[bool](CACHED)  # accounts, as of the last answer
-        self._unlimited = Newest[bool](CACHED)  # accounts
+        self._keys = BoundedDict[Key](CACHED)
+        self._refusals = BoundedDict[_Refusal](CACHED)
+        self._without_credit = BoundedDict[bool](CACHED)  # accounts, as of the last answer
+        self._unlimited = BoundedDict[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
+        self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
         self._wasted = Buckets(rate=10, burst=300)
         self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once
 
-    async def authenticate(self, headers: Headers) -> Key:
+    async def authenticate(self, headers: Headers, client: str = "") -> Key:
         """The caller's key, from cache where it may be: admission refuses a record that is out of date.
+        `client` is the address that unknown keys are counted for.
 
-        Raises InvalidKey; Unavailable when the store is down.
+        Raises InvalidKey, RateLimited; Unavailable when the store is down.
         """
-        found = [await self._known(credential) for credential in credentials(headers)]
+        found = [await self._known(credential, client) for credential in credentials(headers)]
         return found[0]
 
-    async def authenticate_free(self, headers: Headers) -> Key:
+    async def authenticate_free(self, headers: Headers, client: str = "") -> Key:
         """The same for calls that are not admitted: the record is read anew, and a bucket guards them, the
         store's reads too once the key is known."""
-        now = self._clock()
+        now, found = self._clock(), []
         for credential in credentials(headers):
-            known = self._keys.pop(keys.digest(credential), None)
-            if known is not None and (wait := self._free.wait(known.id, now)):
-                self._keys[known.digest] = known
+            known = self._keys.get(keys.digest(credential))
+            if known is None:
+                found.append(await self._known(credential, client))
+                continue
+            if wait := self._free.wait(known.id, now):
                 raise _too_many_free(wait)
-        key = await self.authenticate(headers)
-        wait = self._free.take(key.id, now)
+            del self._keys[known.digest]
+            found.append(await self._lookup(known.digest))
+        wait = self._free.take(found[0].id, now)
         if wait:
             raise _too_many_free(wait)
-        return key
+        return found[0]
 
     async def refuse(self, key: Key) -> None:
         """Before a body is read: what is known to be refused, without work for it.
@@ -198,7 +203,7 @@ class Gate:
         self._refusals[key.id] = _Refusal(exc.window, now, until)
         return rate_limited(exc.window, now, key)
 
-    async def _known(self, credential: str) -> Key:
+    async def _known(self, credential: str, client: str) -> Key:
         digest = keys.digest(credential)
         cached = self._keys.get(digest)
         if cached is not None:
@@ -206,7 +211,16 @@ class Gate:
         if not keys.well_formed(credential):
             foreign = not credential.startswith(keys.PREFIX)
             raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
-        return await self._lookup(digest)
+        now = self._clock()
+        if wait := self._unknown.take(client, now):
+            raise RateLimited(
+                "Too many unknown keys from this address. Check the key, and try again.",
+                retry_after=math.ceil(wait),
+                cause="unknown_keys",
+            )
+        key = await self._lookup(digest)
+        self._unknown.give_back(client, now)
+        return key
 
     async def _lookup(self, digest: str) -> Key:
         try:

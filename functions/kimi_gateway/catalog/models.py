@@ -44,8 +44,8 @@ class Model:
     `choices` and `choices_thinking`: what `tool_choice` may be, without thinking and with it. `replay`: while
     the model thinks, a tool call in the history must carry its reasoning ("required", else a 400), or should
     ("wanted": thinking is preserved, so the model answers worse without; vendor's pages, 2026-09-03).
-    `mfjs`: schemas must be in the vendor's dialect (catalog/mfjs.py). `messages`: the platform's Messages
-    endpoint has it.
+    `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema). `messages`: the platform's
+    Messages endpoint has it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}

@@ -14,10 +14,10 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Grant
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
-from kimi_gateway.cli.place import place
+from kimi_gateway.cli.target import place
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
 
 T = TypeVar("T")
 MOST = 10**9  # of credits at once, and of requests in a limit

@@ -34,7 +34,7 @@ from kimi_gateway.cli.show import (
 )
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from kimi_gateway import home
 from kimi_gateway.cli.entry import WRONG_USAGE, Failed
-from kimi_gateway.cli.place import at_home
 from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.cli.target import at_home
 from kimi_gateway.settings import Settings
+from kimi_gateway.storage.sqlite import opening
 
 
 @click.command("backup")
@@ -27,7 +27,7 @@ def backup(file: Path, force: bool, without_conversations: bool, as_json: bool) 
     values = at_home(
         "A deployed table is backed up by DynamoDB itself (docs/operations.md); backup copies a file"
     )
-    source = values.data / home.STORE_NAME
+    source = values.data / opening.STORE_NAME
     if not source.exists():
         raise Failed(f"There is nothing to copy yet: {source} does not exist.", "no_store")
     if file.resolve() in {source.resolve().with_name(source.name + end) for end in ("", "-wal", "-shm")}:
@@ -42,10 +42,10 @@ def backup(file: Path, force: bool, without_conversations: bool, as_json: bool) 
 
 
 async def _copied(values: Settings, file: Path, conversations: bool) -> None:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.storage.sqlite.store import SqliteStore
 
-    with home.using(values.data):
-        store = SqliteStore(values.data / home.STORE_NAME)
+    with opening.using(values.data):
+        store = SqliteStore(values.data / opening.STORE_NAME)
         try:
             await store.backup(file, conversations)
         finally:

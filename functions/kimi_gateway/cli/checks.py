@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Literal
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed, program
-from kimi_gateway.cli.place import Home, Place, deployed
+from kimi_gateway.cli.target import Home, Place, deployed
 from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
-from kimi_gateway.home import STORE_NAME
 from kimi_gateway.settings import Settings, SettingsFault
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.values import Account
-    from kimi_gateway.providers.news import News
+    from kimi_gateway.providers.tokens.outages import News
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _quick_check(path: Path) -> str:
 
 
 async def _accounts(path: Path) -> list[Account]:
-    from kimi_gateway.accounts.sqlite import SqliteStore
+    from kimi_gateway.storage.sqlite.store import SqliteStore
 
     store = SqliteStore(path)
     try:

@@ -15,9 +15,9 @@ import click
 
 from kimi_gateway.accounts.rules import TooMuch
 from kimi_gateway.accounts.store import StoreDown, Unlimited
-from kimi_gateway.home import FolderFault, InUse
 from kimi_gateway.observe import Redactor, redact
 from kimi_gateway.settings import SettingsFault
+from kimi_gateway.storage.sqlite.opening import FolderFault, InUse
 
 FAILED, WRONG_USAGE, NOT_FOUND = 1, 2, 3
 EXIT_CODES = """\b

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from kimi_gateway.cli.access import ask
-from kimi_gateway.cli.place import deployed
 from kimi_gateway.cli.serve import curl, first_key
 from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.cli.target import deployed
 from kimi_gateway.cli.upstream import configured
 
 

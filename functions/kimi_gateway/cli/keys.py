@@ -25,7 +25,7 @@ from kimi_gateway.cli.access import (
 from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out, warned
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
 
 LIMIT = click.IntRange(1, MOST)
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import click
 
-from kimi_gateway import home
-from kimi_gateway.accounts import sqlite_file
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed, program
-from kimi_gateway.cli.place import at_home
 from kimi_gateway.cli.serving import servers
 from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.cli.target import at_home
+from kimi_gateway.storage.sqlite import database, opening
 
 
 @click.command("restore")
@@ -28,18 +27,18 @@ def restore(file: Path, as_json: bool) -> None:
     values = at_home(
         "A deployed table is restored by DynamoDB itself (docs/operations.md); restore takes a file"
     )
-    store = values.data / home.STORE_NAME
+    store = values.data / opening.STORE_NAME
     if not file.is_file():
         raise Failed(f"There is no file {file}.", "not_found", NOT_FOUND)
     if store.exists() and file.samefile(store):
         raise Failed("FILE is the store itself.", "usage", WRONG_USAGE)
     _refuse_running(values.data)
-    home.prepare_data(values.data)
+    opening.prepare_data(values.data)
     try:
-        with home.using(values.data, alone=True):
+        with opening.using(values.data, alone=True):
             _refuse_left_over(store)
             kept = _replaced(file, store)
-    except home.InUse:
+    except opening.InUse:
         text = "Another kimi-gateway process uses the database now. Stop the server, then try again."
         raise Failed(text, "running") from None
     document = {"file": str(file), "restored": str(store), "kept": None if kept is None else str(kept)}
@@ -70,8 +69,8 @@ def _refuse_left_over(store: Path) -> None:
 def _replaced(file: Path, store: Path) -> Path | None:
     """Whole or not at all: at each moment there is a database in its place. Where the old one is kept."""
     try:
-        copy = sqlite_file.checked_copy(file, store)
-    except sqlite_file.NotOurs as exc:
+        copy = database.checked_copy(file, store)
+    except database.NotOurs as exc:
         raise Failed(
             f"{file} is no backup of this gateway: {exc}. Nothing was changed.", "no_backup"
         ) from None
@@ -83,7 +82,7 @@ def _replaced(file: Path, store: Path) -> Path | None:
     except BaseException:
         copy.unlink(missing_ok=True)
         raise
-    sqlite_file.sync_folder(store.parent)
+    database.sync_folder(store.parent)
     return kept
 
 

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kimi_gateway import home
 from kimi_gateway.accounts.keys import digest, new_key
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed, program
-from kimi_gateway.cli.place import at_home, place
 from kimi_gateway.cli.serving import noted
+from kimi_gateway.cli.target import at_home, place
 from kimi_gateway.cli.upstream import Source, configured
-from kimi_gateway.providers.tokens import NAME
+from kimi_gateway.providers.tokens.file import NAME
 from kimi_gateway.settings import Settings
+from kimi_gateway.storage.sqlite import opening
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
     from kimi_gateway.providers.provider import Token
 
 HOME = "home"
@@ -58,9 +58,9 @@ def serve(host: str, port: int, workers: int, trusted_proxies: str | None) -> No
     _check_models(values)
     source, tokens = configured(place())
     port = _free_port(host, port)
-    home.prepare_data(values.data)
-    home.refuse_written_by_others(values.data, *home.store_files(), NAME)
-    with home.using(values.data):
+    opening.prepare_data(values.data)
+    opening.refuse_written_by_others(values.data, *opening.store_files(), NAME)
+    with opening.using(values.data):
         _greet(values, host, port, source, tokens)
         with noted(values.data, url(host, port), source, tuple(token.id for token in tokens)):
             _run(values, host, port, workers)
@@ -81,7 +81,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
 
 
 def _run(values: Settings, host: str, port: int, workers: int) -> None:
-    from kimi_gateway.edge import server
+    from kimi_gateway.edge.home import server
 
     code: object = None
     try:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
-from kimi_gateway.cli.place import KeptIn
+from kimi_gateway.cli.target import KeptIn
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import FIELDS, Settings
 
 if TYPE_CHECKING:
     from boto3 import Session
 
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.http import Client
     from kimi_gateway.net.sigv4 import Credentials
@@ -80,9 +80,9 @@ class Stack:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Ledger]:
-        from kimi_gateway.accounts.dynamodb import DynamoStore
-        from kimi_gateway.assemble import http_client
+        from kimi_gateway.app import http_client
         from kimi_gateway.net.aws import DYNAMODB, endpoints
+        from kimi_gateway.storage.dynamodb.store import DynamoStore
 
         client = http_client(endpoints(os.environ, self.session.region_name)(DYNAMODB), os.environ)
         try:
@@ -111,7 +111,7 @@ class Stack:
 
     def kept(self) -> tuple[Token, ...]:
         from kimi_gateway.providers.provider import Token
-        from kimi_gateway.providers.secrets import parsed
+        from kimi_gateway.providers.tokens.secret import parsed
 
         with told("the secret"):
             text = self._secrets().get_secret_value(SecretId=self.secret).get("SecretString")

@@ -46,7 +46,7 @@ def _table(stack: Stack) -> Iterator[Check]:
 
 async def _health(stack: Stack) -> Check:
     """As a client meets it: API Gateway, Lambda, and what the function finds."""
-    from kimi_gateway.assemble import http_client
+    from kimi_gateway.app import http_client
     from kimi_gateway.net.http import NetError, Timeouts
 
     url = f"{stack.url}/health"

@@ -10,13 +10,13 @@ import click
 from kimi_gateway import settings
 from kimi_gateway.accounts import keys
 from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
-from kimi_gateway.cli.place import Place, place
 from kimi_gateway.cli.show import json_option, out, table, utc
+from kimi_gateway.cli.target import Place, place
 from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
-    from kimi_gateway.providers.news import News
+    from kimi_gateway.providers.tokens.outages import News
 
 ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used while it is."
 OF_SERVER = (

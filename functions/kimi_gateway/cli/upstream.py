@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from kimi_gateway.cli.place import KeptIn, Place
 from kimi_gateway.cli.show import utc
+from kimi_gateway.cli.target import KeptIn, Place
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.serving import Serving
-    from kimi_gateway.providers.moonshot import Moonshot
-    from kimi_gateway.providers.news import News
+    from kimi_gateway.providers.moonshot.provider import Moonshot
     from kimi_gateway.providers.provider import Token
+    from kimi_gateway.providers.tokens.outages import News
 
 Source = Literal["environment", "none"] | KeptIn
 OF_THE_MOMENT = ("rate", "overload")  # the token is taken, the upstream is busy
@@ -88,7 +88,7 @@ def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
 def bad_news(here: Place) -> dict[str, list[News]]:
     """What the gateway's processes have told each other of tokens that are out, by the token's id. Raises
     StoreDown."""
-    from kimi_gateway.providers.news import News
+    from kimi_gateway.providers.tokens.outages import News
 
     if not here.begun():
         return {}
@@ -114,9 +114,9 @@ def why(bad: News) -> str:
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:
     """Asks the upstream about each token."""
-    from kimi_gateway.assemble import http_client
+    from kimi_gateway.app import http_client
     from kimi_gateway.net.http import Timeouts
-    from kimi_gateway.providers.moonshot import Moonshot
+    from kimi_gateway.providers.moonshot.provider import Moonshot
 
     async def run() -> list[Verdict]:
         client = http_client(values.base_url, os.environ)

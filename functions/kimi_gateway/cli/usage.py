@@ -13,7 +13,7 @@ from kimi_gateway.cli.access import Reference, account_of, ask, reference
 from kimi_gateway.cli.show import json_option, out, table, utc
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.place import Ledger
+    from kimi_gateway.cli.target import Ledger
 
 COUNTS = ("requests", "errors", "input", "output", "credits")
 NAMES: dict[str, Callable[[UsageRow], str]] = {

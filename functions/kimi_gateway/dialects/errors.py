@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableImage
+from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
-from kimi_gateway.values import Request, Response
 
 # Anthropic's error types by status; its SDKs pick their exception classes from the status
 # (docs/contract.md, Errors).

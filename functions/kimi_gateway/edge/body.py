@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from kimi_gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
-from kimi_gateway.values import Headers, Request
+from kimi_gateway.http import Headers, Request
 
 FIRST_BYTE = 30.0  # seconds until a body begins
 LEAST_RATE = 1024  # bytes a second, on average over each WINDOW

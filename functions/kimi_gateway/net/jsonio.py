@@ -11,6 +11,18 @@ from typing import Any, NoReturn
 DEEPEST = 256  # containers in containers; each reader further on needs stack for them
 
 
+SEPARATORS = (b",", b"[", b"{")
+
+
+def has_more_values(data: bytes, most: int) -> bool:
+    """Whether a JSON text has more than about `most` values, without reading it. What separates them is
+    counted; inside of strings only where that decides."""
+    if sum(map(data.count, SEPARATORS)) <= most:
+        return False
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return sum(map(b"".join(bare.split(b'"')[::2]).count, SEPARATORS)) > most
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 

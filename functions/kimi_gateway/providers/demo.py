@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kimi_gateway.catalog.models import ROWS, Model
-from kimi_gateway.dialects import tokens
 from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot import token_estimate
 from kimi_gateway.providers.provider import Call, Token
 
 NOTICE = "This is the demo provider of Kimi Gateway: no model ran. Set MOONSHOT_API_KEY for real answers."
@@ -30,7 +30,7 @@ class Demo:
         for word in words[:limit]:
             await asyncio.sleep(self._pace)
             yield [_event({"delta": {"content": word}, "finish_reason": None})]
-        prompt, written = tokens.of_messages(messages), min(len(words), limit)
+        prompt, written = token_estimate.of_messages(messages), min(len(words), limit)
         usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
         reason = "stop" if limit >= len(words) else "length"
         yield [_event({"delta": {}, "finish_reason": reason}, usage), (b"[DONE]", b"")]
@@ -45,7 +45,7 @@ class Demo:
         return {"available_balance": 0.0, "voucher_balance": 0.0, "cash_balance": 0.0}
 
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
-        return tokens.of_messages(messages)
+        return token_estimate.of_messages(messages)
 
 
 def _event(choice: dict[str, Any], usage: dict[str, int] | None = None) -> sse.Event:

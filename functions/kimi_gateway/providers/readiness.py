@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from kimi_gateway.providers.news import OF_BREAKER, News
+from kimi_gateway.providers.tokens.outages import OF_BREAKER, News
 
 UNREACHED = OF_BREAKER | {"timeout"}
 REMEMBERED = 300  # seconds that a failure to reach the upstream counts, unless an answer came since

@@ -12,10 +12,10 @@ import pytest
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.rules import months_later
-from kimi_gateway.accounts.sqlite import SqliteStore
 from kimi_gateway.accounts.values import Usage
 from kimi_gateway.cli.show import utc
-from kimi_gateway.home import STORE_NAME
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
+from kimi_gateway.storage.sqlite.store import SqliteStore
 from unit.cli.answers import TIME, Cli, fault, mode
 
 KEY_FIELDS = ["id", "account", "name", "limits", "see_balance", "revoked", "created"]

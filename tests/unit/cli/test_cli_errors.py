@@ -13,7 +13,7 @@ import pytest
 from kimi_gateway import __version__
 from kimi_gateway.accounts import keys
 from kimi_gateway.cli import main
-from kimi_gateway.home import STORE_NAME
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from unit.cli.answers import PROGRAM, Cli, environment, fault
 
 TOKEN = "canary-upstream-token-0123456789"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kimi_gateway.cli.checks import store_fix
-from kimi_gateway.home import STORE_NAME
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from unit.cli.answers import Cli, mode
 from unit.cli.serving import command, serving
 

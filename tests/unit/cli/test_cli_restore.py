@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway import home
-from kimi_gateway.home import STORE_NAME
+from kimi_gateway.storage.sqlite import opening
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from unit.cli.answers import Cli, environment, fault, mode
 from unit.cli.serving import KEY, chat, command, serving
 
@@ -90,7 +90,7 @@ def test_what_is_no_whole_backup_of_ours_changes_nothing(
     content = (data / STORE_NAME).read_bytes()
     assert fault(cli("restore", file, "--json")) == (1, "no_backup")
     assert (data / STORE_NAME).read_bytes() == content
-    assert sorted(path.name for path in data.iterdir()) == sorted([STORE_NAME, home.LOCK_NAME])
+    assert sorted(path.name for path in data.iterdir()) == sorted([STORE_NAME, opening.LOCK_NAME])
 
 
 def test_an_older_schema_is_brought_up_to_date(ask: Any, tmp_path: Path) -> None:
@@ -116,14 +116,14 @@ def test_it_refuses_beside_a_process_that_uses_the_database(
         assert f"The gateway runs on {address}" in result.stderr
         assert "Stop it first: kill " in result.stderr
         assert chat(address, key) == 200
-    with home.using(data):  # another command
+    with opening.using(data):  # another command
         assert fault(cli("restore", file, "--json")) == (1, "running")
     assert cli("restore", file).exit_code == 0
 
 
 def test_nobody_opens_the_database_while_it_is_replaced(ask: Any, cli: Cli, data: Path) -> None:
     ask("keys", "create")
-    with home.using(data, alone=True):
+    with opening.using(data, alone=True):
         assert fault(cli("keys", "list", "--json")) == (1, "in_use")
         assert cli("serve", "--port", "0").exit_code == 1
     assert len(ask("keys", "list")["keys"]) == 1

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from kimi_gateway.cli.serve import url
-from kimi_gateway.home import STORE_NAME
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from unit.cli.answers import Cli, mode
 from unit.cli.serving import KEY, chat, command, serving
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway.accounts.sqlite import SqliteStore
-from kimi_gateway.home import STORE_NAME
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
+from kimi_gateway.storage.sqlite.store import SqliteStore
 from unit.cli.answers import TIME, Cli, fault
 from upstream import ScriptedUpstream
 

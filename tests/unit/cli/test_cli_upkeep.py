@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway.accounts.sqlite import SqliteStore
-from kimi_gateway.home import STORE_NAME
+from kimi_gateway.storage.sqlite.opening import STORE_NAME
+from kimi_gateway.storage.sqlite.store import SqliteStore
 from unit.cli.answers import PROGRAM, Cli, environment, fault, mode
 from upstream import ScriptedUpstream, Status, error
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kimi_gateway.dialects.openai.chunks import Chunk, Identity
+from kimi_gateway.dialects.responses.emitter import Event
 from kimi_gateway.dialects.responses.output import Output
-from kimi_gateway.dialects.responses.place import Event
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot.chunks import Chunk, Identity
 
 # `error.code` of a failed response, where it is not server_error: the words that OpenAI's clients know
 # (its SDK's types; Codex does not repeat a request after the second and third, 2026-11).

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kimi_gateway.dialects.responses.emitter import Place
 from kimi_gateway.dialects.responses.free_text import FreeText
-from kimi_gateway.dialects.responses.place import Place
 from kimi_gateway.dialects.responses.tools import Known
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from kimi_gateway.dialects.dialect import Ask
-from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai.chunks import Identity
-from kimi_gateway.dialects.openai.request import ChatRequest
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Ask
+from kimi_gateway.pivot.fields import fail
+from kimi_gateway.pivot.request import ChatRequest
 
 _ENCRYPTED = "reasoning.encrypted_content"
 

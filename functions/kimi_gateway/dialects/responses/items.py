@@ -7,14 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kimi_gateway.dialects import fields
-from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.dialects.openai import repair
 from kimi_gateway.dialects.responses import parts
 from kimi_gateway.dialects.responses.seal import unseal
 from kimi_gateway.dialects.responses.tools import FREE_TEXT, Toolbox, flat
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import emit
+from kimi_gateway.pivot import fields, repair
+from kimi_gateway.pivot.fields import Check, fail
 
 # Calls of OpenAI's own tools, by the member that holds what was called. The tool is named as its kind is.
 _CALLS = {

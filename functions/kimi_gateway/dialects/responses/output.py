@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects.openai.chunks import Chunk
 from kimi_gateway.dialects.responses.calls import Call
-from kimi_gateway.dialects.responses.place import Event, Place
+from kimi_gateway.dialects.responses.emitter import Event, Place
 from kimi_gateway.dialects.responses.texts import Message, Reasoning
 from kimi_gateway.dialects.responses.tools import Toolbox
+from kimi_gateway.pivot.chunks import Chunk
 
 # Why an answer ends before its end: the pivot's finish reasons in the words of `incomplete_details`.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}

@@ -6,10 +6,10 @@ import base64
 import binascii
 from typing import Any
 
-from kimi_gateway.dialects import fields
-from kimi_gateway.dialects.fields import fail
-from kimi_gateway.dialects.openai.media import image, told
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot import fields
+from kimi_gateway.pivot.fields import fail
+from kimi_gateway.pivot.media import image, told
 
 # By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
 # OpenAI's own servers would have made it.

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects.fields import fail
 from kimi_gateway.net import jsonio
+from kimi_gateway.pivot.fields import fail
 
 LARGEST = (
     2**20
 )  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
-MOST = 500  # answers that one request may name
+MOST = 2_048  # answers that one request may name: a long tool loop names one for each of its turns
 MOST_UNPACKED = 4 * 2**20  # bytes of all that one request refers to
 # The ids that were given out; no others are looked for.
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")

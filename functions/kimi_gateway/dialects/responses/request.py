@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects import fields, tuning
-from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.dialects.openai.request import ChatRequest, digest_of, model_name
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier
 from kimi_gateway.dialects.responses.tools import Toolbox
+from kimi_gateway.pivot import fields, tuning
+from kimi_gateway.pivot.fields import Check, fail
+from kimi_gateway.pivot.request import ChatRequest, digest_of, model_name
 
 _LOGPROBS = "message.output_text.logprobs"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects.responses.place import Place
+from kimi_gateway.dialects.responses.emitter import Place
 from kimi_gateway.dialects.responses.seal import seal
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects import fields
-from kimi_gateway.dialects.fields import Check, fail
-from kimi_gateway.dialects.offered import Offered
+from kimi_gateway.dialects.tool_set import ToolSet
+from kimi_gateway.pivot import fields
+from kimi_gateway.pivot.fields import Check, fail
 
 # A custom tool takes free text; the model writes it into the one argument of a function.
 FREE_TEXT = "input"
@@ -32,7 +32,7 @@ class Known:
 class Toolbox:
     """The tools of one request: as they are offered to the model, and what each is to the client."""
 
-    offered: Offered = field(default_factory=Offered)
+    offered: ToolSet = field(default_factory=ToolSet)
     _known: dict[str, Known] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,217 @@
+"""The composition root: the only place that knows which store, provider and client are used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.ledger import Ledger
+from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.catalog import catalog
+from kimi_gateway.endpoints.free import Endpoints
+from kimi_gateway.errors import Unavailable
+from kimi_gateway.flow.ask import Gateway
+from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.net.http import Client, Timeouts
+from kimi_gateway.net.http1 import Http1Client, proxied
+from kimi_gateway.observe import emit, redact
+from kimi_gateway.providers.demo import Demo
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.moonshot.provider import Moonshot
+from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.tokens.file import NAME, TokenFile
+from kimi_gateway.providers.tokens.outages import LocalOutageLog, OutageLog
+from kimi_gateway.providers.tokens.pool import Pool, Renewal
+from kimi_gateway.settings import Settings
+from kimi_gateway.storage.cache import Cache
+from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
+from kimi_gateway.storage.sqlite.opening import open_store
+
+if TYPE_CHECKING:
+    from kimi_gateway.net.aws import Aws
+    from kimi_gateway.storage.dynamodb.store import DynamoStore
+    from kimi_gateway.storage.sqlite.store import SqliteStore
+
+
+@dataclass(slots=True)
+class Running:
+    gateway: Gateway
+    queries: Endpoints
+    store: Store
+    client: Client
+    pool: Pool
+    heart: asyncio.Task[None] | None
+
+    async def rest(self, seconds: float) -> None:
+        """What requests left behind may finish for a while: the process may be frozen then."""
+        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
+            await asyncio.wait(left, timeout=seconds)
+
+    async def stop(self) -> None:
+        """Streams have ended by now; what they left behind is finished, bounded in time."""
+        if self.heart is not None:
+            self.heart.cancel()
+            await asyncio.gather(self.heart, return_exceptions=True)
+        background = self.gateway.background
+        if background:
+            await asyncio.wait(background, timeout=2)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self.gateway.ledger.drain(5)
+        await self.pool.close()
+        await self.store.close()
+        await self.client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """`tokens` as they are now; `renewal` where that takes a call, and then `known` after the first one."""
+
+    tokens: Callable[[], tuple[Token, ...]]
+    faults: Callable[[], list[str]]
+    renewal: Renewal | None = None
+    known: Callable[[], bool] = lambda: True
+
+
+def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
+    """The environment's tokens, else the secret's or the file's as they are at the time of asking."""
+    if settings.moonshot_api_key:
+        redact.learn(settings.moonshot_api_key)
+        fixed = tuple(map(Token.of, settings.moonshot_api_key))
+        return TokenSource(lambda: fixed, list)
+    if settings.secret and aws is not None:
+        from kimi_gateway.providers.tokens.secret import SecretTokens
+
+        secret = SecretTokens(aws, settings.secret, clock)
+        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known)
+    tokens = TokenFile(settings.data / NAME).tokens
+    tokens()
+    return TokenSource(while_readable(tokens), lambda: token_faults(tokens))
+
+
+UNREADABLE = (OSError, ValueError)  # of a token source
+
+
+def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
+    try:
+        tokens()
+    except UNREADABLE as exc:
+        return [f"tokens: {exc}"]
+    return []
+
+
+def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tuple[Token, ...]]:
+    """A file that went bad while the gateway runs is the operator's fault, and never leads to the demo."""
+
+    def read() -> tuple[Token, ...]:
+        try:
+            return tokens()
+        except UNREADABLE as exc:
+            emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
+            raise Unavailable(
+                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
+            ) from exc
+
+    return read
+
+
+def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
+    """Our own, unless a proxy stands before the upstream or before `more` that is spoken to."""
+    if any(proxied(each, environ) for each in (url, *more)):
+        from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and is seldom needed
+
+        return HttpxClient()
+    return Http1Client()
+
+
+def upstreams(
+    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+) -> Callable[[], Upstream]:
+    """The platform while there is a token for it, or while that is not `known`; else the demo."""
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), pool)
+    demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
+    return lambda: demo if known() and not pool.all() else moonshot
+
+
+async def start(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    replay: Cache | None = None,
+    client: Client | None = None,
+    clock: Callable[[], float] = time.time,
+    renewing: bool = True,
+) -> Running:
+    """Leases need no `renewing` where none lasts as long as a request may.
+
+    Raises CatalogFault, StoreDown; OSError or ValueError where the tokens' file cannot be read.
+    """
+    models = catalog.load(settings.models)
+    client, aws = _clients(settings, client, os.environ)
+    source = token_source(settings, aws, clock)
+    record: OutageLog = LocalOutageLog()
+    if store is None:
+        store = record = kept = _store(settings, aws)
+        replay = replay or RememberingCache(kept)
+    pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
+    if source.renewal is not None:
+        with suppress(Unavailable):  # requests will try again, and say so
+            await source.renewal.fresh()
+    upstream = upstreams(settings, client, pool, source.known, clock)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
+    ledger = Ledger(store, clock, settings.lease)
+    directory = Directory(upstream)
+    thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
+    gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
+    queries = Endpoints(gate, store, models, directory, upstream, source.faults, clock)
+    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
+    emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
+    if upstream().provider.name == "demo":
+        emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
+    if len(pool.all()) > 1:
+        checking = asyncio.create_task(directory.check())
+        gateway.background.add(checking)
+        checking.add_done_callback(gateway.background.discard)
+    return Running(gateway, queries, store, client, pool, heart)
+
+
+def _clients(
+    settings: Settings, client: Client | None, environ: Mapping[str, str]
+) -> tuple[Client, Aws | None]:
+    """For the upstream; over the same one for AWS, where something is kept there."""
+    if not (settings.table or settings.secret):
+        return client or http_client(settings.base_url, environ), None
+    from kimi_gateway.net import aws, aws_environment
+
+    address = aws.endpoints(environ, aws.region_of(environ))
+    more = (address(aws.DYNAMODB), address(aws.SECRETS))
+    client = client or http_client(settings.base_url, environ, *more)
+    return client, aws_environment.of_environment(client, environ)
+
+
+def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
+    if settings.table and aws is not None:
+        from kimi_gateway.storage.dynamodb.store import DynamoStore
+
+        return DynamoStore(settings.table, aws)
+    return open_store(settings)
+
+
+async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:
+    """Keeps the leases of what runs, and ends those of processes that died."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await ledger.renew()
+            await store.purge(int(clock()))
+        except StoreDown as exc:
+            emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

@@ -1,0 +1,71 @@
+"""The answer in OpenAI's own format: the stream's frames, or one JSON body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_gateway.dialects import errors
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot.chunks import Chunk, Identity, frame, usage_frame
+from kimi_gateway.pivot.collect import Collector
+
+PING = sse.comment(b"ping")
+
+
+def _told(usage: dict[str, Any]) -> dict[str, Any]:
+    """The platform may have the cached tokens at the top only; OpenAI's clients look among the details."""
+    details = usage.get("prompt_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    if type(cached := usage.get("cached_tokens")) is not int or details.get("cached_tokens") is not None:
+        return usage
+    return {**usage, "prompt_tokens_details": {**details, "cached_tokens": cached}}
+
+
+class StreamWriter:
+    """Chunks to frames. The last finish reason is held until `end`, when the ledger knows of it."""
+
+    def __init__(self, identity: Identity, include_usage: bool) -> None:
+        self._identity = identity
+        self._include_usage = include_usage
+        self._held = b""
+
+    def add(self, chunks: list[Chunk]) -> bytes:
+        out = []
+        for chunk in chunks:
+            if self._held:
+                out.append(self._held)
+                self._held = b""
+            framed = frame(chunk, self._identity)
+            if chunk.finishes:
+                self._held = framed
+            else:
+                out.append(framed)
+        return b"".join(out)
+
+    def silence(self) -> bytes:
+        return PING
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        last = usage_frame(_told(usage), self._identity) if self._include_usage else b""
+        return self._held + last + sse.DONE
+
+    def error(self, error: GatewayError) -> bytes:
+        """No finish reason and no [DONE] after it: what is cut must not look complete."""
+        return sse.encode(jsonio.dumps(errors.body(error, "openai")))
+
+
+class JsonAnswer:
+    """Chunks to one body."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._collector = Collector()
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._collector.add(chunk)
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        body = self._identity.put_on(self._collector.answer(), "chat.completion")
+        return jsonio.dumps({**body, "usage": _told(usage)})

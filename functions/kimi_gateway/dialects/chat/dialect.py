@@ -1,0 +1,30 @@
+"""Chat Completions as a dialect: the pivot as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kimi_gateway.dialects.chat.answer import JsonAnswer, StreamWriter
+from kimi_gateway.pivot import request
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Ask
+from kimi_gateway.pivot.request import ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuestion:
+    chat: ChatRequest
+
+    def writer(self, identity: Identity) -> StreamWriter:
+        return StreamWriter(identity, self.chat.include_usage)
+
+    def answer(self, identity: Identity) -> JsonAnswer:
+        return JsonAnswer(identity)
+
+    def kept(self) -> dict[str, bytes]:
+        return {}
+
+
+class ChatCompletions:
+    def read(self, raw: bytes) -> Ask:
+        return Ask.whole(ChatQuestion(request.read(raw)))

@@ -1,0 +1,241 @@
+"""The answer in Anthropic's format: events, or one message. Both are told by the same sequence of blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kimi_gateway.dialects import errors
+from kimi_gateway.dialects.messages import ids
+from kimi_gateway.dialects.messages.block_sequencer import Block, BlockSequencer, arguments
+from kimi_gateway.dialects.messages.content import SIGNATURE
+from kimi_gateway.dialects.messages.request import Read, Thoughts
+from kimi_gateway.dialects.responses.seal import seal
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot.chunks import Chunk, Identity
+
+PING = sse.encode(b'{"type":"ping"}', b"ping")
+HIDDEN = 16  # chunks without anything to show, after which a ping says that the answer is alive
+
+
+def event(kind: str, **members: Any) -> bytes:
+    return sse.encode(jsonio.dumps({"type": kind, **members}), kind.encode())
+
+
+def message_of(identity: Identity) -> dict[str, Any]:
+    """A message before anything was said."""
+    return {
+        "id": "msg_" + _number(identity),
+        "type": "message",
+        "role": "assistant",
+        "model": identity.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+    }
+
+
+def _number(identity: Identity) -> str:
+    return identity.id.removeprefix("chatcmpl-").replace("-", "")
+
+
+def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read) -> BlockSequencer:
+    return BlockSequencer(
+        sink, lambda index: f"toolu_{_number(identity)}_{index}", asked.chat.stops, asked.one_call
+    )
+
+
+def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
+    """The pivot's counts in Anthropic's terms: input in three shares, of which one was not cached."""
+    details = _object(usage.get("prompt_tokens_details"))
+    cached = _count(usage.get("cached_tokens")) or _count(details.get("cached_tokens"))
+    written = _count(details.get("cache_write_tokens"))
+    counts: dict[str, Any] = {
+        "input_tokens": max(0, _count(usage.get("prompt_tokens")) - cached - written),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": cached,
+        "output_tokens": _count(usage.get("completion_tokens")),
+    }
+    thought = _object(usage.get("completion_tokens_details")).get("reasoning_tokens")
+    if thought is not None:
+        counts["output_tokens_details"] = {"thinking_tokens": _count(thought)}
+    return counts
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    """Null and nonsense count as nothing."""
+    return max(0, value) if isinstance(value, int) else 0
+
+
+def _content(block: Block) -> dict[str, Any]:
+    """A block before anything was written."""
+    if block.kind == "text":
+        return {"type": "text", "text": ""}
+    if block.kind == "thinking":
+        return {"type": "thinking", "thinking": "", "signature": ""}
+    return {"type": "tool_use", "id": ids.shown(block.id), "name": block.name, "input": {}}
+
+
+_HEAD = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":%b'
+_DELTA = {
+    "text": b'{"type":"text_delta","text":',
+    "thinking": b'{"type":"thinking_delta","thinking":',
+    "call": b'{"type":"input_json_delta","partial_json":',
+}
+
+
+def _signature(block: Block, pieces: list[str], thoughts: Thoughts) -> str:
+    """The upstream's own; else the thought itself where the client does not get its text."""
+    return block.seal or (seal("".join(pieces)) if thoughts == "sealed" else SIGNATURE)
+
+
+class _Events:
+    """A sink whose blocks become events."""
+
+    def __init__(self, thoughts: Thoughts) -> None:
+        self.out: list[bytes] = []
+        self._thoughts = thoughts
+        self._index = -1
+        self._block: Block | None = None
+        self._head = b""  # of the open block's deltas; empty where they are not shown
+        self._unshown: list[str] = []  # of a thought to be sealed
+
+    def open(self, block: Block) -> None:
+        self._block = block
+        if block.kind == "thinking" and self._thoughts == "hidden":
+            self._head = b""
+            return
+        self._index += 1
+        start = event("content_block_start", index=self._index, content_block=_content(block))
+        self.out.append(start)
+        self._head = _HEAD % (self._index, _DELTA[block.kind])
+        if block.kind == "thinking" and self._thoughts == "sealed":
+            self._head = b""
+            self._unshown = []
+
+    def write(self, text: str) -> None:
+        if self._head:
+            self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
+        elif self._thoughts == "sealed":
+            self._unshown.append(text)
+
+    def close(self) -> None:
+        block = self._block
+        if block is not None and block.kind == "thinking":
+            if self._thoughts == "hidden":
+                return
+            delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thoughts)}
+            self.out.append(event("content_block_delta", index=self._index, delta=delta))
+        self.out.append(event("content_block_stop", index=self._index))
+
+
+class StreamWriter:
+    """`input_tokens` is an estimate for the first event; the last but one has the true count."""
+
+    def __init__(self, identity: Identity, asked: Read, input_tokens: int) -> None:
+        self._events = _Events(asked.thoughts)
+        self._sequence = _sequence(self._events, identity, asked)
+        usage = usage_of({"prompt_tokens": input_tokens})
+        start = event("message_start", message={**message_of(identity), "usage": usage})
+        self._events.out.append(start)
+        self._unseen = 0
+
+    def add(self, chunks: list[Chunk]) -> bytes:
+        if not chunks:
+            return b""
+        for chunk in chunks:
+            self._sequence.add(chunk)
+        if self._events.out:
+            self._unseen = 0
+            return self._taken()
+        self._unseen += len(chunks)
+        if self._unseen < HIDDEN:
+            return b""
+        self._unseen = 0
+        return PING
+
+    def silence(self) -> bytes:
+        return self._taken() + PING
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        self._sequence.end()
+        reason, stop = self._sequence.outcome
+        delta = {"stop_reason": reason, "stop_sequence": stop}
+        last = event("message_delta", delta=delta, usage=usage_of(usage))
+        return self._taken() + last + event("message_stop")
+
+    def error(self, error: GatewayError) -> bytes:
+        """Open blocks stay open and no stop reason comes: what is cut must not look complete."""
+        return self._taken() + sse.encode(jsonio.dumps(errors.body(error, "anthropic")), b"error")
+
+    def _taken(self) -> bytes:
+        out, self._events.out = self._events.out, []
+        return b"".join(out)
+
+
+class _Blocks:
+    """A sink that keeps the blocks."""
+
+    def __init__(self, thoughts: Thoughts) -> None:
+        self.content: list[dict[str, Any]] = []
+        self._thoughts = thoughts
+        self._pieces: list[str] = []
+
+    def open(self, block: Block) -> None:
+        self._block, self._pieces = block, []
+
+    def write(self, text: str) -> None:
+        self._pieces.append(text)
+
+    def close(self) -> None:
+        content, text = _content(self._block), "".join(self._pieces)
+        if self._block.kind == "call":
+            content["input"] = input_of(self._pieces)
+        elif self._block.kind == "text":
+            content["text"] = text
+        elif self._thoughts == "hidden":
+            return
+        else:
+            content["thinking"] = text if self._thoughts == "shown" else ""
+            content["signature"] = _signature(self._block, self._pieces, self._thoughts)
+        self.content.append(content)
+
+
+def input_of(pieces: list[str]) -> dict[str, Any]:
+    """A call's input. What is not a whole object (a cut answer, a model's slip) is kept as it came under a
+    name that no tool has, so that the client's own check refuses it and the model hears of it."""
+    text = "".join(pieces)
+    if not text.strip():
+        return {}
+    whole = arguments(pieces)
+    return {"_unreadable_arguments": text} if whole is None else whole
+
+
+class JsonAnswer:
+    """Chunks to one body."""
+
+    def __init__(self, identity: Identity, asked: Read) -> None:
+        self._identity = identity
+        self._blocks = _Blocks(asked.thoughts)
+        self._sequence = _sequence(self._blocks, identity, asked)
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            self._sequence.add(chunk)
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        self._sequence.end()
+        reason, stop = self._sequence.outcome
+        return jsonio.dumps(
+            {
+                **message_of(self._identity),
+                "content": self._blocks.content,
+                "stop_reason": reason,
+                "stop_sequence": stop,
+                "usage": usage_of(usage),
+            }
+        )

@@ -1,0 +1,173 @@
+"""Deltas in any order into blocks one after the other, which is all that Anthropic's grammar knows.
+
+What cannot be shown yet waits: a parallel call, or a text, behind a call whose arguments are not whole. A
+call's arguments are whole when they are an object; else when the answer ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+from kimi_gateway.net import jsonio
+from kimi_gateway.pivot.chunks import Chunk
+
+WINDOW = "model_context_window_exceeded"  # the stop reason of an answer that the model's window cut short
+Kind = Literal["thinking", "text", "call"]
+
+
+class Block:
+    __slots__ = ("id", "kind", "name", "pieces", "seal")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.id = ""  # of a call, in the pivot
+        self.name = ""
+        self.seal = ""  # an upstream's signature under a thought
+        self.pieces: list[str] = []
+
+    @property
+    def whole(self) -> bool:
+        return self.kind != "call" or arguments(self.pieces) is not None
+
+
+def arguments(pieces: list[str]) -> dict[str, Any] | None:
+    """A call's input, None where it is not a whole object."""
+    end = next((piece for piece in reversed(pieces) if piece and not piece.isspace()), "")
+    if not end.rstrip().endswith("}"):  # seen without joining what comes in many pieces
+        return None
+    try:
+        value = jsonio.loads("".join(pieces).encode())
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Sink(Protocol):
+    """Gets the blocks in order, one open at a time. A call's id and name are known when it opens."""
+
+    def open(self, block: Block) -> None: ...
+
+    def write(self, text: str) -> None:
+        """More of the open block, never nothing."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class BlockSequencer:
+    """`stops` are the stop strings that were asked for. `one_call`: calls after the first are left out.
+    `make_id` names the calls to which the upstream gave no id, by their index."""
+
+    def __init__(
+        self, sink: Sink, make_id: Callable[[int], str], stops: tuple[str, ...], one_call: bool
+    ) -> None:
+        self._sink = sink
+        self._make_id = make_id
+        self._stops = stops
+        self._one_call = one_call
+        self._open: Block | None = None
+        self._waiting: list[Block] = []
+        self._calls: dict[int, Block] = {}
+        self._finish: str | None = None
+        self._stop: str | None = None
+        self._window = False
+
+    def add(self, chunk: Chunk) -> None:
+        for choice in chunk.body["choices"]:
+            delta = choice.get("delta") or {}
+            if text := delta.get("reasoning_content"):
+                self._text("thinking", text)
+            if text := delta.get("reasoning_signature"):
+                self._sign(text)
+            if text := delta.get("content"):
+                self._text("text", text)
+            if text := delta.get("refusal"):
+                self._text("text", text)
+            for piece in delta.get("tool_calls") or ():
+                self._call(piece)
+            if reason := choice.get("finish_reason"):
+                self._finish, stop = str(reason), choice.get("stop_reason")
+                self._window = reason == "length" and stop == WINDOW
+                self._stop = stop if stop in self._stops else None
+
+    def end(self) -> None:
+        self._advance(last=True)
+        if self._open is not None:
+            self._sink.close()
+            self._open = None
+
+    @property
+    def outcome(self) -> tuple[str, str | None]:
+        """Anthropic's stop reason, and the stop string that was met."""
+        if self._stop is not None:
+            return "stop_sequence", self._stop
+        if self._window:
+            return WINDOW, None
+        if self._finish in _CUT:
+            return _CUT[self._finish], None
+        return "tool_use" if self._calls else "end_turn", None
+
+    def _text(self, kind: Kind, text: str) -> None:
+        if not self._waiting:
+            if self._open is not None and self._open.kind == kind:
+                self._sink.write(text)
+                return
+            self._waiting.append(Block(kind))
+        elif self._waiting[-1].kind != kind:
+            self._waiting.append(Block(kind))
+        self._waiting[-1].pieces.append(text)
+        self._advance()
+
+    def _sign(self, seal: str) -> None:
+        """Of the thought that came last."""
+        block = self._waiting[-1] if self._waiting else self._open
+        if block is not None and block.kind == "thinking":
+            block.seal = seal
+
+    def _call(self, piece: dict[str, Any]) -> None:
+        index, function = piece["index"], piece.get("function") or {}
+        call = self._calls.get(index)
+        if call is None:
+            if self._one_call and self._calls:
+                return
+            call = self._calls[index] = Block("call")
+            self._waiting.append(call)
+        call.id = call.id or str(piece.get("id") or "")
+        call.name = call.name or str(function.get("name") or "")
+        if text := function.get("arguments"):
+            if call is not self._open and call not in self._waiting:
+                return  # its object was whole: no more can belong to it
+            call.pieces.append(text)
+            if call is self._open:
+                self._sink.write(text)
+        if self._waiting:
+            self._advance()
+
+    def _advance(self, last: bool = False) -> None:
+        """Open what waits, as far as the order allows; a call without a name only when no more will come."""
+        while self._waiting and (last or self._open is None or self._open.whole):
+            block = self._waiting[0]
+            if block.kind == "call" and not block.name and not last:
+                return
+            del self._waiting[0]
+            if self._open is not None:
+                self._sink.close()
+            self._open = block
+            if block.kind == "call" and not block.id:
+                block.id = self._make_id(next(at for at, call in self._calls.items() if call is block))
+            self._sink.open(block)
+            if text := "".join(block.pieces):
+                self._sink.write(text)
+
+
+# Finish reasons that say more than that the model was done.
+_CUT = {"length": "max_tokens", "content_filter": "refusal"}
+
+
+def name_window(chunks: list[Chunk]) -> None:
+    """Where the output limit was lowered to what the window leaves, it is the window that cuts an answer."""
+    for chunk in chunks:
+        for choice in chunk.body["choices"]:
+            if choice.get("finish_reason") == "length":
+                choice["stop_reason"] = WINDOW

@@ -1,0 +1,41 @@
+"""Messages as a dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from kimi_gateway.dialects.messages import request, search
+from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.messages.request import Read
+from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Ask
+from kimi_gateway.pivot.request import ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesQuestion:
+    read: Read
+
+    @property
+    def chat(self) -> ChatRequest:
+        return self.read.chat
+
+    def writer(self, identity: Identity) -> StreamWriter:
+        body = self.chat.body
+        estimate = token_estimate.of_messages(body["messages"], body.get("tools"))
+        return StreamWriter(identity, self.read, estimate)
+
+    def answer(self, identity: Identity) -> JsonAnswer:
+        return JsonAnswer(identity, self.read)
+
+    def kept(self) -> dict[str, bytes]:
+        return {}
+
+
+class Messages:
+    def read(self, raw: bytes) -> Ask:
+        read = request.read(raw)
+        ask = Ask.whole(MessagesQuestion(read))
+        return ask if read.search is None else replace(ask, unasked=partial(search.answer, read))

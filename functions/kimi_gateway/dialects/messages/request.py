@@ -1,0 +1,212 @@
+"""A Messages request read into the pivot: what each field becomes, as data. docs/contract.md, Messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kimi_gateway.dialects.messages import history, searches, tools
+from kimi_gateway.pivot import fields, tuning
+from kimi_gateway.pivot import request as pivot
+from kimi_gateway.pivot.fields import Check, fail
+from kimi_gateway.pivot.request import ChatRequest, stop_length
+
+MOST_STOPS = 4
+LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, by which Claude Code compacts (2026-11)
+
+Thoughts = Literal["shown", "sealed", "hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`thoughts`: in whole, as an empty block that can be replayed (display "omitted"), or not at all, for a
+    client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls.
+    `search`: what to search the web for, where nothing else is asked."""
+
+    chat: ChatRequest
+    thoughts: Thoughts
+    one_call: bool
+    search: str | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The pivot's body as it grows; `ignored` names what has no place in it, `names` what the client calls
+    otherwise."""
+
+    body: dict[str, Any] = field(default_factory=dict)
+    stops: tuple[str, ...] = ()
+    ignored: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)  # the client's, by the pivot's
+
+
+def read(raw: bytes, counting: bool = False) -> Read:
+    """Raises InvalidRequest naming the field at fault. `counting`: no answer is wanted, nor `max_tokens`."""
+    body = fields.drop_nulls(fields.json_object(raw).values, _CHECKS)
+    for name in ("model", "messages") if counting else ("model", "messages", "max_tokens"):
+        if name not in body:
+            fail(name, "is required")
+    fields.apply(body, _CHECKS)
+    asked = _Asked()
+    tuning.apply(body, _TUNED, asked.ignored)
+    for name, value in body.items():
+        if name in _DROPPED:
+            asked.ignored.append(name)
+        elif name in _TAKEN:
+            _TAKEN[name](asked, value)
+        elif name not in _TOGETHER:
+            asked.body[name] = value
+    unread: list[str] = []
+    seals: dict[str, str] = {}
+    asked.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
+        body["messages"], "messages", unread, seals
+    )
+    _take_tools(asked, body)
+    asked.body = fields.drop_nulls(asked.body, pivot.BESIDE_MESSAGES)
+    fields.apply(asked.body, pivot.BESIDE_MESSAGES)
+    if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
+        fail("output_config.format", "does not go together with a message that the assistant has begun")
+    asked.ignored += [*pivot.tune(asked.body), *unread]
+    chat = ChatRequest(
+        model=body["model"],
+        stream=body.get("stream", False),
+        include_usage=False,
+        choices=1,
+        stops=asked.stops,
+        body=asked.body,
+        names=asked.names,
+        ignored=tuple(dict.fromkeys(asked.ignored)),
+        seals=seals,
+        least_output=LEAST_OUTPUT,
+    )
+    one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
+    return Read(chat, _thoughts(body), one_call, searches.wanted(body))
+
+
+def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
+    offered = tools.functions(body.get("tools", []), "tools")
+    asked.ignored += offered.ignored
+    asked.names |= offered.places
+    if offered.placed:
+        asked.body["tools"] = offered.tools
+    if "tool_choice" in body:
+        choice = tools.choice(body["tool_choice"], "tool_choice", offered)
+        if choice is not None:
+            asked.body["tool_choice"] = choice
+
+
+def _thoughts(body: dict[str, Any]) -> Thoughts:
+    thinking = body.get("thinking", {})
+    if thinking.get("type") == "disabled":
+        return "hidden"
+    return "sealed" if thinking.get("display") == "omitted" else "shown"
+
+
+def _thinking(asked: _Asked, value: dict[str, Any]) -> None:
+    budget = {"budget_tokens": value["budget_tokens"]} if value.get("budget_tokens") is not None else {}
+    asked.body["thinking"] = {"type": value["type"], **budget}
+
+
+def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
+    if value.get("effort") is not None:
+        asked.body["reasoning_effort"] = value["effort"]
+    if value.get("format") is not None:
+        _output_format(asked, value["format"], "output_config.format")
+
+
+def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_format") -> None:
+    schema = {"name": "output", "schema": value["schema"]}
+    asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    asked.names["response_format.json_schema"] = name
+
+
+def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
+    """The user's id, which Claude Code makes anew for each session, also says whose cache is likely warm."""
+    if value.get("user_id") is not None:
+        digest = pivot.digest_of(value["user_id"])
+        asked.body["safety_identifier"] = digest
+        asked.body.setdefault("prompt_cache_key", digest)
+
+
+def _cache_control(asked: _Asked, value: dict[str, Any]) -> None:
+    """Five minutes is the vendor's own default; catalog rows that know no other drop the field."""
+    if value.get("ttl") not in (None, "5m"):
+        asked.body["prompt_cache_options"] = {"mode": "implicit", "ttl": value["ttl"]}
+
+
+def _stop_sequences(asked: _Asked, value: list[str]) -> None:
+    """All are found here, since the vendor does not say which one it met."""
+    asked.stops = tuple(dict.fromkeys(value))
+
+
+_TAKEN: dict[str, Callable[[_Asked, Any], None]] = {
+    "cache_control": _cache_control,
+    "metadata": _metadata,
+    "output_config": _output_config,
+    "output_format": _output_format,  # its older name
+    "stop_sequences": _stop_sequences,
+    "thinking": _thinking,
+}
+# Read together with others, or the gateway's own.
+_TOGETHER = frozenset(("messages", "system", "tools", "tool_choice", "model", "stream"))
+# Without a meaning upstream, and so not sent: Anthropic's own (SDK 2.13, 2026-11), and of Chat Completions
+# what would change the shape of the answer. Other fields pass on.
+_DROPPED = frozenset(
+    (
+        "betas", "billing_policy", "compaction", "container", "context_management", "diagnostics",
+        "fallback_credit_token", "fallbacks", "inference_geo", "mcp_servers", "service_tier", "speed",
+        "thread", "top_k", "user_profile_id", "workspace_id",
+        "logprobs", "n", "stop", "stream_options", "top_logprobs", "user",
+    )
+)  # fmt: skip
+
+
+def _check_stops(value: Any, where: str) -> None:
+    fields.array(value, where)
+    if len(value) > MOST_STOPS:
+        fail(where, f"may hold {MOST_STOPS} strings at most")
+    for index, stop in enumerate(value):
+        fields.string(stop, f"{where}.{index}")
+        if not stop:
+            fail(f"{where}.{index}", "must not be empty")
+        stop_length(stop, f"{where}.{index}")
+
+
+def _check_format(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.one_of("json_schema")(value.get("type"), f"{where}.type")
+    fields.mapping(value.get("schema"), f"{where}.schema")
+
+
+def _check_thinking(value: Any, where: str) -> None:
+    fields.members({"budget_tokens": fields.integer(1), "display": fields.string})(value, where)
+    fields.string(value.get("type"), f"{where}.type")
+
+
+# Words that only tune: none is refused.
+_TUNED = {
+    "thinking.type": tuning.thinking,
+    "thinking.display": tuning.one_of(tuning.DISPLAYS, "summarized"),
+    "output_config.effort": tuning.effort,
+    "cache_control.type": tuning.one_of(("ephemeral",), "ephemeral"),
+    "cache_control.ttl": tuning.lifetime,
+}
+_CHECKS: dict[str, Check] = {
+    "model": pivot.model_name,
+    "max_tokens": fields.integer(1),
+    "stream": fields.boolean,
+    "temperature": fields.number(0, 1),
+    "top_p": fields.number(0, 1),
+    "top_k": fields.integer(0),
+    "stop_sequences": _check_stops,
+    "metadata": fields.members({"user_id": fields.string}),
+    "thinking": _check_thinking,
+    "output_config": fields.members({"effort": fields.string, "format": _check_format}),
+    "output_format": _check_format,
+    "cache_control": fields.members({"type": fields.string, "ttl": fields.string}),
+    "tool_choice": fields.mapping,
+    "tools": fields.array,
+    "system": lambda value, where: None,
+    "messages": fields.array,
+}

@@ -1,0 +1,1 @@
+"""The edge on AWS Lambda: events in and out, metrics for CloudWatch, and the runtime."""

@@ -1,0 +1,1 @@
+"""The edge at home: HTTP/1.1 inside uvicorn, ASGI, the pages of the docs."""

@@ -1,0 +1,294 @@
+"""ASGI in and out of `handle`, for uvicorn at home. FastAPI serves the docs, loaded when they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from kimi_gateway.app import Running, start
+from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+from kimi_gateway.edge.home.connections import Connections, Proxies
+from kimi_gateway.edge.router import Router, request_id, routes
+from kimi_gateway.errors import GatewayError, InvalidRequest
+from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.settings import Settings
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # of the page /docs
+PAGES = (*DOCS, *FILES)
+LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
+ARENA = 256 * 1024  # bytes of one read
+
+
+class App:
+    """The gateway as an ASGI application. It starts and stops with the server's lifespan."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self._clock = clock
+        self.running: Running | None = None
+        self.arena = memoryview(bytearray(ARENA))  # what all connections of the loop are read into
+        self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
+        self.proxies = Proxies(settings.trusted_proxies)
+        self._front: Router  # from start on
+        self._docs: Any = None
+        self._read: dict[tuple[str, str], Response] = {}  # pages of the docs, by method and path
+        self._draining: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def start(self) -> None:
+        self.running = await start(self.settings, clock=self._clock)
+        self._front = Router(routes(self.running.gateway, self.running.queries), PAGES)
+
+    async def stop(self) -> None:
+        if self._draining is not None:
+            self._draining.cancel()
+        if self.running is not None:
+            await self.running.stop()
+
+    def drain(self) -> None:
+        """The server is going down: what runs may finish for a while, then it is told to end."""
+        if self._draining is None and self.running is not None:
+            self._draining = asyncio.create_task(self.running.gateway.drain(self.settings.drain))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except Exception as exc:
+                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def respond(self, request: Request) -> Awaitable[Response]:
+        """For a server that speaks HTTP by itself."""
+        if request.path in PAGES and request.method in ("GET", "HEAD"):
+            return self._page(request)
+        return self._front.handle(request)
+
+    def refuse(self, request: Request, error: GatewayError) -> Response:
+        return self._front.refuse(request, error)
+
+    async def _page(self, request: Request) -> Response:
+        """A page of the docs, which are an ASGI application. Each is made once; what is given is a copy."""
+        asked = (request.method, request.path)
+        if asked not in self._read:
+            self._read[asked] = await self._made(request)
+        page = self._read[asked]
+        return Response(page.status, list(page.headers), page.body)
+
+    async def _made(self, request: Request) -> Response:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.path,
+            "query_string": b"",
+            "headers": [],
+        }
+        documentation = await self._documentation()
+        await documentation(scope, receive, send)
+        start, *pieces = sent
+        headers = list(map(_decoded, start["headers"]))
+        if request.method == "HEAD":
+            return Response(start["status"], headers)
+        told = [(name, value) for name, value in headers if name != "content-length"]
+        return Response(start["status"], told, b"".join([piece.get("body", b"") for piece in pieces]))
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["path"] in PAGES and scope["method"] in ("GET", "HEAD"):
+            documentation = await self._documentation()
+            await documentation(scope, receive, send)
+        else:
+            await self._gateway(scope, receive, send)
+
+    async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
+        exchange = _Exchange(scope, receive, send, self.settings, self.proxies)
+        await exchange.serve(self._front)
+
+    async def _documentation(self) -> Any:
+        if self._docs is None:
+            self._docs = await asyncio.to_thread(self._loaded)
+        return self._docs
+
+    def _loaded(self) -> Any:
+        """FastAPI costs more to load than all the rest: in a thread, so that nobody waits for it."""
+        from kimi_gateway.edge.home.docs import with_docs
+
+        return with_docs(self._gateway, self._front.table)
+
+
+class _Exchange:
+    """One request and its response on one ASGI connection."""
+
+    def __init__(
+        self, scope: Message, receive: Receive, send: Send, settings: Settings, proxies: Proxies
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._task = asyncio.current_task()
+        self._watch: asyncio.Task[None] | None = None
+        self._left = False
+        self._patience = max(settings.idle_timeout, LEAST_PATIENCE)
+        self._look: asyncio.TimerHandle | None = None
+        self._sending = False
+        self._sent = 0  # pieces that the server took
+        headers = Headers(tuple(map(_decoded, scope["headers"])))
+        self._hostless = scope.get("http_version") == "1.1" and not headers.all("host")
+        peer = str((scope.get("client") or ("",))[0])
+        self._request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            headers=headers,
+            id=request_id(headers.get("x-request-id")),
+            body=self._body,
+            client=proxies.client(peer, headers.all("x-forwarded-for")) if peer in proxies else peer,
+            limit=settings.body_limit,
+        )
+
+    async def serve(self, front: Router) -> None:
+        response: Response | None = None
+        try:
+            if self._hostless:
+                response = front.refuse(self._request, no_host())
+            else:
+                response = await front.handle(self._request)
+            await self._answer(response)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        finally:
+            self._stop_watching()
+            if self._look is not None:
+                self._look.cancel()
+            if response is not None:
+                await asyncio.shield(asyncio.ensure_future(response.finish()))
+
+    async def _answer(self, response: Response) -> None:
+        headers, body = response.headers, response.body
+        if isinstance(body, bytes):
+            self._stop_watching()
+            if response.status != 204 and self._request.method != "HEAD":
+                headers = [*headers, ("content-length", str(len(body)))]
+            await self._start(response.status, headers)
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        await self._start(response.status, headers)
+        self._end_if_stuck(-1)
+        async for piece in body:
+            self._sending = True
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._sending = False
+            self._sent += 1
+        self._stop_watching()
+        self._sending = True
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": list(map(_encoded, headers))}
+        )
+
+    async def _body(self) -> bytes:
+        """The whole body; from then on the client is watched, and its leaving cancels the request."""
+        limit = self._request.limit
+        check_length(self._request.headers, limit)
+        parts, size = [], 0
+        clock = asyncio.get_running_loop().time
+        pace = Pace(clock(), 0)
+        while True:
+            message = await self._next(pace, clock, size)
+            if message["type"] == "http.disconnect":
+                self._left = True
+                raise asyncio.CancelledError
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise too_large(limit)
+            if not message.get("more_body", False):
+                break
+        self._watch = asyncio.create_task(self._cancel_when_gone())
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _next(self, pace: Pace, clock: Callable[[], float], size: int) -> Message:
+        """Raises BodyTooSlow; the server then closes the connection."""
+        while not pace.late(clock(), size):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(pace.due):
+                    return await self._receive()
+        raise too_slow((("connection", "close"),))
+
+    async def _cancel_when_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _end_if_stuck(self, before: int) -> None:
+        """One that took nothing of a stream from one look to the next has left. One timer for many pieces."""
+        if self._sending and self._sent == before and self._task is not None:
+            self._left = True
+            self._task.cancel()
+        else:
+            now = self._sent if self._sending else -1
+            self._look = asyncio.get_running_loop().call_later(self._patience, self._end_if_stuck, now)
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+
+def no_host() -> InvalidRequest:
+    return InvalidRequest("The Host header is missing, which HTTP/1.1 asks for.", cause="host")
+
+
+def bound(most: int) -> int:
+    """A third of the descriptors at most: each request may have one upstream, and the store needs some."""
+    limit = descriptors()
+    return most if limit is None else min(most, max(limit // 3, 1))
+
+
+def descriptors() -> int | None:
+    """How many files and sockets the process may have open; None where nothing says."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _decoded(pair: tuple[bytes, bytes]) -> tuple[str, str]:
+    name, value = pair
+    return name.decode("latin-1"), value.decode("latin-1")
+
+
+def _encoded(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    name, value = pair
+    return name.encode("latin-1"), value.encode("latin-1")

@@ -1,0 +1,117 @@
+"""How many connections there may be, of whom, and whose address counts."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Protocol
+
+from kimi_gateway.edge.addresses import block, parsed
+
+LOOKED_AT = 64  # connections with a key, of which an idle one is sought
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Connection(Protocol):
+    @property
+    def idle(self) -> bool: ...
+
+    def abort(self) -> None: ...
+
+
+class Connections:
+    """The open connections of a process: `most` in all, a quarter of them such as have shown no valid key,
+    and `per_address` of those. One too many ends the oldest that is idle or keyless, so that a newcomer
+    always gets its turn."""
+
+    def __init__(self, most: int, per_address: int) -> None:
+        self._most = max(most, 1)
+        self._keyless_most = max(most // 4, 1)
+        self._per_address = per_address
+        self._keyless: OrderedDict[Connection, str] = OrderedDict()  # with the address that counts
+        self._keyed: OrderedDict[Connection, None] = OrderedDict()
+        self._of: dict[str, OrderedDict[Connection, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._keyless) + len(self._keyed)
+
+    @property
+    def keyless(self) -> int:
+        return len(self._keyless)
+
+    def add(self, connection: Connection, address: str) -> None:
+        """One that has shown no key, or none for this address. An empty address counts for nobody."""
+        self.remove(connection)
+        name = block(address)
+        self._keyless[connection] = name
+        if name:
+            same = self._of.setdefault(name, OrderedDict())
+            same[connection] = None
+            if len(same) > self._per_address:
+                self._end(next(iter(same)))
+        if len(self._keyless) > self._keyless_most:
+            self._end(next(iter(self._keyless)))
+        if len(self) > self._most:
+            self._end(self._idle() or next(iter(self._keyless)))
+
+    def know(self, connection: Connection) -> None:
+        """It has shown a valid key."""
+        if connection in self._keyless:
+            self.remove(connection)
+            self._keyed[connection] = None
+
+    def remove(self, connection: Connection) -> None:
+        self._keyed.pop(connection, None)
+        name = self._keyless.pop(connection, "")
+        if name:
+            same = self._of[name]
+            del same[connection]
+            if not same:
+                del self._of[name]
+
+    def _end(self, connection: Connection) -> None:
+        self.remove(connection)
+        connection.abort()
+
+    def _idle(self) -> Connection | None:
+        """Those found at work go to the end of the row."""
+        for _ in range(min(LOOKED_AT, len(self._keyed))):
+            connection = next(iter(self._keyed))
+            if connection.idle:
+                return connection
+            self._keyed.move_to_end(connection)
+        return None
+
+
+class Proxies:
+    """The proxies whose `X-Forwarded-For` is believed."""
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        self._networks: list[_Network] = [ipaddress.ip_network(each, strict=False) for each in networks]
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        found = parsed(address)
+        return found is not None and any(found in network for network in self._networks)
+
+    def client(self, peer: str, forwarded: Sequence[str]) -> str:
+        """The last hop that is no trusted proxy; the first one where all are. A hop that is no address ends
+        the search at the proxy that told of it."""
+        last = peer
+        for hop in reversed(",".join(forwarded).rsplit(",", 32)[-32:]):
+            if last not in self:
+                break
+            address = parsed(_bare(hop.strip()))
+            if address is None:
+                break
+            last = str(address)
+        return last
+
+
+def _bare(hop: str) -> str:
+    """Without a port."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,0 +1,245 @@
+"""One request and its response on a connection of the home server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+from kimi_gateway.edge.home.asgi import no_host
+from kimi_gateway.edge.router import request_id
+from kimi_gateway.errors import ShuttingDown
+from kimi_gateway.http import Headers, Pairs, Request, Response
+from kimi_gateway.observe import log
+
+if TYPE_CHECKING:
+    from kimi_gateway.edge.home.protocol import Protocol
+
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+SMALL = 64 * 1024  # bytes of a refused body that are read, to keep the connection
+MANY = 1024  # pieces of a body, which then become one: tiny ones cost far more than their bytes
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Exchange:
+    """`start`, while the parser feeds the body; `leave` when the client is gone, or uvicorn's patience.
+
+    `keep_alive`: another request may follow. `chunked`: the client reads chunks; else a stream ends with its
+    connection. `hostless`: an HTTP/1.1 request without a Host, which is refused.
+    """
+
+    def __init__(
+        self,
+        connection: Protocol,
+        method: str,
+        path: str,
+        headers: Pairs,
+        keep_alive: bool,
+        chunked: bool,
+    ) -> None:
+        fields = Headers(headers)
+        self._hostless = chunked and not fields.all("host")
+        self.keep_alive = keep_alive
+        self._connection = connection
+        self._chunked = chunked
+        self._parts: list[bytes] = []
+        self._joined = 0  # parts that were many
+        self._size = 0
+        self._whole = self._wanted = self._over = self._left = self._stopped = False
+        self._more: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._length = _length(fields)
+        self._request = Request(
+            method,
+            path,
+            fields,
+            request_id(fields.get("x-request-id")),
+            self._body,
+            connection.client_of(fields),
+            connection.app.settings.body_limit,
+        )
+
+    @property
+    def started(self) -> bool:
+        return self._task is not None
+
+    def start(self) -> None:
+        running = self._connection.state.tasks
+        running.add(self)
+        self._task = self._connection.loop.create_task(self._serve())
+        # Not in the task itself: one that is cancelled before it began does nothing at all.
+        self._task.add_done_callback(lambda _: running.discard(self))
+
+    def cancel(self, msg: object = None) -> None:
+        """uvicorn's, of what runs for too long after it was told to go down."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Cancels what runs, unless that is the last thing to do: then it must not be disturbed."""
+        if not self._left and not self._over and self._task is not None:
+            self._left = True
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """The server goes down: a body that is not here yet is not waited for."""
+        self.keep_alive = False
+        self._stopped = True
+        self._wake()
+
+    # The request
+
+    @property
+    def missing(self) -> int | None:
+        """Bytes of the body that are still to come; None where only its end will tell."""
+        return None if self._length is None else self._length - self._size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body that came."""
+        return self._size
+
+    @property
+    def key_shown(self) -> bool:
+        """Whether a valid key came with it, as far as that is known."""
+        return "key" in self._request.notes
+
+    @property
+    def unwanted(self) -> int:
+        """Bytes of the body that wait for somebody to ask for them."""
+        return 0 if self._wanted or self._over else self._size
+
+    def feed(self, part: bytes) -> None:
+        if self._over:
+            return  # answered without it
+        self._size += len(part)
+        if self._size <= self._request.limit:
+            self._parts.append(part)
+            if len(self._parts) - self._joined >= MANY:
+                self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
+                self._joined += 1
+        self._wake()
+
+    def complete(self) -> None:
+        self._whole = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def _body(self) -> bytes:
+        request = self._request
+        check_length(request.headers, request.limit)
+        if self.key_shown:
+            self._connection.known()
+        self._wanted = True
+        if not self._whole:
+            if request.headers.get("expect").lower() == "100-continue":
+                self._connection.write(CONTINUE)
+            await self._arrival(request.limit)
+        if self._size > request.limit:
+            raise too_large(request.limit)
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _arrival(self, limit: float) -> None:
+        """Until the body is whole or too large. Raises BodyTooSlow, ShuttingDown."""
+        loop = self._connection.loop
+        pace = Pace(loop.time(), self._size)
+        self._connection.steer()
+        timer = None
+        try:
+            while not self._whole and self._size <= limit:
+                if self._stopped:
+                    raise ShuttingDown
+                if pace.late(loop.time(), self._size):
+                    self.keep_alive = False
+                    raise too_slow()
+                if timer is None or timer.when() <= loop.time():
+                    timer = loop.call_at(pace.due, self._wake)
+                self._more = loop.create_future()
+                await self._more
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    # The response
+
+    async def _serve(self) -> None:
+        response: Response | None = None
+        try:
+            app = self._connection.app
+            if self._hostless:
+                response = app.refuse(self._request, no_host())
+            else:
+                response = await app.respond(self._request)
+            await self._answer(response)
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+        except Exception:
+            log.exception("crash", extra={"fields": {"id": self._request.id}})
+            self._connection.abort()
+        finally:
+            self._over = True
+            if response is not None:
+                await response.finish()
+
+    async def _answer(self, response: Response) -> None:
+        body, connection = response.body, self._connection
+        if not self._whole and not self._worth_waiting():
+            self.keep_alive = False
+        if self.key_shown:
+            connection.known()
+        if isinstance(body, bytes):
+            connection.write(self._head(response, len(body)) + body)
+        else:
+            head = self._head(response)
+            async for piece in body:
+                connection.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece))
+                head = b""
+                if connection.write_paused:
+                    await connection.drained()
+            connection.write(head + b"0\r\n\r\n" if self._chunked else head)
+        self._over = True
+        self._parts.clear()
+        connection.answered(self)
+
+    def _worth_waiting(self) -> bool:
+        """Whether the rest of a body that nobody wants is read, so that the connection can go on. Of one
+        that was asked about first, nobody can tell whether it is going to come."""
+        missing = self.missing
+        asked = not self._wanted and self._request.headers.get("expect")
+        return missing is not None and missing <= SMALL and not asked
+
+    @property
+    def whole(self) -> bool:
+        return self._whole
+
+    def _head(self, response: Response, length: int | None = None) -> bytes:
+        """Raises ValueError where a header cannot be sent as it is."""
+        lines = [_STATUS[response.status], *[f"{name}: {value}" for name, value in response.headers]]
+        if _UNSENDABLE.search("".join(lines)):
+            raise ValueError("a header holds a control character")
+        if length is None:
+            if self._chunked:
+                lines.append("transfer-encoding: chunked")
+            else:
+                self.keep_alive = False
+        elif response.status != 204 and self._request.method != "HEAD":
+            lines.append(f"content-length: {length}")
+        if not self.keep_alive:
+            lines.append("connection: close")
+        always = [b"%b: %b\r\n" % pair for pair in self._connection.state.default_headers]
+        return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
+
+
+def _length(headers: Headers) -> int | None:
+    """Of the body, as the head says; the parser has refused what is no number."""
+    if headers.all("transfer-encoding"):
+        return None
+    length = headers.get("content-length")
+    return int(length) if length.isdigit() else 0

@@ -1,0 +1,92 @@
+"""The home server: uvicorn with one or more workers, and a shutdown that streams hear of."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from multiprocessing.connection import wait
+from typing import NoReturn
+
+import uvicorn
+
+from kimi_gateway import observe, settings
+from kimi_gateway.edge.home.asgi import App, descriptors
+
+KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
+BACKLOG = 2048  # connections that the system holds for the server, and that it takes in one turn of its loop
+ENOUGH = 65_536  # descriptors, where the hard limit is none
+AFTER_DRAIN = 5  # seconds for error events and releases once the drain is over
+
+
+def create() -> App:
+    """The application, from the environment; each worker process calls it."""
+    values = settings.read()
+    _end_with_parent()
+    observe.to_stream(values.log_level)
+    return App(values)
+
+
+def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
+    """Returns, or raises SystemExit; SIGTERM is an orderly end, with 0."""
+    signal.signal(signal.SIGTERM, _end)
+    raise_descriptors()
+    uvicorn.run(
+        "kimi_gateway.edge.home.server:create",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http="kimi_gateway.edge.home.protocol:Protocol",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=backlog(descriptors()),
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(values.drain + AFTER_DRAIN),
+    )
+
+
+def raise_descriptors() -> None:
+    """The soft limit of open files and sockets to the hard one; workers inherit it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return
+    most = max(soft, ENOUGH) if hard == resource.RLIM_INFINITY else hard
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (ValueError, OSError):  # systems with a lower bound of their own
+        return
+
+
+def backlog(limit: int | None) -> int:
+    """So few that those taken, while those that make room for them are being closed, do not use up the
+    descriptors: that takes four turns of the loop."""
+    return BACKLOG if limit is None else max(min(BACKLOG, limit // 12), 1)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would serve for ever, unseen."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _end(signum: int, frame: object) -> NoReturn:
+    """Before uvicorn listens to signals, and behind its shutdown, when it raises anew what it caught."""
+    raise SystemExit(0)

@@ -1,0 +1,34 @@
+"""Work on large bodies, apart from the event loop.
+
+Reading, checking and rewriting a request takes time that grows with its body. A large one is worked on in a
+thread, so that other requests have their turn meanwhile. The loop then waits for the interpreter's switch
+interval and for single calls into C, but not for the whole. Small ones are not worth the hand-over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+LARGE = 64 * 1024  # bytes of a body
+THREADS = 2  # more would only compete for the interpreter
+SWITCH = 0.001  # seconds after which a thread gives way to the loop
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    sys.setswitchinterval(SWITCH)
+    return ThreadPoolExecutor(THREADS, "large-body")
+
+
+async def apart(size: int, work: Callable[[], T]) -> T:
+    """What `work` returns or raises. `size` is that of the request's body, in bytes. When the caller is
+    cancelled the work still runs to its end, so it must have no effects."""
+    if size < LARGE:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_threads(), work)

@@ -1,0 +1,243 @@
+"""One upstream call of a turn: its attempts, what is held back before the first content, and when to give up.
+
+The rules (docs/reliability.md): another attempt only until content was passed on, three at most, not counting
+tokens found dead or broke, none begun later than 60 s in; a time-out is never tried again, since the upstream
+may bill it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from kimi_gateway.net import sse
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.net.watch import FOREVER, Watch
+from kimi_gateway.observe import emit
+from kimi_gateway.pivot.call_ids import Randomness
+from kimi_gateway.pivot.chunks import Chunk, ErrorEvent, Progress, Unreadable
+from kimi_gateway.pivot.stop import StopFilter
+from kimi_gateway.providers import failures
+from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
+from kimi_gateway.providers.provider import Call, Lease, Upstream
+from kimi_gateway.providers.tokens.outages import UNTIL_PROBED
+
+ATTEMPTS = 3
+START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
+WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
+HELD_BYTES = 64 * 1024
+MANY = 64  # events in one batch, after which others on the loop have their turn
+AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] when the finish reason is there
+
+
+class Ended:
+    """Put in the mailbox when a call is complete."""
+
+
+Item = list[Chunk] | Ended | Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds. `first_byte` until the first content, `idle` between events after it."""
+
+    first_byte: float
+    idle: float
+
+
+@dataclass(slots=True)
+class UpstreamCall:
+    """Runs as a task of its own and puts chunks, then Ended or an exception, into `out`."""
+
+    call: Call
+    upstream: Upstream
+    out: Mailbox[Item]
+    patience: Patience
+    most: int  # bytes of an answer
+    index: int | None = None  # of the choice, where one answer is made of several calls
+    stops: tuple[str, ...] = ()
+    free: Collection[str] = ()  # functions that take a free text
+    jitter: Callable[[], float] = random.random
+    randomness: Randomness = secrets.token_bytes
+    progress: Progress = field(default_factory=Progress)
+    attempts: int = 0
+    refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
+    stale: int = 0  # of them, on a kept connection that was dead: neither are those
+    tokens: list[str] = field(default_factory=list)
+    content_sent: bool = False
+    ended: bool = False
+    _again: bool = True  # an empty answer is worth another attempt, once
+
+    @property
+    def empty(self) -> bool:
+        """The model said nothing. Where a stop string was sent along it may have begun with that."""
+        return self.progress.empty(0 if self.call.body.get("stop") else 1)
+
+    async def run(self) -> None:
+        try:
+            await self._until_complete()
+            if not self.ended:
+                await self._end()
+        except Exception as exc:
+            await self.out.put(exc)
+
+    async def _until_complete(self) -> None:
+        begun, waited, tried = time.monotonic(), False, set[str]()
+        while True:
+            lease = await self.upstream.tokens.lease(self.call, tried)
+            self.attempts += 1
+            self.tokens.append(lease.token.id)
+            tried.add(lease.token.id)
+            failure: UpstreamFailure | None = None
+            try:
+                self._again &= time.monotonic() - begun <= START_WITHIN
+                if await self._attempt(lease):
+                    return
+                tried.discard(lease.token.id)
+                continue
+            except UpstreamFailure as exc:
+                failure = exc
+            finally:
+                lease.end(failure)
+            self.refused += failure.cause in UNTIL_PROBED
+            self.stale += failure.stale
+            other = await self.upstream.tokens.another(tried, self.call.model.upstream)
+            delay = self._next(failure, time.monotonic() - begun, other, waited)
+            detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
+            emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
+                 token=lease.token.id, attempt=self.attempts, retry_in=delay)  # fmt: skip
+            if delay is None:
+                failure.attempts = self.attempts
+                raise failure
+            waited |= delay > 0
+            await asyncio.sleep(delay)
+
+    def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
+        if self.content_sent:
+            return None
+        return next_attempt(
+            failure, self.attempts - self.refused - self.stale, elapsed, other, waited, self.jitter()
+        )
+
+    async def _attempt(self, lease: Lease) -> bool:
+        """Whether it is done; an empty answer is not, the first time. Raises UpstreamFailure."""
+        progress = self.progress = Progress(self.randomness, self.free)
+        stops = StopFilter(self.stops) if self.stops else None
+        held: list[Chunk] = []
+        try:
+            async with (
+                Watch(self.patience.first_byte) as watch,
+                aclosing(self.upstream.provider.stream(self.call, lease.token)) as batches,  # type: ignore[type-var]
+            ):
+                size = 0
+                async for batch in batches:
+                    self._read(batch, progress, stops, held)
+                    if progress.size > self.most:
+                        raise UpstreamFailure("broken", "an answer above the size limit")
+                    size += sum([len(data) for data, _ in batch])
+                    if progress.silent and not self.content_sent and size <= HELD_BYTES:
+                        if progress.done:
+                            break
+                        watch.allow(min(self.patience.idle, AFTER_FINISH))
+                        continue  # until its usage is there
+                    if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
+                        watch.allow(FOREVER)  # a slow client is not the upstream's silence
+                        await self._pass_on(held, lease)
+                        held = []
+                    if progress.done:
+                        await self._end()
+                    if len(batch) > MANY:
+                        await asyncio.sleep(0)  # more of the same read follows at once
+                    if self.content_sent:
+                        idle = self.patience.idle
+                        watch.allow(min(idle, AFTER_FINISH) if progress.complete else idle)
+                    if stops is not None and stops.found_all:
+                        break
+        except TimeoutError as exc:
+            if not progress.complete:
+                raise UpstreamFailure("timeout", "nothing came from the upstream in time") from exc
+        except UpstreamFailure:
+            if not progress.complete:  # a cut behind the finish reason takes nothing away
+                if self.content_sent or _substance(held):
+                    await self._pass_on(held, lease)  # however the reads were cut, what came before counts
+                raise
+        if not progress.complete:
+            raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
+        if self._again and self.empty and not self.content_sent:
+            self._again = False
+            lease.answered()
+            return False
+        await self._pass_on(held, lease, whole=True)
+        return True
+
+    async def _pass_on(self, held: list[Chunk], lease: Lease, whole: bool = False) -> None:
+        if not self.content_sent and (whole or _substance(held)):
+            self.content_sent = True
+            lease.answered()
+        if held:
+            await self.out.put(held)
+
+    def _read(
+        self, batch: list[sse.Event], progress: Progress, stops: StopFilter | None, held: list[Chunk]
+    ) -> None:
+        """Adds the batch's chunks to `held`, those before a broken event too."""
+        try:
+            for event in batch:
+                chunk = progress.read(event)
+                if chunk is not None and stops is not None:
+                    chunk = stops.apply(chunk)
+                    progress.done |= stops.found_all
+                elif progress.done and stops is not None:
+                    chunk = stops.rest()
+                if chunk is None:
+                    continue
+                if self.index is not None:
+                    chunk = replace(chunk, data=b"")
+                    for choice in chunk.body["choices"]:
+                        choice["index"] = self.index
+                held.append(chunk)
+        except Unreadable as exc:
+            raise UpstreamFailure("broken", str(exc)) from exc
+        except ErrorEvent as exc:
+            raise failures.from_event(exc.error) from exc
+
+    async def _end(self) -> None:
+        """Tell the turn at once; the rest of the connection is read behind, so that it can be used again."""
+        if not self.ended:
+            self.ended = True
+            await self.out.put(Ended())
+
+
+def _substance(chunks: list[Chunk]) -> bool:
+    return any([chunk.substance for chunk in chunks])
+
+
+def next_attempt(
+    failure: UpstreamFailure, attempts: int, elapsed: float, other_token: bool, waited: bool, jitter: float
+) -> float | None:
+    """Seconds until another attempt, None to give up. `attempts` were made; `jitter` is from 0 up to 1."""
+    delay = _delay(failure, attempts, other_token, waited, jitter)
+    if delay is None or attempts >= ATTEMPTS or elapsed + delay > START_WITHIN:
+        return None
+    return delay
+
+
+def _delay(
+    failure: UpstreamFailure, attempts: int, other_token: bool, waited: bool, jitter: float
+) -> float | None:
+    if failure.cause in OTHER_TOKEN and other_token:
+        return 0.0
+    if failure.stale:  # the next one most likely is new; the time for attempts bounds how many there are
+        return 0.01 + 0.01 * jitter
+    if failure.cause in ("rate", "overload"):
+        after = 1.0 if failure.retry_after is None else failure.retry_after
+        return max(after, 0.01) if after <= WORTH_WAITING and not waited else None
+    if failure.cause in AGAIN:
+        return (0.1 + 0.2 * jitter) * 2.0 ** (attempts - 1)
+    return None

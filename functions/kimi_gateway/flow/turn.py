@@ -1,0 +1,216 @@
+"""One turn: an admitted request, its upstream calls, and its outcome, which is decided once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from kimi_gateway.accounts.ledger import Latch, Reservation
+from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.catalog import prices
+from kimi_gateway.errors import GatewayError, Unavailable
+from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.chunks import Chunk, add_usage
+from kimi_gateway.providers.failures import UpstreamFailure
+
+PAID = ("settled", "left_settled")  # the outcomes that took the credit
+UNWRITTEN = "unwritten"  # decided, and not yet in the store: tries go on, or the lease decides
+
+
+class Turn:
+    """`begin`, then `chunks` until the upstream is complete, then `settle` before the client is told; `fail`
+    on an error. `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
+
+    `outcome` is open until the store has written what was decided; the decision itself is the reservation's.
+    """
+
+    def __init__(
+        self,
+        reservation: Reservation,
+        background: set[asyncio.Task[None]],
+        pardon: Callable[[str], bool] = lambda key: False,
+    ) -> None:
+        self.first_content: float | None = None  # time.monotonic()
+        self.box = Mailbox[Item]()
+        self.outcome = "open"
+        self._reservation = reservation
+        self._calls: list[UpstreamCall] = []
+        self._ours = True
+        self._request = ""
+        self._window: int | None = None
+        self._background = background
+        self._pardon = pardon  # whether a key's empty answer is free
+        self._tasks: list[asyncio.Task[None]] = []
+        self._interrupted = False
+        self._usage: dict[str, Any] | None = None  # final with the decision
+
+    @property
+    def admission(self) -> Admission:
+        return self._reservation.admission
+
+    def begin(
+        self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "", window: int | None = None
+    ) -> None:
+        """What is to be asked upstream; each call puts what it gets into `box`. `request`: the id of the
+        client's request, `window`: the model's in tokens, for its errors."""
+        self._request = request
+        self._window = window
+        self._calls = calls
+        self._ours = model_is_ours
+
+    def interrupt(self, error: GatewayError) -> None:
+        """End it from outside, as an upstream failure would."""
+        self._interrupted = True
+        self.box.interrupt(error)
+
+    async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
+        """Chunks as they come, an empty list for each `silence` seconds without any.
+
+        Raises GatewayError when the upstream failed for good, and after `longest` seconds.
+        """
+        self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
+        deadline = time.monotonic() + longest
+        running = len(self._calls)
+        while running:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable(
+                    f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
+                )
+            item = await self.box.get(min(silence, left))
+            if isinstance(item, Ended):
+                running -= 1
+            elif isinstance(item, UpstreamFailure):
+                raise item.shown(self._ours, self._request, self._window) from item
+            elif isinstance(item, Exception):
+                raise item
+            elif item is not None:
+                if self.first_content is None:
+                    self.first_content = time.monotonic()
+                yield item
+            elif left > silence:
+                yield []
+
+    async def settle(self) -> None:
+        if all(call.empty for call in self._calls) and self._pardon(self.admission.key.id):
+            await self.forgo("empty")
+        else:
+            await self._decide("settled", self._settled)
+
+    async def forgo(self, outcome: str) -> None:
+        """Not charged, and no error."""
+        await self._decide(outcome, partial(self._reservation.release, error=False))
+
+    async def fail(self) -> None:
+        """Not charged, and counted as an error."""
+        await self._decide("failed", partial(self._reservation.release, error=True))
+
+    async def close(self) -> None:
+        """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
+        try:
+            self._stop()
+            if self._interrupted:  # and the client so slow that it was never told
+                await self.fail()
+            elif any(call.content_sent for call in self._calls):
+                await self._decide("left_settled", self._settled)
+            else:
+                await self._decide("left_released", partial(self._reservation.release, error=False))
+            cancelled = [task for task in self._tasks if not task.done() and task not in self._background]
+            if cancelled:
+                await asyncio.wait(cancelled)
+        finally:
+            await self._reservation.end()
+
+    def _stop(self) -> None:
+        self.box.close()
+        settled = self._reservation.latch is Latch.SETTLED
+        for task, call in zip(self._tasks, self._calls, strict=False):
+            if not task.done():
+                if call.ended and settled:
+                    self._background.add(task)  # it reads the rest, so that the connection can be used again
+                    task.add_done_callback(self._background.discard)
+                else:
+                    task.cancel()
+
+    async def _settled(self) -> bool:
+        usage = self.usage()
+        return await self._reservation.settle(
+            Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        )
+
+    async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
+        """The first decision holds, and the ledger writes it even if the caller is cancelled meanwhile."""
+        if self._reservation.latch is Latch.OPEN:
+            self.outcome = UNWRITTEN
+            if await write():
+                self.outcome = outcome
+
+    def answered(self) -> list[tuple[str, str]]:
+        """The upstream's headers that the client may see."""
+        return list(self._calls[0].call.answered.items())
+
+    def usage(self) -> dict[str, Any]:
+        """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
+        if self._usage is None or self._reservation.latch is Latch.OPEN:
+            self._usage = self._counted()
+        return self._usage
+
+    def _counted(self) -> dict[str, Any]:
+        total, *others = [call.progress.usage or self._estimate(call) for call in self._calls]
+        for usage in others:
+            total = add_usage(total, usage)
+        prompt, completion = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
+        both = _count(total, "total_tokens") or prompt + completion
+        return total | {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": both}
+
+    def _estimate(self, call: UpstreamCall) -> dict[str, int]:
+        prompt = token_estimate.of_messages(call.call.body["messages"], call.call.body.get("tools"))
+        written = math.ceil(call.progress.written)
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+    def facts(self) -> dict[str, Any]:
+        """For the log line."""
+        if not self._calls:  # nothing was asked upstream
+            return {"outcome": self.outcome}
+        usage = self.usage()
+        first = self._calls[0]
+        facts = {
+            "provider": first.upstream.provider.name,
+            "upstream_model": first.call.model.upstream,
+            "upstream_tokens": [token for call in self._calls for token in call.tokens],
+            "attempts": sum(call.attempts for call in self._calls),
+            "outcome": self.outcome,
+            "input_tokens": _count(usage, "prompt_tokens"),
+            "cached_tokens": _cached(usage),
+            "output_tokens": _count(usage, "completion_tokens"),
+        }
+        return facts | self._charged(facts) if self.outcome in PAID else facts
+
+    def _charged(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Credits taken, and what the upstream will want for it, as far as prices are known."""
+        counts = (facts[name] for name in ("input_tokens", "cached_tokens", "output_tokens"))
+        limited = self.admission.spendable is not None
+        return {
+            "credits": self.admission.cost if limited else 0,
+            "cost_usd": prices.cost(facts["provider"], facts["upstream_model"], *counts),
+        }
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    """Null and nonsense count as nothing."""
+    value = usage.get(name)
+    return max(0, value) if isinstance(value, int) else 0
+
+
+def _cached(usage: dict[str, Any]) -> int:
+    """Input tokens from the vendor's cache, in either of its two places."""
+    details = usage.get("prompt_tokens_details")
+    return _count(usage, "cached_tokens") or _count(
+        details if isinstance(details, dict) else {}, "cached_tokens"
+    )

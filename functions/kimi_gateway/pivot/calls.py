@@ -1,0 +1,113 @@
+"""The fragments of an answer's tool calls, in the one shape that every client's accumulator folds alike.
+
+Upstreams number calls in several ways, repeat ids and names, or give each fragment an id of its own. Here a
+call has its place in order (0, 1, …). Its id, kind and name stand once; the id is the client's unique one.
+Its arguments are text whose slips are mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.net import jsonio
+from kimi_gateway.pivot import call_ids
+from kimi_gateway.pivot.call_ids import Randomness
+from kimi_gateway.pivot.slips import Mender
+
+Fragment = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Call:
+    place: int
+    mender: Mender
+    id: str = ""  # the upstream's
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Calls:
+    """The calls of one choice. `free` names the functions whose arguments are a free text and not mended."""
+
+    randomness: Randomness
+    free: Collection[str] = ()
+    _all: list[_Call] = field(default_factory=list)
+    _open: dict[object, _Call] = field(default_factory=dict)  # the newest by the upstream's index
+    _last: _Call | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def read(self, fragments: list[Any]) -> tuple[list[Fragment], bool]:
+        """The fragments in their one shape, and whether that is another than the upstream's. Raises TypeError
+        or AttributeError for what is no fragment."""
+        shaped, changed = [], False
+        for fragment in fragments:
+            made = self._read(fragment)
+            changed |= made is not fragment
+            shaped.append(made)
+        return shaped, changed
+
+    def _read(self, fragment: Fragment) -> Fragment:
+        index, id = fragment.get("index"), _text(fragment.get("id"))
+        function = fragment.get("function")
+        function = function if isinstance(function, dict) else {}
+        name, given = _text(function.get("name")), function.get("arguments")
+        arguments = _arguments(given)
+        call = self._of(index, id, name, arguments)
+        if call is None:
+            return self._begin(fragment, index, id, name, arguments)
+        self._last = call
+        mended = call.mender.feed(arguments)
+        if not id and not name and mended == given and call.place == index and "type" not in fragment:
+            return fragment
+        named = "" if call.name else name
+        made: Fragment = {"index": call.place}
+        if not call.id and (id or named):
+            made["id"] = self._client_id(call, id)
+        call.name = call.name or name
+        made["function"] = {"name": named, "arguments": mended} if named else {"arguments": mended}
+        return made
+
+    def _of(self, index: Any, id: str, name: str, arguments: str) -> _Call | None:
+        """The call that a fragment belongs to, None where it begins one: with a name at the place of a call
+        that has one, unless it repeats that call's id, or has none, while there is more to come."""
+        call = self._last if index is None else self._open.get(index)
+        if call is not None and name and call.name:
+            over = call.mender.whole and arguments.strip()
+            other = id != call.id if id else index is None and name != call.name
+            if over or other:
+                return None
+        return call
+
+    def _begin(self, fragment: Fragment, index: Any, id: str, name: str, arguments: str) -> Fragment:
+        call = _Call(len(self._all), Mender(name in self.free), name=name)
+        self._all.append(call)
+        self._last = call
+        self._open[call.place if index is None else index] = call
+        made: Fragment = {"index": call.place}
+        if id or name:
+            made["id"] = self._client_id(call, id)
+        function = fragment.get("function")
+        told = {"arguments": call.mender.feed(arguments)}
+        if isinstance(function, dict):
+            told = {key: value for key, value in function.items() if value is not None} | told
+        return {**made, "type": "function", **fragment, **made, "function": told}
+
+    def _client_id(self, call: _Call, id: str) -> str:
+        """An upstream that names none gets the name of the call's place."""
+        call.id = id or f"call_{call.place}"
+        return call_ids.marked(call.id, self.randomness)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _arguments(value: Any) -> str:
+    """As text: some deployments send an object, or null."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else jsonio.dumps(value).decode()

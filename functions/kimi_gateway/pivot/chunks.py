@@ -1,0 +1,289 @@
+"""Chunks of a streamed chat completion: what the upstream sent, read once, and as the client gets them.
+
+Facts about the vendor's stream, its three places for usage among them: docs/upstream.md.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.call_ids import Randomness
+from kimi_gateway.pivot.calls import Calls
+from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learnt
+
+
+class Unreadable(ValueError):
+    """An event that is no chunk: the stream is broken there, and nothing of it is skipped."""
+
+
+class ErrorEvent(Exception):
+    """The upstream reported an error inside the stream; `error` is its `error` member."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@dataclass(slots=True)  # not frozen, which would cost as much again as parsing it
+class Chunk:
+    """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
+    `finishes`: it ends at least one choice. `data` are the upstream's own bytes, where `body` still says the
+    same as they do.
+    """
+
+    body: dict[str, Any] = field(repr=False)
+    substance: bool
+    finishes: bool
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one upstream stream has brought so far. `free` names the functions that take a free text."""
+
+    randomness: Randomness = secrets.token_bytes
+    free: Collection[str] = ()
+    usage: dict[str, Any] | None = None
+    done: bool = False
+    written: float = 0.0  # estimated tokens
+    size: int = 0  # bytes of the events, where only the text of one counts that is like those before
+    _open: set[int] = field(default_factory=set)
+    _finished: set[int] = field(default_factory=set)
+    _calls: dict[int, Calls] = field(default_factory=dict)  # by choice
+    _spoken: bool = False  # a text, a thought or a call came
+    _reasons: set[str] = field(default_factory=set)
+    _edited: bool = False
+    _alike: ChunkTemplate | None = None
+    _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
+
+    @property
+    def complete(self) -> bool:
+        """`[DONE]` or a finish reason for every choice: the only proof that an answer is whole."""
+        return self.done or bool(self._finished) and not self._open
+
+    @property
+    def silent(self) -> bool:
+        """A choice has ended, and no text, thought or call came."""
+        return bool(self._finished) and not self._spoken
+
+    def empty(self, most: int = 1) -> bool:
+        """The model said nothing of its own accord, by its usage in so many tokens at `most`."""
+        if not self.silent or self._reasons != {"stop"} or self.usage is None:
+            return False
+        written = self.usage.get("completion_tokens")
+        return type(written) is int and written <= most
+
+    def read(self, event: sse.Event) -> Chunk | None:
+        """The chunk in an event, without its usage, which is kept here (the last one that is not null).
+
+        None where nothing is left for a client. Raises Unreadable or ErrorEvent.
+        """
+        data, name = event
+        if self._alike is not None and not name and (found := self._alike.read(data)):
+            body, text = found
+            self.written += token_estimate.of_text(text)
+            self._unlike = 0
+            self.size += len(text)
+            return Chunk(body, True, False, data)
+        if data == b"[DONE]":
+            return self._end()
+        self.size += len(data)
+        if len(data) > LARGE and jsonio.has_more_values(data, MOST_VALUES):
+            raise Unreadable(f"an event of more than {MOST_VALUES} values")
+        try:
+            body = jsonio.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise Unreadable(f"an event is not JSON: {exc}") from exc
+        if not isinstance(body, dict):
+            raise Unreadable("an event is not an object")
+        if body.get("error") or name == b"error":
+            error = body.get("error") or body
+            raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
+        choices = body.get("choices") or []
+        if len(choices) > MOST_PARTS:
+            raise Unreadable(f"an event of more than {MOST_PARTS} choices")
+        self._edited = substance = finishes = False
+        usage = self.usage
+        if "usage" in body:
+            usage = self._take_usage(body) or usage
+        self._edited &= not data.endswith(_NO_USAGE)  # which is cut off where the bytes pass on
+        try:
+            for choice in choices:
+                if "usage" in choice:
+                    usage = self._take_usage(choice) or usage
+                substance |= self._read_choice(choice)
+                finishes |= bool(choice.get("finish_reason"))
+        except (AttributeError, TypeError) as exc:
+            raise Unreadable("an event has choices of an unknown shape") from exc
+        self.usage = counts(usage) if isinstance(usage, dict) else None
+        if substance and not finishes and not self._edited:
+            self._learn(data, body)
+        return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
+
+    def _end(self) -> Chunk | None:
+        """The finish reasons of choices that ended without one, which no client would take for whole."""
+        self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
+        choices: list[dict[str, Any]] = [
+            {"index": index, "delta": {}, "finish_reason": "tool_calls" if self._calls.get(index) else "stop"}
+            for index in sorted(self._open)
+        ]
+        self._finished |= self._open
+        self._reasons.update(choice["finish_reason"] for choice in choices)
+        self._open.clear()
+        return Chunk({"choices": choices}, True, True) if choices else None
+
+    def _learn(self, data: bytes, body: dict[str, Any]) -> None:
+        """What to expect of the next chunks; anew where several in a row were different."""
+        if self._unlike % PATIENCE == 0:
+            self._alike = learnt(data, body)
+        self._unlike += 1
+
+    def _take_usage(self, part: dict[str, Any]) -> Any:
+        self._edited = True
+        return part.pop("usage")
+
+    def _read_choice(self, choice: dict[str, Any]) -> bool:
+        """Whether the choice has substance; its tool calls get their one shape."""
+        index, delta = _index(choice), choice.get("delta") or {}
+        calls, finished = delta.get("tool_calls"), bool(choice.get("finish_reason"))
+        substance = finished or bool(calls)
+        for name in TEXTS:
+            if text := delta.get(name):
+                self.written += token_estimate.of_text(text)
+                self._spoken = substance = True
+        if calls and len(calls) > MOST_PARTS:
+            raise TypeError
+        if calls:
+            self._spoken = True
+            self._shape(delta, calls, index)
+        if finished:
+            self._finished.add(index)
+            self._reasons.add(str(choice["finish_reason"]))
+            self._open.discard(index)
+        elif index not in self._finished:
+            self._open.add(index)
+        return substance
+
+    def _shape(self, delta: dict[str, Any], fragments: list[Any], choice: int) -> None:
+        calls = self._calls.get(choice)
+        if calls is None:
+            calls = self._calls[choice] = Calls(self.randomness, self.free)
+        delta["tool_calls"], changed = calls.read(fragments)
+        self._edited |= changed
+        for fragment in delta["tool_calls"]:
+            if text := (fragment.get("function") or {}).get("arguments"):
+                self.written += token_estimate.of_text(text)
+
+
+def _index(part: dict[str, Any]) -> int:
+    """Of a choice. Raises TypeError where it is no number to sort by, or beyond all sense."""
+    index = part.get("index", 0)
+    if type(index) is not int or not 0 <= index < MOST_PARTS:
+        raise TypeError
+    return index
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every chunk of one answer says of itself: the requested model, whatever runs upstream, and one id,
+    whichever attempt or upstream call it came from."""
+
+    id: str
+    model: str
+    created: int
+    fingerprint: str
+    _heads: dict[tuple[bytes, tuple[str, ...]], bytes] = field(default_factory=dict, repr=False)
+
+    def put_on(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+        return {**head, "system_fingerprint": self.fingerprint, **body, **head}
+
+    def spliced(self, chunk: Chunk) -> bytes | None:
+        """The upstream's bytes under this identity: all before its `choices` is written anew, the rest stays.
+
+        Chunks of one stream begin alike, so that is done once. None where they cannot be cut there.
+        """
+        head, choices, rest = chunk.data.partition(_CHOICES)
+        begins = (head, tuple(chunk.body))  # the names tell whether one of ours comes behind the cut
+        new = self._heads.get(begins)
+        if new is None:
+            if len(self._heads) >= MOST_HEADS:
+                return None
+            new = self._heads[begins] = self._head(*begins)
+        if rest.endswith(_NO_USAGE):
+            rest = rest.removesuffix(_NO_USAGE) + b"}"
+        return new and sse.encode(new + choices + rest)
+
+    def _head(self, head: bytes, names: tuple[str, ...]) -> bytes:
+        """The new bytes before `choices`, empty where the cut is not at the top level's own."""
+        try:
+            before = jsonio.loads(head + _CHOICES + b"0}")
+        except ValueError:
+            return b""
+        if names[: len(before)] != tuple(before) or not _OWN.isdisjoint(names[len(before) :]):
+            return b""
+        del before["choices"]
+        return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
+
+
+MOST_COUNTED = 10**12  # tokens; more is nonsense
+MOST_MEMBERS = 64  # of usage
+MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
+LARGE = 64 * 1024  # bytes of an event, above which its values are counted before they are read
+MOST_VALUES = 250_000
+CHUNK = "chat.completion.chunk"
+PATIENCE = 4  # chunks of a text: a few may hold escapes
+MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
+_CHOICES = b'"choices":'
+_NO_USAGE = (
+    b',"usage":null}'  # the vendor's at the top level of every chunk but the last, when asked for usage
+)
+_OWN = frozenset(("id", "object", "created", "model", "system_fingerprint"))
+
+
+def frame(chunk: Chunk, identity: Identity) -> bytes:
+    if chunk.data and (spliced := identity.spliced(chunk)):
+        return spliced
+    return sse.encode(jsonio.dumps(identity.put_on(chunk.body, CHUNK)))
+
+
+def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:
+    """The one chunk that carries usage, for clients that asked for it."""
+    return frame(Chunk({"choices": [], "usage": usage}, False, False), identity)
+
+
+def counts(usage: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """An upstream's usage as it can be reckoned with: counters of tokens are whole, from 0 to MOST_COUNTED;
+    null stays, and what is no number among them is left out, as are members beyond MOST_MEMBERS."""
+    counted: dict[str, Any] = {}
+    for name, value in islice(usage.items(), MOST_MEMBERS):
+        if isinstance(value, dict):
+            if depth > 1:
+                counted[name] = counts(value, depth - 1)
+        elif type(value) is int or type(value) is float and math.isfinite(value):
+            bounded = min(max(value, 0), MOST_COUNTED)
+            counted[name] = int(bounded) if "tokens" in name else bounded
+        elif value is None or "tokens" not in name and type(value) in (str, bool) and len(str(value)) < 256:
+            counted[name] = value
+    return counted
+
+
+def add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    """Counters summed by name, details too; what is no number is taken from the later one."""
+    summed = dict(total)
+    for name, value in usage.items():
+        before = summed.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            summed[name] = add_usage(before, value)
+        elif isinstance(value, int | float) and isinstance(before, int | float):
+            summed[name] = before + value
+        elif value is not None or name not in summed:
+            summed[name] = value
+    return summed

@@ -1,0 +1,83 @@
+"""What a dialect brings: it reads requests into the pivot, and writes the pivot's chunks as its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.pivot.chunks import Chunk, Identity
+from kimi_gateway.pivot.request import ChatRequest
+
+
+class StreamWriter(Protocol):
+    """Chunks to the events of one streamed answer; every method gives bytes for the wire, or none."""
+
+    def add(self, chunks: list[Chunk]) -> bytes:
+        """What may be shown before the ledger knows of the answer: not the last finish reason."""
+        ...
+
+    def silence(self) -> bytes:
+        """A sign of life. It may be the first thing that the client sees."""
+        ...
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        """All that is left of a complete answer; `usage` in the pivot's names."""
+        ...
+
+    def error(self, error: GatewayError) -> bytes:
+        """The last event of an answer that broke; nothing in it may look complete."""
+        ...
+
+
+class JsonAnswer(Protocol):
+    """Chunks to one JSON body."""
+
+    def add(self, chunks: list[Chunk]) -> None: ...
+
+    def end(self, usage: dict[str, Any]) -> bytes: ...
+
+
+class ParsedRequest(Protocol):
+    """A request that was read: `chat` is what is asked, in the pivot."""
+
+    @property
+    def chat(self) -> ChatRequest: ...
+
+    def writer(self, identity: Identity) -> StreamWriter: ...
+
+    def answer(self, identity: Identity) -> JsonAnswer: ...
+
+    def kept(self) -> dict[str, bytes]:
+        """After the last chunk: what the account's next request may refer to (storage/cache.py)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request's body, read without any I/O.
+
+    `needs` names what the request goes on from and the account has kept (storage/cache.py). `complete`
+    takes what was found of it and gives the whole question; it raises InvalidRequest for what is missing.
+    `unasked` gives the whole answer, where no upstream need be asked for it.
+    """
+
+    model: str
+    stream: bool
+    choices: int
+    needs: Sequence[str]
+    complete: Callable[[Mapping[str, bytes]], ParsedRequest]
+    unasked: Callable[[Identity], bytes] | None = None
+
+    @classmethod
+    def whole(cls, question: ParsedRequest) -> Ask:
+        """One that needs nothing else."""
+        chat = question.chat
+        return cls(chat.model, chat.stream, chat.choices, (), lambda _: question)
+
+
+class Dialect(Protocol):
+    def read(self, raw: bytes) -> Ask:
+        """Pure. Raises InvalidRequest naming the field at fault."""
+        ...

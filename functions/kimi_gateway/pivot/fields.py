@@ -1,0 +1,109 @@
+"""Checks for the known fields of a request, as data: name → check. Unknown fields are never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.net import jsonio
+
+LARGE = 64 * 1024  # bytes, above which the values of a body are counted before it is read
+MOST_VALUES = 250_000  # of a body: each costs far more than its bytes
+Check = Callable[[Any, str], None]
+
+
+def fail(where: str, what: str) -> NoReturn:
+    raise InvalidRequest(f"{where}: {what}", param=where)
+
+
+def of_type(kind: type, noun: str) -> Check:
+    """`bool` is not a number here, though Python counts it among the ints."""
+
+    def check(value: Any, where: str) -> None:
+        if type(value) is not kind:
+            fail(where, f"must be {noun}")
+
+    return check
+
+
+boolean = of_type(bool, "true or false")
+string = of_type(str, "a string")
+array = of_type(list, "an array")
+mapping = of_type(dict, "an object")
+
+
+def number(low: float, high: float) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) not in (int, float):
+            fail(where, "must be a number")
+        if not low <= value <= high:
+            fail(where, f"must be between {low:g} and {high:g}")
+
+    return check
+
+
+def integer(low: int, high: int | None = None) -> Check:
+    def check(value: Any, where: str) -> None:
+        if type(value) is not int:
+            fail(where, "must be an integer")
+        if value < low or (high is not None and value > high):
+            fail(where, f"must be at least {low}" if high is None else f"must be between {low} and {high}")
+
+    return check
+
+
+def one_of(*words: str) -> Check:
+    def check(value: Any, where: str) -> None:
+        if value not in words or type(value) is not str:
+            fail(where, f"must be one of {', '.join(words)}")
+
+    return check
+
+
+def members(checks: Mapping[str, Check]) -> Check:
+    """An object whose known members are checked where they are there and not null."""
+
+    def check(value: Any, where: str) -> None:
+        mapping(value, where)
+        apply(drop_nulls(value, checks), checks, f"{where}.")
+
+    return check
+
+
+def json_object(raw: bytes) -> jsonio.Source:
+    """A request's body, which is a JSON object. Raises InvalidRequest."""
+    if len(raw) > LARGE and jsonio.has_more_values(raw, MOST_VALUES):
+        raise InvalidRequest(f"The body has more than {MOST_VALUES} values; send fewer or shorter messages.")
+    try:
+        _, source = jsonio.loads_source(raw)
+    except ValueError as exc:
+        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+    if source is None:
+        raise InvalidRequest("The body must be a JSON object.")
+    return source
+
+
+def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
+    """The same error with the field called as the client called it: `names` are the pivot's, whole or the
+    beginning of one, and what the client knows them by."""
+    param = error.param or ""
+    for name in sorted(names, key=len, reverse=True):
+        if param == name or param.startswith(f"{name}."):
+            new = names[name] + param.removeprefix(name)
+            error.message, error.param = error.message.replace(param, new, 1), new
+            break
+    return error
+
+
+def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """A copy without the known fields that are null: clients send null for what they leave out."""
+    return {name: value for name, value in body.items() if value is not None or name not in checks}
+
+
+def apply(body: Mapping[str, Any], checks: Mapping[str, Check], prefix: str = "") -> None:
+    """Run each field's check where there is one. Raises InvalidRequest naming the first at fault."""
+    for name, value in body.items():
+        check = checks.get(name)
+        if check is not None:
+            check(value, prefix + name)

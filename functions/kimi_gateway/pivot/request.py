@@ -1,0 +1,318 @@
+"""A Chat Completions request: what is known is checked, the rest is left as it is.
+
+Ranges and decisions: docs/contract.md, Request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.net import jsonio
+from kimi_gateway.pivot import fields, media, repair, tuning
+from kimi_gateway.pivot.fields import Check, fail
+
+MAX_CHOICES = 4
+LONGEST_STOP = 4096  # bytes
+LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
+
+    `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
+    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
+    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
+    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
+    what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
+    asked for. `free` names the functions whose arguments are a free text.
+    """
+
+    model: str
+    body: dict[str, Any] = field(repr=False)
+    stream: bool
+    include_usage: bool
+    choices: int
+    stops: tuple[str, ...]
+    source: jsonio.Source | None = None
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ignored: tuple[str, ...] = ()
+    seals: Mapping[str, str] | None = field(default=None, repr=False)
+    recalled: int = 0
+    least_output: int = 1
+    free: frozenset[str] = frozenset()
+
+
+def read(raw: bytes) -> ChatRequest:
+    """Raises InvalidRequest naming the field at fault."""
+    source = fields.json_object(raw)
+    body = fields.drop_nulls(source.values, _FIELDS)
+    for name in ("model", "messages"):
+        if name not in body:
+            fail(name, "is required")
+    fields.apply(body, _FIELDS)
+    _check_together(body)
+    sent = list(map(_outgoing, body["messages"]))
+    if all(map(operator.is_, sent, body["messages"])):
+        sent = body["messages"]  # the very list stays, and with it the client's own text of it
+    body["messages"], mended = repair.repaired(sent, _place)
+    if not body["messages"]:
+        fail("messages", "holds nothing but empty assistant messages")
+    if "user" in body:
+        body.setdefault("safety_identifier", digest_of(body.pop("user")))
+    if body.get("tools") == []:
+        del body["tools"]
+        if body.get("tool_choice") in ("auto", "none"):
+            del body["tool_choice"]
+    options = body.pop("stream_options", {})
+    ignored = tune(body)
+    return ChatRequest(
+        model=body["model"],
+        stream=body.pop("stream", False),
+        include_usage=options.get("include_usage", False),
+        choices=body.pop("n", 1),
+        stops=_own_stops(body),
+        body=body,
+        source=source,
+        ignored=(*ignored, *mended),
+    )
+
+
+def tune(body: dict[str, Any]) -> tuple[str, ...]:
+    """Unknown words become the nearest known ones, and what the upstream has no switch for is taken out. The
+    fields of both."""
+    ignored = [name for name in _UNSENT if body.pop(name, None) is not None]
+    tuning.apply(body, _TUNED, ignored)
+    return tuple(ignored)
+
+
+def digest_of(user: str) -> str:
+    """The platform need not know who the client's user is."""
+    return hashlib.sha256(user.encode()).hexdigest()
+
+
+def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
+    """Stop strings too long for the upstream are taken out and found here."""
+    stop = body.get("stop", ())
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    short = [text for text in stops if len(text.encode("utf-8", "replace")) <= LONGEST_UPSTREAM_STOP]
+    if len(short) == len(stops):
+        return ()
+    if short:
+        body["stop"] = short
+    else:
+        del body["stop"]
+    return tuple(text for text in stops if text not in short)
+
+
+def _place(message: int, call: int) -> str:
+    where = f"messages.{message}"
+    return f"{where}.tool_call_id" if call == repair.RESULT else f"{where}.tool_calls.{call}.id"
+
+
+def _outgoing(message: dict[str, Any]) -> dict[str, Any]:
+    """`developer` is `system` upstream. A picture in a tool's result that cannot be sent is told in words."""
+    if message["role"] == "developer":
+        return {**message, "role": "system"}
+    if message["role"] == "tool" and type(message["content"]) is list:
+        parts = [media.sendable(part) for part in message["content"]]
+        if not all(map(operator.is_, parts, message["content"])):
+            return {**message, "content": parts}
+    return message
+
+
+def model_name(value: Any, where: str) -> None:
+    fields.string(value, where)
+    if not value.strip():
+        fail(where, "must not be empty")
+
+
+def _stop(value: Any, where: str) -> None:
+    stops = [value] if isinstance(value, str) else value
+    if type(stops) is not list or not all(type(text) is str for text in stops):
+        fail(where, "must be a string or an array of strings")
+    if len(stops) > 4:
+        fail(where, "may hold 4 strings at most")
+    if not all(stops):
+        fail(where, "must not hold an empty string")
+    for index, text in enumerate(stops):
+        stop_length(text, where if stops is not value else f"{where}.{index}")
+
+
+def stop_length(text: str, where: str) -> None:
+    if len(text) > LONGEST_STOP or len(text.encode("utf-8", "replace")) > LONGEST_STOP:
+        fail(where, f"must be at most {LONGEST_STOP} bytes long")
+
+
+_TALK = ("user", "assistant", "system", "developer")
+_ROLES = fields.one_of("system", "developer", "user", "assistant", "tool")
+
+
+def _messages(value: Any, where: str) -> None:
+    fields.array(value, where)
+    if not value:
+        fail(where, "must not be empty")
+    for index, message in enumerate(value):
+        if _is_plain(message):
+            continue
+        here = f"{where}.{index}"
+        fields.mapping(message, here)
+        if "role" not in message:
+            fail(f"{here}.role", "is required")
+        _ROLES(message["role"], f"{here}.role")
+        _content(message, here)
+        fields.apply(fields.drop_nulls(message, _MESSAGE), _MESSAGE, f"{here}.")
+        if message["role"] == "tool":
+            fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
+        if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
+            fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+
+
+def _is_plain(message: Any) -> bool:
+    """A role and a text, as most of a long history are: nothing else is to be checked there."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and message.get("role") in _TALK
+    )
+
+
+def _content(message: dict[str, Any], here: str) -> None:
+    content, where = message.get("content"), f"{here}.content"
+    if type(content) is list:
+        for index, part in enumerate(content):
+            _part(part, f"{where}.{index}", message["role"])
+    elif content is None:
+        # The assistant's may be missing; so may a system message's that brings tools along (K3).
+        if message["role"] in ("user", "tool") or (message["role"] != "assistant" and "tools" not in message):
+            fail(where, "is required")
+    elif type(content) is not str:
+        fail(where, "must be a string or an array of parts")
+
+
+def _part(part: Any, where: str, role: str) -> None:
+    fields.mapping(part, where)
+    kind = part.get("type")
+    fields.string(kind, f"{where}.type")
+    if kind == "text":
+        fields.string(part.get("text"), f"{where}.text")
+    elif kind in media.TYPES:
+        fields.string(media.address(part), f"{where}.{kind}")
+        if role != "tool":
+            media.check(part, f"{where}.{kind}")
+
+
+def _tools(value: Any, where: str) -> None:
+    fields.array(value, where)
+    names = set()
+    for index, tool in enumerate(value):
+        here = f"{where}.{index}"
+        fields.mapping(tool, here)
+        fields.string(tool.get("type"), f"{here}.type")
+        if tool["type"] != "function":
+            continue
+        fields.mapping(tool.get("function"), f"{here}.function")
+        name = tool["function"].get("name")
+        fields.apply(fields.drop_nulls(tool["function"], _FUNCTION), _FUNCTION, f"{here}.function.")
+        fields.string(name, f"{here}.function.name")
+        if name in names:
+            fail(f"{here}.function.name", f"function name {name} is duplicated")
+        names.add(name)
+
+
+_FUNCTION: dict[str, Check] = {
+    "description": fields.string,
+    "strict": fields.boolean,
+}
+
+
+def _choice(value: Any, where: str) -> None:
+    if type(value) is str:
+        fields.one_of("auto", "none", "required")(value, where)
+    else:
+        fields.mapping(value, where)
+
+
+def _thinking(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.string(value.get("type"), f"{where}.type")
+    fields.apply(value, {"budget_tokens": fields.integer(0)}, f"{where}.")
+
+
+def _response_format(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    fields.one_of("text", "json_object", "json_schema")(value.get("type"), f"{where}.type")
+    if value["type"] == "json_schema":
+        fields.mapping(value.get("json_schema"), f"{where}.json_schema")
+
+
+def _stream_options(value: Any, where: str) -> None:
+    fields.mapping(value, where)
+    if value.get("include_usage") is None:
+        value.pop("include_usage", None)
+    fields.apply(value, {"include_usage": fields.boolean}, f"{where}.")
+
+
+def _check_together(body: dict[str, Any]) -> None:
+    if "top_logprobs" in body and body.get("logprobs") is not True:
+        fail("top_logprobs", "needs logprobs to be true")
+    last, style = body["messages"][-1], body.get("response_format", {}).get("type")
+    if last.get("partial") and style in ("json_object", "json_schema"):
+        fail("response_format", f"{style} does not go together with a partial message")
+
+
+def _tool_calls(value: Any, where: str) -> None:
+    fields.array(value, where)
+    for index, call in enumerate(value):
+        fields.mapping(call, f"{where}.{index}")
+
+
+_MESSAGE: dict[str, Check] = {
+    "name": fields.string,
+    "partial": fields.boolean,
+    "reasoning_content": fields.string,
+    "tool_call_id": fields.string,
+    "tool_calls": _tool_calls,
+    "tools": _tools,
+}
+_LIMIT = fields.integer(1)
+# OpenAI's, without a counterpart upstream.
+_UNSENT = ("verbosity", "service_tier", "prompt_cache_retention")
+_FIELDS: dict[str, Check] = {
+    "model": model_name,
+    "messages": _messages,
+    "temperature": fields.number(0, 2),
+    "top_p": fields.number(0, 1),
+    "presence_penalty": fields.number(-2, 2),
+    "frequency_penalty": fields.number(-2, 2),
+    "max_tokens": _LIMIT,
+    "max_completion_tokens": _LIMIT,
+    "n": fields.integer(1, MAX_CHOICES),
+    "stop": _stop,
+    "stream": fields.boolean,
+    "stream_options": _stream_options,
+    "tools": _tools,
+    "tool_choice": _choice,
+    "response_format": _response_format,
+    "thinking": _thinking,
+    "reasoning_effort": fields.string,
+    "logprobs": fields.boolean,
+    "top_logprobs": fields.integer(0, 20),
+    "user": fields.string,
+    "prompt_cache_key": fields.string,
+    "safety_identifier": fields.string,
+    "prompt_cache_options": fields.members({"ttl": fields.string}),
+    **dict.fromkeys(_UNSENT, fields.string),
+}
+_TUNED = {
+    "reasoning_effort": tuning.effort,
+    "thinking.type": tuning.thinking,
+    "prompt_cache_options.ttl": tuning.lifetime,
+}
+# For dialects that bring their own checks of messages: what they pass on by the pivot's names.
+BESIDE_MESSAGES = {name: check for name, check in _FIELDS.items() if name not in ("messages", "tools")}

@@ -1,0 +1,67 @@
+"""The chunks of a stream mostly differ in one text. With the same bytes around it a chunk reads the same, so
+its text is cut out, and not all of it parsed again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from kimi_gateway.net import jsonio
+
+TEXTS = ("content", "reasoning_content", "refusal")
+_NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')  # what ends a JSON string, escapes in it, or may not be in one
+_FLAT = frozenset((str, int, float, bool, type(None)))
+_PROBE = "probe"
+
+
+class ChunkTemplate:
+    """A chunk with one choice and one text in its delta: the bytes around that text, and the body."""
+
+    __slots__ = ("_after", "_before", "_body", "_choice", "_length", "_name")
+
+    def __init__(self, before: bytes, after: bytes, body: dict[str, Any], name: str) -> None:
+        self._before, self._after = before, after
+        self._length = len(before) + len(after)
+        self._body, self._choice, self._name = body, dict(body["choices"][0]), name
+
+    def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
+        """The body and the text of a chunk that is alike; None for the parser to judge."""
+        before, after = self._before, self._after
+        if len(data) <= self._length or not (data.startswith(before) and data.endswith(after)):
+            return None
+        middle = data[len(before) : len(data) - len(after)]
+        if _NOT_PLAIN.search(middle):
+            return None
+        try:
+            text = middle.decode()
+        except UnicodeDecodeError:
+            return None
+        return self.body_with(text), text
+
+    def body_with(self, text: str) -> dict[str, Any]:
+        return {**self._body, "choices": [{**self._choice, "delta": {self._name: text}}]}
+
+
+def learnt(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
+    """From a chunk that was parsed. Whether this is the text's place is tried with another text."""
+    choices = body["choices"]
+    delta = choices[0].get("delta")
+    if len(choices) > 1 or not delta or len(delta) > 1:
+        return None
+    ((name, text),) = delta.items()
+    others = [value for member, value in choices[0].items() if member != "delta"]
+    if name not in TEXTS or not text or not all(type(value) in _FLAT for value in others):
+        return None
+    literal = jsonio.dumps(text)[1:-1]
+    before, mark, rest = data.partition(b'"%b":"' % name.encode())
+    if not rest.startswith(literal):
+        return None
+    alike = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
+    tried = alike._before + _PROBE.encode() + alike._after
+    try:
+        same = jsonio.loads(tried)
+    except ValueError:
+        return None
+    same.pop("usage", None)
+    return alike if same == alike.body_with(_PROBE) else None

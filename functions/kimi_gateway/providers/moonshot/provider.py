@@ -1,0 +1,122 @@
+"""The official platform (Kimi Open Platform): its addresses, headers and answers. Facts: docs/upstream.md."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.net import http, jsonio, sse
+from kimi_gateway.providers import failures
+from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.moonshot import messages
+from kimi_gateway.providers.provider import Call, Token
+
+LONGEST_ANSWER = 4 * 2**20  # of a JSON answer (models, balance, errors), bytes
+SLICE = 256  # events given at a time: of one read there may be tens of thousands
+QUICK = http.Timeouts(connect=10, first_byte=30)  # for those; chat has the operator's own
+
+NONCE = "x-msh-request-nonce"  # a client's; the answer is then signed over nonce, time and model
+SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
+
+
+class Moonshot:
+    name = "moonshot"
+
+    def __init__(self, client: http.Client, base_url: str, timeouts: http.Timeouts, event_limit: int) -> None:
+        self._client = client
+        self._base = base_url
+        self._timeouts = timeouts
+        self._event_limit = event_limit
+
+    async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
+        headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
+        url, reader = f"{self._base}/chat/completions", None
+        if call.as_messages:
+            url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
+            headers |= messages.HEADERS
+        try:
+            async with self._client.send("POST", url, headers, call.payload, self._timeouts) as answer:
+                kind = answer.headers.get("content-type", "")
+                if answer.status != 200 or "json" in kind:
+                    raise failures.from_answer(
+                        answer.status, answer.headers, await answer.read(LONGEST_ANSWER)
+                    )
+                if "event-stream" not in kind:
+                    raise UpstreamFailure("broken", f"an answer of type {kind[:60]!r} instead of a stream")
+                call.answered.update(
+                    (name, answer.headers[name]) for name in SIGNATURE if name in answer.headers
+                )
+                decoder = sse.Decoder(self._event_limit)
+                async for data in answer.chunks():
+                    events = decoder.feed(data)
+                    if reader is not None:
+                        events = reader.pivot(events)
+                    for at in range(0, len(events), SLICE):
+                        yield events[at : at + SLICE] if len(events) > SLICE else events
+        except http.NetError as exc:
+            raise _lost(exc) from exc
+        except sse.EventTooLarge as exc:
+            raise UpstreamFailure("broken", "an event above the size limit") from exc
+
+    async def models(self, token: Token) -> list[dict[str, Any]]:
+        listed = (await self._json("GET", "/models", token)).get("data")
+        if not isinstance(listed, list):
+            raise UpstreamFailure("broken", "the model list has no data")
+        return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+    async def live(self, token: Token) -> bool:
+        try:
+            await self._json("GET", "/users/me/balance", token)
+        except UpstreamFailure as failure:
+            if failure.cause == "authentication":
+                return False
+            raise
+        return True
+
+    async def balance(self, token: Token) -> dict[str, float]:
+        data = (await self._json("GET", "/users/me/balance", token)).get("data")
+        if not isinstance(data, dict):
+            raise UpstreamFailure("broken", "the balance has no data")
+        return {name: value for name, value in data.items() if isinstance(value, int | float)}
+
+    async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
+        body = {"model": model.upstream, "messages": messages}
+        data = (await self._json("POST", "/tokenizers/estimate-token-count", token, body)).get("data")
+        total = data.get("total_tokens") if isinstance(data, dict) else None
+        if not isinstance(total, int):
+            raise UpstreamFailure("broken", "the estimate has no total_tokens")
+        return total
+
+    async def _json(
+        self, method: str, path: str, token: Token, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        sent = b"" if body is None else jsonio.dumps(body)
+        try:
+            async with self._client.send(method, self._base + path, _headers(token), sent, QUICK) as answer:
+                text = await answer.read(LONGEST_ANSWER)
+        except http.NetError as exc:
+            raise _lost(exc) from exc
+        if answer.status != 200:
+            raise failures.from_answer(answer.status, answer.headers, text)
+        try:
+            parsed = jsonio.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise UpstreamFailure("broken", "an answer that is not JSON") from exc
+        if not isinstance(parsed, dict):
+            raise UpstreamFailure("broken", "an answer that is not an object")
+        return parsed
+
+
+def _headers(token: Token) -> dict[str, str]:
+    return {"authorization": f"Bearer {token.secret}", "content-type": "application/json"}
+
+
+def _lost(error: http.NetError) -> UpstreamFailure:
+    if isinstance(error, http.TimedOut):
+        return UpstreamFailure("timeout", "no answer in time")
+    if isinstance(error, http.ConnectFailed):
+        return UpstreamFailure("connect", str(error))
+    failure = UpstreamFailure("broken", str(error))
+    failure.stale = isinstance(error, http.Stale)
+    return failure

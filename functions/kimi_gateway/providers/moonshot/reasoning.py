@@ -1,0 +1,229 @@
+"""What a model thought before it called tools: gathered from an answer, put back where a client dropped it.
+
+A call is known again by its id, its arguments and where it stands: the last user message before it and the
+number of messages since. The vendor counts ids anew in each conversation, and many of an account begin alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.catalog.models import Replay
+from kimi_gateway.pivot import call_ids
+from kimi_gateway.pivot.chunks import Chunk
+
+PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
+LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
+# Of the messages that lost their reasoning the latest get it back: all of the first 1,999, then at least the
+# last 1,000. The border moves once in 1,000, since each move changes the prefix that the vendor has cached.
+STEP = 1_000
+PAGE = 50  # messages whose thoughts are kept together, once there are so many; a part of STEP
+LARGEST_PAGE = 4_000_000  # characters
+MOST_CALLS = 8  # of one message by which its thought is looked up
+Message = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Choice:
+    thought: list[str] = field(default_factory=list)
+    arguments: dict[int, list[str]] = field(default_factory=dict)  # of each call, by its index
+    ids: dict[int, str] = field(default_factory=dict)
+
+
+class ReasoningCollector:
+    """Fed with an answer's chunks as they come; `messages` are the question."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self._messages = messages
+        self._choices: dict[int, _Choice] = {}
+
+    def add(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            for piece in chunk.body["choices"]:
+                delta = piece.get("delta")
+                if delta and ("reasoning_content" in delta or "tool_calls" in delta):
+                    self._add(self._choices.setdefault(piece.get("index", 0), _Choice()), delta)
+
+    def _add(self, choice: _Choice, delta: Mapping[str, Any]) -> None:
+        thought = delta.get("reasoning_content")
+        if isinstance(thought, str) and thought:
+            choice.thought.append(thought)
+        for call in delta.get("tool_calls") or ():
+            index, id = call.get("index", 0), call.get("id")
+            if isinstance(id, str) and id:
+                choice.ids.setdefault(index, call_ids.vendors(id))
+            arguments = (call.get("function") or {}).get("arguments")
+            if isinstance(arguments, str):
+                choice.arguments.setdefault(index, []).append(arguments)
+
+    def entries(self) -> dict[str, bytes]:
+        """What to keep: one entry for each message with calls, under the name of its first."""
+        called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
+        if not called:
+            return {}
+        *_, (_, place) = _places(self._messages)
+        found: dict[str, bytes] = {}
+        for choice in called:
+            index, id = next(iter(choice.ids.items()))
+            thought = "".join(choice.thought)
+            if len(thought) <= LONGEST:
+                name = _name(place, id, "".join(choice.arguments.get(index, ())))
+                found.setdefault(name, _packed(thought))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class MissingReasoning:
+    """A message at `index` that lost its reasoning, and the names under which its calls may have kept it."""
+
+    index: int
+    calls: tuple[str, ...]
+
+
+def lacking(messages: Sequence[Message]) -> list[MissingReasoning]:
+    """The assistant's messages with tool calls and without reasoning; a blank one is a placeholder."""
+    if not any(map(lacks, messages)):
+        return []
+    found = []
+    for index, (message, place) in enumerate(_places(messages)):
+        if message is not None and lacks(message):
+            calls = (call for call in message["tool_calls"] if isinstance(call.get("id"), str))
+            named = [
+                _name(place, call["id"], (call.get("function") or {}).get("arguments")) for call in calls
+            ]
+            found.append(MissingReasoning(index, tuple(dict.fromkeys(named))[:MOST_CALLS]))
+    return found
+
+
+def lacks(message: Message) -> bool:
+    if not message.get("tool_calls") or message["role"] != "assistant":
+        return False
+    thought = message.get("reasoning_content")
+    return not thought or thought.isspace()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Messages that follow one another in the list of those that lost their reasoning. Its name says which,
+    so it is found without any other state, and nobody but the same conversation finds it."""
+
+    name: str
+    members: Sequence[MissingReasoning]
+
+
+def pages(missing: Sequence[MissingReasoning]) -> tuple[list[Page], Sequence[MissingReasoning]]:
+    """Of the messages that get their reasoning back: whole pages from the fixed border on, and the rest."""
+    start = max(0, len(missing) // STEP - 1) * STEP
+    end = len(missing) // PAGE * PAGE
+    whole = [missing[at : at + PAGE] for at in range(start, end, PAGE)]
+    return [Page(_page_name(members), members) for members in whole], missing[end:]
+
+
+def _page_name(members: Sequence[MissingReasoning]) -> str:
+    told = "\n".join(name for each in members for name in (*each.calls, ""))
+    return "thoughts-" + hashlib.sha256(told.encode()).hexdigest()[:40]
+
+
+def names(missing: Sequence[MissingReasoning]) -> list[str]:
+    """Of the entries that may have the thoughts of these messages."""
+    return [name for each in missing for name in each.calls]
+
+
+def thoughts(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
+    """What was found, by the message's index."""
+    found = ((each.index, _thought(each, known)) for each in missing)
+    return {index: thought for index, thought in found if thought is not None}
+
+
+def page_of(page: Page, found: Mapping[int, str]) -> bytes:
+    """The page's entry, holes included: what is not known by now will not be. Empty where it is too large."""
+    told = [found.get(each.index) for each in page.members]
+    if sum(len(thought or "") for thought in told) > LARGEST_PAGE:
+        return b""
+    return _packed(json.dumps(told))
+
+
+def read_page(page: Page, entry: bytes) -> dict[int, str]:
+    told = json.loads(_unpacked(entry, 8 * LARGEST_PAGE) or "[]")
+    return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
+
+
+def put_back(
+    body: dict[str, Any], missing: Sequence[MissingReasoning], found: Mapping[int, str], replay: Replay
+) -> int:
+    """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
+    have one. The number of characters that came in."""
+    messages = list(body["messages"])
+    added = 0
+    for each in missing:
+        message = messages[each.index]
+        thought = found.get(each.index)
+        if thought is None and replay == "required":
+            thought = message.get("reasoning_content") or PLACEHOLDER
+        if thought is not None and thought != message.get("reasoning_content"):
+            messages[each.index] = {**message, "reasoning_content": thought}
+            added += len(thought)
+    if added:
+        body["messages"] = messages
+    return added
+
+
+def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
+    return next((thought for name in missing.calls if (thought := _unpacked(known.get(name, b"")))), None)
+
+
+def _packed(thought: str) -> bytes:
+    return zlib.compress(thought.encode("utf-8", "surrogatepass"), 1)
+
+
+def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
+    """Empty for what is no entry, and for more than `most` bytes."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(entry, most).decode("utf-8", "surrogatepass")
+    except (zlib.error, ValueError):
+        return ""
+    return text if reader.eof else ""
+
+
+def _places(messages: Sequence[Message]) -> Iterator[tuple[Message | None, bytes]]:
+    """Each message with its place, and at the end the place of what comes next."""
+    digest, since = b"", 0
+    for message in messages:
+        yield message, digest + since.to_bytes(4, "big")
+        if message["role"] == "user":
+            digest, since = hashlib.sha256(_text(message.get("content"))).digest(), 0
+        else:
+            since += 1
+    yield None, digest + since.to_bytes(4, "big")
+
+
+def _text(content: Any) -> bytes:
+    if isinstance(content, list):
+        content = "\n".join(str(part.get("text", "")) for part in content)
+    return str(content).encode("utf-8", "surrogatepass")
+
+
+def _name(place: bytes, id: str, arguments: Any) -> str:
+    told = place + _digest(arguments) + id.encode("utf-8", "surrogatepass")
+    return "thought-" + hashlib.sha256(told).hexdigest()[:40]
+
+
+def _digest(arguments: Any) -> bytes:
+    """The same for one JSON value, however a client has written it anew."""
+    try:
+        value = json.loads(arguments or "{}", parse_float=_plain)
+        arguments = json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        arguments = str(arguments)
+    return hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).digest()
+
+
+def _plain(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,1 @@
+"""JSON Schemas in the vendor's dialect."""

@@ -1,0 +1,131 @@
+"""What is known against the upstream's tokens, in this process and, through the record, in all of them.
+
+The record may be slow or down: a request waits for it little, seldom, and never fails with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from kimi_gateway.observe import emit
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY, News, OutageLog
+
+READ_EVERY = 30.0  # seconds between two looks into the record
+WAITED = 1.0  # seconds that requests wait for such a look; it goes on behind them
+Key = tuple[str, str]  # token and model
+
+
+class TokenHealth:
+    def __init__(self, record: OutageLog, clock: Callable[[], float]) -> None:
+        self._record = record
+        self._clock = clock
+        self._news: dict[Key, News] = {}
+        self._changed: set[Key] = set()  # here, since the last look into the record began
+        self._unsaid: set[Key] = set()  # the record could not be told
+        self._telling: dict[asyncio.Task[None], Key] = {}
+        self._in_turn = asyncio.Lock()  # or an older state could be the last that the record is told
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
+        self._awaited_until = 0.0  # of the loop's clock
+
+    def known(self, token: str, model: str) -> list[News]:
+        """Of all models, then of this one."""
+        if not self._news:
+            return []
+        return [
+            self._news[token, about] for about in dict.fromkeys(("", model)) if (token, about) in self._news
+        ]
+
+    def put(self, bad: News) -> bool:
+        """Whether it is new."""
+        key = bad.token, bad.model
+        if self._news.get(key) == bad:
+            return False
+        self._news[key] = bad
+        self._tell(key)
+        return True
+
+    def forget(self, news: News) -> bool:
+        """Unless there are newer ones by now."""
+        key = news.token, news.model
+        if self._news.get(key) != news:
+            return False
+        del self._news[key]
+        self._tell(key)
+        return True
+
+    async def refresh(self) -> None:
+        """Other processes' news, and those of before a restart."""
+        now, loop = self._clock(), asyncio.get_running_loop()
+        if self._reading is None and abs(now - self._read_at) >= READ_EVERY:
+            self._read_at, self._awaited_until = now, loop.time() + WAITED
+            self._reading = asyncio.create_task(self._read())
+        if self._reading is not None and (left := self._awaited_until - loop.time()) > 0:
+            await asyncio.wait({self._reading}, timeout=left)
+
+    async def claim(self, bad: News) -> bool:
+        """Whether this process may try a token that is due; whatever the answer, not again for a minute."""
+        key, now = (bad.token, bad.model), int(self._clock())
+        self._news[key] = replace(bad, until=now + PROBE_EVERY)
+        self._changed.add(key)
+        try:
+            return await self._record.claim(bad.token, now, now + PROBE_EVERY)
+        except Exception as exc:
+            self._down(exc)
+            self._unsaid.add(key)
+            return True
+
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        """With telling the record, and reading it."""
+        return set(self._telling) | ({self._reading} if self._reading else set())
+
+    async def close(self) -> None:
+        """All that was to be told is told."""
+        while tasks := self.busy:
+            await asyncio.wait(tasks)
+
+    async def _read(self) -> None:
+        try:
+            self._changed = self._unsaid | set(self._telling.values())
+            read = {(token, model): News(token, model, cause, until)
+                    for token, model, cause, until in await self._record.published()}  # fmt: skip
+        except Exception as exc:
+            self._down(exc)
+        else:
+            for key in self._changed:  # what is known here is newer
+                read.pop(key, None)
+                if key in self._news:
+                    read[key] = self._news[key]
+            self._news = read
+            for key in list(self._unsaid):
+                self._tell(key)
+        finally:
+            self._reading = None
+
+    def _tell(self, key: Key) -> None:
+        """Behind the request, which must not wait for it or fail with it."""
+        self._changed.add(key)
+        self._unsaid.discard(key)
+        task = asyncio.create_task(self._told(key))
+        self._telling[task] = key
+        task.add_done_callback(self._telling.pop)
+
+    async def _told(self, key: Key) -> None:
+        async with self._in_turn:
+            bad = self._news.get(key)
+            try:
+                if bad is None:
+                    await self._record.retract(*key)
+                else:
+                    await self._record.publish(bad.token, bad.model, bad.cause, bad.until)
+            except Exception as exc:
+                self._down(exc)
+                self._unsaid.add(key)
+
+    def _down(self, error: Exception) -> None:
+        emit("record_down", logging.WARNING, detail=str(error))

@@ -1,0 +1,56 @@
+"""Those who wait for something to become free, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+W = TypeVar("W")
+G = TypeVar("G")
+LOOKED = 1.0  # seconds after which one that waits is served by itself: time alone frees things too
+
+
+class WaitQueue(Generic[W, G]):
+    """`choose` gives what there is for a wish, None if there is nothing; what it raises is raised to the one
+    who waits. What was given to one that left meanwhile goes to `give_back`."""
+
+    def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None]) -> None:
+        self._choose = choose
+        self._give_back = give_back
+        self._waiting: dict[asyncio.Future[G], W] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, wish: W, seconds: float) -> G | None:
+        """None if nothing became free in time."""
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[G] = loop.create_future()
+        self._waiting[place] = wish
+        end = loop.time() + seconds
+        try:
+            while not place.done() and (left := end - loop.time()) > 0:
+                await asyncio.wait({place}, timeout=min(left, LOOKED))
+                if not place.done():
+                    self.serve()
+        except BaseException:
+            if place.done() and place.exception() is None:
+                self._give_back(place.result())
+            raise
+        finally:
+            self._waiting.pop(place, None)
+        return place.result() if place.done() else None
+
+    def serve(self) -> None:
+        """To be called whenever something may have become free."""
+        for place, wish in list(self._waiting.items()):
+            try:
+                given = self._choose(wish)
+            except Exception as exc:
+                del self._waiting[place]
+                place.set_exception(exc)
+                continue
+            if given is not None:
+                del self._waiting[place]
+                place.set_result(given)

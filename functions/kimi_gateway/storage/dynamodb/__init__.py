@@ -1,0 +1,1 @@
+"""The store on DynamoDB: one item an account, one write a step."""

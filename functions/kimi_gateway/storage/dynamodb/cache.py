@@ -1,0 +1,33 @@
+"""What accounts may refer to again, on the table: an item each, ended by DynamoDB after its time.
+
+A write costs a unit for each KiB; a read, of what this process has not seen, one for each 4 KiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+
+from kimi_gateway.storage.dynamodb.item import number
+from kimi_gateway.storage.dynamodb.outages import TTL
+from kimi_gateway.storage.dynamodb.table import Table
+
+
+def _partition(account: str) -> str:
+    return f"R#{account}"
+
+
+async def keep(table: Table, account: str, entries: Mapping[str, bytes], until: int) -> None:
+    await asyncio.gather(
+        *(
+            table.put(_partition(account), name, {"v": {"B": b64encode(value).decode()}, TTL: number(until)})
+            for name, value in entries.items()
+        )
+    )
+
+
+async def recall(table: Table, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+    """Items stay for days after their time, until DynamoDB gets to them."""
+    items = await table.get_many(_partition(account), names)
+    return {item["sk"]["S"]: b64decode(item["v"]["B"]) for item in items if int(item[TTL]["N"]) > now}

@@ -1,0 +1,42 @@
+"""What an image of an account's item means for a request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.store import NoCredit
+from kimi_gateway.accounts.values import Admission, Balance, Key
+from kimi_gateway.storage.dynamodb.item import Image, Lease
+from kimi_gateway.storage.dynamodb.steps import TOGETHER
+
+
+def some(ended: Mapping[str, Lease]) -> dict[str, Lease]:
+    return dict(list(ended.items())[:TOGETHER])
+
+
+def credits(ended: Mapping[str, Lease]) -> int:
+    return sum(lease.cost for lease in ended.values())
+
+
+def as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Lease]]:
+    """The balance without expired grants and, where they are needed, with the credits of ended leases. Raises
+    NoCredit."""
+    if image.unlimited:
+        return image.balance, {}
+    balance = rules.folded(image.balance, now)
+    if balance.spendable >= cost:
+        return balance, {}
+    ended = image.ended(now)
+    if rules.returned(balance, credits(ended), now).spendable < cost:
+        raise NoCredit
+    now_ended = some(ended)
+    return rules.returned(balance, credits(now_ended), now), now_ended
+
+
+def admission(request: str, key: Key, lease: Lease, image: Image, now: int) -> Admission:
+    spendable = None if image.unlimited else image.number("b")
+    counts = image.counts(key, now, rules.rank((spendable or 0) + lease.cost))
+    limits = rules.limits_in_force(key.limits, None if spendable is None else counts)
+    window = rules.minute_window(limits, counts)
+    return Admission(request, key, lease.cost, lease.expires, spendable, window)

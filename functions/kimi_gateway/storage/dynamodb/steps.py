@@ -1,0 +1,234 @@
+"""A store's steps on the hot item as changes with their conditions. Pure.
+
+All that may refuse stands in the condition, so that one write decides, whatever was known before; an image
+tells afterwards what it was. A step whose lease is gone was done already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from functools import lru_cache
+from typing import Any
+
+from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.values import Admission, Balance, Grant, Key, Limits, Usage
+from kimi_gateway.storage.dynamodb.item import (
+    SPANS,
+    Image,
+    Lease,
+    Raw,
+    Tally,
+    base36,
+    kid,
+    lease_name,
+    number,
+    usage_name,
+    window_names,
+)
+from kimi_gateway.storage.dynamodb.table import Change
+
+SWEPT = 20  # old counters at a time
+TOGETHER = 50  # leases at a time: an expression may hold 300 operators
+MOST = 10**15  # credits
+_RANKED = tuple(
+    zip(*(astuple(limits) for _, limits in reversed(rules.TIERS)), strict=True)
+)  # a window's limits
+GRANTS_KNOWN = 120  # seconds that a grant's id is kept: longer than any call is tried
+
+
+@lru_cache(maxsize=1024)
+def _room(own: Limits, tiers: bool, rank: int) -> tuple[str, Mapping[str, Any]]:
+    """The condition that every window has room: by the key's own limit, else by the tier that it began with.
+    Where one begins now, the balance must be of the tier `rank`."""
+    parts, begun = [], []
+    values: dict[str, Any] = {}
+    for letter, mine, span, ranks in zip("mhd", astuple(own), SPANS.values(), _RANKED, strict=True):
+        if mine is not None:
+            parts.append(f"(attribute_not_exists(#{letter}) OR #{letter} < :{letter})")
+            values[f":{letter}"] = number(mine)
+        elif tiers:
+            begun.append(f"attribute_exists(#{letter})")
+            rooms = [f"attribute_not_exists(#{letter})"]
+            for place, limit in enumerate(ranks):
+                low, high = f":{letter}{place}", f":{letter}{place}t"
+                rooms.append(f"#{letter} BETWEEN {low} AND {high}")
+                values |= {low: number(place * span), high: number(place * span + limit - 1)}
+            parts.append(f"({' OR '.join(rooms)})")
+    if begun:
+        parts.append(f"(b BETWEEN :low AND :high OR ({' AND '.join(begun)}))")
+        lowest, highest = rules.balances(rank, MOST)
+        values |= {":low": number(lowest), ":high": number(highest)}
+    return " AND ".join(parts), values
+
+
+def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: Image | None) -> Change:
+    """The last `image` tells whether the account is unlimited, which counters are old, and with which tier a
+    window would begin: where it is wrong, the condition fails."""
+    unlimited = image is not None and image.unlimited
+    rank = 0 if image is None or unlimited else rules.rank(image.number("b"))
+    minute, hour, day = window_names(key, now, not unlimited)
+    change = Change(
+        sets=["#r = :lease"],
+        conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
+        names={"#r": lease_name(request), "#m": minute, "#h": hour, "#d": day},
+        values={
+            ":lease": number(Lease(0 if unlimited else cost, lease_until).number),
+            ":one": number(1),
+            ":g": number(key.generation),
+            ":kid": {"S": kid(key.id)},
+        },
+    )
+    if unlimited:
+        change.conditions.append("attribute_not_exists(b)")
+    else:
+        change.sets.append("b = b - :c")
+        change.conditions += ["gx > :now", "b >= :c"]
+        change.values |= {":c": number(cost), ":now": number(now)}
+    for letter, name in (("m", minute), ("h", hour), ("d", day)):
+        if rank and name[0] in SPANS:
+            change.sets.append(f"#{letter} = if_not_exists(#{letter}, :{letter}b) + :one")
+            change.values[f":{letter}b"] = number(rank * SPANS[name[0]])
+        else:
+            change.adds.append(f"#{letter} :one")
+    room, limits = _room(key.limits, not unlimited, rank)
+    if room:
+        change.conditions.append(room)
+        change.values |= limits
+    if image is not None:
+        for place, name in enumerate(image.old_windows(now)[:SWEPT]):
+            change.removes.append(f"#w{place}")
+            change.names[f"#w{place}"] = name
+    return change
+
+
+def settle(admission: Admission, model: str, usage: Usage, now: int) -> Change:
+    change = _end(admission)
+    cost = admission.cost
+    if cost:
+        change.adds.append("c :c")
+        change.values[":c"] = number(cost)
+    _count(change, admission, model, Tally(1, 0, cost, usage.input, usage.output), now)
+    return change
+
+
+def release(admission: Admission, model: str, error: bool, now: int) -> Change:
+    change = _end(admission)
+    if admission.cost:
+        change.sets.append("b = b + :c")
+        change.conditions.append("gx > :now")  # or the credit would expire with a grant that is past
+        change.values |= {":c": number(admission.cost), ":now": number(now)}
+    if error:
+        _count(change, admission, model, Tally(errors=1), now)
+    return change
+
+
+def _end(admission: Admission) -> Change:
+    return Change(removes=["#r"], conditions=["attribute_exists(#r)"], names={"#r": lease_name(admission.id)})
+
+
+def _count(change: Change, admission: Admission, model: str, tally: Tally, now: int) -> None:
+    name = usage_name(admission.key.id, model, now)
+    change.adds.append("#q :q")
+    change.sets.append("#l = :l")
+    change.names |= {"#q": f"q{name}", "#l": f"l{name}"}
+    change.values |= {":q": number(tally.counts), ":l": number(now % rules.HOUR)}
+    if tally.tokens:
+        change.adds.append("#t :t")
+        change.names["#t"] = f"t{name}"
+        change.values[":t"] = number(tally.tokens)
+
+
+def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
+    """Only all together: with an image it can be told which of them still live."""
+    change = Change()
+    for place, admission in enumerate(admissions):
+        change.sets.append(f"#r{place} = :r{place}")
+        change.conditions.append(f"#r{place} < :r{place}")
+        change.names[f"#r{place}"] = lease_name(admission.id)
+        change.values[f":r{place}"] = number(Lease(admission.cost, lease_until).number)
+    return change
+
+
+def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -> list[Admission]:
+    """Those that live and would be extended."""
+    leases = image.leases()
+    gone = Lease(0, lease_until)
+    return [each for each in admissions if leases.get(lease_name(each.id), gone).expires < lease_until]
+
+
+def opened(credits: Grant | None, now: int) -> Raw:
+    """A new account's item; None is unlimited."""
+    raw: Raw = {"kg": number(0), "f": number(0)}
+    return raw if credits is None else raw | _funds(rules.granted(Balance(), credits, now))
+
+
+def _funds(balance: Balance) -> Raw:
+    return {
+        "b": number(balance.spendable),
+        "x": number(balance.expired),
+        "gr": {"S": rules.packed(balance.grants)},
+        "gx": number(rules.next_expiry(balance)),
+    }
+
+
+def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Change:
+    """Puts `balance` in place of the image's and removes the leases whose credits are in it, if all is still
+    as the image has it."""
+    change = Change()
+    if not image.unlimited:
+        for name, value in _funds(balance).items():
+            change.sets.append(f"{name} = :{name}")
+            change.values[f":{name}"] = value
+        for name in ("b", "x", "gr"):
+            change.conditions.append(f"{name} = :old{name}")
+            change.values[f":old{name}"] = image.raw[name]
+    _take_out(change, ended)
+    return change
+
+
+def swept(image: Image, ended: Mapping[str, Lease], now: int) -> Change:
+    """Gives the credits of ended leases back. A busy account does not stop it; an expired grant does, until
+    the next admission has folded that."""
+    change = Change()
+    if not image.unlimited:
+        change.sets.append("b = b + :c")
+        change.conditions.append("gx > :now")
+        change.values |= {":c": number(sum(lease.cost for lease in ended.values())), ":now": number(now)}
+    _take_out(change, ended)
+    return change
+
+
+def _take_out(change: Change, ended: Mapping[str, Lease]) -> None:
+    for place, (name, lease) in enumerate(ended.items()):
+        change.removes.append(f"#e{place}")
+        change.conditions.append(f"#e{place} = :e{place}")
+        change.names[f"#e{place}"] = name
+        change.values[f":e{place}"] = number(lease.number)
+
+
+def lift(change: Change, image: Image, rank: int, now: int) -> Change:
+    """Gives windows of lower tiers this one, as many as fit into one write."""
+    for place, (name, began) in enumerate(list(image.below(rank, now).items())[:TOGETHER]):
+        span = SPANS[name[0]]
+        change.adds.append(f"#u{place} :u{place}")
+        change.conditions.append(f"#u{place} < :v{place}")
+        change.names[f"#u{place}"] = name
+        change.values |= {
+            f":u{place}": number((rank - began) * span),
+            f":v{place}": number((began + 1) * span),
+        }
+    return change
+
+
+def with_grant(change: Change, image: Image, grant: str, now: int) -> Change:
+    """Notes the grant's id (six characters) in the same write, so that a lost answer does not grant twice."""
+    known = image.raw["gi"]["S"].split() if "gi" in image.raw else []
+    recent = [each for each in known if int(each[6:], 36) > now - GRANTS_KNOWN]
+    change.sets.append("gi = :gi")
+    change.values[":gi"] = {"S": " ".join((*recent, grant + base36(now)))}
+    return change
+
+
+def has_grant(image: Image, grant: str) -> bool:
+    return "gi" in image.raw and any(each[:6] == grant for each in image.raw["gi"]["S"].split())

@@ -1,0 +1,311 @@
+"""The store of the cloud: one DynamoDB table, exact across all instances that share it.
+
+A successful request costs two calls, no read, and two write units while its account's item fits into 1 KiB.
+Every step bears being sent twice, so a call whose answer was lost is simply tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import TypeVar
+
+from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts.bucket import BoundedDict
+from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.net.aws import Aws
+from kimi_gateway.storage.cache import fitting
+from kimi_gateway.storage.dynamodb import accounts as directory
+from kimi_gateway.storage.dynamodb import cache as replay
+from kimi_gateway.storage.dynamodb import history, standing, steps
+from kimi_gateway.storage.dynamodb import outages as news
+from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
+from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+
+T = TypeVar("T")
+TRIES = 20  # of a step that others got in the way of
+PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
+MET = 1_000  # accounts, whose images are kept
+AT_ONCE = 16  # accounts, where all are asked for
+BUSY = "others changed the account each time it was tried"
+
+
+class DynamoStore:
+    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
+    refer to again (accounts.replay.Replay).
+
+    It keeps the last image of each account that it met. Nothing is decided by one: they tell what to tidy.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        aws: Aws,
+        below: keys.Below = secrets.randbelow,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+        forsaken: int = 0,
+    ) -> None:
+        self._table = Table(table, aws)
+        self._below = below
+        self._sleep = sleep
+        self._jitter = jitter
+        self._images = BoundedDict[Image](MET)
+        self._forsaken = forsaken
+        self._tidying: set[str] = set()
+
+    async def find_key(self, digest: str) -> Key | None:
+        found = await directory.find_key(self._table, digest)
+        return None if found is None else self._met(*found)
+
+    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+        image = self._images.get(key.account)
+        for number in range(TRIES):
+            await self._pause(number)
+            change = steps.admit(request, key, cost, lease_until, now, image)
+            try:
+                image = await self._write(key.account, change)
+                lease = Lease(0 if image.unlimited else cost, lease_until)
+                return standing.admission(request, key, lease, image, now)
+            except Conflict as conflict:
+                image = self._seen(key.account, conflict)
+            if image is None:
+                raise KeyStale
+            if known := image.lease(request):
+                return standing.admission(request, key, known, image, now)
+            if key.generation != image.generation or not image.has_key(key.id):
+                raise KeyStale
+            balance, ended = standing.as_it_is(image, cost, now)
+            counts = image.counts(key, now, rules.rank(balance.spendable))
+            limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
+            if full := rules.full_window(limits, counts):
+                raise WindowFull(full)
+            if balance != image.balance:
+                await self._rewrite(key.account, image, balance, ended)
+                image = self._images.get(key.account)
+        raise StoreThrottled(BUSY)
+
+    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+        account = admission.key.account
+        try:
+            image = await self._write(account, steps.settle(admission, model, usage, now))
+        except Conflict as conflict:
+            self._seen(account, conflict)
+            return False
+        await self._tidy(account, image, now)
+        return True
+
+    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+        account = admission.key.account
+        for number in range(TRIES):
+            await self._pause(number)
+            try:
+                image = await self._write(account, steps.release(admission, model, error, now))
+            except Conflict as conflict:
+                seen = self._seen(account, conflict)
+                if seen is None or seen.lease(admission.id) is None:
+                    return False
+                await self._rewrite(account, seen, rules.folded(seen.balance, now), {})
+            else:
+                await self._tidy(account, image, now)
+                return True
+        raise StoreThrottled(BUSY)
+
+    async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
+        by_account: dict[str, list[Admission]] = defaultdict(list)
+        for admission in admissions:
+            by_account[admission.key.account].append(admission)
+        for account, theirs in by_account.items():
+            for start in range(0, len(theirs), steps.TOGETHER):
+                await self._renew(account, theirs[start : start + steps.TOGETHER], lease_until)
+
+    async def _renew(self, account: str, admissions: Sequence[Admission], lease_until: int) -> None:
+        for number in range(TRIES):
+            await self._pause(number)
+            try:
+                await self._write(account, steps.renew(admissions, lease_until))
+                return
+            except Conflict as conflict:
+                image = self._seen(account, conflict)
+            if image is None or not (admissions := steps.renewable(admissions, lease_until, image)):
+                return
+        raise StoreThrottled(BUSY)
+
+    async def purge(self, now: int) -> int:
+        """Of the accounts that this process met and that had leases then which are over now: nothing is
+        searched. Others end when credit lacks, or with the account's next request."""
+        late = [account for account, image in self._images.items() if image.ended(now)]
+        return sum([await self._purge(account, now) for account in late])
+
+    async def _purge(self, account: str, now: int) -> int:
+        count = 0
+        for number in range(TRIES):
+            await self._pause(number)
+            image = self._read(account, await directory.image_of(self._table, account))
+            if image is None or not (ended := standing.some(image.ended(now))):
+                return count
+            if await self._end(account, image, ended, now):
+                count += len(ended)
+        raise StoreThrottled(BUSY)
+
+    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+        account = keys.account_id(self._below)
+        await directory.add_account(self._table, account, name, steps.opened(credits, now), now)
+        return await self._shown(account, now)
+
+    async def create_key(
+        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
+    ) -> Key:
+        key = Key("", digest, account, name, limits, see_balance, created=now)
+        return self._met(*await directory.add_key(self._table, key, lambda: keys.key_id(self._below)))
+
+    async def revoke_key(self, key: str, now: int) -> Key:
+        return self._met(*await directory.end_key(self._table, key))
+
+    async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        return await self._funded(
+            account, lambda balance: rules.granted(balance, grant, now), now, lifts=True
+        )
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        return await self._funded(account, lambda balance: rules.deducted(balance, credits, now), now)
+
+    async def _funded(
+        self, account: str, step: Callable[[Balance], Balance], now: int, lifts: bool = False
+    ) -> Account:
+        """Once, whatever answers are lost. `lifts`: open windows of lower tiers get the new balance's."""
+        id = keys.key_id(secrets.randbelow)[-6:]
+        for number in range(TRIES):
+            await self._pause(number)
+            image = await directory.image_of(self._table, account)
+            if image is None:
+                raise Unknown(account)
+            if image.unlimited:
+                raise Unlimited(account)
+            done, change = steps.has_grant(image, id), Change()
+            balance = image.balance if done else step(image.balance)
+            if not done:
+                change = steps.with_grant(steps.rewritten(image, balance, {}), image, id, now)
+            rank = rules.rank(balance.spendable) if lifts else 0
+            try:
+                if not done or image.below(rank, now):
+                    image = await self._write(account, steps.lift(change, image, rank, now))
+            except Conflict:
+                continue
+            if not image.below(rank, now):
+                return await self._shown(account, now)
+        raise StoreThrottled(BUSY)
+
+    async def account(self, name: str, now: int) -> Account:
+        return await self._shown(await directory.resolve(self._table, name), now)
+
+    async def accounts(self, now: int) -> list[Account]:
+        found = await _each(await directory.every(self._table), lambda id: self._shown(id, now))
+        return sorted(found, key=lambda account: (account.created, account.id))
+
+    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
+        first = since - since % rules.HOUR
+        ids = await directory.every(self._table) if account is None else [account]
+        rows = chain(*await _each(ids, lambda id: self._used(id, first)))
+        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
+
+    async def _used(self, account: str, since: int) -> list[UsageRow]:
+        try:
+            held = await directory.held(self._table, account)
+        except Unknown:
+            return []
+        seen = await history.read(self._table, account, held.image, since)
+        return history.rows(account, held.ids(), seen, since)
+
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        await news.publish(self._table, token, model, cause, until)
+
+    async def retract(self, token: str, model: str) -> None:
+        await news.retract(self._table, token, model)
+
+    async def published(self) -> list[tuple[str, str, str, int]]:
+        return await news.published(self._table)
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        return await news.claim(self._table, token, now, until)
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        await replay.keep(self._table, account, fitting(entries), until)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        return await replay.recall(self._table, account, names, now)
+
+    async def close(self) -> None:
+        """The client is its owner's to close."""
+
+    async def _shown(self, account: str, now: int) -> Account:
+        held = await directory.held(self._table, account)
+        self._images[account] = held.image
+        return directory.shown(held, now)
+
+    async def _rewrite(
+        self, account: str, image: Image, balance: Balance, ended: Mapping[str, Lease]
+    ) -> bool:
+        """False if the image is out of date."""
+        try:
+            await self._write(account, steps.rewritten(image, balance, ended))
+        except Conflict as conflict:
+            self._seen(account, conflict)
+            return False
+        return True
+
+    async def _write(self, account: str, change: Change) -> Image:
+        image = self._images[account] = Image(await self._table.update(partition(account), HOT, change))
+        return image
+
+    async def _tidy(self, account: str, image: Image, now: int) -> None:
+        """Done by the request that finds it, some at a time; what fails here is done by a later one."""
+        late = image.ended(now - self._forsaken)
+        if account in self._tidying or not (late or history.over(image, now)):
+            return
+        self._tidying.add(account)
+        try:
+            with suppress(StoreDown, Conflict):
+                if late:
+                    await self._write(account, steps.swept(image, standing.some(late), now))
+                else:
+                    await history.move(self._table, account, image, now)
+        finally:
+            self._tidying.discard(account)
+
+    async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
+        """False if the image is out of date."""
+        balance = rules.returned(image.balance, standing.credits(ended), now)
+        return await self._rewrite(account, image, balance, ended)
+
+    def _met(self, key: Key, image: Image) -> Key:
+        self._images[key.account] = image
+        return key
+
+    def _seen(self, account: str, conflict: Conflict) -> Image | None:
+        return self._read(account, None if conflict.item is None else Image(conflict.item))
+
+    def _read(self, account: str, image: Image | None) -> Image | None:
+        if image is None:
+            self._images.pop(account, None)
+        else:
+            self._images[account] = image
+        return image
+
+    async def _pause(self, number: int) -> None:
+        if number:
+            await self._sleep(self._jitter() * min(LONGEST, PAUSE * 2**number))
+
+
+async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
+    """In their order, some of them at a time."""
+    found: list[T] = []
+    for start in range(0, len(ids), AT_ONCE):
+        found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))
+    return found

@@ -1,0 +1,149 @@
+"""One DynamoDB table as the store uses it: seven operations, and a failed condition told from a store that is
+down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kimi_gateway.accounts.store import StoreDown, StoreThrottled
+from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottled
+from kimi_gateway.storage.dynamodb.item import Raw
+
+TOGETHER = 20  # items that one BatchGetItem asks for: of the largest (replay.LARGEST) net.aws takes that many
+FAILED = "ConditionalCheckFailedException"
+
+
+class Conflict(Exception):
+    """The condition does not hold; `item` is the item as it is, None where there is none."""
+
+    def __init__(self, item: Raw | None) -> None:
+        super().__init__("condition failed")
+        self.item = item
+
+
+@dataclass(slots=True)
+class Change:
+    """The parts of one UpdateItem; the placeholders of `names` and `values` stand in the texts."""
+
+    sets: list[str] = field(default_factory=list)
+    adds: list[str] = field(default_factory=list)
+    deletes: list[str] = field(default_factory=list)
+    removes: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def expressions(self) -> dict[str, Any]:
+        clauses = {"SET": self.sets, "ADD": self.adds, "DELETE": self.deletes, "REMOVE": self.removes}
+        written = [f"{verb} {', '.join(parts)}" for verb, parts in clauses.items() if parts]
+        made: dict[str, Any] = {"UpdateExpression": " ".join(written)}
+        if self.conditions:
+            made["ConditionExpression"] = " AND ".join(self.conditions)
+        if self.names:
+            made["ExpressionAttributeNames"] = self.names
+        if self.values:
+            made["ExpressionAttributeValues"] = self.values
+        return made
+
+
+class Table:
+    """Reads are consistent. Every method raises StoreDown, or StoreThrottled."""
+
+    def __init__(self, name: str, aws: Aws) -> None:
+        self._name = name
+        self._aws = aws
+
+    async def get(self, pk: str, sk: str = "-") -> Raw | None:
+        answer = await self._call("GetItem", {"Key": _key(pk, sk), "ConsistentRead": True})
+        item: Raw | None = answer.get("Item")
+        return item
+
+    async def get_many(self, pk: str, sort_keys: Sequence[str]) -> list[Raw]:
+        """Those that are there, not in order."""
+        waiting = [_key(pk, sk) for sk in dict.fromkeys(sort_keys)]
+        items: list[Raw] = []
+        while waiting:
+            some, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+            asked = {"RequestItems": {self._name: {"Keys": some, "ConsistentRead": True}}}
+            answer = await self._sent("BatchGetItem", asked)
+            items += answer.get("Responses", {}).get(self._name, [])
+            waiting += answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+        return items
+
+    async def query(self, pk: str, first: str = "") -> list[Raw]:
+        """The items of one partition, from the sort key `first` on."""
+        condition, values = "pk = :pk", {":pk": {"S": pk}}
+        if first:
+            condition, values = f"{condition} AND sk >= :sk", {**values, ":sk": {"S": first}}
+        request = {
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": values,
+            "ConsistentRead": True,
+        }
+        items: list[Raw] = []
+        while True:
+            answer = await self._call("Query", request)
+            items += answer.get("Items", [])
+            if "LastEvaluatedKey" not in answer:
+                return items
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def put(self, pk: str, sk: str, item: Raw) -> None:
+        await self._call("PutItem", {"Item": {**_key(pk, sk), **item}})
+
+    async def put_new(self, pk: str, sk: str, item: Raw, mark: str) -> None:
+        """Unless another one is there; by the attribute `mark` one's own is told, left by a write of lost
+        answer. Raises Conflict."""
+        await self._conditional(
+            "PutItem",
+            pk,
+            sk,
+            {
+                "Item": {**_key(pk, sk), **item},
+                "ConditionExpression": "attribute_not_exists(pk) OR #mark = :mark",
+                "ExpressionAttributeNames": {"#mark": mark},
+                "ExpressionAttributeValues": {":mark": item[mark]},
+            },
+        )
+
+    async def update(self, pk: str, sk: str, change: Change) -> Raw:
+        """The item as it is then. Raises Conflict."""
+        request = {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW", **change.expressions()}
+        answer = await self._conditional("UpdateItem", pk, sk, request)
+        item: Raw = answer["Attributes"]
+        return item
+
+    async def delete(self, pk: str, sk: str) -> None:
+        await self._call("DeleteItem", {"Key": _key(pk, sk)})
+
+    async def _conditional(self, operation: str, pk: str, sk: str, request: dict[str, Any]) -> dict[str, Any]:
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        try:
+            return await self._aws.call(DYNAMODB, operation, {"TableName": self._name, **request})
+        except AwsRefused as refused:
+            if refused.code != FAILED:
+                raise StoreDown(str(refused)) from refused
+            item: Raw | None = refused.detail.get("Item")
+        except AwsError as error:
+            raise _down(error) from error
+        # An item that is not there has no image; neither has any on dynalite, which the tests use.
+        raise Conflict(await self.get(pk, sk) if item is None else item)
+
+    async def _call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._sent(operation, {"TableName": self._name, **request})
+
+    async def _sent(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._aws.call(DYNAMODB, operation, request)
+        except AwsError as error:
+            raise _down(error) from error
+
+
+def _down(error: AwsError) -> StoreDown:
+    return (StoreThrottled if isinstance(error, AwsThrottled) else StoreDown)(str(error))
+
+
+def _key(pk: str, sk: str) -> Raw:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}

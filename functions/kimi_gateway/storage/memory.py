@@ -1,0 +1,228 @@
+"""The executable specification of a store: what every other one must do, in one process, without a disk."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+
+
+@dataclass
+class _Lease:
+    cost: int
+    expires: int
+
+
+@dataclass
+class _Held:
+    """An account as it is held here."""
+
+    id: str
+    name: str
+    unlimited: bool
+    created: int
+    balance: Balance = Balance()
+    generation: int = 0
+    leases: dict[str, _Lease] = field(default_factory=dict)
+
+    def ended(self, now: int) -> list[str]:
+        return [request for request, lease in self.leases.items() if lease.expires <= now]
+
+    def end(self, requests: Iterable[str], now: int) -> None:
+        credits = sum(self.leases.pop(request).cost for request in requests)
+        self.balance = rules.returned(self.balance, credits, now)
+
+
+class MemoryStore:
+    def __init__(self, below: keys.Below = secrets.randbelow) -> None:
+        self._below = below
+        self._accounts: dict[str, _Held] = {}
+        self._keys: dict[str, Key] = {}  # by id
+        self._counts: dict[str, rules.Counts] = {}  # by key id
+        self._usage: dict[tuple[int, str, str, str], UsageRow] = {}
+
+    async def find_key(self, digest: str) -> Key | None:
+        return next((self._current(key) for key in self._keys.values() if key.digest == digest), None)
+
+    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None:
+            raise KeyStale
+        if lease := held.leases.get(request):
+            return self._admission(request, key, held, lease, now)
+        if known.revoked or key.generation != held.generation:
+            raise KeyStale
+        balance = rules.folded(held.balance, now)
+        ended: list[str] = []
+        if held.unlimited:
+            cost = 0
+        elif balance.spendable < cost:
+            ended = held.ended(now)
+            balance = rules.returned(balance, sum(held.leases[name].cost for name in ended), now)
+            if balance.spendable < cost:
+                raise NoCredit
+        counts = rules.rolled_over(self._counts[key.id], now, rules.rank(balance.spendable))
+        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
+        if full := rules.full_window(limits, counts):
+            raise WindowFull(full)
+        held.end(ended, now)
+        held.balance = rules.reserved(balance, cost)
+        lease = held.leases[request] = _Lease(cost, lease_until)
+        self._counts[key.id] = rules.counted(counts)
+        return self._admission(request, key, held, lease, now)
+
+    def _admission(self, request: str, key: Key, held: _Held, lease: _Lease, now: int) -> Admission:
+        spendable = None if held.unlimited else held.balance.spendable
+        rank = rules.rank(held.balance.spendable + lease.cost)
+        counts = rules.rolled_over(self._counts[key.id], now, rank)
+        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
+        window = rules.minute_window(limits, counts)
+        return Admission(request, key, lease.cost, lease.expires, spendable, window)
+
+    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+        held = self._accounts[admission.key.account]
+        lease = held.leases.pop(admission.id, None)
+        if lease is None:
+            return False
+        held.balance = replace(held.balance, consumed=held.balance.consumed + lease.cost)
+        self._count(admission, model, now, 1, 0, usage, lease.cost)
+        return True
+
+    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+        held = self._accounts[admission.key.account]
+        if admission.id not in held.leases:
+            return False
+        held.end([admission.id], now)
+        if error:
+            self._count(admission, model, now, 0, 1, Usage(), 0)
+        return True
+
+    def _count(
+        self,
+        admission: Admission,
+        model: str,
+        now: int,
+        requests: int,
+        errors: int,
+        usage: Usage,
+        credits: int,
+    ) -> None:
+        at = (now - now % rules.HOUR, admission.key.account, admission.key.id, model)
+        row = self._usage.get(at) or UsageRow(*at, 0, 0, 0, 0, 0, 0)
+        self._usage[at] = UsageRow(
+            *at,
+            row.requests + requests,
+            row.errors + errors,
+            row.input + usage.input,
+            row.output + usage.output,
+            row.credits + credits,
+            max(row.last, now),
+        )
+
+    async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
+        for admission in admissions:
+            if lease := self._accounts[admission.key.account].leases.get(admission.id):
+                lease.expires = max(lease.expires, lease_until)
+
+    async def purge(self, now: int) -> int:
+        return sum(self._purge(held, now) for held in self._accounts.values())
+
+    def _purge(self, held: _Held, now: int) -> int:
+        ended = held.ended(now)
+        if ended:
+            held.end(ended, now)
+        return len(ended)
+
+    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+        held = _Held(keys.account_id(self._below), name, credits is None, now)
+        if credits is not None:
+            held.balance = rules.granted(held.balance, credits, now)
+        self._accounts[held.id] = held
+        return self._shown(held, now)
+
+    async def create_key(
+        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
+    ) -> Key:
+        if account not in self._accounts:
+            raise Unknown(account)
+        if any(key.digest == digest for key in self._keys.values()):
+            raise Taken
+        key = Key(keys.key_id(self._below), digest, account, name, limits, see_balance, created=now)
+        self._keys[key.id], self._counts[key.id] = key, rules.UNCOUNTED
+        return self._current(key)
+
+    def _current(self, key: Key) -> Key:
+        return replace(key, generation=self._accounts[key.account].generation)
+
+    async def revoke_key(self, key: str, now: int) -> Key:
+        found = next((known for known in self._keys.values() if key in (known.id, known.digest)), None)
+        if found is None:
+            raise Unknown(key)
+        self._keys[found.id] = replace(found, revoked=True)
+        self._accounts[found.account].generation += 1
+        return self._current(self._keys[found.id])
+
+    async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        held = self._limited(account)
+        held.balance = rules.granted(held.balance, grant, now)
+        rank = rules.rank(held.balance.spendable)
+        for key in self._keys.values():
+            if key.account == account:
+                self._counts[key.id] = rules.lifted(self._counts[key.id], rank)
+        return self._shown(held, now)
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        held = self._limited(account)
+        held.balance = rules.deducted(held.balance, credits, now)
+        return self._shown(held, now)
+
+    def _limited(self, account: str) -> _Held:
+        held = self._accounts.get(account)
+        if held is None:
+            raise Unknown(account)
+        if held.unlimited:
+            raise Unlimited(account)
+        return held
+
+    async def account(self, name: str, now: int) -> Account:
+        fitting = {held.id for held in self._accounts.values() if name in (held.id, held.name)}
+        fitting |= {key.account for key in self._keys.values() if name in (key.id, key.digest)}
+        if len(fitting) > 1:
+            raise Ambiguous(name, fitting)
+        if not fitting:
+            raise Unknown(name)
+        return self._shown(self._accounts[fitting.pop()], now)
+
+    async def accounts(self, now: int) -> list[Account]:
+        held = sorted(self._accounts.values(), key=lambda held: (held.created, held.id))
+        return [self._shown(each, now) for each in held]
+
+    def _shown(self, held: _Held, now: int) -> Account:
+        held.balance = rules.folded(held.balance, now)
+        self._purge(held, now)
+        balance, reserved = held.balance, sum(lease.cost for lease in held.leases.values())
+        own = [self._current(key) for key in self._keys.values() if key.account == held.id]
+        return Account(
+            id=held.id,
+            name=held.name,
+            unlimited=held.unlimited,
+            credits=balance.spendable + reserved,
+            reserved=reserved,
+            consumed=balance.consumed,
+            expired=balance.expired,
+            created=held.created,
+            grants=rules.unspent(balance),
+            keys=tuple(sorted(own, key=lambda key: (key.created, key.id))),
+        )
+
+    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
+        first = since - since % rules.HOUR
+        rows = (row for row in self._usage.values() if row.hour >= first and account in (None, row.account))
+        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,97 @@
+"""Replay in this process: the executable specification, and a bounded memory before another store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kimi_gateway.storage.cache import MOST, MOST_OF_ACCOUNT, Cache, fitting, size
+
+REMEMBERED = 600  # seconds that what a store said is not asked again
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """Of one account, the entry that was put there longest ago first."""
+
+    entries: OrderedDict[str, tuple[bytes, int]] = field(default_factory=OrderedDict)
+    size: int = 0
+
+    def put(self, name: str, value: bytes, until: int) -> None:
+        self.drop(name)
+        self.entries[name] = (value, until)
+        self.size += size(value)
+
+    def drop(self, name: str) -> None:
+        value, _ = self.entries.pop(name, (None, 0))
+        self.size -= 0 if value is None else size(value)
+
+    def drop_oldest(self) -> None:
+        self.drop(next(iter(self.entries)))
+
+
+class MemoryCache:
+    """`most_of_account` and `most` are bytes; what was kept longest ago makes room."""
+
+    def __init__(self, most_of_account: int = MOST_OF_ACCOUNT, most: int = MOST) -> None:
+        self._most_of_account = most_of_account
+        self._most = most
+        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()  # the account that kept last is the last
+        self._size = 0
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        self.put(account, fitting(entries), until)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        found = ((name, self.look(account, name, now)) for name in names)
+        return {name: value for name, value in found if value is not None}
+
+    def put(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        shelf = self._shelves.setdefault(account, _Shelf())
+        self._shelves.move_to_end(account)
+        before = shelf.size
+        for name, value in entries.items():
+            shelf.put(name, value, until)
+        while shelf.size > self._most_of_account:
+            shelf.drop_oldest()
+        self._size += shelf.size - before
+        while self._size > self._most:
+            self._make_room()
+
+    def look(self, account: str, name: str, now: int) -> bytes | None:
+        shelf = self._shelves.get(account)
+        value, until = shelf.entries.get(name, (None, 0)) if shelf else (None, 0)
+        return value if until > now else None
+
+    def _make_room(self) -> None:
+        account, shelf = next(iter(self._shelves.items()))
+        before = shelf.size
+        shelf.drop_oldest()
+        self._size += shelf.size - before
+        if not shelf.entries:
+            del self._shelves[account]
+
+
+class RememberingCache:
+    """Another store behind a memory of `most` bytes: a conversation that stays in one process reads nothing.
+    What the store does not have is remembered as well: it is kept before anyone can ask for it."""
+
+    def __init__(self, store: Cache, most: int = 16 * 2**20) -> None:
+        self._store = store
+        self._memory = MemoryCache(most_of_account=most, most=most)
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        self._memory.put(account, fitting(entries), until)
+        await self._store.keep(account, entries, until)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        looked = {name: self._memory.look(account, name, now) for name in names}
+        unknown = [name for name, value in looked.items() if value is None]
+        found = {name: value for name, value in looked.items() if value}
+        if unknown:
+            stored = await self._store.recall(account, unknown, now)
+            said = {name: stored.get(name, b"") for name in unknown}
+            self._memory.put(account, said, now + REMEMBERED)
+            found |= stored
+        return found

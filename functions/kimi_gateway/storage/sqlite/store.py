@@ -1,0 +1,117 @@
+"""The store of one machine: one SQLite file, exact across all processes that share it.
+
+Nothing grows without bound: windows are counters of the key's latest minute, hour and day, and leases end.
+Usage rows (one an hour, key and model) are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.storage.cache import fitting
+from kimi_gateway.storage.sqlite import cache as replay
+from kimi_gateway.storage.sqlite import database, steps
+from kimi_gateway.storage.sqlite import outages as news
+from kimi_gateway.storage.sqlite.loop_connection import Inline
+from kimi_gateway.storage.sqlite.writer import Writer
+
+
+class SqliteStore:
+    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
+    refer to again (accounts.replay.Replay).
+
+    `lock_timeout` is how long another process's transaction is waited for, in seconds."""
+
+    def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
+        self._path = path
+        self._below = below
+        inline = Inline(lambda: database.connect_beside(path), steps.REFUSALS)
+        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, inline)
+
+    async def find_key(self, digest: str) -> Key | None:
+        return await self._writer.run(lambda db: steps.find_key(db, digest), brief=True)
+
+    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+        return await self._writer.run(
+            lambda db: steps.admit(db, request, key, cost, lease_until, now), brief=True
+        )
+
+    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+        return await self._writer.run(lambda db: steps.settle(db, admission, model, usage, now), brief=True)
+
+    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+        return await self._writer.run(lambda db: steps.release(db, admission, model, error, now), brief=True)
+
+    async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
+        await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
+
+    async def purge(self, now: int) -> int:
+        def both(db: sqlite3.Connection) -> int:
+            replay.purge(db, now)
+            return steps.purge(db, now)
+
+        return await self._writer.run(both)
+
+    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+        account = keys.account_id(self._below)
+        return await self._writer.run(lambda db: steps.create_account(db, account, name, credits, now))
+
+    async def create_key(
+        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
+    ) -> Key:
+        key = Key(keys.key_id(self._below), digest, account, name, limits, see_balance, created=now)
+        return await self._writer.run(lambda db: steps.create_key(db, key))
+
+    async def revoke_key(self, key: str, now: int) -> Key:
+        return await self._writer.run(lambda db: steps.revoke_key(db, key))
+
+    async def grant(self, account: str, grant: Grant, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.grant(db, account, grant, now))
+
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.deduct(db, account, credits, now))
+
+    async def account(self, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: steps.account(db, name, now))
+
+    async def accounts(self, now: int) -> list[Account]:
+        return await self._writer.run(lambda db: steps.accounts(db, now))
+
+    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
+        return await self._writer.run(lambda db: steps.usage(db, since, account))
+
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        await self._writer.run(lambda db: news.publish(db, token, model, cause, until))
+
+    async def retract(self, token: str, model: str) -> None:
+        await self._writer.run(lambda db: news.retract(db, token, model))
+
+    async def published(self) -> list[tuple[str, str, str, int]]:
+        return await self._writer.run(news.published)
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        return await self._writer.run(lambda db: news.claim(db, token, now, until))
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        kept = fitting(entries)
+        await self._writer.run(lambda db: replay.keep(db, account, kept, until), brief=True)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
+
+    async def backup(self, target: Path, conversations: bool = True) -> None:
+        """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""
+        try:
+            await asyncio.to_thread(database.copy, self._path, target, conversations)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreDown(str(error)) from error
+
+    async def close(self) -> None:
+        await self._writer.close()
