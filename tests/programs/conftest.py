@@ -56,7 +56,9 @@ def _keep(name: str, stage: Stage) -> None:
     sent = [[request.method, request.target, request.headers, request.body] for request in stage.sent]
     asked = [[request.method, request.path, request.body] for request in stage.asked]
     lines = json.dumps({"sent": sent, "asked": asked}, ensure_ascii=False, indent=1)
-    (ROOT / ".clients" / f"{name}.{stage.work.parent.name}.json").write_text(lines)
+    folder = ROOT / ".clients"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.{stage.work.parent.name}.json").write_text(lines)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

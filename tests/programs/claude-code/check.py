@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from programs.stage import WRONG, Stage, written
-from upstream import ToolLoop
+from upstream import Kimi, Reply, Request, ToolLoop
 
 
-def claude(stage: Stage, key: str, model: str = "kimi-k3", **environ: str) -> tuple[dict[str, Any], str]:
+def claude(
+    stage: Stage,
+    key: str,
+    model: str = "kimi-k3",
+    prompt: str = "Write hello.txt",
+    *more: str,
+    **environ: str,
+) -> tuple[dict[str, Any], str]:
     """One task; its JSON answer, and all that it printed."""
     done = stage.run(
         next((stage.installed / "@anthropic-ai").glob("claude-code-linux-*/claude")),
-        "--print", "Write hello.txt", "--output-format", "json", "--permission-mode", "acceptEdits",
+        "--print", prompt, "--output-format", "json", "--permission-mode", "acceptEdits", *more,
         ANTHROPIC_BASE_URL=stage.url, ANTHROPIC_AUTH_TOKEN=key, ANTHROPIC_MODEL=model,
         ANTHROPIC_DEFAULT_OPUS_MODEL=model, ANTHROPIC_DEFAULT_SONNET_MODEL=model,
         ANTHROPIC_DEFAULT_HAIKU_MODEL=model, CLAUDE_CODE_SUBAGENT_MODEL=model,
-        CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1", ENABLE_TOOL_SEARCH="false", **environ,
+        CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC="1", **environ,
     )  # fmt: skip
     output = done.stdout + done.stderr
     try:
@@ -36,6 +44,49 @@ def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: S
     assert (answer["subtype"], answer["is_error"], answer["result"]) == ("success", False, "Done."), output
     assert answer["usage"]["output_tokens"] > 0
     written(stage, "hello.txt", "Hi 👋\n", turns=2)
+
+
+@dataclass(frozen=True)
+class SameIds:
+    """A call with the same id in each turn, as the vendor's counter makes them, then a word."""
+
+    folder: str
+
+    def reply(self, request: Request) -> Reply:
+        messages = request.body["messages"]
+        if not request.body.get("tools"):
+            return Kimi(text="A summary").reply(request)
+        if messages[-1]["role"] == "tool":
+            return Kimi(text="Done.").reply(request)
+        told = [each["content"] for each in messages if each["role"] == "user"][-1]
+        number = next(
+            (word for word in ("one", "two", "three") if f"prompt {word}" in json.dumps(told)), None
+        )
+        if number is None:
+            return Kimi(text="A summary").reply(request)
+        path = {"file_path": f"{self.folder}/{number}.txt", "content": number}
+        return Kimi(text="", tools=[("Write", path)]).reply(request)
+
+
+def test_a_call_id_that_comes_again_asks_nothing_twice(stage: Stage) -> None:
+    """Three prompts of one call each in one session, then a compaction: two requests for each prompt."""
+    stage.upstream.always(SameIds(str(stage.work)))
+    asked = []
+    for number in ("one", "two", "three"):
+        more = ("--continue",) if number != "one" else ()
+        answer, output = claude(stage, stage.key, "kimi-k3", f"This is prompt {number}", *more)
+        assert (answer["is_error"], answer["result"]) == (False, "Done."), output
+        assert (stage.work / f"{number}.txt").read_text() == number
+        asked.append(len([each for each in stage.asked if each.body.get("tools")]))
+    assert asked == [2, 4, 6]
+    ids = [
+        call["id"] for message in stage.asked[-1].body["messages"] for call in message.get("tool_calls") or ()
+    ]
+    assert len(ids) == len(set(ids)) == 3
+    answer, output = claude(stage, stage.key, "kimi-k3", "/compact", "--continue")
+    assert not answer["is_error"], output
+    assert len(stage.asked) <= 12
+    assert stage.paid == len(stage.asked)
 
 
 def test_a_wrong_key_is_shown(stage: Stage) -> None:
