@@ -29,6 +29,7 @@ from kimi_gateway.providers.provider import Call, Lease, Upstream
 from kimi_gateway.providers.tokens.outages import UNTIL_PROBED
 
 ATTEMPTS = 3
+STALE = 4  # attempts on dead kept connections that are not counted: each may have been read, and billed
 START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
 WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
 HELD_BYTES = 64 * 1024
@@ -68,7 +69,7 @@ class UpstreamCall:
     progress: Progress = field(default_factory=Progress)
     attempts: int = 0
     refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
-    stale: int = 0  # of them, on a kept connection that was dead: neither are those
+    stale: int = 0  # of them, on a kept connection that was dead: the first of those neither
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
@@ -121,9 +122,8 @@ class UpstreamCall:
     def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
         if self.content_sent:
             return None
-        return next_attempt(
-            failure, self.attempts - self.refused - self.stale, elapsed, other, waited, self.jitter()
-        )
+        counted = self.attempts - self.refused - min(self.stale, STALE)
+        return next_attempt(failure, counted, elapsed, other, waited, self.jitter())
 
     async def _attempt(self, lease: Lease) -> bool:
         """Whether it is done; an empty answer is not, the first time. Raises UpstreamFailure."""
@@ -233,7 +233,7 @@ def _delay(
 ) -> float | None:
     if failure.cause in OTHER_TOKEN and other_token:
         return 0.0
-    if failure.stale:  # the next one most likely is new; the time for attempts bounds how many there are
+    if failure.stale:  # the next one most likely is new
         return 0.01 + 0.01 * jitter
     if failure.cause in ("rate", "overload"):
         after = 1.0 if failure.retry_after is None else failure.retry_after
