@@ -17,6 +17,7 @@ from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.slips import Mender
 
 Fragment = dict[str, Any]
+MOST_CALLS = 4_096  # of one choice
 
 
 @dataclass(slots=True)
@@ -83,6 +84,8 @@ class Calls:
         return call
 
     def _begin(self, fragment: Fragment, index: Any, id: str, name: str, arguments: str) -> Fragment:
+        if len(self._all) >= MOST_CALLS:
+            raise TypeError("more calls than any answer has")
         call = _Call(len(self._all), Mender(name in self.free), name=name)
         self._all.append(call)
         self._last = call

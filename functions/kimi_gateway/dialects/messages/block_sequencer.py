@@ -6,29 +6,48 @@ call's arguments are whole when they are an object; else when the answer ends.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.slips import Mender
 
+MOST_WAITING = 1_024  # blocks; beyond them a text joins the last one of its kind that waits
 WINDOW = "model_context_window_exceeded"  # the stop reason of an answer that the model's window cut short
 Kind = Literal["thinking", "text", "call"]
 
 
 class Block:
-    __slots__ = ("id", "kind", "name", "pieces", "seal")
+    __slots__ = ("_end", "_seen", "_whole", "id", "index", "kind", "name", "pieces", "seal", "waits")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, index: int = 0) -> None:
         self.kind = kind
+        self.index = index  # of a call
         self.id = ""  # of a call, in the pivot
         self.name = ""
         self.seal = ""  # an upstream's signature under a thought
         self.pieces: list[str] = []
+        self.waits = True  # it has not been opened
+        self._seen = 0  # pieces that `_end` was fed with
+        self._end = Mender()
+        self._whole = False
 
     @property
     def whole(self) -> bool:
-        return self.kind != "call" or arguments(self.pieces) is not None
+        """Asked for each piece that comes while others wait, so that each piece is looked at once."""
+        if self.kind != "call":
+            return True
+        fresh, self._seen = self.pieces[self._seen :], len(self.pieces)
+        if self._end.whole:
+            self._whole &= not any(map(str.strip, fresh))
+            return self._whole
+        for piece in fresh:
+            self._end.feed(piece)
+        if self._end.whole:
+            self._whole = arguments(self.pieces) is not None
+        return self._whole
 
 
 def arguments(pieces: list[str]) -> dict[str, Any] | None:
@@ -67,7 +86,8 @@ class BlockSequencer:
         self._stops = stops
         self._one_call = one_call
         self._open: Block | None = None
-        self._waiting: list[Block] = []
+        self._waiting: deque[Block] = deque()
+        self._latest: dict[Kind, Block] = {}  # texts and thoughts that were made to wait
         self._calls: dict[int, Block] = {}
         self._finish: str | None = None
         self._stop: str | None = None
@@ -109,13 +129,16 @@ class BlockSequencer:
         return "tool_use" if self._calls else "end_turn", None
 
     def _text(self, kind: Kind, text: str) -> None:
-        if not self._waiting:
-            if self._open is not None and self._open.kind == kind:
-                self._sink.write(text)
+        if not self._waiting and self._open is not None and self._open.kind == kind:
+            self._sink.write(text)
+            return
+        if not self._waiting or self._waiting[-1].kind != kind:
+            latest = self._latest.get(kind)
+            if latest is not None and latest.waits and len(self._waiting) >= MOST_WAITING:
+                latest.pieces.append(text)
                 return
-            self._waiting.append(Block(kind))
-        elif self._waiting[-1].kind != kind:
-            self._waiting.append(Block(kind))
+            self._latest[kind] = block = Block(kind)
+            self._waiting.append(block)
         self._waiting[-1].pieces.append(text)
         self._advance()
 
@@ -131,12 +154,12 @@ class BlockSequencer:
         if call is None:
             if self._one_call and self._calls:
                 return
-            call = self._calls[index] = Block("call")
+            call = self._calls[index] = Block("call", index)
             self._waiting.append(call)
         call.id = call.id or str(piece.get("id") or "")
         call.name = call.name or str(function.get("name") or "")
         if text := function.get("arguments"):
-            if call is not self._open and call not in self._waiting:
+            if call is not self._open and not call.waits:
                 return  # its object was whole: no more can belong to it
             call.pieces.append(text)
             if call is self._open:
@@ -150,12 +173,12 @@ class BlockSequencer:
             block = self._waiting[0]
             if block.kind == "call" and not block.name and not last:
                 return
-            del self._waiting[0]
+            self._waiting.popleft().waits = False
             if self._open is not None:
                 self._sink.close()
             self._open = block
             if block.kind == "call" and not block.id:
-                block.id = self._make_id(next(at for at, call in self._calls.items() if call is block))
+                block.id = self._make_id(block.index)
             self._sink.open(block)
             if text := "".join(block.pieces):
                 self._sink.write(text)

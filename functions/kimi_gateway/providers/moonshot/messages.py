@@ -26,13 +26,12 @@ def payload(body: Mapping[str, Any], seals: Mapping[str, str]) -> bytes:
         "messages": [],
         "stream": True,
     }
-    messages = list(body["messages"])
-    system: list[Json] = []
-    while messages and messages[0]["role"] == "system":
-        system += _blocks(messages.pop(0)["content"])
+    messages: list[Json] = body["messages"]
+    first = next((at for at, each in enumerate(messages) if each["role"] != "system"), len(messages))
+    system = [block for message in messages[:first] for block in _blocks(message["content"])]
     if system:
         told["system"] = system
-    for message in messages:
+    for message in messages[first:]:
         _add(told["messages"], message, seals)
     if body.get("tools"):
         told["tools"] = [_tool(tool["function"]) for tool in body["tools"]]
