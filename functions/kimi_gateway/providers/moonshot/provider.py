@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from math import isfinite
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.net import http, jsonio, sse
+from kimi_gateway.pivot.chunks import MOST_COUNTED, counts
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
@@ -78,13 +80,18 @@ class Moonshot:
         data = (await self._json("GET", "/users/me/balance", token)).get("data")
         if not isinstance(data, dict):
             raise UpstreamFailure("broken", "the balance has no data")
-        return {name: value for name, value in data.items() if isinstance(value, int | float)}
+        return {
+            name: min(max(value, -MOST_COUNTED), MOST_COUNTED)  # a debt is negative
+            for name, value in data.items()
+            if type(value) is int or type(value) is float and isfinite(value)
+        }
 
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
         body = {"model": model.upstream, "messages": messages}
         data = (await self._json("POST", "/tokenizers/estimate-token-count", token, body)).get("data")
-        total = data.get("total_tokens") if isinstance(data, dict) else None
-        if not isinstance(total, int):
+        told = data.get("total_tokens") if isinstance(data, dict) else None
+        total = counts({"total_tokens": told}).get("total_tokens")
+        if type(total) is not int:
             raise UpstreamFailure("broken", "the estimate has no total_tokens")
         return total
 
