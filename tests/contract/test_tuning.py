@@ -20,7 +20,8 @@ WORDS: dict[str, tuple[str, ...]] = {
              "prompt_cache_retention"),
     "messages": ("thinking.type", "thinking.display", "output_config.effort", "cache_control.type",
                  "cache_control.ttl", "service_tier", "reasoning_effort"),
-    "responses": ("reasoning.effort", "reasoning.summary", "text.verbosity", "truncation"),
+    "responses": ("reasoning.effort", "reasoning.summary", "text.verbosity", "truncation", "service_tier",
+                  "prompt_cache_retention"),
 }  # fmt: skip
 BESIDE: Json = {"thinking": {"type": "adaptive"}, "cache_control": {"type": "ephemeral"}}
 EACH_WORD = pytest.mark.parametrize(

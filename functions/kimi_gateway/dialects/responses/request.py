@@ -65,6 +65,7 @@ def chat_of(
     for name, (sent_as, value) in _SENT.items():
         if name in body and (found := value(body[name])) is not None:
             sent.setdefault(sent_as, found)
+    unsent = [name for name in _UNSENT if name in body]
     if _LOGPROBS in body.get("include", ()) or "top_logprobs" in body:
         sent["logprobs"] = True
     chat = ChatRequest(
@@ -75,7 +76,7 @@ def chat_of(
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
-        ignored=(*toolbox.offered.ignored, *repaired, *unknown),
+        ignored=tuple(dict.fromkeys((*toolbox.offered.ignored, *repaired, *unknown, *unsent))),
         recalled=recalled,
         free=toolbox.free,
     )
@@ -90,6 +91,10 @@ _NAMES = {
     "response_format.json_schema": "text.format",
     "reasoning_effort": "reasoning.effort",
 }
+
+
+# Fields that are taken and have no counterpart upstream, as in Chat Completions.
+_UNSENT = ("service_tier", "prompt_cache_retention")
 
 
 def _same(value: Any) -> Any:
