@@ -13,7 +13,8 @@ import pytest
 
 from inprocess import InProcess, Sent, Told, kimi, streamed
 from kimi_gateway import app
-from kimi_gateway.edge.router import Router, routes
+from kimi_gateway.edge.router import Router
+from kimi_gateway.edge.routes import routes
 from upstream import chat_events
 from upstream.kimi import usage_of
 
@@ -31,7 +32,7 @@ class AtHome(InProcess):
         started = app.start(self._settings, client=self.client, clock=lambda: self.now)
         self.running = self.run(started)
         self.store = self.running.store
-        self.front = Router(routes(self.running.gateway, self.running.queries))
+        self.front = Router(routes(self.running.gateway, self.running.endpoints))
         return self
 
 

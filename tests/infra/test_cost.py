@@ -59,7 +59,7 @@ def test_the_readme_names_the_same_prices() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     cents = 100 * 1000 * sum(MODEL["request"](10, 512).values())
     assert f"${MODEL['standing'](0):.2f} a month" in readme
-    assert f"some {cents:.0f} cents for 1,000 answers of 10 s" in readme
+    assert f"about {cents:.0f} cents for 1,000 answers of 10 s" in readme
 
 
 def test_the_container_costs_the_same_where_the_page_says_so() -> None:
