@@ -207,6 +207,10 @@ class Books(RuleBasedStateMachine):
     def grant(self, amount: int, lasts: int | None) -> None:
         grant = Grant(amount) if lasts is None else Grant(amount, self.now + lasts)
         self.ask(lambda store: store.grant(self.account, grant, self.now))
+        for (
+            store
+        ) in self.stores:  # a grant ends late leases in some stores, in others a renewal may still come
+            self.runner.run(store.purge(self.now))
         self.granted += amount
         self.purse.add(grant, self.now)
         self.refill(self.purse)
