@@ -12,15 +12,17 @@ DEEPEST = 256  # containers in containers; each reader further on needs stack fo
 
 
 SEPARATORS = (b",", b"[", b"{")
+LARGE = 64 * 1024  # bytes of a text, above which its values are counted before it is read
+MOST_VALUES = 250_000  # of a text: each costs far more than its bytes
 
 
-def has_more_values(data: bytes, most: int) -> bool:
-    """Whether a JSON text has more than about `most` values, without reading it. What separates them is
-    counted; inside of strings only where that decides."""
-    if sum(map(data.count, SEPARATORS)) <= most:
+def has_too_many_values(data: bytes) -> bool:
+    """Whether a large JSON text has more than about MOST_VALUES values, without reading it. What separates
+    values is counted. Strings are taken out only where they decide."""
+    if len(data) <= LARGE or sum(map(data.count, SEPARATORS)) <= MOST_VALUES:
         return False
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return sum(map(b"".join(bare.split(b'"')[::2]).count, SEPARATORS)) > most
+    return sum(map(b"".join(bare.split(b'"')[::2]).count, SEPARATORS)) > MOST_VALUES
 
 
 def _no_constant(name: str) -> NoReturn:

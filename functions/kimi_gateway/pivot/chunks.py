@@ -95,8 +95,8 @@ class Progress:
         if data == b"[DONE]":
             return self._end()
         self.size += len(data)
-        if len(data) > LARGE and jsonio.has_more_values(data, MOST_VALUES):
-            raise Unreadable(f"an event of more than {MOST_VALUES} values")
+        if jsonio.has_too_many_values(data):
+            raise Unreadable(f"an event of more than {jsonio.MOST_VALUES} values")
         try:
             body = jsonio.loads(data)
         except (ValueError, RecursionError) as exc:
@@ -236,8 +236,6 @@ class Identity:
 MOST_COUNTED = 10**12  # tokens; more is nonsense
 MOST_MEMBERS = 64  # of usage
 MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
-LARGE = 64 * 1024  # bytes of an event, above which its values are counted before they are read
-MOST_VALUES = 250_000
 CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks of a text: a few may hold escapes
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently

@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 
-LARGE = 64 * 1024  # bytes, above which the values of a body are counted before it is read
-MOST_VALUES = 250_000  # of a body: each costs far more than its bytes
 Check = Callable[[Any, str], None]
 
 
@@ -73,8 +71,9 @@ def members(checks: Mapping[str, Check]) -> Check:
 
 def json_object(raw: bytes) -> jsonio.Source:
     """A request's body, which is a JSON object. Raises InvalidRequest."""
-    if len(raw) > LARGE and jsonio.has_more_values(raw, MOST_VALUES):
-        raise InvalidRequest(f"The body has more than {MOST_VALUES} values; send fewer or shorter messages.")
+    if jsonio.has_too_many_values(raw):
+        most = jsonio.MOST_VALUES
+        raise InvalidRequest(f"The body has more than {most} values; send fewer or shorter messages.")
     try:
         _, source = jsonio.loads_source(raw)
     except ValueError as exc:
