@@ -28,7 +28,6 @@ import targets
 from load import chat
 from processes import NotStarted, on_cores, shares, unwind_on_signals
 from run import PAGE
-
 from runtime_api import RuntimeApi
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-import dynamo
-from live import LiveGateway
+from support import dynamo
+from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
 settings.register_profile("steady", deadline=None)  # a busy machine is no fault of a case

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from support import ROOT
+
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 

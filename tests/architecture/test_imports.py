@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support import ROOT
+
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from clients.sdk import Async, Blocking, Connect, Sdk
-from live import LiveGateway
+from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
 

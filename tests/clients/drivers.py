@@ -9,9 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import npm
+from support import ROOT, npm
 
-ROOT = Path(__file__).parents[2]
 FOREIGN = Path(__file__).with_name("foreign")
 
 

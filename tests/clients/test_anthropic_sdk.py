@@ -12,7 +12,7 @@ from clients.anthropic_sdk import ASK, HELLO, Async, Blocking, Sdk
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
-from live import LiveGateway
+from support.live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Status, error
 from upstream.kimi import REASONING, TEXT
 from upstream.steps import rate_limited

@@ -14,7 +14,7 @@ import pytest
 
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
-from live import LiveGateway
+from support.live import LiveGateway
 from upstream import ScriptedUpstream, Sse
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ import pytest
 from clients.drivers import Driver, Outcome
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.pivot.call_ids import vendors
-from live import HELLO, LiveGateway
+from support.live import HELLO, LiveGateway
 from upstream import ErrorEvent, HtmlError, Kimi, ScriptedUpstream, Status, error, rate_limited
 from upstream.kimi import REASONING, TEXT
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live import LiveGateway
+from support.live import LiveGateway
 from upstream import ScriptedUpstream
 from upstream.kimi import TEXT
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from live import LiveGateway
+from support import ROOT
+from support.live import LiveGateway
 from upstream import Kimi, ScriptedUpstream
 from upstream.kimi import TEXT
 
-ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-old-anthropic" / "bin" / "python"
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from clients.sdk import REFUSALS, Connect, HeldBack, Sdk
 from kimi_gateway.pivot.call_ids import vendors
-from live import LiveGateway
-from response_events import Checker
+from support.live import LiveGateway
+from support.response_events import Checker
 from upstream import ErrorEvent, Kimi, ScriptedUpstream
 from upstream.kimi import REASONING, TEXT
 

@@ -12,7 +12,7 @@ import pytest
 from clients.sdk import HELLO, REFUSALS, Connect, HeldBack, Sdk
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.pivot.call_ids import vendors
-from live import LiveGateway
+from support.live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Sse, chat_events
 from upstream.kimi import REASONING, TEXT
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_client import NOW, ON_DYNAMODB, STORES, Client, MakeClient
-from dynamo_table import SharedTable
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Grant, Limits
+from support.dynamo_table import SharedTable
+from support.store_client import NOW, ON_DYNAMODB, STORES, Client, MakeClient
 
 
 @pytest.fixture(params=STORES)

@@ -16,7 +16,8 @@ import pytest
 from docs import browser
 from kimi_gateway.edge.home import docs
 from kimi_gateway.edge.home.asgi import FILES
-from live import LiveGateway
+from support import ROOT
+from support.live import LiveGateway
 
 # Of swagger-ui-dist 5.35.0 as it was published.
 PUBLISHED = {
@@ -26,7 +27,6 @@ PUBLISHED = {
     "swagger-ui-bundle.js.LICENSE.txt": "37eb6e7e59aed57b2c1acf076574b818ea07b74265717e0bd67b59e0baf9abbb",
     "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
 }
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

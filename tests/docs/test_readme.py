@@ -13,8 +13,8 @@ import pytest
 
 from docs import readme
 from kimi_gateway import settings
+from support import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support import ROOT
+
 LARGEST = 1024 * 1024  # bytes of the wheel
 
 

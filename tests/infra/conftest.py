@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from built import ARCH, MINOR, artefact, one_at_a_time, sam_environment
 from infra.cloud import BUCKET, CREDENTIALS, Cloud
+from support import ROOT
+from support.built import ARCH, MINOR, artefact, one_at_a_time, sam_environment
 
-ROOT = Path(__file__).parents[2]
 Sam = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import api_gateway
-from built import task_root
 from infra.cloud import Cloud
 from infra.iam import Guard
 from infra.reading import Integration, chosen, gateway_response
-from runtime_api import MARK, Invocation, RuntimeApi, Worker
+from support import api_gateway
+from support.built import task_root
+from support.runtime_api import MARK, Invocation, RuntimeApi, Worker
 
 LARGEST_EVENT = 6 * 2**20  # bytes that Lambda takes
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import api_gateway
+from support import api_gateway
 
 BUFFERED_LIMIT = 29_000  # ms that API Gateway waits where an integration names nothing
 ANY = "x-amazon-apigateway-any-method"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from dynamo import size
-from dynamo_table import NOW, SharedTable
-from infra.conftest import ROOT
 from kimi_gateway.accounts.values import Grant, Usage
 from kimi_gateway.catalog.prices import cost
 from kimi_gateway.edge.aws.cloudwatch import UNITS
+from support import ROOT
+from support.dynamo import size
+from support.dynamo_table import NOW, SharedTable
 
 MODEL: dict[str, Any] = runpy.run_path(str(ROOT / "infra" / "cost.py"))
 PAGE = (ROOT / "docs" / "cost.md").read_text("utf-8")

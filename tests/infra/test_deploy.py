@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from infra.conftest import ROOT, Sam
+from infra.conftest import Sam
+from support import ROOT
 
 MODULE: dict[str, Any] = runpy.run_path(str(ROOT / "infra" / "deploy.py"))
 CONFIG = (ROOT / "samconfig.toml").read_text("utf-8")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from infra.conftest import ROOT
 from infra.reading import resources
 from kimi_gateway.cli import main
 from kimi_gateway.edge.aws.cloudwatch import UNITS
+from support import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from built import ARCH, MINOR, artefact
 from infra.cloud import BUCKET, CREDENTIALS, Cloud
-from infra.conftest import ROOT, Package, Sam
+from infra.conftest import Package, Sam
 from infra.reading import resources
+from support import ROOT
+from support.built import ARCH, MINOR, artefact
 
 
 def stored(package: Package, key: str) -> bytes:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dynamo_table import NOW, SharedTable
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import resources
 from kimi_gateway.accounts.values import Grant, Key, Usage
+from support.dynamo_table import NOW, SharedTable
 
 pytestmark = pytest.mark.anyio
 LEASE = 660

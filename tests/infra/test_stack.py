@@ -1,6 +1,5 @@
-"""A deployed gateway from the first command to the bill: the stack on moto, keys and tokens by the command
-line with boto3, functions from the built artefact with the environment that the stack resolved, an upstream.
-"""
+"""A deployed gateway from the first command to the bill: the stack on moto, the command line with boto3,
+functions from the built artefact with the environment that the stack resolved, an upstream."""
 
 from __future__ import annotations
 
@@ -19,10 +18,11 @@ import pytest
 from openai import OpenAI
 
 from infra.cloud import STACK, Cloud, deployed
-from infra.conftest import ROOT, Package
+from infra.conftest import Package
 from infra.endpoint import Endpoint
 from infra.reading import integrations
-from live import HELLO
+from support import ROOT
+from support.live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"

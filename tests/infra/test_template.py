@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from dynamo import KEYS
-from infra.conftest import ROOT, Sam
+from infra.conftest import Sam
 from infra.reading import chosen, integrations, listed, resources, statements
 from kimi_gateway import settings
 from kimi_gateway.edge.router import Route
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.storage.dynamodb.outages import TTL
+from support import ROOT
+from support.dynamo import KEYS
 
 FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
 PREFIXES = ("", "/api")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra.conftest import ROOT
 from infra.reading import integrations, resources
 from kimi_gateway.dialects import errors as dialect_errors
 from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
+from support import ROOT
 
 TOO_LARGE = (
     "The request body is larger than the 6 MB that this gateway takes on AWS."

@@ -12,7 +12,7 @@ from programs import loopback
 from programs.catalog import ROOT
 from programs.stage import CREDITS, Stage
 from programs.tap import Tap
-from server_process import ServerProcess
+from support.server_process import ServerProcess
 from upstream import ScriptedUpstream
 
 NAMES = pytest.StashKey[loopback.NameServer]()

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import npm
 from programs.catalog import HERE, PROGRAMS, ROOT
+from support import npm
 
 
 def install(name: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from programs.tap import Sent, Tap
-from server_process import ServerProcess
+from support.server_process import ServerProcess
 from upstream import Request, ScriptedUpstream
 from upstream.kimi import REASONING
 

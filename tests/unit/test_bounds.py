@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from raw_server import RawServer
 
 from kimi_gateway.dialects.messages.request import _check_stops
 from kimi_gateway.dialects.responses import references
@@ -22,6 +21,7 @@ from kimi_gateway.pivot import chunks, fields, request
 from kimi_gateway.pivot.chunks import Progress, Unreadable, counts
 from kimi_gateway.pivot.stop import StopFinder, _Search, _table
 from kimi_gateway.providers.failures import UpstreamFailure
+from support.raw_server import RawServer
 
 TIMES = Timeouts(connect=5, first_byte=5)
 HI = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"

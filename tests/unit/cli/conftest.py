@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from kimi_gateway.cli import main
-from unit.cli.answers import Cli
+from support.command import Cli
 
 
 @pytest.fixture(autouse=True)

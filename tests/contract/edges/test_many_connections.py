@@ -1,0 +1,120 @@
+"""Whose connections make room for whose, and what ends with its server, on sockets and in processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.live import LiveGateway
+from support.server_process import ServerProcess
+from support.wire import CLOSE, check, connect, ping, post, rest_of, statuses, talk
+from upstream import Kimi, ScriptedUpstream
+
+WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
+
+
+def test_too_many_keyless_connections_of_an_address_end_the_oldest(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with LiveGateway(tmp_path, up.url, keyless_per_address=4) as gateway, ExitStack() as stack:
+        key, up_gate = gateway.key(), Kimi(gap=0.05)
+        keyed = stack.enter_context(connect(gateway))
+        keyed.sendall(post(key))
+        while b"[DONE]" not in (data := keyed.recv(65536)) and b'"usage"' not in data:
+            pass
+        clients = [stack.enter_context(connect(gateway)) for _ in range(12)]
+        for client in clients:
+            client.sendall(check())  # and never the body
+        for client in clients[:8]:
+            assert statuses(rest_of(client)) == []
+        gateway.until(lambda: gateway.app.connections.keyless == 4)
+        up.plan(up_gate)
+        keyed.sendall(post(key, CLOSE))
+        assert statuses(rest_of(keyed)) == [200]
+        assert ping(gateway)
+
+
+def test_behind_a_trusted_proxy_the_last_untrusted_hop_counts(tmp_path: Path) -> None:
+    def answers(gateway: LiveGateway, forwarded: str) -> list[int]:
+        content = b'{"token": "sk-kg-x"}'
+        sent = check(f"x-forwarded-for: {forwarded}", CLOSE, length=len(content)) + content
+        return statuses(talk(gateway.port, sent))
+
+    with LiveGateway(tmp_path, trusted_proxies=("127.0.0.0/8",)) as gateway:
+        assert gateway.app.running is not None
+        askers = gateway.app.running.endpoints.token_check._askers
+        while not askers.take("192.0.2.1", gateway.clock()):
+            pass
+        assert answers(gateway, "198.51.100.9, 192.0.2.1, 127.0.0.9") == [429]
+        assert answers(gateway, "192.0.2.1, 198.51.100.9") == [200]
+    with LiveGateway(tmp_path) as gateway:
+        assert gateway.app.running is not None
+        askers = gateway.app.running.endpoints.token_check._askers
+        while not askers.take("192.0.2.1", gateway.clock()):
+            pass
+        assert answers(gateway, "192.0.2.1") == [200]
+
+
+def connected(server: ServerProcess) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0), timeout=10)
+
+
+@WORKERS
+def test_a_half_sent_body_does_not_keep_a_server_that_ends(
+    up: ScriptedUpstream, tmp_path: Path, workers: int
+) -> None:
+    with ServerProcess(tmp_path, up.url, workers, drain=60) as server, ExitStack() as stack:
+        clients = [stack.enter_context(connected(server)) for _ in range(4)]
+        for number, client in enumerate(clients):
+            lines = "content-length: 50", "expect: 100-continue"
+            client.sendall(
+                check("expect: 100-continue") if number % 2 else post(server.key(), *lines, body=b"")
+            )
+            assert client.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"  # so the body is waited for
+            client.sendall(b"{")
+        server.terminate()
+        assert server.ended(15) == 0
+        assert [statuses(rest_of(client)) for client in clients] == [[503]] * 4
+
+
+def test_workers_end_when_their_parent_is_killed(up: ScriptedUpstream, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, up.url, workers=2, drain=0.1) as server:
+        with connected(server):
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.ended(20)  # its output has an end only when the workers are gone
+        with pytest.raises(ConnectionRefusedError):
+            connected(server)
+
+
+def test_a_flood_of_connections_leaves_room_for_whoever_shows_a_key(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    """With 192 descriptors: strangers ask for nearly as many again."""
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    class Small(ServerProcess):
+        def __enter__(self) -> ServerProcess:
+            self._command = ["prlimit", "--nofile=96:192", *self._command]
+            return super().__enter__()
+
+    with Small(tmp_path, up.url, keyless_per_address=1000) as server, ExitStack() as stack:
+        key = server.key()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == own
+        for _ in range(3):
+            for _ in range(45):
+                client = stack.enter_context(connected(server))
+                with suppress(OSError):
+                    client.sendall(check())
+            with server.client(key) as asking:
+                asked = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hi"}]}
+                assert asking.post("/v1/chat/completions", json=asked).status_code == 200
+        assert "Too many open files" not in server.log
+        files = list(Path(f"/proc/{server.process.pid}/fd").iterdir())
+        assert len(files) < 96  # the bound is 64, a quarter of it keyless

@@ -1,0 +1,96 @@
+"""DynamoDB alone: counts stay exact among many at once, whatever calls are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+
+from kimi_gateway.accounts.store import NoCredit, StoreDown, WindowFull
+from kimi_gateway.accounts.values import Grant, Limits, Usage
+from support.dynamo_table import SharedTable
+from support.faulty import Fault, none
+from support.store_client import LEASE, NOW
+
+pytestmark = pytest.mark.anyio
+AT_ONCE = 200
+T = TypeVar("T")
+
+
+async def many(steps: list[Callable[[], Coroutine[Any, Any, str]]]) -> Counter[str]:
+    """How they ended, so many at a time."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(step: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        async with places:
+            return await step()
+
+    return Counter(await asyncio.gather(*map(one, steps)))
+
+
+async def test_many_at_once_share_one_limit_exactly(shared: SharedTable) -> None:
+    key = await shared.key(None, Limits(minute=60))
+
+    async def attempt(number: int) -> str:
+        try:
+            store = shared.stores[number % 4]
+            await store.admit(f"r{number}", key, 1, NOW + LEASE, NOW)
+        except WindowFull as full:
+            return f"full: {full.window.limit}, {full.window.remaining} left"
+        return "admitted"
+
+    ended = await many([partial(attempt, number) for number in range(300)])
+    assert ended == {"admitted": 60, "full: 60, 0 left": 240}
+
+
+def one_in_five_lost(chance: random.Random) -> Callable[[str, Any], Fault | None]:
+    faults = (Fault.LOST_BEFORE, Fault.LOST_AFTER)
+    return lambda operation, request: chance.choice(faults) if chance.random() < 0.2 else None
+
+
+async def insist(step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """As the ledger does."""
+    while True:
+        with suppress(StoreDown):
+            return await step()
+
+
+async def test_many_at_once_share_one_balance_exactly_whatever_is_lost(shared: SharedTable) -> None:
+    key = await shared.key(Grant(100))
+    chance = random.Random(7)
+    ends = [chance.choices(("settle", "release", "crash"), (6, 3, 1))[0] for _ in range(300)]
+    shared.client.plan = one_in_five_lost(chance)
+
+    async def attempt(number: int, end: str) -> str:
+        store = shared.stores[number % 4]
+        try:
+            admission = await insist(lambda: store.admit(f"r{number}", key, 1, NOW + LEASE, NOW))
+        except NoCredit:
+            return "refused"
+        if end == "settle":
+            await insist(lambda: store.settle(admission, "kimi-k2", Usage(3, 2), NOW))
+        elif end == "release":
+            await insist(lambda: store.release(admission, "kimi-k2", True, NOW))
+        return end
+
+    ended = await many([partial(attempt, number, end) for number, end in enumerate(ends)])
+    shared.client.plan = none
+    store = shared.stores[0]
+    account = await store.account(key.account, NOW)
+    (row,) = await store.usage(NOW)
+    assert ended["crash"] > 0
+    assert ended["release"] > 0
+    assert account.credits + account.consumed == 100
+    assert (account.consumed, account.reserved) == (ended["settle"], ended["crash"])
+    assert (row.requests, row.errors) == (ended["settle"], ended["release"])
+    assert (row.input, row.output, row.credits) == (3 * row.requests, 2 * row.requests, row.requests)
+    counted = sum(int(value["N"]) for name, value in (await shared.hot(key)).items() if name[0] == "m")
+    assert counted == len(ends) - ended["refused"]
+    later = await store.account(key.account, NOW + LEASE)
+    assert (later.credits, later.reserved) == (100 - ended["settle"], 0)
