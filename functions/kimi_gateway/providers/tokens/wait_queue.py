@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 G = TypeVar("G")
-LOOKED = 1.0  # seconds after which waiting requests are served without an event, because time alone can free things
+LOOKED = 1.0  # seconds between looks without an event, because time alone can free things
 
 
 class WaitQueue(Generic[W, G]):
