@@ -29,7 +29,7 @@ from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.http import Headers, Request, Response
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import RequestRecord, current_request, emit
 
 ENDED_BY = 2.0  # seconds before the function's deadline, by which a turn ends itself
 GIVEN_UP = 0.4  # seconds after that, when whatever else still waits is cancelled
@@ -107,6 +107,7 @@ class Function:
         return _proxied(refusal, refusal.body)
 
     async def _idle(self) -> None:
+        current_request.set("")
         if self._running is not None:
             await self._running.rest(LEFT_BEHIND)
 
@@ -122,7 +123,7 @@ class Function:
 
 def _refused(route: Route) -> Route:
     async def refuse(request: Request) -> Response:
-        raise NotFound(f"Spelt this way the path is not served; use {route.path}.")
+        raise NotFound(f"This spelling of the path is not served; use {route.path}.")
 
     return replace(route, endpoint=refuse)
 
@@ -137,6 +138,7 @@ class _Exchange:
 
     def __init__(self, request: Request, front: Router) -> None:
         self._request = request
+        current_request.set(request.id)  # here too: a stream is written in the task of the invocation
         self._handling = asyncio.create_task(front.handle(request))
 
     async def streamed(self, patience: Patience) -> Streamed:
@@ -163,9 +165,7 @@ class _Exchange:
             assert response is not None  # noqa: S101
             answer = _proxied(response, await _whole(response))
             if len(answer["body"]) > LARGEST // 6 and len(json.dumps(answer)) > LARGEST:
-                refusal = self._refusal(
-                    GatewayError("The answer is larger than the 6 MiB that Lambda sends.")
-                )
+                refusal = self._refusal(GatewayError("The answer is larger than Lambda's limit of 6 MiB."))
                 answer = _proxied(refusal, await _whole(refusal))
             return answer
         finally:
@@ -221,7 +221,7 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
         limit=body_limit,
-        notes={"aws_request_id": context.aws_request_id},
+        record=RequestRecord(aws_request_id=context.aws_request_id),
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
     )
     return request
@@ -302,7 +302,7 @@ def _body(event: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as exc:
-        raise InvalidRequest("The body is not what its encoding says.") from exc
+        raise InvalidRequest("The body does not match its encoding.") from exc
 
 
 def _proxied(response: Response, body: bytes) -> dict[str, Any]:

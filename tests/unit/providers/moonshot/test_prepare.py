@@ -24,7 +24,9 @@ HELLO = [{"role": "user", "content": "Hello"}]
 NO_HEADERS = Headers(())
 
 
-def prepared(body: Json, *pairs: tuple[str, str], native: bool = False, cheaply: bool = False) -> PreparedChat:
+def prepared(
+    body: Json, *pairs: tuple[str, str], native: bool = False, cheaply: bool = False
+) -> PreparedChat:
     body = {"model": "kimi-k3", "messages": HELLO} | body
     asked = chat.read(json.dumps(body, indent=1).encode())
     return prepare(asked, MODELS[body["model"]], Headers(pairs), cheaply, native)
