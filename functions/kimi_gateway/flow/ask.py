@@ -126,7 +126,7 @@ class Gateway:
         if not ask.needs:
             prepare = partial(_prepared, upstream.provider, request, model, cheaply=True)
             with suppress(Costly):  # then it is done after the admission
-                prepared = await apart(len(raw), lambda: prepare(ask.complete({}).chat))
+                prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, upstream, prepared, len(raw))
@@ -186,7 +186,7 @@ class Gateway:
         """The question with what it goes on from, as the model takes it: the work that costs."""
         ask, model, prepared = asked.ask, asked.model, asked.prepared
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        parsed = await apart(asked.size, lambda: ask.complete(found))
+        parsed = await apart(asked.size, lambda: ask.complete(found, ()))
         size, chat = parsed.size, parsed.chat
         if prepared is None:
             prepare = partial(_prepared, asked.upstream.provider, asked.request, model)
