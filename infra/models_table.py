@@ -1,4 +1,4 @@
-"""Writes the table of models in docs/upstream.md: `scripts/models`. A test compares the page with the rows."""
+"""Writes the table of models in docs/upstream.md: `scripts/models`. A test compares page and rows."""
 
 from __future__ import annotations
 
