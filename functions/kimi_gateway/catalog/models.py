@@ -1,51 +1,82 @@
-"""The models: what a client may name, what runs upstream, and what the vendor takes for it.
+"""The models: the names that clients use, the upstream's ids, the vendor's rules and prices for each.
 
-Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row.
+Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row in
+`ROWS`; `scripts/models` then writes the page's table.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
 
-# One legal value each, anything else is a 400 upstream; so they are dropped before sending
-# (vendor's model pages, 2026-09-03).
+# Each has one legal value and any other is a 400 upstream, so they are dropped before sending (vendor's model
+# pages, 2026-09-03).
 FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
-# Only the K3 family has a cache whose time to live can be chosen (2026-10-03).
+# Only the K3 family has a cache with a selectable time to live (2026-10-03).
 FIXED_CACHE = frozenset(("prompt_cache_options",))
 
-# What `tool_choice` may be: `required` on the K3 family only, a named function on K2.6 without thinking only
-# (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
+# The possible values of `tool_choice`: `required` on the K3 family only, a named function on K2.6 without
+# thinking only (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
 LEFT_TO_IT: frozenset[Choice] = frozenset(("auto", "none"))
 REQUIRED: frozenset[Choice] = LEFT_TO_IT | {"required"}
 NAMED: frozenset[Choice] = LEFT_TO_IT | {"named"}
 ANY: frozenset[Choice] = REQUIRED | NAMED
 
-MOST_TOOLS = 128  # of one request (vendor's pages, 2026-09-03)
-# Of a tool, what all three of the vendor's endpoints take (2026-08-17; longer ones only in one of its texts).
+MOST_TOOLS = 128  # in one request (vendor's pages, 2026-09-03)
+# Tool names that all three of the vendor's endpoints accept (2026-08-17; only one of its texts allows longer
+# ones).
 TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """One row. Token counts; `created` is a unix second.
+class Price:
+    """USD for a million tokens of input without a cache hit, input with one, and output. `source` says where
+    it was read, and when. Cache writes and vouchers are left out: the vendor's bill is what counts."""
 
-    `window`: input and output together. `max_output`: larger requests are lowered to it.
-    `refuse_output`: larger ones are a 400. `upstream_default`: what the vendor assumes where none is
-    named (it counts against the window). `default_output`: sent where the client names no limit and the
-    model is not thinking. `thinking`: "switch" takes thinking on/off, "always" only thinks, "effort" takes
-    reasoning_effort, "free" is passed whatever the client says. `thinks`: whether it thinks unless told.
-    `choices` and `choices_thinking`: what `tool_choice` may be, without thinking and with it. `replay`: while
-    the model thinks, a tool call in the history must carry its reasoning ("required", else a 400), or should
-    ("wanted": thinking is preserved, so the model answers worse without; vendor's pages, 2026-09-03).
-    `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema). `messages`: the platform's
-    Messages endpoint has it.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    input: float
+    cached: float
+    output: float
+    source: str = ""
+
+    def of(self, input: int, cached: int, output: int) -> float:
+        """USD of one answer. `cached` is part of `input`."""
+        hit = min(cached, input)
+        total = (input - hit) * self.input + hit * self.cached + output * self.output
+        return round(total / 1_000_000, 8)
+
+
+_K2_SINCE = 1_735_785_600  # the K2 contract's own value
+
+# List prices of api.moonshot.ai.
+_PAGES = "model pages and price table, 2026-09-03"
+_DIGESTS = "two price digests, 2026-10-23"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One row. Sizes are token counts; `created` is in unix seconds.
+
+    - `window`: input and output together.
+    - `max_output`: larger requests are lowered to it. `refuse_output`: larger requests get a 400.
+    - `upstream_default`: the vendor's output limit if the request names none (it counts against the window).
+    - `default_output`: sent if the client names no limit and the model does not think.
+    - `thinking`: "switch" accepts thinking on/off, "always" always thinks, "effort" accepts reasoning_effort,
+      "free" passes the client's fields on.
+    - `thinks`: whether it thinks by default.
+    - `choices`, `choices_thinking`: the possible values of `tool_choice`, without and with thinking.
+    - `replay`: while the model thinks, tool calls of the history need their reasoning ("required", else a
+      400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
+    - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
+    - `messages`: the platform's Messages endpoint supports it.
+    - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -66,47 +97,57 @@ class Model:
     mfjs: bool = True
     media: bool = True
     messages: bool = False
-    created: int = 1735785600
+    created: int = _K2_SINCE
     owned_by: str = "moonshot-ai"
+    price: Price | None = None
 
 
-_IN_2026 = 1_767_225_600  # released in 2026, the day is not published
+_IN_2026 = 1_767_225_600  # released in 2026; the day is not published
 
 
-def _k3(id: str, created: int) -> Model:
+def _k3(id: str, created: int, price: Price) -> Model:
     window = 1_048_576
     return Model(
         id, id, window, window, window, 131_072, fixed=FIXED_SAMPLING, messages=True, thinking="effort",
         replay="wanted", choices=REQUIRED, choices_thinking=REQUIRED, created=created,
+        price=price,
     )  # fmt: skip
 
 
-def _k27(id: str) -> Model:
+def _k27(id: str, price: Price) -> Model:
     return Model(
-        id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", replay="wanted", created=_IN_2026
-    )
+        id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", replay="wanted", created=_IN_2026,
+        price=price,
+    )  # fmt: skip
+
+
+_K26 = Model(
+    "kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026,
+    price=Price(0.95, 0.16, 4.00, _PAGES),
+)  # fmt: skip
 
 
 def _k2(id: str, window: int) -> Model:
-    """The ids of the K2 contract: models without thinking, their caps and default kept (docs/contract.md)."""
-    return Model(
-        id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay="required"
-    )
+    """Ids of the K2 contract: models without thinking, with their caps and default (docs/contract.md)."""
+    return replace(
+        _K26, id=id, window=window, max_output=8_192, refuse_output=128_000, default_output=1_024,
+        thinks=False, created=_K2_SINCE,
+    )  # fmt: skip
 
 
 ROWS: tuple[Model, ...] = (
-    Model("kimi", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, thinks=False, replay="required"),
+    replace(_K26, id="kimi", thinks=False, created=_K2_SINCE),
     _k2("kimi-k2", 128_000),
     _k2("kimi-k2-0905", 256_000),
-    _k3("kimi-k3.1-pro", 1_792_713_600),
-    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600),
-    _k3("kimi-k3", 1_784_160_000),
-    _k27("kimi-k2.7-code"),
-    _k27("kimi-k2.7-code-highspeed"),
-    Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026),
+    _k3("kimi-k3.1-pro", 1_792_713_600, Price(2.00, 0.20, 10.00, _DIGESTS)),
+    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600, Price(4.00, 0.20, 20.00, _DIGESTS)),
+    _k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES)),
+    _k27("kimi-k2.7-code", Price(0.95, 0.19, 4.00, _PAGES)),
+    _k27("kimi-k2.7-code-highspeed", Price(1.90, 0.38, 8.00, _PAGES)),
+    _K26,
 )
 
-# Gone upstream (404 there), with the day they went and what stands nearest (help centre, 2026-09-03).
+# Retired upstream (404), with the day and the nearest model (help centre, 2026-09-03).
 RETIRED: Mapping[str, tuple[str, str]] = {
     "kimi-thinking-preview": ("2025-11-11", "kimi-k3"),
     "kimi-latest": ("2026-01-28", "kimi-k3"),
@@ -121,7 +162,7 @@ RETIRED: Mapping[str, tuple[str, str]] = {
     "moonshot-v1-128k": ("2026-08-31", "kimi-k2"),
 }
 
-# Media types that the platform takes as data URLs (docs, 2026-09-03); SVG is not among them.
+# Media types that the platform accepts as data URLs (docs, 2026-09-03). SVG is not among them.
 IMAGE_TYPES = frozenset(
     f"image/{kind}" for kind in ("jpeg", "jpg", "png", "gif", "webp", "bmp", "heic", "heif")
 )
@@ -132,8 +173,19 @@ VIDEO_TYPES = frozenset(
 )  # fmt: skip
 
 
+_PRICES = {row.upstream: row.price for row in ROWS}
+
+
+def cost(provider: str, model: Model, input: int, cached: int, output: int) -> float | None:
+    """USD of one answer; None if its price is not known. A row of the operator's without a price has that of
+    its upstream model. `cached` is part of `input`."""
+    price = model.price or _PRICES.get(model.upstream)
+    return price.of(input, cached, output) if price is not None and provider == "moonshot" else None
+
+
 def neutral(id: str) -> Model:
-    """A model that the upstream lists and this table does not: nothing is dropped, capped or defaulted."""
+    """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
+    defaulted."""
     huge = 10_000_000
     return Model(
         id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False

@@ -25,24 +25,20 @@ class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
-    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
-    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
-    what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
-    asked for. `free` names the functions whose arguments are a free text.
+    where that was the pivot: its members that are still in `body` go upstream in the client's own bytes.
+    `names` is how the client calls fields of the body, where it calls them otherwise. `ignored` names what
+    the client wrote and the upstream does not get. `least_output`: an answer of fewer tokens is of no use,
+    unless fewer were asked for. `free` names the functions whose arguments are a free text.
     """
 
     model: str
     body: dict[str, Any] = field(repr=False)
     stream: bool
-    include_usage: bool
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
-    seals: Mapping[str, str] | None = field(default=None, repr=False)
-    recalled: int = 0
     least_output: int = 1
     free: frozenset[str] = frozenset()
 
@@ -61,19 +57,18 @@ def read(raw: bytes) -> ChatRequest:
         sent = body["messages"]  # the very list stays, and with it the client's own text of it
     body["messages"], mended = repair.repaired(sent, _place)
     if not body["messages"]:
-        fail("messages", "holds nothing but empty assistant messages")
+        fail("messages", "has only empty assistant messages")
     if "user" in body:
         body.setdefault("safety_identifier", digest_of(body.pop("user")))
     if body.get("tools") == []:
         del body["tools"]
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
-    options = body.pop("stream_options", {})
+    body.pop("stream_options", None)  # the upstream gets the gateway's own
     ignored = tune(body)
     return ChatRequest(
         model=body["model"],
         stream=body.pop("stream", False),
-        include_usage=options.get("include_usage", False),
         choices=body.pop("n", 1),
         stops=_own_stops(body),
         body=body,
@@ -136,9 +131,9 @@ def _stop(value: Any, where: str) -> None:
     if type(stops) is not list or not all(type(text) is str for text in stops):
         fail(where, "must be a string or an array of strings")
     if len(stops) > 4:
-        fail(where, "may hold 4 strings at most")
+        fail(where, "may have at most 4 strings")
     if not all(stops):
-        fail(where, "must not hold an empty string")
+        fail(where, "must not contain an empty string")
     for index, text in enumerate(stops):
         stop_length(text, where if stops is not value else f"{where}.{index}")
 
@@ -169,7 +164,7 @@ def _messages(value: Any, where: str) -> None:
         if message["role"] == "tool":
             fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
         if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
-            fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+            fail(f"{here}.partial", "is allowed only in the last message, of the assistant")
 
 
 def _is_plain(message: Any) -> bool:

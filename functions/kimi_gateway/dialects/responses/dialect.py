@@ -9,6 +9,7 @@ from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
+from kimi_gateway.pivot.attachments import Results
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Ask
 from kimi_gateway.pivot.fields import fail
@@ -31,10 +32,10 @@ class ResponsesQuestion:
     def chat(self) -> ChatRequest:
         return self.asked.chat
 
-    def writer(self, identity: Identity) -> StreamWriter:
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
         return StreamWriter(self._answer(identity))
 
-    def answer(self, identity: Identity) -> JsonAnswer:
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
         return JsonAnswer(self._answer(identity))
 
     def _answer(self, identity: Identity) -> Answer:
@@ -62,9 +63,9 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
 
-        def complete(found: Mapping[str, bytes]) -> ResponsesQuestion:
+        def complete(found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
             kept, recalled = references.unpack(found)
-            asked = chat_of(body, *references.resolve(body, kept), recalled)
+            asked = chat_of(body, *references.resolve(body, kept))
             return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
 
         if not self.keeps and "previous_response_id" in body:
@@ -72,6 +73,6 @@ class Responses:
                 "previous_response_id", "this gateway keeps no answers; send the whole conversation as input"
             )
         if not names or not self.keeps:
-            return Ask.whole(complete({}))
+            return Ask.whole(complete({}, ()))
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
         return Ask(chat.model, chat.stream, chat.choices, names, complete)

@@ -38,11 +38,8 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(
-    body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None, recalled: int = 0
-) -> Asked:
-    """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
-    InvalidRequest."""
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+    """`given` is the input, nothing left in it that is only referred to. Raises InvalidRequest."""
     body, unknown = {**body}, list[str]()
     tuning.apply(body, _TUNED, unknown)
     toolbox = Toolbox()
@@ -53,7 +50,7 @@ def chat_of(
     conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     messages, repaired = conversation.end()
     if not messages:
-        fail("input", "holds nothing to answer")
+        fail("input", "has nothing to answer")
     sent: dict[str, Any] = {"model": body["model"], "messages": messages}
     if body.get("instructions"):
         sent["messages"] = [{"role": "system", "content": body["instructions"]}, *messages]
@@ -72,12 +69,10 @@ def chat_of(
         model=body["model"],
         body=sent,
         stream=body.get("stream", False),
-        include_usage=True,
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
         ignored=tuple(dict.fromkeys((*toolbox.offered.ignored, *repaired, *unknown, *unsent))),
-        recalled=recalled,
         free=toolbox.free,
     )
     return Asked(chat, body, messages, toolbox)

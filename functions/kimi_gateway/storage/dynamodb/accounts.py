@@ -1,17 +1,18 @@
-"""Accounts and keys in DynamoDB, and the ways to them by id, name and digest.
+"""Accounts and keys in DynamoDB, and their lookup by id, name and digest.
 
-    A#<account>  -           the hot item (dynamodb_item)
-                 info        name, time of creation
-                 K#<short>   a key: all of it but whether it lives, which the hot item's `ks` says
-    K#<digest>   -           the id and account of the key with this digest
-    I#<key id>   -           the digest
-    N#<name>     <account>   accounts by name
-    ACCOUNTS     <account>   all of them
-    H#<account>  <hour>      usage of past hours (dynamodb_history)
+A#<account>  -           the hot item (storage/dynamodb/item.py)
+             info        name, time of creation
+             K#<short>   a key; whether it is valid is in the hot item's `ks`
+K#<digest>   -           the id and account of the key with this digest
+I#<key id>   -           the digest
+N#<name>     <account>   accounts by name
+ACCOUNTS     <account>   all of them
+H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
-No step needs a transaction. A key lives from the last write of its making on. One that breaks off leaves a
-key that never lived, or an account that is not among all. A change writes the key first, with a higher
-version, then the version and the next generation into the hot item: whoever sees these reads the new key.
+No step needs a transaction. A key becomes valid with the last write of its creation. An interrupted creation
+leaves a key that was never valid, or an account that is missing from ACCOUNTS. A change writes the key with a
+higher version first, then this version and the next generation into the hot item. So whoever reads the new
+generation also reads the new key.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def _replaced(record: Raw, wanted: Raw, version: int) -> Change:
 
 
 async def resolve(table: Table, name: str) -> str:
-    """An account's id by its id, its name, or a key's id or digest. Raises Unknown, Ambiguous."""
+    """The account's id, from its id, its name, or a key's id or digest. Raises Unknown, Ambiguous."""
     hot, named, pointer, record = await asyncio.gather(
         table.get(partition(name)), table.query(f"N#{name}"), table.get(f"I#{name}"), table.get(f"K#{name}")
     )
@@ -208,12 +209,12 @@ class Held:
         return tuple(sorted(held, key=lambda key: (key.created, key.id)))
 
     def ids(self) -> dict[str, str]:
-        """Of its keys, by short id."""
+        """Key ids by short id."""
         return {kid(record["id"]["S"]): record["id"]["S"] for record in self.records}
 
 
 async def held(table: Table, account: str) -> Held:
-    """Raises Unknown."""
+    """All items of `account`. Raises Unknown."""
     items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
     if HOT not in items or INFO not in items:
         raise Unknown(account)
@@ -223,8 +224,8 @@ async def held(table: Table, account: str) -> Held:
 
 
 def shown(held: Held, now: int) -> Account:
-    """As it is at `now`, whether that is written or not: without expired grants, with the credits of ended
-    leases."""
+    """The account at `now`, without expired grants and with the credits of ended leases, whether or not that
+    is written."""
     ended = held.image.ended(now)
     balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)
     reserved = sum(lease.cost for name, lease in held.image.leases().items() if name not in ended)

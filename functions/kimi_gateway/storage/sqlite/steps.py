@@ -1,4 +1,4 @@
-"""A store's promises, each as one step of a SQLite transaction. A step that refuses has written nothing."""
+"""The store's methods, each as one step of a SQLite transaction. A step that refuses has written nothing."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def write_balance(db: sqlite3.Connection, account: str, balance: Balance) -> Non
 
 
 def _with_ended_leases(db: sqlite3.Connection, account: str, balance: Balance, now: int) -> Balance:
-    """The balance as it will be when the account's expired leases have ended; writes nothing."""
+    """The balance after the account's expired leases have ended; writes nothing."""
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ? AND expires <= ?"
     (credits,) = db.execute(query, (account, now)).fetchone()
     return rules.returned(balance, credits, now)
@@ -110,7 +110,7 @@ def _end_leases(db: sqlite3.Connection, account: str, now: int) -> int:
 
 
 def _take_lease(db: sqlite3.Connection, admission: Admission) -> int | None:
-    """Removes the lease; its cost, None where it is gone."""
+    """Remove the lease; returns its cost, None if it is gone."""
     query = "DELETE FROM leases WHERE account = ? AND request = ? RETURNING cost"
     rows = db.execute(query, (admission.key.account, admission.id)).fetchall()
     return rows[0][0] if rows else None

@@ -19,6 +19,7 @@ from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS, Cleaner
 from kimi_gateway.providers.moonshot.schema.fit import fitted
 from kimi_gateway.providers.moonshot.schema.mfjs import BESIDE, RESERVED
 from kimi_gateway.providers.moonshot.schema.places import bytes_of
+from kimi_gateway.providers.provider import Costly
 
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
 QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
@@ -42,10 +43,6 @@ class Cleaned:
     loosened: bool = False
     renamed: bool = False
     steps: int = 0
-
-
-class Costly(Exception):
-    """It takes more than the little work that is allowed at this point."""
 
 
 _allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
@@ -74,7 +71,7 @@ def clean(schema: Schema, where: str) -> Schema:
             fail("", f"is {len(dumped):,} bytes long, which is beyond the platform's limits: 15,000 bytes")
         cleaned = _remembered(b"a", dumped, lambda: _answer(schema))
     except (RecursionError, ValueError):
-        fail(where, "refers from one part to the next too deeply")
+        fail(where, "has too deep a chain of references")
     except InvalidRequest as exc:
         param = f"{where}{exc.param}"
         raise InvalidRequest(f"{param}{exc.message.removeprefix(str(exc.param))}", param=param) from exc
