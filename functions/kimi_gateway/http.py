@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+from kimi_gateway.observe import RequestRecord
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -55,8 +56,8 @@ class Request:
     `body()` reads it whole, once, and raises BodyTooLarge; it is a function so that a caller without a key
     is refused before it is read. It holds `limit` bytes at most; routing lowers that. A client that leaves
     cancels the task that handles its request.
-    `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `notes` gathers facts
-    for the request's one log line.
+    `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `record` gathers
+    facts for the request's one log line.
     """
 
     method: str
@@ -68,7 +69,7 @@ class Request:
     limit: float = math.inf
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
-    notes: dict[str, Any] = field(default_factory=dict)
+    record: RequestRecord = field(default_factory=RequestRecord)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,5 @@
-"""Settings, read once from the environment, every fault named at once. README's table is held to FIELDS."""
+"""Settings, read once from the environment; all faults are reported together. A test compares README's table
+with FIELDS."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from urllib.parse import urlsplit
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
-OWN_KEY = "sk-kg-"  # how keys of this gateway begin (accounts.keys)
+OWN_KEY = "sk-kg-"  # prefix of this gateway's keys (accounts.keys)
 OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
-LONGEST_ON_LAMBDA = 600.0  # seconds of a request, where the time costs money
+LONGEST_ON_LAMBDA = 600.0  # seconds for a request, because Lambda bills time
 
 
 class SettingsFault(Exception):
@@ -58,7 +59,7 @@ class Settings:
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
-    """Each once, without blanks around it. Raises ValueError; its text quotes none."""
+    """Stripped tokens without duplicates. Raises ValueError, whose text contains no token."""
     tokens = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     if any(token.startswith(OWN_KEY) for token in tokens):
         raise ValueError("holds a key of this gateway (sk-kg-…), not a token of the Kimi platform")
@@ -70,25 +71,25 @@ def tokens(parts: Iterable[str]) -> tuple[str, ...]:
 def _base_url(text: str) -> str:
     url = HOSTS.get(text.strip().lower(), text.strip()).rstrip("/")
     parts = urlsplit(url)
-    _ = parts.port  # raises ValueError on a port that is none
+    _ = parts.port  # raises ValueError for an invalid port
     if not (url.isascii() and url.isprintable()) or " " in url:
-        raise ValueError("holds blanks or characters that no address has")
+        raise ValueError("contains blanks or characters that a URL cannot have")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("is neither ai, cn nor an http(s) URL such as https://api.moonshot.ai/v1")
     if parts.username or parts.password:
-        raise ValueError("must not carry a user name or password")
+        raise ValueError("must not contain a user name or password")
     return url
 
 
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        raise ValueError(f"names no file: {path}")
+        raise ValueError(f"does not name a file: {path}")
     return path
 
 
 def _networks(text: str) -> tuple[str, ...]:
-    import ipaddress  # seldom needed, and a function starts often
+    import ipaddress  # rarely needed; keeps cold starts short
 
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     for part in found:
@@ -135,8 +136,10 @@ def _switch(text: str) -> bool:
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:
-    """The user's data folder for this program, by the XDG rule."""
-    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none, and needs none
+    """The user's data folder for this program (XDG Base Directory)."""
+    home = Path(
+        environ.get("HOME") or os.path.expanduser("~")
+    )  # a Lambda function may have none and needs none
     base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "kimi-gateway"
 
@@ -175,14 +178,14 @@ def _instead(name: str) -> str:
     option = OPTIONS.get(name.removeprefix(PREFIX))
     if option is not None:
         return f"; use {option}"
-    import difflib  # seldom needed, and a function starts often
+    import difflib  # rarely needed; keeps cold starts short
 
     near = difflib.get_close_matches(name, FIELDS, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from `environ` (the process's own by default). Raises SettingsFault with every fault."""
+    """Settings from `environ` (default: the process environment). Raises SettingsFault with all faults."""
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
@@ -202,7 +205,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if (settings.table or settings.secret) and not region:
-        faults.append("AWS_REGION is needed where KIMI_GATEWAY_TABLE or KIMI_GATEWAY_SECRET is set")
+        faults.append("AWS_REGION is required if KIMI_GATEWAY_TABLE or KIMI_GATEWAY_SECRET is set")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

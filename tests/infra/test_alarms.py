@@ -10,6 +10,7 @@ from typing import Any, get_args
 from infra.cloud import STACK, Cloud, named, unsubstituted
 from infra.reading import resources
 from kimi_gateway.edge.aws.cloudwatch import UNITS, measured
+from kimi_gateway.observe import RequestRecord
 from kimi_gateway.providers.failures import Cause
 
 OURS = "KimiGateway"
@@ -32,7 +33,9 @@ def emitted() -> set[Series]:
     return {
         (name, frozenset({"service", *dimensions}))
         for event, fields in LINES
-        for dimensions, values in measured(event, fields)
+        for dimensions, values in measured(
+            event, fields, RequestRecord(**fields) if event == "request" else None
+        )
         for name in values
     }
 

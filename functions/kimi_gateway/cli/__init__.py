@@ -1,4 +1,4 @@
-"""The command line. Commands import what is heavy only when they run."""
+"""The command line. Commands import heavy modules only when they run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kimi_gateway.cli.usage import usage
 @click.version_option(__version__, prog_name="kimi-gateway")
 @click.option("--stack", metavar="NAME", help="Work on this stack in AWS, not on the gateway at home.")
 def main(stack: str | None) -> None:
-    """Kimi Gateway: an LLM endpoint of one's own for the Kimi models."""
+    """Kimi Gateway: an LLM endpoint of your own for the Kimi models."""
 
 
 for command in (serve, hello, keys.group, accounts.group, usage, tokens.group, doctor, backup, restore):

@@ -1,4 +1,4 @@
-"""For `python -m kimi_gateway.cli`."""
+"""Runs the command line with `python -m kimi_gateway.cli`."""
 
 from kimi_gateway.cli import main
 

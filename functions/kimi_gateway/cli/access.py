@@ -1,4 +1,4 @@
-"""How a command reaches what it works on: the store, an account or key by any of its names, amounts."""
+"""Access for commands: the store, accounts and keys by any of their names, amounts of credits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from kimi_gateway.cli.target import Ledger
 
 T = TypeVar("T")
-MOST = 10**9  # of credits at once, and of requests in a limit
+MOST = 10**9  # credits in one command, and requests in a limit
 COUNTS = {2: "Two", 3: "Three", 4: "Four", 5: "Five"}
 Credits = int | Literal["unlimited"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An account or key as the operator named it: `wanted` goes to the store, `shown` may be printed."""
+    """An account or key as the operator named it. `wanted` goes to the store; only `shown` may be printed."""
 
     wanted: str
     shown: str
@@ -38,7 +38,7 @@ def reference(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         return None
     text = value.strip()
     if not text or not text.isprintable():
-        raise click.BadParameter("that is no id, name or key.")
+        raise click.BadParameter("this is not an id, a name or a key.")
     if text.startswith("sk-"):
         return Reference(keys.digest(text), keys.masked(text))
     return Reference(text, text if len(text) < SECRET_LENGTH else text[:4] + "…")
@@ -51,19 +51,21 @@ def credits_or_unlimited(ctx: click.Context, param: click.Parameter, value: str 
     if text == "unlimited":
         return "unlimited"
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > MOST:
-        raise click.BadParameter(f"a whole number from 0 to {MOST} or 'unlimited' is needed.")
+        raise click.BadParameter(f"give a whole number from 0 to {MOST}, or 'unlimited'.")
     return int(text)
 
 
 def name_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
     text = value.strip()
     if len(text) > 100 or not text.isprintable() or text.startswith("sk-"):
-        raise click.BadParameter("a name is at most 100 printable characters, and no key.")
+        raise click.BadParameter("a name has at most 100 printable characters and is not a key.")
     return text
 
 
 def ask(job: Callable[[Ledger, int], Coroutine[Any, Any, T]]) -> T:
-    """The job's result; it gets the store and the time. Raises SettingsFault, Failed, StoreDown, OSError."""
+    """Run `job` with the store and the time (unix seconds).
+
+    Raises SettingsFault, Failed, StoreDown, OSError."""
     here = place()
 
     async def run() -> T:
@@ -85,35 +87,33 @@ async def account_of(store: Ledger, reference: Reference, now: int) -> Account:
 
 
 def missing(what: str, reference: Reference) -> Failed:
-    text = f"No {what} goes by {reference.shown!r}. {program()} keys list shows keys and accounts."
+    text = f"No {what} {reference.shown!r} exists. {program()} keys list shows keys and accounts."
     return Failed(text, "not_found", NOT_FOUND)
 
 
 def named_alike(name: str, accounts: Sequence[str]) -> str:
-    """Which accounts have this name: at most ten are told."""
+    """A sentence that lists the accounts with this name, at most ten."""
     count = COUNTS.get(len(accounts), str(len(accounts)))
     more = f" and {len(accounts) - 10} more" if len(accounts) > 10 else ""
     return f"{count} accounts are named {name!r}: {', '.join(accounts[:10])}{more}."
 
 
 async def taken(store: Ledger, name: str, now: int) -> str | None:
-    """A warning, where accounts of this name exist: the name alone will not tell them apart."""
+    """A warning if accounts with this name exist, because the name alone is then ambiguous."""
     try:
         others = (await store.account(name, now),) if name else ()
     except Ambiguous as exc:
-        return f"{named_alike(name, exc.accounts)} This makes one more: tell them apart by their ids."
+        return f"{named_alike(name, exc.accounts)} Use ids to tell the new one apart."
     except Unknown:
         return None
     named = [account for account in others if account.name == name]
     return (
-        f"An account is named {name!r} already: {named[0].id}. Tell them apart by their ids."
-        if named
-        else None
+        f"An account is named {name!r} already: {named[0].id}. Use ids to tell them apart." if named else None
     )
 
 
 def opening(credits: Credits | None) -> Grant | None:
-    """The balance of a new account; None is unlimited."""
+    """The first grant of a new account; None for an unlimited one."""
     if credits == "unlimited":
         return None
     return Grant(place().settings.signup_credits if credits is None else credits)

@@ -1,4 +1,4 @@
-"""kimi-gateway accounts: who holds the credits."""
+"""kimi-gateway accounts: the accounts and their credits."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A day or moment of UTC, in unix seconds."""
+    """A date or time in UTC, as unix seconds."""
     if value is None:
         return None
     try:
         moment = datetime.fromisoformat(value)
         seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
-        raise click.BadParameter("a date such as 2027-01-31 or 2027-01-31T12:00:00Z is needed.") from None
+        raise click.BadParameter("give a date such as 2027-01-31 or 2027-01-31T12:00:00Z.") from None
     if not 0 < seconds < NEVER:
-        raise click.BadParameter("that date is out of range.")
+        raise click.BadParameter("this date is out of range.")
     return seconds
 
 
@@ -55,21 +55,21 @@ def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> in
 def group() -> None:
     """The accounts that hold the credits.
 
-    A is an account's id or name, or the id of a key of it, or the key itself.
+    A is an account's id or name, or one of its keys, or the id of that key.
     """
 
 
 @group.command("create")
-@click.option("--name", callback=name_given, default="", help="A name to tell it by.")
+@click.option("--name", callback=name_given, default="", help="A name for the account.")
 @click.option(
     "--credits",
     callback=credits_or_unlimited,
     metavar="N|unlimited",
-    help="The whole opening balance (default: KIMI_GATEWAY_SIGNUP_CREDITS).",
+    help="The opening balance (default: KIMI_GATEWAY_SIGNUP_CREDITS).",
 )
 @json_option
 def create(name: str, credits: Credits | None, as_json: bool) -> None:
-    """Make an account without a key."""
+    """Create an account without a key."""
 
     async def make(store: Ledger, now: int) -> tuple[Account, str | None]:
         warning = await taken(store, name, now)
@@ -80,7 +80,7 @@ def create(name: str, credits: Credits | None, as_json: bool) -> None:
 
 
 class Amounts(click.Command):
-    """Tells of a negative number what it is; to click it would be an unknown option."""
+    """Explains a negative number, which click would report as an unknown option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for before, word in zip(["", *args], args, strict=False):
@@ -91,16 +91,20 @@ class Amounts(click.Command):
 
 NEGATIVE = {
     "grant": "Credits cannot be taken away with grant; use accounts deduct.",
-    "deduct": "N is what is taken away, so it is a positive number.",
+    "deduct": "N is the number of credits to take away, so it must be positive.",
 }
 
 
 @group.command("grant", cls=Amounts)
 @click.argument("account", callback=reference, metavar="A")
 @click.argument("credits", type=click.IntRange(1, MOST), metavar="[N]", required=False)
-@click.option("--expires", callback=_moment, metavar="DATE", help="Gone from then on (UTC). Default: never.")
-@click.option("--months", type=click.IntRange(1, 1200), help="Gone so many months from now.")
-@click.option("--package", type=click.Choice(sorted(PACKAGES)), help="A package's credits and time.")
+@click.option(
+    "--expires", callback=_moment, metavar="DATE", help="The grant ends then (UTC). Default: never."
+)
+@click.option("--months", type=click.IntRange(1, 1200), help="The grant ends this number of months from now.")
+@click.option(
+    "--package", type=click.Choice(sorted(PACKAGES)), help="Grant the credits of a package for its time."
+)
 @json_option
 def grant(
     account: Reference,
@@ -110,18 +114,18 @@ def grant(
     package: str | None,
     as_json: bool,
 ) -> None:
-    """Add N credits, or a package's, to an account."""
+    """Add N credits, or a package, to an account."""
     if (credits is None) == (package is None):
-        raise click.UsageError("Either N or --package is needed.")
+        raise click.UsageError("Give either N or --package.")
     if sum(given is not None for given in (expires, months, package)) > 1:
-        raise click.UsageError("Only one of --expires, --months and --package can hold.")
+        raise click.UsageError("Give only one of --expires, --months and --package.")
 
     def given(now: int) -> Grant:
         if package is not None:
             return PACKAGES[package].bought(now)
         until = NEVER if expires is None else expires
         if until <= now:
-            raise click.UsageError("--expires lies in the past.")
+            raise click.UsageError("--expires is in the past.")
         return Grant(credits or 0, until if months is None else months_later(now, months))
 
     async def add(store: Ledger, now: int) -> Account:
@@ -137,7 +141,7 @@ def grant(
 @click.argument("credits", type=click.IntRange(1, MOST), metavar="N")
 @json_option
 def deduct(account: Reference, credits: int, as_json: bool) -> None:
-    """Take N credits away from an account: never those that are reserved, and all of N or nothing."""
+    """Take N credits away from an account: all N or none, and never reserved ones."""
 
     async def take(store: Ledger, now: int) -> Account:
         return await store.deduct((await account_of(store, account, now)).id, credits, now)
@@ -150,7 +154,7 @@ def deduct(account: Reference, credits: int, as_json: bool) -> None:
 @click.argument("account", callback=reference, metavar="A")
 @json_option
 def show(account: Reference, as_json: bool) -> None:
-    """Show one account: the settled balance, what is reserved, grants and keys."""
+    """Show one account: the settled balance, reserved credits, grants and keys."""
     found = ask(lambda store, now: account_of(store, account, now))
     out(as_json, account_document(found), account_text(found))
 

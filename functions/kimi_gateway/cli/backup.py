@@ -1,4 +1,4 @@
-"""kimi-gateway backup: a copy of the store, taken while the server runs."""
+"""kimi-gateway backup: copies the store, also while the server runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from kimi_gateway.storage.sqlite import opening
 )
 @json_option
 def backup(file: Path, force: bool, without_conversations: bool, as_json: bool) -> None:
-    """Copy accounts, keys, usage and the conversations of the last 24 hours to FILE (mode 0600): whole or not
-    at all, also while the server runs."""
+    """Copy accounts, keys, usage and the conversations of the last 24 hours to FILE (mode 0600).
+
+    The copy is complete or not made at all. The server may be running.
+    """
     values = at_home(
-        "A deployed table is backed up by DynamoDB itself (docs/operations.md); backup copies a file"
+        "DynamoDB backs up a deployed table itself (docs/operations.md). The command backup copies a file"
     )
     source = values.data / opening.STORE_NAME
     if not source.exists():

@@ -1,4 +1,4 @@
-"""What the doctor looks at. A check changes nothing, and says how to mend what it finds."""
+"""The checks of `doctor`. A check changes nothing and says how to fix what it finds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def all_checks() -> Iterator[Check]:
         for fault in exc.faults:
             yield Check("settings", "FAIL", fault, "correct or unset the variable")
         return
-    yield Check("settings", "ok", "all can be read")
+    yield Check("settings", "ok", "all are valid")
     yield _models(values)
     yield _folder(values.data)
     yield from _store(values.data / STORE_NAME)
@@ -63,15 +63,15 @@ def _models(values: Settings) -> Check:
         known = catalog.load(values.models)
     except catalog.CatalogFault as exc:
         return Check("models", "FAIL", str(exc), "correct the file that KIMI_GATEWAY_MODELS names")
-    origin = f"with those of {values.models}" if values.models else "built in"
+    origin = f"including those of {values.models}" if values.models else "built in"
     return Check("models", "ok", f"{len(known.rows)} models, {origin}")
 
 
 def _folder(folder: Path) -> Check:
     if not folder.exists():
-        return Check("data folder", "warn", f"not started yet: {folder} is not there", f"{program()} serve")
+        return Check("data folder", "warn", f"not started yet: {folder} does not exist", f"{program()} serve")
     if not folder.is_dir():
-        return Check("data folder", "FAIL", f"{folder} is not a folder", "set KIMI_GATEWAY_DATA to another")
+        return Check("data folder", "FAIL", f"{folder} is not a folder", "set KIMI_GATEWAY_DATA to a folder")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         fix = f"make the folder writable: chmod u+rwx {shlex.quote(str(folder))}, or set KIMI_GATEWAY_DATA"
         return Check("data folder", "FAIL", f"{folder} cannot be written", fix)
@@ -84,7 +84,7 @@ def _mode(name: str, path: Path, wanted: int) -> Check:
         return Check(
             name,
             "FAIL",
-            f"{path} is open to others (mode {mode:04o})",
+            f"other users have access to {path} (mode {mode:04o})",
             f"chmod {wanted:o} {shlex.quote(str(path))}",
         )
     return Check(name, "ok", f"{path} (mode {mode:04o})")
@@ -110,16 +110,16 @@ def _store(path: Path) -> Iterator[Check]:
 
 
 def store_fix(path: Path, fault: str) -> str:
-    """What mends a fault of SQLite, by its words."""
+    """How to fix a fault, chosen by SQLite's own text."""
     folder = shlex.quote(str(path.parent))
     if "readonly" in fault or "unable to open" in fault:
         return f"make the folder writable: chmod u+rwx {folder}; chmod u+rw {shlex.quote(str(path))}"
     if "locked" in fault:
-        return "another program holds it for long: end that one, then try again"
+        return "another program holds it locked: end that program, then try again"
     if "schema" in fault:
         return "install the release that wrote it, or a newer one"
     if "full" in fault:
-        return "make room on the disk"
+        return "free space on the disk"
     return f"stop the server, then put a backup in its place: {program()} restore FILE"
 
 
@@ -127,11 +127,11 @@ def keys_of(accounts: list[Account]) -> Check:
     active = sum(not key.revoked for account in accounts for key in account.keys)
     if active:
         return Check("keys", "ok", f"{active} active")
-    return Check("keys", "warn", "no key is active, so nobody can call", f"{program()} keys create")
+    return Check("keys", "warn", "no key is active, so nobody can send requests", f"{program()} keys create")
 
 
 def _quick_check(path: Path) -> str:
-    """What SQLite finds wrong in the file, else nothing."""
+    """The damage that SQLite finds in the file; empty if there is none."""
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
         found = [str(row[0]) for row in db.execute("PRAGMA quick_check(3)")]
     return "" if found == ["ok"] else "; ".join(found)
@@ -148,7 +148,7 @@ async def _accounts(path: Path) -> list[Account]:
 
 
 def _tokens_file(here: Home) -> Iterator[Check]:
-    with contextlib.suppress(OSError):  # told of where they are read
+    with contextlib.suppress(OSError):  # reported where the tokens are read
         if here.tokens_file.exists():
             yield _mode("tokens file", here.tokens_file, 0o600)
 
@@ -170,18 +170,18 @@ def tokens(here: Place) -> Iterator[Check]:
         if verdict.live or verdict.unasked:
             yield Check("token", "ok", detail)
         elif verdict.live is False:
-            yield Check("token", "FAIL", detail, "replace it; keys of .ai and .cn differ (KIMI_BASE_URL)")
+            yield Check("token", "FAIL", detail, "replace it; tokens of .ai and .cn differ (KIMI_BASE_URL)")
         else:
-            fix = f"look at the platform's console, and whether {here.settings.base_url} can be reached"
+            fix = f"check the platform's console, and whether {here.settings.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
     for id, known in bad.items():
         for each in known if id in using.ids else ():
-            fix = MEND.get(each.cause, "nothing; with another account there is another token to step in")
-            yield Check("token out", "warn", f"{id}: {why(each)}", fix)
+            fix = MEND.get(each.cause, "wait; a token of another account could take over meanwhile")
+            yield Check("outage", "warn", f"{id}: {why(each)}", fix)
 
 
 def _remembered(here: Place) -> dict[str, list[News]]:
-    """A store that cannot be read was told of already."""
+    """Known outages; none if the store cannot be read, which has its own check."""
     try:
         return bad_news(here)
     except (StoreDown, OSError, sqlite3.Error):
@@ -191,6 +191,6 @@ def _remembered(here: Place) -> dict[str, list[News]]:
 MEND = {
     "authentication": "replace it: tokens add, then tokens remove",
     "quota": "recharge the account at the platform's console",
-    "permission": "look at the platform's console what the account may use",
-    "model": "look at the platform's console what the account may use",
+    "permission": "check at the platform's console what the account may use",
+    "model": "check at the platform's console what the account may use",
 }

@@ -1,4 +1,4 @@
-"""kimi-gateway doctor: what is misconfigured, and how to mend it."""
+"""kimi-gateway doctor: finds faults of the configuration and says how to fix them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from kimi_gateway.observe import redact
 @click.command("doctor")
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check settings, files, the store and the upstream tokens. Changes nothing; exit code 1 on a FAIL."""
+    """Check settings, files, the store and the upstream tokens.
+
+    The command changes nothing. Its exit code is 1 if a check fails.
+    """
     checks = [dataclasses.replace(check, detail=redact(check.detail)) for check in all_checks()]
     healthy = all(check.status != "FAIL" for check in checks)
     document = {"ok": healthy, "checks": [dataclasses.asdict(check) for check in checks]}

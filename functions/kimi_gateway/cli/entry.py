@@ -1,4 +1,4 @@
-"""The command line's one border: whatever went wrong becomes a text on stderr without secrets, and an exit
+"""The outer border of the command line: every failure becomes a text without secrets on stderr and an exit
 code."""
 
 from __future__ import annotations
@@ -24,24 +24,22 @@ EXIT_CODES = """\b
 Exit codes:
   0  done; healthy
   1  failed or unhealthy: the doctor found a problem, a token is not live, the store is down
-  2  wrong usage, or wrong settings (each is named)
+  2  wrong usage or wrong settings (each is named)
   3  no such account, key, token or stack
 """
 SCRIPTS = """
 \b
 Each command but serve takes --json: one JSON document on stdout, and errors as
 {"error": {"message", "code"}} on stderr. Settings come from the environment; KIMI_GATEWAY_DATA
-is the data folder. With --stack they come from the stack, AWS credentials and region from where the
-AWS tools take them.
+is the data folder. With --stack they come from the stack; AWS credentials and region come from the
+usual places of the AWS tools.
 """
-SECRET_LENGTH = (
-    16  # from here on a word in the wrong place may be a token; ids, commands, options are shorter
-)
+SECRET_LENGTH = 16  # a misplaced word of this length may be a token; ids, commands and options are shorter
 
 
 def program(environ: Mapping[str, str] | None = None) -> str:
-    """This program as it can be pasted into another terminal, in any folder: by its whole path, and with the
-    data folder where the environment names one."""
+    """A command that starts this program from any folder of another terminal: its absolute path, with
+    KIMI_GATEWAY_DATA if the environment sets it."""
     environ = os.environ if environ is None else environ
     script = Path(sys.argv[0]) if Path(sys.argv[0]).name == "kimi-gateway" else None
     beside = Path(sys.executable).parent / "kimi-gateway"
@@ -57,7 +55,7 @@ def program(environ: Mapping[str, str] | None = None) -> str:
 
 
 class Failed(Exception):
-    """A failure in the operator's words. `code` is for scripts."""
+    """A failure with a text for the operator. `code` is for scripts."""
 
     def __init__(self, message: str, code: str = "failed", exit_code: int = FAILED) -> None:
         super().__init__(message)
@@ -76,12 +74,12 @@ class Commands(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """Always ends in SystemExit, as the program does."""
+        """Run a command. Always raises SystemExit."""
         words = list(sys.argv[1:] if args is None else args)
         name = prog_name or "kimi-gateway"
         try:
             code = super().main(words, name, complete_var, standalone_mode=False, **extra)
-        except BrokenPipeError:  # the reader of a pipe left: nobody is there to be told
+        except BrokenPipeError:  # nobody reads the pipe any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = FAILED
         except (
@@ -129,16 +127,14 @@ def _failure(error: Exception, words: list[str]) -> Failed:
         case StoreDown():
             return Failed(f"The store cannot be used: {error}", "store_down")
         case Unlimited():
-            return Failed("The account is unlimited: it has no balance that could be changed.", "unlimited")
+            return Failed("The account is unlimited, so it has no balance to change.", "unlimited")
         case TooMuch():
             text = f"Only {error.spendable} credits can be taken away; nothing was taken."
             return Failed(text, "too_few_credits")
         case FolderFault():
             return Failed(str(error), "data_folder")
         case InUse():
-            return Failed(
-                "The database is being restored at this moment. Try again when that is done.", "in_use"
-            )
+            return Failed("The database is being restored. Try again when that is done.", "in_use")
         case OSError():
             return Failed(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         case _:
@@ -146,7 +142,7 @@ def _failure(error: Exception, words: list[str]) -> Failed:
 
 
 def _without_arguments(message: str, words: list[str]) -> str:
-    """click quotes what it cannot read, and a misplaced argument may be a token of any shape."""
+    """Redact long arguments: click quotes what it cannot parse, and a misplaced argument may be a token."""
     hide = Redactor()
     parts = (part for word in words for part in (word, word.partition("=")[2]))
     hide.learn(part for part in parts if len(part) >= SECRET_LENGTH)

@@ -1,4 +1,4 @@
-"""kimi-gateway hello: the address of a deployed gateway, and on a new one its first key."""
+"""kimi-gateway hello: prints the address of a deployed gateway and the first key of a new one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from kimi_gateway.cli.upstream import configured
 @click.command("hello")
 @json_option
 def hello(as_json: bool) -> None:
-    """Print a stack's address; where it has no key yet, make an unlimited one and show it this once."""
+    """Print the address of a stack. If it has no key yet, create an unlimited one and show it once."""
     here = deployed()
     if here is None:
         raise click.UsageError("hello is for a deployed stack: kimi-gateway --stack NAME hello.")
     secret = ask(first_key)
     source, tokens = configured(here)
-    lines = [f"Kimi Gateway on {here.url}", f"Clients take {here.url}/v1 as their base URL."]
+    lines = [f"Kimi Gateway on {here.url}", f"The base URL for clients is {here.url}/v1."]
     if source == "none":
-        lines.append(
-            f"The built-in demo answers. For Kimi's own: kimi-gateway --stack {here.name} tokens add"
-        )
+        lines.append(f"The built-in demo answers. To use Kimi: kimi-gateway --stack {here.name} tokens add")
     if secret is None:
         lines.append(f"More keys: kimi-gateway --stack {here.name} keys create")
     else:
-        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["", "Your key is unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(here.url, secret)}", ""]
     document = {"url": here.url, "key": secret, "tokens": len(tokens)}
     out(as_json, document, "\n".join(lines))

@@ -1,4 +1,4 @@
-"""kimi-gateway keys: the secrets that clients carry."""
+"""kimi-gateway keys: the secrets of clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIMIT = click.IntRange(1, MOST)
 
 @click.group("keys")
 def group() -> None:
-    """The keys that clients carry."""
+    """The keys that clients use."""
 
 
 @group.command("create")
@@ -40,22 +40,22 @@ def group() -> None:
     "--account",
     callback=reference,
     metavar="A",
-    help="An account's id or name, or a key of it; else a new one.",
+    help="The account: its id or name, or one of its keys. Default: a new account.",
 )
 @click.option(
-    "--name", callback=name_given, default="", help="A name to tell it by; a new account gets it too."
+    "--name", callback=name_given, default="", help="A name for the key; a new account gets it too."
 )
 @click.option(
     "--credits",
     callback=credits_or_unlimited,
     metavar="N|unlimited",
-    help="A new account's whole opening balance (default: KIMI_GATEWAY_SIGNUP_CREDITS);"
-    " with --account, a grant to it (default: none).",
+    help="The opening balance of a new account (default: KIMI_GATEWAY_SIGNUP_CREDITS);"
+    " with --account, a grant to that account (default: none).",
 )
-@click.option("--rpm", type=LIMIT, help="Requests a minute, in place of the tier's.")
+@click.option("--rpm", type=LIMIT, help="Requests a minute, instead of the tier's limit.")
 @click.option("--rph", type=LIMIT, help="Requests an hour.")
 @click.option("--rpd", type=LIMIT, help="Requests a day.")
-@click.option("--see-balance", is_flag=True, help="It may ask for the upstream's balance.")
+@click.option("--see-balance", is_flag=True, help="The key may read the upstream balance.")
 @json_option
 def create(
     account: Reference | None,
@@ -67,9 +67,9 @@ def create(
     see_balance: bool,
     as_json: bool,
 ) -> None:
-    """Make a key. It is shown this once."""
+    """Create a key. It is shown only once."""
     if account is not None and credits == "unlimited":
-        raise click.UsageError("--credits unlimited makes a new account; it cannot be given to one.")
+        raise click.UsageError("--credits unlimited works for a new account only, not with --account.")
     limits, secret = Limits(rpm, rph, rpd), new_key()
 
     async def make(store: Ledger, now: int) -> tuple[Account, Key, str | None]:
@@ -91,15 +91,15 @@ def create(
     out(
         as_json,
         warned(document, warning, as_json),
-        "\n".join([*lines, "", "The key is shown only now; the gateway keeps its hash."]),
+        "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."]),
     )
 
 
 @group.command("list")
-@click.option("--account", callback=reference, metavar="A", help="Only this account's.")
+@click.option("--account", callback=reference, metavar="A", help="Only the keys of this account.")
 @json_option
 def list_(account: Reference | None, as_json: bool) -> None:
-    """List the keys, revoked ones too."""
+    """List the keys, including revoked ones."""
 
     async def held(store: Ledger, now: int) -> list[Account]:
         return await store.accounts(now) if account is None else [await account_of(store, account, now)]
@@ -112,7 +112,7 @@ def list_(account: Reference | None, as_json: bool) -> None:
 @click.argument("key", callback=reference, metavar="ID|KEY")
 @json_option
 def revoke(key: Reference, as_json: bool) -> None:
-    """End a key, at once and in every process."""
+    """Revoke a key. Every process refuses it at once."""
 
     async def end(store: Ledger, now: int) -> Key:
         try:

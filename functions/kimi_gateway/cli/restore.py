@@ -1,4 +1,4 @@
-"""kimi-gateway restore: a backup in place of the database."""
+"""kimi-gateway restore: replaces the database with a backup."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kimi_gateway.storage.sqlite import database, opening
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def restore(file: Path, as_json: bool) -> None:
-    """Put a backup (FILE) in place of the database. The database that was there is kept beside it.
+    """Replace the database with a backup (FILE). The old database is kept beside it.
 
-    The server must be stopped. The keys, balances and usage are then those of the backup.
+    Stop the server first. Keys, balances and usage are then those of the backup.
     """
     values = at_home(
-        "A deployed table is restored by DynamoDB itself (docs/operations.md); restore takes a file"
+        "DynamoDB restores a deployed table itself (docs/operations.md). The command restore needs a file"
     )
     store = values.data / opening.STORE_NAME
     if not file.is_file():
@@ -39,12 +39,12 @@ def restore(file: Path, as_json: bool) -> None:
             _refuse_left_over(store)
             kept = _replaced(file, store)
     except opening.InUse:
-        text = "Another kimi-gateway process uses the database now. Stop the server, then try again."
+        text = "Another kimi-gateway process is using the database. Stop the server, then try again."
         raise Failed(text, "running") from None
     document = {"file": str(file), "restored": str(store), "kept": None if kept is None else str(kept)}
     lines = [f"{file} is the database now."]
     if kept is not None:
-        lines.append(f"The one before is kept: {kept}")
+        lines.append(f"The old database is kept: {kept}")
     out(as_json, document, "\n".join(lines))
 
 
@@ -55,24 +55,25 @@ def _refuse_running(folder: Path) -> None:
 
 
 def _refuse_left_over(store: Path) -> None:
-    """What stands in a write-ahead log would be lost, or be taken for a part of the new database."""
+    """Raises Failed if a write-ahead log exists: it would be lost or applied to the new database."""
     log = store.with_name(f"{store.name}-wal")
     if log.exists():
         raise Failed(
             f"{log} is left over from a process that was killed, or another program has the database open."
-            f" End that program. Then take what is in the log into the database: {program()} accounts list"
+            f" End that program. Then load the log into the database: {program()} accounts list"
             " - and restore again.",
             "left_over",
         )
 
 
 def _replaced(file: Path, store: Path) -> Path | None:
-    """Whole or not at all: at each moment there is a database in its place. Where the old one is kept."""
+    """Replace `store` by a checked copy of `file` in one step. Returns the path of the old database, if any.
+    Raises Failed if `file` is not a backup."""
     try:
         copy = database.checked_copy(file, store)
     except database.NotOurs as exc:
         raise Failed(
-            f"{file} is no backup of this gateway: {exc}. Nothing was changed.", "no_backup"
+            f"{file} is not a backup of this gateway: {exc}. Nothing was changed.", "no_backup"
         ) from None
     try:
         kept = None
@@ -87,7 +88,7 @@ def _replaced(file: Path, store: Path) -> Path | None:
 
 
 def _kept_beside(store: Path) -> Path:
-    """A second name of the database, free until now."""
+    """Give the database a second, unused name."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for number in range(100):
         kept = store.with_name(f"{store.name}.before-{stamp}" + (f"-{number}" if number else ""))

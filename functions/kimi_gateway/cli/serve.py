@@ -1,4 +1,4 @@
-"""kimi-gateway serve: the gateway at home, from nothing to a first answer."""
+"""kimi-gateway serve: runs the gateway at home."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "conte
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one."
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 chooses a free port."
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
     default=1,
     show_default=True,
-    help="Processes that share the work.",
+    help="Number of worker processes.",
 )
 @click.option(
     "--trusted-proxies",
     metavar="ADDRESSES",
-    help="Addresses and networks, comma-joined, whose X-Forwarded-For is believed; none by default.",
+    help="Addresses and networks, separated by commas, whose X-Forwarded-For is trusted; none by default.",
 )
 def serve(host: str, port: int, workers: int, trusted_proxies: str | None) -> None:
-    """Run the gateway. The first start makes an unlimited key and prints it once."""
+    """Run the gateway. The first start creates an unlimited key and prints it once."""
     if trusted_proxies is not None:
         os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
-    values = at_home("serve is the gateway at home")
+    values = at_home("serve runs the gateway at home")
     _check_models(values)
     source, tokens = configured(place())
     port = _free_port(host, port)
@@ -74,7 +74,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     if secret is None:
         lines.append(f"More keys: {program()} keys create")
     else:
-        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["", "Your key is unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
@@ -86,18 +86,18 @@ def _run(values: Settings, host: str, port: int, workers: int) -> None:
     code: object = None
     try:
         server.run(values, host, port, workers)
-    except SystemExit as exc:  # uvicorn's own codes would be read as ours
+    except SystemExit as exc:  # uvicorn's codes are not ours
         code = exc.code
     except KeyboardInterrupt:
         pass
     if code:
         raise click.exceptions.Exit(FAILED)
-    with suppress(OSError):  # nobody may be there to read it any more
+    with suppress(OSError):  # the terminal may be gone
         click.echo("stopped")
 
 
 def _seen_by_others(host: str, port: int) -> list[str]:
-    """Where other machines reach it, and what that means."""
+    """The addresses for other machines and a warning about plain HTTP; empty on loopback."""
     if host in LOOPBACK or host.startswith("127."):
         return []
     lines = []
@@ -106,14 +106,16 @@ def _seen_by_others(host: str, port: int) -> list[str]:
             url(address, port) for address in addresses(socket.AF_INET6 if host == "::" else socket.AF_INET)
         ]
         lines.append(f"From other machines: {', '.join(others) or 'no address of this machine was found'}")
-    return [*lines, "Without TLS, keys and answers travel in clear: use it in a network that you trust, or"
-            " put a TLS proxy before it."]  # fmt: skip
+    return [*lines, "Without TLS, keys and answers travel in clear. Use a network that you trust, or"
+            " put a TLS proxy in front."]  # fmt: skip
 
 
 def addresses(family: socket.AddressFamily) -> list[str]:
-    """This machine's own, but for loopback: the one of the default route first. Nothing is sent."""
+    """This machine's addresses without loopback, the one of the default route first. Sends nothing."""
     found = []
-    probe = ("2001:db8::1", 9) if family == socket.AF_INET6 else ("192.0.2.1", 9)  # for documentation
+    probe = (
+        ("2001:db8::1", 9) if family == socket.AF_INET6 else ("192.0.2.1", 9)
+    )  # addresses reserved for documentation
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asked:
         asked.connect(probe)
         found.append(str(asked.getsockname()[0]))
@@ -134,13 +136,13 @@ def _check_models(values: Settings) -> None:
 
 def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> str:
     if not tokens:
-        return f"the built-in demo, which invents its answers. For Kimi's own: {program()} tokens add"
+        return f"the built-in demo, which invents its answers. To use Kimi: {program()} tokens add"
     count = "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
     return f"Moonshot at {values.base_url} ({count} from the {source})"
 
 
 def _free_port(host: str, port: int) -> int:
-    """The port, or one chosen for 0; tried before anything is printed."""
+    """`port`, or a free one for 0. Raises Failed if it cannot be bound."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -155,7 +157,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 async def first_key(store: Ledger, now: int) -> str | None:
-    """A key where there was none. Of a start that was cut short only the account may be there."""
+    """Create the first key; None if one exists. The account may be left over from an interrupted start."""
     accounts = await store.accounts(now)
     if any(account.keys for account in accounts):
         return None

@@ -1,4 +1,4 @@
-"""What a server at home tells the commands that run beside it: a note in the data folder, without secrets."""
+"""A note in the data folder, without secrets, by which commands recognise the running server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = "server-*.json"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A server that runs: where its tokens come from, and their ids (hashes). `started` is unix seconds."""
+    """A running server, the source of its tokens, and their ids (hashes). `started` is in unix seconds."""
 
     pid: int
     started: int
@@ -27,8 +27,8 @@ class Serving:
 
 @contextmanager
 def noted(folder: Path, address: str, source: str, tokens: tuple[str, ...]) -> Iterator[None]:
-    """The note is there while the server runs, and locked while the process lives: the note of one that was
-    killed has no lock, whoever got its process id since."""
+    """Keep a locked note while the server runs. The lock ends with the process, so the note of a killed
+    process is recognised even if its process id was reused."""
     _sweep(folder)
     path = folder / f"server-{os.getpid()}.json"
     note = Serving(os.getpid(), int(time.time()), address, source, tokens)
@@ -45,13 +45,13 @@ def noted(folder: Path, address: str, source: str, tokens: tuple[str, ...]) -> I
 
 
 def servers(folder: Path) -> list[Serving]:
-    """Those that run on this data folder, the latest start first."""
+    """The servers that run on this data folder, the latest first."""
     found = [note for path in folder.glob(NAMES) if (note := _read(path)) is not None]
     return sorted(found, key=lambda note: note.started, reverse=True)
 
 
 def _read(path: Path) -> Serving | None:
-    """None for the note of a process that is gone, and for what is no note."""
+    """None if the process is gone or the file is not a note."""
     try:
         with path.open("rb") as file:
             if not _locked(file.fileno()):
@@ -71,7 +71,7 @@ def _locked(handle: int) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Notes of processes that were killed."""
+    """Delete the notes of killed processes."""
     for path in folder.glob(NAMES):
         with suppress(OSError), path.open("rb") as file:
             if not _locked(file.fileno()):

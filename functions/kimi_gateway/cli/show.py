@@ -1,4 +1,4 @@
-"""What commands print: one JSON document, or plain aligned text; and how values look in both."""
+"""Output of commands: one JSON document, or aligned plain text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def out(as_json: bool, document: Mapping[str, Any], text: str) -> None:
 
 
 def warned(document: Mapping[str, Any], warning: str | None, as_json: bool) -> Mapping[str, Any]:
-    """With the warning as a member; in text it goes to stderr."""
+    """`document` with the warning as a member. Without --json the warning goes to stderr."""
     if warning is None:
         return document
     if not as_json:
@@ -28,7 +28,7 @@ def warned(document: Mapping[str, Any], warning: str | None, as_json: bool) -> M
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns of numbers stand to the right; nothing is shown as a dash."""
+    """Aligned columns, numbers to the right. An empty value is a dash."""
     if not rows:
         return "none"
     cells = [list(heading), *([_cell(value) for value in row] for row in rows)]

@@ -1,4 +1,4 @@
-"""A deployed stack as commands work on it: outputs, table, secret. Needs boto3 and AWS credentials."""
+"""A deployed stack as a target of commands: its outputs, table and secret. Needs boto3 and credentials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stack:
 
     @classmethod
     def find(cls, name: str) -> Stack:
-        """By its outputs. Raises Failed."""
+        """Find a stack and read its outputs. Raises Failed."""
         try:
             import boto3
         except ImportError:
@@ -65,7 +65,9 @@ class Stack:
         outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", ())}
         wanted = ("ApiUrl", "TableName", "SecretArn", "BaseUrl")
         if missing := [each for each in wanted if each not in outputs]:
-            text = f"The stack {name} ({found['StackStatus']}) is no gateway: it has no {', '.join(missing)}."
+            text = (
+                f"The stack {name} ({found['StackStatus']}) is not a gateway: it has no {', '.join(missing)}."
+            )
             raise Failed(text, "not_found", NOT_FOUND)
         url, table, secret, upstream = (outputs[each] for each in wanted)
         _, parse = FIELDS["KIMI_BASE_URL"]
@@ -76,7 +78,7 @@ class Stack:
         return True
 
     def serving(self) -> None:
-        """Its functions have no environment of their own making: all is in the secret."""
+        """None: the functions read their tokens from the secret, never from an environment."""
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Ledger]:
@@ -132,7 +134,7 @@ class Stack:
 
 @contextmanager
 def told(what: str, region: str | None = None) -> Iterator[None]:
-    """AWS's refusals of `what` in the operator's words. Raises Failed."""
+    """Turn AWS's errors about `what` into texts for the operator. Raises Failed."""
     from botocore import exceptions
 
     try:

@@ -1,4 +1,4 @@
-"""What the doctor looks at in a deployed stack. It reads, and asks the gateway's own /health."""
+"""The checks of `doctor` for a deployed stack: its table, tokens, and the gateway's own /health."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def all_checks(stack: Stack) -> Iterator[Check]:
     if stack.status in SETTLED:
         yield Check("stack", "ok", f"{stack.name}: {stack.status}")
     else:
-        fix = "look at the stack's events in CloudFormation, then scripts/deploy again"
+        fix = "read the stack's events in CloudFormation, then run scripts/deploy again"
         yield Check("stack", "warn", f"{stack.name}: {stack.status}", fix)
     yield from _table(stack)
     yield from tokens(stack)
@@ -38,20 +38,20 @@ def _table(stack: Stack) -> Iterator[Check]:
     try:
         found = asyncio.run(accounts())
     except StoreDown as exc:
-        yield Check("table", "FAIL", f"{stack.table}: {exc}", "look whether your AWS user may use the table")
+        yield Check("table", "FAIL", f"{stack.table}: {exc}", "check whether your AWS user may use the table")
         return
     yield Check("table", "ok", stack.table)
     yield keys_of(found)
 
 
 async def _health(stack: Stack) -> Check:
-    """As a client meets it: API Gateway, Lambda, and what the function finds."""
+    """Ask for /health like a client, through API Gateway and Lambda."""
     from kimi_gateway.app import http_client
     from kimi_gateway.net.http import NetError, Timeouts
 
     url = f"{stack.url}/health"
     client = http_client(url, os.environ)
-    fix = f"look at the log group /aws/lambda/{stack.name}-account"
+    fix = f"read the log group /aws/lambda/{stack.name}-account"
     try:
         async with client.send("GET", url, {}, b"", Timeouts(10, 30)) as answer:
             text = (await answer.read(LONGEST)).decode("utf-8", "replace")
@@ -59,7 +59,10 @@ async def _health(stack: Stack) -> Check:
                 return Check("health", "ok", f"{url} answers")
             if answer.status == 200:
                 return Check(
-                    "health", "warn", f"{url}: {text[:500]}", "see the tokens above; or the upstream fails"
+                    "health",
+                    "warn",
+                    f"{url}: {text[:500]}",
+                    "check the tokens above; otherwise the upstream fails",
                 )
             return Check("health", "FAIL", f"{url}: status {answer.status}: {text[:500]}", fix)
     except NetError as exc:

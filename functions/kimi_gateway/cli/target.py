@@ -1,4 +1,4 @@
-"""What commands work on: the gateway at home, or with --stack NAME one that is deployed."""
+"""The target of a command: the gateway at home, or with --stack NAME a deployed one."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.tokens.outages import OutageLog
 
     class Ledger(Store, OutageLog, Protocol):
-        """What every store is: accounts, and the record of bad news."""
+        """A store with accounts and the outages of tokens."""
 
 
 KeptIn = Literal["file", "secret"]
 
 
 class Place(Protocol):
-    """`settings` are those that hold there, as far as commands need them. Tokens are kept in `kept_in`."""
+    """`settings` are the target's, as far as commands need them. `kept_in` says where tokens are stored."""
 
     @property
     def settings(self) -> Settings: ...
     @property
     def kept_in(self) -> KeptIn: ...
     def begun(self) -> bool:
-        """Whether there is a store; opening it would make one."""
+        """Whether a store exists. Opening would create one."""
         ...
 
     def serving(self) -> Serving | None:
-        """The server that runs on the data folder, if one does."""
+        """The server that runs on the data folder; None if there is none."""
         ...
 
     def store(self) -> AbstractAsyncContextManager[Ledger]: ...
     def pinned(self) -> tuple[Token, ...]:
-        """Tokens that take the place of those that are kept."""
+        """Tokens from the environment, which take precedence over stored ones."""
         ...
 
     def kept(self) -> tuple[Token, ...]: ...
     def keep(self, secrets: Sequence[str]) -> None:
-        """These, in place of those that were kept."""
+        """Store these tokens instead of the stored ones."""
         ...
 
 
@@ -69,7 +69,7 @@ class Home:
     async def store(self) -> AsyncIterator[Ledger]:
         from kimi_gateway.storage.sqlite.store import SqliteStore
 
-        # Looking changes nothing: the folder is prepared where there is no store yet.
+        # Reading an existing store changes nothing; the folder is prepared only for a new one.
         path, begun = self.settings.data / opening.STORE_NAME, self.begun()
         if not begun:
             opening.prepare_data(self.settings.data)
@@ -95,12 +95,10 @@ class Home:
         try:
             return self._file().tokens()
         except ValueError:
-            text = (
-                f'{self.tokens_file} is not a JSON list of tokens, such as ["sk-…"]. Mend it, or remove it.'
-            )
+            text = f'{self.tokens_file} is not a JSON list of tokens, such as ["sk-…"]. Correct or remove it.'
             raise Failed(text, "tokens_file") from None
         except OSError as exc:
-            text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA names its folder."
+            text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA sets its folder."
             raise Failed(text, "data_folder") from None
 
     def keep(self, secrets: Sequence[str]) -> None:
@@ -125,7 +123,7 @@ def _stack_named() -> str | None:
 
 
 def deployed() -> Stack | None:
-    """The stack of --stack, found once a command. Raises Failed where it cannot be worked on."""
+    """The stack of --stack, looked up once; None without --stack. Raises Failed if it cannot be used."""
     name, root = _stack_named(), click.get_current_context().find_root()
     if name is None:
         return None
@@ -138,12 +136,12 @@ def deployed() -> Stack | None:
 
 
 def place() -> Place:
-    """Raises SettingsFault at home, Failed for a stack that cannot be worked on."""
+    """The target. Raises SettingsFault at home, Failed if the stack cannot be used."""
     return deployed() or Home(settings.read())
 
 
 def at_home(what: str) -> Settings:
-    """For what only the gateway at home has."""
+    """Settings of the gateway at home. Raises UsageError with --stack; `what` begins its text."""
     if _stack_named() is not None:
-        raise click.UsageError(f"{what}; without --stack.")
+        raise click.UsageError(f"{what}; run it without --stack.")
     return settings.read()

@@ -1,4 +1,4 @@
-"""kimi-gateway tokens: the secrets that the gateway carries to the upstream."""
+"""kimi-gateway tokens: the operator's secrets for the upstream."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kimi_gateway.observe import redact
 if TYPE_CHECKING:
     from kimi_gateway.providers.tokens.outages import News
 
-ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used while it is."
+ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used."
 OF_SERVER = (
-    "The running server (pid {pid}) has its tokens from its environment, and the environment wins: start it"
-    " without MOONSHOT_API_KEY to use the file."
+    "The running server (pid {pid}) has tokens in its environment, and the environment wins."
+    " Start it without MOONSHOT_API_KEY to use the file."
 )
 
 
@@ -39,9 +39,10 @@ def group() -> None:
 @click.argument("token", default="-")
 @json_option
 def add(token: str, as_json: bool) -> None:
-    """Keep a token, or several joined by commas: in a file of mode 0600, with --stack in its secret.
+    """Store a token, or several separated by commas, in a file of mode 0600; with --stack in its secret.
 
-    Without TOKEN, or with -, it is read from stdin or asked for, so that it stays out of the shell's history.
+    Without TOKEN, or with -, the command reads it from stdin or asks for it. That keeps it out of the shell's
+    history.
     """
     from kimi_gateway.providers.provider import Token
 
@@ -67,11 +68,11 @@ def _typed() -> str:
 
 
 def _parsed(text: str) -> tuple[str, ...]:
-    """By the rule of the environment's variable."""
+    """Parse tokens like MOONSHOT_API_KEY. Raises UsageError."""
     if any(part.strip().startswith(keys.PREFIX) for part in text.split(",")):
         raise click.UsageError(
-            "That is a key of this gateway, not a Kimi token. A token of the Kimi platform is made in its"
-            " console (platform.kimi.ai, or platform.moonshot.cn)."
+            "That is a key of this gateway, not a Kimi token. Create a token in the console of the Kimi"
+            " platform (platform.kimi.ai or platform.moonshot.cn)."
         )
     _, parse = settings.FIELDS["MOONSHOT_API_KEY"]
     try:
@@ -87,12 +88,12 @@ def _parsed(text: str) -> tuple[str, ...]:
 @click.argument("id")
 @json_option
 def remove(id: str, as_json: bool) -> None:
-    """Remove a token. ID is its hash, as `tokens list` shows it."""
+    """Remove a token. ID is its hash, as shown by `tokens list`."""
     here = place()
     kept = here.kept()
     left = [token.secret for token in kept if token.id != id]
     if len(left) == len(kept):
-        raise Failed(f"No token of that id is in the {here.kept_in}.", "not_found", NOT_FOUND)
+        raise Failed(f"The {here.kept_in} has no token with this id.", "not_found", NOT_FOUND)
     here.keep(left)
     out(as_json, {"id": id, "removed": True}, f"{id} removed")
 
@@ -100,7 +101,7 @@ def remove(id: str, as_json: bool) -> None:
 @group.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the tokens by their hashes, where they come from, and what has put them out."""
+    """List the tokens by their hashes, with their source and known outages."""
     here = place()
     using = in_use(here)
     fixed = [token.id for token in here.pinned()]
@@ -117,14 +118,16 @@ def list_(as_json: bool) -> None:
         ],
     }
     rows = [(*row, ", ".join(map(why, bad.get(row[0], ())))) for row in found]
-    text = table(("TOKEN", "SOURCE", "USED", "OUT"), rows)
+    text = table(("TOKEN", "SOURCE", "USED", "OUTAGES"), rows)
     if using.server is not None:
         document["server"] = {"pid": using.server.pid, "address": using.server.address}
     if using.source == "environment" and not all(used for _, _, used in found):
         text += f"\n\n{_environment_wins(here)}"
     elif not all(used for _, _, used in found):
         pid = using.server.pid if using.server else 0
-        text += f"\n\nThe running server (pid {pid}) was started without MOONSHOT_API_KEY: it uses the file."
+        text += (
+            f"\n\nThe running server (pid {pid}) was started without MOONSHOT_API_KEY, so it uses the file."
+        )
     out(as_json, document, text if found else "No token: the built-in demo answers.")
 
 
@@ -135,7 +138,7 @@ def _out(bad: News) -> dict[str, str | None]:
 @group.command("check")
 @json_option
 def check(as_json: bool) -> None:
-    """Ask the upstream about each token in use. Exit code 1 if one is not live."""
+    """Ask the upstream about each token in use. The exit code is 1 if one is not live."""
     here = place()
     using = in_use(here)
     found = verdicts(here.settings, using.tokens)

@@ -1,4 +1,4 @@
-"""The upstream tokens as commands see them: which are in use, and what the upstream says of each."""
+"""Upstream tokens for commands: which ones are in use, and whether the upstream accepts them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.tokens.outages import News
 
 Source = Literal["environment", "none"] | KeptIn
-OF_THE_MOMENT = ("rate", "overload")  # the token is taken, the upstream is busy
+OF_THE_MOMENT = ("rate", "overload")  # the token is valid, but the upstream is busy
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`live` is None where the upstream did not say; `unasked` where the token is not known here."""
+    """`live` is None if the upstream could not say. `unasked`: this process does not have the token."""
 
     id: str
     live: bool | None
@@ -38,8 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """The tokens in use. Of those that only the environment of the running `server` has, `elsewhere` are the
-    ids."""
+    """The tokens in use. `elsewhere` has the ids of tokens that only the environment of `server` has."""
 
     source: Source
     tokens: tuple[Token, ...]
@@ -52,7 +51,7 @@ class InUse:
 
 
 def configured(here: Place) -> tuple[Source, tuple[Token, ...]]:
-    """What a server that starts now would use: the environment's, else those that are kept."""
+    """The tokens of a server that starts now: those of the environment, else the stored ones."""
     fixed = here.pinned()
     if fixed:
         return "environment", fixed
@@ -61,7 +60,7 @@ def configured(here: Place) -> tuple[Source, tuple[Token, ...]]:
 
 
 def in_use(here: Place) -> InUse:
-    """What the running server uses, where there is one: its environment may be another than ours."""
+    """The tokens of the running server, else `configured`. The server may have a different environment."""
     server = here.serving()
     if server is None:
         return InUse(*configured(here))
@@ -74,20 +73,19 @@ def in_use(here: Place) -> InUse:
 
 
 def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
-    """Of tokens that only the running server has: what the gateway remembers."""
+    """Verdicts about tokens that only the running server has, from the recorded outages."""
     pid = found.server.pid if found.server else 0
     verdicts = []
     for id in found.elsewhere:
         dead = [each for each in bad.get(id, ()) if each.cause in ("authentication", "quota")]
-        told = f"failed: {', '.join(map(why, dead))}" if dead else "no failure is remembered"
+        told = f"failed: {', '.join(map(why, dead))}" if dead else "no failure is recorded"
         detail = f"only the running server (pid {pid}) has it, in its environment; {told}"
         verdicts.append(Verdict(id, False if dead else None, detail, unasked=not dead))
     return verdicts
 
 
 def bad_news(here: Place) -> dict[str, list[News]]:
-    """What the gateway's processes have told each other of tokens that are out, by the token's id. Raises
-    StoreDown."""
+    """The recorded outages that still apply, by token id. Raises StoreDown."""
     from kimi_gateway.providers.tokens.outages import News
 
     if not here.begun():
@@ -106,14 +104,14 @@ def bad_news(here: Place) -> dict[str, list[News]]:
 
 
 def why(bad: News) -> str:
-    """In the operator's words."""
+    """A text for the operator."""
     of = f" for {bad.model}" if bad.model else ""
     when = "tried again at" if bad.cause in ("authentication", "quota") else "until"
     return f"{bad.cause}{of}, {when} {utc(bad.until)}"
 
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:
-    """Asks the upstream about each token."""
+    """Ask the upstream about each token."""
     from kimi_gateway.app import http_client
     from kimi_gateway.net.http import Timeouts
     from kimi_gateway.providers.moonshot.provider import Moonshot
@@ -137,4 +135,4 @@ async def _verdict(moonshot: Moonshot, token: Token) -> Verdict:
         live = await moonshot.live(token)
     except UpstreamFailure as failure:
         return Verdict(token.id, None, redact(str(failure)), failure.cause in OF_THE_MOMENT)
-    return Verdict(token.id, live, "live" if live else "the upstream does not take it")
+    return Verdict(token.id, live, "live" if live else "the upstream refuses it")

@@ -1,4 +1,4 @@
-"""kimi-gateway usage: what was asked, by whom, and what it took."""
+"""kimi-gateway usage: requests, errors, tokens and credits by key, model and time."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ EACH = ("hour", "account", "key", "model")
 
 
 @click.command("usage")
-@click.option("--account", callback=reference, metavar="A", help="Only this account's.")
+@click.option("--account", callback=reference, metavar="A", help="Only this account.")
 @click.option(
     "--days",
     type=click.IntRange(1, 3650),
     default=7,
     show_default=True,
-    help="Today and the days before (UTC).",
+    help="Number of days up to today (UTC).",
 )
 @click.option(
     "--by",
     type=click.Choice(("hour", "key", "model", "day")),
-    help="Sum up; else a row an hour, key and model.",
+    help="Sum up by this; default: one row for each hour, key and model.",
 )
 @json_option
 def usage(account: Reference | None, days: int, by: str | None, as_json: bool) -> None:
@@ -61,7 +61,7 @@ def usage(account: Reference | None, days: int, by: str | None, as_json: bool) -
 
 
 def summed(rows: list[UsageRow], names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row for each combination of what `names` say; in the order of the first."""
+    """One row for each combination of the columns in `names`, in order of first occurrence."""
     sums: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         place = tuple(NAMES[name](row) for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import secrets
@@ -23,7 +22,7 @@ from kimi_gateway.errors import (
     UpgradeRequired,
 )
 from kimi_gateway.http import Request, Response
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import current_request, finished
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -88,6 +87,7 @@ class Router:
 
     async def handle(self, request: Request) -> Response:
         """Never raises but for cancellation; the response's `close` also writes the log line."""
+        current_request.set(request.id)
         if ":" in request.client:
             from kimi_gateway.edge.addresses import block  # loads a module that few need
 
@@ -107,8 +107,9 @@ class Router:
 
     def refuse(self, request: Request, error: GatewayError) -> Response:
         """The answer to what an edge, or a route, refuses."""
+        current_request.set(request.id)
         response = errors.response(error, request)
-        request.notes["cause"] = error.cause
+        request.record.cause = error.cause
         return self._finished(request, response)
 
     def _finished(self, request: Request, response: Response) -> Response:
@@ -133,7 +134,7 @@ class Router:
         wanted = "GET" if request.method == "HEAD" else request.method
         for route in found:
             if route.method == wanted:
-                request.notes["route"] = route.path
+                request.record.route = route.path
                 _prepare(request, route)
                 return await (route.endpoint(request, rest) if rest else route.endpoint(request))
         if path == _RESPONSES and request.headers.get("upgrade").lower() == "websocket":
@@ -179,19 +180,14 @@ class Router:
         return response
 
     def _log(self, request: Request, status: int) -> None:
-        notes = dict(request.notes)
-        if request.notes.get("route") in ("/ping", "/health") and status == 200:
+        record = request.record
+        if record.route in ("/ping", "/health") and status == 200:
             return
-        emit(
-            "request",
-            logging.ERROR if status == 500 else logging.INFO,
-            id=request.id,
-            method=request.method,
-            path=request.path[:200],
-            status=status,
-            total_ms=round((time.monotonic() - request.started) * 1000, 2),
-            **notes,
-        )
+        record.id, record.method, record.path, record.status = (
+            request.id, request.method, request.path[:200], status,
+        )  # fmt: skip
+        record.total_ms = round((time.monotonic() - request.started) * 1000, 2)
+        finished(record)
 
 
 def _prepare(request: Request, route: Route) -> None:

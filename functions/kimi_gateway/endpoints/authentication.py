@@ -10,5 +10,5 @@ from kimi_gateway.http import Request
 async def authenticate(gate: Gate, request: Request) -> Key:
     """The key, which the request's log line then names. Raises what `Gate.authenticate_free` raises."""
     key = await gate.authenticate_free(request.headers, request.client)
-    request.notes.update(key=key.id, account=key.account)
+    request.record.key, request.record.account = key.id, key.account
     return key

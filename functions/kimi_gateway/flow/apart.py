@@ -8,6 +8,7 @@ interval and for single calls into C, but not for the whole. Small ones are not 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,4 +32,5 @@ async def apart(size: int, work: Callable[[], T]) -> T:
     cancelled the work still runs to its end, so it must have no effects."""
     if size < LARGE:
         return work()
-    return await asyncio.get_running_loop().run_in_executor(_threads(), work)
+    in_context = contextvars.copy_context().run  # so that its log lines name the request
+    return await asyncio.get_running_loop().run_in_executor(_threads(), in_context, work)

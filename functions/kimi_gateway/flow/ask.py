@@ -91,7 +91,7 @@ class Gateway:
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
-        request.notes.update(key=key.id, account=key.account)
+        request.record.key, request.record.account = key.id, key.account
         await self.gate.refuse(key)
         self.gate.places.check(key.account)
         size = 0
@@ -110,7 +110,7 @@ class Gateway:
     async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
         """All that can be found wrong with a body for little work."""
         ask = await apart(len(raw), partial(dialect.read, raw))
-        request.notes.update(model=ask.model[:80], stream=ask.stream)
+        request.record.model, request.record.stream = ask.model[:80], ask.stream
 
         async def may_ask() -> bool:
             await self.gate.require_credit(key)
@@ -149,7 +149,7 @@ class Gateway:
             chat = question.chat
             names = ignored.named(chat.ignored, adapted.ignored)
             if names:
-                request.notes["ignored"] = names
+                request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
             size, identity = asked.size, self._identity(asked)
             native = inputs.is_native(chat, asked.model, self.settings)
@@ -262,7 +262,7 @@ class Gateway:
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
-                request.notes["cause"] = error.cause
+                request.record.cause = error.cause
                 yield writer.error(error)
                 return
             yield last
@@ -295,7 +295,7 @@ class Gateway:
         response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
-        request.notes["cause"] = error.cause
+        request.record.cause = error.cause
         return response
 
     async def _close(self, request: Request, turn: Turn) -> None:
@@ -303,9 +303,9 @@ class Gateway:
             await turn.close()
         finally:
             self.turns.discard(turn)
-        request.notes.update(turn.facts())
+        turn.describe(request.record)
         if turn.first_content is not None:
-            request.notes["first_content_ms"] = _ms(turn.first_content - request.started)
+            request.record.first_content_ms = _ms(turn.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
         """No new chats; what runs may finish for a while, then it is told to end."""
@@ -338,7 +338,7 @@ class Gateway:
         calls = [UpstreamCall(*of_call, one, chat.stops, free) for one in at]
         known = self.catalog.find(chat.model) is not None
         turn.begin(calls, known, asked.request.id, model.window if known else None)
-        request.notes["overhead_ms"] = _ms(time.monotonic() - request.started)
+        request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
 
 def _ms(seconds: float) -> float:

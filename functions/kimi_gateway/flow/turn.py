@@ -15,11 +15,11 @@ from kimi_gateway.catalog import prices
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.observe import RequestRecord
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import Chunk, add_usage
 from kimi_gateway.providers.failures import UpstreamFailure
 
-PAID = ("settled", "left_settled")  # the outcomes that took the credit
 UNWRITTEN = "unwritten"  # decided, and not yet in the store: tries go on, or the lease decides
 
 
@@ -174,32 +174,27 @@ class Turn:
         written = math.ceil(call.progress.written)
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
-    def facts(self) -> dict[str, Any]:
-        """For the log line."""
+    def describe(self, record: RequestRecord) -> None:
+        """Add what came of it to the request's record."""
+        record.admission_id, record.outcome = self.admission.id, self.outcome
         if not self._calls:  # nothing was asked upstream
-            return {"outcome": self.outcome}
+            return
         usage = self.usage()
         first = self._calls[0]
-        facts = {
-            "provider": first.upstream.provider.name,
-            "upstream_model": first.call.model.upstream,
-            "upstream_tokens": [token for call in self._calls for token in call.tokens],
-            "attempts": sum(call.attempts for call in self._calls),
-            "outcome": self.outcome,
-            "input_tokens": _count(usage, "prompt_tokens"),
-            "cached_tokens": _cached(usage),
-            "output_tokens": _count(usage, "completion_tokens"),
-        }
-        return facts | self._charged(facts) if self.outcome in PAID else facts
+        record.provider = first.upstream.provider.name
+        record.upstream_model = first.call.model.upstream
+        record.upstream_tokens = [token for call in self._calls for token in call.tokens]
+        record.attempts = sum(call.attempts for call in self._calls)
+        record.input_tokens = _count(usage, "prompt_tokens")
+        record.cached_tokens = _cached(usage)
+        record.output_tokens = _count(usage, "completion_tokens")
+        if record.charged:
+            self._price(record, record.input_tokens, record.cached_tokens, record.output_tokens)
 
-    def _charged(self, facts: dict[str, Any]) -> dict[str, Any]:
+    def _price(self, record: RequestRecord, *counts: int) -> None:
         """Credits taken, and what the upstream will want for it, as far as prices are known."""
-        counts = (facts[name] for name in ("input_tokens", "cached_tokens", "output_tokens"))
-        limited = self.admission.spendable is not None
-        return {
-            "credits": self.admission.cost if limited else 0,
-            "cost_usd": prices.cost(facts["provider"], facts["upstream_model"], *counts),
-        }
+        record.credits = self.admission.cost if self.admission.spendable is not None else 0
+        record.cost_usd = prices.cost(record.provider or "", record.upstream_model or "", *counts)
 
 
 def _count(usage: dict[str, Any], name: str) -> int:

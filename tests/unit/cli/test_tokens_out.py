@@ -61,7 +61,7 @@ def test_what_put_a_token_out_is_listed_with_its_model_and_time(ask: Any, cli: C
     assert (of_model["cause"], of_model["model"], other) == ("model", "kimi-k3", None)
     assert TIME.fullmatch(wide["until"])
     plain = cli("tokens", "list").stdout.splitlines()
-    assert plain[0].split() == ["TOKEN", "SOURCE", "USED", "OUT"]
+    assert plain[0].split() == ["TOKEN", "SOURCE", "USED", "OUTAGES"]
     assert f"rate, until {wide['until']}, model for kimi-k3, until {of_model['until']}" in plain[1]
     assert plain[2].split() == [Token.of(TWO).id, "file", "yes", "-"]
 
@@ -84,7 +84,7 @@ def test_a_store_that_cannot_be_read_is_told(ask: Any, cli: Cli, data: Path, pub
     with closing(sqlite3.connect(data / STORE_NAME)) as db:
         db.execute("PRAGMA user_version = 999")
     assert fault(cli("tokens", "list", "--json")) == (1, "store_down")
-    assert "token out" not in cli("doctor").stdout
+    assert "outage" not in cli("doctor").stdout
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_the_doctor_warns_of_a_token_that_is_out_and_says_why(
     publish(cause, 50, "kimi-k3" if cause in ("permission", "model") else "")
     publish("quota", 50, token="tok_of_nobody")
     result = cli("doctor", "--json")
-    (check,) = [each for each in json.loads(result.stdout)["checks"] if each["name"] == "token out"]
+    (check,) = [each for each in json.loads(result.stdout)["checks"] if each["name"] == "outage"]
     assert (result.exit_code, check["status"]) == (0, "warn")
     assert check["detail"].startswith(f"{ID}: {cause}")
     assert advice in check["fix"]

@@ -15,7 +15,8 @@ from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-from kimi_gateway.observe import line_of, log
+from kimi_gateway.observe import RequestRecord, line_of, log
+from kimi_gateway.observe.lines import of_request
 
 UNITS = {
     "Requests": "Count",
@@ -34,7 +35,7 @@ UNITS = {
     "Credits": "Count",
     "CostUSD": "None",
 }
-_OF_FIELDS = {
+_OF_RECORD = {
     "first_content_ms": "FirstContentMs",
     "overhead_ms": "OverheadMs",
     "credits": "Credits",
@@ -51,18 +52,19 @@ _TOKENS = {
     "cached_tokens": "CachedTokens",
     "output_tokens": "OutputTokens",
 }
-_PAID = ("settled", "left_settled")
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 # A further dimension beside `service`, and the values that it is to have.
 Measured = tuple[dict[str, str], dict[str, float]]
 
 
-def measured(event: str, fields: Mapping[str, Any]) -> Iterator[Measured]:
-    """What a log line says in numbers. Dimensions are few and of words that the code knows: each combination
-    is a metric that is paid for."""
-    if event == "request":
-        yield from _of_request(fields)
+def measured(
+    event: str, fields: Mapping[str, Any], record: RequestRecord | None = None
+) -> Iterator[Measured]:
+    """What a log line says in numbers, that of a request by its `record`. Dimensions are few and of words
+    that the code knows: each combination is a metric that is paid for."""
+    if record is not None:
+        yield from _of_request(record)
     elif event == "attempt_failed":
         yield {}, {"UpstreamFailures": 1}
         yield {"cause": _word(fields.get("cause"))}, {"UpstreamFailures": 1}
@@ -70,19 +72,18 @@ def measured(event: str, fields: Mapping[str, Any]) -> Iterator[Measured]:
         yield {}, {_OF_EVENTS[event]: 1}
 
 
-def _of_request(fields: Mapping[str, Any]) -> Iterator[Measured]:
-    status, cause = fields["status"], fields.get("cause")
-    refused = 400 <= status < 499  # 499 is a client that left
-    failed = status >= 500 or (status < 400 and cause is not None)
+def _of_request(record: RequestRecord) -> Iterator[Measured]:
+    refused, failed = record.refused, record.failed
     values: dict[str, float] = {"Requests": 1, "Refusals": refused, "Failures": failed}
-    taken = dict(_OF_FIELDS)
-    if "outcome" in fields:
+    taken = dict(_OF_RECORD)
+    if record.outcome is not None:
         taken["total_ms"] = "TotalMs"
-    if fields.get("outcome") in _PAID:
+    if record.charged:
         taken |= _TOKENS
-    yield {}, values | {taken[name]: value for name, value in fields.items() if name in taken}
+    found = {metric: getattr(record, name) for name, metric in taken.items()}
+    yield {}, values | {metric: value for metric, value in found.items() if value is not None}
     if refused or failed:
-        yield {"reason": _word(cause)}, {"Refusals" if refused else "Failures": 1}
+        yield {"reason": _word(record.cause)}, {"Refusals" if refused else "Failures": 1}
 
 
 def _word(value: object) -> str:
@@ -104,16 +105,17 @@ class Lines(LambdaPowertoolsFormatter):
         """Names and order are those of `observe.JsonLines`."""
         fields, event = log.get("fields", {}), log["message"]
         time, level = log["timestamp"].replace("+00:00", "Z"), log["level"].lower()
-        line = {"time": time, "level": level, "event": event, **fields, "service": self._service}
+        line = {"time": time, "level": level, "event": event, **fields, **of_request()}
+        line["service"] = self._service
         if "exception" in log:
             line["traceback"] = log["exception"]
-        return line_of(line | self._metrics(event, fields))
+        return line_of(line | self._metrics(event, fields, log.get("record")))
 
-    def _metrics(self, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    def _metrics(self, event: str, fields: Mapping[str, Any], record: RequestRecord | None) -> dict[str, Any]:
         """EMF's members. A provider for each line: Powertools' shared one would mix concurrent requests."""
         members: dict[str, Any] = {}
         directives: list[Any] = []
-        for dimensions, values in measured(event, fields):
+        for dimensions, values in measured(event, fields, record):
             provider = AmazonCloudWatchEMFProvider(namespace=self._namespace, service=self._service)
             for name, value in dimensions.items():
                 provider.add_dimension(name, value)

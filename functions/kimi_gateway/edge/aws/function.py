@@ -29,7 +29,7 @@ from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from kimi_gateway.http import Headers, Request, Response
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import RequestRecord, current_request, emit
 
 ENDED_BY = 2.0  # seconds before the function's deadline, by which a turn ends itself
 GIVEN_UP = 0.4  # seconds after that, when whatever else still waits is cancelled
@@ -107,6 +107,7 @@ class Function:
         return _proxied(refusal, refusal.body)
 
     async def _idle(self) -> None:
+        current_request.set("")
         if self._running is not None:
             await self._running.rest(LEFT_BEHIND)
 
@@ -137,6 +138,7 @@ class _Exchange:
 
     def __init__(self, request: Request, front: Router) -> None:
         self._request = request
+        current_request.set(request.id)  # here too: a stream is written in the task of the invocation
         self._handling = asyncio.create_task(front.handle(request))
 
     async def streamed(self, patience: Patience) -> Streamed:
@@ -221,7 +223,7 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
         limit=body_limit,
-        notes={"aws_request_id": context.aws_request_id},
+        record=RequestRecord(aws_request_id=context.aws_request_id),
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
     )
     return request

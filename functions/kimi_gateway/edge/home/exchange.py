@@ -104,7 +104,7 @@ class Exchange:
     @property
     def key_shown(self) -> bool:
         """Whether a valid key came with it, as far as that is known."""
-        return "key" in self._request.notes
+        return self._request.record.key is not None
 
     @property
     def unwanted(self) -> int:

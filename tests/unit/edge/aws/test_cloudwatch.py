@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.edge.aws.cloudwatch import UNITS, Lines, measured
-from kimi_gateway.observe import JsonLines, log
+from kimi_gateway.observe import JsonLines, RequestRecord, log
 from support.inprocess import InProcess, streamed, told
 from upstream import chat_events
 from upstream.kimi import error
@@ -52,12 +52,16 @@ def values(line: dict[str, Any], *dimensions: str) -> dict[str, float]:
     return found
 
 
+def numbers_of(**facts: Any) -> list[Any]:
+    return list(measured("request", {}, RequestRecord(**facts)))
+
+
 def test_a_charged_request_measures_time_tokens_credits_and_cost() -> None:
     taken = {
         "TotalMs": 900.0, "FirstContentMs": 300.0, "OverheadMs": 1.5, "InputTokens": 100, "CachedTokens": 60,
         "OutputTokens": 20, "Credits": 1, "CostUSD": 0.0004,
     }  # fmt: skip
-    ((dimensions, base),) = measured("request", CHARGED)
+    ((dimensions, base),) = numbers_of(**CHARGED)
     assert dimensions == {}
     assert base == {"Requests": 1, "Refusals": 0, "Failures": 0} | taken
 
@@ -75,18 +79,18 @@ def test_a_charged_request_measures_time_tokens_credits_and_cost() -> None:
 def test_what_went_wrong_is_counted_once_and_by_its_reason(
     fields: dict[str, Any], counted: str, reason: str
 ) -> None:
-    (_, base), by_reason = measured("request", fields)
+    (_, base), by_reason = numbers_of(**fields)
     assert base["Refusals"] + base["Failures"] == base[counted] == 1
     assert by_reason == ({"reason": reason}, {counted: 1})
 
 
 def test_a_client_that_left_early_is_neither_refused_nor_failed() -> None:
-    ((_, base),) = measured("request", {"status": 499})
+    ((_, base),) = numbers_of(status=499)
     assert (base["Requests"], base["Refusals"], base["Failures"]) == (1, 0, 0)
 
 
 def test_tokens_of_an_answer_that_was_not_charged_are_not_counted() -> None:
-    (_, base), _ = measured("request", CHARGED | {"outcome": "failed", "cause": "broken"})
+    (_, base), _ = numbers_of(**CHARGED | {"outcome": "failed", "cause": "broken"})
     assert not {"InputTokens", "CachedTokens", "OutputTokens"} & set(base)
 
 
@@ -107,17 +111,19 @@ def test_a_line_of_the_gateway_carries_what_the_request_took(written: list[dict[
 
 
 def test_a_line_has_the_members_that_it_has_at_home() -> None:
-    record = logging.makeLogRecord(
+    record = RequestRecord(**CHARGED)
+    line = logging.makeLogRecord(
         {
             "name": log.name,
             "levelname": "INFO",
             "msg": "request",
             "created": 1.5,
             "msecs": 500.0,
-            "fields": CHARGED,
+            "fields": record.fields(),
+            "record": record,
         }
     )
-    home, cloud = json.loads(JsonLines().format(record)), json.loads(Lines("KimiGateway", "s").format(record))
+    home, cloud = json.loads(JsonLines().format(line)), json.loads(Lines("KimiGateway", "s").format(line))
     assert list(home)[:3] == list(cloud)[:3]
     assert {name: cloud[name] for name in home} == home
     assert set(cloud) - set(home) <= {"service", "_aws", *UNITS}

@@ -1,0 +1,73 @@
+"""What is known of one request when it ends. The flow fills it in; the log line and the metrics are read
+from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+PAID = ("settled", "left_settled")  # the outcomes that took the credit
+LEFT = 499  # the status in the log of a client that was gone before it was answered
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """None is a fact that is not known or does not apply, and is not in the line.
+
+    `id` is the client's own where it sent a usable one; `admission_id` is the gateway's, of the reserved
+    credit. Times in milliseconds, numbers of tokens, USD. `route` is the table's path, `path` the client's.
+    `cause` is the reason of an error, also of one that came after the status 200. `input_tokens` include
+    `cached_tokens`. `credits` and `cost_usd` are of requests that were charged.
+    """
+
+    id: str = ""
+    method: str = ""
+    path: str = ""
+    status: int = 0
+    total_ms: float = 0.0
+    aws_request_id: str | None = None
+    route: str | None = None
+    key: str | None = None
+    account: str | None = None
+    admission_id: str | None = None
+    model: str | None = None
+    stream: bool | None = None
+    ignored: Sequence[str] | None = None
+    overhead_ms: float | None = None
+    first_content_ms: float | None = None
+    provider: str | None = None
+    upstream_model: str | None = None
+    upstream_tokens: list[str] | None = None
+    attempts: int | None = None
+    outcome: str | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    credits: int | None = None
+    cost_usd: float | None = None
+    cause: str | None = None
+
+    @property
+    def charged(self) -> bool:
+        return self.outcome in PAID
+
+    @property
+    def refused(self) -> bool:
+        """By the gateway, with a 4xx. A client that left was not refused."""
+        return 400 <= self.status < LEFT
+
+    @property
+    def failed(self) -> bool:
+        """With a 5xx, or in the middle of a stream."""
+        return self.status >= 500 or (self.status < 400 and self.cause is not None)
+
+    def fields(self) -> dict[str, Any]:
+        """The members of its log line."""
+        named = zip(_NAMES, _values(self), strict=True)
+        return {name: value for name, value in named if value is not None}
+
+
+_NAMES = tuple(each.name for each in fields(RequestRecord))
+_values = attrgetter(*_NAMES)
