@@ -1,26 +1,26 @@
-"""The one error tree. Whatever goes wrong becomes one of these at the border where it is met, and is
-rendered to a client's dialect at one other border (`dialects.errors`).
+"""The error tree. Each failure becomes one of these errors where it occurs, and `dialects.errors` renders it
+in the client's format.
 
-    GatewayError                     500  api_error              internal_error
-    ├── InvalidRequest               400  invalid_request_error  invalid_request
-    │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
-    │   ├── UnreadableImage          400  invalid_request_error  invalid_request
-    │   └── ContentFiltered          400  invalid_request_error  content_filter
-    ├── InvalidKey                   401  invalid_request_error  invalid_api_key
-    ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
-    ├── PermissionDenied             403  invalid_request_error  permission_denied
-    ├── NotFound                     404  invalid_request_error  not_found
-    │   └── ModelNotFound            404  invalid_request_error  model_not_found
-    ├── MethodNotAllowed             405  invalid_request_error  method_not_allowed
-    ├── BodyTooSlow                  408  invalid_request_error  request_timeout
-    ├── BodyTooLarge                 413  invalid_request_error  request_too_large
-    ├── UnsupportedMedia             415  invalid_request_error  unsupported_media_type
-    ├── UpgradeRequired              426  invalid_request_error  upgrade_required
-    ├── RateLimited                  429  rate_limit_error       rate_limit_exceeded
-    └── Unavailable                  503  api_error              service_unavailable
-        └── ShuttingDown             503  api_error              service_unavailable
+GatewayError                     500  api_error              internal_error
+├── InvalidRequest               400  invalid_request_error  invalid_request
+│   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
+│   ├── UnreadableImage          400  invalid_request_error  invalid_request
+│   └── ContentFiltered          400  invalid_request_error  content_filter
+├── InvalidKey                   401  invalid_request_error  invalid_api_key
+├── InsufficientCredits          403  insufficient_quota     insufficient_credits
+├── PermissionDenied             403  invalid_request_error  permission_denied
+├── NotFound                     404  invalid_request_error  not_found
+│   └── ModelNotFound            404  invalid_request_error  model_not_found
+├── MethodNotAllowed             405  invalid_request_error  method_not_allowed
+├── BodyTooSlow                  408  invalid_request_error  request_timeout
+├── BodyTooLarge                 413  invalid_request_error  request_too_large
+├── UnsupportedMedia             415  invalid_request_error  unsupported_media_type
+├── UpgradeRequired              426  invalid_request_error  upgrade_required
+├── RateLimited                  429  rate_limit_error       rate_limit_exceeded
+└── Unavailable                  503  api_error              service_unavailable
+    └── ShuttingDown             503  api_error              service_unavailable
 
-Statuses, types and codes: the client contract in docs/contract.md. 502 and 504 do not exist here.
+Statuses, types and codes: docs/contract.md. 502 and 504 do not exist here.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from typing import Self
 class GatewayError(Exception):
     """A failure that a client may see.
 
-    `message` is shown as it is, so it never holds a secret or an upstream's own text before redaction.
-    `param` names the field at fault. `retry_after` is in whole seconds. `headers` join the answer.
-    `cause` is the word for logs and metrics; it never reaches a client.
+    `message` is shown to the client, so it contains no secret and no upstream text before redaction. `param`
+    names the wrong field. `retry_after` is in whole seconds. `headers` are added to the answer. `cause` is
+    for logs and metrics only.
     """
 
     status = 500
@@ -62,8 +62,8 @@ class InvalidRequest(GatewayError):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """`tokens` of input, with the room that its answer needs, of which the model takes `maximum`; None where
-    nobody named the number. Messages tells them in words of its own (dialects.errors)."""
+    """The input, with room for its answer, has `tokens` tokens and the model accepts `maximum`; None if a
+    number is not known. Messages has texts of its own for it (dialects.errors)."""
 
     code = "context_length_exceeded"
     tokens: int | None = None
@@ -71,8 +71,8 @@ class ContextLengthExceeded(InvalidRequest):
 
     @classmethod
     def beyond(cls, tokens: int, maximum: int, param: str) -> Self:
-        """The text has what clients look for: OpenAI's "maximum context length" and the vendor's "exceeded
-        model token limit"."""
+        """An error with the texts that clients look for: OpenAI's "maximum context length" and the vendor's
+        "exceeded model token limit"."""
         error = cls(
             f"Your request exceeded model token limit: {maximum} (requested: {tokens})."
             f" This model's maximum context length is {maximum} tokens. Shorten the input or compact it.",
@@ -139,7 +139,7 @@ class Unavailable(GatewayError):
 
 
 class ShuttingDown(Unavailable):
-    """The gateway is going down; the request was not charged and may be sent again."""
+    """The gateway is shutting down; the request was not charged and may be repeated."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -153,7 +153,7 @@ def test_errors_become_its_exceptions(
     wrong = failing(sdk, anthropic.BadRequestError, messages=[{"role": "user", "content": [{"type": "odd"}]}])
     assert (wrong.type, wrong.api_message) == (
         "invalid_request_error",
-        "messages.0.content.0.type: 'odd' is no content block for this place",
+        "messages.0.content.0.type: 'odd' is not an allowed content block here",
     )
     upstream.always(rate_limited("rate_limit_reached", 30))
     limited = failing(sdk, anthropic.RateLimitError)

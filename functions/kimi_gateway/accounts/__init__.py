@@ -1,1 +1,1 @@
-"""Keys, accounts, limits and credits: pure rules, and stores that each give one atomic step."""
+"""Keys, accounts, limits and credits: pure rules, and the protocol of stores."""

@@ -1,4 +1,4 @@
-"""Who may come in: credentials to a key, cheap refusals, a key to an admission, and the headers about it."""
+"""Authentication and admission: finds the key, refuses cheaply, admits requests, and writes limit headers."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ from kimi_gateway.observe import emit
 
 REFUSAL_REMEMBERED = 30  # seconds at most, so that a flood costs few writes
 CACHED = 10_000  # key records, refusals
-# The tiers that a grant may lift, by each of their limits; no two tiers share one.
+# The tiers that a grant may raise, by each of their limits; no two tiers share one.
 LIFTABLE = {limit: rank for rank in range(len(rules.TIERS) - 1) for limit in astuple(rules.tier(rank))}
-WASTED_BYTES = 64 * 1024  # of a refused body that count like one more refused request
-_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by their length; the names of Limits
+WASTED_BYTES = 64 * 1024  # bytes of a refused body that count as one more refused request
+_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by length in seconds; the names of Limits
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A window that was full at `at` (unix seconds), to be forgotten at `until` of the monotonic clock."""
+    """A window that was full at `at` (unix seconds); forgotten at `until` (monotonic clock)."""
 
     window: Window
     at: float
     until: float
 
     def holds(self, now: float, monotonic: float) -> bool:
-        """A wall clock that is set ends it early; one that stands still does not prolong it."""
+        """Whether the refusal still applies. A changed wall clock may end it early but cannot prolong it."""
         within = self.at <= now < min(self.window.reset, self.at + REFUSAL_REMEMBERED)
         return within and monotonic < self.until
 
 
 class Gate:
-    """`clock` gives unix seconds, `monotonic` seconds that nobody sets.
-
-    `concurrency` bounds the upstream calls of an account in this process.
-    """
+    """`clock` returns unix seconds, `monotonic` a clock that is never set. `concurrency` bounds the upstream
+    calls of an account in this process."""
 
     def __init__(
         self,
@@ -61,25 +59,27 @@ class Gate:
         self._lease = lease
         self._keys = BoundedDict[Key](CACHED)
         self._refusals = BoundedDict[_Refusal](CACHED)
-        self._without_credit = BoundedDict[bool](CACHED)  # accounts, as of the last answer
+        self._without_credit = BoundedDict[bool](CACHED)  # accounts, as of the store's last answer
         self._unlimited = BoundedDict[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
         self._wasted = Buckets(rate=10, burst=300)
-        self._asked_again = Buckets(rate=1, burst=5)  # of a full window, so that a grant counts at once
+        self._asked_again = Buckets(
+            rate=1, burst=5
+        )  # the store, about a full window, so that a grant counts at once
 
     async def authenticate(self, headers: Headers, client: str = "") -> Key:
-        """The caller's key, from cache where it may be: admission refuses a record that is out of date.
-        `client` is the address that unknown keys are counted for.
+        """The caller's key, from cache if possible; admission refuses an outdated record.
 
-        Raises InvalidKey, RateLimited; Unavailable when the store is down.
+        `client` is the address for which unknown keys are counted. Raises InvalidKey, RateLimited;
+        Unavailable if the store is down.
         """
         found = [await self._known(credential, client) for credential in credentials(headers)]
         return found[0]
 
     async def authenticate_free(self, headers: Headers, client: str = "") -> Key:
-        """The same for calls that are not admitted: the record is read anew, and a bucket guards them, the
-        store's reads too once the key is known."""
+        """Like `authenticate`, for calls without admission. The record is read again, and a bucket bounds
+        these calls, including the reads of known keys."""
         now, found = self._clock(), []
         for credential in credentials(headers):
             known = self._keys.get(keys.digest(credential))
@@ -96,14 +96,14 @@ class Gate:
         return found[0]
 
     async def refuse(self, key: Key) -> None:
-        """Before a body is read: what is known to be refused, without work for it.
+        """Refuse, before the body is read, a request that is known to fail.
 
-        Raises InsufficientCredits, RateLimited, InvalidKey, or Unavailable when the store is down.
+        Raises InsufficientCredits, RateLimited, InvalidKey; Unavailable if the store is down.
         """
         now = self._clock()
         if key.account in self._without_credit:
             if self._wasted.wait(key.id, now):
-                raise _no_credit()  # asked of the store again when the bucket has refilled, 10 times a second
+                raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
             if not await self.has_credit(key):
                 self._wasted.spend(key.id, now, 1)
                 raise _no_credit()
@@ -121,11 +121,11 @@ class Gate:
             )
 
     def wasted(self, key: Key, size: int) -> None:
-        """A request of `size` bytes was refused before it could cost anything."""
+        """Count a request of `size` bytes that was refused at no cost."""
         self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
 
     async def has_credit(self, key: Key) -> bool:
-        """Whether the account may spend anything, asked of the store each time; unlimited ones stay so.
+        """Whether the account may spend anything. Asks the store each time, except for unlimited accounts.
 
         Raises InvalidKey, Unavailable.
         """
@@ -141,14 +141,14 @@ class Gate:
         return False
 
     async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
-        """Whether a grant has put the account into another tier since; asked of the store once a second."""
+        """Whether a grant has raised the account's tier since. Asks the store at most once a second."""
         if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
             return False
         account = await self._account(key)
         return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
 
     async def _account(self, key: Key) -> Account:
-        """As the store knows it now. Raises InvalidKey for a key that is revoked, and Unavailable."""
+        """The account as stored now. Raises InvalidKey for a revoked key, and Unavailable."""
         try:
             account = await self._store.account(key.account, int(self._clock()))
         except StoreDown as exc:
@@ -162,20 +162,21 @@ class Gate:
         return account
 
     async def _is_unlimited(self, key: Key) -> bool:
-        """Asked of the store once."""
+        """Whether the account is unlimited. Asks the store once."""
         if key.account not in self._unlimited:
             await self.has_credit(key)
         return self._unlimited[key.account]
 
     async def require_credit(self, key: Key) -> None:
-        """Before a call upstream that is not admitted. Raises InsufficientCredits, and as `has_credit`."""
+        """For calls upstream without admission. Raises InsufficientCredits, and the errors of
+        `has_credit`."""
         if not await self.has_credit(key):
             raise _no_credit()
 
     async def admit(self, request: str, key: Key, cost: int, again: bool = True) -> Admission:
-        """With a key record that is out of date it is read anew and asked `again`, once.
+        """Count the request and reserve its credit. An outdated key record is read again, once.
 
-        Raises InvalidKey, InsufficientCredits, RateLimited, or Unavailable when the store is down.
+        Raises InvalidKey, InsufficientCredits, RateLimited; Unavailable if the store is down.
         """
         now = self._clock()
         refusal = self._refusals.get(key.id)
@@ -234,10 +235,8 @@ class Gate:
 
 
 def credentials(headers: Headers) -> list[str]:
-    """The credential of each header that carries one, Bearer first; equal ones once. Raises InvalidKey.
-
-    One header twice is ambiguous, so it is refused (docs/contract.md, Authentication).
-    """
+    """The distinct credentials of the headers, Bearer first. Raises InvalidKey if there are none, or if a
+    header occurs twice, which is ambiguous (docs/contract.md, Authentication)."""
     bearers, api_keys = headers.all("authorization"), headers.all("x-api-key")
     if len(bearers) > 1 or len(api_keys) > 1:
         raise InvalidKey("The credentials are given more than once.", headers=_CHALLENGE)
@@ -297,7 +296,7 @@ def window_headers(window: Window | None) -> tuple[tuple[str, str], ...]:
 
 
 def admission_headers(admission: Admission, released: bool = False) -> list[tuple[str, str]]:
-    """Limits and balance as of this request; `released` when its credit was given back."""
+    """Headers with limits and balance after this request; `released` if its credit was given back."""
     headers = list(window_headers(admission.window))
     if admission.spendable is not None:
         remaining = admission.spendable + (admission.cost if released else 0)

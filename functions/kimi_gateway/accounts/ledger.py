@@ -1,6 +1,6 @@
-"""The life of a reserved credit: owned from before it is written until it is settled or released, once.
+"""The life of a reserved credit: it is owned from before it is written until it is settled or released, once.
 
-A write that fails is tried again behind the request; leases are renewed while a request runs.
+A failed write is repeated behind the request. Leases are renewed while a request runs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from kimi_gateway.accounts.store import Refused, Store, StoreDown
 from kimi_gateway.accounts.values import Admission, Key, Usage
 from kimi_gateway.observe import emit
 
-FIRST_TRY = 2.0  # seconds that an answer may wait for its settlement
-LATER = (0.2, 1.0, 5.0, 15.0)  # seconds between later tries; then the lease decides
+FIRST_TRY = 2.0  # seconds that an answer waits for its settlement
+LATER = (0.2, 1.0, 5.0, 15.0)  # seconds between later tries; after them the lease decides
 
 
 class Latch(Enum):
-    """What was decided about a reserved credit. The first decision holds."""
+    """The decision about a reserved credit. The first one counts."""
 
     OPEN = "open"
     SETTLED = "settled"
@@ -32,11 +32,11 @@ class Latch(Enum):
 
 
 class Reservation:
-    """One credit of `key`, and `calls` places among the account's upstream calls: `async with` takes both.
+    """One credit of `key` and `calls` places among the account's upstream calls; `async with` takes both.
 
-    Leaving the block ends it: the credit goes back, and counts as an error where an exception leaves. After
-    `keep` the block leaves it alone, and whoever holds it then calls `end`. Entering raises what `Gate.admit`
-    and `Places.take` raise.
+    Leaving the block ends the reservation: the credit is released, and counted as an error if an exception
+    leaves. After `keep`, the block does nothing and its owner calls `end`. Entering raises the errors of
+    `Gate.admit` and `Places.take`.
     """
 
     def __init__(self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, calls: int) -> None:
@@ -46,8 +46,10 @@ class Reservation:
         self._model = model
         self._kept = False
         self._calls = calls
-        # Not the request's id: that may be the client's, and admission gives one id one reservation.
-        self.admission = Admission(secrets.token_hex(16), key, cost, 0, None, None)  # until it is granted
+        # Not the request's id: the client may choose that, and admission gives one reservation to one id.
+        self.admission = Admission(
+            secrets.token_hex(16), key, cost, 0, None, None
+        )  # placeholder until it is granted
 
     async def __aenter__(self) -> Self:
         wanted, gate = self.admission, self._gate
@@ -58,7 +60,7 @@ class Reservation:
         except Exception:
             await self._refused()
             raise
-        except BaseException:  # it may be written or not by now
+        except BaseException:  # the admission may or may not be written
             self._give_places()
             self.latch = Latch.RELEASED
             self._ledger.undo(self.admission)
@@ -66,7 +68,7 @@ class Reservation:
         return self
 
     async def _refused(self) -> None:
-        """Nothing was reserved, unless something else failed behind the admission."""
+        """Clean up after a refusal; release the credit if the failure came after the admission."""
         if self.admission.expires:
             await self.release(error=True)
         self._give_places()
@@ -81,20 +83,20 @@ class Reservation:
             await self.end(error=kind is not None and issubclass(kind, Exception))
 
     async def end(self, error: bool = False) -> None:
-        """Frees the places, and releases what nobody has decided about. May be called again."""
+        """Free the places, and release the credit if nothing was decided. May be called again."""
         self._give_places()
         await self.release(error)
 
     async def settle(self, usage: Usage) -> bool:
-        """Charge it. True where that is written by now; False where tries go on behind, where the lease was
-        over, and where something else was decided before."""
+        """Charge the credit. True if that is written; False if the write is repeated in the background, if
+        the lease had ended, or if the outcome was already decided."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.SETTLED
         return await self._ledger.settle(self.admission, self._model, usage)
 
     async def release(self, error: bool) -> bool:
-        """Give it back; `error` counts a failed request. True as for `settle`."""
+        """Give the credit back; `error` counts a failed request. Returns True as `settle` does."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.RELEASED
@@ -114,19 +116,20 @@ class Ledger:
         self._late: set[asyncio.Task[Any]] = set()
 
     def reserve(self, gate: Gate, key: Key, cost: int, model: str, calls: int = 1) -> Reservation:
-        """`cost` credits for a request to `model` with so many upstream `calls`, if the gate lets it in."""
+        """A reservation of `cost` credits for a request to `model` with `calls` upstream calls."""
         return Reservation(self, gate, key, cost, model, calls)
 
     def opened(self, admission: Admission) -> None:
         self._running[admission.id] = admission
 
     def undo(self, admission: Admission) -> None:
-        """Of an admission whose caller left before the store answered."""
+        """Undo an admission whose caller left before the store answered."""
         self._running.pop(admission.id, None)
         self._behind(self._undo(admission))
 
     async def settle(self, admission: Admission, model: str, usage: Usage) -> bool:
-        """When the store is down, or the caller is cancelled meanwhile, the tries go on behind."""
+        """Charge the credit. If the store is down or the caller is cancelled, the write is repeated in the
+        background."""
         return await self._end(
             "settle", admission, lambda: self._store.settle(admission, model, usage, int(self._clock()))
         )
@@ -137,18 +140,18 @@ class Ledger:
         )
 
     async def renew(self) -> None:
-        """Extend the leases of all that still runs; to be called a few times a lease."""
+        """Extend the leases of running requests; call it a few times within a lease."""
         running = list(self._running.values())
         if running:
             await self._store.renew(running, math.ceil(self._clock() + self._lease))
 
     @property
     def late(self) -> set[asyncio.Task[Any]]:
-        """The tries that are still going on."""
+        """Writes that are still being repeated."""
         return set(self._late)
 
     async def drain(self, seconds: float) -> None:
-        """Wait for the tries that are still going on, then give them up."""
+        """Wait for repeated writes, at most `seconds`, then cancel them."""
         if self._late:
             await asyncio.wait(self._late, timeout=seconds)
         for task in self._late:
@@ -164,7 +167,7 @@ class Ledger:
         except (StoreDown, TimeoutError) as exc:
             self._behind(self._again(step, admission, write, exc))
             return False
-        except asyncio.CancelledError:  # it may be written or not by now; a second time does no harm
+        except asyncio.CancelledError:  # it may or may not be written; repeating it is safe
             self._behind(self._end(step, admission, write, once=False))
             raise
         if once and not applied:
@@ -177,7 +180,7 @@ class Ledger:
         task.add_done_callback(self._late.discard)
 
     async def _undo(self, admission: Admission) -> None:
-        """The store gives the same admission once more if it was written, and so says what it holds."""
+        """Release an admission that may have been written: admitting the same id again returns it."""
         now = self._clock()
         try:
             async with asyncio.timeout(FIRST_TRY):

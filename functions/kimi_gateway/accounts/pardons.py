@@ -1,6 +1,6 @@
-"""Answers of nothing that a key is not charged for: five an hour, then they cost what others cost.
+"""Empty answers that are not charged: five an hour for a key; more are charged like others.
 
-Counted where the process runs, in memory: the bound is against a client that asks for nothing over and over.
+Counted in the memory of each process, against clients that cause empty answers again and again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Pardons:
     _given: OrderedDict[str, tuple[int, int]] = field(default_factory=OrderedDict)  # by key: hour, number
 
     def __call__(self, key: str) -> bool:
-        """Whether this one is free; it counts as given."""
+        """Whether this answer is free; counts it."""
         hour = int(self.clock()) // HOUR
         began, given = self._given.pop(key, (hour, 0))
         given = given if began == hour else 0

@@ -16,7 +16,7 @@ class Places:
         self._taken: dict[str, int] = {}
 
     def check(self, account: str, calls: int = 1) -> None:
-        """Raises RateLimited where so many more calls have no place."""
+        """Raises RateLimited if `calls` more would exceed the limit."""
         taken = self._taken.get(account, 0)
         if taken + calls > self._most:
             raise RateLimited(
@@ -28,12 +28,12 @@ class Places:
             )
 
     def take(self, account: str, calls: int) -> None:
-        """Raises RateLimited."""
+        """Take places for `calls`. Raises RateLimited."""
         self.check(account, calls)
         self._taken[account] = self._taken.get(account, 0) + calls
 
     def give(self, account: str, calls: int) -> None:
-        """Accounts without any call are forgotten."""
+        """Free places; accounts without calls are forgotten."""
         left = self._taken.get(account, 0) - calls
         if left > 0:
             self._taken[account] = left
@@ -42,7 +42,7 @@ class Places:
 
     @contextmanager
     def held(self, account: str) -> Iterator[None]:
-        """A place for one call. Raises RateLimited."""
+        """Hold a place for one call. Raises RateLimited."""
         self.take(account, 1)
         try:
             yield

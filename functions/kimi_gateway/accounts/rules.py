@@ -1,5 +1,4 @@
-"""The arithmetic of limits and credits, pure: tiers, UTC windows, grants that expire. Stores make it
-atomic."""
+"""Pure arithmetic of limits and credits: tiers, UTC windows, expiring grants. Stores make it atomic."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from kimi_gateway.accounts.values import NEVER, Balance, Grant, Limits, Window
 
 
 class TooMuch(ValueError):
-    """More credits were to be taken than can be spent; `spendable` can."""
+    """More credits were to be taken than can be spent (`spendable`)."""
 
     def __init__(self, spendable: int) -> None:
         super().__init__(f"only {spendable} credits can be taken")
@@ -40,8 +39,8 @@ PACKAGES = {
     "premium": Package(20_000, months=1),
 }
 
-# From so many spendable credits on, before the request's own reservation. The lowest tier has no floor of
-# its own: a request that costs nothing is admitted at 0 credits.
+# Tiers by spendable credits before the request's own reservation. The lowest tier starts at 0: a request that
+# costs nothing is admitted at 0 credits.
 TIERS = (
     (10_001, Limits(500, 15_000, 100_000)),
     (1_001, Limits(200, 6_000, 50_000)),
@@ -51,7 +50,7 @@ TIERS = (
 
 
 def rank(spendable: int) -> int:
-    """The tier of a balance as a number: 0 is the lowest. A window keeps the rank that it began with."""
+    """The tier of a balance as a number; 0 is the lowest. A window keeps the rank that it began with."""
     return next(len(TIERS) - place for place, (floor, _) in enumerate(TIERS, 1) if spendable >= floor)
 
 
@@ -60,14 +59,14 @@ def tier(rank: int) -> Limits:
 
 
 def balances(rank: int, most: int) -> tuple[int, int]:
-    """The lowest and the highest balance of a tier; `most` for the top one."""
+    """The lowest and the highest balance of a tier; the top tier ends at `most`."""
     place = len(TIERS) - 1 - rank
     return TIERS[place][0], TIERS[place - 1][0] - 1 if place else most
 
 
 class Count(NamedTuple):
-    """Requests of one key in one window; `bucket` is the window's number since 1970, `rank` the tier that the
-    window began with, or that a grant lifted it to."""
+    """Requests of one key in one window. `bucket` is the number of the window since 1970, `rank` the tier
+    that the window began with or that a grant raised it to."""
 
     bucket: int
     requests: int
@@ -81,7 +80,8 @@ UNCOUNTED: Counts = (Count(0, 0), Count(0, 0), Count(0, 0))
 
 
 def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
-    """A key's own limits each replace the tier of that window; None is an unlimited account."""
+    """The limits that apply: each of the key's own limits replaces the tier's. `counts` is None for an
+    unlimited account."""
     if counts is None:
         return own
     minute, hour, day = counts
@@ -93,13 +93,13 @@ def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
 
 
 def _rolled(count: Count, bucket: int, rank: int) -> Count:
-    # A request may reach the store after one of the next window. It is counted there: going back would
-    # forget that window's count. A bucket further ahead can only come from a clock that was wrong.
+    # A request may reach the store after one of the next window. It is counted there, because going back
+    # would forget that window's count. Only a wrong clock can produce a bucket further ahead.
     return count if count.bucket in (bucket, bucket + 1) else Count(bucket, 0, rank)
 
 
 def rolled_over(counts: Counts, now: int, rank: int = 0) -> Counts:
-    """The counts of the windows that `now` lies in; one that begins gets the tier `rank`."""
+    """The counts of the windows at `now`; a new window gets the tier `rank`."""
     minute, hour, day = counts
     return (
         _rolled(minute, now // MINUTE, rank),
@@ -109,13 +109,13 @@ def rolled_over(counts: Counts, now: int, rank: int = 0) -> Counts:
 
 
 def counted(counts: Counts) -> Counts:
-    """One request more in each window."""
+    """The counts with one more request in each window."""
     (minute, m, a), (hour, h, b), (day, d, c) = counts
     return Count(minute, m + 1, a), Count(hour, h + 1, b), Count(day, d + 1, c)
 
 
 def lifted(counts: Counts, rank: int) -> Counts:
-    """After a grant: open windows of a lower tier get this one."""
+    """The counts after a grant: open windows of a lower tier get this rank."""
     minute, hour, day = (count._replace(rank=max(count.rank, rank)) for count in counts)
     return minute, hour, day
 
@@ -129,7 +129,8 @@ def minute_window(limits: Limits, counts: Counts) -> Window | None:
 
 
 def full_window(limits: Limits, counts: Counts) -> Window | None:
-    """The window that refuses a request; of several full ones the one that resets last."""
+    """The window that refuses a request: of several full ones the one that resets last. None if none is
+    full."""
     columns = zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True)
     full = [
         _window(limit, count, size)
@@ -140,7 +141,7 @@ def full_window(limits: Limits, counts: Counts) -> Window | None:
 
 
 def merged(grants: Iterable[Grant]) -> tuple[Grant, ...]:
-    """Earliest expiry first, one grant an expiry, empty ones dropped."""
+    """Grants by expiry, earliest first, one for each expiry, without empty ones."""
     amounts: dict[int, int] = {}
     for grant in grants:
         amounts[grant.expires] = amounts.get(grant.expires, 0) + grant.amount
@@ -148,10 +149,10 @@ def merged(grants: Iterable[Grant]) -> tuple[Grant, ...]:
 
 
 def unspent(balance: Balance) -> tuple[Grant, ...]:
-    """What is left of each grant, summing to `spendable`: the grant that expires first is spent first.
+    """The rest of each grant; they sum to `spendable`. The grant that expires first is spent first.
 
-    A reserved credit counts as spent here. If the grants are rewritten meanwhile and it is then released,
-    there is more to spend than the grants hold: that surplus has no expiry.
+    A reserved credit counts as spent. If it is released after the grants were rewritten, more can be spent
+    than the grants contain; this surplus has no expiry.
     """
     spent = sum(grant.amount for grant in balance.grants) - balance.spendable
     if spent < 0:
@@ -165,7 +166,7 @@ def unspent(balance: Balance) -> tuple[Grant, ...]:
 
 
 def packed(grants: Iterable[Grant]) -> str:
-    """The form grants are stored in: "expiry:amount expiry:amount"."""
+    """The stored form of grants: "expiry:amount expiry:amount"."""
     return " ".join(f"{grant.expires}:{grant.amount}" for grant in grants)
 
 
@@ -179,7 +180,7 @@ def next_expiry(balance: Balance) -> int:
 
 
 def folded(balance: Balance, now: int) -> Balance:
-    """The same balance with the grants that are past moved to `expired`."""
+    """The balance with expired grants moved to `expired`."""
     if next_expiry(balance) > now:
         return balance
     left = unspent(balance)
@@ -193,7 +194,7 @@ def folded(balance: Balance, now: int) -> Balance:
 
 
 def granted(balance: Balance, grant: Grant, now: int) -> Balance:
-    """Adds credits; what was spent before stays with the older grants."""
+    """Add credits; earlier spending stays with the older grants. Raises ValueError for a negative grant."""
     if grant.amount < 0:
         raise ValueError("a grant cannot take credits away")
     before = folded(balance, now)
@@ -202,7 +203,7 @@ def granted(balance: Balance, grant: Grant, now: int) -> Balance:
 
 
 def deducted(balance: Balance, credits: int, now: int) -> Balance:
-    """Takes credits away, from the grant that expires first. Raises TooMuch where fewer can be spent."""
+    """Take credits away, from the grant that expires first. Raises TooMuch if fewer can be spent."""
     before = folded(balance, now)
     if credits > before.spendable:
         raise TooMuch(before.spendable)
@@ -215,13 +216,14 @@ def reserved(balance: Balance, credits: int) -> Balance:
 
 
 def returned(balance: Balance, credits: int, now: int) -> Balance:
-    """Reserved credits come back. Expired grants go first, so that these are not taken for theirs."""
+    """Give reserved credits back. Expired grants are removed first, so that these credits do not count as
+    theirs."""
     before = folded(balance, now)
     return replace(before, spendable=before.spendable + credits)
 
 
 def months_later(now: int, months: int) -> int:
-    """The same day and UTC time `months` on, or the last day of a month that has no such day."""
+    """The same day and UTC time `months` later, or the last day of a shorter month."""
     start = datetime.fromtimestamp(now, UTC)
     years, month = divmod(start.month - 1 + months, 12)
     year, month = start.year + years, month + 1

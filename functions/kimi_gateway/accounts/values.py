@@ -1,15 +1,15 @@
-"""The frozen values that rules and stores speak in. Times are unix seconds (UTC), credits whole numbers."""
+"""Frozen values of rules and stores. Times are in unix seconds (UTC), credits are whole numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-NEVER = 9_999_999_999  # an expiry that does not come
+NEVER = 9_999_999_999  # an expiry that never comes
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Requests allowed in one UTC minute, hour and day; None means not limited."""
+    """Requests allowed in one UTC minute, hour and day; None means no limit."""
 
     minute: int | None = None
     hour: int | None = None
@@ -18,10 +18,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A client's key as the gateway knows it: never the key itself, which is shown once and only hashed.
+    """A client's key as stored; the key itself is shown once, and only its hash is kept.
 
-    `generation` is the account's key generation when this record was read; admission refuses an older one,
-    so a cached record cannot outlive a revocation.
+    `generation` is the account's key generation when this record was read. Admission refuses an older one, so
+    a cached record cannot outlive a revocation.
     """
 
     id: str
@@ -45,10 +45,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What an account can spend: `spendable` = granted - consumed - reserved - expired.
+    """The balance of an account: `spendable` = granted - consumed - reserved - expired.
 
-    `grants` are as of the last rewrite, earliest expiry first; what was spent since is the difference of
-    their sum and `spendable`, so the hot path touches one number.
+    `grants` are as of the last rewrite, earliest expiry first. Later spending is the difference between their
+    sum and `spendable`, so the hot path changes one number.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -59,8 +59,8 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The state of one rate window, for the X-RateLimit headers. `reset` is the unix second it ends, `size`
-    its length in seconds."""
+    """The state of one rate window, for the X-RateLimit headers. `reset` is the unix second of its end,
+    `size` its length in seconds."""
 
     limit: int
     remaining: int
@@ -72,8 +72,8 @@ class Window:
 class Admission:
     """One admitted request: a credit is reserved under `id` until `expires`, when it returns by itself.
 
-    `spendable` is the balance after this reservation, None for an unlimited account; `window` is the
-    minute window after this request, None where no limit is in force.
+    `spendable` is the balance after this reservation, None for an unlimited account. `window` is the minute
+    window after this request, None if no limit applies.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request, as the upstream billed them, else as estimated here."""
+    """Tokens of one request, as billed by the upstream, else estimated."""
 
     input: int = 0
     output: int = 0
@@ -94,10 +94,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as shown to its operator: `credits` is the settled balance, reservations still inside.
-
-    `grants` are what is left of each, earliest expiry first; they sum to `credits` - `reserved`.
-    """
+    """An account as shown to the operator. `credits` is the settled balance, including reservations. `grants`
+    are the remaining amounts, earliest expiry first; they sum to `credits` - `reserved`."""
 
     id: str
     name: str

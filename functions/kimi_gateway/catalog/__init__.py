@@ -1,1 +1,1 @@
-"""Models and the vendor's quirks, as data with sources and dates."""
+"""Models and the vendor's rules for them, as data with sources and dates."""

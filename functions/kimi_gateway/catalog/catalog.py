@@ -1,4 +1,4 @@
-"""From the name that a client sends to a row of the table; the operator's own rows and aliases."""
+"""Finds the model row for a client's name; adds the operator's own rows and aliases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
 
 
-_MEMBERS = ("like", *(each.name for each in dataclasses.fields(Model)))  # of a row in the operator's file
+_MEMBERS = (
+    "like",
+    *(each.name for each in dataclasses.fields(Model)),
+)  # members of a row in the operator's file
 
 
 class CatalogFault(ValueError):
@@ -29,7 +32,8 @@ class CatalogFault(ValueError):
 
 
 class Catalog:
-    """The built-in rows under the operator's rows and aliases. An alias may hold `*`; the first fit wins."""
+    """The built-in rows with the operator's rows and aliases. An alias may contain `*`; the first match
+    wins."""
 
     def __init__(self, rows: Collection[Model] = ROWS, aliases: Mapping[str, str] | None = None) -> None:
         self.rows: dict[str, Model] = {row.id: row for row in rows}
@@ -38,10 +42,11 @@ class Catalog:
             if target not in self.rows:
                 near = _near(target, self.rows)
                 hint = f"; did you mean {near!r}?" if near else ""
-                raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is no model{hint}")
+                raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is not a model{hint}")
 
     def find(self, name: str) -> Model | None:
-        """The row for a client's name; `kimi-k3[1m]`, as Claude Code writes it, is kimi-k3."""
+        """The row for a client's name, None if there is none. `kimi-k3[1m]`, as Claude Code writes it, is
+        kimi-k3."""
         name = name.removesuffix("[1m]")
         if name in self.rows:
             return self.rows[name]
@@ -51,7 +56,8 @@ class Catalog:
         return None
 
     def resolve(self, name: str, live: Collection[str] = ()) -> Model:
-        """The row, or a neutral one for an id of the upstream's `live` list. Raises ModelNotFound."""
+        """The row for a name, or a neutral one for an id in the upstream's `live` list. Raises ModelNotFound,
+        or InvalidRequest for the id of an agent."""
         row = self.find(name)
         if row is not None:
             return row
@@ -71,12 +77,12 @@ class Catalog:
 def load(path: Path | None) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
-    A row may name a built-in id as `like` and takes its values where it has none; without it the neutral
-    row is under it. Raises CatalogFault.
+    A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
+    Raises CatalogFault.
     """
     if path is None:
         return Catalog()
-    from pydantic import TypeAdapter, ValidationError  # only where there is a file to check
+    from pydantic import TypeAdapter, ValidationError  # only if there is a file to check
 
     try:
         document = TypeAdapter(_Document).validate_json(path.read_bytes())
@@ -99,7 +105,7 @@ def load(path: Path | None) -> Catalog:
 
 
 def _told(error: ValidationError, where: str, names: Sequence[str]) -> str:
-    """pydantic's findings in the operator's words, each with its place."""
+    """pydantic's findings as a text for the operator, each with its place."""
     return "; ".join(_finding(each, where, names) for each in error.errors(include_url=False)[:5])
 
 
@@ -123,7 +129,7 @@ def _finding(found: ErrorDetails, where: str, names: Sequence[str]) -> str:
 
 
 def _near(name: str, names: Iterable[str]) -> str | None:
-    import difflib  # only for a file that is wrong
+    import difflib  # only for a wrong file
 
     return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
@@ -145,12 +151,12 @@ class _Document:
 
 
 def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model]) -> dict[str, Any]:
-    """The values that lie under an operator's row."""
+    """The base values of an operator's row."""
     like = entry.pop("like", None)
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         raise CatalogFault(f"{where}: id must be a name")
     if like is not None and (not isinstance(like, str) or like not in rows):
-        raise CatalogFault(f"{where}: like names {like!r}, which is no model")
+        raise CatalogFault(f"{where}: like names {like!r}, which is not a model")
     base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry["id"])))
     values = dataclasses.asdict(base)
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}

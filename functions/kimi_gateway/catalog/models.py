@@ -1,4 +1,4 @@
-"""The models: what a client may name, what runs upstream, and what the vendor takes for it.
+"""The models: the names that clients use, the upstream's ids, and the vendor's rules for each.
 
 Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row.
 """
@@ -14,38 +14,41 @@ Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
 
-# One legal value each, anything else is a 400 upstream; so they are dropped before sending
-# (vendor's model pages, 2026-09-03).
+# Each has one legal value and any other is a 400 upstream, so they are dropped before sending (vendor's model
+# pages, 2026-09-03).
 FIXED_SAMPLING = frozenset(("temperature", "top_p", "n", "presence_penalty", "frequency_penalty"))
-# Only the K3 family has a cache whose time to live can be chosen (2026-10-03).
+# Only the K3 family has a cache with a selectable time to live (2026-10-03).
 FIXED_CACHE = frozenset(("prompt_cache_options",))
 
-# What `tool_choice` may be: `required` on the K3 family only, a named function on K2.6 without thinking only
-# (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
+# The possible values of `tool_choice`: `required` on the K3 family only, a named function on K2.6 without
+# thinking only (vendor's description of the API, 2026-08-17, and its pages of 2026-09-03; live refusals).
 LEFT_TO_IT: frozenset[Choice] = frozenset(("auto", "none"))
 REQUIRED: frozenset[Choice] = LEFT_TO_IT | {"required"}
 NAMED: frozenset[Choice] = LEFT_TO_IT | {"named"}
 ANY: frozenset[Choice] = REQUIRED | NAMED
 
-MOST_TOOLS = 128  # of one request (vendor's pages, 2026-09-03)
-# Of a tool, what all three of the vendor's endpoints take (2026-08-17; longer ones only in one of its texts).
+MOST_TOOLS = 128  # in one request (vendor's pages, 2026-09-03)
+# Tool names that all three of the vendor's endpoints accept (2026-08-17; only one of its texts allows longer
+# ones).
 TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One row. Token counts; `created` is a unix second.
+    """One row. Sizes are token counts; `created` is in unix seconds.
 
-    `window`: input and output together. `max_output`: larger requests are lowered to it.
-    `refuse_output`: larger ones are a 400. `upstream_default`: what the vendor assumes where none is
-    named (it counts against the window). `default_output`: sent where the client names no limit and the
-    model is not thinking. `thinking`: "switch" takes thinking on/off, "always" only thinks, "effort" takes
-    reasoning_effort, "free" is passed whatever the client says. `thinks`: whether it thinks unless told.
-    `choices` and `choices_thinking`: what `tool_choice` may be, without thinking and with it. `replay`: while
-    the model thinks, a tool call in the history must carry its reasoning ("required", else a 400), or should
-    ("wanted": thinking is preserved, so the model answers worse without; vendor's pages, 2026-09-03).
-    `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema). `messages`: the platform's
-    Messages endpoint has it.
+    - `window`: input and output together.
+    - `max_output`: larger requests are lowered to it. `refuse_output`: larger requests get a 400.
+    - `upstream_default`: the vendor's output limit if the request names none (it counts against the window).
+    - `default_output`: sent if the client names no limit and the model does not think.
+    - `thinking`: "switch" accepts thinking on/off, "always" always thinks, "effort" accepts reasoning_effort,
+      "free" passes the client's fields on.
+    - `thinks`: whether it thinks by default.
+    - `choices`, `choices_thinking`: the possible values of `tool_choice`, without and with thinking.
+    - `replay`: while the model thinks, tool calls of the history need their reasoning ("required", else a
+      400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
+    - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
+    - `messages`: the platform's Messages endpoint supports it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -70,7 +73,7 @@ class Model:
     owned_by: str = "moonshot-ai"
 
 
-_IN_2026 = 1_767_225_600  # released in 2026, the day is not published
+_IN_2026 = 1_767_225_600  # released in 2026; the day is not published
 
 
 def _k3(id: str, created: int) -> Model:
@@ -88,7 +91,7 @@ def _k27(id: str) -> Model:
 
 
 def _k2(id: str, window: int) -> Model:
-    """The ids of the K2 contract: models without thinking, their caps and default kept (docs/contract.md)."""
+    """Ids of the K2 contract: models without thinking, with their caps and default (docs/contract.md)."""
     return Model(
         id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay="required"
     )
@@ -106,7 +109,7 @@ ROWS: tuple[Model, ...] = (
     Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026),
 )
 
-# Gone upstream (404 there), with the day they went and what stands nearest (help centre, 2026-09-03).
+# Retired upstream (404), with the day and the nearest model (help centre, 2026-09-03).
 RETIRED: Mapping[str, tuple[str, str]] = {
     "kimi-thinking-preview": ("2025-11-11", "kimi-k3"),
     "kimi-latest": ("2026-01-28", "kimi-k3"),
@@ -121,7 +124,7 @@ RETIRED: Mapping[str, tuple[str, str]] = {
     "moonshot-v1-128k": ("2026-08-31", "kimi-k2"),
 }
 
-# Media types that the platform takes as data URLs (docs, 2026-09-03); SVG is not among them.
+# Media types that the platform accepts as data URLs (docs, 2026-09-03). SVG is not among them.
 IMAGE_TYPES = frozenset(
     f"image/{kind}" for kind in ("jpeg", "jpg", "png", "gif", "webp", "bmp", "heic", "heif")
 )
@@ -133,7 +136,8 @@ VIDEO_TYPES = frozenset(
 
 
 def neutral(id: str) -> Model:
-    """A model that the upstream lists and this table does not: nothing is dropped, capped or defaulted."""
+    """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
+    defaulted."""
     huge = 10_000_000
     return Model(
         id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False

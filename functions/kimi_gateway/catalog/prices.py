@@ -1,6 +1,7 @@
-"""What the vendor charges, for an estimate of cost beside the tokens. The vendor's bill decides, not this.
+"""The vendor's list prices, for an estimate of cost beside the token counts. The vendor's bill is what
+counts.
 
-USD for a million tokens, list price of api.moonshot.ai: model pages and price table of 2026-09-03, for K3.1
+USD for a million tokens, list price of api.moonshot.ai: model pages and price table of 2026-09-03; for K3.1
 two price digests of 2026-10-23 and later (docs/upstream.md). Cache writes and vouchers are left out.
 """
 
@@ -14,7 +15,7 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Input that missed the vendor's cache, input that hit it, output."""
+    """USD for a million tokens of input without a cache hit, input with one, and output."""
 
     input: float
     cached: float
@@ -33,7 +34,7 @@ PRICES: Mapping[str, Mapping[str, Price]] = {"moonshot": _MOONSHOT}  # by provid
 
 
 def cost(provider: str, upstream: str, input: int, cached: int, output: int) -> float | None:
-    """USD of one answer; None where its price is not known. `cached` is part of `input`."""
+    """USD of one answer; None if the price is not known. `cached` is part of `input`."""
     price = PRICES.get(provider, {}).get(upstream)
     if price is None:
         return None

@@ -65,7 +65,7 @@ def retry_headers(error: GatewayError) -> tuple[tuple[str, str], ...]:
 def crashed(request: Request) -> GatewayError:
     """A fault of our own, logged while it is being handled, as the client sees it."""
     log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
-    return GatewayError("The gateway met an internal error.")
+    return GatewayError("The gateway had an internal error.")
 
 
 def response(error: GatewayError, request: Request) -> Response:

@@ -105,15 +105,15 @@ async def _unpacked(decoder: Any, packed: bytes, limit: float) -> bytes:
         try:
             piece = decoder.decompress(packed, PIECE)
         except Exception as exc:  # zlib.error, ZstdError: whatever the library calls it, the body is at fault
-            raise InvalidRequest("The body is not what its content-encoding says.") from exc
+            raise InvalidRequest("The body does not match its content-encoding.") from exc
         packed = getattr(decoder, "unconsumed_tail", b"")
         found += piece
         if len(found) > limit:
             raise too_large(limit)
         if not piece and not packed and not decoder.eof:
-            raise InvalidRequest("The body ends in the middle of its content-encoding.")
+            raise InvalidRequest("The compressed body is incomplete.")
         if len(piece) == PIECE:
             await asyncio.sleep(0)
     if decoder.unused_data:
-        raise InvalidRequest("The body goes on after the end of its content-encoding.")
+        raise InvalidRequest("The body has extra bytes after its compressed content.")
     return bytes(found)

@@ -1,1 +1,1 @@
-"""Bytes in and out: the SSE codec (sans-IO) and the one seam to an HTTP client."""
+"""Networking: the SSE codec, which does no I/O, and the HTTP client."""

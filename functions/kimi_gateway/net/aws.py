@@ -1,9 +1,9 @@
-"""AWS services that speak signed JSON (DynamoDB, Secrets Manager), over the gateway's own HTTP client.
+"""AWS services with signed JSON calls (DynamoDB, Secrets Manager), over the gateway's own HTTP client.
 
 AwsError
-├── AwsRefused   the service said no, and would again: `code`, and `detail` as it came
-└── AwsDown      failing, silent or out of reach, try after try; what was asked may have happened
-    └── AwsThrottled   the service is well, and takes no more at present
+├── AwsRefused   the service refused and would refuse again: `code`, and its answer as `detail`
+└── AwsDown      every try failed or got no answer; the operation may have been carried out
+    └── AwsThrottled   the service works but accepts no more calls at present
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kimi_gateway.net.http import Client, NetError, Timeouts
 from kimi_gateway.net.sigv4 import Credentials, Scope, signed
 
 LONGEST_ANSWER = 8 * 2**20  # a page of a query has 1 MB, and its JSON is longer
-# Codes that ask for another try whatever the status (AWS, "Error handling with DynamoDB"; read 2026-11).
+# Codes that allow another try whatever the status (AWS, "Error handling with DynamoDB"; read 2026-11).
 THROTTLED = frozenset(
     (
         "ProvisionedThroughputExceededException",
@@ -56,8 +56,8 @@ class AwsThrottled(AwsDown): ...
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`name` in addresses and signatures, `target` before the operation in X-Amz-Target, `json` the version
-    of its JSON protocol, `variable` in AWS_ENDPOINT_URL_…"""
+    """`name` is used in addresses and signatures, `target` in X-Amz-Target before the operation, `json` is
+    the version of the JSON protocol, `variable` the suffix of AWS_ENDPOINT_URL_…"""
 
     name: str
     target: str
@@ -71,8 +71,8 @@ SECRETS = Service("secretsmanager", "secretsmanager", "1.1", "SECRETS_MANAGER")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """`tries` of a call, `total` seconds for all of them; between two up to `pause` seconds, twice as many
-    each time, `longest` at most."""
+    """Retries: at most `tries` within `total` seconds. The pause between two tries is random, up to `pause`
+    seconds at first, doubled each time, at most `longest`."""
 
     tries: int = 5
     total: float = 5.0
@@ -82,7 +82,7 @@ class Patience:
 
 
 class _Failed(Exception):
-    """One try, in words without secrets."""
+    """A try failed; the text has no secrets."""
 
     def __init__(self, why: str, throttled: bool = False) -> None:
         super().__init__(why)
@@ -90,8 +90,8 @@ class _Failed(Exception):
 
 
 class Aws:
-    """`credentials` is asked at each try, as they may change; it gives them, or what is awaited for them, and
-    raises AwsDown where there are none. `endpoint` gives a service's address."""
+    """`credentials` is called for each try. It returns credentials or an awaitable, and raises AwsDown if
+    there are none. `endpoint` returns a service's address."""
 
     def __init__(
         self,
@@ -114,9 +114,10 @@ class Aws:
         self._jitter = jitter
 
     async def call(self, service: Service, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer's JSON. A call that was lost is sent again, so it must bear being applied twice.
+        """Call `operation` and return the JSON of its answer. A lost call is repeated, so the operation must
+        be safe to apply twice.
 
-        Raises AwsRefused, AwsDown; AwsThrottled where that was what the last try met.
+        Raises AwsRefused and AwsDown; AwsThrottled if the last try was throttled.
         """
         body = jsonio.dumps(request)
         patience, why, throttled = self._patience, "", False
@@ -162,13 +163,15 @@ class Aws:
 
 
 def _code(told: Any) -> str:
-    """Of "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException", what is behind the mark."""
+    """The error code: the part after "#" in
+    "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"."""
     kind = told.get("__type") if isinstance(told, dict) else None
     return kind.rpartition("#")[2].partition(":")[0] if isinstance(kind, str) else ""
 
 
 def endpoints(environ: Mapping[str, str], region: str) -> Callable[[Service], str]:
-    """AWS_ENDPOINT_URL_DYNAMODB and the like, else AWS_ENDPOINT_URL, else the region's own."""
+    """Addresses of services: AWS_ENDPOINT_URL_DYNAMODB and the like, else AWS_ENDPOINT_URL, else the region's
+    own."""
     everywhere = environ.get("AWS_ENDPOINT_URL", "")
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
 
@@ -181,5 +184,5 @@ def endpoints(environ: Mapping[str, str], region: str) -> Callable[[Service], st
 
 
 def region_of(environ: Mapping[str, str]) -> str:
-    """Empty where there is none."""
+    """The region; empty if none is set."""
     return environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or ""

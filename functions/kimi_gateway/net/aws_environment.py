@@ -1,4 +1,5 @@
-"""AWS as a process's environment names it: region, addresses, and credentials as keys or by an address."""
+"""AWS from the process environment: region, addresses, and credentials from variables or the container's
+address."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ from kimi_gateway.net.aws import Aws, AwsDown, Patience, endpoints, region_of
 from kimi_gateway.net.http import Client, NetError
 from kimi_gateway.net.sigv4 import Credentials
 
-CONTAINER = "http://169.254.170.2"  # where a relative address leads
-RENEWED = 300.0  # seconds before their end that credentials are asked for anew
+CONTAINER = "http://169.254.170.2"  # base of a relative address
+RENEWED = 300.0  # seconds before expiry at which credentials are read again
 LONGEST = 64 * 1024
 
 
 def of_environment(client: Client, environ: Mapping[str, str]) -> Aws:
-    """With the keys of the environment as they are when needed, else those of the container."""
+    """An `Aws` with the current keys of the environment, else those of the container."""
     region, container = region_of(environ), ContainerCredentials(client, environ)
 
     def credentials() -> Credentials | Awaitable[Credentials]:
@@ -33,7 +34,8 @@ def of_environment(client: Client, environ: Mapping[str, str]) -> Aws:
 
 
 class ContainerCredentials:
-    """Of the address that the platform names where it sets no keys: Lambda with SnapStart, ECS, EKS.
+    """Credentials from the address that the platform names if it sets no keys: Lambda with SnapStart, ECS,
+    EKS.
 
     Rules: AWS SDKs and Tools Reference Guide, "Container credential provider" (read 2026-11).
     """
@@ -49,7 +51,7 @@ class ContainerCredentials:
         self._reading = asyncio.Lock()
 
     async def current(self) -> Credentials:
-        """Raises AwsDown."""
+        """Valid credentials. Raises AwsDown."""
         async with self._reading:
             if self._known is None or self._clock() >= self._until - RENEWED:
                 await self._read()
@@ -58,7 +60,7 @@ class ContainerCredentials:
             return self._known
 
     async def _read(self) -> None:
-        """Those that are known hold to their end where there are no newer ones."""
+        """Read new credentials. If that fails, the known ones stay in use until they expire."""
         try:
             headers = {"accept": "application/json", **self._authorization()}
             async with self._client.send("GET", self._address(), headers, b"", Patience().each) as answer:

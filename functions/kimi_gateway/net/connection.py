@@ -1,5 +1,7 @@
-"""One HTTP/1.1 connection: a request at a time is written, its answer parsed while it arrives.
-What the parser leaves open is decided here: limits, framing, and whether the next request may use it.
+"""One HTTP/1.1 client connection. It writes one request at a time and parses the answer as it arrives.
+
+It adds what the parser does not decide: limits, framing, and whether another request may reuse the
+connection.
 """
 
 from __future__ import annotations
@@ -12,23 +14,24 @@ from httptools import HttpParserError, HttpResponseParser
 
 from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
 
-LONGEST_HEAD = 64 * 1024  # bytes, of interim answers too
+LONGEST_HEAD = 64 * 1024  # bytes, interim answers included
 MOST_FIELDS = 256
-HIGH_WATER = 256 * 1024  # bytes received and not yet taken, above which the socket is left alone
-JOINED = 64 * 1024  # bytes of a body, up to which a copy behind its head is cheaper than a second write
+HIGH_WATER = 256 * 1024  # bytes received and not yet taken; above it reading pauses
+JOINED = 64 * 1024  # bytes of a body; up to this size one copy is cheaper than a second write
 
-# Between requests; what is awaited; how it ended. Numbers: an Enum's members cost a lookup at each read.
+# Phases: idle, waiting for the head, reading the body, complete, broken. Plain integers, because reading an
+# Enum member costs a lookup.
 IDLE, HEAD, BODY, WHOLE, BROKEN = range(5)
 
 
 class Unreadable(Exception):
-    """Stops the parser from within its callbacks."""
+    """Raised in callbacks to stop the parser."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Its user: `send`, `answered`, then `take` and `arrival` in turn, last `release`.
+    """Call `send`, `answered`, then `take` and `arrival` in turn, and finally `release`.
 
-    `arena` is read into and parsed from in one step, so that all connections of a loop share it. `gone` is
+    `arena` is the read buffer. Each read is parsed at once, so all connections of a loop share it. `gone` is
     called once, when the socket is closed.
     """
 
@@ -42,12 +45,12 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._error: NetError | None = None
         self._phase = IDLE
-        self._received = 0  # bytes up to the answer's head
-        self._held = 0  # bytes since the last `take`
+        self._received = 0  # bytes of the answer's head
+        self._held = 0  # bytes received since the last `take`
         self._bare = self._until_close = self._reusable = self._paused = False
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
-        self.on_body = self._parts.append  # the parser's callback, without a Python frame for each chunk
+        self.on_body = self._parts.append  # a parser callback without a Python frame for each chunk
         self._parser = HttpResponseParser(self)
 
     @property
@@ -56,11 +59,11 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def unheard(self) -> bool:
-        """No byte of an answer came."""
+        """Whether no byte of an answer has arrived."""
         return not self._received
 
     def send(self, method: str, head: bytes, body: bytes) -> bool:
-        """False: the connection was found closed and nothing was sent."""
+        """Write a request. False if the connection was already closed and nothing was sent."""
         transport = self._transport
         if transport is None or self._phase != IDLE or transport.is_closing():
             return False
@@ -70,16 +73,16 @@ class Connection(asyncio.BufferedProtocol):
         self._bare = method == "HEAD"
         split = len(body) > JOINED
         transport.write(head if split else head + body)
-        # asyncio tries the socket at once: a transport that closes by this write has sent none of it.
+        # asyncio writes to the socket at once. If this write closes the transport, nothing was sent.
         if transport.is_closing():
             self._phase = BROKEN
             return False
         if split:
-            transport.write(memoryview(body))  # of which asyncio cuts what was sent without a copy
+            transport.write(memoryview(body))  # a view, so that asyncio cuts off the sent part without a copy
         return True
 
     async def answered(self, within: float) -> None:
-        """Until `status` and `headers` are there."""
+        """Wait for `status` and `headers`, at most `within` seconds. Raises NetError."""
         timer = self._loop.call_later(within, self._time_out, within)
         try:
             while self._phase == HEAD:
@@ -94,7 +97,8 @@ class Connection(asyncio.BufferedProtocol):
             self._break(TimedOut(f"no answer within {within:g} s"))
 
     def take(self) -> bytes | None:
-        """What came since the last time, b"" for nothing yet; None at the end. Raises where it broke."""
+        """Take the bytes received since the last call: b"" if there are none yet, None at the end. Raises
+        NetError if the answer broke."""
         parts = self._parts
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -110,14 +114,14 @@ class Connection(asyncio.BufferedProtocol):
         return None
 
     def arrival(self) -> asyncio.Future[None]:
-        """Done when there is news for `take`."""
+        """A future that is done when `take` has something new."""
         if self._waiter is not None and not self._waiter.done():
             raise RuntimeError("two tasks read one answer")
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
     def release(self) -> bool:
-        """Whether the next request may use the connection; else it is closed."""
+        """End the request. True if another request may reuse the connection; otherwise it is closed."""
         transport = self._transport
         if (
             transport is None
@@ -136,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         self._break(ConnectionLost("the connection was closed on our side"))
 
-    # The transport's side
+    # Transport callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -147,12 +151,12 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, size: int) -> None:
         phase = self._phase
         if phase == HEAD:
-            # llhttp skips line ends before an answer, and reads RTSP/ and ICE/ as well
+            # llhttp skips line ends before an answer and also accepts RTSP/ and ICE/
             if not self._received and self._arena[0] != ord("H"):
                 return self._break(ConnectionLost("the answer cannot be read as HTTP"))
             self._received += size
         elif phase != BODY:
-            return self.abort()  # bytes that nobody asked for would be the next request's answer
+            return self.abort()  # unexpected bytes would become the next request's answer
         try:
             self._parser.feed_data(self._arena[:size])
         except HttpParserError as exc:
@@ -190,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
             )
 
     def _break(self, error: NetError) -> None:
-        """Closes at once. What is whole stays whole, and the first error is the one that is told."""
+        """Close at once. A complete answer stays complete, and the first error is kept."""
         self._reusable = False
         if self._phase < WHOLE:
             self._phase = BROKEN
@@ -216,7 +220,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    # The parser's side, besides `on_body`
+    # Parser callbacks, besides `on_body`
 
     def on_message_begin(self) -> None:
         if self._phase == WHOLE:
@@ -236,7 +240,7 @@ class Connection(asyncio.BufferedProtocol):
         if (
             status == 101
             or parser.get_http_version() not in ("1.1", "1.0")
-            or self._parts  # of an interim answer
+            or self._parts  # from an interim answer
             or (coding is not None and coding.lower() != "chunked")
         ):
             raise Unreadable
@@ -244,7 +248,9 @@ class Connection(asyncio.BufferedProtocol):
         self._reusable = parser.should_keep_alive()
         self.status, self.headers = status, headers
         self._phase = BODY
-        if self._bare:  # the parser cannot be told, so it ends here, and the connection with it
+        if (
+            self._bare
+        ):  # the parser does not know that this is HEAD, so the answer and the connection end here
             self._phase = WHOLE
             raise Unreadable
 

@@ -1,4 +1,4 @@
-"""Open connections by origin: the newest idle one first, a bound on all of them, and who waits for one."""
+"""A pool of open connections by origin: the newest idle one is reused first, and the total is bounded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from kimi_gateway.net.http import ConnectFailed, no_connection
 
 Origin = tuple[str, str, int]  # scheme, host, port
 
-STAGGER = 0.25  # seconds until the next address of a host is tried beside the first (RFC 8305)
+STAGGER = 0.25  # seconds until the next address of a host is tried in parallel (RFC 8305)
 ARENA = 64 * 1024  # bytes of one read
 
 
 class Pool:
-    """A slot is one connection from the begin of its opening to the end of its socket; `most` are given out.
-    A slot that falls free goes to who waits longest, and so does an idle connection of that one's origin.
+    """At most `most` slots; a slot lasts from the start of opening a connection until its socket is closed.
+
+    A free slot goes to the longest waiter, and so does an idle connection of that waiter's origin.
     """
 
     def __init__(
@@ -30,7 +31,8 @@ class Pool:
         self._clock = clock
         self._slots = 0
         self._open: dict[Connection, Origin] = {}
-        # Idle since when; a dict is a stack too, and one that a closed connection leaves at once.
+        # Time at which each became idle. A dict works as a stack, and a closed connection can leave it at
+        # once.
         self._idle: dict[Origin, dict[Connection, float]] = {}
         self._waiters: deque[tuple[Origin, asyncio.Future[Connection | None]]] = deque()
         self._arena = memoryview(bytearray(ARENA))
@@ -38,7 +40,7 @@ class Pool:
         self._closing: asyncio.Future[None] | None = None
 
     def take(self, origin: Origin) -> Connection | None:
-        """The connection that fell idle last."""
+        """The connection that became idle last; None if there is none."""
         idle = self._idle.get(origin)
         while idle:
             connection, since = idle.popitem()
@@ -64,7 +66,8 @@ class Pool:
             self._reaper = asyncio.get_running_loop().call_later(self._idle_age, self._reap)
 
     async def get(self, origin: Origin, within: float) -> tuple[Connection, bool]:
-        """A connection that is new, or that another request has just left (True)."""
+        """A new connection (False), or one that another request has just released (True). Raises
+        ConnectFailed after `within` seconds."""
         if self._closing is not None:
             raise ConnectFailed("the client is closed")
         try:
@@ -78,7 +81,7 @@ class Pool:
             raise ConnectFailed(f"no connection within {within:g} s") from None
 
     def drop(self, origin: Origin) -> None:
-        """The idle ones: the server has most likely gone away."""
+        """Close the idle connections of `origin`, because the server has probably gone."""
         for connection in self._idle.pop(origin, {}):
             connection.abort()
 
@@ -97,8 +100,8 @@ class Pool:
             await self._closing
 
     async def _turn(self, origin: Origin) -> Connection | None:
-        """Wait for a connection, or for the slot of one (None)."""
-        for idle in self._idle.values():  # of other origins: ours has none
+        """Wait for a connection, or for a free slot (None)."""
+        for idle in self._idle.values():  # of other origins; this origin has none
             if idle:
                 oldest = next(iter(idle))
                 del idle[oldest]
@@ -145,14 +148,14 @@ class Pool:
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context()  # SSL_CERT_FILE and SSL_CERT_DIR hold
+            self._tls = ssl.create_default_context()  # SSL_CERT_FILE and SSL_CERT_DIR are honoured
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
 
     def _gone(self, connection: Connection) -> None:
         origin = self._open.pop(connection, None)
         if origin is None:
-            return  # lost before `_connect` had it, and counted there
+            return  # lost before `_connect` registered it, and counted there
         idle = self._idle.get(origin)
         if idle is not None:
             idle.pop(connection, None)
@@ -171,7 +174,7 @@ class Pool:
         self._slots -= 1
 
     def _reap(self) -> None:
-        """Closes what is idle for too long, so at most at twice the age."""
+        """Close connections that have been idle too long; one lives at most twice the idle age."""
         self._reaper = None
         now = self._clock()
         for idle in self._idle.values():
@@ -183,5 +186,6 @@ class Pool:
 
 
 def _stagger(host: str) -> float | None:
-    """No race for an address: CPython 3.11 loses a socket where one is cancelled in the turn it is won."""
+    """None for IP addresses: CPython 3.11 loses a socket if its race is cancelled in the turn in which it
+    wins."""
     return None if ":" in host or host.replace(".", "").isdigit() else STAGGER

@@ -1,10 +1,10 @@
-"""The one seam to upstream HTTP: what the gateway needs of a client, whichever it is.
-Foreign exceptions end here; the texts of ours hold no header value, no URL and no body.
+"""The HTTP client interface for upstream calls. Implementations translate foreign exceptions into these; the
+texts contain no header value, no URL and no body.
 
-    NetError
-    ├── ConnectFailed     nothing was sent: refused, unresolved, TLS, connect timeout, no free connection
-    ├── ConnectionLost    reset, cut, or not readable as HTTP
-    └── TimedOut          no answer within `first_byte`
+NetError
+├── ConnectFailed     nothing was sent: refused, unresolved, TLS, connect timeout, no free connection
+├── ConnectionLost    reset, cut, or not readable as HTTP
+└── TimedOut          no answer within `first_byte`
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ConnectFailed(NetError): ...
 
 
 def no_connection(host: str, error: BaseException) -> str:
-    """Why none came about, for the operator: by the first cause that has a name."""
+    """A text for the operator, from the first cause that is known."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):
@@ -41,7 +41,7 @@ class ConnectionLost(NetError): ...
 
 
 class Stale(ConnectionLost):
-    """A connection kept from an earlier request closed as this one was sent, before a byte of an answer."""
+    """A reused connection closed while the request was sent, before any byte of an answer."""
 
 
 class TimedOut(NetError): ...
@@ -49,9 +49,8 @@ class TimedOut(NetError): ...
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `connect` bounds each step until a connection stands, `first_byte` the time from there to the
-    answer's head. The wait between chunks is the caller's to bound.
-    """
+    """Seconds. `connect` bounds each step until the connection is open, `first_byte` the time from then to
+    the answer's head. The caller bounds the waits between chunks."""
 
     connect: float
     first_byte: float
@@ -63,14 +62,13 @@ class Answer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names are lower-case."""
+        """Header values by lower-case name."""
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes off the socket; one iterator per answer. Read to its end, it leaves the
-        connection to the next request."""
+        """The body as it arrives; call it once. After a complete read the connection can be reused."""
 
     async def read(self, limit: int) -> bytes:
-        """What is left of the body, at most `limit` bytes of it."""
+        """The rest of the body, at most `limit` bytes."""
 
 
 async def read_up_to(limit: int, parts: AsyncIterator[bytes]) -> bytes:
@@ -86,6 +84,6 @@ class Client(Protocol):
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Answer]:
-        """Leaving the context before the body's end closes the connection at once."""
+        """Send a request. Leaving the context before the end of the body closes the connection."""
 
     async def close(self) -> None: ...

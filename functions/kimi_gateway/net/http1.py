@@ -1,5 +1,7 @@
-"""`Client` over our own HTTP/1.1: a pool of connections on asyncio's transports, parsed by httptools.
-It speaks to origins only; where a proxy of the environment applies (`proxied`), the one over httpx2 is used.
+"""`Client` over our own HTTP/1.1: a pool of connections on asyncio transports, parsed by httptools.
+
+It connects to origins only. If a proxy of the environment applies (`proxied`), the client over httpx2 is
+used.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Http1Client:
-    """Connections are reused, newest first, for 30 s; redirects are not followed, cookies not kept.
+    """Connections are reused for 30 s, newest first. Redirects are not followed, cookies not kept.
     `Timeouts.connect` bounds the wait for a free connection, DNS, TCP and TLS together.
 
-    A request is sent again in two cases only. Found closed: a reused connection was closed before a byte of
-    the request was sent; the next one is taken, whatever the method. Stale: a reused connection closed after
-    the request was sent and before any byte of an answer; the idle connections of that
-    origin are then dropped, and a GET, HEAD or OPTIONS is sent once more. A POST is not, for the server
-    may have acted on it: the caller gets `Stale`.
+    A request is sent again in two cases only. If a reused connection turns out closed before a byte of the
+    request was sent, the next connection is used, whatever the method. If a reused connection closes after
+    the request was sent and before any byte of an answer, the idle connections of that origin are dropped,
+    and a GET, HEAD or OPTIONS is sent once more. A POST is not, because the server may have acted on it: the
+    caller gets `Stale`.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class Http1Client:
 
 
 class _Exchange:
-    """One request and its answer, which is read through the connection for as long as it is ours."""
+    """One request and its answer. The answer is read from the connection until the context ends."""
 
     __slots__ = ("_connection", "_inflater", "_pool", "_request", "_timeouts", "headers", "status")
 
@@ -120,7 +122,7 @@ class _Exchange:
             self._pool.give(connection)
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Each is all that came since the one before."""
+        """The body; each chunk has all bytes since the one before."""
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -134,7 +136,9 @@ class _Exchange:
 
     async def _received(self) -> bytes:
         while True:
-            connection = self._connection  # looked up after each wait: it may be another request's by then
+            connection = (
+                self._connection
+            )  # read again after each wait, because another request may own it by then
             if connection is None:
                 raise ConnectionLost("the answer was left before its end")
             data = connection.take()
@@ -145,7 +149,7 @@ class _Exchange:
             await connection.arrival()
 
     async def _inflated(self, inflater: Inflater) -> bytes:
-        await asyncio.sleep(0)  # much may come of one read, and the loop is not ours alone
+        await asyncio.sleep(0)  # one read may inflate to many pieces, so other tasks get a turn
         while not (data := inflater.read()):
             received = await self._received()
             if not received:
@@ -159,9 +163,9 @@ class _Exchange:
 
 
 def proxied(url: str, environ: Mapping[str, str]) -> bool:
-    """Whether a proxy of the environment stands before `url`; where NO_PROXY is unclear, it does."""
+    """Whether a proxy of the environment applies to `url`. An unclear NO_PROXY means that it does."""
     proxies: dict[str, str] = {}
-    for name, value in sorted(environ.items()):  # a name in lower case comes last, and wins
+    for name, value in sorted(environ.items()):  # sorted, so that lower-case names come last and win
         scheme, found, rest = name.lower().rpartition("_proxy")
         if found and not rest:
             proxies[scheme] = value

@@ -1,4 +1,5 @@
-"""The seam over httpx2: for an upstream behind a proxy, and the other side of our own client's tests."""
+"""The HTTP client over httpx2: for an upstream behind a proxy, and for differential tests of our own
+client."""
 
 from __future__ import annotations
 
@@ -23,14 +24,13 @@ from kimi_gateway.net.http import (
 # Their texts quote URLs and header values, so they are not even kept as a cause.
 UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-LOST = (httpx2.HTTPError, OSError)  # a TLS record error comes as it is
+LOST = (httpx2.HTTPError, OSError)  # a TLS record error arrives as OSError
 READABLE = {"", "identity", "gzip", "deflate"}
 
 
 class HttpxClient:
-    """`Client` over httpx2: connections are reused, redirects not followed, cookies not kept; proxy and CA
-    variables of the environment hold. An idle connection that the server closed is seen before it is reused.
-    """
+    """`Client` over httpx2. Connections are reused, redirects not followed, cookies not kept; proxy and CA
+    variables of the environment are honoured. httpx2 notices a closed idle connection before it reuses it."""
 
     def __init__(self, connections: int = 1000) -> None:
         self._client = httpx2.AsyncClient(
@@ -54,14 +54,14 @@ class HttpxClient:
             yield _HttpxAnswer(response.status_code, response.headers, parts)
         finally:
             await response.aclose()
-            with suppress(RuntimeError):  # a reader in another task still holds it, and ends by itself
+            with suppress(RuntimeError):  # a reader in another task still uses it and ends by itself
                 await parts.aclose()
 
     async def _head(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
     ) -> httpx2.Response:
-        # httpx2's read timeout would hold for each read, of head and body alike; hence a clock of our own
-        # for the head as a whole, started when the connection stands.
+        # httpx2's read timeout applies to each read of head and body alike. So a clock of our own bounds the
+        # whole head; it starts when the connection is open.
         limits = httpx2.Timeout(None, connect=timeouts.connect, pool=timeouts.connect)
         try:
             async with asyncio.timeout(None) as clock:

@@ -1,4 +1,4 @@
-"""Content codings that were not asked for and came all the same: gzip and deflate, in bounded pieces."""
+"""Decodes gzip and deflate answers that were not asked for, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import zlib
 
 from kimi_gateway.net.http import ConnectionLost
 
-PIECE = 256 * 1024  # bytes given at a time: a small input cannot become a large buffer
-FREE = 2**20  # bytes that may come of any input
-RATIO = 200  # bytes out for each byte in, above FREE; JSON as models write it stays far below
+PIECE = 256 * 1024  # bytes returned at a time, so a small input cannot become a large buffer
+FREE = 2**20  # bytes that any input may inflate to
+RATIO = 200  # bytes out for each byte in, above FREE; JSON from models stays far below
 FORMATS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 class Inflater:
-    """`feed`, then `read` until it gives nothing; `end` where the input ends."""
+    """Call `feed`, then `read` until it returns nothing; call `end` at the end of the input. They raise
+    ConnectionLost."""
 
     def __init__(self, coding: str) -> None:
         if coding not in FORMATS:
@@ -31,7 +32,7 @@ class Inflater:
         self._begun = True
         if self._undecided and len(self._input) > 1:
             self._undecided = False
-            # Deflate is meant to come in zlib's frame, and from some servers comes without it.
+            # Deflate should come in zlib's frame, but some servers send it without.
             if self._input[0] & 15 != zlib.DEFLATED or int.from_bytes(self._input[:2]) % 31:
                 self._coder = zlib.decompressobj(-zlib.MAX_WBITS)
 

@@ -1,4 +1,5 @@
-"""JSON in and out, strict where a request comes in: gateway and upstream must never read it differently."""
+"""JSON in and out. Requests are read strictly, because the gateway and the upstream must never read them
+differently."""
 
 from __future__ import annotations
 
@@ -8,17 +9,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-DEEPEST = 256  # containers in containers; each reader further on needs stack for them
+DEEPEST = 256  # nested containers; every later reader needs stack for them
 
 
 SEPARATORS = (b",", b"[", b"{")
-LARGE = 64 * 1024  # bytes of a text, above which its values are counted before it is read
-MOST_VALUES = 250_000  # of a text: each costs far more than its bytes
+LARGE = 64 * 1024  # bytes of a text above which its values are counted before it is parsed
+MOST_VALUES = 250_000  # values of a text; each costs far more than its bytes
 
 
 def has_too_many_values(data: bytes) -> bool:
-    """Whether a large JSON text has more than about MOST_VALUES values, without reading it. What separates
-    values is counted. Strings are taken out only where they decide."""
+    """Whether a large JSON text has more than about MOST_VALUES values. Counts separators without parsing,
+    and removes strings only if they decide."""
     if len(data) <= LARGE or sum(map(data.count, SEPARATORS)) <= MOST_VALUES:
         return False
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -63,8 +64,8 @@ _CONTAINERS = (dict, list)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An object as it was written: what nobody has replaced since need not be written anew. `spans` are where
-    the members' values stand in `text`, and in `raw` where that is ASCII."""
+    """An object and its original text, so that unchanged members need not be written again. `spans` are the
+    positions of the members' values in `text`, and in `raw` if it is ASCII."""
 
     values: dict[str, Any] = field(repr=False)
     raw: bytes = field(repr=False)
@@ -77,24 +78,23 @@ class Source:
             return memoryview(self.raw)[start:end]
         if end - start < len(self.text) // 2:
             return self.text[start:end].encode()
-        # Of a large part it is cheaper to encode what stands around it.
+        # For a large part it is cheaper to encode the text around it.
         before, behind = len(self.text[:start].encode()), len(self.text[end:].encode())
         return memoryview(self.raw)[before : len(self.raw) - behind]
 
 
 _SURROGATE = re.compile(rb"\\u[dD]")
 _BLANKS = re.compile(r"[ \t\n\r]*")
-_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # one without escapes
+_NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # a name without escapes
 _EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def loads_source(body: bytes) -> tuple[Any, Source | None]:
-    """One JSON text in UTF-8, and its source where it is an object. Raises ValueError (with the place) on
-    anything else: another encoding or a byte order mark, NaN and Infinity, a name twice in an object, half
-    of a surrogate pair, a number or nesting too large to hold.
-    """
+    """Parse one JSON text in UTF-8; also return its source if it is an object. Raises ValueError (with the
+    place) for another encoding or a byte order mark, NaN and Infinity, a duplicate name in an object, half of
+    a surrogate pair, and a number or nesting that is too large."""
     try:
         text = body.decode("utf-8")
         source = _scan(body, text)
@@ -111,7 +111,8 @@ def loads_source(body: bytes) -> tuple[Any, Source | None]:
 
 
 def _scan(raw: bytes, text: str) -> Source | None:
-    """The members of an object one by one; None for all that is not plainly one, for the decoder to judge."""
+    """The members of an object one by one. None if the text is not plainly an object; the decoder then judges
+    it."""
     place = _blanks(text, 0)
     if not text.startswith("{", place):
         return None
@@ -147,7 +148,7 @@ def _blanks(text: str, place: int) -> int:
 
 
 def rewrite(value: dict[str, Any], source: Source) -> bytes:
-    """The object, with the containers that are still those of `source` in their own words."""
+    """Serialise the object; copy unchanged containers verbatim from `source`."""
     parts: list[bytes | memoryview] = []
     fresh: dict[str, Any] = {}
     for name, member in value.items():
@@ -161,20 +162,20 @@ def rewrite(value: dict[str, Any], source: Source) -> bytes:
 
 
 def _write(fresh: dict[str, Any], parts: list[bytes | memoryview]) -> None:
-    """These members anew; taken out of `fresh`."""
+    """Serialise and remove the members of `fresh`."""
     if fresh:
         parts += dumps(fresh)[1:-1], b","
         fresh.clear()
 
 
 def loads(text: bytes) -> Any:
-    """An upstream's JSON. Raises ValueError, NaN and Infinity included, and RecursionError."""
+    """Parse an upstream's JSON. Raises ValueError, also for NaN and Infinity, and RecursionError."""
     decoded = text.decode()
     try:
         value, end = _PLAIN.raw_decode(decoded)
     except ValueError:
         end = -1
-    return value if end == len(decoded) else _PLAIN.decode(decoded)  # blanks around it, or a fault
+    return value if end == len(decoded) else _PLAIN.decode(decoded)  # surrounding blanks, or an error
 
 
 def dumps(value: Any) -> bytes:
@@ -185,4 +186,6 @@ def dumps(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps makes one at each call
+_COMPACT = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":")
+)  # json.dumps would make an encoder for each call

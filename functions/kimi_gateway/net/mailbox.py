@@ -1,6 +1,5 @@
-"""A bounded queue between the tasks that read upstreams and the one that answers a client, which must be able
-to wait for an item, for silence and for an interruption at once without a task of its own for each wait.
-"""
+"""A bounded queue between the tasks that read upstreams and the one that answers a client. The reader waits
+for an item, for silence and for an interruption at once, without an extra task for each wait."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Many producers, one consumer. A full box makes its producers wait, and so the upstream slow down."""
+    """Many producers, one consumer. A full mailbox blocks its producers, which slows the upstream down."""
 
     def __init__(self, limit: int = 32) -> None:
         self._items: deque[T] = deque()
@@ -32,12 +31,12 @@ class Mailbox(Generic[T]):
             await room
 
     def interrupt(self, error: Exception) -> None:
-        """The consumer's next `get` raises `error`, ahead of what is waiting."""
+        """Make the consumer's next `get` raise `error`, ahead of waiting items."""
         self._interruption = error
         _wake(self._reader)
 
     async def get(self, timeout: float) -> T | None:
-        """The next item, or None after `timeout` seconds of silence."""
+        """The next item; None after `timeout` seconds without one. Raises the error of `interrupt`."""
         if not self._items and self._interruption is None:
             loop = asyncio.get_running_loop()
             self._reader = loop.create_future()
@@ -58,13 +57,14 @@ class Mailbox(Generic[T]):
         return item
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Cancel the timer; the mailbox is no longer used."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One for many waits: it looks when the last of them would have been long enough, and goes on."""
+        """Set one timer for many waits: when it fires, it checks the latest deadline and sets itself
+        again."""
         self.close()
         self._timer = loop.call_at(self._silent_at, self._look, loop)
 

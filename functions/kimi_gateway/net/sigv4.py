@@ -1,6 +1,5 @@
-"""AWS Signature Version 4, in headers: what the services ask of every call. Held to botocore's signer by a
-test, byte for byte. Rules: AWS, "Create a signed AWS API request" (read 2026-11).
-"""
+"""AWS Signature Version 4 in headers. A test compares it with botocore's signer, byte for byte. Rules: AWS,
+"Create a signed AWS API request" (read 2026-11)."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ UNSIGNED = frozenset({"expect", "transfer-encoding", "user-agent", "x-amzn-trace
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """`session_token` goes with temporary ones."""
+    """`session_token` belongs to temporary credentials."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -30,7 +29,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a signature is good for."""
+    """The region and service that a signature is valid for."""
 
     region: str
     service: str
@@ -45,8 +44,8 @@ def signed(
     body: bytes,
     now: float,
 ) -> dict[str, str]:
-    """`headers` with X-Amz-Date, X-Amz-Security-Token and Authorization. The URL is escaped already; `now` is
-    unix seconds."""
+    """`headers` with X-Amz-Date, X-Amz-Security-Token and Authorization added. `url` must be escaped already;
+    `now` is in unix seconds."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     added = {"X-Amz-Date": stamp}
     if credentials.session_token:
@@ -92,7 +91,7 @@ def _host(url: str) -> str:
 
 
 def _path(path: str) -> str:
-    """Escaped once more: so all services but S3 want it."""
+    """The path, escaped once more: all services except S3 require it."""
     if not path:
         return "/"
     plain = normpath("/" + path.lstrip("/"))

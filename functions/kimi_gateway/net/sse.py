@@ -1,42 +1,41 @@
-"""Server-sent events, sans-IO: bytes in, events out, and back. Bytes stay bytes, so text is never decoded
-and encoded again on its way through, and a character split over two reads needs no care.
-"""
+"""Server-sent events without I/O: bytes to events and back. Bytes are never decoded to text, so a character
+that is split over two reads needs no care."""
 
 from __future__ import annotations
 
-# (data, name); name is b"" without an `event:` line. A plain tuple: making a NamedTuple costs as much as
-# all the rest of decoding.
+# (data, name); name is b"" without an `event:` line. A plain tuple, because making a NamedTuple costs as much
+# as all the rest of decoding.
 Event = tuple[bytes, bytes]
 
 BOM = b"\xef\xbb\xbf"
-LF, CR = 10, 13  # as numbers: `10 in data` takes an eighth of `b"\n" in data`
+LF, CR = 10, 13  # integers: `10 in data` takes an eighth of the time of `b"\n" in data`
 DONE = b"data: [DONE]\n\n"
 
 
 class EventTooLarge(Exception):
-    """The stream holds an event above the decoder's limit and cannot be read any further."""
+    """The stream contains an event above the decoder's limit and cannot be read further."""
 
 
 class Decoder:
-    """Feeds on reads of any size, gives the events that are complete.
+    """Takes reads of any size and returns complete events.
 
-    `limit` bounds the raw bytes between two blank lines, and so the memory held here. Events before the one
-    that breaks it are still given: where it came with others in one read, the next `feed` raises.
-    An unfinished event at the end of a stream is never given (as the standard wants); `pending` tells of it.
+    `limit` bounds the raw bytes between two blank lines, and so the memory in use. Events before a too large
+    one are still returned; the next `feed` then raises EventTooLarge. An unfinished event at the end of a
+    stream is never returned (as the standard requires); `pending` reports it.
     """
 
     __slots__ = ("_after_cr", "_broken", "_limit", "_started", "_tail")
 
     def __init__(self, limit: int = 8 * 2**20) -> None:
         self._limit = limit
-        self._tail = bytearray()  # the unfinished event, its line ends already LF
+        self._tail = bytearray()  # the unfinished event, with line ends as LF
         self._started = False
         self._after_cr = False
         self._broken = False
 
     @property
     def pending(self) -> bool:
-        """Whether an event was begun and not finished."""
+        """Whether an event has begun and is unfinished."""
         return self._broken or bool(self._tail.strip(b"\n"))
 
     def feed(self, data: bytes) -> list[Event]:
@@ -80,7 +79,8 @@ class Decoder:
         return data.removeprefix(BOM)
 
     def _normalise(self, data: bytes) -> bytes:
-        """CRLF and CR become LF. A CR ends its line at once; an LF that comes after it is then dropped."""
+        """Turn CRLF and CR into LF. A CR ends its line at once; an LF that follows it in a later read is
+        dropped."""
         if not data:
             return data
         if self._after_cr:

@@ -1,4 +1,4 @@
-"""A time-out that moves with every event of a stream, so moving it must cost next to nothing."""
+"""A time-out that moves with every event of a stream, so moving it must cost almost nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from types import TracebackType
 from typing import Self
 
 FOREVER = math.inf
-STEP = 5.0  # seconds after which the timer looks at the latest, so that an earlier end seldom needs another
+STEP = 5.0  # longest interval of the timer, in seconds, so that an earlier deadline rarely needs a new timer
 
 
 class Watch:
-    """As asyncio.timeout: cancels the task inside it, and raises TimeoutError there. But `allow` only notes a
-    later end; the one timer looks at the note when it goes off, and goes on if there is time left.
-    """
+    """Like asyncio.timeout: cancels the task inside and raises TimeoutError. But `allow` only stores a later
+    deadline; one timer checks it when it fires, and goes on if time is left."""
 
     __slots__ = ("_cancelling", "_end", "_expired", "_loop", "_task", "_timer")
     _timer: asyncio.TimerHandle
@@ -34,7 +33,7 @@ class Watch:
         return self
 
     def allow(self, seconds: float) -> None:
-        """So many from now on; FOREVER for as long as it takes."""
+        """Set the deadline to `seconds` from now; FOREVER for none."""
         end = self._loop.time() + seconds
         if end < self._timer.when():
             self._timer.cancel()

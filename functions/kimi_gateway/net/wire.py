@@ -1,6 +1,5 @@
-"""A request as it goes on the wire: where a URL leads, and the head, with nothing in it that could be read
-as a second header or a second request. The errors do not quote what they refuse.
-"""
+"""A request in wire format: the address from a URL, and the head, which cannot contain a second header or
+request. Errors do not quote the text that they refuse."""
 
 from __future__ import annotations
 
@@ -14,7 +13,9 @@ from kimi_gateway import __version__
 from kimi_gateway.net.http import ConnectFailed
 
 PORTS = {"http": 80, "https": 443}
-BODILESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})  # usually; then no length is told
+BODILESS = frozenset(
+    {"GET", "HEAD", "DELETE", "OPTIONS"}
+)  # methods that usually have no body; then no length is sent
 METHODS = BODILESS | {"POST", "PUT", "PATCH"}
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 OURS = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
@@ -23,13 +24,13 @@ DEFAULTS = {"user-agent": f"kimi-gateway/{__version__}", "accept-encoding": "ide
 
 class Address(NamedTuple):
     origin: tuple[str, str, int]  # scheme, host, port
-    host: str  # as in the header
+    host: str  # as in the Host header
     target: str
 
 
 @lru_cache(maxsize=256)
 def locate(url: str) -> Address:
-    """The URL is taken as it is: what needs escaping must be escaped already."""
+    """Parse a URL, which must be escaped already. Raises ConnectFailed."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -54,7 +55,8 @@ def locate(url: str) -> Address:
 
 
 def head(method: str, address: Address, headers: Mapping[str, str], length: int) -> bytes:
-    """Framing is the client's own: headers that would change it are refused."""
+    """The head of a request. Framing headers are the client's own; raises ConnectFailed if `headers` contain
+    one."""
     fixed = _lines(method, address, tuple(headers.items()))
     return (
         b"%bcontent-length: %d\r\n\r\n" % (fixed, length)
@@ -65,7 +67,7 @@ def head(method: str, address: Address, headers: Mapping[str, str], length: int)
 
 @lru_cache(maxsize=256)
 def _lines(method: str, address: Address, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """The same for all requests with one token."""
+    """The lines that are the same for all requests with one token."""
     names = {name.lower() for name, _ in headers}
     text = "".join([value for _, value in headers])
     if (

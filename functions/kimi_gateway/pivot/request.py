@@ -61,7 +61,7 @@ def read(raw: bytes) -> ChatRequest:
         sent = body["messages"]  # the very list stays, and with it the client's own text of it
     body["messages"], mended = repair.repaired(sent, _place)
     if not body["messages"]:
-        fail("messages", "holds nothing but empty assistant messages")
+        fail("messages", "has only empty assistant messages")
     if "user" in body:
         body.setdefault("safety_identifier", digest_of(body.pop("user")))
     if body.get("tools") == []:
@@ -136,9 +136,9 @@ def _stop(value: Any, where: str) -> None:
     if type(stops) is not list or not all(type(text) is str for text in stops):
         fail(where, "must be a string or an array of strings")
     if len(stops) > 4:
-        fail(where, "may hold 4 strings at most")
+        fail(where, "may have at most 4 strings")
     if not all(stops):
-        fail(where, "must not hold an empty string")
+        fail(where, "must not contain an empty string")
     for index, text in enumerate(stops):
         stop_length(text, where if stops is not value else f"{where}.{index}")
 
@@ -169,7 +169,7 @@ def _messages(value: Any, where: str) -> None:
         if message["role"] == "tool":
             fields.string(message.get("tool_call_id"), f"{here}.tool_call_id")
         if message.get("partial") and (message["role"] != "assistant" or index != len(value) - 1):
-            fail(f"{here}.partial", "is for the last message only, and for the assistant's")
+            fail(f"{here}.partial", "is allowed only in the last message, of the assistant")
 
 
 def _is_plain(message: Any) -> bool:

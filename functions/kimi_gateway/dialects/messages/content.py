@@ -112,7 +112,7 @@ def foreign(block: dict[str, Any], where: str) -> str:
     if kind == "compaction":
         return str(block.get("content") or "")
     if kind not in _FOREIGN:
-        fail(f"{where}.type", f"{kind[:60]!r} is no content block for this place")
+        fail(f"{where}.type", f"{kind[:60]!r} is not an allowed content block here")
     told = {name: value for name, value in _readable(block).items() if name != "type"}
     return f"[{kind}: {jsonio.dumps(told).decode()}]"
 

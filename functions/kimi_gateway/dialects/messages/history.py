@@ -67,7 +67,7 @@ def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -
     made, repaired = history.end()
     unread += repaired
     if not made:
-        fail(where, "holds nothing but empty messages")
+        fail(where, "has only empty messages")
     last = made[-1]
     if last["role"] == "assistant":
         last["partial"] = True

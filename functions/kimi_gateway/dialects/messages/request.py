@@ -165,7 +165,7 @@ _DROPPED = frozenset(
 def _check_stops(value: Any, where: str) -> None:
     fields.array(value, where)
     if len(value) > MOST_STOPS:
-        fail(where, f"may hold {MOST_STOPS} strings at most")
+        fail(where, f"may have at most {MOST_STOPS} strings")
     for index, stop in enumerate(value):
         fields.string(stop, f"{where}.{index}")
         if not stop:

@@ -66,5 +66,5 @@ def choice(value: dict[str, Any], where: str, offered: ToolSet) -> Any:
     if name in offered.placed:
         return {"type": "function", "function": {"name": name}}
     if not offered.left_out:
-        fail(f"{where}.name", "is none of the tools")
+        fail(f"{where}.name", "is not the name of a tool")
     return None

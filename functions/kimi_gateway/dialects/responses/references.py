@@ -40,7 +40,7 @@ def entries(body: Mapping[str, Any]) -> list[str]:
     """What has to be recalled for a request. Raises InvalidRequest where that is too much."""
     names = {_items(answer) for item in body["input"] if _is_reference(item) and (answer := _answer_of(item))}
     if len(names) > MOST:
-        fail("input", f"refers to items of {len(names)} answers; {MOST} are the most")
+        fail("input", f"refers to items of {len(names)} answers; at most {MOST} are allowed")
     if name := _earlier_of(body):
         names |= {_asked(name), _items(name)}
     return sorted(names)
@@ -56,7 +56,7 @@ def unpack(found: Found) -> tuple[Kept, int]:
         left -= len(text)
         if left < 0:
             where = "input" if name.startswith(_items("")) else "previous_response_id"
-            fail(where, f"refers to more than {MOST_UNPACKED} bytes; send what is needed of it as input")
+            fail(where, f"refers to more than {MOST_UNPACKED} bytes; send the needed parts as input")
         kept[name] = jsonio.loads(text)
     return kept, MOST_UNPACKED - left
 
@@ -96,7 +96,7 @@ def _check_once(given: list[Any]) -> None:
             continue
         id = str(item.get("id"))
         if id in seen:
-            fail(f"input.{index}.id", "is referred to before")
+            fail(f"input.{index}.id", "is named twice")
         seen.add(id)
 
 

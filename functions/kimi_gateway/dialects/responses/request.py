@@ -53,7 +53,7 @@ def chat_of(
     conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     messages, repaired = conversation.end()
     if not messages:
-        fail("input", "holds nothing to answer")
+        fail("input", "has nothing to answer")
     sent: dict[str, Any] = {"model": body["model"], "messages": messages}
     if body.get("instructions"):
         sent["messages"] = [{"role": "system", "content": body["instructions"]}, *messages]

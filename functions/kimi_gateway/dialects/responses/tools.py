@@ -91,7 +91,7 @@ class Toolbox:
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
             if choice == "required" and not self.offered.placed:
-                fail("tool_choice", "there is no tool that could be called")
+                fail("tool_choice", "there is no tool that can be called")
             return choice
         fields.mapping(choice, "tool_choice")
         fields.one_of(*_KINDS, "allowed_tools")(choice.get("type"), "tool_choice.type")
@@ -115,7 +115,7 @@ class Toolbox:
             if tool.get("type") in tuple(_KINDS):  # tools of other kinds were left out
                 allowed.append(self._named(tool, f"tool_choice.tools.{index}"))
         if not allowed and choice["mode"] == "required":
-            fail("tool_choice.tools", "there is none among them that could be called")
+            fail("tool_choice.tools", "none of them can be called")
         if not allowed:
             return "none"
         return {"type": "allowed_tools", "allowed_tools": {"mode": choice["mode"], "tools": allowed}}
@@ -148,7 +148,7 @@ _KINDS = {"function": _function, "custom": _custom}
 
 def _not_deferred(value: Any, where: str) -> None:
     if value is not False:
-        fail(where, "is not supported: send the tools that the model shall know")
+        fail(where, "is not supported: send the tools themselves")
 
 
 _FIELDS: dict[str, Check] = {

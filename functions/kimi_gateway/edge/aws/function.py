@@ -123,7 +123,7 @@ class Function:
 
 def _refused(route: Route) -> Route:
     async def refuse(request: Request) -> Response:
-        raise NotFound(f"Spelt this way the path is not served; use {route.path}.")
+        raise NotFound(f"This spelling of the path is not served; use {route.path}.")
 
     return replace(route, endpoint=refuse)
 
@@ -165,9 +165,7 @@ class _Exchange:
             assert response is not None  # noqa: S101
             answer = _proxied(response, await _whole(response))
             if len(answer["body"]) > LARGEST // 6 and len(json.dumps(answer)) > LARGEST:
-                refusal = self._refusal(
-                    GatewayError("The answer is larger than the 6 MiB that Lambda sends.")
-                )
+                refusal = self._refusal(GatewayError("The answer is larger than Lambda's limit of 6 MiB."))
                 answer = _proxied(refusal, await _whole(refusal))
             return answer
         finally:
@@ -304,7 +302,7 @@ def _body(event: Mapping[str, Any]) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as exc:
-        raise InvalidRequest("The body is not what its encoding says.") from exc
+        raise InvalidRequest("The body does not match its encoding.") from exc
 
 
 def _proxied(response: Response, body: bytes) -> dict[str, Any]:

@@ -266,7 +266,7 @@ class _Exchange:
 
 
 def no_host() -> InvalidRequest:
-    return InvalidRequest("The Host header is missing, which HTTP/1.1 asks for.", cause="host")
+    return InvalidRequest("The Host header is missing, which HTTP/1.1 requires.", cause="host")
 
 
 def bound(most: int) -> int:

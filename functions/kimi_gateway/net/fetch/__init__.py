@@ -1,1 +1,1 @@
-"""Fetches addresses that strangers name, without reaching anything that is not public."""
+"""Fetches addresses from clients without reaching anything that is not public."""

@@ -2,6 +2,7 @@
 
 `ipaddress.is_global` is not used: its answers change between Python versions, and it is true for NAT64, 6to4,
 IPv4-compatible, SIIT and site-local addresses (measured with Python 3.11.7, 2026-11-28).
+
 Sources: the IANA registries of special-purpose IPv4 and IPv6 addresses, RFC 6052 (NAT64), RFC 3056 (6to4),
 RFC 4380 (Teredo), RFC 5214 (ISATAP), RFC 7915 (SIIT).
 """
@@ -16,12 +17,12 @@ _NOT_PUBLIC_4 = tuple(
         (
             "0.0.0.0/8",  # this network
             "10.0.0.0/8",  # private
-            "100.64.0.0/10",  # carrier NAT; holds Alibaba's metadata service 100.100.100.200
+            "100.64.0.0/10",  # carrier NAT; includes Alibaba's metadata service 100.100.100.200
             "127.0.0.0/8",  # loopback
             "168.63.129.16/32",  # Azure's platform service, reachable from every machine there
-            "169.254.0.0/16",  # link-local; holds the metadata services of most clouds
+            "169.254.0.0/16",  # link-local; includes the metadata services of most clouds
             "172.16.0.0/12",  # private
-            "192.0.0.0/24",  # protocol assignments; holds Oracle's metadata service 192.0.0.192
+            "192.0.0.0/24",  # protocol assignments; includes Oracle's metadata service 192.0.0.192
             "192.0.2.0/24",  # documentation
             "192.31.196.0/24",  # AS112
             "192.52.193.0/24",  # AMT
@@ -41,14 +42,14 @@ _NOT_PUBLIC_6 = tuple(
     map(
         IPv6Network,
         (
-            "2001::/23",  # protocol assignments, Teredo among them
+            "2001::/23",  # protocol assignments, including Teredo
             "2001:db8::/32",  # documentation
-            "2002::/16",  # 6to4: deprecated, and it ends at an IPv4 address
+            "2002::/16",  # 6to4: deprecated, leads to an IPv4 address
             "3fff::/20",  # documentation
         ),
     )
 )
-# Forms of an IPv4 address that a network may translate: the IPv4 address inside decides.
+# Prefixes whose IPv4 address inside a network may translate; that address decides.
 _TRANSLATED = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 _ISATAP = (
     0x00005EFE,
@@ -59,7 +60,7 @@ _ISATAP = (
 def is_public(address: str) -> bool:
     """Whether a connection to this address stays outside of private and special networks.
 
-    `address` is what a resolver gives. Text that is not an address, or that has a zone, is not public.
+    `address` is a resolver's result. Text that is not an address, or that has a zone, is not public.
     """
     try:
         parsed = ip_address(address)
@@ -69,7 +70,7 @@ def is_public(address: str) -> bool:
 
 
 def literal(host: str) -> str | None:
-    """The address that a host of a URL spells, without brackets; None for a name. Raises ValueError for
+    """The IP address that the host of a URL spells, without brackets; None for a name. Raises ValueError for
     spellings that programs read differently: short, octal, hexadecimal and plain-number forms of IPv4."""
     if ":" in host:
         try:

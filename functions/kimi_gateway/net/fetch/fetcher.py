@@ -1,8 +1,8 @@
-"""Fetches an address that a stranger named: judged, pinned, and bounded in bytes, time, rate and redirects.
+"""Fetches an address from a client: checked, pinned, and bounded in bytes, time, rate and redirects.
 
-Every address that a name resolves to must be public, and the connection goes to the address that was judged,
-so a name cannot point elsewhere between check and connection. Nothing of the client's request is sent along.
-httpx2 does the HTTP, behind a proxy of the environment too; the proxy is then told the judged address.
+Every address that a name resolves to must be public, and the connection goes to the checked address, so a
+name cannot point elsewhere between check and connection. Nothing of the client's request is sent along.
+httpx2 does the HTTP, also behind a proxy of the environment, which then gets the checked address.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from kimi_gateway.net.inflate import Inflater
 RESOLVING = 5.0  # seconds
 CONNECTING = 10.0  # seconds
 REDIRECTS = 5
-RATE = (1024, 10.0)  # bytes a second at least, averaged over so many seconds
+RATE = (1024, 10.0)  # least bytes a second, averaged over this number of seconds
 RATIO = 100  # decoded bytes for each byte received
-SLACK = 64 * 1024  # bytes decoded, before the ratio counts
+SLACK = 64 * 1024  # bytes that are decoded before the ratio applies
 AT_ONCE = 64
 NOT_FETCHED = "The address could not be fetched."
 _MOVED = (301, 302, 303, 307, 308)
@@ -38,8 +38,8 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class FetchFailed(Exception):
-    """The text is for the client. It is the same for refused, unresolved, unreachable and timed out, so that
-    nobody can map a network by it. `cause` is for the log, and has neither address nor body."""
+    """A text for the client. It is the same for refused, unresolved, unreachable and timed-out addresses, so
+    that nobody can use it to map a network. `cause` is for the log and contains neither address nor body."""
 
     def __init__(self, cause: str, message: str = NOT_FETCHED) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class FetchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of one fetch: `size` in bytes after decoding, `seconds` in all."""
+    """Bounds of one fetch: `size` in bytes after decoding, `seconds` in total."""
 
     size: int
     seconds: float = 60.0
@@ -56,7 +56,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer with status 200. `chunks` may raise FetchFailed. `length` is None where none was declared."""
+    """An answer with status 200. `chunks` may raise FetchFailed. `length` is None if none was declared."""
 
     content_type: str
     length: int | None
@@ -64,7 +64,7 @@ class Fetched:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, by the system's resolver in its own thread. Raises OSError."""
+    """All addresses of a name, from the system's resolver in a thread. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
@@ -102,7 +102,7 @@ class Fetcher:
 
     @asynccontextmanager
     async def open(self, url: str, bounds: Bounds) -> AsyncIterator[Fetched]:
-        """Raises FetchFailed. The whole fetch, the body too, has `bounds.seconds`."""
+        """Open an address. The whole fetch, including the body, has `bounds.seconds`. Raises FetchFailed."""
         clock = asyncio.timeout(bounds.seconds)
         try:
             async with clock, self._places:
@@ -146,7 +146,7 @@ class Fetcher:
         return response
 
     async def _judged(self, target: Target) -> str:
-        """The address to connect to: the first of the target's, all of which are public."""
+        """The address to connect to: the target's first, if all are public. Raises FetchFailed."""
         addresses: Sequence[str]
         if target.literal is not None:
             addresses = [target.literal]
@@ -168,7 +168,7 @@ class Fetcher:
             "GET",
             f"{target.scheme}://{host}:{target.port}{target.path}",
             headers={**_HEADERS, "host": target.authority},
-            extensions={"sni_hostname": target.host},  # the certificate must be the name's, not the address's
+            extensions={"sni_hostname": target.host},  # the certificate must match the name, not the address
         )
         try:
             return await self._client.send(request, stream=True)
@@ -188,7 +188,8 @@ def _length(response: httpx2.Response, size: int) -> int | None:
 async def _bounded(
     response: httpx2.Response, size: int, rate: tuple[float, float]
 ) -> AsyncGenerator[bytes, None]:
-    """The decoded body, while it stays within size, ratio and rate. A slow reader is not a slow server."""
+    """The decoded body within the limits of size, ratio and rate. A slow reader does not count as a slow
+    server. Raises FetchFailed."""
     received = given = 0
     try:
         coding = response.headers.get("content-encoding", "identity").strip().lower()
@@ -211,7 +212,8 @@ async def _bounded(
 
 
 async def _paced(parts: AsyncIterator[bytes], least: float, span: float) -> AsyncIterator[bytes]:
-    """The same parts. Raises FetchFailed if `span` seconds of waiting bring under `least` bytes a second."""
+    """The same parts. Raises FetchFailed if `span` seconds of waiting bring less than `least` bytes a
+    second."""
     loop = asyncio.get_running_loop()
     waited, brought = 0.0, 0
     while True:
@@ -239,4 +241,4 @@ def _inflated(inflater: Inflater, part: bytes) -> Iterator[bytes]:
 
 
 def _too_large(size: int) -> FetchFailed:
-    return FetchFailed("size", f"What the address holds is larger than {size} bytes.")
+    return FetchFailed("size", f"The content of the address is larger than {size} bytes.")

@@ -1,4 +1,4 @@
-"""The strict reading of an address that a client names: one meaning only, or a refusal. Pure."""
+"""Strict parsing of a client's address: one meaning only, or a refusal. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.
 _NAME = re.compile(
     r"(?=.{1,253}\.?\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
 )
-_KEPT = "/?#[]@!$&'()*+,;=:%-._~"  # characters of a path and query that keep their meaning
+_KEPT = "/?#[]@!$&'()*+,;=:%-._~"  # characters of a path and query that stay unescaped
 
 
 class BadTarget(ValueError):
-    """The text says what is wrong with the address; it does not quote it."""
+    """The text says what is wrong with the address, without quoting it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Target:
 
 
 def read(text: str, more_ports: frozenset[int] = frozenset()) -> Target:
-    """Raises BadTarget. `more_ports` are allowed besides 80 and 443."""
+    """Parse an address. `more_ports` are allowed besides 80 and 443. Raises BadTarget."""
     if len(text) > LONGEST:
         raise BadTarget(f"the address is longer than {LONGEST} characters")
     if any(
@@ -76,7 +76,7 @@ def read(text: str, more_ports: frozenset[int] = frozenset()) -> Target:
 
 
 def redirected(target: Target, location: str, more_ports: frozenset[int] = frozenset()) -> Target:
-    """Where a redirect leads. Raises BadTarget, also where it leaves https."""
+    """The target of a redirect. Raises BadTarget, also if it leaves https."""
     if not 0 < len(location) <= LONGEST:
         raise BadTarget("the redirect has no address, or too long a one")
     try:

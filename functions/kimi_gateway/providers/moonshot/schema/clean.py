@@ -74,7 +74,7 @@ def clean(schema: Schema, where: str) -> Schema:
             fail("", f"is {len(dumped):,} bytes long, which is beyond the platform's limits: 15,000 bytes")
         cleaned = _remembered(b"a", dumped, lambda: _answer(schema))
     except (RecursionError, ValueError):
-        fail(where, "refers from one part to the next too deeply")
+        fail(where, "has too deep a chain of references")
     except InvalidRequest as exc:
         param = f"{where}{exc.param}"
         raise InvalidRequest(f"{param}{exc.message.removeprefix(str(exc.param))}", param=param) from exc

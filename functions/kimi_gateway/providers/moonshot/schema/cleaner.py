@@ -272,7 +272,7 @@ class Cleaner:
         try:
             name = first_endless(schemas)
         except TooManyLooks:
-            self._refuse((), "has too many references that lead on to others")
+            self._refuse((), "has too long a chain of references")
         if name is not None:
             path, _ = self._behind.get(name.removeprefix("#/$defs/"), ((), None))
             self._refuse(path, ENDLESS)
