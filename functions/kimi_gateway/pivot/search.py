@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from kimi_gateway.pivot.chunks import Chunk
+
 # Anthropic's error codes of both tools (its documentation, read 2026-11); OpenAI has none of its own.
 ErrorCode = Literal[
     "invalid_tool_input", "query_too_long", "too_many_requests", "max_uses_exceeded", "unavailable",
@@ -62,6 +64,16 @@ class SearchCall:
     done: bool = False
     sources: Sequence[Source] = ()
     error: ErrorCode | None = None
+
+
+class SearchChunk(Chunk):
+    """A search in the stream, between the model's own chunks. It has no choices."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: SearchCall) -> None:
+        super().__init__({"choices": []}, substance=False, finishes=False)
+        self.call = call
 
 
 def host(url: str) -> str:
