@@ -34,7 +34,7 @@ class Counts:
     counting: float = COUNTING
 
     async def estimate(self, request: Request) -> Response:
-        """The upstream's count; an estimate for an account without credits."""
+        """The upstream's token count; an estimate for an account without credits."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         body = (await apart(len(raw), lambda: fields.json_object(raw))).values
@@ -53,26 +53,26 @@ class Counts:
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
-        """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
-        count. An estimate of all for an account without credits, and where the upstream does not answer:
-        clients ask before each turn."""
+        """Anthropic's count: the upstream counts the messages, and an estimate of the tools is added. The
+        whole number is an estimate for an account without credits and if the upstream does not answer,
+        because clients ask before each turn."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         chat = (await apart(len(raw), lambda: anthropic.read(raw, counting=True))).chat
         return answer({"input_tokens": await self._count(key, chat, len(raw))})
 
     async def count_input(self, request: Request, dialect: Dialect, thoughts: ConversationCache) -> Response:
-        """The same count for a Responses request, with what it goes on from."""
+        """The same count for a Responses request, including stored content that it refers to."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        chat = (await apart(len(raw), lambda: ask.complete(found))).chat
+        chat = (await apart(len(raw), lambda: ask.complete(found, ()))).chat
         count = await self._count(key, chat, len(raw) + chat.recalled)
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
-        """`size` is the request's in bytes."""
+        """Input tokens of a chat; `size` is the size of the request in bytes."""
         messages = chat.body["messages"]
         count = await apart(size, lambda: token_estimate.of_messages(messages))
         row = await self.directory.resolve(chat.model, self.catalog, partial(self.gate.has_credit, key))

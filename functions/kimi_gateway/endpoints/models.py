@@ -16,7 +16,7 @@ from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.directory import Directory
 
-# Under an entry of the upstream's list, so that each has the members of the K2 contract.
+# Defaults of an entry from the upstream's list, so that each has the members of the K2 contract.
 _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
 
 
@@ -27,21 +27,21 @@ class Models:
     directory: Directory
 
     async def models(self, request: Request) -> Response:
-        """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
+        """OpenAI's list and Anthropic's page in one. All models are on one page, whatever `limit` says."""
         key = await authenticate(self.gate, request)
         entries = await self._entries(key)
         ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
         return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
     async def model(self, request: Request, name: str) -> Response:
-        """Ids of the list, and every alias of the operator's, under the name asked for."""
+        """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
         row = await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
         listed = {entry["id"]: entry for entry in await self._entries(key)}
         return answer({**listed.get(row.id, entry_of(row)), "id": name})
 
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
-        """Without credits: as the upstream's list was last known."""
+        """All entries. For an account without credits the upstream's part is the last known one."""
         listed = self.directory.listed
         if not self.directory.fresh() and await self.gate.has_credit(key):
             with self.gate.places.held(key.account):
@@ -52,7 +52,7 @@ class Models:
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """A model that only the upstream's list has. It names no output limit but the window."""
+    """The entry of a model that only the upstream lists. Its output limit is its window."""
     created, window = entry.get("created"), entry.get("context_length")
     window = window if type(window) is int else None
     known = _in_anthropic(id, created if type(created) is int else 0, window, window)
@@ -71,8 +71,8 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
 
 
 def entry_of(row: Model) -> dict[str, Any]:
-    """OpenAI's shape with the members of the K2 contract and of Anthropic's model object, and what Kimi's own
-    clients read besides."""
+    """An entry with the members of OpenAI, the K2 contract, Anthropic, and those that Kimi's own clients
+    read."""
     return {
         "id": row.id,
         "object": "model",

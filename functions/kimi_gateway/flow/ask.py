@@ -119,7 +119,7 @@ class Gateway:
         model = await self.directory.resolve(ask.model, self.catalog, may_ask)
         adapted = None
         if not ask.needs:
-            adapted = await apart(len(raw), lambda: self._quickly(ask.complete({}).chat, model))
+            adapted = await apart(len(raw), lambda: self._quickly(ask.complete({}, ()).chat, model))
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
@@ -180,7 +180,7 @@ class Gateway:
         """The question with what it goes on from, as the model takes it: the work that costs."""
         ask, model = asked.ask, asked.model
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        question = await apart(asked.size, lambda: ask.complete(found))
+        question = await apart(asked.size, lambda: ask.complete(found, ()))
         size = asked.size + question.chat.recalled
         adapted = asked.adapted
         if adapted is None:

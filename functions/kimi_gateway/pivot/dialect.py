@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kimi_gateway.errors import GatewayError
+from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.request import ChatRequest
 
@@ -58,23 +59,25 @@ class ParsedRequest(Protocol):
 class Ask:
     """A request's body, read without any I/O.
 
-    `needs` names what the request goes on from and the account has kept (storage/cache.py). `complete`
-    takes what was found of it and gives the whole question; it raises InvalidRequest for what is missing.
-    `unasked` gives the whole answer, where no upstream need be asked for it.
+    `needs` names what the request goes on from and the account has kept (storage/cache.py). `attachments`
+    are to be resolved (files/). `complete` takes what was found and what the attachments became, one for
+    each, and gives the whole question; it raises InvalidRequest for what is missing. `unasked` gives the
+    whole answer, where no upstream need be asked for it.
     """
 
     model: str
     stream: bool
     choices: int
     needs: Sequence[str]
-    complete: Callable[[Mapping[str, bytes]], ParsedRequest]
+    complete: Callable[[Mapping[str, bytes], Results], ParsedRequest]
+    attachments: Sequence[Attachment] = ()
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
     def whole(cls, question: ParsedRequest) -> Ask:
         """One that needs nothing else."""
         chat = question.chat
-        return cls(chat.model, chat.stream, chat.choices, (), lambda _: question)
+        return cls(chat.model, chat.stream, chat.choices, (), lambda found, resolved: question)
 
 
 class Dialect(Protocol):

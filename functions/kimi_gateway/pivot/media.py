@@ -9,12 +9,12 @@ from typing import Any
 
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.errors import InvalidRequest, UnreadableImage
+from kimi_gateway.pivot import attachments
 from kimi_gateway.pivot.fields import fail
 
 Part = dict[str, Any]
 
 TYPES: Mapping[str, frozenset[str]] = {"image_url": IMAGE_TYPES, "video_url": VIDEO_TYPES}
-LONGEST_REASON = 300  # characters; it quotes a client's media type
 _NOUNS = {"image_url": "picture", "video_url": "video"}
 
 
@@ -79,5 +79,4 @@ def sendable(part: Part) -> Part:
 def told(noun: str, error: InvalidRequest) -> Part:
     """What the model reads instead of a part of a tool's result that cannot be sent. A 400 would end the
     session, since the result stays in its history."""
-    why = error.message.removeprefix(f"{error.param}: ")[:LONGEST_REASON]
-    return {"type": "text", "text": f"[A {noun} was here that cannot be shown: {why}.]"}
+    return {"type": "text", "text": attachments.instead_of(noun, error).sentence}

@@ -1,4 +1,4 @@
-"""The built-in upstream for a fresh clone: offline, deterministic, and saying in every answer what it is."""
+"""The built-in upstream of a fresh clone: offline and deterministic; each answer says that it is a demo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kimi_gateway.pivot import token_estimate
 from kimi_gateway.providers.provider import Call, Token
 
 NOTICE = "This is the demo provider of Kimi Gateway: no model ran. Set MOONSHOT_API_KEY for real answers."
-PACE = 0.02  # seconds between two words, so that a stream can be seen to stream
+PACE = 0.02  # seconds between two words, so that streaming is visible
 
 
 class Demo:
@@ -54,7 +54,7 @@ def _event(choice: dict[str, Any], usage: dict[str, int] | None = None) -> sse.E
 
 
 def _last_text(messages: list[dict[str, Any]]) -> str:
-    """The text of the last user message, cut to a line."""
+    """The text of the last user message, cut to 200 characters."""
     for message in reversed(messages):
         if message["role"] == "user":
             content = message["content"]

@@ -1,4 +1,4 @@
-"""What the upstream says outside of chats: its live models, token counts, balances, whether a token lives."""
+"""Calls to the upstream outside of chats: live models, token counts, balances, token checks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from kimi_gateway.providers.failures import OTHER_TOKEN, UpstreamFailure
 from kimi_gateway.providers.provider import Provider, Token, Upstream
 
 T = TypeVar("T")
-FRESH = 600.0  # seconds that a model list is good for
-ASKED_ANEW = 60.0  # seconds before an unknown name may have it fetched again
+FRESH = 600.0  # seconds for which a model list is reused
+ASKED_ANEW = 60.0  # seconds before an unknown name may fetch the list again
 
 
 class Directory:
@@ -29,20 +29,20 @@ class Directory:
         self._listed: dict[str, dict[str, Any]] = {}
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
-        self.last_balance: dict[str, float] | None = None  # as `balance` found it
+        self.last_balance: dict[str, float] | None = None  # the last result of `balance`
 
     @property
     def listed(self) -> dict[str, dict[str, Any]]:
-        """The upstream's list by id as it was last known; empty before it was asked."""
+        """The last known list of the upstream, by id; empty before the first call."""
         return self._listed
 
     def fresh(self, age: float = FRESH) -> bool:
-        """Whether the upstream was asked for its list in the last `age` seconds."""
+        """Whether the list was requested within the last `age` seconds."""
         return self._asked_at is not None and self._monotonic() - self._asked_at < age
 
     async def resolve(self, name: str, catalog: Catalog, may_ask: Callable[[], Awaitable[bool]]) -> Model:
-        """The catalog's row, else a neutral one for a live id. The upstream is asked for a name that neither
-        knows, once a minute and where it `may_ask`. Raises ModelNotFound, and what `may_ask` raises."""
+        """The catalog's row, else a neutral one for a live id. An unknown name fetches the upstream's list
+        once a minute, if `may_ask` allows it. Raises ModelNotFound, and the errors of `may_ask`."""
         try:
             return catalog.resolve(name)
         except ModelNotFound:
@@ -51,7 +51,7 @@ class Directory:
             return catalog.resolve(name, await self.live(ASKED_ANEW))
 
     async def live(self, fresh: float = FRESH) -> dict[str, dict[str, Any]]:
-        """The upstream's list by id, `fresh` seconds old at most; an older one while the upstream is down."""
+        """The upstream's list by id, at most `fresh` seconds old; an older one while the upstream is down."""
         async with self._asking:
             if not self.fresh(fresh):
                 self._asked_at = self._monotonic()
@@ -63,7 +63,7 @@ class Directory:
             return self._listed
 
     async def count(self, model: Model, messages: list[Any], estimate: int) -> int:
-        """Input tokens by the upstream's count, else the given estimate."""
+        """Input tokens counted by the upstream; `estimate` if that fails."""
         try:
             return await self.estimate(model, messages)
         except UpstreamFailure:
@@ -73,7 +73,8 @@ class Directory:
         return await self._ask(lambda provider, token: provider.estimate(token, model, messages))
 
     async def balance(self) -> dict[str, float]:
-        """Summed over the tokens that live: limits and money are per account, and each token is one's."""
+        """The sum over all valid tokens, because each token belongs to an account of its own. Raises
+        UpstreamFailure."""
         upstream, total = self._upstream(), dict[str, float]()
         dead: UpstreamFailure | None = None
         for token in upstream.tokens.all():
@@ -92,7 +93,8 @@ class Directory:
         return total
 
     async def check(self) -> None:
-        """Ask for every token's balance, so that the pool knows the dead and the broke before a client."""
+        """Read every token's balance, so that the pool knows invalid and empty ones before a client meets
+        them."""
         upstream = self._upstream()
         await asyncio.gather(*(self._check(upstream, token) for token in upstream.tokens.all()))
 
@@ -110,7 +112,7 @@ class Directory:
         return await self._upstream().provider.live(token)
 
     async def _ask(self, question: Callable[[Provider, Token], Awaitable[T]]) -> T:
-        """Of each token in turn, until one is answered."""
+        """Ask with one token after another, until one is answered."""
         upstream, tried = self._upstream(), set[str]()
         while True:
             lease = await upstream.tokens.lease(None, tried)

@@ -1,4 +1,4 @@
-"""The executable specification of a store: what every other one must do, in one process, without a disk."""
+"""The executable specification of a store, in one process and without a disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Lease:
 
 @dataclass
 class _Held:
-    """An account as it is held here."""
+    """An account in memory."""
 
     id: str
     name: str

@@ -9,6 +9,7 @@ from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
+from kimi_gateway.pivot.attachments import Results
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Ask
 from kimi_gateway.pivot.fields import fail
@@ -62,7 +63,7 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
 
-        def complete(found: Mapping[str, bytes]) -> ResponsesQuestion:
+        def complete(found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
             kept, recalled = references.unpack(found)
             asked = chat_of(body, *references.resolve(body, kept), recalled)
             return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
@@ -72,6 +73,6 @@ class Responses:
                 "previous_response_id", "this gateway keeps no answers; send the whole conversation as input"
             )
         if not names or not self.keeps:
-            return Ask.whole(complete({}))
+            return Ask.whole(complete({}, ()))
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
         return Ask(chat.model, chat.stream, chat.choices, names, complete)

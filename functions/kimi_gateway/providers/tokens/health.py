@@ -1,6 +1,6 @@
-"""What is known against the upstream's tokens, in this process and, through the record, in all of them.
+"""Known outages of tokens in this process, shared with other processes through a record.
 
-The record may be slow or down: a request waits for it little, seldom, and never fails with it.
+The record may be slow or down: a request waits little for it, rarely, and never fails because of it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import replace
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.tokens.outages import PROBE_EVERY, News, OutageLog
 
-READ_EVERY = 30.0  # seconds between two looks into the record
-WAITED = 1.0  # seconds that requests wait for such a look; it goes on behind them
+READ_EVERY = 30.0  # seconds between two reads of the record
+WAITED = 1.0  # seconds that requests wait for a read, which continues in the background
 Key = tuple[str, str]  # token and model
 
 
@@ -24,16 +24,16 @@ class TokenHealth:
         self._record = record
         self._clock = clock
         self._news: dict[Key, News] = {}
-        self._changed: set[Key] = set()  # here, since the last look into the record began
-        self._unsaid: set[Key] = set()  # the record could not be told
+        self._changed: set[Key] = set()  # in this process, since the last read of the record began
+        self._unsaid: set[Key] = set()  # not written because the record was down
         self._telling: dict[asyncio.Task[None], Key] = {}
-        self._in_turn = asyncio.Lock()  # or an older state could be the last that the record is told
+        self._in_turn = asyncio.Lock()  # otherwise an older state could be written last
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
-        self._awaited_until = 0.0  # of the loop's clock
+        self._awaited_until = 0.0  # by the loop's clock
 
     def known(self, token: str, model: str) -> list[News]:
-        """Of all models, then of this one."""
+        """Outages of the token: those for all models, then those for this one."""
         if not self._news:
             return []
         return [
@@ -41,7 +41,7 @@ class TokenHealth:
         ]
 
     def put(self, bad: News) -> bool:
-        """Whether it is new."""
+        """Store an outage. Whether it is new."""
         key = bad.token, bad.model
         if self._news.get(key) == bad:
             return False
@@ -50,7 +50,7 @@ class TokenHealth:
         return True
 
     def forget(self, news: News) -> bool:
-        """Unless there are newer ones by now."""
+        """Remove an outage, unless a newer one has replaced it. Whether it was removed."""
         key = news.token, news.model
         if self._news.get(key) != news:
             return False
@@ -59,7 +59,7 @@ class TokenHealth:
         return True
 
     async def refresh(self) -> None:
-        """Other processes' news, and those of before a restart."""
+        """Read outages of other processes, and those from before a restart."""
         now, loop = self._clock(), asyncio.get_running_loop()
         if self._reading is None and abs(now - self._read_at) >= READ_EVERY:
             self._read_at, self._awaited_until = now, loop.time() + WAITED
@@ -68,7 +68,8 @@ class TokenHealth:
             await asyncio.wait({self._reading}, timeout=left)
 
     async def claim(self, bad: News) -> bool:
-        """Whether this process may try a token that is due; whatever the answer, not again for a minute."""
+        """Whether this process may probe a token that is due. Whatever the answer, it does not ask again for
+        a minute."""
         key, now = (bad.token, bad.model), int(self._clock())
         self._news[key] = replace(bad, until=now + PROBE_EVERY)
         self._changed.add(key)
@@ -81,11 +82,11 @@ class TokenHealth:
 
     @property
     def busy(self) -> set[asyncio.Task[None]]:
-        """With telling the record, and reading it."""
+        """Tasks that write or read the record."""
         return set(self._telling) | ({self._reading} if self._reading else set())
 
     async def close(self) -> None:
-        """All that was to be told is told."""
+        """Wait for pending writes."""
         while tasks := self.busy:
             await asyncio.wait(tasks)
 
@@ -97,7 +98,7 @@ class TokenHealth:
         except Exception as exc:
             self._down(exc)
         else:
-            for key in self._changed:  # what is known here is newer
+            for key in self._changed:  # knowledge of this process is newer
                 read.pop(key, None)
                 if key in self._news:
                     read[key] = self._news[key]
@@ -108,7 +109,7 @@ class TokenHealth:
             self._reading = None
 
     def _tell(self, key: Key) -> None:
-        """Behind the request, which must not wait for it or fail with it."""
+        """Write the outage behind the request, which must not wait for it or fail because of it."""
         self._changed.add(key)
         self._unsaid.discard(key)
         task = asyncio.create_task(self._told(key))

@@ -1,4 +1,4 @@
-"""Those who wait for something to become free, first come first served."""
+"""A queue for something that becomes free, first come first served."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 G = TypeVar("G")
-LOOKED = 1.0  # seconds after which one that waits is served by itself: time alone frees things too
+LOOKED = 1.0  # seconds between looks without an event, because time alone can free things
 
 
 class WaitQueue(Generic[W, G]):
-    """`choose` gives what there is for a wish, None if there is nothing; what it raises is raised to the one
-    who waits. What was given to one that left meanwhile goes to `give_back`."""
+    """`choose` returns the thing for a wish, None if there is none; its exceptions go to the waiter. If a
+    waiter has left, its thing goes to `give_back`."""
 
     def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None]) -> None:
         self._choose = choose
@@ -24,7 +24,7 @@ class WaitQueue(Generic[W, G]):
         return len(self._waiting)
 
     async def wait(self, wish: W, seconds: float) -> G | None:
-        """None if nothing became free in time."""
+        """Wait at most `seconds`; None if nothing became free."""
         loop = asyncio.get_running_loop()
         place: asyncio.Future[G] = loop.create_future()
         self._waiting[place] = wish
@@ -43,7 +43,7 @@ class WaitQueue(Generic[W, G]):
         return place.result() if place.done() else None
 
     def serve(self) -> None:
-        """To be called whenever something may have become free."""
+        """Call it whenever something may have become free."""
         for place, wish in list(self._waiting.items()):
             try:
                 given = self._choose(wish)

@@ -1,16 +1,17 @@
-"""Accounts and keys in DynamoDB, and the ways to them by id, name and digest.
+"""Accounts and keys in DynamoDB, and their lookup by id, name and digest.
 
-    A#<account>  -           the hot item (dynamodb_item)
-                 info        name, time of creation
-                 K#<short>   a key: all of it but whether it lives, which the hot item's `ks` says
-    K#<digest>   -           the same key, found by its digest
-    I#<key id>   -           the digest
-    N#<name>     <account>   accounts by name
-    ACCOUNTS     <account>   all of them
-    H#<account>  <hour>      usage of past hours (dynamodb_history)
+A#<account>  -           the hot item (storage/dynamodb/item.py)
+             info        name, time of creation
+             K#<short>   a key; whether it is valid is in the hot item's `ks`
+K#<digest>   -           the same key, by its digest
+I#<key id>   -           the digest
+N#<name>     <account>   accounts by name
+ACCOUNTS     <account>   all of them
+H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
-Only the hot item changes once it is written, so no transaction is needed: a key lives from the last write of
-its making on. One that breaks off leaves a key that never lived, or an account that is not among all.
+Only the hot item changes after it is written, so no transaction is needed: a key becomes valid with the last
+write of its creation. An interrupted creation leaves a key that was never valid, or an account that is
+missing from ACCOUNTS.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 INFO = "info"
 EVERY = "ACCOUNTS"
-DRAWN = 100  # ids tried for a key: of 1,296 short ids of an account most are free
+DRAWN = 100  # ids tried for a key; most of an account's 1,296 short ids are free
 
 
 async def add_account(table: Table, account: str, name: str, hot: Raw, now: int) -> None:
@@ -44,7 +45,7 @@ async def image_of(table: Table, account: str) -> Image | None:
 
 
 async def add_key(table: Table, key: Key, draw: Callable[[], str]) -> tuple[Key, Image]:
-    """The key with its id, and its account's image. Raises Unknown, Taken."""
+    """Create a key; returns it with its id, and its account's image. Raises Unknown, Taken."""
     image = await image_of(table, key.account)
     if image is None:
         raise Unknown(key.account)
@@ -62,7 +63,7 @@ async def add_key(table: Table, key: Key, draw: Callable[[], str]) -> tuple[Key,
 
 
 async def _place(table: Table, key: Key, draw: Callable[[], str], image: Image) -> str:
-    """A new id whose two characters no key of the account ever had."""
+    """A new id whose two characters no key of the account has used."""
     for _ in range(DRAWN):
         id = draw()
         if not image.has_key(id):
@@ -75,14 +76,15 @@ async def _place(table: Table, key: Key, draw: Callable[[], str], image: Image) 
 
 
 async def find_key(table: Table, digest: str) -> tuple[Key, Image] | None:
-    """The record before the image: a revocation in between is in the image."""
+    """The key by digest, None if there is none. The record is read before the image, so the image shows a
+    revocation in between."""
     record = await table.get(f"K#{digest}")
     image = await image_of(table, record["account"]["S"]) if record is not None else None
     return (_key(record, image), image) if record is not None and image is not None else None
 
 
 async def end_key(table: Table, key: str) -> tuple[Key, Image]:
-    """By id or digest. Raises Unknown."""
+    """Revoke a key, by id or digest. Raises Unknown."""
     record, pointer = await asyncio.gather(table.get(f"K#{key}"), table.get(f"I#{key}"))
     if pointer is not None:
         record = await table.get(f"K#{pointer['digest']['S']}")
@@ -100,7 +102,7 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
 
 
 async def resolve(table: Table, name: str) -> str:
-    """An account's id by its id, its name, or a key's id or digest. Raises Unknown, Ambiguous."""
+    """The account's id, from its id, its name, or a key's id or digest. Raises Unknown, Ambiguous."""
     hot, named, pointer, record = await asyncio.gather(
         table.get(partition(name)), table.query(f"N#{name}"), table.get(f"I#{name}"), table.get(f"K#{name}")
     )
@@ -138,12 +140,12 @@ class Held:
         return tuple(sorted(held, key=lambda key: (key.created, key.id)))
 
     def ids(self) -> dict[str, str]:
-        """Of its keys, by short id."""
+        """Key ids by short id."""
         return {kid(record["id"]["S"]): record["id"]["S"] for record in self.records}
 
 
 async def held(table: Table, account: str) -> Held:
-    """Raises Unknown."""
+    """All items of `account`. Raises Unknown."""
     items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
     if HOT not in items or INFO not in items:
         raise Unknown(account)
@@ -153,8 +155,8 @@ async def held(table: Table, account: str) -> Held:
 
 
 def shown(held: Held, now: int) -> Account:
-    """As it is at `now`, whether that is written or not: without expired grants, with the credits of ended
-    leases."""
+    """The account at `now`, without expired grants and with the credits of ended leases, whether or not that
+    is written."""
     ended = held.image.ended(now)
     balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)
     reserved = sum(lease.cost for name, lease in held.image.leases().items() if name not in ended)

@@ -1,7 +1,7 @@
 """The store of the cloud: one DynamoDB table, exact across all instances that share it.
 
 A successful request costs two calls, no read, and two write units while its account's item fits into 1 KiB.
-Every step bears being sent twice, so a call whose answer was lost is simply tried again.
+Every step may be sent twice, so a call whose answer was lost is simply repeated.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 T = TypeVar("T")
-TRIES = 20  # of a step that others got in the way of
-PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
-MET = 1_000  # accounts, whose images are kept
-AT_ONCE = 16  # accounts, where all are asked for
+TRIES = 20  # tries of a step while other processes change the account
+PAUSE, LONGEST = 0.005, 0.25  # seconds between two tries, doubled each time
+MET = 1_000  # accounts whose images are kept
+AT_ONCE = 16  # accounts read at the same time
 BUSY = "others changed the account each time it was tried"
 
 
 class DynamoStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
-    refer to again (accounts.replay.Replay).
+    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
+    (storage.cache.Cache).
 
-    It keeps the last image of each account that it met. Nothing is decided by one: they tell what to tidy.
+    It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class DynamoStore:
         raise StoreThrottled(BUSY)
 
     async def purge(self, now: int) -> int:
-        """Of the accounts that this process met and that had leases then which are over now: nothing is
-        searched. Others end when credit lacks, or with the account's next request."""
+        """Ends expired leases of accounts that this process met; it searches for no others. Those end when
+        credit runs short, or with the account's next request."""
         late = [account for account, image in self._images.items() if image.ended(now)]
         return sum([await self._purge(account, now) for account in late])
 
@@ -179,7 +179,8 @@ class DynamoStore:
     async def _funded(
         self, account: str, step: Callable[[Balance], Balance], now: int, lifts: bool = False
     ) -> Account:
-        """Once, whatever answers are lost. `lifts`: open windows of lower tiers get the new balance's."""
+        """Change the balance exactly once, even if answers are lost. `lifts`: open windows of lower tiers get
+        the new balance's tier."""
         id = keys.key_id(secrets.randbelow)[-6:]
         for number in range(TRIES):
             await self._pause(number)
@@ -242,7 +243,7 @@ class DynamoStore:
         return await replay.recall(self._table, account, names, now)
 
     async def close(self) -> None:
-        """The client is its owner's to close."""
+        """Does nothing: the owner of the client closes it."""
 
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)
@@ -252,7 +253,7 @@ class DynamoStore:
     async def _rewrite(
         self, account: str, image: Image, balance: Balance, ended: Mapping[str, Lease]
     ) -> bool:
-        """False if the image is out of date."""
+        """False if the image is outdated."""
         try:
             await self._write(account, steps.rewritten(image, balance, ended))
         except Conflict as conflict:
@@ -265,7 +266,7 @@ class DynamoStore:
         return image
 
     async def _tidy(self, account: str, image: Image, now: int) -> None:
-        """Done by the request that finds it, some at a time; what fails here is done by a later one."""
+        """Tidy up a part of the account behind a request; failures are left to a later request."""
         late = image.ended(now - self._forsaken)
         if account in self._tidying or not (late or history.over(image, now)):
             return
@@ -280,7 +281,7 @@ class DynamoStore:
             self._tidying.discard(account)
 
     async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
-        """False if the image is out of date."""
+        """False if the image is outdated."""
         balance = rules.returned(image.balance, standing.credits(ended), now)
         return await self._rewrite(account, image, balance, ended)
 
@@ -304,7 +305,7 @@ class DynamoStore:
 
 
 async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
-    """In their order, some of them at a time."""
+    """Results in the order of `ids`, computed AT_ONCE at a time."""
     found: list[T] = []
     for start in range(0, len(ids), AT_ONCE):
         found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))

@@ -1,4 +1,4 @@
-"""A store's promises, each as one step of a SQLite transaction. A step that refuses has written nothing."""
+"""The store's methods, each as one step of a SQLite transaction. A step that refuses has written nothing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _write_balance(db: sqlite3.Connection, account: str, balance: Balance) -> No
 
 
 def _with_ended_leases(db: sqlite3.Connection, account: str, balance: Balance, now: int) -> Balance:
-    """The balance as it will be when the account's expired leases have ended; writes nothing."""
+    """The balance after the account's expired leases have ended; writes nothing."""
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ? AND expires <= ?"
     (credits,) = db.execute(query, (account, now)).fetchone()
     return rules.returned(balance, credits, now)
@@ -142,7 +142,7 @@ def _end_leases(db: sqlite3.Connection, account: str, now: int) -> int:
 
 
 def _take_lease(db: sqlite3.Connection, admission: Admission) -> int | None:
-    """Removes the lease; its cost, None where it is gone."""
+    """Remove the lease; returns its cost, None if it is gone."""
     query = "DELETE FROM leases WHERE account = ? AND request = ? RETURNING cost"
     rows = db.execute(query, (admission.key.account, admission.id)).fetchall()
     return rows[0][0] if rows else None
@@ -239,7 +239,7 @@ def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Acco
 
 
 def _limited(db: sqlite3.Connection, account: str) -> Balance:
-    """The balance of an account that has one. Raises Unknown, Unlimited."""
+    """The balance of a limited account. Raises Unknown, Unlimited."""
     row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
     if row is None:
         raise Unknown(account)

@@ -1,7 +1,7 @@
 """The store of one machine: one SQLite file, exact across all processes that share it.
 
-Nothing grows without bound: windows are counters of the key's latest minute, hour and day, and leases end.
-Usage rows (one an hour, key and model) are kept.
+Windows and leases are bounded: there is one counter each for the latest minute, hour and day of a key, and
+leases end. Usage rows (one for each hour, key and model) are kept.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from kimi_gateway.storage.sqlite.writer import Writer
 
 
 class SqliteStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
-    refer to again (accounts.replay.Replay).
+    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
+    (storage.cache.Cache).
 
-    `lock_timeout` is how long another process's transaction is waited for, in seconds."""
+    `lock_timeout`: seconds to wait for another process's transaction.
+    """
 
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
@@ -107,7 +108,8 @@ class SqliteStore:
         return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
-        """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""
+        """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises
+        StoreDown."""
         try:
             await asyncio.to_thread(database.copy, self._path, target, conversations)
         except (sqlite3.Error, OSError) as error:

@@ -1,0 +1,103 @@
+"""What a request attaches to its messages beside text, and what of it goes upstream.
+
+A dialect names the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
+dialect puts the results in their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kimi_gateway.errors import GatewayError
+
+Kind = Literal["image", "video", "document", "any"]
+
+LONGEST_REASON = 300  # characters; a reason may quote the client
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """`data` is valid base64, without a prefix."""
+
+    data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An http or https address as the client wrote it. It may hold a signature, so nobody shows it."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """The gateway's own id of a file."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    text: str = field(repr=False)
+
+
+Source = Inline | Address | FileId | PlainText
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """`field` is the path in the client's body, for errors. `kind` is what the place takes; "any" leaves it
+    to the content. `filename` and `media_type` are the client's words, where it said them. `told`: what
+    cannot be read is told to the model in words, since a 400 would end the session."""
+
+    field: str
+    kind: Kind
+    source: Source
+    filename: str | None = None
+    media_type: str | None = None
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentText:
+    """A document's text, the same for the same bytes. `filename` is None where nobody named it."""
+
+    filename: str | None
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaUrl:
+    """A `data:` or `ms://` address that the upstream takes."""
+
+    url: str = field(repr=False)
+    kind: Literal["image", "video"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The words for the model in place of what cannot be read."""
+
+    sentence: str
+
+
+Resolved = DocumentText | MediaUrl | Unreadable
+Results = Sequence[Resolved]  # one for each attachment, in their order
+
+_NOUNS: dict[Kind, str] = {"image": "picture", "video": "video", "document": "document", "any": "file"}
+
+
+def unreadable(attachment: Attachment, error: GatewayError) -> Unreadable:
+    """What stands for an attachment that cannot be read. Raises the error where its place has no such words,
+    and where it is not the attachment's fault: then the client may try again."""
+    if not attachment.told or error.status >= 500 or error.status == 429:
+        raise error
+    return instead_of(_NOUNS[attachment.kind], error)
+
+
+def instead_of(noun: str, error: GatewayError) -> Unreadable:
+    """In words, without the field that the client knows."""
+    why = error.message.removeprefix(f"{error.param}: ")[:LONGEST_REASON].rstrip(".")
+    return Unreadable(f"[A {noun} was here that cannot be shown: {why}.]")
