@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from upstream import kimi, messages, search
+from upstream import files, kimi, messages, search
 from upstream.kimi import WINDOWS
 from upstream.rules import refusal
 from upstream.steps import HANG, RESET, End, Kimi, Part, Reply, Status, Step, length
@@ -202,6 +202,7 @@ class ScriptedUpstream:
         self.models = list(WINDOWS)
         self.balance = 49.58
         self.web = search.Web()
+        self.files = files.FileStore()
         self.requests: list[Request] = []
         self.accepted = 0
         self.connections: set[Connection] = set()
@@ -250,7 +251,7 @@ class ScriptedUpstream:
         self._plan.clear()
         self._at.clear()
         self._always = Kimi()
-        self.web = search.Web()
+        self.web, self.files = search.Web(), files.FileStore()
 
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""
@@ -281,6 +282,8 @@ class ScriptedUpstream:
             return Status(401, kimi.error("incorrect_api_key_error", "Incorrect API key provided"))
         body = request.body
         match request.method, request.path:
+            case _, path if path == files.PATH or path.startswith(files.PATH + "/"):
+                return self.files.answer(request)
             case "POST", path if path in search.PATHS:
                 return self.web.answer(path, body)
             case "GET", "/v1/models":
