@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.gate import Gate, not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
@@ -37,6 +38,8 @@ class Models:
         """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
         row = await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+        if not terms.allows(key, (name, row.id)):
+            raise not_allowed(key)
         listed = {entry["id"]: entry for entry in await self._entries(key)}
         return answer({**listed.get(row.id, entry_of(row)), "id": name})
 
@@ -48,7 +51,8 @@ class Models:
                 listed = await self.directory.live()
         known = [entry_of(row) for row in self.catalog.rows.values()]
         names = {row["id"] for row in known}
-        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
+        entries = known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
+        return [entry for entry in entries if terms.allows(key, (entry["id"],))]
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:

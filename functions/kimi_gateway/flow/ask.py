@@ -104,7 +104,8 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
+            ask = asked.ask
+            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, ask.model, ask.choices)
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # none comes here after the admission
