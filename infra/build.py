@@ -34,7 +34,7 @@ NEEDLESS = (
     *(f"*.dist-info/{name}" for name in ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")),
 )
 EXECUTABLE = ("stream",)
-LARGEST = 15 * 2**20  # bytes of the zip
+LARGEST = 9 * 2**20  # bytes of the zip
 WITHOUT_BYTECODE = (
     "The bundle is built without bytecode. It works, but each cold start compiles the code anew\n"
     "and takes about twice as long (docs/benchmarks.md, Cold start)."

@@ -14,10 +14,10 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Grant
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
-from kimi_gateway.cli.target import place
+from kimi_gateway.cli.selection import target
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
 
 T = TypeVar("T")
 MOST = 10**9  # credits in one command, and requests in a limit
@@ -62,20 +62,20 @@ def name_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return text
 
 
-def ask(job: Callable[[Ledger, int], Coroutine[Any, Any, T]]) -> T:
+def ask(job: Callable[[TargetStore, int], Coroutine[Any, Any, T]]) -> T:
     """Run `job` with the store and the time (unix seconds).
 
     Raises SettingsFault, Failed, StoreDown, OSError."""
-    here = place()
+    chosen = target()
 
     async def run() -> T:
-        async with here.store() as store:
+        async with chosen.store() as store:
             return await job(store, int(time.time()))
 
     return asyncio.run(run())
 
 
-async def account_of(store: Ledger, reference: Reference, now: int) -> Account:
+async def account_of(store: TargetStore, reference: Reference, now: int) -> Account:
     try:
         return await store.account(reference.wanted, now)
     except Ambiguous as exc:
@@ -98,7 +98,7 @@ def named_alike(name: str, accounts: Sequence[str]) -> str:
     return f"{count} accounts are named {name!r}: {', '.join(accounts[:10])}{more}."
 
 
-async def taken(store: Ledger, name: str, now: int) -> str | None:
+async def taken(store: TargetStore, name: str, now: int) -> str | None:
     """A warning if accounts with this name exist, because the name alone is then ambiguous."""
     try:
         others = (await store.account(name, now),) if name else ()
@@ -116,4 +116,4 @@ def opening(credits: Credits | None) -> Grant | None:
     """The first grant of a new account; None for an unlimited one."""
     if credits == "unlimited":
         return None
-    return Grant(place().settings.signup_credits if credits is None else credits)
+    return Grant(target().settings.signup_credits if credits is None else credits)

@@ -34,7 +34,7 @@ from kimi_gateway.cli.show import (
 )
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
 
 
 def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -71,7 +71,7 @@ def group() -> None:
 def create(name: str, credits: Credits | None, as_json: bool) -> None:
     """Create an account without a key."""
 
-    async def make(store: Ledger, now: int) -> tuple[Account, str | None]:
+    async def make(store: TargetStore, now: int) -> tuple[Account, str | None]:
         warning = await taken(store, name, now)
         return await store.create_account(name, opening(credits), now), warning
 
@@ -128,7 +128,7 @@ def grant(
             raise click.UsageError("--expires is in the past.")
         return Grant(credits or 0, until if months is None else months_later(now, months))
 
-    async def add(store: Ledger, now: int) -> Account:
+    async def add(store: TargetStore, now: int) -> Account:
         addition = given(now)
         return await store.grant((await account_of(store, account, now)).id, addition, now)
 
@@ -143,7 +143,7 @@ def grant(
 def deduct(account: Reference, credits: int, as_json: bool) -> None:
     """Take N credits away from an account: all N or none, and never reserved ones."""
 
-    async def take(store: Ledger, now: int) -> Account:
+    async def take(store: TargetStore, now: int) -> Account:
         return await store.deduct((await account_of(store, account, now)).id, credits, now)
 
     holder = ask(take)

@@ -25,7 +25,7 @@ from kimi_gateway.cli.access import (
 from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out, warned
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
 
 LIMIT = click.IntRange(1, MOST)
 
@@ -72,7 +72,7 @@ def create(
         raise click.UsageError("--credits unlimited works for a new account only, not with --account.")
     limits, secret = Limits(rpm, rph, rpd), new_key()
 
-    async def make(store: Ledger, now: int) -> tuple[Account, Key, str | None]:
+    async def make(store: TargetStore, now: int) -> tuple[Account, Key, str | None]:
         warning = await taken(store, name, now) if account is None else None
         if account is None:
             holder = await store.create_account(name, opening(credits), now)
@@ -101,7 +101,7 @@ def create(
 def list_(account: Reference | None, as_json: bool) -> None:
     """List the keys, including revoked ones."""
 
-    async def held(store: Ledger, now: int) -> list[Account]:
+    async def held(store: TargetStore, now: int) -> list[Account]:
         return await store.accounts(now) if account is None else [await account_of(store, account, now)]
 
     found = [key for holder in ask(held) for key in holder.keys]
@@ -114,7 +114,7 @@ def list_(account: Reference | None, as_json: bool) -> None:
 def revoke(key: Reference, as_json: bool) -> None:
     """Revoke a key. Every process refuses it at once."""
 
-    async def end(store: Ledger, now: int) -> Key:
+    async def end(store: TargetStore, now: int) -> Key:
         try:
             return await store.revoke_key(key.wanted, now)
         except Unknown:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.cli.show import utc
-from kimi_gateway.cli.target import KeptIn, Place
+from kimi_gateway.cli.target import KeptIn, Target
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
@@ -50,24 +50,24 @@ class InUse:
         return {token.id for token in self.tokens} | set(self.elsewhere)
 
 
-def configured(here: Place) -> tuple[Source, tuple[Token, ...]]:
+def configured(chosen: Target) -> tuple[Source, tuple[Token, ...]]:
     """The tokens of a server that starts now: those of the environment, else the stored ones."""
-    fixed = here.pinned()
+    fixed = chosen.pinned()
     if fixed:
         return "environment", fixed
-    kept = here.kept()
-    return (here.kept_in, kept) if kept else ("none", ())
+    kept = chosen.kept()
+    return (chosen.kept_in, kept) if kept else ("none", ())
 
 
-def in_use(here: Place) -> InUse:
+def in_use(chosen: Target) -> InUse:
     """The tokens of the running server, else `configured`. The server may have a different environment."""
-    server = here.serving()
+    server = chosen.serving()
     if server is None:
-        return InUse(*configured(here))
-    kept = here.kept()
+        return InUse(*configured(chosen))
+    kept = chosen.kept()
     if server.source != "environment":
-        return InUse(here.kept_in if kept else "none", kept, server=server)
-    known = {token.id: token for token in (*here.pinned(), *kept)}
+        return InUse(chosen.kept_in if kept else "none", kept, server=server)
+    known = {token.id: token for token in (*chosen.pinned(), *kept)}
     ours = tuple(known[id] for id in server.tokens if id in known)
     return InUse("environment", ours, tuple(id for id in server.tokens if id not in known), server)
 
@@ -84,15 +84,15 @@ def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
     return verdicts
 
 
-def bad_news(here: Place) -> dict[str, list[News]]:
+def bad_news(chosen: Target) -> dict[str, list[News]]:
     """The recorded outages that still apply, by token id. Raises StoreDown."""
     from kimi_gateway.providers.tokens.outages import News
 
-    if not here.begun():
+    if not chosen.begun():
         return {}
 
     async def read() -> Sequence[tuple[str, str, str, int]]:
-        async with here.store() as store:
+        async with chosen.store() as store:
             return await store.published()
 
     found: dict[str, list[News]] = defaultdict(list)

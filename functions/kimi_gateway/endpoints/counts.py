@@ -67,8 +67,8 @@ class Counts:
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        chat = (await apart(len(raw), lambda: ask.complete(found, ()))).chat
-        count = await self._count(key, chat, len(raw) + chat.recalled)
+        question = await apart(len(raw), lambda: ask.complete(found, ()))
+        count = await self._count(key, question.chat, question.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
