@@ -166,7 +166,9 @@ class _Exchange:
             assert response is not None  # noqa: S101
             answer = _proxied(response, await _whole(response))
             if len(answer["body"]) > LARGEST // 6 and len(json.dumps(answer)) > LARGEST:
-                refusal = self._refusal(GatewayError("The answer is larger than Lambda's limit of 6 MiB."))
+                refusal = self._refusal(
+                    GatewayError("The answer is larger than the 6 MiB that Lambda allows.")
+                )
                 answer = _proxied(refusal, await _whole(refusal))
             return answer
         finally:

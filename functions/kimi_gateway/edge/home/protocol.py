@@ -54,9 +54,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._linger = 0  # bytes that may still come behind the last answer
         self._known = False  # a valid key was shown
         self._written = 0  # bytes
-        self._taken: int | None = (
-            None  # bytes that the client had read at the last check, if data was pending
-        )
+        self._taken: int | None = None  # bytes that the client had read at the last check
 
     # Transport callbacks
 
