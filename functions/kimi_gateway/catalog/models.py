@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
@@ -49,6 +50,7 @@ class Model:
       400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
+    - `provider`: who serves it (providers/registry.py).
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -71,6 +73,7 @@ class Model:
     messages: bool = False
     created: int = 1735785600
     owned_by: str = "moonshot-ai"
+    provider: ProviderName = "moonshot"
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published
@@ -135,10 +138,11 @@ VIDEO_TYPES = frozenset(
 )  # fmt: skip
 
 
-def neutral(id: str) -> Model:
+def neutral(id: str, provider: ProviderName = "moonshot") -> Model:
     """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
     defaulted."""
     huge = 10_000_000
     return Model(
-        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False
-    )
+        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False,
+        provider=provider,
+    )  # fmt: skip
