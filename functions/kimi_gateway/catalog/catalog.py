@@ -131,6 +131,9 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: {row.id} needs window >= 1 and 1 <= max_output <= refuse_output")
     if row.default_output is not None and not 1 <= row.default_output <= row.max_output:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
+    price = row.price
+    if price is not None and min(price.input, price.cached, price.output) < 0:
+        raise CatalogFault(f"{where}: the price of {row.id} must not be negative")
     return row
 
 
