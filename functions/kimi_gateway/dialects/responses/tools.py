@@ -1,4 +1,4 @@
-"""Tools: the client's kinds of them into functions, and the model's calls back into what the client knows."""
+"""Translates the client's kinds of tools into functions, and the model's calls back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FREE_FORM = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How the client knows the tool that the model calls by one flat name."""
+    """The client's name for a tool that the model calls by one flat name."""
 
     name: str
     namespace: str | None = None
@@ -30,7 +30,7 @@ class Known:
 
 @dataclass(slots=True)
 class Toolbox:
-    """The tools of one request: as they are offered to the model, and what each is to the client."""
+    """The tools of one request: as the model sees them, and as the client knows them."""
 
     offered: ToolSet = field(default_factory=ToolSet)
     _known: dict[str, Known] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class Toolbox:
         return self._known.get(flat) or Known(flat)
 
     def add(self, tools: Any, where: str) -> None:
-        """One list of tools; of a name that an earlier list had the newest holds. Raises InvalidRequest. What
-        only OpenAI's own servers could run is left out."""
+        """Add one list of tools; the newest tool of a name wins. Tools that only OpenAI's servers could run
+        are dropped. Raises InvalidRequest."""
         fields.array(tools, where)
         fresh = set[str]()
         for index, tool in enumerate(tools):
