@@ -87,7 +87,7 @@ class Toolbox:
         self.offered.add(here, {"type": "function", "function": {"name": name, **function}}, name)
 
     def choose(self, choice: Any) -> Any:
-        """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
+        """The pivot's `tool_choice`. Raises InvalidRequest if it names a missing tool."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
             if choice == "required" and not self.offered.placed:
@@ -112,7 +112,7 @@ class Toolbox:
         allowed = []
         for index, tool in enumerate(choice["tools"]):
             fields.mapping(tool, f"tool_choice.tools.{index}")
-            if tool.get("type") in tuple(_KINDS):  # tools of other kinds were left out
+            if tool.get("type") in tuple(_KINDS):  # tools of other kinds were dropped
                 allowed.append(self._named(tool, f"tool_choice.tools.{index}"))
         if not allowed and choice["mode"] == "required":
             fail("tool_choice.tools", "none of them can be called")
@@ -135,7 +135,7 @@ def _function(tool: dict[str, Any], described: str) -> dict[str, Any]:
 
 
 def _custom(tool: dict[str, Any], described: str) -> dict[str, Any]:
-    """The grammar cannot be enforced upstream; told in words it is mostly kept."""
+    """The grammar goes into the description: the upstream cannot enforce it, but models mostly follow it."""
     form = tool.get("format") or {}
     if form.get("type") == "grammar":
         syntax, definition = form.get("syntax"), form.get("definition")
