@@ -104,8 +104,8 @@ def gateway() -> Iterator[InProcess]:
 
 
 def of(gateway: InProcess, vendor: Vendor) -> Vendor:
-    tokens = gateway.running.gateway.upstream().tokens
-    gateway.running.gateway.upstream = lambda: Upstream(vendor, tokens)  # type: ignore[arg-type]
+    tokens = gateway.directory.upstream().tokens
+    gateway.directory.upstream = lambda: Upstream(vendor, tokens)
     return vendor
 
 
