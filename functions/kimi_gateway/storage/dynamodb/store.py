@@ -18,7 +18,7 @@ from typing import TypeVar
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
@@ -159,11 +159,18 @@ class DynamoStore:
         await directory.add_account(self._table, account, name, steps.opened(credits, now), now)
         return await self._shown(account, now)
 
-    async def create_key(
-        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
-    ) -> Key:
-        key = Key("", digest, account, name, limits, see_balance, created=now)
-        return self._met(*await directory.add_key(self._table, key, lambda: keys.key_id(self._below)))
+    async def create_key(self, new: NewKey, now: int) -> Key:
+        def draw(number: int) -> str:
+            return keys.key_id(self._below, long=number >= directory.SHORT)
+
+        return self._met(*await directory.add_key(self._table, new, now, draw))
+
+    async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        for number in range(TRIES):
+            await self._pause(number)
+            if changed := await directory.change_key(self._table, key, change):
+                return self._met(*changed)
+        raise StoreThrottled(BUSY)
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._met(*await directory.end_key(self._table, key))
