@@ -30,6 +30,7 @@ from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
 from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.registry import Registry
 from kimi_gateway.providers.tokens.file import NAME, TokenFile
 from kimi_gateway.providers.tokens.outages import LocalOutageLog, OutageLog
 from kimi_gateway.providers.tokens.pool import Pool, Renewal
@@ -152,7 +153,9 @@ def upstreams(
 ) -> Callable[[], Upstream]:
     """The platform while there is a token for it, or while that is not `known`; else the demo."""
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), pool)
+    native = settings.anthropic == "native"
+    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
+    moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
 
@@ -186,10 +189,11 @@ async def start(
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
-    gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
+    registry = Registry(models, {"moonshot": directory})
+    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
     endpoints = Endpoints(
-        Models(gate, models, directory),
-        Counts(gate, models, directory),
+        Models(gate, registry),
+        Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),

@@ -1,4 +1,4 @@
-"""What bounds a request's body, on every edge: its size, its pace, and what it unpacks to."""
+"""Bounds on a request's body, for every edge: size, pace, and unpacked size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kimi_gateway.http import Headers, Request
 FIRST_BYTE = 30.0  # seconds until a body begins
 LEAST_RATE = 1024  # bytes a second, on average over each WINDOW
 WINDOW = 10.0  # seconds
-PIECE = 128 * 1024  # bytes unpacked before the loop may do something else
+PIECE = 128 * 1024  # bytes unpacked before other tasks get a turn
 LARGEST_WINDOW = 23  # bits of a zstd window, as RFC 8878 recommends
 PLAIN = ("", "identity")
 
 
 class Pace:
-    """Whether a body comes fast enough. `due` is when to look next, of the clock that `now` is of."""
+    """Checks that a body arrives fast enough. `due` is the time of the next check, by the clock of `now`."""
 
     def __init__(self, now: float, size: int) -> None:
         self.due = now + FIRST_BYTE
@@ -28,7 +28,7 @@ class Pace:
         self.late(now, size)
 
     def late(self, now: float, size: int) -> bool:
-        """`size` is what has come so far, in bytes."""
+        """Whether the body is too slow; `size` is the number of bytes so far."""
         if not self._begun and size:
             self._begun = True
         elif now < self.due:
@@ -75,16 +75,16 @@ def too_large(limit: float) -> BodyTooLarge:
 
 
 def check_length(headers: Headers, limit: float) -> None:
-    """Before anything is read. Raises BodyTooLarge."""
+    """Check the declared length before reading. Raises BodyTooLarge."""
     length = headers.get("content-length")
     if length.isdigit() and (len(length) > 18 or int(length) > limit):
         raise too_large(limit)
 
 
 def unpack(request: Request) -> None:
-    """Takes the Content-Encoding off `request.body` and `request.stream`.
+    """Removes the Content-Encoding from `request.body` and `request.stream`.
 
-    They then raise UnsupportedMedia and InvalidRequest too, and the limit is one of the unpacked bytes.
+    They then raise UnsupportedMedia and InvalidRequest too, and the limit counts the unpacked bytes.
     """
     read, pieces = request.body, request.stream
 
@@ -101,7 +101,7 @@ async def _read(read: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, N
 
 def _decoder(coding: str) -> Any:
     if coding in ("gzip", "x-gzip"):
-        import zlib  # seldom needed, and a function starts often
+        import zlib  # rarely needed; keeps cold starts short
 
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
     zstd = _zstd()
@@ -115,7 +115,7 @@ def _decoder(coding: str) -> Any:
 
 
 def _zstd() -> Any:
-    """The standard library's, from Python 3.14 on."""
+    """The standard library's zstd, from Python 3.14 on; None before."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -124,7 +124,10 @@ def _zstd() -> Any:
 
 
 async def _unpacked(request: Request, packed: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """In pieces, between which the loop goes on. Raises UnsupportedMedia, InvalidRequest, BodyTooLarge."""
+    """Unpack in pieces, and give other tasks a turn between them.
+
+    Raises UnsupportedMedia, InvalidRequest, BodyTooLarge.
+    """
     coding = ",".join(request.headers.all("content-encoding")).strip().lower()
     decoder = None if coding in PLAIN else _decoder(coding)
     size = 0
@@ -148,7 +151,7 @@ def _decoded(decoder: Any, part: bytes) -> Iterator[bytes]:
     while not decoder.eof:
         try:
             piece = decoder.decompress(part, PIECE)
-        except Exception as exc:  # zlib.error, ZstdError: whatever the library calls it, the body is at fault
+        except Exception as exc:  # zlib.error, ZstdError: whatever the library raises, the body is at fault
             raise InvalidRequest("The body does not match its content-encoding.") from exc
         part = getattr(decoder, "unconsumed_tail", b"")
         if piece:

@@ -16,7 +16,7 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.calls import Calls
-from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learnt
+from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn
 
 
 class Unreadable(ValueError):
@@ -60,8 +60,8 @@ class Progress:
     _spoken: bool = False  # a text, a thought or a call came
     _reasons: set[str] = field(default_factory=set)
     _edited: bool = False
-    _alike: ChunkTemplate | None = None
-    _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
+    _template: ChunkTemplate | None = None
+    _untemplated: int = 0  # chunks with a text that were parsed, since the last that was alike
 
     @property
     def complete(self) -> bool:
@@ -86,10 +86,10 @@ class Progress:
         None where nothing is left for a client. Raises Unreadable or ErrorEvent.
         """
         data, name = event
-        if self._alike is not None and not name and (found := self._alike.read(data)):
+        if self._template is not None and not name and (found := self._template.read(data)):
             body, text = found
             self.written += token_estimate.of_text(text)
-            self._unlike = 0
+            self._untemplated = 0
             self.size += len(text)
             return Chunk(body, True, False, data)
         if data == b"[DONE]":
@@ -141,9 +141,9 @@ class Progress:
 
     def _learn(self, data: bytes, body: dict[str, Any]) -> None:
         """What to expect of the next chunks; anew where several in a row were different."""
-        if self._unlike % PATIENCE == 0:
-            self._alike = learnt(data, body)
-        self._unlike += 1
+        if self._untemplated % PATIENCE == 0:
+            self._template = learn(data, body)
+        self._untemplated += 1
 
     def _take_usage(self, part: dict[str, Any]) -> Any:
         self._edited = True

@@ -41,14 +41,20 @@ class JsonAnswer(Protocol):
 
 
 class ParsedRequest(Protocol):
-    """A request that was read: `chat` is what is asked, in the pivot."""
+    """A request that was read: `chat` is what is asked, in the pivot. `narrowed`: the output limit was
+    lowered to what the model's window leaves."""
 
     @property
     def chat(self) -> ChatRequest: ...
 
-    def writer(self, identity: Identity) -> StreamWriter: ...
+    @property
+    def size(self) -> int:
+        """Bytes of the client's body, with those of what it only named."""
+        ...
 
-    def answer(self, identity: Identity) -> JsonAnswer: ...
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter: ...
+
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer: ...
 
     def kept(self) -> dict[str, bytes]:
         """After the last chunk: what the account's next request may refer to (storage/cache.py)."""

@@ -43,7 +43,7 @@ class ChunkTemplate:
         return {**self._body, "choices": [{**self._choice, "delta": {self._name: text}}]}
 
 
-def learnt(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
+def learn(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
     """From a chunk that was parsed. Whether this is the text's place is tried with another text."""
     choices = body["choices"]
     delta = choices[0].get("delta")
@@ -57,11 +57,11 @@ def learnt(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
     before, mark, rest = data.partition(b'"%b":"' % name.encode())
     if not rest.startswith(literal):
         return None
-    alike = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
-    tried = alike._before + _PROBE.encode() + alike._after
+    template = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
+    tried = template._before + _PROBE.encode() + template._after
     try:
         same = jsonio.loads(tried)
     except ValueError:
         return None
     same.pop("usage", None)
-    return alike if same == alike.body_with(_PROBE) else None
+    return template if same == template.body_with(_PROBE) else None

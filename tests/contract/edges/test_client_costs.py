@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Grant, Limits
+from kimi_gateway.accounts.values import Grant, Limits, NewKey
 from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.storage.memory import MemoryStore
 from support.client_costs import BIG, CHATS, GOOD, CountedStore, Desk
@@ -294,7 +294,7 @@ def test_a_clock_that_stands_still_prolongs_none_either() -> None:
         nonlocal ticks
         store = CountedStore(MemoryStore())
         account = await store.inner.create_account("", Grant(9), NOW)
-        key = await store.inner.create_key("d", account.id, "", Limits(day=0), False, NOW)
+        key = await store.inner.create_key(NewKey("d", account.id, limits=Limits(day=0)), NOW)
         gate = Gate(store, lambda: NOW, 660, monotonic=lambda: ticks)  # type: ignore[arg-type]
         for passed, asked in ((0.0, 1), (29.9, 1), (30.1, 2)):
             ticks = passed

@@ -13,7 +13,7 @@ from kimi_gateway.pivot.collect import Collector
 PING = sse.comment(b"ping")
 
 
-def _told(usage: dict[str, Any]) -> dict[str, Any]:
+def told(usage: dict[str, Any]) -> dict[str, Any]:
     """The platform may have the cached tokens at the top only; OpenAI's clients look among the details."""
     details = usage.get("prompt_tokens_details")
     details = details if isinstance(details, dict) else {}
@@ -47,7 +47,7 @@ class StreamWriter:
         return PING
 
     def end(self, usage: dict[str, Any]) -> bytes:
-        last = usage_frame(_told(usage), self._identity) if self._include_usage else b""
+        last = usage_frame(told(usage), self._identity) if self._include_usage else b""
         return self._held + last + sse.DONE
 
     def error(self, error: GatewayError) -> bytes:
@@ -68,4 +68,4 @@ class JsonAnswer:
 
     def end(self, usage: dict[str, Any]) -> bytes:
         body = self._identity.put_on(self._collector.answer(), "chat.completion")
-        return jsonio.dumps({**body, "usage": _told(usage)})
+        return jsonio.dumps({**body, "usage": told(usage)})

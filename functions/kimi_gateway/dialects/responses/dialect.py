@@ -32,10 +32,10 @@ class ResponsesQuestion:
     def chat(self) -> ChatRequest:
         return self.asked.chat
 
-    def writer(self, identity: Identity) -> StreamWriter:
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
         return StreamWriter(self._answer(identity))
 
-    def answer(self, identity: Identity) -> JsonAnswer:
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
         return JsonAnswer(self._answer(identity))
 
     def _answer(self, identity: Identity) -> Answer:
@@ -65,7 +65,7 @@ class Responses:
 
         def complete(found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
             kept, recalled = references.unpack(found)
-            asked = chat_of(body, *references.resolve(body, kept), recalled)
+            asked = chat_of(body, *references.resolve(body, kept))
             return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
 
         if not self.keeps and "previous_response_id" in body:

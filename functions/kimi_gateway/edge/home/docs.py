@@ -1,6 +1,6 @@
-"""The FastAPI application: it serves the docs from the routing table, and mounts the gateway below them.
+"""The FastAPI application: it serves the docs from the routing table and mounts the gateway below them.
 
-The pages are whole without the internet: Swagger UI's own files lie in `swagger/` (swagger-ui-dist 5.35.0,
+The pages work without the internet: Swagger UI's own files are in `swagger/` (swagger-ui-dist 5.35.0,
 Apache-2.0, unchanged), and the content security policy forbids any other host.
 """
 
@@ -38,7 +38,8 @@ SECURITY = {
 
 
 def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
-    """`core` is the gateway as an ASGI application; all that is not a page of the docs goes there."""
+    """The application. `core` is the gateway as an ASGI application, which gets every path outside of the
+    docs."""
     app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     document = jsonio.dumps(schema(table))
 

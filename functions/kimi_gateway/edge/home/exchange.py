@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-SMALL = 64 * 1024  # bytes of a refused body that are read, to keep the connection
-MANY = 1024  # pieces of a body, which then become one: tiny ones cost far more than their bytes
+SMALL = 64 * 1024  # bytes of a refused body that are read to keep the connection
+MANY = 1024  # pieces of a body before they are joined; tiny pieces cost far more than their bytes
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """`start`, while the parser feeds the body; `leave` when the client is gone, or uvicorn's patience.
+    """Call `start`, feed the body, and `leave` when the client is gone or uvicorn gives up.
 
-    `keep_alive`: another request may follow. `chunked`: the client reads chunks; else a stream ends with its
-    connection. `hostless`: an HTTP/1.1 request without a Host, which is refused.
+    `keep_alive`: another request may follow. `chunked`: the client reads chunks; otherwise a stream ends with
+    its connection. An HTTP/1.1 request without Host is refused.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Exchange:
         self._connection = connection
         self._chunked = chunked
         self._parts: list[bytes] = []
-        self._joined = 0  # parts that were many
+        self._joined = 0  # parts that were joined
         self._size = 0
         self._waiting = 0  # bytes of the parts
         self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
@@ -79,21 +79,21 @@ class Exchange:
         running = self._connection.state.tasks
         running.add(self)
         self._task = self._connection.loop.create_task(self._serve())
-        # Not in the task itself: one that is cancelled before it began does nothing at all.
+        # Not in the task itself: a task that is cancelled before it starts runs nothing.
         self._task.add_done_callback(lambda _: running.discard(self))
 
     def cancel(self, msg: object = None) -> None:
-        """uvicorn's, of what runs for too long after it was told to go down."""
+        """Called by uvicorn if the request runs too long during shutdown."""
         self.leave()
 
     def leave(self) -> None:
-        """Cancels what runs, unless that is the last thing to do: then it must not be disturbed."""
+        """Cancel the request, unless only its last step is left, which must not be disturbed."""
         if not self._left and not self._over and self._task is not None:
             self._left = True
             self._task.cancel()
 
     def stop(self) -> None:
-        """The server goes down: a body that is not here yet is not waited for."""
+        """The server shuts down: do not wait for an incomplete body."""
         self.keep_alive = False
         self._stopped = True
         self._wake()
@@ -102,27 +102,27 @@ class Exchange:
 
     @property
     def missing(self) -> int | None:
-        """Bytes of the body that are still to come; None where only its end will tell."""
+        """Bytes of the body that are missing; None if only its end can tell."""
         return None if self._length is None else self._length - self._size
 
     @property
     def size(self) -> int:
-        """Bytes of the body that came."""
+        """Bytes of the body so far."""
         return self._size
 
     @property
     def key_shown(self) -> bool:
-        """Whether a valid key came with it, as far as that is known."""
+        """Whether a valid key came with the request, as far as known."""
         return self._request.record.key is not None
 
     @property
     def unwanted(self) -> int:
-        """Bytes of the body that wait for somebody to take them."""
+        """Bytes of the body that nobody has asked for yet."""
         return 0 if self._wanted or self._over else self._waiting
 
     def feed(self, part: bytes) -> None:
         if self._over:
-            return  # answered without it
+            return  # answered without the rest
         self._size += len(part)
         if not self._opened or self._size <= self._request.limit:
             self._waiting += len(part)
@@ -182,8 +182,8 @@ class Exchange:
                 return
 
     async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
-        """Until the body is whole or too large, or `enough` bytes of it wait. Raises BodyTooSlow,
-        ShuttingDown."""
+        """Wait until the body is complete or too large, or `enough` bytes of it are here. Raises
+        BodyTooSlow, ShuttingDown."""
         loop = self._connection.loop
         timer = None
         try:
@@ -244,8 +244,8 @@ class Exchange:
         connection.answered(self)
 
     def _worth_waiting(self) -> bool:
-        """Whether the rest of a body that nobody wants is read, so that the connection can go on. Of one
-        that was asked about first, nobody can tell whether it is going to come."""
+        """Whether to read the rest of an unused body so that the connection can go on. After `Expect:
+        100-continue` the body may never come."""
         missing = self.missing
         asked = not self._opened and self._request.headers.get("expect")
         return missing is not None and missing <= SMALL and not asked
@@ -255,7 +255,7 @@ class Exchange:
         return self._whole
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
-        """Raises ValueError where a header cannot be sent as it is."""
+        """The head. Raises ValueError if a header cannot be sent as it is."""
         lines = [_STATUS[response.status], *[f"{name}: {value}" for name, value in response.headers]]
         if _UNSENDABLE.search("".join(lines)):
             raise ValueError("a header holds a control character")
@@ -283,7 +283,7 @@ def _split(target: bytes) -> tuple[str, str]:
 
 
 def _length(headers: Headers) -> int | None:
-    """Of the body, as the head says; the parser has refused what is no number."""
+    """The body's length as declared; None for chunks. The parser has refused invalid numbers."""
     if headers.all("transfer-encoding"):
         return None
     length = headers.get("content-length")

@@ -16,6 +16,7 @@ from typing import Any
 from kimi_gateway.catalog.models import Replay
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.providers.provider import Entries
 
 PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
 LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
@@ -61,7 +62,7 @@ class ReasoningCollector:
             if isinstance(arguments, str):
                 choice.arguments.setdefault(index, []).append(arguments)
 
-    def entries(self) -> dict[str, bytes]:
+    def kept(self) -> dict[str, bytes]:
         """What to keep: one entry for each message with calls, under the name of its first."""
         called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
         if not called:
@@ -134,7 +135,7 @@ def names(missing: Sequence[MissingReasoning]) -> list[str]:
     return [name for each in missing for name in each.calls]
 
 
-def thoughts(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
+def known_reasoning(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
     """What was found, by the message's index."""
     found = ((each.index, _thought(each, known)) for each in missing)
     return {index: thought for index, thought in found if thought is not None}
@@ -153,7 +154,7 @@ def read_page(page: Page, entry: bytes) -> dict[int, str]:
     return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
 
 
-def put_back(
+def restore(
     body: dict[str, Any], missing: Sequence[MissingReasoning], found: Mapping[int, str], replay: Replay
 ) -> int:
     """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
@@ -171,6 +172,36 @@ def put_back(
     if added:
         body["messages"] = messages
     return added
+
+
+@dataclass(slots=True)
+class Lost:
+    """`missing` are those of the messages of `body` that lost their reasoning."""
+
+    body: dict[str, Any] = field(repr=False)
+    missing: Sequence[MissingReasoning] = field(repr=False)
+    replay: Replay
+    _found: dict[int, str] = field(default_factory=dict, repr=False)
+
+    async def look_up(self, entries: Entries) -> None:
+        """A long history is read page by page; a page that is not there yet is written from its entries."""
+        whole, rest = pages(self.missing)
+        wanted = [*(page.name for page in whole), *names(rest)]
+        known = await entries.look(wanted) if wanted else {}
+        found = known_reasoning(rest, known)
+        unwritten = [page for page in whole if page.name not in known]
+        for page in whole:
+            if page.name in known:
+                found |= read_page(page, known[page.name])
+        if unwritten:
+            members = [each for page in unwritten for each in page.members]
+            found |= known_reasoning(members, await entries.look(names(members)))
+            written = {page.name: page_of(page, found) for page in unwritten}
+            await entries.keep({name: entry for name, entry in written.items() if entry})
+        self._found = found
+
+    def restore(self) -> int:
+        return restore(self.body, self.missing, self._found, self.replay)
 
 
 def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
