@@ -21,6 +21,7 @@ from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request
 from kimi_gateway.net.http import Timeouts
+from kimi_gateway.providers.directory import Directory
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.memory import MemoryStore
 from upstream import chat_events
@@ -135,6 +136,10 @@ class InProcess:
     ) -> None:
         self.run(self.running.stop())
         self._runner.close()
+
+    @property
+    def directory(self) -> Directory:
+        return self.running.gateway.registry.directories["moonshot"]
 
     def run(self, step: Any) -> Any:
         return self._runner.run(step)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
@@ -76,6 +77,7 @@ class Model:
       400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
+    - `provider`: who serves it (providers/registry.py).
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
@@ -99,6 +101,7 @@ class Model:
     messages: bool = False
     created: int = _K2_SINCE
     owned_by: str = "moonshot-ai"
+    provider: ProviderName = "moonshot"
     price: Price | None = None
 
 
@@ -183,10 +186,11 @@ def cost(provider: str, model: Model, input: int, cached: int, output: int) -> f
     return price.of(input, cached, output) if price is not None and provider == "moonshot" else None
 
 
-def neutral(id: str) -> Model:
+def neutral(id: str, provider: ProviderName = "moonshot") -> Model:
     """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
     defaulted."""
     huge = 10_000_000
     return Model(
-        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False
-    )
+        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False,
+        provider=provider,
+    )  # fmt: skip

@@ -18,7 +18,6 @@ from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
@@ -32,8 +31,8 @@ from kimi_gateway.pivot import fields, ignored
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
+from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.settings import Settings
 
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
@@ -50,7 +49,7 @@ class _Asked:
 
     request: Request
     ask: Ask
-    model: Model
+    resolved: Resolved
     upstream: Upstream
     prepared: Prepared | None
     size: int
@@ -78,10 +77,8 @@ class _Answer:
 class Gateway:
     gate: Gate
     ledger: Ledger
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
     thoughts: ConversationCache
-    upstream: Callable[[], Upstream]
     settings: Settings
     clock: Callable[[], float] = time.time
     turns: set[Turn] = field(default_factory=set)
@@ -104,7 +101,9 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
+            reservation = self.ledger.reserve(
+                self.gate, key, COST, asked.resolved.model.id, asked.ask.choices
+            )
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # none comes here after the admission
@@ -121,15 +120,15 @@ class Gateway:
             await self.gate.require_credit(key)
             return True
 
-        model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        upstream, prepared = self.upstream(), None
+        resolved = await self.registry.resolve(ask.model, may_ask)
+        upstream, prepared = resolved.upstream, None
         if not ask.needs:
-            prepare = partial(_prepared, upstream.provider, request, model, cheaply=True)
+            prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
             with suppress(Costly):  # then it is done after the admission
                 prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if self.closing:
             raise ShuttingDown
-        return _Asked(request, ask, model, upstream, prepared, len(raw))
+        return _Asked(request, ask, resolved, upstream, prepared, len(raw))
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
         """Whoever gets the response closes the turn; it is closed here where none is given."""
@@ -171,7 +170,7 @@ class Gateway:
             return await self._failed(request, turn, error)
 
     def _identity(self, asked: _Asked) -> Identity:
-        fingerprint = f"fp_{asked.model.upstream}"
+        fingerprint = f"fp_{asked.resolved.model.upstream}"
         return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
 
     async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
@@ -184,17 +183,17 @@ class Gateway:
 
     async def _completed(self, asked: _Asked, account: str) -> _Question:
         """The question with what it goes on from, as the model takes it: the work that costs."""
-        ask, model, prepared = asked.ask, asked.model, asked.prepared
+        ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
         parsed = await apart(asked.size, lambda: ask.complete(found, ()))
         size, chat = parsed.size, parsed.chat
         if prepared is None:
-            prepare = partial(_prepared, asked.upstream.provider, asked.request, model)
+            prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
             prepared = await apart(size, lambda: prepare(chat))
         if missing := prepared.missing:
             size += await self.thoughts.restore(account, missing)
         try:
-            narrowed = await inputs.fitted(prepared.body, model, size, chat.least_output, self.directory)
+            narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
         return _Question(parsed, prepared, narrowed)
@@ -298,13 +297,12 @@ class Gateway:
 
     def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, call: Call) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
-        settings, request, model = self.settings, asked.request, asked.model
+        settings, request, resolved = self.settings, asked.request, asked.resolved
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
         calls = [UpstreamCall(*of_call, one, chat.stops) for one in at]
-        known = self.catalog.find(chat.model) is not None
-        turn.begin(calls, known, request.id, model.window if known else None)
+        turn.begin(calls, resolved.known, request.id, resolved.window)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
 

@@ -135,7 +135,7 @@ def names(missing: Sequence[MissingReasoning]) -> list[str]:
     return [name for each in missing for name in each.calls]
 
 
-def thoughts(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
+def known_reasoning(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
     """What was found, by the message's index."""
     found = ((each.index, _thought(each, known)) for each in missing)
     return {index: thought for index, thought in found if thought is not None}
@@ -154,7 +154,7 @@ def read_page(page: Page, entry: bytes) -> dict[int, str]:
     return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
 
 
-def put_back(
+def restore(
     body: dict[str, Any], missing: Sequence[MissingReasoning], found: Mapping[int, str], replay: Replay
 ) -> int:
     """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
@@ -188,20 +188,20 @@ class Lost:
         whole, rest = pages(self.missing)
         wanted = [*(page.name for page in whole), *names(rest)]
         known = await entries.look(wanted) if wanted else {}
-        found = thoughts(rest, known)
+        found = known_reasoning(rest, known)
         unwritten = [page for page in whole if page.name not in known]
         for page in whole:
             if page.name in known:
                 found |= read_page(page, known[page.name])
         if unwritten:
             members = [each for page in unwritten for each in page.members]
-            found |= thoughts(members, await entries.look(names(members)))
+            found |= known_reasoning(members, await entries.look(names(members)))
             written = {page.name: page_of(page, found) for page in unwritten}
             await entries.keep({name: entry for name, entry in written.items() if entry})
         self._found = found
 
-    def put_back(self) -> int:
-        return put_back(self.body, self.missing, self._found, self.replay)
+    def restore(self) -> int:
+        return restore(self.body, self.missing, self._found, self.replay)
 
 
 def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
