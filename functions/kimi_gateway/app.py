@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
@@ -41,8 +43,13 @@ from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
     from kimi_gateway.net.aws import Aws
+    from kimi_gateway.providers.files import Files
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
+
+
+class Stores(Store, FileStore, Protocol):
+    """What is kept: accounts, and the records of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class Endpoints:
     account: BalanceAndCredits
     token_check: TokenCheck
     health: Health
+    files: FilesApi
 
 
 @dataclass(slots=True)
@@ -163,6 +171,27 @@ def upstreams(
     return lambda: demo if known() and not pool.all() else moonshot
 
 
+def files_of(
+    settings: Settings, client: Client, upstream: Callable[[], Upstream]
+) -> Callable[[], Files | None]:
+    """The files of the upstream that is there now; the demo has none."""
+    made: list[Files] = []
+
+    def files() -> Files | None:
+        if upstream().provider.name != Moonshot.name:
+            return None
+        if not made:
+            from kimi_gateway.net.httpx_client import (
+                HttpxClient,
+            )  # both load slowly, and few gateways need them
+            from kimi_gateway.providers.moonshot.files import MoonshotFiles
+
+            made.append(MoonshotFiles(client, settings.base_url, settings.connect_timeout, HttpxClient))
+        return made[0]
+
+    return files
+
+
 async def start(
     settings: Settings,
     *,
@@ -200,6 +229,15 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
+        FilesApi(
+            gate,
+            store,
+            upstream,
+            files_of(settings, client, upstream),
+            Room(settings.account_files, settings.account_file_bytes),
+            settings.idle_timeout,
+            clock,
+        ),
     )
     heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))

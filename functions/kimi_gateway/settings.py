@@ -49,6 +49,8 @@ class Settings:
     token_concurrency: int = 0
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    account_files: int = 100
+    account_file_bytes: int = 2**30
     connections: int = 10_000
     keyless_per_address: int = 64
     trusted_proxies: tuple[str, ...] = ()
@@ -164,6 +166,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
+    "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),
