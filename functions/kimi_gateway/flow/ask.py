@@ -120,6 +120,9 @@ class Gateway:
         adapted = None
         if not ask.needs:
             adapted = await apart(len(raw), lambda: self._quickly(ask.complete({}, ()).chat, model))
+            if attached := ask.attachments({}):
+                placement.refused(attached, model)
+                adapted = None  # it is only known now that nothing else is wrong
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, model, self.upstream(), adapted, len(raw))

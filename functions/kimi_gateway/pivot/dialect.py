@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from kimi_gateway.errors import GatewayError
+from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.request import ChatRequest
@@ -59,25 +60,38 @@ class ParsedRequest(Protocol):
 class Ask:
     """A request's body, read without any I/O.
 
-    `needs` names what the request goes on from and the account has kept (storage/cache.py). `attachments`
-    are to be resolved (files/). `complete` takes what was found and what the attachments became, one for
-    each, and gives the whole question; it raises InvalidRequest for what is missing. `unasked` gives the
-    whole answer, where no upstream need be asked for it.
+    `needs` names what the request goes on from and the account has kept (storage/cache.py). With what was
+    found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole question, from
+    what that became, one result for each. Without results the places of attachments stay open. Both raise
+    InvalidRequest for what is missing. `unasked` gives the whole answer, where no upstream need be asked.
     """
 
     model: str
     stream: bool
     choices: int
     needs: Sequence[str]
+    attachments: Callable[[Mapping[str, bytes]], Sequence[Attachment]]
     complete: Callable[[Mapping[str, bytes], Results], ParsedRequest]
-    attachments: Sequence[Attachment] = ()
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
-    def whole(cls, question: ParsedRequest) -> Ask:
-        """One that needs nothing else."""
-        chat = question.chat
-        return cls(chat.model, chat.stream, chat.choices, (), lambda found, resolved: question)
+    def whole(cls, chat: ChatRequest, question: Callable[[ChatRequest], ParsedRequest]) -> Ask:
+        """One that needs nothing but its attachments."""
+        attached = placement.attachments(chat.body["messages"])
+
+        def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
+            return question(attaching(chat, attached, resolved))
+
+        return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
+
+
+def attaching(chat: ChatRequest, attached: Sequence[Attachment], resolved: Results) -> ChatRequest:
+    """The request with what its attachments became, if that is known already."""
+    if not attached or not resolved:
+        return chat
+    became = dict(zip(attached, resolved, strict=True))
+    body = {**chat.body, "messages": placement.placed(chat.body["messages"], became)}
+    return replace(chat, body=body, recalled=chat.recalled + placement.bytes_of(resolved))
 
 
 class Dialect(Protocol):

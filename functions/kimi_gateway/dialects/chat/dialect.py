@@ -27,4 +27,4 @@ class ChatQuestion:
 
 class ChatCompletions:
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(ChatQuestion(request.read(raw)))
+        return Ask.whole(request.read(raw), ChatQuestion)

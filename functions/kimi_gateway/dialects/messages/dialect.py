@@ -37,5 +37,5 @@ class MessagesQuestion:
 class Messages:
     def read(self, raw: bytes) -> Ask:
         read = request.read(raw)
-        ask = Ask.whole(MessagesQuestion(read))
+        ask = Ask.whole(read.chat, lambda chat: MessagesQuestion(replace(read, chat=chat)))
         return ask if read.search is None else replace(ask, unasked=partial(search.answer, read))

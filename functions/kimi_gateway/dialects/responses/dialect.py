@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
-from kimi_gateway.pivot.attachments import Results
+from kimi_gateway.pivot import placement
+from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Identity
-from kimi_gateway.pivot.dialect import Ask
+from kimi_gateway.pivot.dialect import Ask, attaching
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.pivot.request import ChatRequest
 
@@ -63,16 +65,42 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
 
-        def complete(found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
-            kept, recalled = references.unpack(found)
-            asked = chat_of(body, *references.resolve(body, kept), recalled)
-            return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
-
         if not self.keeps and "previous_response_id" in body:
             fail(
                 "previous_response_id", "this gateway keeps no answers; send the whole conversation as input"
             )
+        whole = _Whole(body, len(raw), self.clock)
         if not names or not self.keeps:
-            return Ask.whole(complete({}, ()))
+            chat = whole.with_attachments({})[0].chat
+            return Ask(chat.model, chat.stream, chat.choices, (), whole.attachments, whole.complete)
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
-        return Ask(chat.model, chat.stream, chat.choices, names, complete)
+        placement.attachments(chat.body["messages"])
+        return Ask(chat.model, chat.stream, chat.choices, names, whole.attachments, whole.complete)
+
+
+@dataclass(slots=True)
+class _Whole:
+    """A request with what was found of it, put together once for each finding."""
+
+    body: dict[str, Any]
+    size: int
+    clock: Callable[[], float]
+    _last: tuple[Mapping[str, bytes], Asked, Sequence[Attachment]] | None = None
+
+    def with_attachments(self, found: Mapping[str, bytes]) -> tuple[Asked, Sequence[Attachment]]:
+        if self._last is None or self._last[0] != found:
+            kept, recalled = references.unpack(found)
+            asked = chat_of(self.body, *references.resolve(self.body, kept), recalled)
+            self._last = found, asked, placement.attachments(asked.chat.body["messages"])
+        return self._last[1:]
+
+    def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
+        return self.with_attachments(found)[1]
+
+    def complete(self, found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
+        asked, attached = self.with_attachments(found)
+        chat = attaching(asked.chat, attached, resolved)
+        if attached and resolved:
+            became = dict(zip(attached, resolved, strict=True))
+            asked = replace(asked, messages=placement.placed(asked.messages, became, storing=True))
+        return ResponsesQuestion(replace(asked, chat=chat), self.size + chat.recalled, self.clock)
