@@ -152,7 +152,9 @@ def upstreams(
 ) -> Callable[[], Upstream]:
     """The platform while there is a token for it, or while that is not `known`; else the demo."""
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    moonshot = Upstream(Moonshot(client, settings.base_url, timeouts, settings.event_limit), pool)
+    native = settings.anthropic == "native"
+    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
+    moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
 

@@ -17,7 +17,7 @@ from kimi_gateway.errors import RateLimited, Unavailable
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, token_estimate
+from kimi_gateway.pivot import fields, placement, token_estimate
 from kimi_gateway.pivot.dialect import Dialect
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.directory import Directory
@@ -67,13 +67,14 @@ class Counts:
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        chat = (await apart(len(raw), lambda: ask.complete(found, ()))).chat
-        count = await self._count(key, chat, len(raw) + chat.recalled)
+        question = await apart(len(raw), lambda: ask.complete(found, ()))
+        count = await self._count(key, question.chat, question.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
-        """Input tokens of a chat; `size` is the size of the request in bytes."""
-        messages = chat.body["messages"]
+        """Input tokens of a chat; `size` is the size of the request in bytes. Nothing is fetched or uploaded
+        for a count, so the share of attachments is a guess."""
+        messages, attached = placement.without(chat.body["messages"])
         count = await apart(size, lambda: token_estimate.of_messages(messages))
         row = await self.directory.resolve(chat.model, self.catalog, partial(self.gate.has_credit, key))
         if await self.gate.has_credit(key):
@@ -83,4 +84,4 @@ class Counts:
             ):
                 async with asyncio.timeout(self.counting):
                     count = await self.directory.estimate(row, messages)
-        return max(1, count + token_estimate.of_messages([], chat.body.get("tools")))
+        return max(1, count + attached + token_estimate.of_messages([], chat.body.get("tools")))

@@ -12,10 +12,10 @@ from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, Unrea
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import (
     Attachment,
+    DocumentText,
     FileId,
     MediaUrl,
     PlainText,
-    DocumentText,
     Resolution,
     Resolved,
     Resolver,

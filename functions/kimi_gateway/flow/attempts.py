@@ -12,7 +12,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -63,7 +63,6 @@ class UpstreamCall:
     most: int  # bytes of an answer
     index: int | None = None  # of the choice, where one answer is made of several calls
     stops: tuple[str, ...] = ()
-    free: Collection[str] = ()  # functions that take a free text
     jitter: Callable[[], float] = random.random
     randomness: Randomness = secrets.token_bytes
     progress: Progress = field(default_factory=Progress)
@@ -127,7 +126,7 @@ class UpstreamCall:
 
     async def _attempt(self, lease: Lease) -> bool:
         """Whether it is done; an empty answer is not, the first time. Raises UpstreamFailure."""
-        progress = self.progress = Progress(self.randomness, self.free)
+        progress = self.progress = Progress(self.randomness, self.call.free)
         stops = StopFilter(self.stops) if self.stops else None
         held: list[Chunk] = []
         try:

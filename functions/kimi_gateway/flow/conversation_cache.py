@@ -7,15 +7,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.catalog.models import Model
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.observe import emit, log
 from kimi_gateway.pivot.chunks import Chunk
-from kimi_gateway.providers.moonshot import reasoning
-from kimi_gateway.providers.moonshot.reasoning import MissingReasoning
+from kimi_gateway.providers.provider import Missing, Tap
 from kimi_gateway.storage.cache import Cache
 
 KEPT = 24 * 3600  # seconds
@@ -34,37 +32,17 @@ class ConversationCache:
         self._replay = replay
         self._clock = clock
 
-    async def put_back(
-        self, account: str, body: dict[str, Any], missing: Sequence[MissingReasoning], model: Model
-    ) -> int:
-        """The reasoning that the messages lost, as far as it is known. The number of characters added."""
-        found: dict[int, str] = {}
+    async def restore(self, account: str, missing: Missing) -> int:
+        """Put back what a history lost, as far as it is known. The number of characters added."""
         if self.keeps:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    found = await self._found(account, missing)
+                    await missing.look_up(_Entries(self, account))
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
-        return reasoning.put_back(body, missing, found, model.replay)
+        return missing.put_back()
 
-    async def _found(self, account: str, missing: Sequence[MissingReasoning]) -> dict[int, str]:
-        """A long history is read page by page; a page that is not there yet is written from its entries."""
-        pages, rest = reasoning.pages(missing)
-        wanted = [*(page.name for page in pages), *reasoning.names(rest)]
-        known = await self._look(account, wanted) if wanted else {}
-        found = reasoning.thoughts(rest, known)
-        unwritten = [page for page in pages if page.name not in known]
-        for page in pages:
-            if page.name in known:
-                found |= reasoning.read_page(page, known[page.name])
-        if unwritten:
-            members = [each for page in unwritten for each in page.members]
-            found |= reasoning.thoughts(members, await self._look(account, reasoning.names(members)))
-            entries = {page.name: reasoning.page_of(page, found) for page in unwritten}
-            await self.keep(account, {name: entry for name, entry in entries.items() if entry})
-        return found
-
-    async def _look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
+    async def look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
         """Entries by name. Those with less than half of their life left are renewed, some at a time, so that
         a conversation that goes on loses nothing of its beginning."""
         now = int(self._clock())
@@ -81,7 +59,7 @@ class ConversationCache:
             async with asyncio.timeout(PATIENCE):
                 known: dict[str, bytes] = {}
                 for start in range(0, len(names), TOGETHER):
-                    known |= await self._look(account, names[start : start + TOGETHER], renew)
+                    known |= await self.look(account, names[start : start + TOGETHER], renew)
                     if sum(map(len, known.values())) > MOST_READ:
                         break  # more than any request may refer to; the rest would only cost memory
                 return known
@@ -102,6 +80,20 @@ class ConversationCache:
             log.exception("crash", extra={"fields": {"step": "keep", "account": account}})
 
 
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """Those of one account."""
+
+    cache: ConversationCache
+    account: str
+
+    async def look(self, names: Sequence[str]) -> dict[str, bytes]:
+        return await self.cache.look(self.account, names)
+
+    async def keep(self, entries: Mapping[str, bytes]) -> None:
+        await self.cache.keep(self.account, entries)
+
+
 def _stamped(entries: Mapping[str, bytes], until: int) -> dict[str, bytes]:
     """With the end of their life before them. No other entry begins with the mark: those are compressed."""
     return {name: _MARK + until.to_bytes(_TIME, "big") + entry for name, entry in entries.items()}
@@ -117,11 +109,11 @@ def _unstamped(entry: bytes) -> bytes:
 
 
 async def tee(
-    chunks: AsyncGenerator[list[Chunk], None], see: Sequence[Callable[[list[Chunk]], None]]
+    chunks: AsyncGenerator[list[Chunk], None], taps: Sequence[Tap]
 ) -> AsyncGenerator[list[Chunk], None]:
-    """The same chunks, each batch shown to all of `see` before it goes on."""
+    """The same chunks, each batch shown to all of `taps` before it goes on."""
     async with aclosing(chunks):
         async for some in chunks:
-            for each in see:
-                each(some)
+            for tap in taps:
+                tap.add(some)
             yield some

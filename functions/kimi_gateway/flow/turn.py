@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ class Turn:
     on an error. `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
 
     `outcome` is open until the store has written what was decided; the decision itself is the reservation's.
+    `held` is given up when the turn is closed: files that were uploaded for it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Turn:
         self.first_content: float | None = None  # time.monotonic()
         self.box = Mailbox[Item]()
         self.outcome = "open"
+        self.held = AsyncExitStack()
         self._reservation = reservation
         self._calls: list[UpstreamCall] = []
         self._ours = True
@@ -125,7 +128,10 @@ class Turn:
             if cancelled:
                 await asyncio.wait(cancelled)
         finally:
-            await self._reservation.end()
+            try:
+                await self.held.aclose()
+            finally:
+                await self._reservation.end()
 
     def _stop(self) -> None:
         self.box.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.request import ChatRequest
+
+Chat = TypeVar("Chat", bound=ChatRequest)
 
 
 class StreamWriter(Protocol):
@@ -42,14 +44,20 @@ class JsonAnswer(Protocol):
 
 
 class ParsedRequest(Protocol):
-    """A request that was read: `chat` is what is asked, in the pivot."""
+    """A request that was read: `chat` is what is asked, in the pivot. `narrowed`: the output limit was
+    lowered to what the model's window leaves."""
 
     @property
     def chat(self) -> ChatRequest: ...
 
-    def writer(self, identity: Identity) -> StreamWriter: ...
+    @property
+    def size(self) -> int:
+        """Bytes of the client's body, with those of what it only named."""
+        ...
 
-    def answer(self, identity: Identity) -> JsonAnswer: ...
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter: ...
+
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer: ...
 
     def kept(self) -> dict[str, bytes]:
         """After the last chunk: what the account's next request may refer to (storage/cache.py)."""
@@ -75,23 +83,22 @@ class Ask:
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
-    def whole(cls, chat: ChatRequest, question: Callable[[ChatRequest], ParsedRequest]) -> Ask:
-        """One that needs nothing but its attachments."""
+    def whole(cls, chat: Chat, size: int, question: Callable[[Chat, int], ParsedRequest]) -> Ask:
+        """One that needs nothing but its attachments; `question` takes a chat and its bytes."""
         attached = placement.attachments(chat.body["messages"])
 
         def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
-            return question(attaching(chat, attached, resolved))
+            return question(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
 
         return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
 
 
-def attaching(chat: ChatRequest, attached: Sequence[Attachment], resolved: Results) -> ChatRequest:
+def attaching(chat: Chat, attached: Sequence[Attachment], resolved: Results) -> Chat:
     """The request with what its attachments became, if that is known already."""
     if not attached or not resolved:
         return chat
     became = dict(zip(attached, resolved, strict=True))
-    body = {**chat.body, "messages": placement.placed(chat.body["messages"], became)}
-    return replace(chat, body=body, recalled=chat.recalled + placement.bytes_of(resolved))
+    return replace(chat, body={**chat.body, "messages": placement.placed(chat.body["messages"], became)})
 
 
 class Dialect(Protocol):

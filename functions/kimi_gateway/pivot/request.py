@@ -25,24 +25,20 @@ class ChatRequest:
     """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
 
     `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
-    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
-    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
-    what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
-    asked for. `free` names the functions whose arguments are a free text.
+    where that was the pivot: its members that are still in `body` go upstream in the client's own bytes.
+    `names` is how the client calls fields of the body, where it calls them otherwise. `ignored` names what
+    the client wrote and the upstream does not get. `least_output`: an answer of fewer tokens is of no use,
+    unless fewer were asked for. `free` names the functions whose arguments are a free text.
     """
 
     model: str
     body: dict[str, Any] = field(repr=False)
     stream: bool
-    include_usage: bool
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
-    seals: Mapping[str, str] | None = field(default=None, repr=False)
-    recalled: int = 0
     least_output: int = 1
     free: frozenset[str] = frozenset()
 
@@ -68,12 +64,11 @@ def read(raw: bytes) -> ChatRequest:
         del body["tools"]
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
-    options = body.pop("stream_options", {})
+    body.pop("stream_options", None)  # the upstream gets the gateway's own
     ignored = tune(body)
     return ChatRequest(
         model=body["model"],
         stream=body.pop("stream", False),
-        include_usage=options.get("include_usage", False),
         choices=body.pop("n", 1),
         stops=_own_stops(body),
         body=body,

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kimi_gateway.catalog.models import ROWS, Model
+from kimi_gateway.http import Headers
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.providers.moonshot.prepare import PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
 NOTICE = "This is the demo provider of Kimi Gateway: no model ran. Set MOONSHOT_API_KEY for real answers."
@@ -21,6 +24,12 @@ class Demo:
 
     def __init__(self, pace: float = PACE) -> None:
         self._pace = pace
+
+    def prepare(
+        self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
+    ) -> PreparedChat:
+        """As the platform takes it: what a fresh clone refuses, it refuses with a token too."""
+        return prepare(chat, model, headers, cheaply)
 
     async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         messages = call.body["messages"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.http import Headers
 from kimi_gateway.net import sse
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
 
 
@@ -29,7 +32,8 @@ class Call:
     """One chat request as it goes upstream; `payload` is `body` in bytes.
 
     `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
-    client may see, before the first event. `as_messages`: `payload` is for the platform's Messages endpoint.
+    client may see, before the first event. `free` names the functions whose arguments are a free text, as
+    they are sent.
     """
 
     model: Model
@@ -37,13 +41,79 @@ class Call:
     payload: bytes = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
-    as_messages: bool = False
+    free: frozenset[str] = frozenset()
+
+
+class Costly(Exception):
+    """A chat takes more work than is allowed before its admission."""
+
+
+class Entries(Protocol):
+    """What one account has kept of its earlier answers (storage/cache.py)."""
+
+    async def look(self, names: Sequence[str]) -> dict[str, bytes]: ...
+
+    async def keep(self, entries: Mapping[str, bytes]) -> None: ...
+
+
+class Missing(Protocol):
+    """What the model should find in the history of its own earlier answers, and the client dropped."""
+
+    async def look_up(self, entries: Entries) -> None: ...
+
+    def put_back(self) -> int:
+        """Puts what was found into the prepared body, or what the model takes in its place. The number of
+        characters that were added."""
+        ...
+
+
+class Tap(Protocol):
+    """Sees an answer's chunks before the client does."""
+
+    def add(self, chunks: list[Chunk]) -> None:
+        """The next ones; it may change them."""
+        ...
+
+    def kept(self) -> dict[str, bytes]:
+        """After the last chunk: entries that the account's next request may need."""
+        ...
+
+
+class Prepared(Protocol):
+    """A chat as a model takes it. It is rendered by `call`, so that `missing` and the window come first."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The pivot for the upstream. Its output limit may be lowered until it is rendered."""
+        ...
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The fields that the upstream does not get, by the client's names."""
+        ...
+
+    @property
+    def missing(self) -> Missing | None: ...
+
+    def call(self) -> Call:
+        """The time it takes grows with the body."""
+        ...
+
+    def taps(self) -> list[Tap]:
+        """New ones for the answer, in the order in which they are to see it."""
+        ...
 
 
 class Provider(Protocol):
-    """Every method raises UpstreamFailure."""
+    """Every method but `prepare` raises UpstreamFailure."""
 
     name: str
+
+    def prepare(self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False) -> Prepared:
+        """Pure. `headers` are the client's; those that the upstream may see are taken from them. Raises
+        InvalidRequest, in the pivot's names, for what the model cannot take, and Costly where it should be
+        done `cheaply` and is not."""
+        ...
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         """The events of one streamed answer, as many at a time as one read brought."""

@@ -39,10 +39,11 @@ def _number(identity: Identity) -> str:
     return identity.id.removeprefix("chatcmpl-").replace("-", "")
 
 
-def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read) -> BlockSequencer:
-    return BlockSequencer(
-        sink, lambda index: f"toolu_{_number(identity)}_{index}", asked.chat.stops, asked.one_call
-    )
+def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read, narrowed: bool) -> BlockSequencer:
+    def make_id(index: int) -> str:
+        return f"toolu_{_number(identity)}_{index}"
+
+    return BlockSequencer(sink, make_id, asked.chat.stops, asked.one_call, narrowed)
 
 
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +137,9 @@ class _Events:
 class StreamWriter:
     """`input_tokens` is an estimate for the first event; the last but one has the true count."""
 
-    def __init__(self, identity: Identity, asked: Read, input_tokens: int) -> None:
+    def __init__(self, identity: Identity, asked: Read, input_tokens: int, narrowed: bool = False) -> None:
         self._events = _Events(asked.thoughts)
-        self._sequence = _sequence(self._events, identity, asked)
+        self._sequence = _sequence(self._events, identity, asked, narrowed)
         usage = usage_of({"prompt_tokens": input_tokens})
         start = event("message_start", message={**message_of(identity), "usage": usage})
         self._events.out.append(start)
@@ -218,10 +219,10 @@ def input_of(pieces: list[str]) -> dict[str, Any]:
 class JsonAnswer:
     """Chunks to one body."""
 
-    def __init__(self, identity: Identity, asked: Read) -> None:
+    def __init__(self, identity: Identity, asked: Read, narrowed: bool = False) -> None:
         self._identity = identity
         self._blocks = _Blocks(asked.thoughts)
-        self._sequence = _sequence(self._blocks, identity, asked)
+        self._sequence = _sequence(self._blocks, identity, asked, narrowed)
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

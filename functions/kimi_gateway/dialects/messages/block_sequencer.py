@@ -76,10 +76,16 @@ class Sink(Protocol):
 
 class BlockSequencer:
     """`stops` are the stop strings that were asked for. `one_call`: calls after the first are left out.
-    `make_id` names the calls to which the upstream gave no id, by their index."""
+    `make_id` names the calls to which the upstream gave no id, by their index. `narrowed`: where the answer
+    reaches its output limit it is the model's window that cuts it."""
 
     def __init__(
-        self, sink: Sink, make_id: Callable[[int], str], stops: tuple[str, ...], one_call: bool
+        self,
+        sink: Sink,
+        make_id: Callable[[int], str],
+        stops: tuple[str, ...],
+        one_call: bool,
+        narrowed: bool = False,
     ) -> None:
         self._sink = sink
         self._make_id = make_id
@@ -91,6 +97,7 @@ class BlockSequencer:
         self._calls: dict[int, Block] = {}
         self._finish: str | None = None
         self._stop: str | None = None
+        self._narrowed = narrowed
         self._window = False
 
     def add(self, chunk: Chunk) -> None:
@@ -108,7 +115,7 @@ class BlockSequencer:
                 self._call(piece)
             if reason := choice.get("finish_reason"):
                 self._finish, stop = str(reason), choice.get("stop_reason")
-                self._window = reason == "length" and stop == WINDOW
+                self._window = reason == "length" and (self._narrowed or stop == WINDOW)
                 self._stop = stop if stop in self._stops else None
 
     def end(self) -> None:
@@ -186,11 +193,3 @@ class BlockSequencer:
 
 # Finish reasons that say more than that the model was done.
 _CUT = {"length": "max_tokens", "content_filter": "refusal"}
-
-
-def name_window(chunks: list[Chunk]) -> None:
-    """Where the output limit was lowered to what the window leaves, it is the window that cuts an answer."""
-    for chunk in chunks:
-        for choice in chunk.body["choices"]:
-            if choice.get("finish_reason") == "length":
-                choice["stop_reason"] = WINDOW

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,12 +19,20 @@ Thoughts = Literal["shown", "sealed", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
+class MessagesRequest(ChatRequest):
+    """`seals` are the signatures under thoughts in the history, by their text: an endpoint that speaks this
+    format wants them."""
+
+    seals: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """`thoughts`: in whole, as an empty block that can be replayed (display "omitted"), or not at all, for a
     client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls.
     `search`: what to search the web for, where nothing else is asked."""
 
-    chat: ChatRequest
+    chat: MessagesRequest
     thoughts: Thoughts
     one_call: bool
     search: str | None = None
@@ -68,10 +76,9 @@ def read(raw: bytes, counting: bool = False) -> Read:
     if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
         fail("output_config.format", "does not go together with a message that the assistant has begun")
     asked.ignored += [*pivot.tune(asked.body), *unread]
-    chat = ChatRequest(
+    chat = MessagesRequest(
         model=body["model"],
         stream=body.get("stream", False),
-        include_usage=False,
         choices=1,
         stops=asked.stops,
         body=asked.body,

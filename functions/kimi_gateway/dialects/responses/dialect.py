@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
@@ -34,10 +34,10 @@ class ResponsesQuestion:
     def chat(self) -> ChatRequest:
         return self.asked.chat
 
-    def writer(self, identity: Identity) -> StreamWriter:
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
         return StreamWriter(self._answer(identity))
 
-    def answer(self, identity: Identity) -> JsonAnswer:
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
         return JsonAnswer(self._answer(identity))
 
     def _answer(self, identity: Identity) -> Answer:
@@ -71,36 +71,44 @@ class Responses:
             )
         whole = _Whole(body, len(raw), self.clock)
         if not names or not self.keeps:
-            chat = whole.with_attachments({})[0].chat
+            chat = whole.known({}).asked.chat
             return Ask(chat.model, chat.stream, chat.choices, (), whole.attachments, whole.complete)
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
         placement.attachments(chat.body["messages"])
         return Ask(chat.model, chat.stream, chat.choices, names, whole.attachments, whole.complete)
 
 
+class _Known(NamedTuple):
+    asked: Asked
+    attached: Sequence[Attachment]
+    size: int
+
+
 @dataclass(slots=True)
 class _Whole:
-    """A request with what was found of it, put together once for each finding."""
+    """A request with what was found of it, put together once for each finding. `size` is the body's."""
 
     body: dict[str, Any]
     size: int
     clock: Callable[[], float]
-    _last: tuple[Mapping[str, bytes], Asked, Sequence[Attachment]] | None = None
+    _last: tuple[Mapping[str, bytes], _Known] | None = None
 
-    def with_attachments(self, found: Mapping[str, bytes]) -> tuple[Asked, Sequence[Attachment]]:
+    def known(self, found: Mapping[str, bytes]) -> _Known:
         if self._last is None or self._last[0] != found:
             kept, recalled = references.unpack(found)
-            asked = chat_of(self.body, *references.resolve(self.body, kept), recalled)
-            self._last = found, asked, placement.attachments(asked.chat.body["messages"])
-        return self._last[1:]
+            asked = chat_of(self.body, *references.resolve(self.body, kept))
+            attached = placement.attachments(asked.chat.body["messages"])
+            self._last = found, _Known(asked, attached, self.size + recalled)
+        return self._last[1]
 
     def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
-        return self.with_attachments(found)[1]
+        return self.known(found).attached
 
     def complete(self, found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
-        asked, attached = self.with_attachments(found)
-        chat = attaching(asked.chat, attached, resolved)
+        asked, attached, size = self.known(found)
         if attached and resolved:
             became = dict(zip(attached, resolved, strict=True))
-            asked = replace(asked, messages=placement.placed(asked.messages, became, storing=True))
-        return ResponsesQuestion(replace(asked, chat=chat), self.size + chat.recalled, self.clock)
+            messages = placement.placed(asked.messages, became, storing=True)
+            asked = replace(asked, chat=attaching(asked.chat, attached, resolved), messages=messages)
+            size += placement.bytes_of(resolved)
+        return ResponsesQuestion(asked, size, self.clock)

@@ -38,11 +38,8 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(
-    body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None, recalled: int = 0
-) -> Asked:
-    """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
-    InvalidRequest."""
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+    """`given` is the input, nothing left in it that is only referred to. Raises InvalidRequest."""
     body, unknown = {**body}, list[str]()
     tuning.apply(body, _TUNED, unknown)
     toolbox = Toolbox()
@@ -73,12 +70,10 @@ def chat_of(
         model=body["model"],
         body=sent,
         stream=body.get("stream", False),
-        include_usage=True,
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
         ignored=tuple(dict.fromkeys((*toolbox.offered.ignored, *repaired, *unknown, *unsent))),
-        recalled=recalled,
         free=toolbox.free,
     )
     return Asked(chat, body, messages, toolbox)

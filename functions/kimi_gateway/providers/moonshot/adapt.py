@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import ContextLengthExceeded, InvalidRequest
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import repair
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.moonshot import reasoning
@@ -39,7 +39,7 @@ class Adapted:
 
     `ignored` are the fields left out of it; `renamed` what of tools goes by other names in the body;
     `missing` the messages that lost the reasoning which the model should find in them; `remembers` whether
-    the answer may bring such reasoning. `narrowed`: the output limit was lowered to what the window leaves.
+    the answer may bring such reasoning.
     """
 
     body: dict[str, Any] = field(repr=False)
@@ -47,7 +47,6 @@ class Adapted:
     renamed: Renamed = field(default_factory=Renamed)
     missing: Sequence[MissingReasoning] = ()
     remembers: bool = False
-    narrowed: bool = False
 
 
 def adapt(ask: ChatRequest, model: Model) -> Adapted:
@@ -83,21 +82,6 @@ def _clean_style(style: dict[str, Any]) -> dict[str, Any]:
     if cleaned is described["schema"]:
         return style
     return {**style, "json_schema": {**described, "schema": cleaned}}
-
-
-def fit(body: dict[str, Any], model: Model, input_tokens: int, least: int = 1) -> bool:
-    """Lower the output allowance to what the input leaves of the window; whether it was lowered. `least`: an
-    answer of fewer tokens is of no use to the client, unless it asked for fewer. Raises
-    ContextLengthExceeded."""
-    room = model.window - input_tokens
-    asked = body.get("max_completion_tokens", model.upstream_default)
-    needed = max(1, min(least, asked))
-    if room < needed:
-        total = input_tokens if input_tokens > model.window else input_tokens + needed
-        raise ContextLengthExceeded.beyond(total, model.window, param="messages")
-    if asked > room:
-        body["max_completion_tokens"] = room
-    return bool(asked > room)
 
 
 def _switch(body: dict[str, Any], model: Model) -> bool:

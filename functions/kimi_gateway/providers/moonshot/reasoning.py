@@ -16,6 +16,7 @@ from typing import Any
 from kimi_gateway.catalog.models import Replay
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.providers.provider import Entries
 
 PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
 LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
@@ -61,7 +62,7 @@ class ReasoningCollector:
             if isinstance(arguments, str):
                 choice.arguments.setdefault(index, []).append(arguments)
 
-    def entries(self) -> dict[str, bytes]:
+    def kept(self) -> dict[str, bytes]:
         """What to keep: one entry for each message with calls, under the name of its first."""
         called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
         if not called:
@@ -171,6 +172,36 @@ def put_back(
     if added:
         body["messages"] = messages
     return added
+
+
+@dataclass(slots=True)
+class Lost:
+    """`missing` are those of the messages of `body` that lost their reasoning."""
+
+    body: dict[str, Any] = field(repr=False)
+    missing: Sequence[MissingReasoning] = field(repr=False)
+    replay: Replay
+    _found: dict[int, str] = field(default_factory=dict, repr=False)
+
+    async def look_up(self, entries: Entries) -> None:
+        """A long history is read page by page; a page that is not there yet is written from its entries."""
+        whole, rest = pages(self.missing)
+        wanted = [*(page.name for page in whole), *names(rest)]
+        known = await entries.look(wanted) if wanted else {}
+        found = thoughts(rest, known)
+        unwritten = [page for page in whole if page.name not in known]
+        for page in whole:
+            if page.name in known:
+                found |= read_page(page, known[page.name])
+        if unwritten:
+            members = [each for page in unwritten for each in page.members]
+            found |= thoughts(members, await entries.look(names(members)))
+            written = {page.name: page_of(page, found) for page in unwritten}
+            await entries.keep({name: entry for name, entry in written.items() if entry})
+        self._found = found
+
+    def put_back(self) -> int:
+        return put_back(self.body, self.missing, self._found, self.replay)
 
 
 def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:

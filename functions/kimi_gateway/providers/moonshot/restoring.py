@@ -29,10 +29,13 @@ class Restorer:
         self._renamed = renamed
         self._keys: dict[tuple[int, int], Keys] = {}  # of the calls that need it, by choice and index
 
-    def __call__(self, chunks: list[Chunk]) -> None:
+    def add(self, chunks: list[Chunk]) -> None:
         for at, chunk in enumerate(chunks):
             if any([self._restore(choice) for choice in chunk.body["choices"]]):
                 chunks[at] = Chunk(chunk.body, chunk.substance, chunk.finishes)
+
+    def kept(self) -> dict[str, bytes]:
+        return {}
 
     def _restore(self, choice: dict[str, Any]) -> bool:
         delta, place = choice.get("delta") or {}, choice.get("index", 0)

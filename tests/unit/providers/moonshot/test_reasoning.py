@@ -30,7 +30,7 @@ def gathered(*chunks: Chunk, question: list[Json] | None = None) -> dict[str, by
     gatherer = ReasoningCollector(QUESTION if question is None else question)
     for each in chunks:
         gatherer.add([each])
-    return gatherer.entries()
+    return gatherer.kept()
 
 
 def answer(*calls: tuple[str, str], **more: Any) -> Json:

@@ -19,6 +19,7 @@ from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS, Cleaner
 from kimi_gateway.providers.moonshot.schema.fit import fitted
 from kimi_gateway.providers.moonshot.schema.mfjs import BESIDE, RESERVED
 from kimi_gateway.providers.moonshot.schema.places import bytes_of
+from kimi_gateway.providers.provider import Costly
 
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
 QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
@@ -42,10 +43,6 @@ class Cleaned:
     loosened: bool = False
     renamed: bool = False
     steps: int = 0
-
-
-class Costly(Exception):
-    """It takes more than the little work that is allowed at this point."""
 
 
 _allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
