@@ -13,6 +13,7 @@ from kimi_gateway.pivot.placement import Slot
 Part = dict[str, Any]
 
 SOURCES = ("file_data", "file_id", "file_url")
+_PDF = b"%PDF-"  # a small one may look like a text
 _TEXTS = ("text/", "application/json", "application/xml", "application/yaml", "application/toml")
 
 
@@ -100,7 +101,7 @@ def by_bytes(data: str, media_type: str | None, where: str, filename: str | None
 
 
 def _text(content: bytes, media_type: str | None) -> str | None:
-    if media_type and not media_type.startswith(_TEXTS):
+    if (media_type and not media_type.startswith(_TEXTS)) or content.startswith(_PDF):
         return None
     try:
         text = content.decode("utf-8-sig")
