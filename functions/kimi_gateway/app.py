@@ -30,6 +30,7 @@ from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
 from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.registry import Registry
 from kimi_gateway.providers.tokens.file import NAME, TokenFile
 from kimi_gateway.providers.tokens.outages import LocalOutageLog, OutageLog
 from kimi_gateway.providers.tokens.pool import Pool, Renewal
@@ -188,10 +189,11 @@ async def start(
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
-    gateway = Gateway(gate, ledger, models, directory, thoughts, upstream, settings, clock)
+    registry = Registry(models, {"moonshot": directory})
+    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
     endpoints = Endpoints(
-        Models(gate, models, directory),
-        Counts(gate, models, directory),
+        Models(gate, registry),
+        Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),

@@ -20,7 +20,7 @@ import uvicorn
 
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
+from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey, UsageRow
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
@@ -120,7 +120,7 @@ class LiveGateway:
         async def make() -> None:
             account = await self.store.create_account("", None if credits is None else Grant(credits), now)
             digest = keys.digest(key)
-            await self.store.create_key(digest, account.id, "", limits or Limits(), see_balance, now)
+            await self.store.create_key(NewKey(digest, account.id, "", limits or Limits(), see_balance), now)
 
         self.do(make())
         return key

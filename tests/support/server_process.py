@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 import httpx
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Account, Grant, Limits
+from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite.opening import open_store
 from kimi_gateway.storage.sqlite.store import SqliteStore
@@ -37,7 +37,7 @@ class StoreAtHome:
 
         async def make(store: SqliteStore) -> None:
             account = await store.create_account("", None if credits is None else Grant(credits), now)
-            await store.create_key(keys.digest(key), account.id, "", limits or Limits(), False, now)
+            await store.create_key(NewKey(keys.digest(key), account.id, limits=limits or Limits()), now)
 
         self._store(make)
         return key

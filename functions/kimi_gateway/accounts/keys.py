@@ -41,8 +41,10 @@ def account_id(below: Below = secrets.randbelow) -> str:
     return "acc_" + _word(_BASE36, _ID, below)
 
 
-def key_id(below: Below = secrets.randbelow) -> str:
-    return "key_" + _word(_BASE36, _ID, below)
+def key_id(below: Below = secrets.randbelow, long: bool = False) -> str:
+    """`long`: with a capital at first, which tells a store that shortens ids to take more of this one."""
+    capital = _word(string.ascii_uppercase, 1, below) if long else ""
+    return "key_" + capital + _word(_BASE36, _ID - len(capital), below)
 
 
 def well_formed(key: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow, Window
+from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow, Window
 
 
 class Refused(Exception):
@@ -104,10 +104,16 @@ class Store(Protocol):
         """A new account with an opening balance; None makes it unlimited."""
         ...
 
-    async def create_key(
-        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
-    ) -> Key:
+    async def create_key(self, new: NewKey, now: int) -> Key:
         """Raises Unknown for an account that does not exist, Taken for a digest that does."""
+        ...
+
+    async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        """Change a key (by id or digest) at once, everywhere: admission refuses records from before it.
+
+        `change` gives the key as it should be. It is pure, and may be called more than once. Only what
+        `rules.CHANGEABLE` names is written. Raises Unknown.
+        """
         ...
 
     async def revoke_key(self, key: str, now: int) -> Key:

@@ -8,7 +8,7 @@ import click
 
 from kimi_gateway.accounts.keys import digest, new_key
 from kimi_gateway.accounts.store import Unknown, Unlimited
-from kimi_gateway.accounts.values import Account, Grant, Key, Limits
+from kimi_gateway.accounts.values import Account, Grant, Key, Limits, NewKey
 from kimi_gateway.cli.access import (
     MOST,
     Credits,
@@ -80,7 +80,7 @@ def create(
             holder = await account_of(store, account, now)
             if credits and holder.unlimited:
                 raise Unlimited(holder.id)
-        made = await store.create_key(digest(secret), holder.id, name, limits, see_balance, now)
+        made = await store.create_key(NewKey(digest(secret), holder.id, name, limits, see_balance), now)
         if account is not None and isinstance(credits, int) and credits:
             holder = await store.grant(holder.id, Grant(credits), now)
         return holder, made, warning

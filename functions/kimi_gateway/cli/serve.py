@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kimi_gateway.accounts.keys import digest, new_key
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import NewKey
 from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed, program
 from kimi_gateway.cli.selection import at_home, target
@@ -164,7 +164,7 @@ async def first_key(store: TargetStore, now: int) -> str | None:
     begun = (account for account in accounts if account.name == HOME and account.unlimited)
     account = next(begun, None) or await store.create_account(HOME, None, now)
     secret = new_key()
-    await store.create_key(digest(secret), account.id, HOME, Limits(), True, now)
+    await store.create_key(NewKey(digest(secret), account.id, HOME, see_balance=True), now)
     return secret
 
 

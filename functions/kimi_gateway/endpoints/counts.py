@@ -9,7 +9,6 @@ from functools import partial
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.dialects.messages import request as anthropic
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
@@ -20,8 +19,8 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import fields, placement, token_estimate
 from kimi_gateway.pivot.dialect import Dialect
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.registry import Registry
 
 COUNTING = 5.0  # seconds that the upstream has to count tokens
 
@@ -29,8 +28,7 @@ COUNTING = 5.0  # seconds that the upstream has to count tokens
 @dataclass(slots=True)
 class Counts:
     gate: Gate
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
     counting: float = COUNTING
 
     async def estimate(self, request: Request) -> Response:
@@ -40,16 +38,15 @@ class Counts:
         body = (await apart(len(raw), lambda: fields.json_object(raw))).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
-        row = await self.directory.resolve(body["model"], self.catalog, partial(self.gate.has_credit, key))
+        resolved = await self.registry.resolve(body["model"], partial(self.gate.has_credit, key))
         if not await self.gate.has_credit(key):
             total = await apart(len(raw), lambda: token_estimate.of_messages(body["messages"]))
             return answer({"data": {"total_tokens": total}})
         try:
             with self.gate.places.held(key.account):
-                total = await self.directory.estimate(row, body["messages"])
+                total = await resolved.directory.estimate(resolved.model, body["messages"])
         except UpstreamFailure as failure:
-            known = self.catalog.find(body["model"]) is not None
-            raise failure.shown(known, request.id, row.window if known else None) from failure
+            raise failure.shown(resolved.known, request.id, resolved.window) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
@@ -76,12 +73,12 @@ class Counts:
         for a count, so the share of attachments is a guess."""
         messages, attached = placement.without(chat.body["messages"])
         count = await apart(size, lambda: token_estimate.of_messages(messages))
-        row = await self.directory.resolve(chat.model, self.catalog, partial(self.gate.has_credit, key))
+        resolved = await self.registry.resolve(chat.model, partial(self.gate.has_credit, key))
         if await self.gate.has_credit(key):
             with (
                 suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
                 self.gate.places.held(key.account),
             ):
                 async with asyncio.timeout(self.counting):
-                    count = await self.directory.estimate(row, messages)
+                    count = await resolved.directory.estimate(resolved.model, messages)
         return max(1, count + attached + token_estimate.of_messages([], chat.body.get("tools")))

@@ -9,12 +9,11 @@ from typing import Any
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import NEVER, Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.http import Request, Response
-from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.registry import Registry
 
 # Defaults of an entry from the upstream's list, so that each has the members of the K2 contract.
 _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
@@ -23,8 +22,7 @@ _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission"
 @dataclass(frozen=True, slots=True)
 class Models:
     gate: Gate
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
 
     async def models(self, request: Request) -> Response:
         """OpenAI's list and Anthropic's page in one. All models are on one page, whatever `limit` says."""
@@ -33,22 +31,23 @@ class Models:
         ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
         return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
-    async def model(self, request: Request, name: str) -> Response:
+    async def model(self, request: Request, model: str) -> Response:
         """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
-        row = await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+        row = (await self.registry.resolve(model, partial(self.gate.has_credit, key))).model
         listed = {entry["id"]: entry for entry in await self._entries(key)}
-        return answer({**listed.get(row.id, entry_of(row)), "id": name})
+        return answer({**listed.get(row.id, entry_of(row)), "id": model})
 
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
         """All entries. For an account without credits the upstream's part is the last known one."""
-        listed = self.directory.listed
-        if not self.directory.fresh() and await self.gate.has_credit(key):
-            with self.gate.places.held(key.account):
-                listed = await self.directory.live()
-        known = [entry_of(row) for row in self.catalog.rows.values()]
-        names = {row["id"] for row in known}
-        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
+        entries = {row.id: entry_of(row) for row in self.registry.rows.values()}
+        for directory in self.registry.directories.values():
+            listed = directory.listed
+            if not directory.fresh() and await self.gate.has_credit(key):
+                with self.gate.places.held(key.account):
+                    listed = await directory.live()
+            entries |= {id: _listed(id, entry) for id, entry in listed.items() if id not in entries}
+        return list(entries.values())
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.flow import inputs
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.attachments import NoFiles, resolved
+from kimi_gateway.flow.attachments import NoFiles, resolve
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
@@ -34,8 +33,8 @@ from kimi_gateway.pivot.attachments import Resolver
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
+from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.settings import Settings
 
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
@@ -52,7 +51,7 @@ class _Asked:
 
     request: Request
     ask: Ask
-    model: Model
+    resolved: Resolved
     upstream: Upstream
     prepared: Prepared | None
     size: int
@@ -80,10 +79,8 @@ class _Answer:
 class Gateway:
     gate: Gate
     ledger: Ledger
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
     thoughts: ConversationCache
-    upstream: Callable[[], Upstream]
     settings: Settings
     clock: Callable[[], float] = time.time
     turns: set[Turn] = field(default_factory=set)
@@ -107,7 +104,9 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
+            reservation = self.ledger.reserve(
+                self.gate, key, COST, asked.resolved.model.id, asked.ask.choices
+            )
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # none comes here after the admission
@@ -124,18 +123,18 @@ class Gateway:
             await self.gate.require_credit(key)
             return True
 
-        model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        upstream, prepared = self.upstream(), None
+        resolved = await self.registry.resolve(ask.model, may_ask)
+        upstream, prepared = resolved.upstream, None
         if not ask.needs:
-            prepare = partial(_prepared, upstream.provider, request, model, cheaply=True)
+            prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
             with suppress(Costly):  # then it is done after the admission
                 prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
             if attached := ask.attachments({}):
-                placement.refused(attached, model)
+                placement.refused(attached, resolved.model)
                 prepared = None  # all that is known by now is that nothing else is wrong
         if self.closing:
             raise ShuttingDown
-        return _Asked(request, ask, model, upstream, prepared, len(raw))
+        return _Asked(request, ask, resolved, upstream, prepared, len(raw))
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
         """Whoever gets the response closes the turn; it is closed here where none is given."""
@@ -177,7 +176,7 @@ class Gateway:
             return await self._failed(request, turn, error)
 
     def _identity(self, asked: _Asked) -> Identity:
-        fingerprint = f"fp_{asked.model.upstream}"
+        fingerprint = f"fp_{asked.resolved.model.upstream}"
         return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
 
     async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
@@ -189,21 +188,21 @@ class Gateway:
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
     async def _completed(self, asked: _Asked, turn: Turn) -> _Question:
-        """The question with what it goes on from and what it attaches, as the model takes it: the work that
-        costs."""
-        ask, model, prepared, account = asked.ask, asked.model, asked.prepared, turn.admission.key.account
+        """The question with what it refers to and attaches, as the model takes it: the costly work."""
+        ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
+        account = turn.admission.key.account
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        attached = await apart(asked.size, lambda: ask.attachments(found))
-        resolution = await resolved(self.files, account, attached, model, turn.held)
+        attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
+        resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
         parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
         size, chat = parsed.size, parsed.chat
         if prepared is None:
-            prepare = partial(_prepared, asked.upstream.provider, asked.request, model)
+            prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
             prepared = await apart(size, lambda: prepare(chat))
         if missing := prepared.missing:
             size += await self.thoughts.restore(account, missing)
         try:
-            narrowed = await inputs.fitted(prepared.body, model, size, chat.least_output, self.directory)
+            narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
         return _Question(parsed, prepared, narrowed)
@@ -307,13 +306,12 @@ class Gateway:
 
     def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, call: Call) -> None:
         """Gives the turn its calls; they begin to run when its chunks are asked for."""
-        settings, request, model = self.settings, asked.request, asked.model
+        settings, request, resolved = self.settings, asked.request, asked.resolved
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
         calls = [UpstreamCall(*of_call, one, chat.stops) for one in at]
-        known = self.catalog.find(chat.model) is not None
-        turn.begin(calls, known, request.id, model.window if known else None)
+        turn.begin(calls, resolved.known, request.id, resolved.window)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
 

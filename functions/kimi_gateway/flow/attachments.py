@@ -56,7 +56,7 @@ def _without_files(attachment: Attachment) -> Resolved:
     return unreadable(attachment, error)
 
 
-async def resolved(
+async def resolve(
     resolver: Resolver,
     account: str,
     attachments: Sequence[Attachment],

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.catalog.models import Model
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.window import fit, output_of
-from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.registry import Resolved
 
 
-async def fitted(body: dict[str, Any], model: Model, size: int, least: int, directory: Directory) -> bool:
+async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int) -> bool:
     """Keep input and output inside the window; whether the output was lowered for it.
 
     `size` is the input's in bytes: a token has a byte at least, so most bodies need no count. An estimate may
     be wrong by half; where that matters the upstream's own count is asked for. Raises ContextLengthExceeded.
     """
+    model = resolved.model
     output = output_of(body, model)
     texts_only = all(type(message.get("content")) is not list for message in body["messages"])
     if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
@@ -26,7 +26,7 @@ async def fitted(body: dict[str, Any], model: Model, size: int, least: int, dire
     if most + output <= model.window:
         return False
     if most > model.window / 2:
-        most = await directory.count(model, body["messages"], estimate - tools) + tools
+        most = await resolved.directory.count(model, body["messages"], estimate - tools) + tools
     return fit(body, model, most, least)
 
 

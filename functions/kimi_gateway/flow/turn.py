@@ -12,7 +12,7 @@ from typing import Any
 
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.values import Admission, Usage
-from kimi_gateway.catalog import prices
+from kimi_gateway.catalog import models
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.net.mailbox import Mailbox
@@ -195,12 +195,9 @@ class Turn:
         record.cached_tokens = _cached(usage)
         record.output_tokens = _count(usage, "completion_tokens")
         if record.charged:
-            self._price(record, record.input_tokens, record.cached_tokens, record.output_tokens)
-
-    def _price(self, record: RequestRecord, *counts: int) -> None:
-        """Credits taken, and what the upstream will want for it, as far as prices are known."""
-        record.credits = self.admission.cost if self.admission.spendable is not None else 0
-        record.cost_usd = prices.cost(record.provider or "", record.upstream_model or "", *counts)
+            record.credits = self.admission.cost if self.admission.spendable is not None else 0
+            counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
+            record.cost_usd = models.cost(record.provider, first.call.model, *counts)
 
 
 def _count(usage: dict[str, Any], name: str) -> int:

@@ -1,4 +1,4 @@
-"""Pictures and videos in a message, and which of them the upstream takes."""
+"""Pictures and videos in a message, and the types that the upstream accepts."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import ModelNotFound
+from kimi_gateway.errors import NotFound
 from kimi_gateway.observe import emit
+from kimi_gateway.pivot import token_estimate
 from kimi_gateway.providers.failures import OTHER_TOKEN, UpstreamFailure
-from kimi_gateway.providers.provider import Provider, Token, Upstream
+from kimi_gateway.providers.provider import Balances, Estimates, Token, Tokens, Upstream
 
 T = TypeVar("T")
 FRESH = 600.0  # seconds for which a model list is reused
@@ -21,10 +21,13 @@ ASKED_ANEW = 60.0  # seconds before an unknown name may fetch the list again
 
 
 class Directory:
+    """Of one provider. `upstream` gives it with its tokens as they are now, and raises Unavailable where they
+    cannot be read."""
+
     def __init__(
         self, upstream: Callable[[], Upstream], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._monotonic = monotonic
         self._listed: dict[str, dict[str, Any]] = {}
         self._asked_at: float | None = None
@@ -40,23 +43,14 @@ class Directory:
         """Whether the list was requested within the last `age` seconds."""
         return self._asked_at is not None and self._monotonic() - self._asked_at < age
 
-    async def resolve(self, name: str, catalog: Catalog, may_ask: Callable[[], Awaitable[bool]]) -> Model:
-        """The catalog's row, else a neutral one for a live id. An unknown name fetches the upstream's list
-        once a minute, if `may_ask` allows it. Raises ModelNotFound, and the errors of `may_ask`."""
-        try:
-            return catalog.resolve(name)
-        except ModelNotFound:
-            if self.fresh(ASKED_ANEW) or not await may_ask():
-                return catalog.resolve(name, self._listed)
-            return catalog.resolve(name, await self.live(ASKED_ANEW))
-
     async def live(self, fresh: float = FRESH) -> dict[str, dict[str, Any]]:
         """The upstream's list by id, at most `fresh` seconds old; an older one while the upstream is down."""
         async with self._asking:
             if not self.fresh(fresh):
                 self._asked_at = self._monotonic()
                 try:
-                    entries = await self._ask(lambda provider, token: provider.models(token))
+                    upstream = self.upstream()
+                    entries = await self._ask(upstream, upstream.provider.models)
                     self._listed = {entry["id"]: entry for entry in entries}
                 except UpstreamFailure as failure:
                     emit("models_unknown", logging.WARNING, cause=failure.cause, detail=failure.detail)
@@ -70,16 +64,24 @@ class Directory:
             return estimate
 
     async def estimate(self, model: Model, messages: list[Any]) -> int:
-        return await self._ask(lambda provider, token: provider.estimate(token, model, messages))
+        """Input tokens counted by the upstream, or by our own estimate where it does not count."""
+        upstream = self.upstream()
+        provider = upstream.provider
+        if not isinstance(provider, Estimates):
+            return token_estimate.of_messages(messages)
+        return await self._ask(upstream, lambda token: provider.estimate(token, model, messages))
 
     async def balance(self) -> dict[str, float]:
         """The sum over all valid tokens, because each token belongs to an account of its own. Raises
-        UpstreamFailure."""
-        upstream, total = self._upstream(), dict[str, float]()
+        UpstreamFailure, and NotFound where the provider has no balances."""
+        upstream, total = self.upstream(), dict[str, float]()
+        provider = upstream.provider
+        if not isinstance(provider, Balances):
+            raise NotFound("The upstream has no balance that could be asked for.")
         dead: UpstreamFailure | None = None
         for token in upstream.tokens.all():
             try:
-                balance = await upstream.provider.balance(token)
+                balance = await provider.balance(token)
             except UpstreamFailure as failure:
                 if failure.cause != "authentication":
                     raise
@@ -95,31 +97,23 @@ class Directory:
     async def check(self) -> None:
         """Read every token's balance, so that the pool knows invalid and empty ones before a client meets
         them."""
-        upstream = self._upstream()
-        await asyncio.gather(*(self._check(upstream, token) for token in upstream.tokens.all()))
-
-    async def _check(self, upstream: Upstream, token: Token) -> None:
-        try:
-            balance = await upstream.provider.balance(token)
-        except UpstreamFailure as failure:
-            if failure.cause == "authentication":
-                upstream.tokens.learn(token, "", failure)
-        else:
-            if balance.get("available_balance", 1) <= 0:
-                upstream.tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))
+        upstream = self.upstream()
+        provider, tokens = upstream.provider, upstream.tokens
+        if isinstance(provider, Balances):
+            await asyncio.gather(*(_check(provider, tokens, token) for token in tokens.all()))
 
     async def is_live(self, token: Token) -> bool:
-        return await self._upstream().provider.live(token)
+        return await self.upstream().provider.live(token)
 
-    async def _ask(self, question: Callable[[Provider, Token], Awaitable[T]]) -> T:
+    async def _ask(self, upstream: Upstream, question: Callable[[Token], Awaitable[T]]) -> T:
         """Ask with one token after another, until one is answered."""
-        upstream, tried = self._upstream(), set[str]()
+        tried = set[str]()
         while True:
             lease = await upstream.tokens.lease(None, tried)
             tried.add(lease.token.id)
             failure: UpstreamFailure | None = None
             try:
-                answer = await question(upstream.provider, lease.token)
+                answer = await question(lease.token)
                 lease.answered()
                 return answer
             except UpstreamFailure as exc:
@@ -128,3 +122,14 @@ class Directory:
                 lease.end(failure)
             if failure.cause not in OTHER_TOKEN or not await upstream.tokens.another(tried, ""):
                 raise failure
+
+
+async def _check(provider: Balances, tokens: Tokens, token: Token) -> None:
+    try:
+        balance = await provider.balance(token)
+    except UpstreamFailure as failure:
+        if failure.cause == "authentication":
+            tokens.learn(token, "", failure)
+    else:
+        if balance.get("available_balance", 1) <= 0:
+            tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))

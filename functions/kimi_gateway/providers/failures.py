@@ -22,7 +22,7 @@ from kimi_gateway.errors import (
     Unavailable,
     UnreadableImage,
 )
-from kimi_gateway.net import jsonio
+from kimi_gateway.net import http, jsonio
 from kimi_gateway.observe import excerpt
 
 Cause = Literal[
@@ -170,6 +170,17 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> Upstrea
 def from_event(error: Mapping[str, Any]) -> UpstreamFailure:
     """The failure for an `error` member inside a stream. There is no status, so the type alone decides."""
     return _failure(_BY_TYPE.get(str(error.get("type")), "server"), error, None, "error event")
+
+
+def lost(error: http.NetError) -> UpstreamFailure:
+    """An exchange that brought no whole answer."""
+    if isinstance(error, http.TimedOut):
+        return UpstreamFailure("timeout", "no answer in time")
+    if isinstance(error, http.ConnectFailed):
+        return UpstreamFailure("connect", str(error))
+    failure = UpstreamFailure("broken", str(error))
+    failure.stale = isinstance(error, http.Stale)
+    return failure
 
 
 def _failure(

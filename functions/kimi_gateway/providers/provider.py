@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
@@ -61,7 +61,7 @@ class Missing(Protocol):
 
     async def look_up(self, entries: Entries) -> None: ...
 
-    def put_back(self) -> int:
+    def restore(self) -> int:
         """Puts what was found into the prepared body, or what the model takes in its place. The number of
         characters that were added."""
         ...
@@ -127,12 +127,22 @@ class Provider(Protocol):
         """Whether the upstream takes this token."""
         ...
 
+
+# What a provider may offer besides. Whoever uses one asks for it with `isinstance`.
+
+
+@runtime_checkable
+class Balances(Protocol):
     async def balance(self, token: Token) -> dict[str, float]:
-        """`available_balance`, `voucher_balance`, `cash_balance`, in the platform's currency."""
+        """`available_balance`, `voucher_balance`, `cash_balance`, in the platform's currency. Raises
+        UpstreamFailure."""
         ...
 
+
+@runtime_checkable
+class Estimates(Protocol):
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
-        """Input tokens of these messages."""
+        """Input tokens of these messages. Raises UpstreamFailure."""
         ...
 
 

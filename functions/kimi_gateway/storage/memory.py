@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
 
 
 @dataclass
@@ -144,27 +144,35 @@ class MemoryStore:
         self._accounts[held.id] = held
         return self._shown(held, now)
 
-    async def create_key(
-        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
-    ) -> Key:
-        if account not in self._accounts:
-            raise Unknown(account)
-        if any(key.digest == digest for key in self._keys.values()):
+    async def create_key(self, new: NewKey, now: int) -> Key:
+        if new.account not in self._accounts:
+            raise Unknown(new.account)
+        if any(key.digest == new.digest for key in self._keys.values()):
             raise Taken
-        key = Key(keys.key_id(self._below), digest, account, name, limits, see_balance, created=now)
+        key = rules.made(new, keys.key_id(self._below), now)
         self._keys[key.id], self._counts[key.id] = key, rules.UNCOUNTED
         return self._current(key)
 
     def _current(self, key: Key) -> Key:
         return replace(key, generation=self._accounts[key.account].generation)
 
+    async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        found = self._found(key)
+        return self._changed(rules.changed(found, change(self._current(found))))
+
     async def revoke_key(self, key: str, now: int) -> Key:
-        found = next((known for known in self._keys.values() if key in (known.id, known.digest)), None)
-        if found is None:
-            raise Unknown(key)
-        self._keys[found.id] = replace(found, revoked=True)
-        self._accounts[found.account].generation += 1
-        return self._current(self._keys[found.id])
+        return self._changed(replace(self._found(key), revoked=True))
+
+    def _found(self, key: str) -> Key:
+        for known in self._keys.values():
+            if key in (known.id, known.digest):
+                return known
+        raise Unknown(key)
+
+    def _changed(self, key: Key) -> Key:
+        self._keys[key.id] = key
+        self._accounts[key.account].generation += 1
+        return self._current(key)
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         held = self._limited(account)

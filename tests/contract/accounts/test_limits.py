@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Admission, Grant, Limits
+from kimi_gateway.accounts.values import Admission, Grant, Limits, NewKey
 from support.error_shape import anthropic_error, openai_error
 from support.inprocess import NOW, Answered, InProcess
 from support.live import HELLO, LiveGateway
@@ -131,7 +131,7 @@ def test_a_429_shows_the_window_that_refused(desk: InProcess) -> None:
 def test_several_keys_of_an_account_share_its_credits_and_not_their_windows(desk: InProcess) -> None:
     first, second = desk.key(2), keys.new_key()
     account = desk.account(first).id
-    desk.run(desk.store.create_key(keys.digest(second), account, "", Limits(minute=1), False, NOW))
+    desk.run(desk.store.create_key(NewKey(keys.digest(second), account, limits=Limits(minute=1)), NOW))
     assert [desk.chat(key, {}).status for key in (second, second, first, first)] == [200, 429, 200, 403]
 
 
@@ -192,7 +192,7 @@ def test_a_revoked_key_is_refused_at_once_though_it_was_cached(
 
 def test_another_key_of_the_account_lives_on(desk: InProcess) -> None:
     first, second = desk.key(9), keys.new_key()
-    desk.run(desk.store.create_key(keys.digest(second), desk.account(first).id, "", Limits(), False, NOW))
+    desk.run(desk.store.create_key(NewKey(keys.digest(second), desk.account(first).id), NOW))
     assert desk.chat(first, {}).status == desk.chat(second, {}).status == 200
     desk.run(desk.store.revoke_key(keys.digest(first), NOW))
     assert [desk.chat(key, {}).status for key in (first, second)] == [401, 200]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from kimi_gateway.accounts.store import NoCredit, Store, Taken, Unknown, Unlimited
-from kimi_gateway.accounts.values import NEVER, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, Taken, Unknown, Unlimited
+from kimi_gateway.accounts.values import NEVER, Grant, Key, Limits, NewKey, Usage, UsageRow
 from support.store_client import LEASE, NOW, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +25,7 @@ async def test_a_new_account_holds_its_opening_balance(store: Store) -> None:
 
 async def test_a_key_is_found_by_its_digest_as_it_was_made(store: Store) -> None:
     account = await store.create_account("alice", None, NOW)
-    made = await store.create_key("d1", account.id, "laptop", Limits(1, None, 3), True, NOW)
+    made = await store.create_key(NewKey("d1", account.id, "laptop", Limits(1, None, 3), True), NOW)
     assert made == Key(made.id, "d1", account.id, "laptop", Limits(1, None, 3), True, False, NOW, 0)
     assert made.id.startswith("key_")
     assert await store.find_key("d1") == made
@@ -33,11 +35,11 @@ async def test_a_key_is_found_by_its_digest_as_it_was_made(store: Store) -> None
 
 async def test_keys_are_made_for_existing_accounts_and_once(store: Store) -> None:
     with pytest.raises(Unknown):
-        await store.create_key("d1", "acc_0000000000", "", Limits(), False, NOW)
+        await store.create_key(NewKey("d1", "acc_0000000000"), NOW)
     account = await store.create_account("alice", None, NOW)
-    await store.create_key("d1", account.id, "", Limits(), False, NOW)
+    await store.create_key(NewKey("d1", account.id), NOW)
     with pytest.raises(Taken):
-        await store.create_key("d1", account.id, "", Limits(), False, NOW)
+        await store.create_key(NewKey("d1", account.id), NOW)
 
 
 @pytest.mark.parametrize("by", ["id", "digest"])
@@ -51,13 +53,59 @@ async def test_a_key_is_revoked_by_id_or_digest(store: Store, client: MakeClient
 async def test_a_key_made_after_a_revocation_works_at_once(store: Store, client: MakeClient) -> None:
     alice = await client()
     await store.revoke_key(alice.key.id, NOW)
-    alice.key = await store.create_key("next", alice.id, "", Limits(), False, NOW)
+    alice.key = await store.create_key(NewKey("next", alice.id), NOW)
     assert (await alice.admit()).spendable == 99
+
+
+@pytest.mark.parametrize("by", ["id", "digest"])
+async def test_a_key_is_changed_at_once_and_keeps_what_an_update_may_not_change(
+    store: Store, client: MakeClient, by: str
+) -> None:
+    alice = await client()
+    sibling = await store.create_key(NewKey("sibling", alice.id), NOW)
+    wanted = {
+        "name": "desk", "limits": Limits(None, 7, None), "see_balance": True, "models": ("kimi-k3", "my-*"),
+        "expires": LATER, "note": "until the fair\nis over", "suspended": True,
+    }  # fmt: skip
+    fixed = {"id": "key_0000000000", "digest": "other", "account": "acc_0000000000", "revoked": True,
+             "created": 1, "generation": 9}  # fmt: skip
+    named: str = getattr(alice.key, by)
+    changed = await store.update_key(named, lambda key: replace(key, **wanted, **fixed), NOW)
+    assert changed == replace(alice.key, **wanted, generation=1)
+    assert await store.find_key(alice.key.digest) == changed
+    assert (await store.account(alice.id, NOW)).keys == tuple(
+        sorted((changed, replace(sibling, generation=1)), key=lambda key: key.id)
+    )
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    again = await store.update_key(named, lambda key: replace(key, limits=Limits(), models=()), NOW)
+    assert again == replace(changed, limits=Limits(), models=(), generation=2)
+    assert await store.find_key("sibling") == replace(sibling, generation=2)
+
+
+async def test_an_update_of_a_revoked_key_does_not_bring_it_back(store: Store, client: MakeClient) -> None:
+    alice = await client()
+    await store.revoke_key(alice.key.id, NOW)
+    changed = await store.update_key(alice.key.id, lambda key: replace(key, revoked=False, note="n"), NOW)
+    assert (changed.revoked, changed.note) == (True, "n")
+    alice.key = changed
+    with pytest.raises(KeyStale):
+        await alice.admit()
+
+
+async def test_a_key_is_made_with_all_its_terms(store: Store) -> None:
+    account = await store.create_account("alice", None, NOW)
+    new = NewKey("d1", account.id, "laptop", Limits(1, None, 3), True, ("kimi-k3",), LATER, "note")
+    made = await store.create_key(new, NOW)
+    assert (made.models, made.expires, made.note, made.suspended) == (("kimi-k3",), LATER, "note", False)
+    assert await store.find_key("d1") == made
 
 
 async def test_what_nobody_is_called_is_unknown(store: Store) -> None:
     with pytest.raises(Unknown):
         await store.revoke_key("key_0000000000", NOW)
+    with pytest.raises(Unknown):
+        await store.update_key("key_0000000000", lambda key: key, NOW)
     with pytest.raises(Unknown):
         await store.account("nobody", NOW)
     with pytest.raises(Unknown):

@@ -12,7 +12,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Buckets, SlidingWindow
 from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
-from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, Usage, Window
+from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, NewKey, Usage, Window
 from kimi_gateway.errors import GatewayError, InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.storage.memory import MemoryStore
@@ -96,7 +96,7 @@ class Scene:
     async def key(self, credits: int | None = 100, limits: Limits | None = None) -> str:
         key, opening = keys.new_key(), None if credits is None else Grant(credits)
         account = await self.store.create_account("", opening, NOW)
-        await self.store.create_key(keys.digest(key), account.id, "", limits or Limits(), False, NOW)
+        await self.store.create_key(NewKey(keys.digest(key), account.id, limits=limits or Limits()), NOW)
         return key
 
     async def enter(self, key: str) -> Admission:
@@ -139,7 +139,7 @@ async def test_both_credentials_must_be_right_and_bearer_wins(scene: Scene) -> N
 async def test_a_stale_record_is_read_again_and_a_revoked_one_refused(scene: Scene) -> None:
     key, other = await scene.key(), keys.new_key()
     account = (await scene.gate.authenticate(bearer(key))).account
-    await scene.store.create_key(keys.digest(other), account, "", Limits(), False, NOW)
+    await scene.store.create_key(NewKey(keys.digest(other), account), NOW)
     await scene.enter(other)
     await scene.store.revoke_key(keys.digest(other), NOW)
     assert (await scene.enter(key)).key.generation == 1

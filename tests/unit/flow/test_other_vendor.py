@@ -48,7 +48,7 @@ class Recalls:
     async def look_up(self, entries: Entries) -> None:
         self.found = (await entries.look(["said"])).get("said", b"").decode()
 
-    def put_back(self) -> int:
+    def restore(self) -> int:
         self.body["earlier"] = self.found
         return len(self.found)
 
@@ -104,8 +104,8 @@ def gateway() -> Iterator[InProcess]:
 
 
 def of(gateway: InProcess, vendor: Vendor) -> Vendor:
-    tokens = gateway.running.gateway.upstream().tokens
-    gateway.running.gateway.upstream = lambda: Upstream(vendor, tokens)  # type: ignore[arg-type]
+    tokens = gateway.directory.upstream().tokens
+    gateway.directory.upstream = lambda: Upstream(vendor, tokens)
     return vendor
 
 

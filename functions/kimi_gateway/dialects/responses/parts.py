@@ -1,4 +1,4 @@
-"""Content parts of input items, as the pivot has them."""
+"""Translates content parts of input items into the pivot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import documents, fields, media
 from kimi_gateway.pivot.fields import fail
 
-# By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
-# OpenAI's own servers would have made it.
+# The member with the text, by kind. Messages between Codex's agents are called encrypted; only OpenAI's
+# servers would really encrypt them.
 _TEXTS = {
     "input_text": "text",
     "output_text": "text",
@@ -27,8 +27,8 @@ def are_parts(value: Any) -> bool:
 
 
 def read(content: Any, where: str, result: bool = False) -> str | list[dict[str, Any]]:
-    """A string for a string or one text. Of a tool's `result`, what cannot be sent is told in words. Raises
-    InvalidRequest."""
+    """A string for a string or a single text, else parts. In a tool's `result`, a sentence replaces content
+    that cannot be sent. Raises InvalidRequest."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -39,7 +39,7 @@ def read(content: Any, where: str, result: bool = False) -> str | list[dict[str,
 
 
 def text_of(content: str | list[dict[str, Any]]) -> str:
-    """The texts alone: the assistant's own content has nothing else."""
+    """The texts only; the assistant's content has nothing else."""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 

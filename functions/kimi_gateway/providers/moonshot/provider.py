@@ -17,9 +17,9 @@ from kimi_gateway.providers.moonshot import messages
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
-LONGEST_ANSWER = 4 * 2**20  # of a JSON answer (models, balance, errors), bytes
-SLICE = 256  # events given at a time: of one read there may be tens of thousands
-QUICK = http.Timeouts(connect=10, first_byte=30)  # for those; chat has the operator's own
+LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
+SLICE = 256  # events returned at a time, because one read may bring tens of thousands
+QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
 
@@ -73,7 +73,7 @@ class Moonshot:
                     for at in range(0, len(events), SLICE):
                         yield events[at : at + SLICE] if len(events) > SLICE else events
         except http.NetError as exc:
-            raise _lost(exc) from exc
+            raise failures.lost(exc) from exc
         except sse.EventTooLarge as exc:
             raise UpstreamFailure("broken", "an event above the size limit") from exc
 
@@ -119,7 +119,7 @@ class Moonshot:
             async with self._client.send(method, self._base + path, _headers(token), sent, QUICK) as answer:
                 text = await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
-            raise _lost(exc) from exc
+            raise failures.lost(exc) from exc
         if answer.status != 200:
             raise failures.from_answer(answer.status, answer.headers, text)
         try:
@@ -133,13 +133,3 @@ class Moonshot:
 
 def _headers(token: Token) -> dict[str, str]:
     return {"authorization": f"Bearer {token.secret}", "content-type": "application/json"}
-
-
-def _lost(error: http.NetError) -> UpstreamFailure:
-    if isinstance(error, http.TimedOut):
-        return UpstreamFailure("timeout", "no answer in time")
-    if isinstance(error, http.ConnectFailed):
-        return UpstreamFailure("connect", str(error))
-    failure = UpstreamFailure("broken", str(error))
-    failure.stale = isinstance(error, http.Stale)
-    return failure

@@ -5,6 +5,7 @@ One item is one atomic step and costs a write unit for each KiB begun, so names 
 b   credits to spend = granted - consumed - reserved - expired; absent for an unlimited account
 c   consumed             x   expired
 kg  key generation       ks  short ids of the valid keys
+v<kid>  the version of a key that was changed
 gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest expiry in it
 gi  ids of the latest grants, with their time, to recognise a repeated grant
 m<kid><bucket>  h…  d…   requests in a minute, hour, day: a new window needs no read
@@ -51,8 +52,18 @@ def partition(account: str) -> str:
 
 
 def kid(key: str) -> str:
-    """The two characters for a key within its account, from its id: key_abcdefghij becomes ab."""
-    return key[4:6]
+    """What stands for a key of its account (by id): key_abcdefghij is ab, key_Abcdefghij is Abcd."""
+    return key[4 : 4 + kid_length(key[4])]
+
+
+def kid_length(first: str) -> int:
+    """Of a short id that begins so. There are 1,296 of two characters, and 1.2 million of four."""
+    return 4 if first.isupper() else 2
+
+
+def bucket_of(counter: str) -> str:
+    """The end of a counter's name, behind its letter and its short id."""
+    return counter[1 + kid_length(counter[1]) :]
 
 
 def lease_name(request: str) -> str:
@@ -196,7 +207,7 @@ class Image:
         return [
             name
             for name in self.raw
-            if (last := oldest.get(name[0])) and (len(name) - 3, name[3:]) < (len(last), last)
+            if (last := oldest.get(name[0])) and (len(bucket_of(name)), bucket_of(name)) < (len(last), last)
         ]
 
     def used(self) -> Iterator[Used]:
@@ -217,7 +228,8 @@ def usage_of(raw: Raw) -> Iterator[Used]:
     for name, value in raw.items():
         if name[0] == "q":
             rest = name[1:]
-            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:6], rest[6:]
+            behind = 4 + kid_length(rest[4])
+            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:behind], rest[behind:]
             tokens = int(raw[f"t{rest}"]["N"]) if f"t{rest}" in raw else 0
             last = hour + int(raw[f"l{rest}"]["N"])
             yield Used(hour, short, model, Tally.of(int(value["N"]), tokens), last)

@@ -70,6 +70,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE keys ADD COLUMN hour_rank INTEGER NOT NULL DEFAULT 3",
         "ALTER TABLE keys ADD COLUMN day_rank INTEGER NOT NULL DEFAULT 3",
     ),
+    (
+        "ALTER TABLE keys ADD COLUMN models TEXT NOT NULL DEFAULT ''",  # separated by spaces
+        "ALTER TABLE keys ADD COLUMN expires INTEGER NOT NULL DEFAULT 9999999999",
+        "ALTER TABLE keys ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE keys ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 
 
