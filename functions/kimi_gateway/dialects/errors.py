@@ -23,7 +23,7 @@ _ANTHROPIC = {
 
 
 # Trying the same request again cannot help. Anthropic's and OpenAI's SDKs read this header.
-_FINAL = frozenset((401, 403, 404, 405, 413))
+_FINAL = frozenset((401, 403, 404, 405, 409, 413))
 NO_RETRY = ("x-should-retry", "false")
 
 

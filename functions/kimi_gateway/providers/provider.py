@@ -33,7 +33,7 @@ class Call:
 
     `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
     client may see, before the first event. `free` names the functions whose arguments are a free text, as
-    they are sent.
+    they are sent. `only` is the id of the one token that may serve it: its files are in that account.
     """
 
     model: Model
@@ -42,6 +42,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
+    only: str | None = None
 
 
 class Costly(Exception):

@@ -20,7 +20,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.providers.tokens import affinity, outages
 from kimi_gateway.providers.tokens.health import TokenHealth
-from kimi_gateway.providers.tokens.outages import OF_BREAKER, UNTIL_PROBED, News, OutageLog
+from kimi_gateway.providers.tokens.outages import LASTING, OF_BREAKER, UNTIL_PROBED, News, OutageLog
 from kimi_gateway.providers.tokens.wait_queue import WaitQueue
 
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
@@ -49,12 +49,14 @@ class TokenLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A request's wish: a token for `model`, not in `tried`, in the order of preference of `start`."""
+class TokenRequest:
+    """Asks for a token for `model`, not in `tried` (ids), in the order of preference of `start`. `only`: the
+    id of the one token that will do."""
 
     model: str
     tried: frozenset[str]
     start: bytes | None
+    only: str | None = None
 
 
 class Renewal(Protocol):
@@ -120,16 +122,16 @@ class Pool:
         await self._memory.refresh()
         tokens = self._source()
         if call is None:
-            wish = Wish("", frozenset(tried), None)
+            request = TokenRequest("", frozenset(tried), None)
         else:
             start = affinity.beginning(call.body) if len(tokens) > 1 else None
-            wish = Wish(call.model.upstream, frozenset(tried), start)
-            if not tried and (probing := await self._probe(tokens, wish.model)):
+            request = TokenRequest(call.model.upstream, frozenset(tried), start, call.only)
+            if not tried and call.only is None and (probing := await self._probe(tokens, request.model)):
                 return probing
         self._line.serve()
-        lease = self._chosen(wish)
+        lease = self._chosen(request)
         if lease is None and len(self._line) < QUEUE:
-            lease = await self._line.wait(wish, self.patience)
+            lease = await self._line.wait(request, self.patience)
         if lease is None:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
@@ -205,26 +207,40 @@ class Pool:
     def _has_place(self, token: Token) -> bool:
         return self._in_flight[token.id] < self._places
 
-    def _chosen(self, wish: Wish) -> TokenLease | None:
+    def _chosen(self, request: TokenRequest) -> TokenLease | None:
         """A place at the best token that has one, None if all are full. Raises UpstreamFailure."""
         tokens = self._source()
         if not tokens:
             raise UpstreamFailure("authentication", "no upstream token is configured")
-        usable = [token for token in tokens if self._is_in(token, wish.model)]
+        if request.only is not None:
+            tokens = (self._bound(tokens, request.only, request.model),)
+        usable = [token for token in tokens if self._is_in(token, request.model)]
         if usable:
-            untried = [token for token in usable if token.id not in wish.tried]
-            order = self._in_order(wish, untried or usable)
+            untried = [token for token in usable if token.id not in request.tried]
+            order = self._in_order(request, untried or usable)
         else:
-            order = [self._due_back_first(tokens, wish)]
-        return next((self._leased(token, wish.model) for token in order if self._has_place(token)), None)
+            order = [self._due_back_first(tokens, request)]
+        return next((self._leased(token, request.model) for token in order if self._has_place(token)), None)
 
-    def _in_order(self, wish: Wish, tokens: list[Token]) -> list[Token]:
+    def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
+        """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
+        one could serve what is bound to it by now."""
+        token = next((token for token in tokens if token.id == only), None)
+        if token is None:
+            raise UpstreamFailure("bound", "the token of the request's files is gone")
+        now = self._clock()
+        out = any(bad.cause in LASTING and bad.holds(now) for bad in self._memory.known(only, model))
+        if out and self._another({only}, model):
+            raise UpstreamFailure("bound", "the token of the request's files is unavailable")
+        return token
+
+    def _in_order(self, request: TokenRequest, tokens: list[Token]) -> list[Token]:
         """In the conversation's order of preference; without a conversation by requests in flight, then in
         turn."""
         if len(tokens) == 1:
             return tokens
-        if wish.start is not None:
-            return affinity.ranked(wish.start, tokens)
+        if request.start is not None:
+            return affinity.ranked(request.start, tokens)
         return sorted(self._in_turn(tokens), key=lambda token: self._in_flight[token.id])
 
     def _in_turn(self, tokens: Sequence[Token]) -> list[Token]:
@@ -232,16 +248,16 @@ class Pool:
         start = self._turn % len(tokens)
         return [*tokens[start:], *tokens[:start]]
 
-    def _due_back_first(self, tokens: Sequence[Token], wish: Wish) -> Token:
+    def _due_back_first(self, tokens: Sequence[Token], request: TokenRequest) -> Token:
         """The unavailable token that is due back first. Dead ones are probed one at a time. Raises
         UpstreamFailure."""
-        known = {token: self._memory.known(token.id, wish.model) for token in self._in_turn(tokens)}
+        known = {token: self._memory.known(token.id, request.model) for token in self._in_turn(tokens)}
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not outages.dead(bad)}
         if not known:
             raise UpstreamFailure("authentication", "the last token is out and is being tried")
         now = self._clock()
-        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in wish.tried))
+        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in request.tried))
 
     async def _probe(self, tokens: Sequence[Token], model: str) -> TokenLease | None:
         """Lease a dead token for a probe if one is due and another token is available; one process wins the
