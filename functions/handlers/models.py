@@ -2,4 +2,4 @@
 
 from kimi_gateway.edge.aws.function import Function
 
-handler = Function("/v1/models", "/v1/models/{model}")
+handler = Function("/v1/models", "/v1/models/{model+}")

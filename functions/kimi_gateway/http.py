@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.observe import RequestRecord
 
 Pairs = tuple[tuple[str, str], ...]
+MOST_FIELDS = 100  # of a query
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,57 @@ def sendable(value: str) -> bool:
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
+class Query:
+    """The fields of a query in order of arrival, decoded. A name may be there several times.
+
+    `source` is the text behind the `?`, or what the edge has decoded already. Only an endpoint that asks for
+    a field has it parsed, and reading one raises InvalidRequest for a query that has more than MOST_FIELDS
+    or is not UTF-8: nobody else minds what clients put there.
+    """
+
+    __slots__ = ("_source", "_values")
+
+    def __init__(self, source: str | Pairs = "") -> None:
+        self._source = source
+        self._values: dict[str, list[str]] | None = None
+
+    def all(self, name: str) -> list[str]:
+        if self._values is None:
+            self._values = {}
+            for each, value in self._pairs():
+                self._values.setdefault(each, []).append(value)
+        return self._values.get(name, [])
+
+    def get(self, name: str, default: str = "") -> str:
+        """The last, where there are several."""
+        found = self.all(name)
+        return found[-1] if found else default
+
+    def _pairs(self) -> Pairs:
+        source = self._source
+        if isinstance(source, str):
+            if source.count("&") >= MOST_FIELDS:
+                raise _too_many()
+            try:
+                return tuple(parse_qsl(source, keep_blank_values=True, errors="strict"))
+            except ValueError as exc:
+                raise InvalidRequest("The query is not valid UTF-8.") from exc
+        if len(source) > MOST_FIELDS:
+            raise _too_many()
+        return source
+
+
+def _too_many() -> InvalidRequest:
+    return InvalidRequest(f"The query has more than {MOST_FIELDS} fields.")
+
+
 async def _empty() -> bytes:
     return b""
+
+
+async def _no_pieces() -> AsyncGenerator[bytes, None]:
+    return
+    yield b""
 
 
 async def _nothing() -> None:
@@ -53,9 +105,10 @@ async def _nothing() -> None:
 class Request:
     """One request. `path` is percent-decoded, without the query.
 
-    `body()` reads it whole, once, and raises BodyTooLarge; it is a function so that a caller without a key
-    is refused before it is read. It holds `limit` bytes at most; routing lowers that. A client that leaves
-    cancels the task that handles its request.
+    `body()` reads the body whole; `stream()` gives it in pieces as they come, and the client waits while a
+    piece is worked on. One of the two, once. They are functions so that a caller without a key is refused
+    before anything is read. They raise BodyTooLarge beyond `limit` bytes, which routing sets, and
+    BodyTooSlow. A client that leaves cancels the task that handles its request.
     `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `record` gathers
     facts for the request's one log line.
     """
@@ -66,6 +119,8 @@ class Request:
     id: str
     body: Callable[[], Awaitable[bytes]] = _empty
     client: str = ""
+    stream: Callable[[], AsyncGenerator[bytes, None]] = _no_pieces
+    query: Query = field(default_factory=Query)
     limit: float = math.inf
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf

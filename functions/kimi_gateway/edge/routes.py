@@ -8,7 +8,7 @@ from kimi_gateway.app import Endpoints
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.flow.ask import Gateway
 
@@ -28,6 +28,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/chat/completions",
             partial(Gateway.ask, gateway, dialect=ChatCompletions()),
             "Chat Completions, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_CHAT,
         ),
         Route(
@@ -35,6 +36,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/responses",
             partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
             "Responses, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_RESPONSE,
         ),
         Route(
@@ -42,6 +44,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/messages",
             partial(Gateway.ask, gateway, dialect=Messages()),
             "Anthropic Messages, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_MESSAGE,
             aliases=_MESSAGES,
         ),
@@ -72,7 +75,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
-        Route("GET", "/v1/models/{model}", endpoints.models.model, "One model"),
+        Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(
             "POST",
             "/v1/tokenizers/estimate-token-count",
@@ -91,13 +94,19 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "/token/check",
             endpoints.token_check.check_token,
             "Whether a token is live",
-            open=True,
+            access=Access.OPEN,
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
         Route(
             "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
         ),
-        Route("GET", "/ping", endpoints.health.ping, "Liveness", open=True),
-        Route("GET", "/health", endpoints.health.health, "Readiness, with what is misconfigured", open=True),
+        Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
+        Route(
+            "GET",
+            "/health",
+            endpoints.health.health,
+            "Readiness, with what is misconfigured",
+            access=Access.OPEN,
+        ),
     )

@@ -31,12 +31,12 @@ class Models:
         ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
         return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
-    async def model(self, request: Request, name: str) -> Response:
+    async def model(self, request: Request, model: str) -> Response:
         """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
-        row = (await self.registry.resolve(name, partial(self.gate.has_credit, key))).model
+        row = (await self.registry.resolve(model, partial(self.gate.has_credit, key))).model
         listed = {entry["id"]: entry for entry in await self._entries(key)}
-        return answer({**listed.get(row.id, entry_of(row)), "id": name})
+        return answer({**listed.get(row.id, entry_of(row)), "id": model})
 
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
         """All entries. For an account without credits the upstream's part is the last known one."""

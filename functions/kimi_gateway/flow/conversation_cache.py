@@ -40,7 +40,7 @@ class ConversationCache:
                     await missing.look_up(_Entries(self, account))
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
-        return missing.put_back()
+        return missing.restore()
 
     async def look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
         """Entries by name. Those with less than half of their life left are renewed, some at a time, so that

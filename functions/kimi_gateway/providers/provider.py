@@ -62,7 +62,7 @@ class Missing(Protocol):
 
     async def look_up(self, entries: Entries) -> None: ...
 
-    def put_back(self) -> int:
+    def restore(self) -> int:
         """Puts what was found into the prepared body, or what the model takes in its place. The number of
         characters that were added."""
         ...

@@ -22,9 +22,7 @@ from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
-from kimi_gateway.storage.dynamodb import cache as replay
-from kimi_gateway.storage.dynamodb import history, standing, steps
-from kimi_gateway.storage.dynamodb import outages as news
+from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -232,22 +230,22 @@ class DynamoStore:
         return history.rows(account, held.ids(), seen, since)
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await news.publish(self._table, token, model, cause, until)
+        await outages.publish(self._table, token, model, cause, until)
 
     async def retract(self, token: str, model: str) -> None:
-        await news.retract(self._table, token, model)
+        await outages.retract(self._table, token, model)
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await news.published(self._table)
+        return await outages.published(self._table)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await news.claim(self._table, token, now, until)
+        return await outages.claim(self._table, token, now, until)
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        await replay.keep(self._table, account, fitting(entries), until)
+        await cache.keep(self._table, account, fitting(entries), until)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await replay.recall(self._table, account, names, now)
+        return await cache.recall(self._table, account, names, now)
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

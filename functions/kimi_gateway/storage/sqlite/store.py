@@ -17,10 +17,8 @@ from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache as replay
-from kimi_gateway.storage.sqlite import database, steps
-from kimi_gateway.storage.sqlite import outages as news
-from kimi_gateway.storage.sqlite.loop_connection import Inline
+from kimi_gateway.storage.sqlite import cache, database, outages, steps
+from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
 
@@ -34,8 +32,8 @@ class SqliteStore:
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
         self._below = below
-        inline = Inline(lambda: database.connect_beside(path), steps.REFUSALS)
-        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, inline)
+        on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
+        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
@@ -56,7 +54,7 @@ class SqliteStore:
 
     async def purge(self, now: int) -> int:
         def both(db: sqlite3.Connection) -> int:
-            replay.purge(db, now)
+            cache.purge(db, now)
             return steps.purge(db, now)
 
         return await self._writer.run(both)
@@ -91,23 +89,23 @@ class SqliteStore:
         return await self._writer.run(lambda db: steps.usage(db, since, account))
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await self._writer.run(lambda db: news.publish(db, token, model, cause, until))
+        await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))
 
     async def retract(self, token: str, model: str) -> None:
-        await self._writer.run(lambda db: news.retract(db, token, model))
+        await self._writer.run(lambda db: outages.retract(db, token, model))
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await self._writer.run(news.published)
+        return await self._writer.run(outages.published)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await self._writer.run(lambda db: news.claim(db, token, now, until))
+        return await self._writer.run(lambda db: outages.claim(db, token, now, until))
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         kept = fitting(entries)
-        await self._writer.run(lambda db: replay.keep(db, account, kept, until), brief=True)
+        await self._writer.run(lambda db: cache.keep(db, account, kept, until), brief=True)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
+        return await self._writer.run(lambda db: cache.recall(db, account, names, now), brief=True)
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
         """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises
