@@ -117,8 +117,22 @@ class Store(Protocol):
         """
         ...
 
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        """Give a key (by id or digest) another secret. The present one works until `until`; one that was
+        replaced before ends at once. Raises Unknown; Taken if another key has the digest."""
+        ...
+
     async def revoke_key(self, key: str, now: int) -> Key:
         """Revoke a key (by id or digest) at once, everywhere. Raises Unknown."""
+        ...
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        """Raises Unknown."""
+        ...
+
+    async def delete_account(self, account: str) -> None:
+        """Delete an account with its keys, credits and usage. Its keys end at once, everywhere. Requests that
+        run may finish; they are not counted. Raises Unknown."""
         ...
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:

@@ -101,9 +101,8 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(
-                self.gate, key, COST, asked.resolved.model.id, asked.ask.choices
-            )
+            ask, model = asked.ask, asked.resolved.model
+            reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # such errors occur only before admission

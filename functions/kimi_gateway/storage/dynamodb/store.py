@@ -164,6 +164,13 @@ class DynamoStore:
         return self._met(*await directory.add_key(self._table, new, now, draw))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        return await self._changed(key, lambda old: rules.changed(old, change(old)))
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        await directory.add_digest(self._table, key, digest)
+        return await self._changed(key, lambda old: rules.rotated(old, digest, until))
+
+    async def _changed(self, key: str, change: Callable[[Key], Key]) -> Key:
         for number in range(TRIES):
             await self._pause(number)
             if changed := await directory.change_key(self._table, key, change):
@@ -172,6 +179,14 @@ class DynamoStore:
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._met(*await directory.end_key(self._table, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        await directory.rename(self._table, account, name)
+        return await self._shown(account, now)
+
+    async def delete_account(self, account: str) -> None:
+        await directory.remove(self._table, account)
+        self._images.pop(account, None)
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._funded(

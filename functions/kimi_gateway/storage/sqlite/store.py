@@ -68,10 +68,23 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.create_key(db, key))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
-        return await self._writer.run(lambda db: directory.update_key(db, key, change))
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.changed(old, change(old)))
+        )
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.rotated(old, digest, until))
+        )
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return await self._writer.run(lambda db: directory.revoke_key(db, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: directory.rename_account(db, account, name, now))
+
+    async def delete_account(self, account: str) -> None:
+        await self._writer.run(lambda db: directory.delete_account(db, account))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._writer.run(lambda db: directory.grant(db, account, grant, now))
