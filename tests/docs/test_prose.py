@@ -27,7 +27,7 @@ PHRASES = {
     r"\bso many\b": "this number of, at most N",
     r"\banew\b": "again",
     r"\bweighed\b": "ranked, compared",
-    r"(?<!there )\bis no (?!longer\b|more\b|later\b)[a-z]+": "is not a …",
+    r"(?<![Tt]here )\bis no (?!longer\b|more\b|later\b)[a-z]+": "is not a …",
     r"\b[Ww]hoever\b": "name the person or the part",
     r"\b[Ww]hat of (?:it|them)\b": "which part",
     r"\bholds? for\b": "applies to",
@@ -43,11 +43,17 @@ PHRASES = {
 BEGINNINGS = re.compile(r"(?:What|Whoever|Of|Those|Nobody|Nothing of|So that|As the|By the)\b")
 
 
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
 def texts(file: Path) -> Iterator[tuple[int, str]]:
     """Line and text of each paragraph, or of each docstring, comment and message of a module."""
     source = file.read_text("utf-8")
     if file.suffix == ".md":
-        prose = re.sub(r"^```.*?^```$", lambda found: re.sub(r"[^\n]", "", found[0]), source, flags=re.M | re.S)
+        prose = re.sub(
+            r"^```.*?^```$", lambda found: re.sub(r"[^\n]", "", found[0]), source, flags=re.M | re.S
+        )
         yield from enumerate(prose.split("\n"), 1)
         return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -55,7 +61,7 @@ def texts(file: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-@pytest.mark.parametrize("file", [*PAGES, *MODULES], ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", [*PAGES, *MODULES], ids=name_of)
 def test_no_phrase_that_stopped_readers(file: Path) -> None:
     found = [
         f"line {line}: {match[0]!r}; write: {instead}"
@@ -66,7 +72,7 @@ def test_no_phrase_that_stopped_readers(file: Path) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
 def test_docstrings_begin_with_a_noun_or_a_verb(file: Path) -> None:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     documented = [node for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, kinds)]
