@@ -1,4 +1,4 @@
-"""Documents, docstrings, comments and messages are in plain English: phrases that stopped readers do not return.
+"""Documents, docstrings, comments and messages are plain English: phrases that stopped readers stay out.
 
 The list is short: each pattern is wrong wherever it stands. CONTRIBUTING.md has the style in words.
 """
