@@ -17,13 +17,14 @@ from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
+from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import cache as replay
-from kimi_gateway.storage.dynamodb import history, standing, steps
+from kimi_gateway.storage.dynamodb import files, history, standing, steps
 from kimi_gateway.storage.dynamodb import outages as news
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
@@ -37,8 +38,8 @@ BUSY = "others changed the account each time it was tried"
 
 
 class DynamoStore:
-    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
-    (storage.cache.Cache).
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
     It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
@@ -248,6 +249,24 @@ class DynamoStore:
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         return await replay.recall(self._table, account, names, now)
+
+    async def add_file(self, record: FileRecord, room: Room) -> None:
+        await files.add(self._table, record, room)
+
+    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
+        return await files.change(self._table, old, new, room)
+
+    async def remove_file(self, record: FileRecord) -> bool:
+        return await files.remove(self._table, record)
+
+    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
+        return await files.find(self._table, account, id, now)
+
+    async def files(self, account: str, now: int) -> list[FileRecord]:
+        return await files.kept(self._table, account, now)
+
+    async def due_files(self, now: int, most: int) -> list[FileRecord]:
+        return await files.due(self._table, now, most)
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""
