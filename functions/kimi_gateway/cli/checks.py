@@ -19,13 +19,13 @@ from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed, program
 from kimi_gateway.cli.home import Home
 from kimi_gateway.cli.target import Target
-from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
+from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.settings import Settings, SettingsFault
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.values import Account
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +176,10 @@ def tokens(chosen: Target) -> Iterator[Check]:
             yield Check("outage", "warn", f"{id}: {why(each)}", fix)
 
 
-def _remembered(chosen: Target) -> dict[str, list[News]]:
+def _remembered(chosen: Target) -> dict[str, list[Outage]]:
     """Known outages; none if the store cannot be read, which has its own check."""
     try:
-        return bad_news(chosen)
+        return recorded_outages(chosen)
     except (StoreDown, OSError, sqlite3.Error):
         return {}
 

@@ -13,11 +13,11 @@ from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, table, utc
 from kimi_gateway.cli.target import Target
-from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
+from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used."
 OF_SERVER = (
@@ -110,7 +110,7 @@ def list_(as_json: bool) -> None:
         fixed = list(dict.fromkeys((*using.server.tokens, *fixed)))
     found = [(id, "environment", using.source == "environment" and id in using.ids) for id in fixed]
     found += [(token.id, chosen.kept_in, using.source == chosen.kept_in) for token in chosen.kept()]
-    bad = bad_news(chosen) if found else {}
+    bad = recorded_outages(chosen) if found else {}
     document: dict[str, Any] = {
         "source": using.source,
         "tokens": [
@@ -132,7 +132,7 @@ def list_(as_json: bool) -> None:
     out(as_json, document, text if found else "No token: the built-in demo answers.")
 
 
-def _out(bad: News) -> dict[str, str | None]:
+def _out(bad: Outage) -> dict[str, str | None]:
     return {"cause": bad.cause, "model": bad.model or None, "until": utc(bad.until)}
 
 
@@ -143,7 +143,7 @@ def check(as_json: bool) -> None:
     chosen = target()
     using = in_use(chosen)
     found = verdicts(chosen.settings, using.tokens)
-    found += unasked(using, bad_news(chosen) if using.elsewhere else {})
+    found += unasked(using, recorded_outages(chosen) if using.elsewhere else {})
     document = {"tokens": [{"id": each.id, "live": each.live, "detail": each.detail} for each in found]}
     rows = [(each.id, "unknown" if each.live is None else each.live, each.detail) for each in found]
     text = table(("TOKEN", "LIVE", "DETAIL"), rows) if found else "No token: the built-in demo answers."

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kimi_gateway.cli.serving import Serving
     from kimi_gateway.providers.moonshot.provider import Moonshot
     from kimi_gateway.providers.provider import Token
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 Source = Literal["environment", "none"] | KeptIn
 OF_THE_MOMENT = ("rate", "overload")  # the token is valid, but the upstream is busy
@@ -72,21 +72,21 @@ def in_use(chosen: Target) -> InUse:
     return InUse("environment", ours, tuple(id for id in server.tokens if id not in known), server)
 
 
-def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
+def unasked(found: InUse, outages: dict[str, list[Outage]]) -> list[Verdict]:
     """Verdicts about tokens that only the running server has, from the recorded outages."""
     pid = found.server.pid if found.server else 0
     verdicts = []
     for id in found.elsewhere:
-        dead = [each for each in bad.get(id, ()) if each.cause in ("authentication", "quota")]
+        dead = [each for each in outages.get(id, ()) if each.cause in ("authentication", "quota")]
         told = f"failed: {', '.join(map(why, dead))}" if dead else "no failure is recorded"
         detail = f"only the running server (pid {pid}) has it, in its environment; {told}"
         verdicts.append(Verdict(id, False if dead else None, detail, unasked=not dead))
     return verdicts
 
 
-def bad_news(chosen: Target) -> dict[str, list[News]]:
+def recorded_outages(chosen: Target) -> dict[str, list[Outage]]:
     """The recorded outages that still apply, by token id. Raises StoreDown."""
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
     if not chosen.begun():
         return {}
@@ -95,19 +95,19 @@ def bad_news(chosen: Target) -> dict[str, list[News]]:
         async with chosen.store() as store:
             return await store.published()
 
-    found: dict[str, list[News]] = defaultdict(list)
+    found: dict[str, list[Outage]] = defaultdict(list)
     for row in sorted(asyncio.run(read())):
-        bad = News(*row)
-        if bad.holds(time.time()):
-            found[bad.token].append(bad)
+        outage = Outage(*row)
+        if outage.holds(time.time()):
+            found[outage.token].append(outage)
     return found
 
 
-def why(bad: News) -> str:
+def why(outage: Outage) -> str:
     """A text for the operator."""
-    of = f" for {bad.model}" if bad.model else ""
-    when = "tried again at" if bad.cause in ("authentication", "quota") else "until"
-    return f"{bad.cause}{of}, {when} {utc(bad.until)}"
+    of = f" for {outage.model}" if outage.model else ""
+    when = "tried again at" if outage.cause in ("authentication", "quota") else "until"
+    return f"{outage.cause}{of}, {when} {utc(outage.until)}"
 
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from kimi_gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
@@ -38,6 +39,29 @@ class Pace:
         return False
 
 
+class Stopwatch:
+    """A clock that does not count the time in which the gateway keeps the client waiting."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._stopped = 0.0  # seconds in all
+
+    def time(self) -> float:
+        return self._clock() - self._stopped
+
+    def real(self, time: float) -> float:
+        """A time of this clock as one of the clock below it, if it is not stopped again until then."""
+        return time + self._stopped
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        since = self._clock()
+        try:
+            yield
+        finally:
+            self._stopped += self._clock() - since
+
+
 def too_slow(headers: tuple[tuple[str, str], ...] = ()) -> BodyTooSlow:
     return BodyTooSlow(
         f"The body came too slowly: it must begin within {FIRST_BYTE:g} seconds, and then bring {LEAST_RATE}"
@@ -57,22 +81,22 @@ def check_length(headers: Headers, limit: float) -> None:
         raise too_large(limit)
 
 
-def unpacked(request: Request) -> Callable[[], Awaitable[bytes]]:
-    """`request.body` with its Content-Encoding removed.
+def unpack(request: Request) -> None:
+    """Removes the Content-Encoding from `request.body` and `request.stream`.
 
-    The returned function raises UnsupportedMedia, InvalidRequest or BodyTooLarge; it returns no more than the
-    limit.
+    They then raise UnsupportedMedia and InvalidRequest too, and the limit counts the unpacked bytes.
     """
-    read = request.body
+    read, pieces = request.body, request.stream
 
     async def body() -> bytes:
-        coding = ",".join(request.headers.all("content-encoding")).strip().lower()
-        if coding in PLAIN:
-            return await read()
-        decoder = _decoder(coding)
-        return await _unpacked(decoder, await read(), request.limit)
+        return b"".join([piece async for piece in _unpacked(request, _read(read))])
 
-    return body
+    request.body = body
+    request.stream = lambda: _unpacked(request, pieces())
+
+
+async def _read(read: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
+    yield await read()
 
 
 def _decoder(coding: str) -> Any:
@@ -99,22 +123,44 @@ def _zstd() -> Any:
     return zstd
 
 
-async def _unpacked(decoder: Any, packed: bytes, limit: float) -> bytes:
-    """Unpack in pieces, and give other tasks a turn between them. Raises InvalidRequest, BodyTooLarge."""
-    found = bytearray()
+async def _unpacked(request: Request, packed: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Unpack in pieces, and give other tasks a turn between them.
+
+    Raises UnsupportedMedia, InvalidRequest, BodyTooLarge.
+    """
+    coding = ",".join(request.headers.all("content-encoding")).strip().lower()
+    decoder = None if coding in PLAIN else _decoder(coding)
+    size = 0
+    async with aclosing(packed):
+        async for part in packed:
+            for piece in (part,) if decoder is None else _decoded(decoder, part):
+                size += len(piece)
+                if size > request.limit:
+                    raise too_large(request.limit)
+                yield piece
+                if len(piece) == PIECE:
+                    await asyncio.sleep(0)
+    if decoder is not None and not decoder.eof:
+        raise InvalidRequest("The compressed body is incomplete.")
+
+
+def _decoded(decoder: Any, part: bytes) -> Iterator[bytes]:
+    """What one part of a compressed body unpacks to. Raises InvalidRequest."""
+    if decoder.eof and part:
+        raise _behind()
     while not decoder.eof:
         try:
-            piece = decoder.decompress(packed, PIECE)
+            piece = decoder.decompress(part, PIECE)
         except Exception as exc:  # zlib.error, ZstdError: whatever the library raises, the body is at fault
             raise InvalidRequest("The body does not match its content-encoding.") from exc
-        packed = getattr(decoder, "unconsumed_tail", b"")
-        found += piece
-        if len(found) > limit:
-            raise too_large(limit)
-        if not piece and not packed and not decoder.eof:
-            raise InvalidRequest("The compressed body is incomplete.")
-        if len(piece) == PIECE:
-            await asyncio.sleep(0)
+        part = getattr(decoder, "unconsumed_tail", b"")
+        if piece:
+            yield piece
+        elif not part and not decoder.eof:
+            return  # the rest comes with the next part
     if decoder.unused_data:
-        raise InvalidRequest("The body has extra bytes after its compressed content.")
-    return bytes(found)
+        raise _behind()
+
+
+def _behind() -> InvalidRequest:
+    return InvalidRequest("The body has extra bytes after its compressed content.")

@@ -1,6 +1,6 @@
-"""What a request attaches to its messages beside text, and what of it goes upstream.
+"""Attachments of a request's messages, and what is sent upstream for them.
 
-A dialect names the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
+A dialect lists the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
 dialect puts the results in their places.
 """
 
@@ -26,7 +26,7 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An http or https address as the client wrote it. It may hold a signature, so nobody shows it."""
+    """An http or https address as the client wrote it. It may contain a signature, so it is never shown."""
 
     url: str = field(repr=False)
 
@@ -48,9 +48,9 @@ Source = Inline | Address | FileId | PlainText
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """`field` is the path in the client's body, for errors. `kind` is what the place takes; "any" leaves it
-    to the content. `filename` and `media_type` are the client's words, where it said them. `told`: what
-    cannot be read is told to the model in words, since a 400 would end the session."""
+    """`field` is the path in the client's body, for errors. `kind` is what the place accepts; "any" leaves it
+    to the content. `filename` and `media_type` are the client's, if given. `told`: a sentence for the model
+    replaces unreadable content, because a 400 would end the session."""
 
     field: str
     kind: Kind
@@ -62,7 +62,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class DocumentText:
-    """A document's text, the same for the same bytes. `filename` is None where nobody named it."""
+    """A document's text, the same for the same bytes. `filename` is None if nobody named it."""
 
     filename: str | None
     text: str = field(repr=False)
@@ -70,7 +70,7 @@ class DocumentText:
 
 @dataclass(frozen=True, slots=True)
 class MediaUrl:
-    """A `data:` or `ms://` address that the upstream takes."""
+    """A `data:` or `ms://` address that the upstream accepts."""
 
     url: str = field(repr=False)
     kind: Literal["image", "video"] = "image"
@@ -78,7 +78,7 @@ class MediaUrl:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The words for the model in place of what cannot be read."""
+    """The sentence for the model in place of unreadable content."""
 
     sentence: str
 
@@ -90,14 +90,14 @@ _NOUNS: dict[Kind, str] = {"image": "picture", "video": "video", "document": "do
 
 
 def unreadable(attachment: Attachment, error: GatewayError) -> Unreadable:
-    """What stands for an attachment that cannot be read. Raises the error where its place has no such words,
-    and where it is not the attachment's fault: then the client may try again."""
+    """The replacement of an unreadable attachment. Raises the error if its place allows none, and if the
+    attachment is not at fault, so that the client may try again."""
     if not attachment.told or error.status >= 500 or error.status == 429:
         raise error
     return instead_of(_NOUNS[attachment.kind], error)
 
 
 def instead_of(noun: str, error: GatewayError) -> Unreadable:
-    """In words, without the field that the client knows."""
+    """The sentence with the error's reason, without the client's field."""
     why = error.message.removeprefix(f"{error.param}: ")[:LONGEST_REASON].rstrip(".")
     return Unreadable(f"[A {noun} was here that cannot be shown: {why}.]")

@@ -1,4 +1,5 @@
-"""What a dialect brings: it reads requests into the pivot, and writes the pivot's chunks as its answers."""
+"""The interface of a dialect: it reads requests into the pivot, and writes the pivot's chunks as its
+answers."""
 
 from __future__ import annotations
 
@@ -13,27 +14,28 @@ from kimi_gateway.pivot.request import ChatRequest
 
 
 class StreamWriter(Protocol):
-    """Chunks to the events of one streamed answer; every method gives bytes for the wire, or none."""
+    """Turns chunks into the events of one streamed answer; every method returns bytes for the wire, possibly
+    none."""
 
     def add(self, chunks: list[Chunk]) -> bytes:
-        """What may be shown before the ledger knows of the answer: not the last finish reason."""
+        """Everything that may be sent before the ledger is written: not the last finish reason."""
         ...
 
     def silence(self) -> bytes:
-        """A sign of life. It may be the first thing that the client sees."""
+        """A sign of life. It may be the first event that the client gets."""
         ...
 
     def end(self, usage: dict[str, Any]) -> bytes:
-        """All that is left of a complete answer; `usage` in the pivot's names."""
+        """The rest of a complete answer; `usage` has the pivot's names."""
         ...
 
     def error(self, error: GatewayError) -> bytes:
-        """The last event of an answer that broke; nothing in it may look complete."""
+        """The last event of a broken answer; nothing in it may look complete."""
         ...
 
 
 class JsonAnswer(Protocol):
-    """Chunks to one JSON body."""
+    """Collects chunks into one JSON body."""
 
     def add(self, chunks: list[Chunk]) -> None: ...
 
@@ -41,15 +43,15 @@ class JsonAnswer(Protocol):
 
 
 class ParsedRequest(Protocol):
-    """A request that was read: `chat` is what is asked, in the pivot. `narrowed`: the output limit was
-    lowered to what the model's window leaves."""
+    """A parsed request: `chat` is the request in the pivot. `narrowed`: the output limit was lowered to what
+    the model's window leaves."""
 
     @property
     def chat(self) -> ChatRequest: ...
 
     @property
     def size(self) -> int:
-        """Bytes of the client's body, with those of what it only named."""
+        """Bytes of the client's body and of the content that it refers to."""
         ...
 
     def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter: ...
@@ -57,7 +59,7 @@ class ParsedRequest(Protocol):
     def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer: ...
 
     def kept(self) -> dict[str, bytes]:
-        """After the last chunk: what the account's next request may refer to (storage/cache.py)."""
+        """After the last chunk: cache entries for the account's next request (storage/cache.py)."""
         ...
 
 
@@ -65,10 +67,10 @@ class ParsedRequest(Protocol):
 class Ask:
     """A request's body, read without any I/O.
 
-    `needs` names what the request goes on from and the account has kept (storage/cache.py). `attachments`
-    are to be resolved (files/). `complete` takes what was found and what the attachments became, one for
-    each, and gives the whole question; it raises InvalidRequest for what is missing. `unasked` gives the
-    whole answer, where no upstream need be asked for it.
+    `needs` names the cache entries that the request refers to (storage/cache.py). `attachments` are to be
+    resolved (files/). `complete` takes the entries and one result for each attachment, and returns the
+    complete request; it raises InvalidRequest if something is missing. `unasked` returns the whole answer, if
+    no upstream call is needed.
     """
 
     model: str
@@ -81,12 +83,12 @@ class Ask:
 
     @classmethod
     def whole(cls, question: ParsedRequest) -> Ask:
-        """One that needs nothing else."""
+        """An ask that needs nothing else."""
         chat = question.chat
         return cls(chat.model, chat.stream, chat.choices, (), lambda found, resolved: question)
 
 
 class Dialect(Protocol):
     def read(self, raw: bytes) -> Ask:
-        """Pure. Raises InvalidRequest naming the field at fault."""
+        """Parse a request, without I/O. Raises InvalidRequest naming the field."""
         ...

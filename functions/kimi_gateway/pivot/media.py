@@ -1,4 +1,4 @@
-"""Pictures and videos in a message, and which of them the upstream takes."""
+"""Pictures and videos in a message, and the types that the upstream accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def address(part: Part) -> Any:
 
 
 def check(part: Part, where: str) -> None:
-    """Raises InvalidRequest where the upstream would not take it."""
+    """Raises InvalidRequest if the upstream would refuse it."""
     _check(str(address(part)), where, TYPES[part["type"]])
 
 
@@ -65,7 +65,7 @@ def image(url: str, where: str) -> dict[str, Any]:
 
 
 def sendable(part: Part) -> Part:
-    """A part of a tool's result; in words, where it cannot be sent."""
+    """A part of a tool's result; a sentence if it cannot be sent."""
     kind = part["type"]
     if kind not in TYPES:
         return part
@@ -77,6 +77,6 @@ def sendable(part: Part) -> Part:
 
 
 def told(noun: str, error: InvalidRequest) -> Part:
-    """What the model reads instead of a part of a tool's result that cannot be sent. A 400 would end the
-    session, since the result stays in its history."""
+    """A sentence for the model instead of a part of a tool's result that cannot be sent. A 400 would end the
+    session, because the result stays in its history."""
     return {"type": "text", "text": attachments.instead_of(noun, error).sentence}

@@ -1,4 +1,4 @@
-"""The model's window holds input and output together. Pure; the counts come from the caller."""
+"""The model's window, which holds input and output together. Pure; the counts come from the caller."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kimi_gateway.errors import ContextLengthExceeded
 
 
 def output_of(body: dict[str, Any], model: Model) -> int:
-    """Tokens that the answer may have, or that the upstream assumes where the request names no limit."""
+    """The requested output limit, or the one that the upstream assumes without a request."""
     output: int = body.get("max_completion_tokens", model.upstream_default)
     return output
 
 
 def fit(body: dict[str, Any], model: Model, input_tokens: int, least: int = 1) -> bool:
-    """Lower the output allowance to what the input leaves of the window; whether it was lowered. `least`: an
-    answer of fewer tokens is of no use to the client, unless it asked for fewer. Raises
+    """Lower the output limit to what the input leaves of the window; returns whether it was lowered. `least`:
+    an answer with fewer tokens is useless to the client, unless it asked for fewer. Raises
     ContextLengthExceeded."""
     room = model.window - input_tokens
     asked = output_of(body, model)

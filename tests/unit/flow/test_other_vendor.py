@@ -48,7 +48,7 @@ class Recalls:
     async def look_up(self, entries: Entries) -> None:
         self.found = (await entries.look(["said"])).get("said", b"").decode()
 
-    def put_back(self) -> int:
+    def restore(self) -> int:
         self.body["earlier"] = self.found
         return len(self.found)
 

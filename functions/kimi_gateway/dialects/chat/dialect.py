@@ -1,4 +1,4 @@
-"""Chat Completions as a dialect: the pivot as it is."""
+"""Chat Completions as a dialect: the pivot unchanged."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from kimi_gateway.pivot.fields import fail
 
 Parts = list[dict[str, Any]]
 
-# Claude Code drops an answer whose thinking has no signature (2026-05), and others do not replay it. Where
-# the upstream gave none it is the same word always, so that it never changes a prefix; nobody checks it.
+# Claude Code drops an answer whose thinking has no signature (2026-05), and others do not replay it. If the
+# upstream gave none, it is this constant, so it never changes a prefix; nobody checks it.
 SIGNATURE = "a2ltaS1nYXRld2F5"
 
-# What only Anthropic's own servers make or read. In a history that was begun there the model gets them as
-# text, so that it knows what was found (anthropic SDK 2.13, 2026-11).
+# Blocks that only Anthropic's servers make or read. In a history that began there the model gets them as
+# text, so that it knows the results (anthropic SDK 2.13, 2026-11).
 _FOREIGN = frozenset(
     (
         "server_tool_use",
@@ -38,7 +38,7 @@ _FOREIGN = frozenset(
         "fallback",
     )
 )
-# Of such a block: what no model can read.
+# Members of such a block that no model can read.
 _OPAQUE = frozenset(("cache_control", "caller", "signature", "encrypted_content", "encrypted_index"))
 _NOUNS = {"image": "picture", "document": "document"}
 _NO_PDF = "[A PDF document{title} was attached here. PDFs cannot be read here, so its content is missing.]"
@@ -57,9 +57,9 @@ def text(block: dict[str, Any], where: str, name: str = "text") -> str:
 
 
 def parts(content: Any, where: str, unread: list[str], result: bool = False) -> Parts:
-    """A string or blocks; an empty text says nothing and has no part. `unread` gets the kinds of blocks whose
-    content could not be passed on. Of a tool's `result`, what cannot be sent is told in words. Raises
-    InvalidRequest for a kind that nobody knows."""
+    """Parts of a string or of blocks; an empty text has no part. `unread` collects the kinds of blocks whose
+    content could not be passed on. In a tool's `result`, a sentence replaces content that cannot be sent.
+    Raises InvalidRequest for an unknown kind."""
     if type(content) is str:
         return _said(content)
     fields.array(content, where)
@@ -74,7 +74,7 @@ def parts(content: Any, where: str, unread: list[str], result: bool = False) -> 
 
 
 def _told(value: dict[str, Any], where: str, unread: list[str]) -> Parts:
-    """A picture or a document of a tool's result; its shape is still checked."""
+    """A picture or document of a tool's result; its shape is still checked."""
     fields.mapping(value.get("source"), f"{where}.source")
     kind_of(value["source"], f"{where}.source")
     try:
@@ -84,7 +84,7 @@ def _told(value: dict[str, Any], where: str, unread: list[str]) -> Parts:
 
 
 def plain(made: Parts) -> str | Parts:
-    """One text is a string."""
+    """A string if there is one text, else the parts."""
     return made[0]["text"] if len(made) == 1 and made[0]["type"] == "text" else made
 
 
@@ -107,7 +107,7 @@ def block(value: Any, where: str, unread: list[str]) -> Parts:
 
 
 def foreign(block: dict[str, Any], where: str) -> str:
-    """A block of Anthropic's servers as text. Raises InvalidRequest where it is none."""
+    """A block of Anthropic's servers as text. Raises InvalidRequest for other kinds."""
     kind = block["type"]
     if kind == "compaction":
         return str(block.get("content") or "")

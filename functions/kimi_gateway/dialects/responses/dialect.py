@@ -1,4 +1,4 @@
-"""OpenAI Responses as a dialect, with the earlier answers that a request may name."""
+"""OpenAI Responses as a dialect, with the earlier answers that a request may refer to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 
 @dataclass(slots=True)
 class ResponsesQuestion:
-    """`size` is the request's with what it only named, in bytes."""
+    """`size`: bytes of the request and of the content that it refers to."""
 
     asked: Asked
     size: int
@@ -45,7 +45,7 @@ class ResponsesQuestion:
         return Answer(self.asked.body, identity, self._output, self.clock)
 
     def kept(self) -> dict[str, bytes]:
-        """The conversation with this answer, unless the client said `store: false`."""
+        """The conversation with this answer, unless `store` is false."""
         if self._output is None or not self.asked.body.get("store", True) or self.size > references.LARGEST:
             return {}
         self._output.end()
@@ -54,7 +54,7 @@ class ResponsesQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """`clock` gives unix seconds. `keeps`: whether this gateway keeps answers for later requests."""
+    """`clock` returns unix seconds. `keeps`: whether this gateway keeps answers for later requests."""
 
     clock: Callable[[], float]
     keeps: bool = True
@@ -74,5 +74,7 @@ class Responses:
             )
         if not names or not self.keeps:
             return Ask.whole(complete({}, ()))
-        chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
+        chat = chat_of(
+            body, references.without(body), None
+        ).chat  # to find its faults, which cost nothing yet
         return Ask(chat.model, chat.stream, chat.choices, names, complete)

@@ -1,4 +1,4 @@
-"""Content parts of input items, as the pivot has them."""
+"""Translates content parts of input items into the pivot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.pivot.media import image, told
 
-# By kind, the member with the text. What one of Codex's agents tells another is called encrypted, which only
-# OpenAI's own servers would have made it.
+# The member with the text, by kind. Messages between Codex's agents are called encrypted; only OpenAI's
+# servers would really encrypt them.
 _TEXTS = {
     "input_text": "text",
     "output_text": "text",
@@ -31,8 +31,8 @@ def are_parts(value: Any) -> bool:
 
 
 def read(content: Any, where: str, result: bool = False) -> str | list[dict[str, Any]]:
-    """A string for a string or one text. Of a tool's `result`, what cannot be sent is told in words. Raises
-    InvalidRequest."""
+    """A string for a string or a single text, else parts. In a tool's `result`, a sentence replaces content
+    that cannot be sent. Raises InvalidRequest."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -43,7 +43,7 @@ def read(content: Any, where: str, result: bool = False) -> str | list[dict[str,
 
 
 def text_of(content: str | list[dict[str, Any]]) -> str:
-    """The texts alone: the assistant's own content has nothing else."""
+    """The texts only; the assistant's content has nothing else."""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
@@ -69,7 +69,7 @@ def _told(part: Any, where: str) -> dict[str, Any]:
 
 
 def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
-    """`detail` has no counterpart upstream. A file id is one of the platform's files."""
+    """An image. `detail` has no counterpart upstream. A file id belongs to the platform's files."""
     url, file_id = part.get("image_url"), part.get("file_id")
     if url is None and isinstance(file_id, str) and file_id:
         url = f"ms://{file_id}"
@@ -78,7 +78,7 @@ def _image(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _file(part: dict[str, Any], where: str) -> str:
-    """The text of a text file, under its name."""
+    """The text of a text file, with its name."""
     data = part.get("file_data")
     if data is None:
         fail(where, "files are not fetched yet; send the bytes of a text file as file_data")

@@ -28,7 +28,7 @@ from kimi_gateway.edge.body import too_large
 from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
-from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.http import Headers, Pairs, Query, Request, Response
 from kimi_gateway.observe import RequestRecord, current_request, emit
 
 ENDED_BY = 2.0  # seconds before the function's deadline at which a turn ends itself
@@ -123,7 +123,7 @@ class Function:
 
 
 def _refused(route: Route) -> Route:
-    async def refuse(request: Request) -> Response:
+    async def refuse(request: Request, **_: str) -> Response:
         raise NotFound(f"This spelling of the path is not served; use {route.path}.")
 
     return replace(route, endpoint=refuse)
@@ -217,6 +217,10 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
             return raw
         raise too_large(request.limit)
 
+    async def stream() -> AsyncGenerator[bytes, None]:
+        if raw := await body():
+            yield raw
+
     request = Request(
         method=event["httpMethod"],
         path=_path(event),
@@ -224,6 +228,8 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
         id=request_id(given),
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
+        stream=stream,
+        query=Query(_query(event)),
         limit=body_limit,
         record=RequestRecord(aws_request_id=context.aws_request_id),
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
@@ -234,7 +240,9 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
 # Members of an event that are required, and those that may be missing or null.
 _NEEDED = ("httpMethod", "path")
 _TEXTS = ("resource", "body")
-_TABLES = ("headers", "multiValueHeaders", "pathParameters", "requestContext")
+_SINGLE = ("headers", "queryStringParameters", "pathParameters")  # tables of texts
+_SEVERAL = ("multiValueHeaders", "multiValueQueryStringParameters")  # tables of lists of texts
+_TABLES = (*_SINGLE, *_SEVERAL, "requestContext")
 
 
 def _checked(event: Any) -> dict[str, Any]:
@@ -252,10 +260,10 @@ def _checked(event: Any) -> dict[str, Any]:
             raise _not_ours(f"has a {name} that is not an object")
     about = event.get("requestContext") or {}
     identity = about.get("identity") or {}
-    single = [*(event.get("headers") or {}).values(), *(event.get("pathParameters") or {}).values()]
-    several = list((event.get("multiValueHeaders") or {}).values())
+    single = chain.from_iterable([(event.get(name) or {}).values() for name in _SINGLE])
+    several = list(chain.from_iterable([(event.get(name) or {}).values() for name in _SEVERAL]))
     if not (isinstance(identity, dict) and all(isinstance(each, list) for each in several)):
-        raise _not_ours("has a wrong form of requestContext.identity or multiValueHeaders")
+        raise _not_ours(f"has a wrong form of requestContext.identity, {' or '.join(_SEVERAL)}")
     texts = [about.get("requestId") or "", identity.get("sourceIp") or "", *single, *chain(*several)]
     if not all(isinstance(each, str) for each in texts):
         raise _not_ours("has a header, a path parameter, a request id or an address that is not a string")
@@ -278,6 +286,14 @@ def _path(event: Mapping[str, Any]) -> str:
         inner = inner.replace(f"{{{name}+}}", value).replace(f"{{{name}}}", value)
     inner = unquote(inner)
     return inner if path.rstrip("/").endswith(inner.rstrip("/")) else path
+
+
+def _query(event: Mapping[str, Any]) -> Pairs:
+    """API Gateway has decoded it."""
+    several = event.get("multiValueQueryStringParameters")
+    if several is None:
+        several = {name: [value] for name, value in (event.get("queryStringParameters") or {}).items()}
+    return tuple((name, value) for name, values in several.items() for value in values)
 
 
 def _headers(event: Mapping[str, Any]) -> Headers:

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from kimi_gateway.app import Running, start
-from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
 from kimi_gateway.edge.home.connections import Connections, Proxies
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest
-from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.http import Headers, Query, Request, Response
 from kimi_gateway.settings import Settings
 
 Message = MutableMapping[str, Any]
@@ -169,6 +169,8 @@ class _Exchange:
             id=request_id(headers.get("x-request-id")),
             body=self._body,
             client=proxies.client(peer, headers.all("x-forwarded-for")) if peer in proxies else peer,
+            stream=self._stream,
+            query=Query(scope["query_string"].decode("utf-8", "replace")),
             limit=settings.body_limit,
         )
 
@@ -216,31 +218,35 @@ class _Exchange:
         )
 
     async def _body(self) -> bytes:
-        """The whole body. From then on the client is watched, and leaving cancels the request."""
+        return b"".join([piece async for piece in self._stream()])
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        """The body in pieces. After the last one the client is watched, and leaving cancels the request."""
         limit = self._request.limit
         check_length(self._request.headers, limit)
-        parts, size = [], 0
-        clock = asyncio.get_running_loop().time
-        pace = Pace(clock(), 0)
+        clock = Stopwatch(asyncio.get_running_loop().time)
+        pace, size = Pace(clock.time(), 0), 0
         while True:
             message = await self._next(pace, clock, size)
             if message["type"] == "http.disconnect":
                 self._left = True
                 raise asyncio.CancelledError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > limit:
                 raise too_large(limit)
+            if piece:
+                with clock.stopped():
+                    yield piece
             if not message.get("more_body", False):
                 break
         self._watch = asyncio.create_task(self._cancel_when_gone())
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _next(self, pace: Pace, clock: Callable[[], float], size: int) -> Message:
+    async def _next(self, pace: Pace, clock: Stopwatch, size: int) -> Message:
         """The next message. Raises BodyTooSlow; the server then closes the connection."""
-        while not pace.late(clock(), size):
+        while not pace.late(clock.time(), size):
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(pace.due):
+                async with asyncio.timeout_at(clock.real(pace.due)):
                     return await self._receive()
         raise too_slow((("connection", "close"),))
 

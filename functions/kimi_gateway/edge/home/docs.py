@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse, Response
 
 from kimi_gateway import __version__
-from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.net import jsonio
 
 TITLE = "Kimi Gateway"
@@ -80,19 +80,19 @@ def schema(table: tuple[Route, ...]) -> dict[str, Any]:
             "summary": route.summary,
             "responses": {"200": {"description": "Success"}},
         }
-        if not route.open:
+        if route.access is not Access.OPEN:
             operation["security"] = [{"bearer": []}, {"api_key": []}]
-        if route.prefix is not None:
-            name = route.path.partition("{")[2].rstrip("}")
+        if route.pattern.names:
             operation["parameters"] = [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in route.pattern.names
             ]
         if route.example is not None:
             operation["requestBody"] = {
                 "required": True,
                 "content": {"application/json": {"schema": {"type": "object"}, "example": route.example}},
             }
-        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
+        document["paths"].setdefault(route.shown, {})[route.method.lower()] = operation
     document["components"] = {
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+import httptools
+
+from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
 from kimi_gateway.edge.home.asgi import no_host
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
-from kimi_gateway.http import Headers, Pairs, Request, Response
+from kimi_gateway.http import Headers, Pairs, Query, Request, Response
 from kimi_gateway.observe import log
 
 if TYPE_CHECKING:
@@ -35,11 +40,12 @@ class Exchange:
         self,
         connection: Protocol,
         method: str,
-        path: str,
+        target: bytes,
         headers: Pairs,
         keep_alive: bool,
         chunked: bool,
     ) -> None:
+        path, query = _split(target)
         fields = Headers(headers)
         self._hostless = chunked and not fields.all("host")
         self.keep_alive = keep_alive
@@ -48,7 +54,8 @@ class Exchange:
         self._parts: list[bytes] = []
         self._joined = 0  # parts that were joined
         self._size = 0
-        self._whole = self._wanted = self._over = self._left = self._stopped = False
+        self._waiting = 0  # bytes of the parts
+        self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._more: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._length = _length(fields)
@@ -59,6 +66,8 @@ class Exchange:
             request_id(fields.get("x-request-id")),
             self._body,
             connection.client_of(fields),
+            self._stream,
+            Query(query),
             connection.app.settings.body_limit,
         )
 
@@ -109,13 +118,14 @@ class Exchange:
     @property
     def unwanted(self) -> int:
         """Bytes of the body that nobody has asked for yet."""
-        return 0 if self._wanted or self._over else self._size
+        return 0 if self._wanted or self._over else self._waiting
 
     def feed(self, part: bytes) -> None:
         if self._over:
             return  # answered without the rest
         self._size += len(part)
-        if self._size <= self._request.limit:
+        if not self._opened or self._size <= self._request.limit:
+            self._waiting += len(part)
             self._parts.append(part)
             if len(self._parts) - self._joined >= MANY:
                 self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
@@ -130,36 +140,61 @@ class Exchange:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
-    async def _body(self) -> bytes:
+    def _open(self) -> None:
+        """The body is asked for, so its limit is known. Raises BodyTooLarge."""
         request = self._request
         check_length(request.headers, request.limit)
         if self.key_shown:
             self._connection.known()
-        self._wanted = True
-        if not self._whole:
-            if request.headers.get("expect").lower() == "100-continue":
-                self._connection.write(CONTINUE)
-            await self._arrival(request.limit)
-        if self._size > request.limit:
-            raise too_large(request.limit)
+        self._opened = True
+        if not self._whole and request.headers.get("expect").lower() == "100-continue":
+            self._connection.write(CONTINUE)
+
+    def _taken(self) -> bytes:
+        """What came so far."""
+        if self._size > self._request.limit:
+            raise too_large(self._request.limit)
         parts, self._parts = self._parts, []
+        self._joined = self._waiting = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _arrival(self, limit: float) -> None:
-        """Wait until the body is complete or too large. Raises BodyTooSlow, ShuttingDown."""
+    async def _body(self) -> bytes:
+        self._open()
+        self._wanted = True
+        if not self._whole:
+            clock = Stopwatch(self._connection.loop.time)
+            self._connection.steer()
+            await self._arrival(Pace(clock.time(), self._size), clock, math.inf)
+        return self._taken()
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        self._open()
+        clock = Stopwatch(self._connection.loop.time)
+        pace = Pace(clock.time(), self._size)
+        while True:
+            if not (self._waiting or self._whole):
+                await self._arrival(pace, clock, 1)
+            if piece := self._taken():
+                self._connection.steer()
+                with clock.stopped():
+                    yield piece
+            elif self._whole:
+                return
+
+    async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
+        """Wait until the body is complete or too large, or `enough` bytes of it are here. Raises
+        BodyTooSlow, ShuttingDown."""
         loop = self._connection.loop
-        pace = Pace(loop.time(), self._size)
-        self._connection.steer()
         timer = None
         try:
-            while not self._whole and self._size <= limit:
+            while not self._whole and self._waiting < enough and self._size <= self._request.limit:
                 if self._stopped:
                     raise ShuttingDown
-                if pace.late(loop.time(), self._size):
+                if pace.late(clock.time(), self._size):
                     self.keep_alive = False
                     raise too_slow()
                 if timer is None or timer.when() <= loop.time():
-                    timer = loop.call_at(pace.due, self._wake)
+                    timer = loop.call_at(clock.real(pace.due), self._wake)
                 self._more = loop.create_future()
                 await self._more
         finally:
@@ -212,7 +247,7 @@ class Exchange:
         """Whether to read the rest of an unused body so that the connection can go on. After `Expect:
         100-continue` the body may never come."""
         missing = self.missing
-        asked = not self._wanted and self._request.headers.get("expect")
+        asked = not self._opened and self._request.headers.get("expect")
         return missing is not None and missing <= SMALL and not asked
 
     @property
@@ -235,6 +270,16 @@ class Exchange:
             lines.append("connection: close")
         always = [b"%b: %b\r\n" % pair for pair in self._connection.state.default_headers]
         return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
+
+
+def _split(target: bytes) -> tuple[str, str]:
+    """The decoded path, and the query as it is. Raises ValueError or HttpParserError."""
+    if not target.startswith(b"/"):
+        url = httptools.parse_url(target)
+        target = b"%b?%b" % (url.path or b"/", url.query or b"")
+    line, _, query = target.partition(b"?")
+    path = line.decode("ascii")
+    return unquote(path) if "%" in path else path, query.decode("utf-8", "replace")
 
 
 def _length(headers: Headers) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 
@@ -198,18 +197,15 @@ class Protocol(asyncio.BufferedProtocol):
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, target = self._parser, self._target
+        parser = self._parser
         version = parser.get_http_version()
         newest = version == "1.1"
         if not newest and version != "1.0":
             raise ValueError(version)
-        if not target.startswith(b"/"):
-            target = httptools.parse_url(target).path or b"/"
-        path = target.partition(b"?")[0].decode("ascii")
         exchange = Exchange(
             self,
             parser.get_method().decode("ascii"),
-            unquote(path) if "%" in path else path,
+            self._target,
             tuple(
                 [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields]
             ),

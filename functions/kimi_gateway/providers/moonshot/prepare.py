@@ -1,4 +1,4 @@
-"""A chat made ready for the platform: adapted to its model, rendered, and followed on its way back."""
+"""Prepares a chat for the platform: adapted to its model, rendered, and followed on its way back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kimi_gateway.providers.moonshot.restoring import Restorer
 from kimi_gateway.providers.moonshot.schema import clean
 from kimi_gateway.providers.provider import Call, Missing, Tap
 
-NONCE = "x-msh-request-nonce"  # a client's; the answer is then signed over nonce, time and model
+NONCE = "x-msh-request-nonce"  # the client's; the answer is then signed over nonce, time and model
 LONGEST_NONCE = 512  # characters
 
 
@@ -29,7 +29,7 @@ class MessagesCall(Call):
 
 @dataclass(frozen=True, slots=True)
 class PreparedChat:
-    """See `Prepared`. `headers` are those of the client that pass on. `native`: the call goes to the
+    """See `Prepared`. `headers` are the client's headers that are passed on. `native`: the call goes to the
     platform's Messages endpoint."""
 
     chat: ChatRequest = field(repr=False)
@@ -62,7 +62,7 @@ class PreparedChat:
         return Call(self.model, body, payload, self.headers, free=free)
 
     def taps(self) -> list[Tap]:
-        """Names are restored first, since reasoning is kept by the arguments that the client knows."""
+        """Names are restored first, because reasoning is kept by the arguments that the client knows."""
         taps: list[Tap] = []
         if self.adapted.renamed:
             taps.append(Restorer(self.adapted.renamed))
@@ -74,8 +74,8 @@ class PreparedChat:
 def prepare(
     chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False, native: bool = False
 ) -> PreparedChat:
-    """See `Provider.prepare`. `native`: whether requests in Anthropic's format go to the platform's Messages
-    endpoint, where it has the model."""
+    """See `Provider.prepare`. `native`: requests in Anthropic's format go to the platform's Messages endpoint
+    if it supports the model."""
     with clean.quickly() if cheaply else nullcontext():
         adapted = adapt(chat, model)
     native = native and model.messages and isinstance(chat, MessagesRequest)
@@ -83,8 +83,8 @@ def prepare(
 
 
 def _signed(headers: Headers, chat: ChatRequest, model: Model) -> dict[str, str]:
-    """The client's nonce, to be signed by the vendor. The signature covers the model, so it is asked for only
-    where that was not rewritten."""
+    """The client's nonce for the vendor to sign. The signature covers the model, so the nonce is dropped if
+    the model was rewritten."""
     nonces = headers.all(NONCE) if chat.model == model.upstream else []
     fine = len(nonces) == 1 and len(nonces[0]) <= LONGEST_NONCE and sendable(nonces[0])
     return {NONCE: nonces[0]} if fine else {}

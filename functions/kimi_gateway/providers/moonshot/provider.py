@@ -17,9 +17,9 @@ from kimi_gateway.providers.moonshot import messages
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
-LONGEST_ANSWER = 4 * 2**20  # of a JSON answer (models, balance, errors), bytes
-SLICE = 256  # events given at a time: of one read there may be tens of thousands
-QUICK = http.Timeouts(connect=10, first_byte=30)  # for those; chat has the operator's own
+LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
+SLICE = 256  # events returned at a time, because one read may bring tens of thousands
+QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kimi_gateway.observe import emit
-from kimi_gateway.providers.tokens.outages import PROBE_EVERY, News, OutageLog
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY, Outage, OutageLog
 
 READ_EVERY = 30.0  # seconds between two reads of the record
 WAITED = 1.0  # seconds that requests wait for a read, which continues in the background
@@ -23,7 +23,7 @@ class TokenHealth:
     def __init__(self, record: OutageLog, clock: Callable[[], float]) -> None:
         self._record = record
         self._clock = clock
-        self._news: dict[Key, News] = {}
+        self._outages: dict[Key, Outage] = {}
         self._changed: set[Key] = set()  # in this process, since the last read of the record began
         self._unsaid: set[Key] = set()  # not written because the record was down
         self._telling: dict[asyncio.Task[None], Key] = {}
@@ -32,29 +32,31 @@ class TokenHealth:
         self._reading: asyncio.Task[None] | None = None
         self._awaited_until = 0.0  # by the loop's clock
 
-    def known(self, token: str, model: str) -> list[News]:
+    def known(self, token: str, model: str) -> list[Outage]:
         """Outages of the token: those for all models, then those for this one."""
-        if not self._news:
+        if not self._outages:
             return []
         return [
-            self._news[token, about] for about in dict.fromkeys(("", model)) if (token, about) in self._news
+            self._outages[token, about]
+            for about in dict.fromkeys(("", model))
+            if (token, about) in self._outages
         ]
 
-    def put(self, bad: News) -> bool:
+    def put(self, outage: Outage) -> bool:
         """Store an outage. Whether it is new."""
-        key = bad.token, bad.model
-        if self._news.get(key) == bad:
+        key = outage.token, outage.model
+        if self._outages.get(key) == outage:
             return False
-        self._news[key] = bad
+        self._outages[key] = outage
         self._tell(key)
         return True
 
-    def forget(self, news: News) -> bool:
+    def forget(self, outage: Outage) -> bool:
         """Remove an outage, unless a newer one has replaced it. Whether it was removed."""
-        key = news.token, news.model
-        if self._news.get(key) != news:
+        key = outage.token, outage.model
+        if self._outages.get(key) != outage:
             return False
-        del self._news[key]
+        del self._outages[key]
         self._tell(key)
         return True
 
@@ -67,14 +69,14 @@ class TokenHealth:
         if self._reading is not None and (left := self._awaited_until - loop.time()) > 0:
             await asyncio.wait({self._reading}, timeout=left)
 
-    async def claim(self, bad: News) -> bool:
+    async def claim(self, outage: Outage) -> bool:
         """Whether this process may probe a token that is due. Whatever the answer, it does not ask again for
         a minute."""
-        key, now = (bad.token, bad.model), int(self._clock())
-        self._news[key] = replace(bad, until=now + PROBE_EVERY)
+        key, now = (outage.token, outage.model), int(self._clock())
+        self._outages[key] = replace(outage, until=now + PROBE_EVERY)
         self._changed.add(key)
         try:
-            return await self._record.claim(bad.token, now, now + PROBE_EVERY)
+            return await self._record.claim(outage.token, now, now + PROBE_EVERY)
         except Exception as exc:
             self._down(exc)
             self._unsaid.add(key)
@@ -93,16 +95,16 @@ class TokenHealth:
     async def _read(self) -> None:
         try:
             self._changed = self._unsaid | set(self._telling.values())
-            read = {(token, model): News(token, model, cause, until)
+            read = {(token, model): Outage(token, model, cause, until)
                     for token, model, cause, until in await self._record.published()}  # fmt: skip
         except Exception as exc:
             self._down(exc)
         else:
             for key in self._changed:  # knowledge of this process is newer
                 read.pop(key, None)
-                if key in self._news:
-                    read[key] = self._news[key]
-            self._news = read
+                if key in self._outages:
+                    read[key] = self._outages[key]
+            self._outages = read
             for key in list(self._unsaid):
                 self._tell(key)
         finally:
@@ -118,12 +120,12 @@ class TokenHealth:
 
     async def _told(self, key: Key) -> None:
         async with self._in_turn:
-            bad = self._news.get(key)
+            outage = self._outages.get(key)
             try:
-                if bad is None:
+                if outage is None:
                     await self._record.retract(*key)
                 else:
-                    await self._record.publish(bad.token, bad.model, bad.cause, bad.until)
+                    await self._record.publish(outage.token, outage.model, outage.cause, outage.until)
             except Exception as exc:
                 self._down(exc)
                 self._unsaid.add(key)

@@ -16,13 +16,14 @@ BREAKER = (5, 15, 60)  # seconds that it stays open: the first time, the second,
 LONGEST = 86_400  # longest Retry-After in seconds
 UNTIL_PROBED = frozenset(("authentication", "quota"))
 OF_PAIR = frozenset(("permission", "model"))
+LASTING = UNTIL_PROBED | OF_PAIR  # not worth waiting for
 OF_BREAKER = frozenset(("server", "connect", "broken"))
 _AT_MOST = dict.fromkeys(UNTIL_PROBED, PROBE_EVERY) | dict.fromkeys(OF_PAIR, PAIR_OUT)
 _AT_MOST |= dict.fromkeys(OF_BREAKER, BREAKER[-1])
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class Outage:
     """An outage: `token` is unavailable until `until` (unix seconds), for all models or for `model`."""
 
     token: str
@@ -65,59 +66,59 @@ class LocalOutageLog:
     """A record in the memory of one process."""
 
     def __init__(self) -> None:
-        self._news: dict[tuple[str, str], tuple[str, int]] = {}
+        self._outages: dict[tuple[str, str], tuple[str, int]] = {}
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        self._news[token, model] = (cause, until)
+        self._outages[token, model] = (cause, until)
 
     async def retract(self, token: str, model: str) -> None:
-        self._news.pop((token, model), None)
+        self._outages.pop((token, model), None)
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return [(token, model, cause, until) for (token, model), (cause, until) in self._news.items()]
+        return [(token, model, cause, until) for (token, model), (cause, until) in self._outages.items()]
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        known = self._news.get((token, ""))
-        if known is None or not News(token, "", *known).due(now):
+        known = self._outages.get((token, ""))
+        if known is None or not Outage(token, "", *known).due(now):
             return False
         cause, _ = known
-        self._news[token, ""] = (cause, until)
+        self._outages[token, ""] = (cause, until)
         return True
 
 
-def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, now: float) -> News | None:
+def of_failure(failure: UpstreamFailure, token: str, model: str, in_a_row: int, now: float) -> Outage | None:
     """The outage that a failure causes, None if there is none. `in_a_row`: consecutive breaker failures of
     the token, including this one."""
     cause = failure.cause
     if cause in UNTIL_PROBED:
-        return News(token, "", cause, int(now) + PROBE_EVERY)
+        return Outage(token, "", cause, int(now) + PROBE_EVERY)
     if cause in OF_PAIR and model:  # without a model it was another endpoint, which says nothing about chats
-        return News(token, model, cause, int(now) + PAIR_OUT)
+        return Outage(token, model, cause, int(now) + PAIR_OUT)
     if cause in ("rate", "overload"):
         after = 1.0 if failure.retry_after is None else failure.retry_after
-        return News(token, "", cause, int(now + after) + 1)
+        return Outage(token, "", cause, int(now + after) + 1)
     if cause in OF_BREAKER and in_a_row >= TRIPS_AFTER:
         step = min(in_a_row - TRIPS_AFTER, len(BREAKER) - 1)
-        return News(token, "", cause, int(now) + BREAKER[step])
+        return Outage(token, "", cause, int(now) + BREAKER[step])
     return None
 
 
-def cleared(failure: UpstreamFailure | None, bad: News | None, known: Sequence[News]) -> list[News]:
+def cleared(failure: UpstreamFailure | None, caused: Outage | None, known: Sequence[Outage]) -> list[Outage]:
     """The outages among `known` (when the token was asked) that its answer ends. Time-outs and breaker
-    failures are not answers. `bad` is the outage that the answer itself causes."""
+    failures are not answers. `caused` is the outage that the answer itself causes."""
     if failure is not None and failure.cause in OF_BREAKER | {"timeout"}:
         return []
-    if bad is None:
+    if caused is None:
         return list(known)
-    return [each for each in known if bad.model and not each.model]
+    return [each for each in known if caused.model and not each.model]
 
 
-def dead(known: Iterable[News]) -> bool:
+def dead(known: Iterable[Outage]) -> bool:
     """Whether the token is invalid or has no balance."""
     return any(each.cause in UNTIL_PROBED for each in known)
 
 
-def due_back(known: Sequence[News], now: float) -> tuple[bool, int]:
+def due_back(known: Sequence[Outage], now: float) -> tuple[bool, int]:
     """Sort key for unavailable tokens: those found dead within the last minute come last, the others by end
     of outage."""
     tried = dead(each for each in known if not each.due(now))

@@ -20,7 +20,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.providers.tokens import affinity, outages
 from kimi_gateway.providers.tokens.health import TokenHealth
-from kimi_gateway.providers.tokens.outages import OF_BREAKER, UNTIL_PROBED, News, OutageLog
+from kimi_gateway.providers.tokens.outages import LASTING, OF_BREAKER, UNTIL_PROBED, Outage, OutageLog
 from kimi_gateway.providers.tokens.wait_queue import WaitQueue
 
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
@@ -33,7 +33,7 @@ class TokenLease:
 
     token: Token
     model: str
-    known: Sequence[News]
+    known: Sequence[Outage]
     _pool: Pool = field(repr=False)
     tries_dead: bool = False
     tries_breaker: bool = False
@@ -49,12 +49,14 @@ class TokenLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A request's wish: a token for `model`, not in `tried`, in the order of preference of `start`."""
+class TokenRequest:
+    """Asks for a token for `model`, not in `tried` (ids), in the order of preference of `start`. `only`: the
+    id of the one token that will do."""
 
     model: str
     tried: frozenset[str]
     start: bytes | None
+    only: str | None = None
 
 
 class Renewal(Protocol):
@@ -86,14 +88,14 @@ class Pool:
         self._renewal = renewal
         self._doubted = False
         self._source = source
-        self._memory = TokenHealth(record, clock)
+        self._health = TokenHealth(record, clock)
         self._clock = clock
         self._places = places or math.inf
         self._in_a_row: Counter[str] = Counter()
         self._in_flight: Counter[str] = Counter()
         self._breaker_tries: Counter[str] = Counter()
         self._dead_tries = 0
-        self._line = WaitQueue(self._chosen, TokenLease.end)
+        self._queue = WaitQueue(self._chosen, TokenLease.end)
         self._turn = 0
         self._unreached = -math.inf  # time at which the last request got no answer from the upstream
 
@@ -117,19 +119,19 @@ class Pool:
         """
         if self._renewal is not None:
             await self._renewed()
-        await self._memory.refresh()
+        await self._health.refresh()
         tokens = self._source()
         if call is None:
-            wish = Wish("", frozenset(tried), None)
+            request = TokenRequest("", frozenset(tried), None)
         else:
             start = affinity.beginning(call.body) if len(tokens) > 1 else None
-            wish = Wish(call.model.upstream, frozenset(tried), start)
-            if not tried and (probing := await self._probe(tokens, wish.model)):
+            request = TokenRequest(call.model.upstream, frozenset(tried), start, call.only)
+            if not tried and call.only is None and (probing := await self._probe(tokens, request.model)):
                 return probing
-        self._line.serve()
-        lease = self._chosen(wish)
-        if lease is None and len(self._line) < QUEUE:
-            lease = await self._line.wait(wish, self.patience)
+        self._queue.serve()
+        lease = self._chosen(request)
+        if lease is None and len(self._queue) < QUEUE:
+            lease = await self._queue.wait(request, self.patience)
         if lease is None:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
@@ -138,8 +140,8 @@ class Pool:
         """Reasons why requests probably fail, from remembered outages. Reads the shared record, never calls
         the upstream, and names no token."""
         tokens = self._source()
-        await self._memory.refresh()
-        known = [self._memory.known(token.id, "") for token in tokens]
+        await self._health.refresh()
+        known = [self._health.known(token.id, "") for token in tokens]
         return readiness.troubles(known, self._unreached, self._clock())
 
     async def _renewed(self) -> None:
@@ -149,7 +151,7 @@ class Pool:
 
     def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
         """Learn about a token without a lease."""
-        self.learned(TokenLease(token, model, self._memory.known(token.id, model), self), failure)
+        self.learned(TokenLease(token, model, self._health.known(token.id, model), self), failure)
 
     def learned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
         """Record the result of a call: an answer ends the outages known when it was sent, a failure may cause
@@ -159,8 +161,8 @@ class Pool:
         if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
             self._in_a_row.pop(lease.token.id, None)
         self._doubted |= failure is not None and failure.cause == "authentication"
-        ended = [each for each in outages.cleared(failure, bad, lease.known) if self._memory.forget(each)]
-        if bad is not None and self._memory.put(bad):
+        ended = [each for each in outages.cleared(failure, bad, lease.known) if self._health.forget(each)]
+        if bad is not None and self._health.put(bad):
             emit("token_out", logging.WARNING, token=bad.token, model=bad.model or None, cause=bad.cause,
                  until=bad.until)  # fmt: skip
         if ended and bad is None:
@@ -172,20 +174,20 @@ class Pool:
         self._count(lease, -1)
         if failure is not None:
             self.learned(lease, failure)
-        self._line.serve()
+        self._queue.serve()
 
     @property
     def busy(self) -> set[asyncio.Task[None]]:
         """Tasks that still share outages with other processes."""
-        return self._memory.busy
+        return self._health.busy
 
     async def close(self) -> None:
-        await self._memory.close()
+        await self._health.close()
 
-    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> News | None:
+    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> Outage | None:
         id, now = lease.token.id, self._clock()
         if failure.cause in OF_BREAKER:
-            of_all = [bad for bad in self._memory.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
+            of_all = [bad for bad in self._health.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
             if any(bad.cause not in OF_BREAKER or bad not in lease.known for bad in of_all):
                 return None  # unavailable for another reason, or sent before the breaker opened
             self._in_a_row[id] += 1
@@ -199,32 +201,46 @@ class Pool:
         now = self._clock()
         return not any(
             bad.holds(now) or bad.cause in OF_BREAKER and self._breaker_tries[token.id]
-            for bad in self._memory.known(token.id, model)
+            for bad in self._health.known(token.id, model)
         )
 
     def _has_place(self, token: Token) -> bool:
         return self._in_flight[token.id] < self._places
 
-    def _chosen(self, wish: Wish) -> TokenLease | None:
+    def _chosen(self, request: TokenRequest) -> TokenLease | None:
         """A place at the best token that has one, None if all are full. Raises UpstreamFailure."""
         tokens = self._source()
         if not tokens:
             raise UpstreamFailure("authentication", "no upstream token is configured")
-        usable = [token for token in tokens if self._is_in(token, wish.model)]
+        if request.only is not None:
+            tokens = (self._bound(tokens, request.only, request.model),)
+        usable = [token for token in tokens if self._is_in(token, request.model)]
         if usable:
-            untried = [token for token in usable if token.id not in wish.tried]
-            order = self._in_order(wish, untried or usable)
+            untried = [token for token in usable if token.id not in request.tried]
+            order = self._in_order(request, untried or usable)
         else:
-            order = [self._due_back_first(tokens, wish)]
-        return next((self._leased(token, wish.model) for token in order if self._has_place(token)), None)
+            order = [self._due_back_first(tokens, request)]
+        return next((self._leased(token, request.model) for token in order if self._has_place(token)), None)
 
-    def _in_order(self, wish: Wish, tokens: list[Token]) -> list[Token]:
+    def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
+        """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
+        one could serve what is bound to it by now."""
+        token = next((token for token in tokens if token.id == only), None)
+        if token is None:
+            raise UpstreamFailure("bound", "the token of the request's files is gone")
+        now = self._clock()
+        out = any(bad.cause in LASTING and bad.holds(now) for bad in self._health.known(only, model))
+        if out and self._another({only}, model):
+            raise UpstreamFailure("bound", "the token of the request's files is unavailable")
+        return token
+
+    def _in_order(self, request: TokenRequest, tokens: list[Token]) -> list[Token]:
         """In the conversation's order of preference; without a conversation by requests in flight, then in
         turn."""
         if len(tokens) == 1:
             return tokens
-        if wish.start is not None:
-            return affinity.ranked(wish.start, tokens)
+        if request.start is not None:
+            return affinity.ranked(request.start, tokens)
         return sorted(self._in_turn(tokens), key=lambda token: self._in_flight[token.id])
 
     def _in_turn(self, tokens: Sequence[Token]) -> list[Token]:
@@ -232,39 +248,39 @@ class Pool:
         start = self._turn % len(tokens)
         return [*tokens[start:], *tokens[:start]]
 
-    def _due_back_first(self, tokens: Sequence[Token], wish: Wish) -> Token:
+    def _due_back_first(self, tokens: Sequence[Token], request: TokenRequest) -> Token:
         """The unavailable token that is due back first. Dead ones are probed one at a time. Raises
         UpstreamFailure."""
-        known = {token: self._memory.known(token.id, wish.model) for token in self._in_turn(tokens)}
+        known = {token: self._health.known(token.id, request.model) for token in self._in_turn(tokens)}
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not outages.dead(bad)}
         if not known:
             raise UpstreamFailure("authentication", "the last token is out and is being tried")
         now = self._clock()
-        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in wish.tried))
+        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in request.tried))
 
     async def _probe(self, tokens: Sequence[Token], model: str) -> TokenLease | None:
         """Lease a dead token for a probe if one is due and another token is available; one process wins the
         claim."""
         now = self._clock()
         for token in tokens if len(tokens) > 1 else ():
-            bad = next(iter(self._memory.known(token.id, "")), None)
+            bad = next(iter(self._health.known(token.id, "")), None)
             if bad is None or bad.cause not in UNTIL_PROBED or not bad.due(now):
                 continue
             if self._has_place(token) and self._another(set(), model):
                 lease, claimed = self._leased(token, model), False
                 try:
-                    claimed = await self._memory.claim(bad)
+                    claimed = await self._health.claim(bad)
                 finally:
                     if not claimed:
                         lease.end()
                 if claimed:
-                    lease.known = self._memory.known(token.id, model)
+                    lease.known = self._health.known(token.id, model)
                     return lease
         return None
 
     def _leased(self, token: Token, model: str) -> TokenLease:
-        known = self._memory.known(token.id, model)
+        known = self._health.known(token.id, model)
         if not model:  # other endpoints accept a token without balance or with too many chats
             known = [bad for bad in known if bad.cause == "authentication"]
         breaker = any(bad.cause in OF_BREAKER for bad in known)

@@ -12,7 +12,7 @@ LOOKED = 1.0  # seconds between looks without an event, because time alone can f
 
 
 class WaitQueue(Generic[W, G]):
-    """`choose` returns the thing for a wish, None if there is none; its exceptions go to the waiter. If a
+    """`choose` returns the thing for a request, None if there is none; its exceptions go to the waiter. If a
     waiter has left, its thing goes to `give_back`."""
 
     def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None]) -> None:
@@ -23,11 +23,11 @@ class WaitQueue(Generic[W, G]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, wish: W, seconds: float) -> G | None:
+    async def wait(self, request: W, seconds: float) -> G | None:
         """Wait at most `seconds`; None if nothing became free."""
         loop = asyncio.get_running_loop()
         place: asyncio.Future[G] = loop.create_future()
-        self._waiting[place] = wish
+        self._waiting[place] = request
         end = loop.time() + seconds
         try:
             while not place.done() and (left := end - loop.time()) > 0:
@@ -44,9 +44,9 @@ class WaitQueue(Generic[W, G]):
 
     def serve(self) -> None:
         """Call it whenever something may have become free."""
-        for place, wish in list(self._waiting.items()):
+        for place, request in list(self._waiting.items()):
             try:
-                given = self._choose(wish)
+                given = self._choose(request)
             except Exception as exc:
                 del self._waiting[place]
                 place.set_exception(exc)

@@ -26,6 +26,31 @@ ONE = "-"  # the sort key of an account's item
 TRIES = 20
 
 
+class DynamoFiles:
+    """`accounts.files.FileStore` on a table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    async def add_file(self, record: FileRecord, room: Room) -> None:
+        await add(self._table, record, room)
+
+    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
+        return await change(self._table, old, new, room)
+
+    async def remove_file(self, record: FileRecord) -> bool:
+        return await remove(self._table, record)
+
+    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
+        return await find(self._table, account, id, now)
+
+    async def files(self, account: str, now: int) -> list[FileRecord]:
+        return await kept(self._table, account, now)
+
+    async def due_files(self, now: int, most: int) -> list[FileRecord]:
+        return await due(self._table, now, most)
+
+
 async def add(table: Table, record: FileRecord, room: Room) -> None:
     if record.kind == "passing":
         await table.put(DUE, _due_key(record), {RECORD: {"S": _text(record)}})

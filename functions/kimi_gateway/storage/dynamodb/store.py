@@ -17,15 +17,13 @@ from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
-from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
-from kimi_gateway.storage.dynamodb import cache as replay
-from kimi_gateway.storage.dynamodb import files, history, standing, steps
-from kimi_gateway.storage.dynamodb import outages as news
+from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -37,7 +35,7 @@ AT_ONCE = 16  # accounts read at the same time
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore:
+class DynamoStore(DynamoFiles):
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
     (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
@@ -53,7 +51,7 @@ class DynamoStore:
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
     ) -> None:
-        self._table = Table(table, aws)
+        super().__init__(Table(table, aws))
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
@@ -167,6 +165,13 @@ class DynamoStore:
         return self._met(*await directory.add_key(self._table, new, now, draw))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        return await self._changed(key, lambda old: rules.changed(old, change(old)))
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        await directory.add_digest(self._table, key, digest)
+        return await self._changed(key, lambda old: rules.rotated(old, digest, until))
+
+    async def _changed(self, key: str, change: Callable[[Key], Key]) -> Key:
         for number in range(TRIES):
             await self._pause(number)
             if changed := await directory.change_key(self._table, key, change):
@@ -175,6 +180,14 @@ class DynamoStore:
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._met(*await directory.end_key(self._table, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        await directory.rename(self._table, account, name)
+        return await self._shown(account, now)
+
+    async def delete_account(self, account: str) -> None:
+        await directory.remove(self._table, account)
+        self._images.pop(account, None)
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._funded(
@@ -233,40 +246,22 @@ class DynamoStore:
         return history.rows(account, held.ids(), seen, since)
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await news.publish(self._table, token, model, cause, until)
+        await outages.publish(self._table, token, model, cause, until)
 
     async def retract(self, token: str, model: str) -> None:
-        await news.retract(self._table, token, model)
+        await outages.retract(self._table, token, model)
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await news.published(self._table)
+        return await outages.published(self._table)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await news.claim(self._table, token, now, until)
+        return await outages.claim(self._table, token, now, until)
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        await replay.keep(self._table, account, fitting(entries), until)
+        await cache.keep(self._table, account, fitting(entries), until)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await replay.recall(self._table, account, names, now)
-
-    async def add_file(self, record: FileRecord, room: Room) -> None:
-        await files.add(self._table, record, room)
-
-    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
-        return await files.change(self._table, old, new, room)
-
-    async def remove_file(self, record: FileRecord) -> bool:
-        return await files.remove(self._table, record)
-
-    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
-        return await files.find(self._table, account, id, now)
-
-    async def files(self, account: str, now: int) -> list[FileRecord]:
-        return await files.kept(self._table, account, now)
-
-    async def due_files(self, now: int, most: int) -> list[FileRecord]:
-        return await files.due(self._table, now, most)
+        return await cache.recall(self._table, account, names, now)
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

@@ -75,6 +75,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE keys ADD COLUMN expires INTEGER NOT NULL DEFAULT 9999999999",
         "ALTER TABLE keys ADD COLUMN note TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE keys ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE keys ADD COLUMN old_digest TEXT",
+        "ALTER TABLE keys ADD COLUMN old_until INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX keys_old_digest ON keys (old_digest)",
     ),
     (
         """

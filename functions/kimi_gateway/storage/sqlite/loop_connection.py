@@ -16,7 +16,7 @@ class Busy(Exception):
     """The writer thread must do the job. Nothing was written."""
 
 
-class Inline:
+class LoopConnection:
     """A connection of the loop's thread that never waits. `connect` returns one without a lock timeout and
     without checkpoints, which wait for the disk and belong to the writer thread."""
 

@@ -18,10 +18,8 @@ from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache as replay
-from kimi_gateway.storage.sqlite import database, files, steps
-from kimi_gateway.storage.sqlite import outages as news
-from kimi_gateway.storage.sqlite.loop_connection import Inline
+from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
 
@@ -35,8 +33,8 @@ class SqliteStore:
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
         self._below = below
-        inline = Inline(lambda: database.connect_beside(path), steps.REFUSALS)
-        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, inline)
+        on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
+        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
@@ -57,7 +55,7 @@ class SqliteStore:
 
     async def purge(self, now: int) -> int:
         def both(db: sqlite3.Connection) -> int:
-            replay.purge(db, now)
+            cache.purge(db, now)
             return steps.purge(db, now)
 
         return await self._writer.run(both)
@@ -71,10 +69,23 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.create_key(db, key))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
-        return await self._writer.run(lambda db: directory.update_key(db, key, change))
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.changed(old, change(old)))
+        )
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.rotated(old, digest, until))
+        )
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return await self._writer.run(lambda db: directory.revoke_key(db, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: directory.rename_account(db, account, name, now))
+
+    async def delete_account(self, account: str) -> None:
+        await self._writer.run(lambda db: directory.delete_account(db, account))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._writer.run(lambda db: directory.grant(db, account, grant, now))
@@ -92,23 +103,23 @@ class SqliteStore:
         return await self._writer.run(lambda db: steps.usage(db, since, account))
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await self._writer.run(lambda db: news.publish(db, token, model, cause, until))
+        await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))
 
     async def retract(self, token: str, model: str) -> None:
-        await self._writer.run(lambda db: news.retract(db, token, model))
+        await self._writer.run(lambda db: outages.retract(db, token, model))
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await self._writer.run(news.published)
+        return await self._writer.run(outages.published)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await self._writer.run(lambda db: news.claim(db, token, now, until))
+        return await self._writer.run(lambda db: outages.claim(db, token, now, until))
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         kept = fitting(entries)
-        await self._writer.run(lambda db: replay.keep(db, account, kept, until), brief=True)
+        await self._writer.run(lambda db: cache.keep(db, account, kept, until), brief=True)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
+        return await self._writer.run(lambda db: cache.recall(db, account, names, now), brief=True)
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
         await self._writer.run(lambda db: files.add(db, record, room), brief=True)

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.storage.sqlite.loop_connection import Busy, Inline
+from kimi_gateway.storage.sqlite.loop_connection import Busy, LoopConnection
 
 T = TypeVar("T")
 THREAD_EVERY = 200  # short jobs; a checkpoint is due after about 300
@@ -40,10 +40,10 @@ class Writer:
         self,
         connect: Callable[[], sqlite3.Connection],
         refusals: tuple[type[Exception], ...],
-        inline: Inline | None = None,
+        on_loop: LoopConnection | None = None,
     ) -> None:
         self._connect = connect
-        self._inline = inline
+        self._on_loop = on_loop
         self._queued = 0  # jobs of the thread that are not returned yet
         self._until_thread = THREAD_EVERY
         self._refusals = refusals
@@ -57,11 +57,11 @@ class Writer:
     async def run(self, job: Callable[[sqlite3.Connection], T], brief: bool = False) -> T:
         """Run a job in a transaction. A `brief` one runs at once if the thread is idle and no process holds
         the lock; some still go to the thread, which then makes a checkpoint and may wait for the disk."""
-        if brief and self._inline is not None and self._db is not None and not self._queued:
+        if brief and self._on_loop is not None and self._db is not None and not self._queued:
             self._until_thread = self._until_thread - 1 or THREAD_EVERY
             if self._until_thread < THREAD_EVERY and not self._closed:
                 with contextlib.suppress(Busy):
-                    return self._inline.run(job)
+                    return self._on_loop.run(job)
         return await self._run_there(job)
 
     async def _run_there(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -85,8 +85,8 @@ class Writer:
                 self._closed = True
                 self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        if self._inline is not None:
-            self._inline.close()
+        if self._on_loop is not None:
+            self._on_loop.close()
 
     def _work(self) -> None:
         running = True
