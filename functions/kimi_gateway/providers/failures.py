@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kimi_gateway.errors import (
+    Conflict,
     ContentFiltered,
     ContextLengthExceeded,
     GatewayError,
@@ -28,7 +29,7 @@ from kimi_gateway.observe import excerpt
 Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another one
     "server", "connect", "broken",  # temporary: try again
-    "timeout", "invalid", "content_filter", "context",  # never tried again
+    "timeout", "invalid", "content_filter", "context", "bound",  # never tried again
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))
@@ -84,6 +85,11 @@ _SHOWN: Mapping[str, _View] = {
     "authentication": _View(Unavailable, "The operator's Kimi token is refused; tell them."),
     "quota": _View(Unavailable, "The operator's Kimi account has no credit left; tell them."),
     "permission": _View(Unavailable, "The operator's Kimi account may not use this; tell them."),
+    "bound": _View(
+        Conflict,
+        "The files of this request belong to a Kimi account that is not available. Upload them again, and"
+        " send the request with their new ids.",
+    ),
     "model": _View(Unavailable, "The operator's Kimi account does not have this model; tell them."),
 }
 
