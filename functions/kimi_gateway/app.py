@@ -195,7 +195,7 @@ def files_of(
 async def start(
     settings: Settings,
     *,
-    store: Store | None = None,
+    store: Stores | None = None,
     replay: Cache | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,

@@ -127,7 +127,7 @@ class BodyTooSlow(GatewayError):
 
 
 class Conflict(GatewayError):
-    """The request is good, and what it names is not in a state for it."""
+    """Something that the request builds on is not there any more, or not now."""
 
     status, type, code = 409, "invalid_request_error", "conflict"
 
