@@ -44,6 +44,7 @@ from kimi_gateway.storage.sqlite.opening import open_store
 if TYPE_CHECKING:
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.providers.files import Files
+    from kimi_gateway.providers.moonshot.files import MoonshotFiles
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
@@ -71,6 +72,7 @@ class Running:
     store: Store
     client: Client
     pool: Pool
+    files: UpstreamFiles
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
@@ -92,6 +94,7 @@ class Running:
         await asyncio.gather(*background, return_exceptions=True)
         await self.gateway.ledger.drain(5)
         await self.pool.close()
+        await self.files.close()
         await self.store.close()
         await self.client.close()
 
@@ -171,25 +174,31 @@ def upstreams(
     return lambda: demo if known() and not pool.all() else moonshot
 
 
-def files_of(
-    settings: Settings, client: Client, upstream: Callable[[], Upstream]
-) -> Callable[[], Files | None]:
+class UpstreamFiles:
     """The files of the upstream that is there now; the demo has none."""
-    made: list[Files] = []
 
-    def files() -> Files | None:
-        if upstream().provider.name != Moonshot.name:
+    def __init__(self, settings: Settings, client: Client, upstream: Callable[[], Upstream]) -> None:
+        self._settings = settings
+        self._client = client
+        self._upstream = upstream
+        self._files: MoonshotFiles | None = None
+
+    def __call__(self) -> Files | None:
+        if self._upstream().provider.name != Moonshot.name:
             return None
-        if not made:
-            from kimi_gateway.net.httpx_client import (
-                HttpxClient,
-            )  # both load slowly, and few gateways need them
+        if self._files is None:
+            from kimi_gateway.net.httpx_client import HttpxClient  # both load slowly, and few need them
             from kimi_gateway.providers.moonshot.files import MoonshotFiles
 
-            made.append(MoonshotFiles(client, settings.base_url, settings.connect_timeout, HttpxClient))
-        return made[0]
+            settings = self._settings
+            self._files = MoonshotFiles(
+                self._client, settings.base_url, settings.connect_timeout, HttpxClient
+            )
+        return self._files
 
-    return files
+    async def close(self) -> None:
+        if self._files is not None:
+            await self._files.close()
 
 
 async def start(
@@ -223,6 +232,7 @@ async def start(
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
+    files = UpstreamFiles(settings, client, upstream)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -233,7 +243,7 @@ async def start(
             gate,
             store,
             upstream,
-            files_of(settings, client, upstream),
+            files,
             Room(settings.account_files, settings.account_file_bytes),
             settings.idle_timeout,
             clock,
@@ -247,7 +257,7 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, heart)
+    return Running(gateway, endpoints, store, client, pool, files, heart)
 
 
 def _clients(
