@@ -199,7 +199,7 @@ class Gateway:
 
     def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
         """The chunks for the client, and what is stored of them for its next request."""
-        chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
         parsed, taps = question.parsed, question.prepared.taps()
 
         async def settle() -> None:
@@ -279,8 +279,8 @@ class Gateway:
         finally:
             self.turns.discard(turn)
         turn.describe(request.record)
-        if turn.first_content is not None:
-            request.record.first_content_ms = _ms(turn.first_content - request.started)
+        if turn.rounds.first_content is not None:
+            request.record.first_content_ms = _ms(turn.rounds.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
         """Accept no new chats; running ones may finish within `seconds`, then they are told to end."""
