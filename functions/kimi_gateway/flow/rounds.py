@@ -20,7 +20,6 @@ from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
 
-
 MOST_ROUNDS = 32  # of one turn; a planner has a smaller bound of its own
 
 
@@ -71,6 +70,7 @@ class Rounds:
         self.first_content: float | None = None  # time.monotonic()
         self._planner: Planner | None = None
         self._shown = False  # something of substance, with a planner
+        self._begun = set[int]()  # choices whose role was named, with a planner
         self._error: Callable[[UpstreamFailure], GatewayError] = _as_it_is
         self._reading: list[asyncio.Task[None]] = []  # one for each of `calls` that runs
         self._planning: asyncio.Task[None] | None = None
@@ -89,7 +89,7 @@ class Rounds:
 
     @property
     def content_sent(self) -> bool:
-        """Whether the client got content, or is about to get it. Between rounds only what was shown counts."""
+        """Whether the client got content, or is about to. With a planner only what was shown counts."""
         if self._planner is not None:
             return self._shown
         return any(call.content_sent for call in self.calls)
@@ -123,16 +123,27 @@ class Rounds:
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:
-                if planner is not None:
-                    item = planner.shown(item)
-                    self._shown |= any([chunk.substance for chunk in item])
-                    if not item:
-                        continue
+                if planner is not None and not (item := self._for_client(planner.shown(item))):
+                    continue
                 if self.first_content is None:
                     self.first_content = time.monotonic()
                 yield item
             elif left > silence:
                 yield []
+
+    def _for_client(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The same, as one answer: it names its role once, however many rounds it has."""
+        for chunk in chunks:
+            self._shown |= chunk.substance
+            for choice in chunk.body["choices"]:
+                delta, index = choice.get("delta"), choice.get("index", 0)
+                if not delta or "role" not in delta:
+                    continue
+                if index in self._begun:
+                    del delta["role"]
+                    chunk.data = b""
+                self._begun.add(index)
+        return chunks
 
     def _run(self, calls: Sequence[UpstreamCall]) -> int:
         self._reading += [asyncio.create_task(call.run()) for call in calls]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ class Turn:
     else has.
 
     `outcome` is open until the store has written the decision; the decision itself is the reservation's.
+    `held` is released when the turn is closed: files that were uploaded for it.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Turn:
     ) -> None:
         self.rounds = Rounds()
         self.outcome = "open"
+        self.held = AsyncExitStack()
         self._reservation = reservation
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
@@ -79,7 +82,10 @@ class Turn:
             if stopped:
                 await asyncio.wait(stopped)
         finally:
-            await self._reservation.end()
+            try:
+                await self.held.aclose()
+            finally:
+                await self._reservation.end()
 
     async def _settled(self) -> bool:
         usage = self.usage()
