@@ -237,7 +237,7 @@ class Gateway:
             request.record.first_content_ms = _ms(turn.rounds.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no new chats; running ones may finish within `seconds`, then they are told to end."""
+        """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
         self.closing = True
         await asyncio.sleep(seconds)
         for turn in list(self.turns):

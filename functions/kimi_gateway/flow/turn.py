@@ -23,9 +23,9 @@ UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeat
 
 
 class Turn:
-    """Read the chunks of `rounds` until the upstream is complete, then `settle` before the client is told;
-    call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if nobody
-    else has.
+    """Read the chunks of `rounds` until the upstream is complete, then `settle` before the client sees the
+    end; call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if
+    nobody else has.
 
     `outcome` is open until the store has written the decision; the decision itself is the reservation's.
     `held` is released when the turn is closed: files that were uploaded for it.

@@ -1,4 +1,4 @@
-"""Attachments of a request's messages, and what is sent upstream for them.
+"""Attachments of a request's messages, and their form upstream.
 
 A dialect lists the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
 dialect puts the results in their places.

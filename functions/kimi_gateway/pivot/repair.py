@@ -227,8 +227,8 @@ def _ids(message: Message) -> list[str]:
 
 
 def _free(id: str, taken: set[str], counts: dict[str, int]) -> str:
-    """A free id. Counting continues from the last one of its name, so many equal ids cost no more than
-    others."""
+    """A free id. Counting continues from the last one of its name, so a large number of equal ids is
+    cheap."""
     new = id
     while new in taken:
         counts[id] = counts.get(id, 1) + 1

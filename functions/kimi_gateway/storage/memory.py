@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
+from kimi_gateway.storage.memory_files import MemoryFiles
 
 
 @dataclass
@@ -37,8 +38,9 @@ class _Held:
         self.balance = rules.returned(self.balance, credits, now)
 
 
-class MemoryStore:
+class MemoryStore(MemoryFiles):
     def __init__(self, below: keys.Below = secrets.randbelow) -> None:
+        super().__init__()
         self._below = below
         self._accounts: dict[str, _Held] = {}
         self._keys: dict[str, Key] = {}  # by id
