@@ -78,7 +78,7 @@ _SHOWN: Mapping[str, _View] = {
     "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
     "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
     "timeout": _View(Unavailable, "Kimi did not answer in time."),
-    "broken": _View(Unavailable, "The connection to Kimi broke before the answer was complete."),
+    "broken": _View(Unavailable, "The connection to Kimi was lost before the answer was complete."),
     "connect": _View(Unavailable, "Kimi cannot be reached from this gateway."),
     "server": _View(Unavailable, "Kimi did not answer."),
     # The operator's account or configuration is wrong. The client's key is fine, so never 401 to 404.
