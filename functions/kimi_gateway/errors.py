@@ -6,6 +6,7 @@ GatewayError                     500  api_error              internal_error
 │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
 │   ├── NotDownloadable          400  invalid_request_error  file_not_downloadable
 │   ├── UnreadableImage          400  invalid_request_error  invalid_request
+│   ├── UnreadableDocument       400  invalid_request_error  invalid_request
 │   └── ContentFiltered          400  invalid_request_error  content_filter
 ├── InvalidKey                   401  invalid_request_error  invalid_api_key
 ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
@@ -92,6 +93,10 @@ class NotDownloadable(InvalidRequest):
     """A file that its owner uploaded; Anthropic's clients may download what tools made, and nothing else."""
 
     code = "file_not_downloadable"
+
+
+class UnreadableDocument(InvalidRequest):
+    """A document that cannot be read."""
 
 
 class ContentFiltered(InvalidRequest):

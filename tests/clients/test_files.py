@@ -1,4 +1,4 @@
-"""The official SDKs' files, unchanged, on a socket: OpenAI's, newest and old, Python and Node, and Anthropic's.
+"""Files in the official SDKs, unchanged, on a socket: OpenAI's, newest and old, and Anthropic's newest.
 
 Old Anthropic SDKs (0.25 of Python, 0.39 of Node) know no files.
 """

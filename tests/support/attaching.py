@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +91,7 @@ class Files:
     kept: dict[tuple[str, str], str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=lambda: {ADDRESS: "text of the address"})
     token: str | None = None
-    before: Callable[[], Any] | None = None
+    failure: Exception | None = None
     asked: list[Attachment] = field(default_factory=list)
     open: int = 0
     entered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,6 +105,8 @@ class Files:
             self.entered.set()
             if self.wait is not None:
                 await self.wait.wait()
+            if self.failure is not None:
+                raise self.failure
             yield Known([self._one(account, each) for each in attachments], self.token)
         finally:
             self.open -= 1
