@@ -43,8 +43,6 @@ from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
     from kimi_gateway.net.aws import Aws
-    from kimi_gateway.providers.files import Files
-    from kimi_gateway.providers.moonshot.files import MoonshotFiles
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
@@ -72,7 +70,7 @@ class Running:
     store: Store
     client: Client
     pool: Pool
-    files: UpstreamFiles
+    platform: Moonshot
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
@@ -94,7 +92,7 @@ class Running:
         await asyncio.gather(*background, return_exceptions=True)
         await self.gateway.ledger.drain(5)
         await self.pool.close()
-        await self.files.close()
+        await self.platform.close()
         await self.store.close()
         await self.client.close()
 
@@ -162,43 +160,19 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
     return Http1Client()
 
 
-def upstreams(
-    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
-) -> Callable[[], Upstream]:
-    """The platform if it has a token, or while that is not `known`; otherwise the demo."""
+def platform_of(settings: Settings, client: Client) -> Moonshot:
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
     native = settings.anthropic == "native"
-    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
+    return Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
+
+
+def upstreams(
+    platform: Moonshot, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+) -> Callable[[], Upstream]:
+    """The platform if it has a token, or while that is not `known`; otherwise the demo."""
     moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
-
-
-class UpstreamFiles:
-    """The files of the upstream that is there now; the demo has none."""
-
-    def __init__(self, settings: Settings, client: Client, upstream: Callable[[], Upstream]) -> None:
-        self._settings = settings
-        self._client = client
-        self._upstream = upstream
-        self._files: MoonshotFiles | None = None
-
-    def __call__(self) -> Files | None:
-        if self._upstream().provider.name != Moonshot.name:
-            return None
-        if self._files is None:
-            from kimi_gateway.net.httpx_client import HttpxClient  # both load slowly, and few need them
-            from kimi_gateway.providers.moonshot.files import MoonshotFiles
-
-            settings = self._settings
-            self._files = MoonshotFiles(
-                self._client, settings.base_url, settings.connect_timeout, HttpxClient
-            )
-        return self._files
-
-    async def close(self) -> None:
-        if self._files is not None:
-            await self._files.close()
 
 
 async def start(
@@ -225,14 +199,14 @@ async def start(
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
-    upstream = upstreams(settings, client, pool, source.known, clock)
+    platform = platform_of(settings, client)
+    upstream = upstreams(platform, pool, source.known, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
-    files = UpstreamFiles(settings, client, upstream)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -243,7 +217,6 @@ async def start(
             gate,
             store,
             upstream,
-            files,
             Room(settings.account_files, settings.account_file_bytes),
             settings.idle_timeout,
             clock,
@@ -257,7 +230,7 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, files, heart)
+    return Running(gateway, endpoints, store, client, pool, platform, heart)
 
 
 def _clients(

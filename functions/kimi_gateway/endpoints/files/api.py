@@ -35,7 +35,7 @@ from kimi_gateway.errors import (
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.failures import CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
-from kimi_gateway.providers.files import MOST_BYTES, Files
+from kimi_gateway.providers.files import MOST_BYTES, Files, KeepsFiles
 from kimi_gateway.providers.provider import Token, Upstream
 
 UPLOADED_WITHIN = 3_000  # seconds for one upload
@@ -48,13 +48,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class FilesApi:
-    """`files` is what the provider offers, None where it keeps none. `patience`: seconds between two pieces
-    of a content."""
+    """`patience`: seconds between two pieces of a content, and for a deletion at the provider."""
 
     gate: Gate
     store: FileStore
     upstream: Callable[[], Upstream]
-    files: Callable[[], Files | None]
     room: Room
     patience: float
     clock: Callable[[], float]
@@ -197,23 +195,24 @@ class FilesApi:
         )
 
     async def _abandon(self, record: FileRecord, absent: bool) -> None:
-        """An upload failed. Where the provider surely has no such file its record goes, else it is due."""
+        """An upload failed. If the provider surely has no such file, its record goes; else it is due, and the
+        sweep looks for the file by its name."""
         with suppress(StoreDown):  # the record's own expiry does the same later
             if absent:
                 await self.store.remove_file(record)
             else:
-                due = replace(record, state="deleting", expires=int(self.clock()))
+                due = replace(record, expires=int(self.clock()))
                 await self.store.change_file(record, due, self.room)
 
     async def _remove(self, record: FileRecord) -> None:
         """At the provider, then the record. What fails is left to the sweep."""
-        files = self.files()
+        provider = self.upstream().provider
         token = next((each for each in self.upstream().tokens.all() if each.id == record.token), None)
-        if files is None or token is None:
+        if token is None or not isinstance(provider, KeepsFiles):
             return
         try:
             async with asyncio.timeout(self.patience):
-                await files.delete(token, record.upstream)
+                await provider.files.delete(token, record.upstream)
             await self.store.remove_file(record)
         except (UpstreamFailure, StoreDown, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, UpstreamFailure | StoreDown) else "timeout"
@@ -227,10 +226,10 @@ class FilesApi:
         return record
 
     def _files(self) -> Files:
-        files = self.files()
-        if files is None or not self.room.files:
+        provider = self.upstream().provider
+        if not isinstance(provider, KeepsFiles) or not self.room.files:
             raise NotFound("This gateway keeps no files.", cause="no_files")
-        return files
+        return provider.files
 
     def _token(self, record: FileRecord) -> Token:
         for token in self.upstream().tokens.all():
