@@ -29,7 +29,7 @@ def left(gateway: LiveGateway, upstream: ScriptedUpstream, client: httpx.Client)
     key = client.headers["authorization"].removeprefix("Bearer ")
     store: Any = gateway.store
     account = gateway.account(key).id
-    return len(upstream.files.files), len(gateway.do(store.files(account, 0)))
+    return len(upstream.files.files), len(gateway.do(store.files(account, int(gateway.clock()))))
 
 
 def form(*parts: tuple[str, str | None, bytes], boundary: str = "xx", end: str = "--") -> bytes:
