@@ -167,7 +167,7 @@ async def start(
     settings: Settings,
     *,
     store: Store | None = None,
-    replay: Cache | None = None,
+    cache: Cache | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
@@ -182,7 +182,7 @@ async def start(
     record: OutageLog = LocalOutageLog()
     if store is None:
         store = record = kept = _store(settings, aws)
-        replay = replay or RememberingCache(kept)
+        cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
@@ -191,9 +191,9 @@ async def start(
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
+    conversations = ConversationCache(cache or MemoryCache(), clock, settings.keep_conversations)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),

@@ -81,7 +81,7 @@ class Gateway:
     gate: Gate
     ledger: Ledger
     registry: Registry
-    thoughts: ConversationCache
+    conversations: ConversationCache
     settings: Settings
     clock: Callable[[], float] = time.time
     turns: set[Turn] = field(default_factory=set)
@@ -93,7 +93,7 @@ class Gateway:
     @property
     def keeps(self) -> bool:
         """Whether answers are kept for later requests."""
-        return self.thoughts.keeps
+        return self.conversations.keeps
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
@@ -194,7 +194,7 @@ class Gateway:
         work."""
         ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
         account = turn.admission.key.account
-        found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
+        found = await self.conversations.recall(account, ask.needs) if ask.needs else {}
         attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
         resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
         parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
@@ -203,7 +203,7 @@ class Gateway:
             prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
             prepared = await apart(size, lambda: prepare(chat))
         if missing := prepared.missing:
-            size += await self.thoughts.restore(account, missing)
+            size += await self.conversations.restore(account, missing)
         try:
             narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
@@ -220,7 +220,7 @@ class Gateway:
             for tap in taps:
                 kept |= tap.kept()
             if kept:
-                await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
+                await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
             else:
                 await turn.settle()
 

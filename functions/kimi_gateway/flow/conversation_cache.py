@@ -26,9 +26,9 @@ PATIENCE = 2.0  # seconds that a request, or the end of an answer, waits for the
 class ConversationCache:
     """`keeps`: whether anything is stored; if not, nothing is found either."""
 
-    def __init__(self, replay: Cache, clock: Callable[[], float], keeps: bool = True) -> None:
+    def __init__(self, cache: Cache, clock: Callable[[], float], keeps: bool = True) -> None:
         self.keeps = keeps
-        self._replay = replay
+        self._cache = cache
         self._clock = clock
 
     async def restore(self, account: str, missing: Missing) -> int:
@@ -46,7 +46,7 @@ class ConversationCache:
         """Entries by name. Those in the second half of their life are renewed, some at a time, so that an
         active conversation keeps its beginning."""
         now = int(self._clock())
-        known = await self._replay.recall(account, names, now)
+        known = await self._cache.recall(account, names, now)
         stale = [name for name, entry in known.items() if 0 < _end(entry) < now + KEPT // 2]
         known = {name: _unstamped(entry) for name, entry in known.items()}
         if renew and stale:
@@ -73,7 +73,7 @@ class ConversationCache:
         try:
             async with asyncio.timeout(PATIENCE):
                 until = int(self._clock()) + KEPT
-                await self._replay.keep(account, _stamped(entries, until), until)
+                await self._cache.keep(account, _stamped(entries, until), until)
         except (StoreDown, TimeoutError) as exc:
             emit("replay_down", logging.WARNING, step="keep", account=account, detail=str(exc))
         except Exception:  # the answer is complete without it and is being charged

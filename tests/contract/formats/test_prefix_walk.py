@@ -32,7 +32,7 @@ class AtHome(InProcess):
         started = app.start(self._settings, client=self.client, clock=lambda: self.now)
         self.running = self.run(started)
         self.store = self.running.store
-        self.front = Router(routes(self.running.gateway, self.running.endpoints))
+        self.router = Router(routes(self.running.gateway, self.running.endpoints))
         return self
 
 

@@ -195,7 +195,7 @@ class Watched:
 @pytest.fixture
 def watched(gateway: LiveGateway) -> Iterator[Watched]:
     assert gateway.app.running is not None
-    thoughts = gateway.app.running.gateway.thoughts
+    thoughts = gateway.app.running.gateway.conversations
     watched = thoughts._replay = Watched(thoughts._replay)  # type: ignore[assignment]
     yield watched
     thoughts._replay = watched.inner
