@@ -45,9 +45,9 @@ def desk() -> Iterator[InProcess]:
 
 
 @pytest.fixture
-def replay(desk: InProcess) -> CountedReplay:
+def cache(desk: InProcess) -> CountedCache:
     cache = desk.running.gateway.conversations._cache = CountedCache()
-    return replay
+    return cache
 
 
 def respond(desk: InProcess, key: str, **body: Any) -> Answered:
@@ -60,7 +60,7 @@ def remaining(desk: InProcess, key: str) -> int:
 
 
 def test_a_key_without_credits_or_over_its_limit_recalls_nothing(
-    desk: InProcess, replay: CountedReplay
+    desk: InProcess, cache: CountedCache
 ) -> None:
     named = respond(desk, desk.key()).json["id"]
     for key in (desk.key(0), desk.key(limits=Limits(day=0))):
@@ -74,7 +74,7 @@ def test_a_key_without_credits_or_over_its_limit_recalls_nothing(
     {"input": [{"type": "of no kind"}]}, {"temperature": 3},
 ])  # fmt: skip
 def test_the_shape_is_checked_before_anything_is_recalled(
-    desk: InProcess, replay: CountedReplay, body: dict[str, Any]
+    desk: InProcess, cache: CountedCache, body: dict[str, Any]
 ) -> None:
     key = desk.key(limits=Limits(minute=9))
     named = respond(desk, key).json["id"]
@@ -83,7 +83,7 @@ def test_the_shape_is_checked_before_anything_is_recalled(
     assert remaining(desk, key) == 7
 
 
-def test_what_only_a_recall_finds_is_counted_and_not_charged(desk: InProcess, replay: CountedReplay) -> None:
+def test_what_only_a_recall_finds_is_counted_and_not_charged(desk: InProcess, cache: CountedCache) -> None:
     key = desk.key(limits=Limits(minute=9))
     refused = respond(desk, key, previous_response_id="resp_0abc")
     assert (refused.status, refused.json["error"]["param"]) == (400, "previous_response_id")
