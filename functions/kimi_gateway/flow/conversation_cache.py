@@ -27,10 +27,14 @@ PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the s
 
 
 class ConversationCache:
-    """`keeps`: whether anything is kept at all; else nothing is found either."""
+    """`keeps`: whether anything is kept at all; else nothing is found either. `patience`: seconds for reading,
+    and as many for writing."""
 
-    def __init__(self, replay: Cache, clock: Callable[[], float], keeps: bool = True) -> None:
+    def __init__(
+        self, replay: Cache, clock: Callable[[], float], keeps: bool = True, patience: float = PATIENCE
+    ) -> None:
         self.keeps = keeps
+        self._patience = patience
         self._replay = replay
         self._clock = clock
 
@@ -39,19 +43,24 @@ class ConversationCache:
     ) -> int:
         """The reasoning that the messages lost, as far as it is known. The number of characters added."""
         found: dict[int, str] = {}
+        again: dict[str, bytes] = {}
         if self.keeps:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    found = await self._found(account, missing)
+                async with asyncio.timeout(self._patience):
+                    found = await self._found(account, missing, again)
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
+            await self._keep_again(account, again)
         return reasoning.put_back(body, missing, found, model.replay)
 
-    async def _found(self, account: str, missing: Sequence[MissingReasoning]) -> dict[int, str]:
-        """A long history is read page by page; a page that is not there yet is written from its entries."""
+    async def _found(
+        self, account: str, missing: Sequence[MissingReasoning], again: dict[str, bytes]
+    ) -> dict[int, str]:
+        """A long history is read page by page; a page that is not there yet is made from its entries. What is
+        to be written is added to `again`."""
         pages, rest = reasoning.pages(missing)
         wanted = [*(page.name for page in pages), *reasoning.names(rest)]
-        known = await self._look(account, wanted) if wanted else {}
+        known = await self._look(account, wanted, again) if wanted else {}
         found = reasoning.thoughts(rest, known)
         unwritten = [page for page in pages if page.name not in known]
         for page in pages:
@@ -59,41 +68,50 @@ class ConversationCache:
                 found |= reasoning.read_page(page, known[page.name])
         if unwritten:
             members = [each for page in unwritten for each in page.members]
-            found |= reasoning.thoughts(members, await self._look(account, reasoning.names(members)))
+            found |= reasoning.thoughts(members, await self._look(account, reasoning.names(members), again))
             entries = {page.name: reasoning.page_of(page, found) for page in unwritten}
-            await self.keep(account, {name: entry for name, entry in entries.items() if entry})
+            again |= {name: entry for name, entry in entries.items() if entry}
         return found
 
-    async def _look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
-        """Entries by name. Those with less than half of their life left are renewed, some at a time, so that
-        a conversation that goes on loses nothing of its beginning."""
+    async def _look(
+        self, account: str, names: Sequence[str], again: dict[str, bytes] | None
+    ) -> dict[str, bytes]:
+        """Entries by name. Those with less than half of their life left are added to `again`, up to RENEWED in
+        all, so that a conversation that goes on loses nothing of its beginning. None: they are not."""
         now = int(self._clock())
-        known = await self._replay.recall(account, names, now)
-        stale = [name for name, entry in known.items() if 0 < _end(entry) < now + KEPT // 2]
-        known = {name: _unstamped(entry) for name, entry in known.items()}
-        if renew and stale:
-            await self.keep(account, {name: known[name] for name in stale[:RENEWED]})
+        kept = await self._replay.recall(account, names, now)
+        known = {name: _unstamped(entry) for name, entry in kept.items()}
+        if again is not None:
+            stale = [name for name, entry in kept.items() if 0 < _end(entry) < now + KEPT // 2]
+            again |= {name: known[name] for name in stale[: max(0, RENEWED - len(again))]}
         return known
+
+    async def _keep_again(self, account: str, again: Mapping[str, bytes]) -> None:
+        """Once everything was read: a store that cannot write spoils no request that it could read for."""
+        if again:
+            await self.keep(account, again)
 
     async def recall(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
         """What a request names itself. Raises Unavailable: it cannot be told then whether it is kept."""
+        known: dict[str, bytes] = {}
+        again: dict[str, bytes] | None = {} if renew else None
         try:
-            async with asyncio.timeout(PATIENCE):
-                known: dict[str, bytes] = {}
+            async with asyncio.timeout(self._patience):
                 for start in range(0, len(names), TOGETHER):
-                    known |= await self._look(account, names[start : start + TOGETHER], renew)
+                    known |= await self._look(account, names[start : start + TOGETHER], again)
                     if sum(map(len, known.values())) > MOST_READ:
                         break  # more than any request may refer to; the rest would only cost memory
-                return known
         except (StoreDown, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
             raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc
+        await self._keep_again(account, again or {})
+        return known
 
     async def keep(self, account: str, entries: Mapping[str, bytes]) -> None:
         if not self.keeps:
             return
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 until = int(self._clock()) + KEPT
                 await self._replay.keep(account, _stamped(entries, until), until)
         except (StoreDown, TimeoutError) as exc:

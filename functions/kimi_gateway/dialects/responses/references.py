@@ -15,7 +15,7 @@ LARGEST = (
     2**20
 )  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
 MOST = 2_048  # answers that one request may name: a long tool loop names one for each of its turns
-MOST_UNPACKED = 4 * 2**20  # bytes of all that one request refers to
+MOST_UNPACKED = 4 * 2**20  # bytes of all that one request refers to; the largest window holds about as much
 # The ids that were given out; no others are looked for.
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
@@ -56,7 +56,10 @@ def unpack(found: Found) -> tuple[Kept, int]:
         left -= len(text)
         if left < 0:
             where = "input" if name.startswith(_items("")) else "previous_response_id"
-            fail(where, f"refers to more than {MOST_UNPACKED} bytes; send the needed parts as input")
+            most = f"{MOST_UNPACKED >> 20} MiB"
+            fail(
+                where, f"refers to more than {most} of earlier answers; send as input what is needed of them"
+            )
         kept[name] = jsonio.loads(text)
     return kept, MOST_UNPACKED - left
 
