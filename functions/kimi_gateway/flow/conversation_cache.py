@@ -27,8 +27,8 @@ PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the s
 
 
 class ConversationCache:
-    """`keeps`: whether anything is kept at all; else nothing is found either. `patience`: seconds for reading,
-    and as many for writing."""
+    """`keeps`: whether anything is kept at all; else nothing is found either. `patience`: seconds for
+    reading, and as many for writing."""
 
     def __init__(
         self, replay: Cache, clock: Callable[[], float], keeps: bool = True, patience: float = PATIENCE
@@ -76,8 +76,8 @@ class ConversationCache:
     async def _look(
         self, account: str, names: Sequence[str], again: dict[str, bytes] | None
     ) -> dict[str, bytes]:
-        """Entries by name. Those with less than half of their life left are added to `again`, up to RENEWED in
-        all, so that a conversation that goes on loses nothing of its beginning. None: they are not."""
+        """Entries by name. Those with less than half of their life left are added to `again`, up to RENEWED
+        in all, so that a conversation that goes on loses nothing of its beginning. None: they are not."""
         now = int(self._clock())
         kept = await self._replay.recall(account, names, now)
         known = {name: _unstamped(entry) for name, entry in kept.items()}

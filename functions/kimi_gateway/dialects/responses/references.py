@@ -56,10 +56,8 @@ def unpack(found: Found) -> tuple[Kept, int]:
         left -= len(text)
         if left < 0:
             where = "input" if name.startswith(_items("")) else "previous_response_id"
-            most = f"{MOST_UNPACKED >> 20} MiB"
-            fail(
-                where, f"refers to more than {most} of earlier answers; send as input what is needed of them"
-            )
+            most = f"{MOST_UNPACKED >> 20} MiB of earlier answers"
+            fail(where, f"refers to more than {most}; send as input what is needed of them")
         kept[name] = jsonio.loads(text)
     return kept, MOST_UNPACKED - left
 
