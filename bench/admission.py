@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kimi_gateway.accounts.values import Admission, Grant, Limits, Usage
+from kimi_gateway.accounts.values import Admission, Grant, Limits, NewKey, Usage
 from kimi_gateway.storage.sqlite.store import SqliteStore
 
 NOW = 1_800_000_000
@@ -32,7 +32,7 @@ async def measure(path: Path, callers: int, count: int, keys: int) -> None:
     store = SqliteStore(path)
     account = await store.create_account("bench", Grant(count), NOW)
     own = Limits(count, count, count)
-    held = [await store.create_key(f"{n}", account.id, "", own, False, NOW) for n in range(keys)]
+    held = [await store.create_key(NewKey(f"{n}", account.id, limits=own), NOW) for n in range(keys)]
     admitted: list[Admission] = []
 
     async def admit(number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from support import ROOT
 
 PACKAGE = ROOT / "functions" / "kimi_gateway"
+SOURCES = sorted((ROOT / "functions").rglob("*.py"))
 # A library and the only files that may import it: folders end in a slash.
 ONLY_IN = {
     "aws_lambda_powertools": ("edge/aws/cloudwatch.py",),
@@ -42,6 +44,58 @@ def run(code: str, *arguments: str) -> str:
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+def modules() -> dict[str, Path]:
+    files = {".".join(file.relative_to(ROOT / "functions").with_suffix("").parts): file for file in SOURCES}
+    return {name.removesuffix(".__init__"): file for name, file in files.items()}
+
+
+def imported_modules(name: str, file: Path, known: Collection[str]) -> set[str]:
+    """The modules of ours that a file imports anywhere: at its top, in functions and for types only."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            members = {f"{base}.{alias.name}" for alias in node.names}
+            found |= (members & set(known)) or {base}
+    return found & set(known) - {name}
+
+
+def circles(imports: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of modules that reach each other."""
+    reached: dict[str, set[str]] = {}
+    for start in imports:
+        seen, ahead = set[str](), [start]
+        while ahead:
+            new = imports[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        reached[start] = seen
+    return {
+        frozenset(other for other in reached[one] if one in reached[other])
+        for one in imports
+        if one in reached[one]
+    }
+
+
+def test_a_circle_is_found() -> None:
+    chain = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}
+    assert circles(chain) == {frozenset("bc")}
+
+
+def test_no_modules_import_each_other_but_one_pair_for_types_only() -> None:
+    files = modules()
+    imports = {name: imported_modules(name, file, files) for name, file in files.items()}
+    home = "kimi_gateway.edge.home"
+    assert {f"{home}.exchange"} <= imports[f"{home}.protocol"]
+    assert circles(imports) == {frozenset((f"{home}.exchange", f"{home}.protocol"))}
+    loaded = run(f"import sys, {home}.exchange\nprint('{home}.protocol' in sys.modules)")
+    assert loaded.strip() == "False"
 
 
 def test_imports_point_down_the_path_of_a_request() -> None:

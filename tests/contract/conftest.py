@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kimi_gateway.accounts.store import Store
-from kimi_gateway.accounts.values import Grant, Limits
+from kimi_gateway.accounts.values import Grant, Limits, NewKey
 from support.dynamo_table import SharedTable
 from support.store_client import NOW, ON_DYNAMODB, STORES, Client, MakeClient
 
@@ -38,7 +38,7 @@ def client(store: Store) -> MakeClient:
         opening = Grant(credits) if isinstance(credits, int) else credits
         number = next(numbers)
         account = await store.create_account(f"account-{number}", opening, now)
-        key = await store.create_key(f"digest-{number}", account.id, "", limits or Limits(), False, now)
+        key = await store.create_key(NewKey(f"digest-{number}", account.id, limits=limits or Limits()), now)
         return Client(store, account.id, key, now)
 
     return make

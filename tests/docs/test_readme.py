@@ -70,7 +70,7 @@ def test_every_path_of_the_readme_is_served() -> None:
             return self
 
     table = routes(Anything(), Anything())  # type: ignore[arg-type]
-    served = {path.replace("{model}", "{id}") for route in table for path in (route.path, *route.aliases)}
+    served = {re.sub(r"\{\w+\+?\}", "{id}", path) for route in table for path in (route.path, *route.aliases)}
     rows = README.partition("| Path (also below")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(?:GET |POST )?(/[^`]*)`", rows.partition("\n")[2])) == served
 

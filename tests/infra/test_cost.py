@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts.values import Grant, Usage
-from kimi_gateway.catalog.prices import cost
+from kimi_gateway.catalog.models import ROWS, cost
 from kimi_gateway.edge.aws.cloudwatch import UNITS
 from support import ROOT
 from support.dynamo import size
@@ -69,7 +69,8 @@ def test_the_container_costs_the_same_where_the_page_says_so() -> None:
 
 
 def test_the_models_own_price_on_the_page_is_the_catalogs() -> None:
-    thousand = 1000 * (cost("moonshot", "kimi-k2.6", 2000, 1000, 500) or 0)
+    (k26,) = [row for row in ROWS if row.id == "kimi-k2.6"]
+    thousand = 1000 * (cost("moonshot", k26, 2000, 1000, 500) or 0)
     assert f"${thousand:.2f}" in PAGE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.accounts.values import Grant, Key, Limits
+from kimi_gateway.accounts.values import Grant, Key, Limits, NewKey
 from kimi_gateway.net.aws import DYNAMODB, Aws
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.storage.dynamodb.store import DynamoStore
@@ -30,7 +30,7 @@ class SharedTable:
         """The last key of a new account."""
         account = await self.stores[0].create_account("shared", credits, NOW)
         made = [
-            await self.stores[0].create_key(f"digest-{number}", account.id, "", limits, False, NOW)
+            await self.stores[0].create_key(NewKey(f"digest-{number}", account.id, limits=limits), NOW)
             for number in range(keys)
         ]
         return made[-1]

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from kimi_gateway import app
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Account, Grant, Limits
+from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request
 from kimi_gateway.net.http import Timeouts
+from kimi_gateway.providers.directory import Directory
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.memory import MemoryStore
 from upstream import chat_events
@@ -136,6 +137,10 @@ class InProcess:
         self.run(self.running.stop())
         self._runner.close()
 
+    @property
+    def directory(self) -> Directory:
+        return self.running.gateway.registry.directories["moonshot"]
+
     def run(self, step: Any) -> Any:
         return self._runner.run(step)
 
@@ -144,10 +149,8 @@ class InProcess:
         key = keys.new_key()
         opening = None if credits is None else Grant(credits)
         account = self.run(self.store.create_account("", opening, NOW))
-        made = self.store.create_key(
-            keys.digest(key), account.id, "", limits or Limits(), see_balance, int(self.now)
-        )
-        self.run(made)
+        new = NewKey(keys.digest(key), account.id, "", limits or Limits(), see_balance)
+        self.run(self.store.create_key(new, int(self.now)))
         return key
 
     def account(self, key: str) -> Account:

@@ -187,13 +187,13 @@ def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
 
 
 def streamed(batches: list[list[Chunk]], read: Read, usage: Json = USAGE) -> bytes:
-    writer = MessagesQuestion(read).writer(IDENTITY)
+    writer = MessagesQuestion(read, 0).writer(IDENTITY)
     assert isinstance(writer, StreamWriter)
     return b"".join([*map(writer.add, batches), writer.end(usage)])
 
 
 def answered(batches: list[list[Chunk]], read: Read, usage: Json = USAGE) -> Json:
-    answer = MessagesQuestion(read).answer(IDENTITY)
+    answer = MessagesQuestion(read, 0).answer(IDENTITY)
     assert isinstance(answer, JsonAnswer)
     for batch in batches:
         answer.add(batch)

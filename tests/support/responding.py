@@ -39,7 +39,7 @@ def read(body: Any, kept: Kept | None = None, account: str = "acc_1") -> Respons
     if isinstance(body, dict):
         body = {"model": "kimi-k3", "input": "Hello", **body}
     ask = Responses(lambda: NOW).read(json.dumps(body).encode())
-    question = ask.complete((kept or Kept()).recall(account, ask.needs))
+    question = ask.complete((kept or Kept()).recall(account, ask.needs), ())
     assert isinstance(question, ResponsesQuestion)
     return question
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from upstream import kimi, messages
+from upstream import files, kimi, messages, search
 from upstream.kimi import WINDOWS
 from upstream.rules import refusal
 from upstream.steps import HANG, RESET, End, Kimi, Part, Reply, Status, Step, length
@@ -201,6 +201,8 @@ class ScriptedUpstream:
         self.tokens = tokens
         self.models = list(WINDOWS)
         self.balance = 49.58
+        self.web = search.Web()
+        self.files = files.FileStore()
         self.requests: list[Request] = []
         self.accepted = 0
         self.connections: set[Connection] = set()
@@ -227,6 +229,11 @@ class ScriptedUpstream:
         """Those on the vendor's Messages endpoint."""
         return [request for request in self.requests if request.path == messages.PATH]
 
+    @property
+    def searches(self) -> list[Request]:
+        """Searches and pages that were opened."""
+        return [request for request in self.requests if request.path in search.PATHS]
+
     def plan(self, *steps: Step) -> None:
         """One step for each of the next chat requests, in turn."""
         self._plan.extend(steps)
@@ -244,6 +251,7 @@ class ScriptedUpstream:
         self._plan.clear()
         self._at.clear()
         self._always = Kimi()
+        self.web, self.files = search.Web(), files.FileStore()
 
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""
@@ -269,9 +277,15 @@ class ScriptedUpstream:
         if request.path in self._at:
             return self._at[request.path]
         if self.tokens is not None and request.token not in self.tokens:
+            if request.path in search.PATHS:
+                return search.refused(401)
             return Status(401, kimi.error("incorrect_api_key_error", "Incorrect API key provided"))
         body = request.body
         match request.method, request.path:
+            case _, path if path == files.PATH or path.startswith(files.PATH + "/"):
+                return self.files.answer(request)
+            case "POST", path if path in search.PATHS:
+                return self.web.answer(path, body)
             case "GET", "/v1/models":
                 return Status(200, {"object": "list", "data": [kimi.model_row(m) for m in self.models]})
             case "GET", "/v1/users/me/balance":

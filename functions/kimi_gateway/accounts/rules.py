@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from kimi_gateway.accounts.values import NEVER, Balance, Grant, Limits, Window
+from kimi_gateway.accounts.values import NEVER, Balance, Grant, Key, Limits, NewKey, Window
 
 
 class TooMuch(ValueError):
@@ -77,6 +77,47 @@ Counts = tuple[Count, Count, Count]  # minute, hour, day
 
 MINUTE, HOUR, DAY = SIZES = (60, 3_600, 86_400)
 UNCOUNTED: Counts = (Count(0, 0), Count(0, 0), Count(0, 0))
+
+
+def made(new: NewKey, id: str, now: int) -> Key:
+    """A new key, before any change to its account."""
+    return Key(
+        id=id,
+        digest=new.digest,
+        account=new.account,
+        name=new.name,
+        limits=new.limits,
+        see_balance=new.see_balance,
+        created=now,
+        models=new.models,
+        expires=new.expires,
+        note=new.note,
+    )
+
+
+# What an update of a key may change.
+CHANGEABLE = ("name", "limits", "see_balance", "models", "expires", "note", "suspended")
+
+
+def changed(key: Key, wanted: Key) -> Key:
+    """`key` with the changeable fields of `wanted`."""
+    return replace(key, **{name: getattr(wanted, name) for name in CHANGEABLE})
+
+
+def rotated(key: Key, digest: str, until: int) -> Key:
+    """`key` with another secret; the one before it works until `until`. Applying it again changes nothing."""
+    if key.digest == digest:
+        return key
+    return replace(key, digest=digest, old_digest=key.digest, old_until=until)
+
+
+def found_by(key: Key, digest: str) -> Key | None:
+    """The key as the holder of this secret has it: an old secret expires earlier."""
+    if digest == key.digest:
+        return key
+    if digest != key.old_digest:
+        return None
+    return replace(key, digest=digest, expires=min(key.expires, key.old_until))
 
 
 def limits_in_force(own: Limits, counts: Counts | None) -> Limits:

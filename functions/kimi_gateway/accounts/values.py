@@ -17,11 +17,27 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be made. Each field is as in `Key`; the store adds the rest."""
+
+    digest: str
+    account: str
+    name: str = ""
+    limits: Limits = Limits()
+    see_balance: bool = False
+    models: tuple[str, ...] = ()
+    expires: int = NEVER
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A client's key as stored; the key itself is shown once, and only its hash is kept.
 
     `generation` is the account's key generation when this record was read. Admission refuses an older one, so
-    a cached record cannot outlive a revocation.
+    a cached record cannot outlive a change. `models` are the models and aliases that the key may use, with
+    `*` as a wildcard; empty means all. `expires` is exclusive. `note` is the operator's own.
+    After a rotation `old_digest` works until `old_until`.
     """
 
     id: str
@@ -33,6 +49,12 @@ class Key:
     revoked: bool = False
     created: int = 0
     generation: int = 0
+    models: tuple[str, ...] = ()
+    expires: int = NEVER
+    note: str = ""
+    suspended: bool = False
+    old_digest: str = ""
+    old_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,7 @@ class Catalog:
                 raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is not a model{hint}")
 
     def find(self, name: str) -> Model | None:
-        """The row for a client's name, None if there is none. `kimi-k3[1m]`, as Claude Code writes it, is
-        kimi-k3."""
-        name = name.removesuffix("[1m]")
+        """The row for an id or an alias, None if there is none."""
         if name in self.rows:
             return self.rows[name]
         for alias, target in self.aliases.items():
@@ -55,23 +53,17 @@ class Catalog:
                 return self.rows[target]
         return None
 
-    def resolve(self, name: str, live: Collection[str] = ()) -> Model:
-        """The row for a name, or a neutral one for an id in the upstream's `live` list. Raises ModelNotFound,
-        or InvalidRequest for the id of an agent."""
-        row = self.find(name)
-        if row is not None:
-            return row
-        plain = name.removesuffix("[1m]")
-        if plain in live:
-            return neutral(plain)
+    def unknown(self, name: str, plain: str) -> ModelNotFound | InvalidRequest:
+        """The error for a name without a row; `plain` is the name without its options. InvalidRequest for the
+        id of an agent."""
         if _AGENT_ID.fullmatch(plain):
-            raise InvalidRequest("Agent ids are not models here. GET /v1/models lists them.", param="model")
+            return InvalidRequest("Agent ids are not models here. GET /v1/models lists them.", param="model")
         hint = "GET /v1/models lists them."
         if plain in RETIRED:
             day, instead = RETIRED[plain]
             hint = f"The vendor retired it on {day}; {instead} is the nearest."
         shown = name if len(name) <= 80 else name[:80] + "…"
-        raise ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
+        return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
 def load(path: Path | None) -> Catalog:
@@ -139,6 +131,9 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: {row.id} needs window >= 1 and 1 <= max_output <= refuse_output")
     if row.default_output is not None and not 1 <= row.default_output <= row.max_output:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
+    price = row.price
+    if price is not None and min(price.input, price.cached, price.output) < 0:
+        raise CatalogFault(f"{where}: the price of {row.id} must not be negative")
     return row
 
 

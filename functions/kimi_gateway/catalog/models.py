@@ -1,15 +1,17 @@
-"""The models: the names that clients use, the upstream's ids, and the vendor's rules for each.
+"""The models: the names that clients use, the upstream's ids, the vendor's rules and prices for each.
 
-Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row.
+Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10). A new model is a row in
+`ROWS`; `scripts/models` then writes the page's table.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
@@ -34,6 +36,32 @@ TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """USD for a million tokens of input without a cache hit, input with one, and output. `source` says where
+    it was read, and when. Cache writes and vouchers are left out: the vendor's bill is what counts."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    input: float
+    cached: float
+    output: float
+    source: str = ""
+
+    def of(self, input: int, cached: int, output: int) -> float:
+        """USD of one answer. `cached` is part of `input`."""
+        hit = min(cached, input)
+        total = (input - hit) * self.input + hit * self.cached + output * self.output
+        return round(total / 1_000_000, 8)
+
+
+_K2_SINCE = 1_735_785_600  # the K2 contract's own value
+
+# List prices of api.moonshot.ai.
+_PAGES = "model pages and price table, 2026-09-03"
+_DIGESTS = "two price digests, 2026-10-23"
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One row. Sizes are token counts; `created` is in unix seconds.
 
@@ -49,6 +77,8 @@ class Model:
       400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
+    - `provider`: who serves it (providers/registry.py).
+    - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -69,44 +99,55 @@ class Model:
     mfjs: bool = True
     media: bool = True
     messages: bool = False
-    created: int = 1735785600
+    created: int = _K2_SINCE
     owned_by: str = "moonshot-ai"
+    provider: ProviderName = "moonshot"
+    price: Price | None = None
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published
 
 
-def _k3(id: str, created: int) -> Model:
+def _k3(id: str, created: int, price: Price) -> Model:
     window = 1_048_576
     return Model(
         id, id, window, window, window, 131_072, fixed=FIXED_SAMPLING, messages=True, thinking="effort",
         replay="wanted", choices=REQUIRED, choices_thinking=REQUIRED, created=created,
+        price=price,
     )  # fmt: skip
 
 
-def _k27(id: str) -> Model:
+def _k27(id: str, price: Price) -> Model:
     return Model(
-        id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", replay="wanted", created=_IN_2026
-    )
+        id, id, 262_144, 262_144, 262_144, 32_768, thinking="always", replay="wanted", created=_IN_2026,
+        price=price,
+    )  # fmt: skip
+
+
+_K26 = Model(
+    "kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026,
+    price=Price(0.95, 0.16, 4.00, _PAGES),
+)  # fmt: skip
 
 
 def _k2(id: str, window: int) -> Model:
     """Ids of the K2 contract: models without thinking, with their caps and default (docs/contract.md)."""
-    return Model(
-        id, "kimi-k2.6", window, 8_192, 128_000, 32_768, default_output=1_024, thinks=False, replay="required"
-    )
+    return replace(
+        _K26, id=id, window=window, max_output=8_192, refuse_output=128_000, default_output=1_024,
+        thinks=False, created=_K2_SINCE,
+    )  # fmt: skip
 
 
 ROWS: tuple[Model, ...] = (
-    Model("kimi", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, thinks=False, replay="required"),
+    replace(_K26, id="kimi", thinks=False, created=_K2_SINCE),
     _k2("kimi-k2", 128_000),
     _k2("kimi-k2-0905", 256_000),
-    _k3("kimi-k3.1-pro", 1_792_713_600),
-    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600),
-    _k3("kimi-k3", 1_784_160_000),
-    _k27("kimi-k2.7-code"),
-    _k27("kimi-k2.7-code-highspeed"),
-    Model("kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026),
+    _k3("kimi-k3.1-pro", 1_792_713_600, Price(2.00, 0.20, 10.00, _DIGESTS)),
+    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600, Price(4.00, 0.20, 20.00, _DIGESTS)),
+    _k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES)),
+    _k27("kimi-k2.7-code", Price(0.95, 0.19, 4.00, _PAGES)),
+    _k27("kimi-k2.7-code-highspeed", Price(1.90, 0.38, 8.00, _PAGES)),
+    _K26,
 )
 
 # Retired upstream (404), with the day and the nearest model (help centre, 2026-09-03).
@@ -135,10 +176,21 @@ VIDEO_TYPES = frozenset(
 )  # fmt: skip
 
 
-def neutral(id: str) -> Model:
+_PRICES = {row.upstream: row.price for row in ROWS}
+
+
+def cost(provider: str, model: Model, input: int, cached: int, output: int) -> float | None:
+    """USD of one answer; None if its price is not known. A row of the operator's without a price has that of
+    its upstream model. `cached` is part of `input`."""
+    price = model.price or _PRICES.get(model.upstream)
+    return price.of(input, cached, output) if price is not None and provider == model.provider else None
+
+
+def neutral(id: str, provider: ProviderName = "moonshot") -> Model:
     """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
     defaulted."""
     huge = 10_000_000
     return Model(
-        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False
-    )
+        id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False,
+        provider=provider,
+    )  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from kimi_gateway.cli.entry import WRONG_USAGE, Failed
+from kimi_gateway.cli.selection import at_home
 from kimi_gateway.cli.show import json_option, out
-from kimi_gateway.cli.target import at_home
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite import opening
 

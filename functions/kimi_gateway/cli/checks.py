@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Literal
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.cli.entry import Failed, program
-from kimi_gateway.cli.target import Home, Place, deployed
-from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
+from kimi_gateway.cli.home import Home
+from kimi_gateway.cli.target import Target
+from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.settings import Settings, SettingsFault
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.values import Account
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,7 @@ class Check:
     fix: str | None = None
 
 
-def all_checks() -> Iterator[Check]:
-    stack = deployed()
-    if stack is not None:
-        from kimi_gateway.cli import stack_checks
-
-        yield from stack_checks.all_checks(stack)
-        return
+def at_home() -> Iterator[Check]:
     try:
         values = settings.read()
     except SettingsFault as exc:
@@ -52,8 +47,9 @@ def all_checks() -> Iterator[Check]:
     yield _models(values)
     yield _folder(values.data)
     yield from _store(values.data / STORE_NAME)
-    yield from _tokens_file(Home(values))
-    yield from tokens(Home(values))
+    home = Home(values)
+    yield from _tokens_file(home)
+    yield from tokens(home)
 
 
 def _models(values: Settings) -> Check:
@@ -147,32 +143,32 @@ async def _accounts(path: Path) -> list[Account]:
         await store.close()
 
 
-def _tokens_file(here: Home) -> Iterator[Check]:
+def _tokens_file(home: Home) -> Iterator[Check]:
     with contextlib.suppress(OSError):  # reported where the tokens are read
-        if here.tokens_file.exists():
-            yield _mode("tokens file", here.tokens_file, 0o600)
+        if home.tokens_file.exists():
+            yield _mode("tokens file", home.tokens_file, 0o600)
 
 
-def tokens(here: Place) -> Iterator[Check]:
+def tokens(chosen: Target) -> Iterator[Check]:
     try:
-        using = in_use(here)
-        bad = _remembered(here)
+        using = in_use(chosen)
+        bad = _remembered(chosen)
     except (Failed, OSError) as exc:
-        fix = f"empty the {here.kept_in}, then {program()} tokens add"
-        yield Check(f"tokens {here.kept_in}", "FAIL", str(exc), fix)
+        fix = f"empty the {chosen.kept_in}, then {program()} tokens add"
+        yield Check(f"tokens {chosen.kept_in}", "FAIL", str(exc), fix)
         return
     if using.server is not None:
         yield Check("server", "ok", f"runs on {using.server.address} (pid {using.server.pid})")
     if not using.ids:
         yield Check("tokens", "warn", "none: the built-in demo answers", f"{program()} tokens add")
-    for verdict in verdicts(here.settings, using.tokens) + unasked(using, bad):
+    for verdict in verdicts(chosen.settings, using.tokens) + unasked(using, bad):
         detail = f"{verdict.id} from the {using.source}: {verdict.detail}"
         if verdict.live or verdict.unasked:
             yield Check("token", "ok", detail)
         elif verdict.live is False:
             yield Check("token", "FAIL", detail, "replace it; tokens of .ai and .cn differ (KIMI_BASE_URL)")
         else:
-            fix = f"check the platform's console, and whether {here.settings.base_url} can be reached"
+            fix = f"check the platform's console, and whether {chosen.settings.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
     for id, known in bad.items():
         for each in known if id in using.ids else ():
@@ -180,10 +176,10 @@ def tokens(here: Place) -> Iterator[Check]:
             yield Check("outage", "warn", f"{id}: {why(each)}", fix)
 
 
-def _remembered(here: Place) -> dict[str, list[News]]:
+def _remembered(chosen: Target) -> dict[str, list[Outage]]:
     """Known outages; none if the store cannot be read, which has its own check."""
     try:
-        return bad_news(here)
+        return recorded_outages(chosen)
     except (StoreDown, OSError, sqlite3.Error):
         return {}
 

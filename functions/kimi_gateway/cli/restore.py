@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed, program
+from kimi_gateway.cli.selection import at_home
 from kimi_gateway.cli.serving import servers
 from kimi_gateway.cli.show import json_option, out
-from kimi_gateway.cli.target import at_home
 from kimi_gateway.storage.sqlite import database, opening
 
 

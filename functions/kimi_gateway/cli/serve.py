@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import click
 
 from kimi_gateway.accounts.keys import digest, new_key
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import NewKey
 from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.entry import FAILED, WRONG_USAGE, Failed, program
+from kimi_gateway.cli.selection import at_home, target
 from kimi_gateway.cli.serving import noted
-from kimi_gateway.cli.target import at_home, place
 from kimi_gateway.cli.upstream import Source, configured
 from kimi_gateway.providers.tokens.file import NAME
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite import opening
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
     from kimi_gateway.providers.provider import Token
 
 HOME = "home"
@@ -56,7 +56,7 @@ def serve(host: str, port: int, workers: int, trusted_proxies: str | None) -> No
         os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
     values = at_home("serve runs the gateway at home")
     _check_models(values)
-    source, tokens = configured(place())
+    source, tokens = configured(target())
     port = _free_port(host, port)
     opening.prepare_data(values.data)
     opening.refuse_written_by_others(values.data, *opening.store_files(), NAME)
@@ -156,7 +156,7 @@ def _free_port(host: str, port: int) -> int:
         raise Failed(text, "port_in_use") from None
 
 
-async def first_key(store: Ledger, now: int) -> str | None:
+async def first_key(store: TargetStore, now: int) -> str | None:
     """Create the first key; None if one exists. The account may be left over from an interrupted start."""
     accounts = await store.accounts(now)
     if any(account.keys for account in accounts):
@@ -164,7 +164,7 @@ async def first_key(store: Ledger, now: int) -> str | None:
     begun = (account for account in accounts if account.name == HOME and account.unlimited)
     account = next(begun, None) or await store.create_account(HOME, None, now)
     secret = new_key()
-    await store.create_key(digest(secret), account.id, HOME, Limits(), True, now)
+    await store.create_key(NewKey(digest(secret), account.id, HOME, see_balance=True), now)
     return secret
 
 

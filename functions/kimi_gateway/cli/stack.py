@@ -17,7 +17,7 @@ from kimi_gateway.settings import FIELDS, Settings
 if TYPE_CHECKING:
     from boto3 import Session
 
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.http import Client
     from kimi_gateway.net.sigv4 import Credentials
@@ -81,7 +81,7 @@ class Stack:
         """None: the functions read their tokens from the secret, never from an environment."""
 
     @asynccontextmanager
-    async def store(self) -> AsyncIterator[Ledger]:
+    async def store(self) -> AsyncIterator[TargetStore]:
         from kimi_gateway.app import http_client
         from kimi_gateway.net.aws import DYNAMODB, endpoints
         from kimi_gateway.storage.dynamodb.store import DynamoStore

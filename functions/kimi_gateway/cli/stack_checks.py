@@ -19,7 +19,7 @@ SETTLED = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 LONGEST = 64 * 1024
 
 
-def all_checks(stack: Stack) -> Iterator[Check]:
+def of_stack(stack: Stack) -> Iterator[Check]:
     if stack.status in SETTLED:
         yield Check("stack", "ok", f"{stack.name}: {stack.status}")
     else:

@@ -10,13 +10,14 @@ import click
 from kimi_gateway import settings
 from kimi_gateway.accounts import keys
 from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
+from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, table, utc
-from kimi_gateway.cli.target import Place, place
-from kimi_gateway.cli.upstream import bad_news, in_use, unasked, verdicts, why
+from kimi_gateway.cli.target import Target
+from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 ENVIRONMENT_WINS = "MOONSHOT_API_KEY is set, and the environment wins: the file is not used."
 OF_SERVER = (
@@ -25,8 +26,8 @@ OF_SERVER = (
 )
 
 
-def _environment_wins(here: Place) -> str:
-    server = here.serving()
+def _environment_wins(chosen: Target) -> str:
+    server = chosen.serving()
     return ENVIRONMENT_WINS if server is None else OF_SERVER.format(pid=server.pid)
 
 
@@ -46,18 +47,18 @@ def add(token: str, as_json: bool) -> None:
     """
     from kimi_gateway.providers.provider import Token
 
-    here = place()
+    chosen = target()
     secrets = _parsed(_typed() if token == "-" else token)  # noqa: S105
     redact.learn(secrets)
-    kept = [each.secret for each in here.kept()]
+    kept = [each.secret for each in chosen.kept()]
     fresh = [secret for secret in secrets if secret not in kept]
     if fresh:
-        here.keep([*kept, *fresh])
+        chosen.keep([*kept, *fresh])
     added = [{"id": Token.of(secret).id, "added": secret in fresh} for secret in secrets]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
-    effective = in_use(here).source != "environment"
+    effective = in_use(chosen).source != "environment"
     if not effective:
-        lines.append(f"No effect now. {_environment_wins(here)}")
+        lines.append(f"No effect now. {_environment_wins(chosen)}")
     out(as_json, {"tokens": added, "effective": effective}, "\n".join(lines))
 
 
@@ -89,12 +90,12 @@ def _parsed(text: str) -> tuple[str, ...]:
 @json_option
 def remove(id: str, as_json: bool) -> None:
     """Remove a token. ID is its hash, as shown by `tokens list`."""
-    here = place()
-    kept = here.kept()
+    chosen = target()
+    kept = chosen.kept()
     left = [token.secret for token in kept if token.id != id]
     if len(left) == len(kept):
-        raise Failed(f"The {here.kept_in} has no token with this id.", "not_found", NOT_FOUND)
-    here.keep(left)
+        raise Failed(f"The {chosen.kept_in} has no token with this id.", "not_found", NOT_FOUND)
+    chosen.keep(left)
     out(as_json, {"id": id, "removed": True}, f"{id} removed")
 
 
@@ -102,14 +103,14 @@ def remove(id: str, as_json: bool) -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """List the tokens by their hashes, with their source and known outages."""
-    here = place()
-    using = in_use(here)
-    fixed = [token.id for token in here.pinned()]
+    chosen = target()
+    using = in_use(chosen)
+    fixed = [token.id for token in chosen.pinned()]
     if using.source == "environment" and using.server is not None:
         fixed = list(dict.fromkeys((*using.server.tokens, *fixed)))
     found = [(id, "environment", using.source == "environment" and id in using.ids) for id in fixed]
-    found += [(token.id, here.kept_in, using.source == here.kept_in) for token in here.kept()]
-    bad = bad_news(here) if found else {}
+    found += [(token.id, chosen.kept_in, using.source == chosen.kept_in) for token in chosen.kept()]
+    bad = recorded_outages(chosen) if found else {}
     document: dict[str, Any] = {
         "source": using.source,
         "tokens": [
@@ -122,7 +123,7 @@ def list_(as_json: bool) -> None:
     if using.server is not None:
         document["server"] = {"pid": using.server.pid, "address": using.server.address}
     if using.source == "environment" and not all(used for _, _, used in found):
-        text += f"\n\n{_environment_wins(here)}"
+        text += f"\n\n{_environment_wins(chosen)}"
     elif not all(used for _, _, used in found):
         pid = using.server.pid if using.server else 0
         text += (
@@ -131,7 +132,7 @@ def list_(as_json: bool) -> None:
     out(as_json, document, text if found else "No token: the built-in demo answers.")
 
 
-def _out(bad: News) -> dict[str, str | None]:
+def _out(bad: Outage) -> dict[str, str | None]:
     return {"cause": bad.cause, "model": bad.model or None, "until": utc(bad.until)}
 
 
@@ -139,10 +140,10 @@ def _out(bad: News) -> dict[str, str | None]:
 @json_option
 def check(as_json: bool) -> None:
     """Ask the upstream about each token in use. The exit code is 1 if one is not live."""
-    here = place()
-    using = in_use(here)
-    found = verdicts(here.settings, using.tokens)
-    found += unasked(using, bad_news(here) if using.elsewhere else {})
+    chosen = target()
+    using = in_use(chosen)
+    found = verdicts(chosen.settings, using.tokens)
+    found += unasked(using, recorded_outages(chosen) if using.elsewhere else {})
     document = {"tokens": [{"id": each.id, "live": each.live, "detail": each.detail} for each in found]}
     rows = [(each.id, "unknown" if each.live is None else each.live, each.detail) for each in found]
     text = table(("TOKEN", "LIVE", "DETAIL"), rows) if found else "No token: the built-in demo answers."

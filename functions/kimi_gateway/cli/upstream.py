@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.cli.show import utc
-from kimi_gateway.cli.target import KeptIn, Place
+from kimi_gateway.cli.target import KeptIn, Target
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kimi_gateway.cli.serving import Serving
     from kimi_gateway.providers.moonshot.provider import Moonshot
     from kimi_gateway.providers.provider import Token
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
 Source = Literal["environment", "none"] | KeptIn
 OF_THE_MOMENT = ("rate", "overload")  # the token is valid, but the upstream is busy
@@ -50,64 +50,64 @@ class InUse:
         return {token.id for token in self.tokens} | set(self.elsewhere)
 
 
-def configured(here: Place) -> tuple[Source, tuple[Token, ...]]:
+def configured(chosen: Target) -> tuple[Source, tuple[Token, ...]]:
     """The tokens of a server that starts now: those of the environment, else the stored ones."""
-    fixed = here.pinned()
+    fixed = chosen.pinned()
     if fixed:
         return "environment", fixed
-    kept = here.kept()
-    return (here.kept_in, kept) if kept else ("none", ())
+    kept = chosen.kept()
+    return (chosen.kept_in, kept) if kept else ("none", ())
 
 
-def in_use(here: Place) -> InUse:
+def in_use(chosen: Target) -> InUse:
     """The tokens of the running server, else `configured`. The server may have a different environment."""
-    server = here.serving()
+    server = chosen.serving()
     if server is None:
-        return InUse(*configured(here))
-    kept = here.kept()
+        return InUse(*configured(chosen))
+    kept = chosen.kept()
     if server.source != "environment":
-        return InUse(here.kept_in if kept else "none", kept, server=server)
-    known = {token.id: token for token in (*here.pinned(), *kept)}
+        return InUse(chosen.kept_in if kept else "none", kept, server=server)
+    known = {token.id: token for token in (*chosen.pinned(), *kept)}
     ours = tuple(known[id] for id in server.tokens if id in known)
     return InUse("environment", ours, tuple(id for id in server.tokens if id not in known), server)
 
 
-def unasked(found: InUse, bad: dict[str, list[News]]) -> list[Verdict]:
+def unasked(found: InUse, outages: dict[str, list[Outage]]) -> list[Verdict]:
     """Verdicts about tokens that only the running server has, from the recorded outages."""
     pid = found.server.pid if found.server else 0
     verdicts = []
     for id in found.elsewhere:
-        dead = [each for each in bad.get(id, ()) if each.cause in ("authentication", "quota")]
+        dead = [each for each in outages.get(id, ()) if each.cause in ("authentication", "quota")]
         told = f"failed: {', '.join(map(why, dead))}" if dead else "no failure is recorded"
         detail = f"only the running server (pid {pid}) has it, in its environment; {told}"
         verdicts.append(Verdict(id, False if dead else None, detail, unasked=not dead))
     return verdicts
 
 
-def bad_news(here: Place) -> dict[str, list[News]]:
+def recorded_outages(chosen: Target) -> dict[str, list[Outage]]:
     """The recorded outages that still apply, by token id. Raises StoreDown."""
-    from kimi_gateway.providers.tokens.outages import News
+    from kimi_gateway.providers.tokens.outages import Outage
 
-    if not here.begun():
+    if not chosen.begun():
         return {}
 
     async def read() -> Sequence[tuple[str, str, str, int]]:
-        async with here.store() as store:
+        async with chosen.store() as store:
             return await store.published()
 
-    found: dict[str, list[News]] = defaultdict(list)
+    found: dict[str, list[Outage]] = defaultdict(list)
     for row in sorted(asyncio.run(read())):
-        bad = News(*row)
-        if bad.holds(time.time()):
-            found[bad.token].append(bad)
+        outage = Outage(*row)
+        if outage.holds(time.time()):
+            found[outage.token].append(outage)
     return found
 
 
-def why(bad: News) -> str:
+def why(outage: Outage) -> str:
     """A text for the operator."""
-    of = f" for {bad.model}" if bad.model else ""
-    when = "tried again at" if bad.cause in ("authentication", "quota") else "until"
-    return f"{bad.cause}{of}, {when} {utc(bad.until)}"
+    of = f" for {outage.model}" if outage.model else ""
+    when = "tried again at" if outage.cause in ("authentication", "quota") else "until"
+    return f"{outage.cause}{of}, {when} {utc(outage.until)}"
 
 
 def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:

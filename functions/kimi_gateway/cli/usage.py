@@ -13,7 +13,7 @@ from kimi_gateway.cli.access import Reference, account_of, ask, reference
 from kimi_gateway.cli.show import json_option, out, table, utc
 
 if TYPE_CHECKING:
-    from kimi_gateway.cli.target import Ledger
+    from kimi_gateway.cli.target import TargetStore
 
 COUNTS = ("requests", "errors", "input", "output", "credits")
 NAMES: dict[str, Callable[[UsageRow], str]] = {
@@ -44,7 +44,7 @@ EACH = ("hour", "account", "key", "model")
 def usage(account: Reference | None, days: int, by: str | None, as_json: bool) -> None:
     """Show requests, errors, tokens and credits."""
 
-    async def read(store: Ledger, now: int) -> tuple[int, list[UsageRow]]:
+    async def read(store: TargetStore, now: int) -> tuple[int, list[UsageRow]]:
         since = now - now % DAY - (days - 1) * DAY
         only = None if account is None else (await account_of(store, account, now)).id
         return since, await store.usage(since, only)

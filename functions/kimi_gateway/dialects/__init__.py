@@ -1,1 +1,2 @@
-"""Wire formats. OpenAI Chat Completions is the pivot: the upstream speaks it, the others translate to it."""
+"""Wire formats of clients. OpenAI Chat Completions is the inner format (pivot); the others translate to
+it."""

@@ -1,16 +1,16 @@
-"""Errors as a client of each dialect reads them. The path decides the dialect, not the headers."""
+"""Errors in the format of each dialect. The path decides the dialect, not the headers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableImage
+from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableDocument, UnreadableImage
 from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
 
-# Anthropic's error types by status; its SDKs pick their exception classes from the status
-# (docs/contract.md, Errors).
+# Anthropic's error types by status. Its SDKs choose their exception classes by status (docs/contract.md,
+# Errors).
 _ANTHROPIC = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -22,19 +22,19 @@ _ANTHROPIC = {
 }
 
 
-# Trying the same request again cannot help. Anthropic's and OpenAI's SDKs read this header.
-_FINAL = frozenset((401, 403, 404, 405, 413))
+# Statuses for which repeating the request is useless. Anthropic's and OpenAI's SDKs read this header.
+_FINAL = frozenset((401, 403, 404, 405, 409, 413))
 NO_RETRY = ("x-should-retry", "false")
 
 
 def dialect_of(path: str) -> str:
-    """`anthropic` for the Messages paths and all below /anthropic, else `openai`."""
+    """`anthropic` for Messages paths and everything below /anthropic, else `openai`."""
     parts = path.removeprefix("/api").split("/")
     return "anthropic" if "messages" in parts[1:4] or parts[1:2] == ["anthropic"] else "openai"
 
 
 def body(error: GatewayError, dialect: str, request_id: str | None = None) -> dict[str, Any]:
-    """`request_id` is shown where the dialect has a place for it."""
+    """The error's body. `request_id` is included if the dialect has a place for it."""
     if dialect == "anthropic":
         kind = _ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
         shown = {} if request_id is None else {"request_id": request_id}
@@ -44,26 +44,29 @@ def body(error: GatewayError, dialect: str, request_id: str | None = None) -> di
 
 
 def _in_messages(error: GatewayError) -> str:
-    """Claude Code heals by these words: it compacts the conversation, or takes the picture out (2026-11)."""
+    """The text for Messages. Claude Code reacts to these words: it compacts the conversation or removes the
+    picture (2026-11)."""
     if isinstance(error, ContextLengthExceeded):
         maximum = error.maximum
         if maximum is None:
             return f"prompt is too long. {error.message}"
-        # Clients read the difference; where the upstream did not name the size it is the least possible.
+        # Clients read the difference; if the upstream did not name the size, it is the least possible.
         tokens = maximum + 1 if error.tokens is None else error.tokens
         return f"prompt is too long: {tokens} tokens > {maximum} maximum. {error.message}"
     if isinstance(error, UnreadableImage):
         return f"Could not process image: {error.message}"
+    if isinstance(error, UnreadableDocument):
+        return f"The PDF specified was not valid: {error.message}"
     return error.message
 
 
 def retry_headers(error: GatewayError) -> tuple[tuple[str, str], ...]:
-    """For clients that would otherwise decide by the status alone."""
+    """Headers for clients that would otherwise decide by the status alone."""
     return (NO_RETRY,) if error.status in _FINAL else ()
 
 
 def crashed(request: Request) -> GatewayError:
-    """A fault of our own, logged while it is being handled, as the client sees it."""
+    """Log the current exception and return the client's error for it."""
     log.exception("crash", extra={"fields": {"id": request.id, "path": request.path[:200]}})
     return GatewayError("The gateway had an internal error.")
 

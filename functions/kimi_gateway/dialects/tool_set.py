@@ -1,4 +1,4 @@
-"""The tools of a request in the pivot, each with its place in what the client wrote, and those left out."""
+"""The tools of a request in the pivot, each with the client's path, and the dropped ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 @dataclass(slots=True)
 class ToolSet:
-    """`placed`: place and tool in order, by a function's name. `left_out`: the kinds that nobody here can
-    run, as a client wrote them. `schema`: what the client calls a function's parameters."""
+    """`placed`: path and tool in order, by a function's name. `left_out`: kinds of tools that nobody here can
+    run. `schema`: the client's name for a function's parameters."""
 
     schema: str = "parameters"
     placed: dict[object, tuple[str, dict[str, Any]]] = field(default_factory=dict)
@@ -20,19 +20,20 @@ class ToolSet:
         return [tool for _, tool in self.placed.values()]
 
     def add(self, place: str, tool: dict[str, Any], name: str | None = None) -> None:
-        """A function's `name` stands once, where it came last; what has none stands by its place."""
+        """Add a tool. A function's `name` occurs once, in its latest place; tools without a name are keyed by
+        path."""
         key: object = (place,) if name is None else name
         self.placed.pop(key, None)
         self.placed[key] = (place, tool)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """What was left out, in the client's words (pivot/ignored.py makes them fit for a header)."""
+        """The client's names of dropped tools (pivot/ignored.py encodes them for a header)."""
         return tuple(dict.fromkeys(f"tools.{kind}" for kind in self.left_out))
 
     @property
     def places(self) -> dict[str, str]:
-        """Where the client wrote what stands where in `tools`, for `fields.renamed`."""
+        """The client's path for each path in `tools`, for `fields.renamed`."""
         places = {}
         for index, (place, tool) in enumerate(self.placed.values()):
             places[f"tools.{index}"] = place

@@ -1,1 +1,1 @@
-"""The ways in: HTTP as values, and what translates ASGI (and later Lambda events) to and from them."""
+"""The edges: HTTP as values, and the translation of ASGI, HTTP/1.1 and Lambda events to and from them."""

@@ -1,4 +1,4 @@
-"""Internet addresses as they come in: parsed, and what of them counts as one client."""
+"""IP addresses of clients: parsing, and the block that counts as one client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def block(address: str) -> str:
-    """What counts as one address: of IPv6 the /64, which is the least that one customer gets."""
+    """The block that counts as one address: for IPv6 the /64, the smallest block of one customer."""
     if ":" not in address:
         return address
     found = parsed(address)

@@ -1,9 +1,10 @@
-"""What bounds a request's body, on every edge: its size, its pace, and what it unpacks to."""
+"""Bounds on a request's body, for every edge: size, pace, and unpacked size."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from kimi_gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest, UnsupportedMedia
@@ -12,13 +13,13 @@ from kimi_gateway.http import Headers, Request
 FIRST_BYTE = 30.0  # seconds until a body begins
 LEAST_RATE = 1024  # bytes a second, on average over each WINDOW
 WINDOW = 10.0  # seconds
-PIECE = 128 * 1024  # bytes unpacked before the loop may do something else
+PIECE = 128 * 1024  # bytes unpacked before other tasks get a turn
 LARGEST_WINDOW = 23  # bits of a zstd window, as RFC 8878 recommends
 PLAIN = ("", "identity")
 
 
 class Pace:
-    """Whether a body comes fast enough. `due` is when to look next, of the clock that `now` is of."""
+    """Checks that a body arrives fast enough. `due` is the time of the next check, by the clock of `now`."""
 
     def __init__(self, now: float, size: int) -> None:
         self.due = now + FIRST_BYTE
@@ -27,7 +28,7 @@ class Pace:
         self.late(now, size)
 
     def late(self, now: float, size: int) -> bool:
-        """`size` is what has come so far, in bytes."""
+        """Whether the body is too slow; `size` is the number of bytes so far."""
         if not self._begun and size:
             self._begun = True
         elif now < self.due:
@@ -36,6 +37,29 @@ class Pace:
             return True
         self._size, self.due = size, now + WINDOW
         return False
+
+
+class Stopwatch:
+    """A clock that does not count the time in which the gateway keeps the client waiting."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._stopped = 0.0  # seconds in all
+
+    def time(self) -> float:
+        return self._clock() - self._stopped
+
+    def real(self, time: float) -> float:
+        """A time of this clock as one of the clock below it, if it is not stopped again until then."""
+        return time + self._stopped
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        since = self._clock()
+        try:
+            yield
+        finally:
+            self._stopped += self._clock() - since
 
 
 def too_slow(headers: tuple[tuple[str, str], ...] = ()) -> BodyTooSlow:
@@ -51,32 +75,33 @@ def too_large(limit: float) -> BodyTooLarge:
 
 
 def check_length(headers: Headers, limit: float) -> None:
-    """Before anything is read. Raises BodyTooLarge."""
+    """Check the declared length before reading. Raises BodyTooLarge."""
     length = headers.get("content-length")
     if length.isdigit() and (len(length) > 18 or int(length) > limit):
         raise too_large(limit)
 
 
-def unpacked(request: Request) -> Callable[[], Awaitable[bytes]]:
-    """`request.body`, without its Content-Encoding.
+def unpack(request: Request) -> None:
+    """Removes the Content-Encoding from `request.body` and `request.stream`.
 
-    What it gives raises UnsupportedMedia, InvalidRequest or BodyTooLarge; it holds no more than the limit.
+    They then raise UnsupportedMedia and InvalidRequest too, and the limit counts the unpacked bytes.
     """
-    read = request.body
+    read, pieces = request.body, request.stream
 
     async def body() -> bytes:
-        coding = ",".join(request.headers.all("content-encoding")).strip().lower()
-        if coding in PLAIN:
-            return await read()
-        decoder = _decoder(coding)
-        return await _unpacked(decoder, await read(), request.limit)
+        return b"".join([piece async for piece in _unpacked(request, _read(read))])
 
-    return body
+    request.body = body
+    request.stream = lambda: _unpacked(request, pieces())
+
+
+async def _read(read: Callable[[], Awaitable[bytes]]) -> AsyncGenerator[bytes, None]:
+    yield await read()
 
 
 def _decoder(coding: str) -> Any:
     if coding in ("gzip", "x-gzip"):
-        import zlib  # seldom needed, and a function starts often
+        import zlib  # rarely needed; keeps cold starts short
 
         return zlib.decompressobj(zlib.MAX_WBITS | 16)
     zstd = _zstd()
@@ -90,7 +115,7 @@ def _decoder(coding: str) -> Any:
 
 
 def _zstd() -> Any:
-    """The standard library's, from Python 3.14 on."""
+    """The standard library's zstd, from Python 3.14 on; None before."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -98,22 +123,44 @@ def _zstd() -> Any:
     return zstd
 
 
-async def _unpacked(decoder: Any, packed: bytes, limit: float) -> bytes:
-    """In pieces, between which the loop goes on. Raises InvalidRequest, BodyTooLarge."""
-    found = bytearray()
+async def _unpacked(request: Request, packed: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Unpack in pieces, and give other tasks a turn between them.
+
+    Raises UnsupportedMedia, InvalidRequest, BodyTooLarge.
+    """
+    coding = ",".join(request.headers.all("content-encoding")).strip().lower()
+    decoder = None if coding in PLAIN else _decoder(coding)
+    size = 0
+    async with aclosing(packed):
+        async for part in packed:
+            for piece in (part,) if decoder is None else _decoded(decoder, part):
+                size += len(piece)
+                if size > request.limit:
+                    raise too_large(request.limit)
+                yield piece
+                if len(piece) == PIECE:
+                    await asyncio.sleep(0)
+    if decoder is not None and not decoder.eof:
+        raise InvalidRequest("The compressed body is incomplete.")
+
+
+def _decoded(decoder: Any, part: bytes) -> Iterator[bytes]:
+    """The unpacked pieces of one part of a compressed body. Raises InvalidRequest."""
+    if decoder.eof and part:
+        raise _behind()
     while not decoder.eof:
         try:
-            piece = decoder.decompress(packed, PIECE)
-        except Exception as exc:  # zlib.error, ZstdError: whatever the library calls it, the body is at fault
+            piece = decoder.decompress(part, PIECE)
+        except Exception as exc:  # zlib.error, ZstdError: whatever the library raises, the body is at fault
             raise InvalidRequest("The body does not match its content-encoding.") from exc
-        packed = getattr(decoder, "unconsumed_tail", b"")
-        found += piece
-        if len(found) > limit:
-            raise too_large(limit)
-        if not piece and not packed and not decoder.eof:
-            raise InvalidRequest("The compressed body is incomplete.")
-        if len(piece) == PIECE:
-            await asyncio.sleep(0)
+        part = getattr(decoder, "unconsumed_tail", b"")
+        if piece:
+            yield piece
+        elif not part and not decoder.eof:
+            return  # the rest comes with the next part
     if decoder.unused_data:
-        raise InvalidRequest("The body has extra bytes after its compressed content.")
-    return bytes(found)
+        raise _behind()
+
+
+def _behind() -> InvalidRequest:
+    return InvalidRequest("The body has extra bytes after its compressed content.")

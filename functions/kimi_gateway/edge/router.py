@@ -8,10 +8,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from kimi_gateway.dialects import errors
-from kimi_gateway.edge.body import check_length, unpacked
+from kimi_gateway.edge.body import check_length, unpack
+from kimi_gateway.edge.patterns import Pattern, split
 from kimi_gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -33,34 +35,83 @@ _EXPOSED = (
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_NOT_FOREIGN = "/token/check"  # below any prefix: what a page of another origin may not use
+_NOT_FOREIGN = "/token/check"  # below any prefix: pages of other origins may not use it
 _RESPONSES = "/v1/responses"
 
 Endpoint = Callable[..., Awaitable[Response]]
 
 
+class Access(Enum):
+    """The credential that a route requires. The endpoint checks the key itself, before it reads the body."""
+
+    OPEN = "open"  # none
+    KEY = "key"  # a key; the call is free
+    CREDIT = "credit"  # a key whose account has a credit left
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` may end in `{name}`, which takes the rest of a path, slashes included. `aliases` are served
-    alike. An `open` route asks for no key; `limit`, in bytes, is of its body, where that is less than the
-    edge's."""
+    """`path` and its `aliases` are patterns (edge/patterns.py); their parameters are the endpoint's keyword
+    arguments. `limit` bounds the body in bytes: it lowers the edge's limit, or replaces it if the route
+    `streams` the body instead of reading it whole."""
 
     method: str
     path: str
     endpoint: Endpoint
     summary: str
-    open: bool = False
+    access: Access = Access.KEY
     example: dict[str, Any] | None = None
     aliases: tuple[str, ...] = ()
     limit: float = math.inf
+    streams: bool = False
 
     @property
-    def prefix(self) -> str | None:
-        return self.path.partition("{")[0] if "{" in self.path else None
+    def pattern(self) -> Pattern:
+        return Pattern.of(self.path)
+
+    @property
+    def shown(self) -> str:
+        """The path in the form of OpenAPI and the log line."""
+        return self.path.replace("+}", "}")
+
+
+class Paths:
+    """Routes by the pattern of their path, and by method."""
+
+    def __init__(self, table: tuple[Route, ...]) -> None:
+        """Raises ValueError if two routes share a path and a method, or if the parameters of a pattern, or of
+        a route and its alias, have different names."""
+        self._exact: dict[str, dict[str, Route]] = {}
+        patterns: dict[tuple[tuple[str, str], ...], tuple[Pattern, dict[str, Route]]] = {}
+        for route in table:
+            for path in (route.path, *route.aliases):
+                pattern = Pattern.of(path)
+                spelled, methods = patterns.setdefault(pattern.shape, (pattern, {}))
+                if route.method in methods:
+                    raise ValueError(f"two routes for {route.method} {path}")
+                if spelled.text != path or set(pattern.names) != set(route.pattern.names):
+                    raise ValueError(f"the parameters of {path} have other names elsewhere")
+                methods[route.method] = route
+                if not pattern.names:
+                    self._exact[path] = methods
+        self._patterns = [patterns[shape] for shape in sorted(patterns) if patterns[shape][0].names]
+        self._longest = max([len(pattern.segments) for pattern, _ in self._patterns], default=0)
+
+    def find(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
+        """The routes of the most specific matching pattern, by method, and the path's parameters."""
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact, {}
+        parts = split(path, self._longest)
+        for pattern, methods in self._patterns:
+            found = pattern.match(parts)
+            if found is not None:
+                return methods, found
+        return {}, {}
 
 
 def request_id(given: str) -> str:
-    """The client's own id where it is one that a log and a header can carry, else a new one."""
+    """The client's own id if a log and a header can contain it, else a new one."""
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
 
 
@@ -74,22 +125,18 @@ def of_every_answer(request: Request) -> list[tuple[str, str]]:
 
 
 class Router:
-    """`pages` are the paths that the edge serves to GET by itself."""
+    """`pages` are paths for which the edge serves GET itself."""
 
     def __init__(self, table: tuple[Route, ...], pages: Collection[str] = ()) -> None:
         self.table = table
         self._pages = pages
-        self._exact: dict[str, list[Route]] = {}
-        for route in table:
-            for path in (route.path, *route.aliases) if route.prefix is None else ():
-                self._exact.setdefault(path, []).append(route)
-        self._prefixed = [route for route in table if route.prefix is not None]
+        self._paths = Paths(table)
 
     async def handle(self, request: Request) -> Response:
-        """Never raises but for cancellation; the response's `close` also writes the log line."""
+        """Answer a request. Raises only cancellation; the response's `close` also writes the log line."""
         current_request.set(request.id)
         if ":" in request.client:
-            from kimi_gateway.edge.addresses import block  # loads a module that few need
+            from kimi_gateway.edge.addresses import block  # loads a module that few requests need
 
             request.client = block(request.client)
         try:
@@ -101,12 +148,12 @@ class Router:
             raise
         try:
             return self._finished(request, response)
-        except BaseException:  # nobody else knows of the response yet
+        except BaseException:  # nobody else knows the response yet
             await response.finish()
             raise
 
     def refuse(self, request: Request, error: GatewayError) -> Response:
-        """The answer to what an edge, or a route, refuses."""
+        """The response for an error of an edge or a route."""
         current_request.set(request.id)
         response = errors.response(error, request)
         request.record.cause = error.cause
@@ -128,44 +175,34 @@ class Router:
             if _NOT_FOREIGN in path:
                 raise PermissionDenied("A page of another origin may not use this.", cause="preflight")
             return _preflight(request)
-        found, rest = self._find(path)
-        if not found and request.path not in self._pages:
+        routes, parameters = self._paths.find(path)
+        if not routes and request.path not in self._pages:
             raise NotFound(f"There is no {path[:120] or '/'} here.{self._hint(path)}")
-        wanted = "GET" if request.method == "HEAD" else request.method
-        for route in found:
-            if route.method == wanted:
-                request.record.route = route.path
-                _prepare(request, route)
-                return await (route.endpoint(request, rest) if rest else route.endpoint(request))
+        route = routes.get("GET" if request.method == "HEAD" else request.method)
+        if route is not None:
+            request.record.route = route.shown
+            _prepare(request, route)
+            return await route.endpoint(request, **parameters)
         if path == _RESPONSES and request.headers.get("upgrade").lower() == "websocket":
             raise UpgradeRequired(
                 f"WebSocket is not served here; send the request over HTTP, as POST {_RESPONSES}.",
                 headers=(("upgrade", "HTTP/1.1"),),
             )
-        allowed = sorted({route.method for route in found} | {"OPTIONS"}) if found else ["GET", "OPTIONS"]
+        allowed = sorted({*(routes or ["GET"]), "OPTIONS"})
         if "GET" in allowed:
-            allowed.insert(1, "HEAD")
+            allowed.insert(allowed.index("GET") + 1, "HEAD")
         raise MethodNotAllowed(
             f"{request.method[:20]} is not allowed here; use {' or '.join(allowed)}.",
             headers=(("allow", ", ".join(allowed)),),
         )
 
     def _hint(self, path: str) -> str:
-        """What was probably meant: a base URL without the /v1 that it needs, or with one too many."""
-        if self._find(f"/v1{path}")[0]:
+        """The probable mistake: a base URL without its /v1, or with two."""
+        if self._paths.find(f"/v1{path}")[0]:
             return " Your base URL probably lacks /v1."
-        if path.startswith("/v1/v1/") and self._find(path.removeprefix("/v1"))[0]:
+        if path.startswith("/v1/v1/") and self._paths.find(path.removeprefix("/v1"))[0]:
             return " Your base URL probably has /v1 twice."
         return " GET /docs lists the paths." if "/docs" in self._pages else ""
-
-    def _find(self, path: str) -> tuple[list[Route], str]:
-        exact = self._exact.get(path)
-        if exact:
-            return exact, ""
-        for route in self._prefixed:
-            if route.prefix and path.startswith(route.prefix) and len(path) > len(route.prefix):
-                return [route], path[len(route.prefix) :]
-        return [], ""
 
     def _logged(self, request: Request, response: Response) -> Response:
         finish = response.close
@@ -191,12 +228,11 @@ class Router:
 
 
 def _prepare(request: Request, route: Route) -> None:
-    """What a route's body must be. Raises UnsupportedMedia, BodyTooLarge."""
-    if route.limit < request.limit:
-        request.limit = route.limit
+    """Apply the route's rules for a body. Raises UnsupportedMedia, BodyTooLarge."""
+    request.limit = route.limit if route.streams else min(route.limit, request.limit)
     if request.headers.get("content-encoding"):
-        request.body = unpacked(request)
-    if route.open and route.method == "POST":
+        unpack(request)
+    if route.access is Access.OPEN and route.method == "POST":
         check_length(request.headers, request.limit)
         # A form on a web page cannot send this type.
         kind = request.headers.get("content-type").partition(";")[0].strip().lower()
@@ -205,7 +241,7 @@ def _prepare(request: Request, route: Route) -> None:
 
 
 def _preflight(request: Request) -> Response:
-    """Browser SDKs send headers of their own making (x-stainless-*), so those asked for are allowed."""
+    """Browser SDKs send headers of their own (x-stainless-*), so the requested ones are allowed."""
     asked = request.headers.get("access-control-request-headers")
     headers = [
         ("access-control-allow-methods", _METHODS),

@@ -1,4 +1,4 @@
-"""The routing table: each path, its endpoint, and what a client may send there."""
+"""The routing table: each path, its endpoint, and an example of a request."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from kimi_gateway.app import Endpoints
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.flow.ask import Gateway
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
 _MESSAGE = {**_CHAT, "max_tokens": 1024}
-# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
+# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
-OPEN_LIMIT = 8 * 1024  # bytes of a body that is read of anybody
+OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:
@@ -28,6 +28,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/chat/completions",
             partial(Gateway.ask, gateway, dialect=ChatCompletions()),
             "Chat Completions, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_CHAT,
         ),
         Route(
@@ -35,6 +36,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/responses",
             partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
             "Responses, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_RESPONSE,
         ),
         Route(
@@ -42,6 +44,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
             "/v1/messages",
             partial(Gateway.ask, gateway, dialect=Messages()),
             "Anthropic Messages, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
             example=_MESSAGE,
             aliases=_MESSAGES,
         ),
@@ -72,7 +75,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
-        Route("GET", "/v1/models/{model}", endpoints.models.model, "One model"),
+        Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(
             "POST",
             "/v1/tokenizers/estimate-token-count",
@@ -91,13 +94,19 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "/token/check",
             endpoints.token_check.check_token,
             "Whether a token is live",
-            open=True,
+            access=Access.OPEN,
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
         Route(
             "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
         ),
-        Route("GET", "/ping", endpoints.health.ping, "Liveness", open=True),
-        Route("GET", "/health", endpoints.health.health, "Readiness, with what is misconfigured", open=True),
+        Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
+        Route(
+            "GET",
+            "/health",
+            endpoints.health.health,
+            "Readiness, with what is misconfigured",
+            access=Access.OPEN,
+        ),
     )

@@ -1,4 +1,4 @@
-"""What an account has: the upstream's balance, its credits and its usage."""
+"""The upstream balance, and an account's credits and usage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class BalanceAndCredits:
     clock: Callable[[], float]
 
     async def balance(self, request: Request) -> Response:
-        """As the upstream says; as it said last for an account without credits."""
+        """The upstream balance; for an account without credits the last known one."""
         key = await authenticate(self.gate, request)
         if not key.see_balance:
             raise PermissionDenied("This key may not see the upstream balance.")
@@ -61,7 +61,7 @@ class BalanceAndCredits:
 
 
 def credits_of(account: Account, rows: list[UsageRow], now: int) -> dict[str, Any]:
-    """docs/contract.md, Limits and credits. Days of the last 30, hours of the last 24."""
+    """The body of GET /user/credits (docs/contract.md, Limits and credits): 30 days, 24 hours."""
     requests = sum(row.requests for row in rows)
     total = sum(row.input + row.output for row in rows)
     recent = [row for row in rows if row.hour > now // HOUR * HOUR - DAY]

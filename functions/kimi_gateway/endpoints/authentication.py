@@ -1,4 +1,4 @@
-"""The key of a request that costs no credit."""
+"""Authentication of requests that cost no credit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from kimi_gateway.http import Request
 
 
 async def authenticate(gate: Gate, request: Request) -> Key:
-    """The key, which the request's log line then names. Raises what `Gate.authenticate_free` raises."""
+    """The key, which is also noted for the request's log line. Raises the errors of
+    `Gate.authenticate_free`."""
     key = await gate.authenticate_free(request.headers, request.client)
     request.record.key, request.record.account = key.id, key.account
     return key

@@ -9,7 +9,6 @@ from functools import partial
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.dialects.messages import request as anthropic
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
@@ -17,11 +16,11 @@ from kimi_gateway.errors import RateLimited, Unavailable
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, token_estimate
+from kimi_gateway.pivot import fields, placement, token_estimate
 from kimi_gateway.pivot.dialect import Dialect
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.registry import Registry
 
 COUNTING = 5.0  # seconds that the upstream has to count tokens
 
@@ -29,58 +28,57 @@ COUNTING = 5.0  # seconds that the upstream has to count tokens
 @dataclass(slots=True)
 class Counts:
     gate: Gate
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
     counting: float = COUNTING
 
     async def estimate(self, request: Request) -> Response:
-        """The upstream's count; an estimate for an account without credits."""
+        """The upstream's token count; an estimate for an account without credits."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         body = (await apart(len(raw), lambda: fields.json_object(raw))).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
-        row = await self.directory.resolve(body["model"], self.catalog, partial(self.gate.has_credit, key))
+        resolved = await self.registry.resolve(body["model"], partial(self.gate.has_credit, key))
         if not await self.gate.has_credit(key):
             total = await apart(len(raw), lambda: token_estimate.of_messages(body["messages"]))
             return answer({"data": {"total_tokens": total}})
         try:
             with self.gate.places.held(key.account):
-                total = await self.directory.estimate(row, body["messages"])
+                total = await resolved.directory.estimate(resolved.model, body["messages"])
         except UpstreamFailure as failure:
-            known = self.catalog.find(body["model"]) is not None
-            raise failure.shown(known, request.id, row.window if known else None) from failure
+            raise failure.shown(resolved.known, request.id, resolved.window) from failure
         return answer({"data": {"total_tokens": total}})
 
     async def count_tokens(self, request: Request) -> Response:
-        """Anthropic's count: the upstream's of the messages and an estimate of the tools, which it does not
-        count. An estimate of all for an account without credits, and where the upstream does not answer:
-        clients ask before each turn."""
+        """Anthropic's count: the upstream counts the messages, and an estimate of the tools is added. The
+        whole number is an estimate for an account without credits and if the upstream does not answer,
+        because clients ask before each turn."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         chat = (await apart(len(raw), lambda: anthropic.read(raw, counting=True))).chat
         return answer({"input_tokens": await self._count(key, chat, len(raw))})
 
     async def count_input(self, request: Request, dialect: Dialect, thoughts: ConversationCache) -> Response:
-        """The same count for a Responses request, with what it goes on from."""
+        """The same count for a Responses request, including stored content that it refers to."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        chat = (await apart(len(raw), lambda: ask.complete(found))).chat
-        count = await self._count(key, chat, len(raw) + chat.recalled)
+        question = await apart(len(raw), lambda: ask.complete(found, ()))
+        count = await self._count(key, question.chat, question.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
-        """`size` is the request's in bytes."""
-        messages = chat.body["messages"]
+        """Input tokens of a chat; `size` is the size of the request in bytes. Nothing is fetched or uploaded
+        for a count, so the share of attachments is a guess."""
+        messages, attached = placement.without(chat.body["messages"])
         count = await apart(size, lambda: token_estimate.of_messages(messages))
-        row = await self.directory.resolve(chat.model, self.catalog, partial(self.gate.has_credit, key))
+        resolved = await self.registry.resolve(chat.model, partial(self.gate.has_credit, key))
         if await self.gate.has_credit(key):
             with (
                 suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
                 self.gate.places.held(key.account),
             ):
                 async with asyncio.timeout(self.counting):
-                    count = await self.directory.estimate(row, messages)
-        return max(1, count + token_estimate.of_messages([], chat.body.get("tools")))
+                    count = await resolved.directory.estimate(resolved.model, messages)
+        return max(1, count + attached + token_estimate.of_messages([], chat.body.get("tools")))

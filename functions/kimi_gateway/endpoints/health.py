@@ -12,7 +12,7 @@ from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.provider import Upstream
 
-PROBED = 1.0  # seconds that what the store said to a probe holds
+PROBED = 1.0  # seconds for which a probe of the store is reused
 
 
 @dataclass(slots=True)
@@ -22,14 +22,15 @@ class Health:
     problems: Callable[[], list[str]]
     clock: Callable[[], float]
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _probed: tuple[float, str] = (-math.inf, "")  # when, and the store's trouble
+    _probed: tuple[float, str] = (-math.inf, "")  # time, and the store's fault
 
     async def ping(self, request: Request) -> Response:
         return Response(200, [("content-type", "text/plain; charset=utf-8")], b"pong")
 
     async def health(self, request: Request) -> Response:
-        """Whether requests can be served: `unready` (503) where the store or the tokens cannot be read,
-        `degraded` where earlier requests met an upstream or tokens that fail. Never asks the upstream."""
+        """Whether requests can be served: `unready` (503) if the store or the tokens cannot be read,
+        `degraded` if earlier requests found a failing upstream or failing tokens. Never calls the
+        upstream."""
         problems = self.problems()
         if trouble := await self._probe():
             problems.append(f"store: {trouble}")
@@ -41,7 +42,7 @@ class Health:
         return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
 
     async def _probe(self) -> str:
-        """The store's trouble. It is asked once a second at most, whoever wants to know."""
+        """The store's fault, empty if there is none. The store is asked once a second at most."""
         async with self._probing:
             now = self.clock()
             if not 0 <= now - self._probed[0] < PROBED:

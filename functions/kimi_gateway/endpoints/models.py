@@ -7,52 +7,54 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.gate import Gate, not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.http import Request, Response
-from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.registry import Registry
 
-# Under an entry of the upstream's list, so that each has the members of the K2 contract.
+# Defaults of an entry from the upstream's list, so that each has the members of the K2 contract.
 _LISTED = {"object": "model", "created": 0, "owned_by": "moonshot", "permission": [], "parent": None}
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
     gate: Gate
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
 
     async def models(self, request: Request) -> Response:
-        """OpenAI's list and Anthropic's page in one. All are on one page, whatever `limit` says."""
+        """OpenAI's list and Anthropic's page in one. All models are on one page, whatever `limit` says."""
         key = await authenticate(self.gate, request)
         entries = await self._entries(key)
         ends = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"]} if entries else {}
         return answer({"object": "list", "data": entries, "has_more": False, **ends})
 
-    async def model(self, request: Request, name: str) -> Response:
-        """Ids of the list, and every alias of the operator's, under the name asked for."""
+    async def model(self, request: Request, model: str) -> Response:
+        """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
-        row = await self.directory.resolve(name, self.catalog, partial(self.gate.has_credit, key))
+        row = (await self.registry.resolve(model, partial(self.gate.has_credit, key))).model
+        if not terms.allows(key, (model, row.id)):
+            raise not_allowed(key)
         listed = {entry["id"]: entry for entry in await self._entries(key)}
-        return answer({**listed.get(row.id, entry_of(row)), "id": name})
+        return answer({**listed.get(row.id, entry_of(row)), "id": model})
 
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
-        """Without credits: as the upstream's list was last known."""
-        listed = self.directory.listed
-        if not self.directory.fresh() and await self.gate.has_credit(key):
-            with self.gate.places.held(key.account):
-                listed = await self.directory.live()
-        known = [entry_of(row) for row in self.catalog.rows.values()]
-        names = {row["id"] for row in known}
-        return known + [_listed(id, entry) for id, entry in listed.items() if id not in names]
+        """All entries. For an account without credits the upstream's part is the last known one."""
+        entries = {row.id: entry_of(row) for row in self.registry.rows.values()}
+        for directory in self.registry.directories.values():
+            listed = directory.listed
+            if not directory.fresh() and await self.gate.has_credit(key):
+                with self.gate.places.held(key.account):
+                    listed = await directory.live()
+            entries |= {id: _listed(id, entry) for id, entry in listed.items() if id not in entries}
+        return [entry for id, entry in entries.items() if terms.allows(key, (id,))]
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """A model that only the upstream's list has. It names no output limit but the window."""
+    """The entry of a model that only the upstream lists. Its output limit is its window."""
     created, window = entry.get("created"), entry.get("context_length")
     window = window if type(window) is int else None
     known = _in_anthropic(id, created if type(created) is int else 0, window, window)
@@ -71,8 +73,8 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
 
 
 def entry_of(row: Model) -> dict[str, Any]:
-    """OpenAI's shape with the members of the K2 contract and of Anthropic's model object, and what Kimi's own
-    clients read besides."""
+    """An entry with the members of OpenAI, the K2 contract, Anthropic, and those that Kimi's own clients
+    read."""
     return {
         "id": row.id,
         "object": "model",

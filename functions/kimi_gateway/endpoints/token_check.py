@@ -1,4 +1,4 @@
-"""Whether a token, an upstream's or a key of ours, is live."""
+"""Checks whether a token is live, the upstream's or a key of this gateway."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Token
 
-CHECKED = 600  # seconds that the answer of a token check holds
+CHECKED = 600  # seconds for which an answer is reused
 CHECKS_KEPT = 10_000
-CHECKS = 600  # a minute from an address, known tokens and broken bodies included
+CHECKS = 600  # a minute from an address, including known tokens and invalid bodies
 ASKING = 32  # token checks upstream at a time, in each process
 LONGEST_TOKEN = 4_096
 
@@ -33,11 +33,12 @@ class TokenCheck:
     _checks: BoundedDict[tuple[float, bool]] = field(default_factory=lambda: BoundedDict(CHECKS_KEPT))
     _askers: Buckets = field(default_factory=lambda: Buckets(rate=CHECKS / 60, burst=CHECKS))
     _unknown_tokens: SlidingWindow = field(default_factory=lambda: SlidingWindow(most=60, seconds=60))
-    _strangers: Buckets = field(default_factory=lambda: Buckets(rate=10, burst=300))  # of all addresses
+    _strangers: Buckets = field(default_factory=lambda: Buckets(rate=10, burst=300))  # over all addresses
     _asking: int = 0
 
     async def check_token(self, request: Request) -> Response:
-        """Open to all: the token proves itself. Answers are kept, new questions are limited by address."""
+        """Answer POST /token/check, which needs no key. Answers are cached; new questions are limited by
+        address."""
         now = self.clock()
         wait = self._askers.take(request.client, now)
         if wait:
@@ -53,7 +54,7 @@ class TokenCheck:
             live = await self._is_live(str(token))
             self._checks[digest] = (now, live)
         elif live and str(token).startswith(keys.PREFIX):
-            live = await self._is_live(str(token))  # a key of ours that is revoked is so at once
+            live = await self._is_live(str(token))  # a revoked key is reported at once
         return answer({"live": live})
 
     async def _is_live(self, token: str) -> bool:

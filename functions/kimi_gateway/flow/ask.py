@@ -1,6 +1,6 @@
 """The flow of a request on one screen: authenticate → refuse → read → admit → complete → stream → settle.
 
-What comes before the admission is bounded by the size of the body; what may cost more comes after it.
+Work before admission is bounded by the size of the body; expensive work comes after it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,27 +18,23 @@ from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
-from kimi_gateway.dialects.messages.block_sequencer import name_window
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.flow import inputs
 from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.attachments import NoFiles, resolve
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, ignored
+from kimi_gateway.pivot import fields, ignored, placement
+from kimi_gateway.pivot.attachments import Resolver
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.directory import Directory
-from kimi_gateway.providers.moonshot.adapt import Adapted, adapt
-from kimi_gateway.providers.moonshot.reasoning import ReasoningCollector
-from kimi_gateway.providers.moonshot.restoring import Restorer
-from kimi_gateway.providers.moonshot.schema import clean
-from kimi_gateway.providers.provider import Call, Upstream
+from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
+from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.settings import Settings
 
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
@@ -51,19 +47,30 @@ STREAM_HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request as it is when it asks to be admitted. `adapted` where that was cheap; `size` in bytes."""
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
 
     request: Request
     ask: Ask
-    model: Model
+    resolved: Resolved
     upstream: Upstream
-    adapted: Adapted | None
+    prepared: Prepared | None
     size: int
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
+    what the window leaves. `token`: the id of the only upstream token that has its files."""
+
+    parsed: ParsedRequest
+    prepared: Prepared
+    narrowed: bool
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
-    """`settle` charges and keeps, before the client learns that it has all of the `chunks`."""
+    """`settle` charges and stores, before the client learns that it has all `chunks`."""
 
     chunks: AsyncGenerator[list[Chunk], None]
     settle: Callable[[], Awaitable[None]]
@@ -73,16 +80,15 @@ class _Answer:
 class Gateway:
     gate: Gate
     ledger: Ledger
-    catalog: Catalog
-    directory: Directory
+    registry: Registry
     thoughts: ConversationCache
-    upstream: Callable[[], Upstream]
     settings: Settings
     clock: Callable[[], float] = time.time
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
+    files: Resolver = field(default_factory=NoFiles)
 
     @property
     def keeps(self) -> bool:
@@ -99,16 +105,17 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(self.gate, key, COST, asked.model.id, asked.ask.choices)
+            ask, model = asked.ask, asked.resolved.model
+            reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
             async with reservation:
                 return await self._serve(asked, reservation)
-        except GatewayError as error:  # none comes here after the admission
+        except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
 
     async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
-        """All that can be found wrong with a body for little work."""
+        """Find the faults of a body that take little work."""
         ask = await apart(len(raw), partial(dialect.read, raw))
         request.record.model, request.record.stream = ask.model[:80], ask.stream
 
@@ -116,16 +123,21 @@ class Gateway:
             await self.gate.require_credit(key)
             return True
 
-        model = await self.directory.resolve(ask.model, self.catalog, may_ask)
-        adapted = None
+        resolved = await self.registry.resolve(ask.model, may_ask)
+        upstream, prepared = resolved.upstream, None
         if not ask.needs:
-            adapted = await apart(len(raw), lambda: self._quickly(ask.complete({}).chat, model))
+            prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
+            with suppress(Costly):  # then it is done after admission
+                prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
+            if attached := ask.attachments({}):
+                placement.refused(attached, resolved.model)
+                prepared = None  # all that is known by now is that nothing else is wrong
         if self.closing:
             raise ShuttingDown
-        return _Asked(request, ask, model, self.upstream(), adapted, len(raw))
+        return _Asked(request, ask, resolved, upstream, prepared, len(raw))
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
-        """Whoever gets the response closes the turn; it is closed here where none is given."""
+        """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = asked.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
@@ -145,98 +157,74 @@ class Gateway:
         try:
             if asked.ask.unasked is not None:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            question, adapted = await self._completed(asked, turn.admission.key.account)
-            chat = question.chat
-            names = ignored.named(chat.ignored, adapted.ignored)
+            question = await self._completed(asked, turn)
+            parsed, size = question.parsed, question.parsed.size
+            names = ignored.named(parsed.chat.ignored, question.prepared.ignored)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            size, identity = asked.size, self._identity(asked)
-            native = inputs.is_native(chat, asked.model, self.settings)
-            payload = await apart(size, lambda: inputs.payload(chat, adapted.body, native))
-            self._begin(asked, turn, chat, adapted, payload, native)
-            gatherer = await apart(size, lambda: inputs.gatherer(chat, adapted))
-            answer = self._answer(turn, question, adapted, size, gatherer, request)
-            if chat.stream:
-                writer = await apart(size, lambda: question.writer(identity))
+            identity = self._identity(asked)
+            call = await apart(size, question.prepared.call)
+            if question.token is not None:
+                call = replace(call, only=question.token)
+            self._begin(asked, turn, parsed.chat, call)
+            answer = self._answer(turn, question, request)
+            if parsed.chat.stream:
+                writer = await apart(size, lambda: parsed.writer(identity, question.narrowed))
                 return await self._stream(request, turn, answer, writer, headers)
-            return await self._collect(request, turn, answer, question.answer(identity), headers)
+            collector = parsed.answer(identity, question.narrowed)
+            return await self._collect(request, turn, answer, collector, headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
     def _identity(self, asked: _Asked) -> Identity:
-        fingerprint = f"fp_{asked.model.upstream}"
+        fingerprint = f"fp_{asked.resolved.model.upstream}"
         return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
 
     async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
-        """What no upstream need be asked for: counted in the windows, and not charged."""
+        """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(asked))
         await turn.forgo("unasked")
         kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
-    async def _completed(self, asked: _Asked, account: str) -> tuple[ParsedRequest, Adapted]:
-        """The question with what it goes on from, as the model takes it: the work that costs."""
-        ask, model = asked.ask, asked.model
+    async def _completed(self, asked: _Asked, turn: Turn) -> _Question:
+        """The request with the content that it refers to and attaches, adapted to its model: the expensive
+        work."""
+        ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
+        account = turn.admission.key.account
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        question = await apart(asked.size, lambda: ask.complete(found))
-        size = asked.size + question.chat.recalled
-        adapted = asked.adapted
-        if adapted is None:
-            adapted = await apart(size, lambda: self._adapted(question.chat, model))
-        if adapted.missing:
-            size += await self.thoughts.put_back(account, adapted.body, adapted.missing, model)
+        attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
+        resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
+        parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
+        size, chat = parsed.size, parsed.chat
+        if prepared is None:
+            prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
+            prepared = await apart(size, lambda: prepare(chat))
+        if missing := prepared.missing:
+            size += await self.thoughts.restore(account, missing)
         try:
-            least = question.chat.least_output
-            narrowed = await inputs.fitted(adapted.body, model, size, least, self.directory)
-        except InvalidRequest as error:
-            raise fields.renamed(error, question.chat.names) from None
-        return question, replace(adapted, narrowed=True) if narrowed else adapted
-
-    def _quickly(self, chat: ChatRequest, model: Model) -> Adapted | None:
-        """As `_adapted`; None where its schemas take more than a few steps."""
-        try:
-            with clean.quickly():
-                return self._adapted(chat, model)
-        except clean.Costly:
-            return None
-
-    def _adapted(self, chat: ChatRequest, model: Model) -> Adapted:
-        """The request as the model takes it. Raises InvalidRequest in the client's names."""
-        try:
-            return adapt(chat, model)
+            narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
+        return _Question(parsed, prepared, narrowed, resolution.token)
 
-    def _answer(
-        self,
-        turn: Turn,
-        question: ParsedRequest,
-        adapted: Adapted,
-        size: int,
-        gatherer: ReasoningCollector | None,
-        request: Request,
-    ) -> _Answer:
-        """The chunks as the client may see them, and what of them is kept for its next request."""
+    def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
+        """The chunks for the client, and what is stored of them for its next request."""
         chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
-        see: list[Callable[[list[Chunk]], None]] = []
-        if adapted.renamed:  # first, since thoughts are kept by the arguments that the client knows
-            see.append(Restorer(adapted.renamed))
-        if gatherer is not None:
-            see.append(gatherer.add)
-        if adapted.narrowed and question.chat.seals is not None:
-            see.append(name_window)
+        parsed, taps = question.parsed, question.prepared.taps()
 
         async def settle() -> None:
-            kept = await apart(size, question.kept)
-            kept |= gatherer.entries() if gatherer is not None else {}
+            kept = await apart(parsed.size, parsed.kept)
+            for tap in taps:
+                kept |= tap.kept()
             if kept:
                 await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
             else:
                 await turn.settle()
 
-        return _Answer(tee(chunks, see) if see else chunks, settle)
+        return _Answer(tee(chunks, taps) if taps else chunks, settle)
 
     async def _stream(
         self,
@@ -246,7 +234,7 @@ class Gateway:
         writer: StreamWriter,
         headers: list[tuple[str, str]],
     ) -> Response:
-        """Waits for the first content, or the first ping, so that an early failure is still a status."""
+        """Waits for the first content or the first ping, so that an early failure is still a status."""
         chunks = answer.chunks
         first = await anext(chunks)
 
@@ -308,37 +296,36 @@ class Gateway:
             request.record.first_content_ms = _ms(turn.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
-        """No new chats; what runs may finish for a while, then it is told to end."""
+        """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
         self.closing = True
         await asyncio.sleep(seconds)
         for turn in list(self.turns):
             turn.interrupt(ShuttingDown())
 
     def _longest(self, request: Request) -> float:
-        """Seconds from now."""
+        """The longest duration of the answer, in seconds from now."""
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _begin(
-        self,
-        asked: _Asked,
-        turn: Turn,
-        chat: ChatRequest,
-        adapted: Adapted,
-        payload: bytes,
-        native: bool,
-    ) -> None:
-        """Gives the turn its calls; they begin to run when its chunks are asked for."""
-        settings, request, model, body = self.settings, asked.request, asked.model, adapted.body
-        call = Call(model, body, payload, inputs.signed(request, chat, model), as_messages=native)
+    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, call: Call) -> None:
+        """Give the turn its calls; they start when its chunks are read."""
+        settings, request, resolved = self.settings, asked.request, asked.resolved
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
-        free = chat.free | {sent for sent, name in adapted.renamed.tools.items() if name in chat.free}
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
-        calls = [UpstreamCall(*of_call, one, chat.stops, free) for one in at]
-        known = self.catalog.find(chat.model) is not None
-        turn.begin(calls, known, asked.request.id, model.window if known else None)
+        calls = [UpstreamCall(*of_call, one, chat.stops) for one in at]
+        turn.begin(calls, resolved.known, request.id, resolved.window)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
+
+
+def _prepared(
+    provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
+) -> Prepared:
+    """Prepare a chat. Raises InvalidRequest in the client's names, and Costly."""
+    try:
+        return provider.prepare(chat, model, request.headers, cheaply)
+    except InvalidRequest as error:
+        raise fields.renamed(error, chat.names) from None
 
 
 def _ms(seconds: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
@@ -45,9 +45,24 @@ class HttpxClient:
             ),
         )
 
-    @asynccontextmanager
-    async def send(
+    def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+    ) -> AbstractAsyncContextManager[Answer]:
+        return self._exchange(method, url, headers, body, timeouts)
+
+    def upload(
+        self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
+    ) -> AbstractAsyncContextManager[Answer]:
+        return self._exchange("POST", url, headers, body, timeouts)
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes],
+        timeouts: Timeouts,
     ) -> AsyncIterator[Answer]:
         response = await self._head(method, url, headers, body, timeouts)
         parts = response.aiter_bytes() if "content-encoding" in response.headers else response.aiter_raw()
@@ -62,10 +77,18 @@ class HttpxClient:
                 await parts.aclose()
 
     async def _head(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes],
+        timeouts: Timeouts,
     ) -> httpx2.Response:
         # httpx2's read timeout applies to each read of head and body alike. So a clock of our own bounds the
-        # whole head; it starts when the connection is open.
+        # whole head; it starts when the connection is open, or when a streamed body was sent.
+        begins = "http11.send_request_headers.started"
+        if not isinstance(body, bytes):
+            begins = "http11.send_request_body.complete"
         limits = httpx2.Timeout(None, connect=timeouts.connect, pool=timeouts.connect)
         reused = True
         try:
@@ -75,7 +98,7 @@ class HttpxClient:
                     nonlocal reused
                     if name == "connection.connect_tcp.started":
                         reused = False
-                    if name == "http11.send_request_headers.started":
+                    if name == begins:
                         clock.reschedule(asyncio.get_running_loop().time() + timeouts.first_byte)
 
                 request = self._client.build_request(

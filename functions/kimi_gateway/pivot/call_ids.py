@@ -1,8 +1,8 @@
-"""Tool-call ids that never come again. The vendor counts its ids anew in each turn (`run:0`); clients take
-an id for unique: Claude Code drops the second result under one id from its history (2026-11).
+"""Unique tool-call ids. The vendor counts its ids from zero in each turn (`run:0`), but clients expect unique
+ones: Claude Code drops the second result under one id from its history (2026-11).
 
-A client gets the vendor's id with a mark behind it; the mark is cut off when the id comes back. Nothing is
-stored: the mark ends in a check character over the whole id, so other ids pass as they are.
+A client gets the vendor's id with a mark behind it; the mark is removed when the id comes back. Nothing is
+stored: the mark ends in a check character over the whole id, so other ids pass unchanged.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import re
 import zlib
 from collections.abc import Callable
 
-Randomness = Callable[[int], bytes]  # so many bytes that nobody can guess
+Randomness = Callable[[int], bytes]  # returns this number of unpredictable bytes
 
 _BEGIN = "_kg"
 _RANDOM = 6  # characters; 62 ** 6 values for the calls of one conversation that share a vendor's id
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # legal in every client's ids
 _MARKED = re.compile(rf"(?s)(.+{_BEGIN}[0-9A-Za-z]{{{_RANDOM}}})([0-9A-Za-z])")
-MARK = len(_BEGIN) + _RANDOM + 1  # characters; OpenAI's clients take ids of 64, some of 40
+MARK = len(_BEGIN) + _RANDOM + 1  # characters; OpenAI's clients accept ids of 64, some of 40
 
 
 def marked(id: str, randomness: Randomness) -> str:
-    """The client's form of a vendor's id; another one at each call."""
+    """The client's form of a vendor's id; different at each call."""
     number = int.from_bytes(randomness(8), "big")
     digits = []
     for _ in range(_RANDOM):
@@ -32,7 +32,7 @@ def marked(id: str, randomness: Randomness) -> str:
 
 
 def vendors(id: str) -> str:
-    """The vendor's id behind a client's; an id without a whole mark is returned as it is."""
+    """The vendor's id for a client's; an id without a valid mark is returned unchanged."""
     found = _MARKED.fullmatch(id) if _BEGIN in id[-MARK:] else None
     if found is None or found[2] != _check(found[1]):
         return id

@@ -1,8 +1,9 @@
-"""The fragments of an answer's tool calls, in the one shape that every client's accumulator folds alike.
+"""Normalises the fragments of an answer's tool calls, so that every client's accumulator gives the same
+result.
 
-Upstreams number calls in several ways, repeat ids and names, or give each fragment an id of its own. Here a
-call has its place in order (0, 1, …). Its id, kind and name stand once; the id is the client's unique one.
-Its arguments are text whose slips are mended.
+Upstreams number calls in several ways, repeat ids and names, or give each fragment its own id. Here calls are
+numbered in order (0, 1, …). Id, type and name occur once; the id is the client's unique one. Small defects in
+the arguments are repaired.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ class _Call:
 
 @dataclass(slots=True)
 class Calls:
-    """The calls of one choice. `free` names the functions whose arguments are a free text and not mended."""
+    """The calls of one choice. `free` names functions whose arguments are free text and not repaired."""
 
     randomness: Randomness
     free: Collection[str] = ()
     _all: list[_Call] = field(default_factory=list)
-    _open: dict[object, _Call] = field(default_factory=dict)  # the newest by the upstream's index
+    _open: dict[object, _Call] = field(default_factory=dict)  # the newest, by the upstream's index
     _last: _Call | None = None
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def read(self, fragments: list[Any]) -> tuple[list[Fragment], bool]:
-        """The fragments in their one shape, and whether that is another than the upstream's. Raises TypeError
-        or AttributeError for what is no fragment."""
+        """The normalised fragments, and whether they differ from the upstream's. Raises TypeError or
+        AttributeError for invalid fragments."""
         shaped, changed = [], False
         for fragment in fragments:
             made = self._read(fragment)
@@ -73,8 +74,9 @@ class Calls:
         return made
 
     def _of(self, index: Any, id: str, name: str, arguments: str) -> _Call | None:
-        """The call that a fragment belongs to, None where it begins one: with a name at the place of a call
-        that has one, unless it repeats that call's id, or has none, while there is more to come."""
+        """The call that a fragment belongs to, None if it begins one. A fragment with a name begins a new
+        call at the index of a named one, unless it repeats that call's id, or has none, while the call's
+        arguments are incomplete."""
         call = self._last if index is None else self._open.get(index)
         if call is not None and name and call.name:
             over = call.mender.whole and arguments.strip()
@@ -100,7 +102,7 @@ class Calls:
         return {**made, "type": "function", **fragment, **made, "function": told}
 
     def _client_id(self, call: _Call, id: str) -> str:
-        """An upstream that names none gets the name of the call's place."""
+        """The client's id; a call without one is named after its place."""
         call.id = id or f"call_{call.place}"
         return call_ids.marked(call.id, self.randomness)
 
@@ -110,7 +112,7 @@ def _text(value: Any) -> str:
 
 
 def _arguments(value: Any) -> str:
-    """As text: some deployments send an object, or null."""
+    """The arguments as text: some deployments send an object, or null."""
     if isinstance(value, str):
         return value
     return "" if value is None else jsonio.dumps(value).decode()

@@ -1,6 +1,6 @@
-"""Chunks of a streamed chat completion: what the upstream sent, read once, and as the client gets them.
+"""Chunks of a streamed chat completion: parsed once, and written for the client.
 
-Facts about the vendor's stream, its three places for usage among them: docs/upstream.md.
+Facts about the vendor's stream, including its three places for usage: docs/upstream.md.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.calls import Calls
-from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learnt
+from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn
 
 
 class Unreadable(ValueError):
-    """An event that is no chunk: the stream is broken there, and nothing of it is skipped."""
+    """An event is not a chunk. The stream counts as broken; events are never skipped."""
 
 
 class ErrorEvent(Exception):
@@ -31,12 +31,10 @@ class ErrorEvent(Exception):
         self.error = error
 
 
-@dataclass(slots=True)  # not frozen, which would cost as much again as parsing it
+@dataclass(slots=True)  # not frozen, because that would cost as much as parsing
 class Chunk:
-    """`substance`: it carries content, reasoning, a refusal, a tool call or a finish reason.
-    `finishes`: it ends at least one choice. `data` are the upstream's own bytes, where `body` still says the
-    same as they do.
-    """
+    """`substance`: it has content, reasoning, a refusal, a tool call or a finish reason. `finishes`: it ends
+    at least one choice. `data` are the upstream's own bytes, if `body` is unchanged."""
 
     body: dict[str, Any] = field(repr=False)
     substance: bool
@@ -46,50 +44,48 @@ class Chunk:
 
 @dataclass(slots=True)
 class Progress:
-    """What one upstream stream has brought so far. `free` names the functions that take a free text."""
+    """The state of one upstream stream. `free` names functions with free text."""
 
     randomness: Randomness = secrets.token_bytes
     free: Collection[str] = ()
     usage: dict[str, Any] | None = None
     done: bool = False
     written: float = 0.0  # estimated tokens
-    size: int = 0  # bytes of the events, where only the text of one counts that is like those before
+    size: int = 0  # bytes of the events; of an event that matches the template only its text counts
     _open: set[int] = field(default_factory=set)
     _finished: set[int] = field(default_factory=set)
     _calls: dict[int, Calls] = field(default_factory=dict)  # by choice
-    _spoken: bool = False  # a text, a thought or a call came
+    _spoken: bool = False  # text, reasoning or a call came
     _reasons: set[str] = field(default_factory=set)
     _edited: bool = False
-    _alike: ChunkTemplate | None = None
-    _unlike: int = 0  # chunks with a text that were parsed, since the last that was alike
+    _template: ChunkTemplate | None = None
+    _untemplated: int = 0  # chunks with text that were parsed since the last match
 
     @property
     def complete(self) -> bool:
-        """`[DONE]` or a finish reason for every choice: the only proof that an answer is whole."""
+        """`[DONE]` or a finish reason for every choice: the only proof that an answer is complete."""
         return self.done or bool(self._finished) and not self._open
 
     @property
     def silent(self) -> bool:
-        """A choice has ended, and no text, thought or call came."""
+        """Whether a choice has ended without text, reasoning or a call."""
         return bool(self._finished) and not self._spoken
 
     def empty(self, most: int = 1) -> bool:
-        """The model said nothing of its own accord, by its usage in so many tokens at `most`."""
+        """Whether the model ended by itself without saying anything, with at most `most` output tokens."""
         if not self.silent or self._reasons != {"stop"} or self.usage is None:
             return False
         written = self.usage.get("completion_tokens")
         return type(written) is int and written <= most
 
     def read(self, event: sse.Event) -> Chunk | None:
-        """The chunk in an event, without its usage, which is kept here (the last one that is not null).
-
-        None where nothing is left for a client. Raises Unreadable or ErrorEvent.
-        """
+        """The chunk of an event, without its usage, which is stored here (the last one that is not null).
+        None if nothing is left for a client. Raises Unreadable or ErrorEvent."""
         data, name = event
-        if self._alike is not None and not name and (found := self._alike.read(data)):
+        if self._template is not None and not name and (found := self._template.read(data)):
             body, text = found
             self.written += token_estimate.of_text(text)
-            self._unlike = 0
+            self._untemplated = 0
             self.size += len(text)
             return Chunk(body, True, False, data)
         if data == b"[DONE]":
@@ -113,7 +109,7 @@ class Progress:
         usage = self.usage
         if "usage" in body:
             usage = self._take_usage(body) or usage
-        self._edited &= not data.endswith(_NO_USAGE)  # which is cut off where the bytes pass on
+        self._edited &= not data.endswith(_NO_USAGE)  # which is cut off when the bytes are forwarded
         try:
             for choice in choices:
                 if "usage" in choice:
@@ -128,8 +124,9 @@ class Progress:
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
 
     def _end(self) -> Chunk | None:
-        """The finish reasons of choices that ended without one, which no client would take for whole."""
-        self.done = bool(self._open or self._finished)  # of nothing at all it proves nothing
+        """Finish reasons for choices that ended without one, because no client would accept them as
+        complete."""
+        self.done = bool(self._open or self._finished)  # without any choice it proves nothing
         choices: list[dict[str, Any]] = [
             {"index": index, "delta": {}, "finish_reason": "tool_calls" if self._calls.get(index) else "stop"}
             for index in sorted(self._open)
@@ -140,17 +137,17 @@ class Progress:
         return Chunk({"choices": choices}, True, True) if choices else None
 
     def _learn(self, data: bytes, body: dict[str, Any]) -> None:
-        """What to expect of the next chunks; anew where several in a row were different."""
-        if self._unlike % PATIENCE == 0:
-            self._alike = learnt(data, body)
-        self._unlike += 1
+        """Learn a template for the next chunks; again after several mismatches."""
+        if self._untemplated % PATIENCE == 0:
+            self._template = learn(data, body)
+        self._untemplated += 1
 
     def _take_usage(self, part: dict[str, Any]) -> Any:
         self._edited = True
         return part.pop("usage")
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
-        """Whether the choice has substance; its tool calls get their one shape."""
+        """Whether the choice has substance. Its tool calls are normalised."""
         index, delta = _index(choice), choice.get("delta") or {}
         calls, finished = delta.get("tool_calls"), bool(choice.get("finish_reason"))
         substance = finished or bool(calls)
@@ -183,7 +180,7 @@ class Progress:
 
 
 def _index(part: dict[str, Any]) -> int:
-    """Of a choice. Raises TypeError where it is no number to sort by, or beyond all sense."""
+    """The index of a choice. Raises TypeError if it is not a number or out of range."""
     index = part.get("index", 0)
     if type(index) is not int or not 0 <= index < MOST_PARTS:
         raise TypeError
@@ -192,8 +189,8 @@ def _index(part: dict[str, Any]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What every chunk of one answer says of itself: the requested model, whatever runs upstream, and one id,
-    whichever attempt or upstream call it came from."""
+    """The members that are the same in every chunk of an answer: the requested model, whatever runs upstream,
+    and one id, whichever attempt or upstream call the chunk came from."""
 
     id: str
     model: str
@@ -206,12 +203,10 @@ class Identity:
         return {**head, "system_fingerprint": self.fingerprint, **body, **head}
 
     def spliced(self, chunk: Chunk) -> bytes | None:
-        """The upstream's bytes under this identity: all before its `choices` is written anew, the rest stays.
-
-        Chunks of one stream begin alike, so that is done once. None where they cannot be cut there.
-        """
+        """The upstream's bytes with this identity: everything before `choices` is replaced. Chunks of one
+        stream begin alike, so the replacement is computed once. None if the bytes cannot be cut there."""
         head, choices, rest = chunk.data.partition(_CHOICES)
-        begins = (head, tuple(chunk.body))  # the names tell whether one of ours comes behind the cut
+        begins = (head, tuple(chunk.body))  # the names show whether one of ours comes after the cut
         new = self._heads.get(begins)
         if new is None:
             if len(self._heads) >= MOST_HEADS:
@@ -222,7 +217,7 @@ class Identity:
         return new and sse.encode(new + choices + rest)
 
     def _head(self, head: bytes, names: tuple[str, ...]) -> bytes:
-        """The new bytes before `choices`, empty where the cut is not at the top level's own."""
+        """The new bytes before `choices`; empty if the cut is not at the top level."""
         try:
             before = jsonio.loads(head + _CHOICES + b"0}")
         except ValueError:
@@ -233,15 +228,15 @@ class Identity:
         return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
 
 
-MOST_COUNTED = 10**12  # tokens; more is nonsense
+MOST_COUNTED = 10**12  # tokens; larger numbers are errors
 MOST_MEMBERS = 64  # of usage
 MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 CHUNK = "chat.completion.chunk"
-PATIENCE = 4  # chunks of a text: a few may hold escapes
+PATIENCE = 4  # chunks with text; a few may contain escapes
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
 _CHOICES = b'"choices":'
 _NO_USAGE = (
-    b',"usage":null}'  # the vendor's at the top level of every chunk but the last, when asked for usage
+    b',"usage":null}'  # the vendor's, at the top level of every chunk but the last, if usage was requested
 )
 _OWN = frozenset(("id", "object", "created", "model", "system_fingerprint"))
 
@@ -253,13 +248,13 @@ def frame(chunk: Chunk, identity: Identity) -> bytes:
 
 
 def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:
-    """The one chunk that carries usage, for clients that asked for it."""
+    """The chunk with usage, for clients that asked for it."""
     return frame(Chunk({"choices": [], "usage": usage}, False, False), identity)
 
 
 def counts(usage: dict[str, Any], depth: int = 3) -> dict[str, Any]:
-    """An upstream's usage as it can be reckoned with: counters of tokens are whole, from 0 to MOST_COUNTED;
-    null stays, and what is no number among them is left out, as are members beyond MOST_MEMBERS."""
+    """An upstream's usage in a safe form: token counters are whole numbers from 0 to MOST_COUNTED, null
+    stays, and other values and members beyond MOST_MEMBERS are dropped."""
     counted: dict[str, Any] = {}
     for name, value in islice(usage.items(), MOST_MEMBERS):
         if isinstance(value, dict):
@@ -274,7 +269,7 @@ def counts(usage: dict[str, Any], depth: int = 3) -> dict[str, Any]:
 
 
 def add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
-    """Counters summed by name, details too; what is no number is taken from the later one."""
+    """Counters summed by name, including details; of other values the later one counts."""
     summed = dict(total)
     for name, value in usage.items():
         before = summed.get(name)

@@ -1,4 +1,4 @@
-"""A stream folded into the answer that the upstream would have given without streaming."""
+"""Collects a stream into the answer that the upstream would have given without streaming."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _APPENDED = ("content", "reasoning_content", "refusal")
 
 
 class _Text(list[str]):
-    """The pieces of a text, joined at the end: a long answer must not be copied anew for each of them."""
+    """Pieces of a text, joined at the end, so that a long answer is not copied for each piece."""
 
 
 class Collector:
-    """Works by choice index: texts and tool arguments appended, logprobs concatenated, other members
-    last-wins at their level. Usage is not its matter."""
+    """Works by choice index: texts and tool arguments are appended, logprobs concatenated, of other members
+    the last value counts. It does not handle usage."""
 
     def __init__(self) -> None:
         self._body: dict[str, Any] = {}
@@ -104,7 +104,7 @@ def _joined(member: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finished(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call as it stands in an answer, where its place in the list is its index."""
+    """A tool call as in an answer, where its place in the list is its index."""
     whole = {name: value for name, value in call.items() if name != "index"}
     if isinstance(whole.get("function"), dict):
         whole["function"] = _joined(whole["function"])

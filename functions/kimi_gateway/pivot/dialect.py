@@ -1,38 +1,44 @@
-"""What a dialect brings: it reads requests into the pivot, and writes the pivot's chunks as its answers."""
+"""The interface of a dialect: it reads requests into the pivot, and writes the pivot's chunks as its
+answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from kimi_gateway.errors import GatewayError
+from kimi_gateway.pivot import placement
+from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.request import ChatRequest
 
+Chat = TypeVar("Chat", bound=ChatRequest)
+
 
 class StreamWriter(Protocol):
-    """Chunks to the events of one streamed answer; every method gives bytes for the wire, or none."""
+    """Turns chunks into the events of one streamed answer; every method returns bytes for the wire, possibly
+    none."""
 
     def add(self, chunks: list[Chunk]) -> bytes:
-        """What may be shown before the ledger knows of the answer: not the last finish reason."""
+        """Everything that may be sent before the ledger is written: not the last finish reason."""
         ...
 
     def silence(self) -> bytes:
-        """A sign of life. It may be the first thing that the client sees."""
+        """A sign of life. It may be the first event that the client gets."""
         ...
 
     def end(self, usage: dict[str, Any]) -> bytes:
-        """All that is left of a complete answer; `usage` in the pivot's names."""
+        """The rest of a complete answer; `usage` has the pivot's names."""
         ...
 
     def error(self, error: GatewayError) -> bytes:
-        """The last event of an answer that broke; nothing in it may look complete."""
+        """The last event of a broken answer; nothing in it may look complete."""
         ...
 
 
 class JsonAnswer(Protocol):
-    """Chunks to one JSON body."""
+    """Collects chunks into one JSON body."""
 
     def add(self, chunks: list[Chunk]) -> None: ...
 
@@ -40,17 +46,23 @@ class JsonAnswer(Protocol):
 
 
 class ParsedRequest(Protocol):
-    """A request that was read: `chat` is what is asked, in the pivot."""
+    """A parsed request: `chat` is the request in the pivot. `narrowed`: the output limit was lowered to what
+    the model's window leaves."""
 
     @property
     def chat(self) -> ChatRequest: ...
 
-    def writer(self, identity: Identity) -> StreamWriter: ...
+    @property
+    def size(self) -> int:
+        """Bytes of the client's body and of the content that it refers to."""
+        ...
 
-    def answer(self, identity: Identity) -> JsonAnswer: ...
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter: ...
+
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer: ...
 
     def kept(self) -> dict[str, bytes]:
-        """After the last chunk: what the account's next request may refer to (storage/cache.py)."""
+        """After the last chunk: cache entries for the account's next request (storage/cache.py)."""
         ...
 
 
@@ -58,26 +70,40 @@ class ParsedRequest(Protocol):
 class Ask:
     """A request's body, read without any I/O.
 
-    `needs` names what the request goes on from and the account has kept (storage/cache.py). `complete`
-    takes what was found of it and gives the whole question; it raises InvalidRequest for what is missing.
-    `unasked` gives the whole answer, where no upstream need be asked for it.
+    `needs` names what the request goes on from and the account has kept (storage/cache.py). With what was
+    found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole question, from
+    what that became, one result for each. Without results the places of attachments stay open. Both raise
+    InvalidRequest for what is missing. `unasked` gives the whole answer, where no upstream need be asked.
     """
 
     model: str
     stream: bool
     choices: int
     needs: Sequence[str]
-    complete: Callable[[Mapping[str, bytes]], ParsedRequest]
+    attachments: Callable[[Mapping[str, bytes]], Sequence[Attachment]]
+    complete: Callable[[Mapping[str, bytes], Results], ParsedRequest]
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
-    def whole(cls, question: ParsedRequest) -> Ask:
-        """One that needs nothing else."""
-        chat = question.chat
-        return cls(chat.model, chat.stream, chat.choices, (), lambda _: question)
+    def whole(cls, chat: Chat, size: int, question: Callable[[Chat, int], ParsedRequest]) -> Ask:
+        """One that needs nothing but its attachments; `question` takes a chat and its bytes."""
+        attached = placement.attachments(chat.body["messages"])
+
+        def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
+            return question(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
+
+        return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
+
+
+def attaching(chat: Chat, attached: Sequence[Attachment], resolved: Results) -> Chat:
+    """The request with what its attachments became, if that is known already."""
+    if not attached or not resolved:
+        return chat
+    became = dict(zip(attached, resolved, strict=True))
+    return replace(chat, body={**chat.body, "messages": placement.placed(chat.body["messages"], became)})
 
 
 class Dialect(Protocol):
     def read(self, raw: bytes) -> Ask:
-        """Pure. Raises InvalidRequest naming the field at fault."""
+        """Parse a request, without I/O. Raises InvalidRequest naming the field."""
         ...

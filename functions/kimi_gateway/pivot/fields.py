@@ -16,7 +16,7 @@ def fail(where: str, what: str) -> NoReturn:
 
 
 def of_type(kind: type, noun: str) -> Check:
-    """`bool` is not a number here, though Python counts it among the ints."""
+    """A check for one exact type; `bool` does not count as a number."""
 
     def check(value: Any, where: str) -> None:
         if type(value) is not kind:
@@ -60,7 +60,7 @@ def one_of(*words: str) -> Check:
 
 
 def members(checks: Mapping[str, Check]) -> Check:
-    """An object whose known members are checked where they are there and not null."""
+    """A check for an object whose known members are checked if they are present and not null."""
 
     def check(value: Any, where: str) -> None:
         mapping(value, where)
@@ -70,7 +70,7 @@ def members(checks: Mapping[str, Check]) -> Check:
 
 
 def json_object(raw: bytes) -> jsonio.Source:
-    """A request's body, which is a JSON object. Raises InvalidRequest."""
+    """A request's body, which must be a JSON object. Raises InvalidRequest."""
     if jsonio.has_too_many_values(raw):
         most = jsonio.MOST_VALUES
         raise InvalidRequest(f"The body has more than {most} values; send fewer or shorter messages.")
@@ -84,8 +84,8 @@ def json_object(raw: bytes) -> jsonio.Source:
 
 
 def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
-    """The same error with the field called as the client called it: `names` are the pivot's, whole or the
-    beginning of one, and what the client knows them by."""
+    """The same error with the client's name for the field: `names` maps the pivot's names or their beginnings
+    to the client's."""
     param = error.param or ""
     for name in sorted(names, key=len, reverse=True):
         if param == name or param.startswith(f"{name}."):
@@ -96,12 +96,12 @@ def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
 
 
 def drop_nulls(body: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
-    """A copy without the known fields that are null: clients send null for what they leave out."""
+    """A copy without known fields that are null, because clients send null for absent fields."""
     return {name: value for name, value in body.items() if value is not None or name not in checks}
 
 
 def apply(body: Mapping[str, Any], checks: Mapping[str, Check], prefix: str = "") -> None:
-    """Run each field's check where there is one. Raises InvalidRequest naming the first at fault."""
+    """Run the check of each field that has one. Raises InvalidRequest naming the first wrong field."""
     for name, value in body.items():
         check = checks.get(name)
         if check is not None:

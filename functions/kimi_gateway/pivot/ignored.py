@@ -1,4 +1,4 @@
-"""The header that names what of a request goes no further."""
+"""The header that names ignored parts of a request."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import quote
 HEADER = "x-param-ignored"
 MOST_NAMES = 32
 MOST_BYTES = 2_048
-LONGEST_NAME = 160  # characters of one, before they are escaped
-AND_MORE = "..."  # in the place of the last, where there are too many
-_VISIBLE = "!\"#$&'()*+-./:;<=>?@[\\]^_`{|}~"  # but for what separates and escapes: "," and "%"
+LONGEST_NAME = 160  # characters of one name, before they are escaped
+AND_MORE = "..."  # in place of the last, if there are too many
+_VISIBLE = "!\"#$&'()*+-./:;<=>?@[\\]^_`{|}~"  # without the separator "," and the escape character "%"
 
 
 def named(*groups: Iterable[str]) -> tuple[str, ...]:
-    """What the header and the log line hold: each name once, in visible ASCII (percent-encoded where the
-    client's text is not), 32 at most and 2 KiB with what is between them."""
+    """The content of the header and the log line: each name once, in visible ASCII (otherwise
+    percent-encoded), at most 32 names and 2 KiB including separators."""
     names = dict.fromkeys(_visible(name) for group in groups for name in group)
     kept: list[str] = []
     room = MOST_BYTES - len(AND_MORE)

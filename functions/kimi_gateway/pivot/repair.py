@@ -1,9 +1,9 @@
-"""A history made such that the vendor takes it, whatever a client kept of it: a 400 would end the session.
+"""Repairs histories that the vendor would refuse, because a 400 would end the session.
 
-The vendor refuses an empty text part, a tool's result without text, a result whose call is not there, a call
-without its result or with words before it, and a call id that comes twice (docs/upstream.md). All rules here
-look at messages and what stands before them only, so the beginning of a history stays the same from request
-to request; and all take time in proportion to the history.
+The vendor refuses an empty text part, a tool result without text, a result without its call, a call without
+its result or with messages before it, and a repeated call id (docs/upstream.md). Each rule looks only at a
+message and those before it, so the beginning of a history stays the same from request to request. All rules
+take linear time.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from typing import Any
 from kimi_gateway.pivot import call_ids
 
 Message = dict[str, Any]
-Place = tuple[int, int]  # a message, and its call of that number or RESULT
+Place = tuple[int, int]  # a message, and the number of its call or RESULT
 
 RESULT = -1
 NOTHING = "(empty)"  # instead of an empty text, which the vendor refuses
 NO_RESULT = "(no result)"
 PICTURES = "(see the picture)"
-MOST_NOTES = 64  # what was repaired, for a header
+UNREAD = "attachment"  # the type of a part that stands for what has still to be read (pivot/placement.py)
+MOST_NOTES = 64  # repairs that are reported in a header
 
 
 @dataclass(slots=True)
 class _Turn:
-    """The assistant's calls, and where their results stand in the history that is made."""
+    """The assistant's calls, and the position of their results in the new history."""
 
     at: int
     results: list[Message] = field(default_factory=list)
@@ -47,8 +48,8 @@ class _Notes(list[Place]):
 
 
 def repaired(messages: list[Message], place: Callable[[int, int], str]) -> tuple[list[Message], list[str]]:
-    """The history, the very list where nothing is wrong with it, and what had to be changed in it: `place`
-    gives the client's name for a message's call, or for the id of a result."""
+    """The repaired history (the same list if nothing was wrong), and the client's names of repaired places.
+    `place` returns the client's name for a message's call or for the id of a result."""
     texts = [_with_texts(message) for message in messages]
     kept = [message for message in texts if message is not None]
     same = len(kept) == len(messages) and all(map(operator.is_, kept, messages))
@@ -67,7 +68,7 @@ def _of_tools(message: Message) -> bool:
 
 
 def _with_texts(message: Message) -> Message | None:
-    """The message with the vendor's own ids and without empty texts; None where nothing is left of it."""
+    """The message with the vendor's ids and without empty texts; None if nothing is left of it."""
     content, role = message.get("content"), message["role"]
     if content and type(content) is str and not _of_tools(message):
         return message
@@ -99,9 +100,14 @@ def _says(part: Any) -> bool:
 def _result(content: Any) -> Any:
     if not content:
         return NOTHING
-    if type(content) is list and not any(part.get("type") == "text" for part in content):
-        return [{"type": "text", "text": PICTURES}, *content]
-    return content
+    return with_words(content) if type(content) is list else content
+
+
+def with_words(parts: list[Any]) -> list[Any]:
+    """A tool's result that has a text."""
+    if any(part.get("type") in ("text", UNREAD) for part in parts):
+        return parts
+    return [{"type": "text", "text": PICTURES}, *parts]
 
 
 def _calling(message: Message) -> Message:
@@ -121,7 +127,7 @@ def _own_id(call: Message) -> Message:
 
 
 def _paired(messages: Sequence[Message | None], notes: _Notes) -> list[Message]:
-    """Each call's result behind its turn, what was said in between behind that."""
+    """Put each result behind its call, and messages in between behind the results."""
     made: list[Message] = []
     turns: list[_Turn] = []
     waiting: dict[str, deque[_Waiting]] = {}
@@ -169,7 +175,7 @@ def _give_up(id: str, waiting: Iterable[_Waiting], notes: _Notes) -> None:
 
 
 def _told(message: Message) -> Message:
-    """A result whose call is not there, as the user's words."""
+    """A result without its call, as a message of the user."""
     head = f"[Result of a tool call that is not in this conversation ({message['tool_call_id'][:64]})]"
     content = message["content"]
     if type(content) is str:
@@ -191,15 +197,15 @@ def _woven(made: list[Message], turns: list[_Turn]) -> list[Message]:
 
 
 def distinct(messages: list[Message]) -> list[Message]:
-    """The same with each call id once, as the vendor wants it: a later call, and its result, get an id made
-    from theirs and from what stands before them. Of a history that `repaired` gave."""
+    """The messages with each call id once, as the vendor requires: a later call and its result get an id made
+    from theirs and from the ids before them. The history must come from `repaired`."""
     called = [id for message in messages if "tool_calls" in message for id in _ids(message)]
     if len(set(called)) == len(called):
         return messages
     made: list[Message] = []
     taken = set[str]()
     counts: dict[str, int] = {}
-    renamed: dict[str, deque[str]] = {}  # of the last turn, by the id that its results have
+    renamed: dict[str, deque[str]] = {}  # of the last turn, by the id of its results
     for message in messages:
         if message.get("tool_calls"):
             calls, renamed = [], {}
@@ -221,7 +227,8 @@ def _ids(message: Message) -> list[str]:
 
 
 def _free(id: str, taken: set[str], counts: dict[str, int]) -> str:
-    """Counted on from the last of its name, so that many of one id cost no more than others."""
+    """A free id. Counting continues from the last one of its name, so a large number of equal ids is
+    cheap."""
     new = id
     while new in taken:
         counts[id] = counts.get(id, 1) + 1

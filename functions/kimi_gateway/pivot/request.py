@@ -1,4 +1,4 @@
-"""A Chat Completions request: what is known is checked, the rest is left as it is.
+"""Checks a Chat Completions request: known fields are checked, the rest is left unchanged.
 
 Ranges and decisions: docs/contract.md, Request.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import fields, media, repair, tuning
+from kimi_gateway.pivot import fields, parts, repair, tuning
 from kimi_gateway.pivot.fields import Check, fail
 
 MAX_CHOICES = 4
@@ -22,33 +22,29 @@ LONGEST_UPSTREAM_STOP = 32  # bytes; the platform's limit for one stop string
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. `body` holds the upstream's share of it; the other members are the gateway's own.
+    """A checked request. `body` is the upstream's part of it; the other members are for the gateway.
 
-    `stops` are the stop strings that the gateway has to find by itself. `source` is what the client wrote,
-    where that was the pivot; `names` how it called fields of the body, where it called them otherwise.
-    `ignored` names what the client wrote and the upstream does not get. `seals`, of a Messages request, are
-    the signatures under thoughts in its history, by their text. `recalled`: bytes of the body that came from
-    what the request only named. `least_output`: an answer of fewer tokens is of no use, unless fewer were
-    asked for. `free` names the functions whose arguments are a free text.
+    `stops` are stop strings that the gateway must find itself. `source` is the client's text, if the client
+    wrote the pivot: unchanged members are forwarded in the client's own bytes. `names` are the client's names
+    for fields of the body, if they differ. `ignored` names fields that are not sent upstream. `least_output`:
+    an answer with fewer tokens is useless, unless the client asked for fewer. `free` names functions whose
+    arguments are free text.
     """
 
     model: str
     body: dict[str, Any] = field(repr=False)
     stream: bool
-    include_usage: bool
     choices: int
     stops: tuple[str, ...]
     source: jsonio.Source | None = None
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
     ignored: tuple[str, ...] = ()
-    seals: Mapping[str, str] | None = field(default=None, repr=False)
-    recalled: int = 0
     least_output: int = 1
     free: frozenset[str] = frozenset()
 
 
 def read(raw: bytes) -> ChatRequest:
-    """Raises InvalidRequest naming the field at fault."""
+    """Parse a request. Raises InvalidRequest naming the field."""
     source = fields.json_object(raw)
     body = fields.drop_nulls(source.values, _FIELDS)
     for name in ("model", "messages"):
@@ -56,9 +52,9 @@ def read(raw: bytes) -> ChatRequest:
             fail(name, "is required")
     fields.apply(body, _FIELDS)
     _check_together(body)
-    sent = list(map(_outgoing, body["messages"]))
+    sent = list(map(parts.outgoing, range(len(body["messages"])), body["messages"]))
     if all(map(operator.is_, sent, body["messages"])):
-        sent = body["messages"]  # the very list stays, and with it the client's own text of it
+        sent = body["messages"]  # the same list, so that the client's own bytes are reused
     body["messages"], mended = repair.repaired(sent, _place)
     if not body["messages"]:
         fail("messages", "has only empty assistant messages")
@@ -68,12 +64,11 @@ def read(raw: bytes) -> ChatRequest:
         del body["tools"]
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
-    options = body.pop("stream_options", {})
+    body.pop("stream_options", None)  # the gateway sends its own upstream
     ignored = tune(body)
     return ChatRequest(
         model=body["model"],
         stream=body.pop("stream", False),
-        include_usage=options.get("include_usage", False),
         choices=body.pop("n", 1),
         stops=_own_stops(body),
         body=body,
@@ -83,20 +78,20 @@ def read(raw: bytes) -> ChatRequest:
 
 
 def tune(body: dict[str, Any]) -> tuple[str, ...]:
-    """Unknown words become the nearest known ones, and what the upstream has no switch for is taken out. The
-    fields of both."""
+    """Map unknown words of tuning fields to known ones, and drop fields without a counterpart upstream.
+    Returns the names of both."""
     ignored = [name for name in _UNSENT if body.pop(name, None) is not None]
     tuning.apply(body, _TUNED, ignored)
     return tuple(ignored)
 
 
 def digest_of(user: str) -> str:
-    """The platform need not know who the client's user is."""
+    """The platform need not know the client's user."""
     return hashlib.sha256(user.encode()).hexdigest()
 
 
 def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
-    """Stop strings too long for the upstream are taken out and found here."""
+    """Remove stop strings that are too long for the upstream; the gateway finds them."""
     stop = body.get("stop", ())
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     short = [text for text in stops if len(text.encode("utf-8", "replace")) <= LONGEST_UPSTREAM_STOP]
@@ -112,17 +107,6 @@ def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
 def _place(message: int, call: int) -> str:
     where = f"messages.{message}"
     return f"{where}.tool_call_id" if call == repair.RESULT else f"{where}.tool_calls.{call}.id"
-
-
-def _outgoing(message: dict[str, Any]) -> dict[str, Any]:
-    """`developer` is `system` upstream. A picture in a tool's result that cannot be sent is told in words."""
-    if message["role"] == "developer":
-        return {**message, "role": "system"}
-    if message["role"] == "tool" and type(message["content"]) is list:
-        parts = [media.sendable(part) for part in message["content"]]
-        if not all(map(operator.is_, parts, message["content"])):
-            return {**message, "content": parts}
-    return message
 
 
 def model_name(value: Any, where: str) -> None:
@@ -173,7 +157,8 @@ def _messages(value: Any, where: str) -> None:
 
 
 def _is_plain(message: Any) -> bool:
-    """A role and a text, as most of a long history are: nothing else is to be checked there."""
+    """Whether the message has only a role and a text, like most of a long history, so that no other check is
+    needed."""
     return (
         type(message) is dict
         and len(message) == 2
@@ -186,25 +171,13 @@ def _content(message: dict[str, Any], here: str) -> None:
     content, where = message.get("content"), f"{here}.content"
     if type(content) is list:
         for index, part in enumerate(content):
-            _part(part, f"{where}.{index}", message["role"])
+            parts.check(part, f"{where}.{index}")
     elif content is None:
-        # The assistant's may be missing; so may a system message's that brings tools along (K3).
+        # The assistant's content may be missing; also that of a system message with tools (K3).
         if message["role"] in ("user", "tool") or (message["role"] != "assistant" and "tools" not in message):
             fail(where, "is required")
     elif type(content) is not str:
         fail(where, "must be a string or an array of parts")
-
-
-def _part(part: Any, where: str, role: str) -> None:
-    fields.mapping(part, where)
-    kind = part.get("type")
-    fields.string(kind, f"{where}.type")
-    if kind == "text":
-        fields.string(part.get("text"), f"{where}.text")
-    elif kind in media.TYPES:
-        fields.string(media.address(part), f"{where}.{kind}")
-        if role != "tool":
-            media.check(part, f"{where}.{kind}")
 
 
 def _tools(value: Any, where: str) -> None:
@@ -281,7 +254,7 @@ _MESSAGE: dict[str, Check] = {
     "tools": _tools,
 }
 _LIMIT = fields.integer(1)
-# OpenAI's, without a counterpart upstream.
+# OpenAI's fields without a counterpart upstream.
 _UNSENT = ("verbosity", "service_tier", "prompt_cache_retention")
 _FIELDS: dict[str, Check] = {
     "model": model_name,
@@ -314,5 +287,6 @@ _TUNED = {
     "thinking.type": tuning.thinking,
     "prompt_cache_options.ttl": tuning.lifetime,
 }
-# For dialects that bring their own checks of messages: what they pass on by the pivot's names.
+# For dialects with their own checks of messages: checks of the fields that they pass on under the pivot's
+# names.
 BESIDE_MESSAGES = {name: check for name, check in _FIELDS.items() if name not in ("messages", "tools")}

@@ -1,7 +1,6 @@
-"""Slips of a model in the JSON of a call's arguments, mended while they stream in: a raw control character
-inside a string is escaped, a backslash before no escape is doubled, what follows the object's end is left
-out. However the text is cut into pieces, the mended pieces join to the same text.
-"""
+"""Repairs small defects in the JSON of a call's arguments while they stream: a raw control character inside a
+string is escaped, a backslash before an invalid escape is doubled, text behind the object's end is dropped.
+The result does not depend on how the text is cut into pieces."""
 
 from __future__ import annotations
 
@@ -10,20 +9,21 @@ import re
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _INSIDE = re.compile(r'["\\\x00-\x1f]')
 _ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
-_BEGUN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")  # at the end of a piece: an escape that may go on
+_BEGUN = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")  # at the end of a piece: an escape that may continue
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 
 
 class Mender:
-    """`feed` gives the mended text of each piece. A text that begins as no object passes as it is."""
+    """`feed` returns the repaired text of each piece. Text that does not begin as an object passes
+    unchanged."""
 
     __slots__ = ("_depth", "_foreign", "_held", "_inside", "whole")
 
     def __init__(self, foreign: bool = False) -> None:
-        self._foreign = foreign  # no JSON to mend, such as a free text
+        self._foreign = foreign  # not JSON, such as free text
         self._depth = 0
-        self._inside = False  # a string
-        self._held = ""  # an escape whose end has not come
+        self._inside = False  # inside a string
+        self._held = ""  # an incomplete escape
         self.whole = False  # the object has ended
 
     def feed(self, piece: str) -> str:
@@ -45,7 +45,7 @@ class Mender:
     def _mended(self, text: str) -> str:
         self._held = ""
         out: list[str] = []
-        at, copied = 0, 0  # what lies between is right as it is
+        at, copied = 0, 0  # the text in between is unchanged
         while found := (_INSIDE if self._inside else _OUTSIDE).search(text, at):
             here, mark = found.start(), found[0]
             at = here + 1

@@ -1,4 +1,4 @@
-"""Stop strings found by the gateway, for those that are too long for the upstream."""
+"""Finds stop strings that are too long for the upstream."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from kimi_gateway.pivot.chunks import Chunk
 
 
 class _Search:
-    """One stop string, looked for by Knuth, Morris and Pratt: the work grows with the text alone, however the
-    text repeats the string's beginning and however it is split."""
+    """Searches one stop string with the Knuth–Morris–Pratt algorithm, so the work is linear in the text,
+    however the text repeats the beginning of the string and however it is split."""
 
     __slots__ = ("_back", "matched", "stop")
 
     def __init__(self, stop: str, back: list[int]) -> None:
         self.stop = stop
-        self.matched = 0  # characters of `stop` that the text so far ends with
+        self.matched = 0  # characters of `stop` that the text ends with so far
         self._back = back
 
     def feed(self, text: str) -> int:
-        """Where in `text` the string's end is, as the index behind it; -1 for nowhere."""
+        """The index in `text` behind the string's end; -1 if it is not found."""
         stop, back, matched = self.stop, self._back, self.matched
         place = 0
         while place < len(text):
@@ -39,7 +39,7 @@ class _Search:
 
 
 def _table(stop: str) -> list[int]:
-    """For each place in `stop`, the longest shorter beginning of it that ends there."""
+    """For each position in `stop`, the length of the longest proper prefix that ends there."""
     back = [0] * len(stop)
     length = 0
     for index in range(1, len(stop)):
@@ -51,10 +51,8 @@ def _table(stop: str) -> list[int]:
 
 
 class StopFinder:
-    """Fed with text as it comes, gives what may be shown: never any of a stop string, not even its start.
-
-    `tables` come from another finder of the same stop strings.
-    """
+    """Takes text as it comes and returns what may be shown: never a part of a stop string, not even its
+    beginning. `tables` come from another finder of the same stop strings."""
 
     def __init__(self, stops: tuple[str, ...], tables: list[list[int]] | None = None) -> None:
         self.tables = [_table(stop) for stop in stops] if tables is None else tables
@@ -67,13 +65,13 @@ class StopFinder:
         return bool(self.hit)
 
     def feed(self, text: str) -> str:
-        """What is safe to show now; after a hit (`found`) the text before it, then nothing."""
+        """The text that may be shown now; after a hit (`found`) the text before it, then nothing."""
         if self.found:
             return ""
         before, ends = len(self._held), [(search.feed(text), search.stop) for search in self._searches]
         text = self._held + text
         hits = [(before + end, before + end - len(stop), stop) for end, stop in ends if end >= 0]
-        if hits:  # of several the one that ends first, however the text was split
+        if hits:  # the one that ends first, however the text was split
             _, place, self.hit = min(hits)
             self._held = ""
             return text[:place]
@@ -82,7 +80,7 @@ class StopFinder:
         return text[: len(text) - keep]
 
     def rest(self) -> str:
-        """What was held back and turned out to be no stop string."""
+        """Text that was held back and is not a stop string."""
         held, self._held = self._held, ""
         for search in self._searches:
             search.matched = 0
@@ -90,8 +88,8 @@ class StopFinder:
 
 
 class StopFilter:
-    """Applies a finder to each choice of a stream: a hit ends the choice with the reason `stop`, and
-    `stop_reason` (vLLM's name for it) says which string it was."""
+    """Applies a finder to each choice of a stream. A hit ends the choice with the finish reason `stop`;
+    `stop_reason` (vLLM's name for it) is the string."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
@@ -103,7 +101,7 @@ class StopFilter:
         return bool(self._finders) and all(finder.found for finder in self._finders.values())
 
     def apply(self, chunk: Chunk) -> Chunk | None:
-        """The chunk with what may be shown of it; None where nothing is left."""
+        """The chunk with the text that may be shown; None if nothing is left."""
         kept = [choice for choice in map(self._choice, chunk.body["choices"]) if choice is not None]
         if not kept:
             return None
@@ -112,7 +110,7 @@ class StopFilter:
         return Chunk({**chunk.body, "choices": kept}, substance, finishes)
 
     def rest(self) -> Chunk | None:
-        """At `[DONE]`: what is still held back of choices that ended without a finish reason."""
+        """At `[DONE]`: text held back in choices that ended without a finish reason."""
         choices = [
             {"index": index, "delta": {"content": text}, "finish_reason": None}
             for index, finder in self._finders.items()
@@ -140,7 +138,7 @@ class StopFilter:
             shown += finder.rest()
         if shown != text:
             choice = {**choice, "delta": {**delta, "content": shown}}
-            if "logprobs" in choice:  # they spell the text once more
+            if "logprobs" in choice:  # they would spell out the stop string
                 choice["logprobs"] = None
         return choice
 

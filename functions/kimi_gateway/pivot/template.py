@@ -1,6 +1,5 @@
-"""The chunks of a stream mostly differ in one text. With the same bytes around it a chunk reads the same, so
-its text is cut out, and not all of it parsed again.
-"""
+"""Templates for chunks. Chunks of a stream mostly differ in one text. If the bytes around it are the same,
+only the text is extracted and the chunk is not parsed again."""
 
 from __future__ import annotations
 
@@ -10,7 +9,9 @@ from typing import Any
 from kimi_gateway.net import jsonio
 
 TEXTS = ("content", "reasoning_content", "refusal")
-_NOT_PLAIN = re.compile(rb'["\\\x00-\x1f]')  # what ends a JSON string, escapes in it, or may not be in one
+_NOT_PLAIN = re.compile(
+    rb'["\\\x00-\x1f]'
+)  # bytes that end a JSON string, begin an escape, or are illegal in a string
 _FLAT = frozenset((str, int, float, bool, type(None)))
 _PROBE = "probe"
 
@@ -26,7 +27,7 @@ class ChunkTemplate:
         self._body, self._choice, self._name = body, dict(body["choices"][0]), name
 
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
-        """The body and the text of a chunk that is alike; None for the parser to judge."""
+        """The body and the text of a matching chunk; None if it must be parsed."""
         before, after = self._before, self._after
         if len(data) <= self._length or not (data.startswith(before) and data.endswith(after)):
             return None
@@ -43,8 +44,9 @@ class ChunkTemplate:
         return {**self._body, "choices": [{**self._choice, "delta": {self._name: text}}]}
 
 
-def learnt(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
-    """From a chunk that was parsed. Whether this is the text's place is tried with another text."""
+def learn(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
+    """A template from a parsed chunk, None if it has a different form. It is verified by parsing it with
+    another text."""
     choices = body["choices"]
     delta = choices[0].get("delta")
     if len(choices) > 1 or not delta or len(delta) > 1:
@@ -57,11 +59,11 @@ def learnt(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
     before, mark, rest = data.partition(b'"%b":"' % name.encode())
     if not rest.startswith(literal):
         return None
-    alike = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
-    tried = alike._before + _PROBE.encode() + alike._after
+    template = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
+    tried = template._before + _PROBE.encode() + template._after
     try:
         same = jsonio.loads(tried)
     except ValueError:
         return None
     same.pop("usage", None)
-    return alike if same == alike.body_with(_PROBE) else None
+    return template if same == template.body_with(_PROBE) else None

@@ -1,6 +1,5 @@
-"""An estimate of tokens by class of character: no offline tokeniser for these models exists, and a request
-must not wait for one. Billing uses the upstream's count wherever it sent one.
-"""
+"""Estimates tokens by class of character: there is no offline tokeniser for these models, and a request must
+not wait for one. Billing uses the upstream's count if there is one."""
 
 from __future__ import annotations
 
@@ -8,11 +7,12 @@ import math
 from typing import Any
 
 PER_MESSAGE = 4  # role and separators
-PER_MEDIA = 1_024  # an image's share of the window, whatever its bytes
+PER_MEDIA = 1_024  # an image's share of the window, whatever its size
 
 
 def of_text(text: str) -> float:
-    """About a quarter token an ASCII character, 0.7 a wide one (Chinese: 0.6 to 0.7 by the vendor)."""
+    """About a quarter token for an ASCII character, 0.7 for a wide one (Chinese: 0.6 to 0.7 according to the
+    vendor)."""
     if text.isascii():
         return len(text) / 4
     wide = (len(text.encode("utf-8", "surrogatepass")) - len(text)) / 2
@@ -43,7 +43,7 @@ def _of_message(message: dict[str, Any]) -> float:
 
 
 def _of_json(value: Any) -> float:
-    """Any JSON, its names and punctuation included."""
+    """Tokens of any JSON value, including names and punctuation."""
     if isinstance(value, str):
         return of_text(value) + 0.5
     if isinstance(value, dict):

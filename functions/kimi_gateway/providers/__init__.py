@@ -1,1 +1,1 @@
-"""Upstreams: an address, a way to stream from it, and what its failures mean."""
+"""Upstreams: their addresses, streams and failures."""

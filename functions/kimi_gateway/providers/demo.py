@@ -1,4 +1,4 @@
-"""The built-in upstream for a fresh clone: offline, deterministic, and saying in every answer what it is."""
+"""The built-in upstream of a fresh clone: offline and deterministic; each answer says that it is a demo."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from kimi_gateway.catalog.models import ROWS, Model
+from kimi_gateway.http import Headers
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.providers.moonshot.prepare import PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
 NOTICE = "This is the demo provider of Kimi Gateway: no model ran. Set MOONSHOT_API_KEY for real answers."
-PACE = 0.02  # seconds between two words, so that a stream can be seen to stream
+PACE = 0.02  # seconds between two words, so that streaming is visible
 
 
 class Demo:
@@ -21,6 +24,12 @@ class Demo:
 
     def __init__(self, pace: float = PACE) -> None:
         self._pace = pace
+
+    def prepare(
+        self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
+    ) -> PreparedChat:
+        """Adapt a chat like the platform does, so that the demo refuses the same requests."""
+        return prepare(chat, model, headers, cheaply)
 
     async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         messages = call.body["messages"]
@@ -54,7 +63,7 @@ def _event(choice: dict[str, Any], usage: dict[str, int] | None = None) -> sse.E
 
 
 def _last_text(messages: list[dict[str, Any]]) -> str:
-    """The text of the last user message, cut to a line."""
+    """The text of the last user message, cut to 200 characters."""
     for message in reversed(messages):
         if message["role"] == "user":
             content = message["content"]

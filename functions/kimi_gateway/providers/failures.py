@@ -1,7 +1,7 @@
-"""What an upstream's failure means: one cause, what may be tried next, and what the client is told.
+"""Meaning of an upstream's failure: its cause, the possible next attempt, and the client's error.
 
-Branches on the vendor's `error.type` first, since one status has several meanings (docs/upstream.md, §6 of
-its error table, 2026-07); the client's view: docs/reliability.md.
+The vendor's `error.type` decides before the status, because one status has several meanings
+(docs/upstream.md; the vendor's error table, 2026-07). The client's view: docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kimi_gateway.errors import (
+    Conflict,
     ContentFiltered,
     ContextLengthExceeded,
     GatewayError,
@@ -22,13 +23,13 @@ from kimi_gateway.errors import (
     Unavailable,
     UnreadableImage,
 )
-from kimi_gateway.net import jsonio
+from kimi_gateway.net import http, jsonio
 from kimi_gateway.observe import excerpt
 
 Cause = Literal[
-    "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another
-    "server", "connect", "broken",  # of the moment: try again
-    "timeout", "invalid", "content_filter", "context",  # never tried again
+    "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another one
+    "server", "connect", "broken",  # temporary: try again
+    "timeout", "invalid", "content_filter", "context", "bound",  # never tried again
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))
@@ -49,13 +50,13 @@ _BY_TYPE: Mapping[str, Cause] = {
     "server_unavailable": "server",
     "unexpected_output": "server",
 }
-# 504 is the vendor's edge giving up on a request that may still run and be billed, as a time-out is.
+# 504 means that the vendor's edge gave up on a request that may still run and be billed, like a time-out.
 _BY_STATUS: Mapping[int, Cause] = {
     400: "invalid", 401: "authentication", 402: "quota", 403: "permission", 404: "model",
     413: "invalid", 422: "invalid", 429: "rate", 504: "timeout",
 }  # fmt: skip
 _TOO_LONG = re.compile(r"token limit|token length|too long|context length|maximum context", re.I)
-# The numbers in such a text: the limit, and what was asked for.
+# The numbers in such a text: the limit, and the requested size.
 _LIMIT = re.compile(r"(?:limit|maximum|context length|>)[^\d(]{0,20}(\d[\d,]{2,11})", re.I)
 _REQUESTED = re.compile(
     r"(?:requested|resulted in)[^\d]{0,20}(\d[\d,]{2,11})|(\d[\d,]{2,11}) tokens? >", re.I
@@ -77,20 +78,25 @@ _SHOWN: Mapping[str, _View] = {
     "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
     "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
     "timeout": _View(Unavailable, "Kimi did not answer in time."),
-    "broken": _View(Unavailable, "The connection to Kimi broke before the answer was complete."),
+    "broken": _View(Unavailable, "The connection to Kimi was lost before the answer was complete."),
     "connect": _View(Unavailable, "Kimi cannot be reached from this gateway."),
     "server": _View(Unavailable, "Kimi did not answer."),
-    # The operator's account or set-up is at fault; the client's own key is fine, so never 401 to 404.
+    # The operator's account or configuration is wrong. The client's key is fine, so never 401 to 404.
     "authentication": _View(Unavailable, "The operator's Kimi token is refused; tell them."),
     "quota": _View(Unavailable, "The operator's Kimi account has no credit left; tell them."),
     "permission": _View(Unavailable, "The operator's Kimi account may not use this; tell them."),
+    "bound": _View(
+        Conflict,
+        "The files of this request belong to a Kimi account that is not available. Upload them again, and"
+        " send the request with their new ids.",
+    ),
     "model": _View(Unavailable, "The operator's Kimi account does not have this model; tell them."),
 }
 
 
 class UpstreamFailure(Exception):
-    """One attempt failed. `detail` is for the log, already redacted; `quoted` where it is the vendor's own
-    text. `retry_after` in seconds, if named."""
+    """One attempt failed. `detail` is for the log and redacted; `quoted` says that it is the vendor's own
+    text. `retry_after` is in seconds, None if not given."""
 
     def __init__(
         self, cause: Cause, detail: str = "", retry_after: float | None = None, quoted: bool = False
@@ -100,13 +106,12 @@ class UpstreamFailure(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.quoted = quoted
-        self.stale = False  # a connection kept from before was found dead: no attempt of the upstream's
-        self.attempts = 0  # made for an admitted request, when the last one failed
+        self.stale = False  # a reused connection was dead: the upstream saw no attempt
+        self.attempts = 0  # attempts of an admitted request, set when the last one failed
 
     def shown(self, model_is_ours: bool = True, request: str = "", window: int | None = None) -> GatewayError:
-        """The client's error. A model that the catalog knows is never told to be missing. With the attempts
-        that were made and the id of the request, for whoever looks into it. `window` is the model's, in
-        tokens, where it is known."""
+        """The client's error. A model of the catalog is never reported as missing. The text names the
+        attempts and the request id for the operator. `window` is the model's in tokens, if known."""
         if self.cause == "context":
             return self._too_long(window)
         if self.cause == "model" and not model_is_ours:
@@ -122,11 +127,11 @@ class UpstreamFailure(Exception):
         return view.error(message, retry_after=after, cause=f"upstream_{self.cause}")
 
     def _too_long(self, window: int | None) -> ContextLengthExceeded:
-        """With the numbers of the vendor's text, else the window's."""
+        """The error with the numbers of the vendor's text, else the window's."""
         maximum = _number(_LIMIT.search(self.detail)) or window
         tokens = _number(_REQUESTED.search(self.detail))
         if maximum is not None and tokens is not None and tokens <= maximum:
-            tokens = None  # the numbers were read wrongly, or the output counts too
+            tokens = None  # the numbers were misread, or include the output
         words = self.detail if self.quoted else "The input is too long for the model."
         error = ContextLengthExceeded(words, cause="upstream_context")
         error.tokens, error.maximum = tokens, maximum
@@ -134,12 +139,12 @@ class UpstreamFailure(Exception):
 
 
 def _number(found: re.Match[str] | None) -> int | None:
-    """The group that matched, without its thousands' commas."""
+    """The group that matched, without thousands separators."""
     return int((found[found.lastindex or 0]).replace(",", "")) if found else None
 
 
 def _traceable(message: str, attempts: int, request: str) -> str:
-    """What was tried, that it is not charged, and what the operator finds it by."""
+    """The text with the number of attempts, that it is not charged, and the request id."""
     if attempts > 1 and message.startswith("Kimi"):
         message = f"{message.removesuffix('.')} ({attempts} attempts)."
     charged = " Not charged." if attempts else ""
@@ -147,7 +152,8 @@ def _traceable(message: str, attempts: int, request: str) -> str:
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
-    """An answer that is no stream. The body may be the vendor's JSON, or HTML from its edge."""
+    """The failure for an answer that is not a stream. The body may be the vendor's JSON, or HTML from its
+    edge."""
     try:
         error = jsonio.loads(body)["error"]
         known = error if isinstance(error, dict) else {"message": str(error)}
@@ -161,15 +167,26 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> Upstrea
         cause = "server"
     else:
         cause = _BY_TYPE.get(str(known.get("type")), _BY_STATUS.get(status, "server"))
-        # A type that contradicts its status is not believed where it would blame the client.
+        # A type that contradicts its status is ignored if it would blame the client.
         if cause in ("invalid", "content_filter") and status not in (400, 413, 422):
             cause = _BY_STATUS.get(status, "server")
     return _failure(cause, known, _seconds(headers.get("retry-after")), f"status {status}")
 
 
 def from_event(error: Mapping[str, Any]) -> UpstreamFailure:
-    """An `error` member inside a stream; there is no status, so the type alone decides."""
+    """The failure for an `error` member inside a stream. There is no status, so the type alone decides."""
     return _failure(_BY_TYPE.get(str(error.get("type")), "server"), error, None, "error event")
+
+
+def lost(error: http.NetError) -> UpstreamFailure:
+    """An exchange that brought no whole answer."""
+    if isinstance(error, http.TimedOut):
+        return UpstreamFailure("timeout", "no answer in time")
+    if isinstance(error, http.ConnectFailed):
+        return UpstreamFailure("connect", str(error))
+    failure = UpstreamFailure("broken", str(error))
+    failure.stale = isinstance(error, http.Stale)
+    return failure
 
 
 def _failure(
@@ -187,7 +204,7 @@ def _failure(
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; a date, which the vendor does not send, is not read."""
+    """Retry-After in seconds. Dates are ignored, because the vendor does not send them."""
     try:
         seconds = float(header or "")
     except ValueError:

@@ -1,14 +1,17 @@
-"""What the gateway asks of an upstream, whichever it is."""
+"""The interface of upstreams."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.http import Headers
 from kimi_gateway.net import sse
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
 
 
@@ -26,10 +29,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One chat request as it goes upstream; `payload` is `body` in bytes.
+    """One chat request for the upstream; `payload` is `body` in bytes.
 
-    `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
-    client may see, before the first event. `as_messages`: `payload` is for the platform's Messages endpoint.
+    `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
+    headers that a client may see, before the first event. `free` names functions with free text, as they are
+    sent. `only`: the id of the one token that may serve the call, because its files are in that account.
     """
 
     model: Model
@@ -37,32 +41,109 @@ class Call:
     payload: bytes = field(repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
-    as_messages: bool = False
+    free: frozenset[str] = frozenset()
+    only: str | None = None
+
+
+class Costly(Exception):
+    """A chat takes more work than is allowed before admission."""
+
+
+class Entries(Protocol):
+    """The cache entries of one account (storage/cache.py)."""
+
+    async def look(self, names: Sequence[str]) -> dict[str, bytes]: ...
+
+    async def keep(self, entries: Mapping[str, bytes]) -> None: ...
+
+
+class Missing(Protocol):
+    """Parts of the model's earlier answers that the client dropped from the history."""
+
+    async def look_up(self, entries: Entries) -> None: ...
+
+    def restore(self) -> int:
+        """Put the parts into the prepared body, or the model's placeholder for them. Returns the number of
+        added characters."""
+        ...
+
+
+class Tap(Protocol):
+    """Sees an answer's chunks before the client does."""
+
+    def add(self, chunks: list[Chunk]) -> None:
+        """The next chunks; it may change them."""
+        ...
+
+    def kept(self) -> dict[str, bytes]:
+        """After the last chunk: cache entries for the account's next request."""
+        ...
+
+
+class Prepared(Protocol):
+    """A chat adapted to its model. `call` renders it, so that `missing` and the window come first."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The pivot for the upstream. Its output limit may be lowered until it is rendered."""
+        ...
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The client's names of fields that are not sent upstream."""
+        ...
+
+    @property
+    def missing(self) -> Missing | None: ...
+
+    def call(self) -> Call:
+        """Render the call. The time grows with the body."""
+        ...
+
+    def taps(self) -> list[Tap]:
+        """New taps for the answer, in their order."""
+        ...
 
 
 class Provider(Protocol):
-    """Every method raises UpstreamFailure."""
+    """Every method except `prepare` raises UpstreamFailure."""
 
     name: str
 
+    def prepare(self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False) -> Prepared:
+        """Adapt a chat to a model, without I/O. `headers` are the client's; the provider takes those that it
+        passes on. Raises InvalidRequest, in the pivot's names, if the model cannot do it; Costly if it must
+        be done `cheaply` and takes more work."""
+        ...
+
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        """The events of one streamed answer, as many at a time as one read brought."""
+        """The events of one streamed answer, in batches as they were read."""
         ...
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
-        """The upstream's own list, its entries as they are."""
+        """The entries of the upstream's model list, unchanged."""
         ...
 
     async def live(self, token: Token) -> bool:
-        """Whether the upstream takes this token."""
+        """Whether the upstream accepts this token."""
         ...
 
+
+# Optional capabilities of a provider. Users check for one with `isinstance`.
+
+
+@runtime_checkable
+class Balances(Protocol):
     async def balance(self, token: Token) -> dict[str, float]:
-        """`available_balance`, `voucher_balance`, `cash_balance`, in the platform's currency."""
+        """`available_balance`, `voucher_balance`, `cash_balance`, in the platform's currency. Raises
+        UpstreamFailure."""
         ...
 
+
+@runtime_checkable
+class Estimates(Protocol):
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
-        """Input tokens of these messages."""
+        """Input tokens of these messages. Raises UpstreamFailure."""
         ...
 
 
@@ -73,11 +154,11 @@ class Lease(Protocol):
     def token(self) -> Token: ...
 
     def answered(self) -> None:
-        """The upstream serves the token, whatever was known against it."""
+        """The upstream accepted the token, whatever was known against it."""
         ...
 
     def end(self, failure: UpstreamFailure | None = None) -> None:
-        """To be called whatever happens. Without a failure it says nothing of the token."""
+        """End the lease; always call it. Without a failure nothing is learned about the token."""
         ...
 
 
@@ -85,21 +166,21 @@ class Tokens(Protocol):
     """The pool of upstream tokens."""
 
     async def troubles(self) -> list[str]:
-        """Why requests probably fail now, without a call upstream."""
+        """Reasons why requests probably fail now, without a call upstream."""
         ...
 
     def lease(self, call: Call | None, tried: set[str]) -> Awaitable[Lease]:
-        """A token, one that is not in `tried` (ids) where there is one. Raises UpstreamFailure if none."""
+        """A token, if possible one that is not in `tried` (ids). Raises UpstreamFailure if there is none."""
         ...
 
     def another(self, tried: set[str], model: str) -> Awaitable[bool]:
-        """Whether a token is in, for this upstream model, that is not among `tried` (ids)."""
+        """Whether a token is available for this upstream model that is not in `tried` (ids)."""
         ...
 
     def all(self) -> tuple[Token, ...]: ...
 
     def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
-        """What was found out about a token without a lease."""
+        """Learn about a token without a lease."""
         ...
 
 

@@ -1,14 +1,14 @@
-"""Whether requests can be served now, by what earlier ones met: for GET /health. Pure."""
+"""Whether requests can be served, according to earlier ones: for GET /health. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from kimi_gateway.providers.tokens.outages import OF_BREAKER, News
+from kimi_gateway.providers.tokens.outages import OF_BREAKER, Outage
 
 UNREACHED = OF_BREAKER | {"timeout"}
-REMEMBERED = 300  # seconds that a failure to reach the upstream counts, unless an answer came since
+REMEMBERED = 300  # seconds for which an unreachable upstream counts, unless it answered since
 WORDS = {
     "authentication": "refused",
     "quota": "without credit",
@@ -17,10 +17,10 @@ WORDS = {
 }
 
 
-def troubles(known: Sequence[Sequence[News]], unreached: float, now: float) -> list[str]:
-    """`known`: what is known against each token, for all models. `unreached`: when the last outcome in this
-    process was that the upstream did not answer."""
-    out = [[bad.cause for bad in news if _counts(bad, now)] for news in known]
+def troubles(known: Sequence[Sequence[Outage]], unreached: float, now: float) -> list[str]:
+    """Reasons why requests probably fail. `known`: outages of each token, for all models. `unreached`: time
+    at which the last request of this process got no answer."""
+    out = [[outage.cause for outage in outages if _counts(outage, now)] for outages in known]
     if out and all(out):
         causes = Counter(causes[0] for causes in out)
         if set(causes) <= UNREACHED:
@@ -34,6 +34,7 @@ def troubles(known: Sequence[Sequence[News]], unreached: float, now: float) -> l
     return []
 
 
-def _counts(bad: News, now: float) -> bool:
-    """An open breaker lets single requests through after seconds; until one is answered it counts on."""
-    return bad.holds(now) or (bad.cause in OF_BREAKER and 0 <= now - bad.until < REMEMBERED)
+def _counts(outage: Outage, now: float) -> bool:
+    """Whether an outage counts. An open breaker admits single requests after seconds, but counts until one
+    succeeds."""
+    return outage.holds(now) or (outage.cause in OF_BREAKER and 0 <= now - outage.until < REMEMBERED)

@@ -1,1 +1,1 @@
-"""Where accounts, credits, conversations and outages are kept: in memory, in SQLite, or in DynamoDB."""
+"""Stores of accounts, credits, conversations and outages: in memory, in SQLite, or in DynamoDB."""

@@ -1,5 +1,6 @@
-"""What an account's next request may refer to, kept for a while: the reasoning behind a tool call, an answer
-by its id. It is a courtesy: none of it is missed with an error where it is gone.
+"""A cache for an account's next request: the reasoning of tool calls, and answers by id.
+
+Entries may disappear at any time; a missing entry is never an error.
 """
 
 from __future__ import annotations
@@ -7,29 +8,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-LARGEST = 256 * 1024  # bytes of one entry; an item of DynamoDB holds 400 KB with its names
-MOST_OF_ACCOUNT = 16 * 2**20  # bytes; the oldest makes room
-MOST = 512 * 2**20  # bytes of all accounts, in a store that has to bound itself
-SMALLEST = 128  # bytes that an entry counts at least: its name and place
+LARGEST = 256 * 1024  # bytes of one entry; an item of DynamoDB holds 400 KB including its names
+MOST_OF_ACCOUNT = 16 * 2**20  # bytes; the oldest entries are dropped
+MOST = 512 * 2**20  # bytes of all accounts, in a store that must bound itself
+SMALLEST = 128  # least bytes that an entry counts, for its name and place
 
 
 class Cache(Protocol):
     """Bytes by account and name. Both methods raise StoreDown."""
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        """Until that unix second at most; replaces those of the same name, drops too large ones."""
+        """Store entries until the unix second `until` at most. Replaces entries of the same name; drops those
+        above LARGEST."""
         ...
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        """Those of `names` that are still kept for this account, and no other's."""
+        """The entries of `names` that this account still has. Other accounts' entries are never returned."""
         ...
 
 
 def size(value: bytes) -> int:
-    """What an entry counts."""
+    """The bytes that an entry counts."""
     return SMALLEST + len(value)
 
 
 def fitting(entries: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Without the ones that are too large to keep."""
+    """The entries that are small enough to keep."""
     return {name: value for name, value in entries.items() if len(value) <= LARGEST}

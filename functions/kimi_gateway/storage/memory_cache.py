@@ -1,4 +1,4 @@
-"""Replay in this process: the executable specification, and a bounded memory before another store."""
+"""The cache in this process: the executable specification, and a bounded memory in front of another store."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from kimi_gateway.storage.cache import MOST, MOST_OF_ACCOUNT, Cache, fitting, size
 
-REMEMBERED = 600  # seconds that what a store said is not asked again
+REMEMBERED = 600  # seconds for which an answer of the store is reused
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """Of one account, the entry that was put there longest ago first."""
+    """The entries of one account, the oldest first."""
 
     entries: OrderedDict[str, tuple[bytes, int]] = field(default_factory=OrderedDict)
     size: int = 0
@@ -32,12 +32,12 @@ class _Shelf:
 
 
 class MemoryCache:
-    """`most_of_account` and `most` are bytes; what was kept longest ago makes room."""
+    """`most_of_account` and `most` are in bytes; the oldest entries are dropped."""
 
     def __init__(self, most_of_account: int = MOST_OF_ACCOUNT, most: int = MOST) -> None:
         self._most_of_account = most_of_account
         self._most = most
-        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()  # the account that kept last is the last
+        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()  # the account that stored last is at the end
         self._size = 0
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
@@ -74,8 +74,8 @@ class MemoryCache:
 
 
 class RememberingCache:
-    """Another store behind a memory of `most` bytes: a conversation that stays in one process reads nothing.
-    What the store does not have is remembered as well: it is kept before anyone can ask for it."""
+    """Another store behind a memory of `most` bytes, so a conversation that stays in one process reads
+    nothing. Missing entries are remembered too: an entry is stored before anyone can ask for it."""
 
     def __init__(self, store: Cache, most: int = 16 * 2**20) -> None:
         self._store = store

@@ -70,7 +70,7 @@ async def turns(number: int = 30) -> None:
 def test_one_account_has_so_many_calls_in_flight_and_others_have_theirs(
     desk: InProcess, several: int, stream: bool
 ) -> None:
-    client = desk.running.gateway.upstream().provider._client = HeldClient()  # type: ignore[attr-defined]
+    client = desk.directory.upstream().provider._client = HeldClient()  # type: ignore[attr-defined]
     key, other = desk.key(), desk.key()
 
     async def scenario() -> None:
@@ -94,7 +94,7 @@ def test_one_account_has_so_many_calls_in_flight_and_others_have_theirs(
 
 
 def test_a_free_call_takes_a_place_and_a_full_account_is_refused_unread(desk: InProcess) -> None:
-    client = desk.running.gateway.upstream().provider._client = HeldClient()  # type: ignore[attr-defined]
+    client = desk.directory.upstream().provider._client = HeldClient()  # type: ignore[attr-defined]
     key = desk.key()
     free = "/v1/tokenizers/estimate-token-count"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Admission, Grant, Limits
+from kimi_gateway.accounts.values import Admission, Grant, Limits, NewKey
 from support.error_shape import anthropic_error, openai_error
 from support.inprocess import NOW, Answered, InProcess
 from support.live import HELLO, LiveGateway
@@ -131,7 +132,7 @@ def test_a_429_shows_the_window_that_refused(desk: InProcess) -> None:
 def test_several_keys_of_an_account_share_its_credits_and_not_their_windows(desk: InProcess) -> None:
     first, second = desk.key(2), keys.new_key()
     account = desk.account(first).id
-    desk.run(desk.store.create_key(keys.digest(second), account, "", Limits(minute=1), False, NOW))
+    desk.run(desk.store.create_key(NewKey(keys.digest(second), account, limits=Limits(minute=1)), NOW))
     assert [desk.chat(key, {}).status for key in (second, second, first, first)] == [200, 429, 200, 403]
 
 
@@ -192,7 +193,7 @@ def test_a_revoked_key_is_refused_at_once_though_it_was_cached(
 
 def test_another_key_of_the_account_lives_on(desk: InProcess) -> None:
     first, second = desk.key(9), keys.new_key()
-    desk.run(desk.store.create_key(keys.digest(second), desk.account(first).id, "", Limits(), False, NOW))
+    desk.run(desk.store.create_key(NewKey(keys.digest(second), desk.account(first).id), NOW))
     assert desk.chat(first, {}).status == desk.chat(second, {}).status == 200
     desk.run(desk.store.revoke_key(keys.digest(first), NOW))
     assert [desk.chat(key, {}).status for key in (first, second)] == [401, 200]
@@ -230,3 +231,31 @@ def test_a_base_url_without_v1_is_told_so(desk: InProcess, path: str) -> None:
     twice = desk.call("POST", "/v1/v1/chat/completions", {}, key=desk.key())
     assert "has /v1 twice" in openai_error(twice.json)["message"]
     assert "/v1" not in desk.call("GET", "/nothing", key=desk.key()).json["error"]["message"]
+
+
+def test_a_key_sees_and_uses_only_its_models(desk: InProcess) -> None:
+    key = desk.key()
+
+    def only(*models: str) -> None:
+        desk.run(desk.store.update_key(keys.digest(key), lambda old: replace(old, models=models), NOW))
+
+    assert desk.chat(key, {"model": "kimi-k3"}).status == 200
+    only("kimi-k2*")
+    for path, body in (
+        ("/v1/chat/completions", {}),
+        ("/v1/messages", {"max_tokens": 9}),
+        ("/v1/responses", {"input": "hi"}),
+    ):
+        hello = {"model": "kimi-k3"} | ({} if "input" in body else {"messages": HELLO}) | body
+        answer = desk.call("POST", path, hello, key)
+        assert answer.status == 403
+        assert "kimi-k2*" in answer.json["error"]["message"]
+        assert answer.headers["x-should-retry"] == "false"
+    listed = [model["id"] for model in desk.call("GET", "/v1/models", key=key).json["data"]]
+    assert listed
+    assert all(name.startswith("kimi-k2") for name in listed)
+    assert desk.call("GET", "/v1/models/kimi-k3", key=key).status == 403
+    assert desk.chat(key, {"model": "kimi-k2.6"}).status == 200
+    only()
+    assert desk.chat(key, {"model": "kimi-k3"}).status == 200
+    assert desk.account(key).credits == 97

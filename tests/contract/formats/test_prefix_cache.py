@@ -11,7 +11,7 @@ import pytest
 
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.providers.moonshot import reasoning
-from kimi_gateway.providers.moonshot.reasoning import MissingReasoning
+from kimi_gateway.providers.moonshot.reasoning import Lost, MissingReasoning
 from kimi_gateway.storage.memory_cache import MemoryCache
 from support.inprocess import InProcess, Sent, Told, kimi, streamed
 from upstream import chat_events
@@ -63,7 +63,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
     for n in range(CALLS):
         body = {"messages": messages}
         store.read = store.written = 0
-        await thoughts.put_back("acc", body, missing, MODEL)
+        await thoughts.restore("acc", Lost(body, missing, MODEL.replay))
         assert body["messages"][: len(before)] == before, f"the prefix changed at call {n}"
         known = [message.get("reasoning_content") for message in body["messages"] if "tool_calls" in message]
         assert known[-1:] == [f"thought {n - 1}"] * bool(n)
@@ -74,7 +74,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
         if n < 3:  # the very name under which the answer is kept, and for which the next request asks
             gatherer = reasoning.ReasoningCollector(messages)
             gatherer.add([_chunk(n)])
-            assert list(gatherer.entries()) == list(found.calls)
+            assert list(gatherer.kept()) == list(found.calls)
             assert reasoning.lacking([*messages, *turn(n)])[-1] == found
         await thoughts.keep("acc", {found.calls[0]: reasoning._packed(f"thought {n}")})
         missing.append(found)
@@ -83,7 +83,7 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
         if n % 400 == 399:
             thoughts = ConversationCache(store, clock)
     body = {"messages": messages}
-    await thoughts.put_back("acc", body, missing, MODEL)
+    await thoughts.restore("acc", Lost(body, missing, MODEL.replay))
     told = [message["reasoning_content"] for message in body["messages"] if "tool_calls" in message]
     assert told == [f"thought {n}" for n in range(CALLS)]
 

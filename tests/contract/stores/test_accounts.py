@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from kimi_gateway.accounts.store import NoCredit, Store, Taken, Unknown, Unlimited
-from kimi_gateway.accounts.values import NEVER, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, Taken, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.values import NEVER, Grant, Key, Limits, NewKey, Usage, UsageRow
 from support.store_client import LEASE, NOW, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +25,7 @@ async def test_a_new_account_holds_its_opening_balance(store: Store) -> None:
 
 async def test_a_key_is_found_by_its_digest_as_it_was_made(store: Store) -> None:
     account = await store.create_account("alice", None, NOW)
-    made = await store.create_key("d1", account.id, "laptop", Limits(1, None, 3), True, NOW)
+    made = await store.create_key(NewKey("d1", account.id, "laptop", Limits(1, None, 3), True), NOW)
     assert made == Key(made.id, "d1", account.id, "laptop", Limits(1, None, 3), True, False, NOW, 0)
     assert made.id.startswith("key_")
     assert await store.find_key("d1") == made
@@ -33,11 +35,11 @@ async def test_a_key_is_found_by_its_digest_as_it_was_made(store: Store) -> None
 
 async def test_keys_are_made_for_existing_accounts_and_once(store: Store) -> None:
     with pytest.raises(Unknown):
-        await store.create_key("d1", "acc_0000000000", "", Limits(), False, NOW)
+        await store.create_key(NewKey("d1", "acc_0000000000"), NOW)
     account = await store.create_account("alice", None, NOW)
-    await store.create_key("d1", account.id, "", Limits(), False, NOW)
+    await store.create_key(NewKey("d1", account.id), NOW)
     with pytest.raises(Taken):
-        await store.create_key("d1", account.id, "", Limits(), False, NOW)
+        await store.create_key(NewKey("d1", account.id), NOW)
 
 
 @pytest.mark.parametrize("by", ["id", "digest"])
@@ -51,13 +53,133 @@ async def test_a_key_is_revoked_by_id_or_digest(store: Store, client: MakeClient
 async def test_a_key_made_after_a_revocation_works_at_once(store: Store, client: MakeClient) -> None:
     alice = await client()
     await store.revoke_key(alice.key.id, NOW)
-    alice.key = await store.create_key("next", alice.id, "", Limits(), False, NOW)
+    alice.key = await store.create_key(NewKey("next", alice.id), NOW)
     assert (await alice.admit()).spendable == 99
+
+
+@pytest.mark.parametrize("by", ["id", "digest"])
+async def test_a_key_is_changed_at_once_and_keeps_what_an_update_may_not_change(
+    store: Store, client: MakeClient, by: str
+) -> None:
+    alice = await client()
+    sibling = await store.create_key(NewKey("sibling", alice.id), NOW)
+    wanted = {
+        "name": "desk", "limits": Limits(None, 7, None), "see_balance": True, "models": ("kimi-k3", "my-*"),
+        "expires": LATER, "note": "until the fair\nis over", "suspended": True,
+    }  # fmt: skip
+    fixed = {"id": "key_0000000000", "digest": "other", "account": "acc_0000000000", "revoked": True,
+             "created": 1, "generation": 9}  # fmt: skip
+    named: str = getattr(alice.key, by)
+    changed = await store.update_key(named, lambda key: replace(key, **wanted, **fixed), NOW)
+    assert changed == replace(alice.key, **wanted, generation=1)
+    assert await store.find_key(alice.key.digest) == changed
+    assert (await store.account(alice.id, NOW)).keys == tuple(
+        sorted((changed, replace(sibling, generation=1)), key=lambda key: key.id)
+    )
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    again = await store.update_key(named, lambda key: replace(key, limits=Limits(), models=()), NOW)
+    assert again == replace(changed, limits=Limits(), models=(), generation=2)
+    assert await store.find_key("sibling") == replace(sibling, generation=2)
+
+
+async def test_an_update_of_a_revoked_key_does_not_bring_it_back(store: Store, client: MakeClient) -> None:
+    alice = await client()
+    await store.revoke_key(alice.key.id, NOW)
+    changed = await store.update_key(alice.key.id, lambda key: replace(key, revoked=False, note="n"), NOW)
+    assert (changed.revoked, changed.note) == (True, "n")
+    alice.key = changed
+    with pytest.raises(KeyStale):
+        await alice.admit()
+
+
+async def test_a_rotated_key_has_two_secrets_for_a_while(store: Store, client: MakeClient) -> None:
+    alice = await client(limits=Limits(minute=2))
+    rotated = await store.rotate_key(alice.key.id, "second", SOON, NOW)
+    assert rotated == replace(
+        alice.key, digest="second", old_digest=alice.key.digest, old_until=SOON, generation=1
+    )
+    assert await store.find_key("second") == rotated
+    old = await store.find_key(alice.key.digest)
+    assert old == replace(rotated, digest=alice.key.digest, expires=SOON)
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    for key in (rotated, old):  # both count in the same windows
+        assert key is not None
+        alice.key = key
+        await alice.admit()
+    with pytest.raises(WindowFull):
+        await alice.admit()
+    third = await store.rotate_key("second", "third", LATER, NOW)
+    assert (third.id, third.digest, third.old_digest) == (alice.key.id, "third", "second")
+    assert await store.find_key("digest-0") is None
+    changed = await store.update_key("second", lambda key: replace(key, note="n", digest="x"), NOW)
+    assert changed == replace(third, note="n", generation=3)
+    assert (await store.account("third", NOW)).keys == (changed,)
+
+
+async def test_a_secret_belongs_to_one_key(store: Store, client: MakeClient) -> None:
+    alice, bob = await client(), await client()
+    with pytest.raises(Taken):
+        await store.rotate_key(alice.key.id, bob.key.digest, SOON, NOW)
+    assert await store.find_key(bob.key.digest) == bob.key
+    await store.rotate_key(bob.key.id, "second", SOON, NOW)
+    with pytest.raises(Taken):
+        await store.create_key(NewKey(bob.key.digest, alice.id), NOW)
+    with pytest.raises(Unknown):
+        await store.rotate_key("key_0000000000", "d", SOON, NOW)
+
+
+async def test_an_account_is_renamed(store: Store, client: MakeClient) -> None:
+    alice = await client(credits=7)
+    renamed = await store.rename_account(alice.id, "alicia", NOW)
+    assert (renamed.id, renamed.name, renamed.credits, renamed.keys) == (alice.id, "alicia", 7, (alice.key,))
+    assert (await store.account("alicia", NOW)).id == alice.id
+    with pytest.raises(Unknown):
+        await store.account("account-0", NOW)
+    assert (await alice.admit()).spendable == 6
+    with pytest.raises(Unknown):
+        await store.rename_account("acc_0000000000", "n", NOW)
+
+
+async def test_nothing_is_left_of_a_deleted_account(store: Store, client: MakeClient) -> None:
+    alice, bob = await client(), await client()
+    for each in (alice, bob):
+        await each.spend(1)
+        each.now += 3_600
+        await each.spend(1)
+    running, failing = await alice.admit(), await alice.admit()
+    await store.delete_account(alice.id)
+    for name in (alice.id, "account-0", alice.key.id, alice.key.digest):
+        with pytest.raises(Unknown):
+            await store.account(name, NOW)
+    assert await store.find_key(alice.key.digest) is None
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    assert not await alice.settle(running)
+    assert not await alice.release(failing, error=True)
+    await store.renew([running], NOW + LEASE)
+    assert [account.id for account in await store.accounts(NOW)] == [bob.id]
+    assert {row.account for row in await store.usage(0)} == {bob.id}
+    with pytest.raises(Unknown):
+        await store.delete_account(alice.id)
+    again = await store.create_account("account-0", Grant(1), NOW)
+    assert (await store.account("account-0", NOW)).id == again.id
+
+
+async def test_a_key_is_made_with_all_its_terms(store: Store) -> None:
+    account = await store.create_account("alice", None, NOW)
+    new = NewKey("d1", account.id, "laptop", Limits(1, None, 3), True, ("kimi-k3",), LATER, "note")
+    made = await store.create_key(new, NOW)
+    assert (made.models, made.expires, made.note, made.suspended) == (("kimi-k3",), LATER, "note", False)
+    assert await store.find_key("d1") == made
 
 
 async def test_what_nobody_is_called_is_unknown(store: Store) -> None:
     with pytest.raises(Unknown):
         await store.revoke_key("key_0000000000", NOW)
+    with pytest.raises(Unknown):
+        await store.update_key("key_0000000000", lambda key: key, NOW)
     with pytest.raises(Unknown):
         await store.account("nobody", NOW)
     with pytest.raises(Unknown):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, WindowFull
-from kimi_gateway.accounts.values import Grant, Limits, Usage, Window
+from kimi_gateway.accounts.values import Grant, Limits, NewKey, Usage, Window
 from support.store_client import LEASE, NOW, MakeClient
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +114,7 @@ async def test_revoking_one_key_makes_records_of_its_siblings_stale_until_read_a
     store: Store, client: MakeClient
 ) -> None:
     alice = await client()
-    sibling = await store.create_key("sibling", alice.id, "", Limits(), False, NOW)
+    sibling = await store.create_key(NewKey("sibling", alice.id), NOW)
     await store.revoke_key(sibling.digest, NOW)
     with pytest.raises(KeyStale):
         await alice.admit()
@@ -209,7 +209,9 @@ async def test_own_limits_replace_their_column_of_the_tier_only(client: MakeClie
 
 async def test_windows_are_counted_per_key_and_credits_per_account(store: Store, client: MakeClient) -> None:
     alice = await client(credits=10, limits=Limits(minute=1))
-    other = replace(alice, key=await store.create_key("other", alice.id, "", Limits(minute=1), False, NOW))
+    other = replace(
+        alice, key=await store.create_key(NewKey("other", alice.id, limits=Limits(minute=1)), NOW)
+    )
     await alice.admit()
     assert (await other.admit("of-the-other-key")).spendable == 8
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway.accounts.values import Key, Usage, UsageRow
+from kimi_gateway.accounts.values import Key, NewKey, Usage, UsageRow
 from kimi_gateway.storage.dynamodb.store import DynamoStore
 from support.dynamo_table import SharedTable
 from support.faulty import Fault, Plan, none
@@ -30,7 +30,7 @@ def counted(rows: list[UsageRow]) -> list[tuple[int, str, int, int, int]]:
 
 async def test_past_hours_leave_the_hot_item_and_are_told_as_before(shared: SharedTable) -> None:
     store, key = shared.stores[0], await shared.key(None)
-    other = await store.create_key("other", key.account, "", key.limits, False, NOW)
+    other = await store.create_key(NewKey("other", key.account, limits=key.limits), NOW)
     await use(store, key, NOW, times=2)
     await use(store, other, NOW + 60)
     await use(store, key, NOW + 90, "kimi-k3")

@@ -13,12 +13,13 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Store, WindowFull
-from kimi_gateway.accounts.values import NEVER, Admission, Grant, Key, Limits, Usage
+from kimi_gateway.accounts.values import NEVER, Admission, Grant, Key, Limits, NewKey, Usage
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.storage.dynamodb.store import DynamoStore
 from kimi_gateway.storage.memory import MemoryStore
@@ -90,6 +91,7 @@ class Books(RuleBasedStateMachine):
         self.now, self.numbers = NOW, itertools.count()
         self.granted, self.consumed, self.errors = 10, 0, 0
         self.purse = Purse([NEVER] * 10)
+        self.own: dict[str, Limits] = {}  # by key id
         self.leases: dict[str, Admission] = {}
         self.done: list[Admission] = []
         self.admitted: list[tuple[str, int]] = []
@@ -124,8 +126,9 @@ class Books(RuleBasedStateMachine):
             return type(refused), ()
 
     def make_key(self, digest: str) -> Key:
-        made = self.ask(lambda store: store.create_key(digest, self.account, "", OWN, False, self.now))
+        made = self.ask(lambda store: store.create_key(NewKey(digest, self.account, limits=OWN), self.now))
         assert isinstance(made, Key)
+        self.own[made.id] = OWN
         return made
 
     def late(self) -> list[str]:
@@ -149,8 +152,9 @@ class Books(RuleBasedStateMachine):
         lacking = len(purse) < cost
         if lacking:
             self.refill(purse)
-        counts, rpm = self.in_windows(key), OWN.minute or 0
-        full = any(count >= limit for count, limit in zip(counts, astuple(OWN), strict=True))
+        own = self.own[key.id]
+        counts, rpm = self.in_windows(key), own.minute or 0
+        full = any(count >= limit for count, limit in zip(counts, astuple(own), strict=True))
         try:
             admission = self.ask(lambda store: store.admit(id, key, cost, self.now + LEASE, self.now))
         except KeyStale:
@@ -237,10 +241,40 @@ class Books(RuleBasedStateMachine):
         self.ask(lambda store: store.revoke_key(self.keys[1].id, self.now))
         self.stale = True
 
+    @precondition(lambda self: not self.stale)
+    @rule(which=st.integers(0, 1), lasts=st.integers(0, 90))
+    def rotate(self, which: int, lasts: int) -> None:
+        old, digest = self.keys[which], f"d{next(self.numbers)}-rotated"
+        changed = self.ask(lambda store: store.rotate_key(old.id, digest, self.now + lasts, self.now))
+        former = self.ask(lambda store: store.find_key(old.digest))
+        assert former == replace(changed, digest=old.digest, expires=self.now + lasts)
+        self.keys[which] = changed
+        self.find_again()
+
+    def find_again(self) -> None:
+        self.keys = [self.ask(lambda store, key=key: store.find_key(key.digest)) for key in self.keys]
+
+    @precondition(lambda self: not self.stale)
+    @rule(which=st.integers(0, 1), rpm=st.integers(1, 9), name=st.sampled_from(["", "laptop", "ñ"]))
+    def update(self, which: int, rpm: int, name: str) -> None:
+        old, limits = self.keys[which], replace(OWN, minute=rpm)
+        changed = self.ask(
+            lambda store: store.update_key(
+                old.id, lambda key: replace(key, name=name, limits=limits, id="x", revoked=True), self.now
+            )
+        )
+        assert changed == replace(old, name=name, limits=limits, generation=old.generation + 1)
+        self.own[old.id] = limits
+        for key in self.keys:
+            with pytest.raises(KeyStale):
+                self.ask(lambda store, key=key: store.admit("stale", key, 0, self.now + LEASE, self.now))
+        self.find_again()
+        assert self.keys[which] == changed
+
     @precondition(lambda self: self.stale)
     @rule()
     def replace_the_revoked_key(self) -> None:
-        first = self.ask(lambda store: store.find_key("d0"))
+        first = self.ask(lambda store: store.find_key(self.keys[0].digest))
         self.keys = [first, self.make_key(f"d{next(self.numbers)}-again")]
         self.stale = False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kimi_gateway.accounts.values import Account, Grant, Limits, UsageRow
+from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey, UsageRow
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support import ROOT
 from support.store_process import LEASE, NOW
@@ -62,7 +62,7 @@ def open_account(path: Path, credits: Grant | None, limits: Limits) -> None:
     async def run() -> None:
         store = SqliteStore(path)
         account = await store.create_account("shared", credits, NOW)
-        await store.create_key("digest", account.id, "", limits, False, NOW)
+        await store.create_key(NewKey("digest", account.id, limits=limits), NOW)
         await store.close()
 
     asyncio.run(run())

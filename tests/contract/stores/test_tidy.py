@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 
 import pytest
 
-from kimi_gateway.accounts.store import NoCredit, StoreDown
-from kimi_gateway.accounts.values import Grant, Limits, Usage
+from kimi_gateway.accounts.store import NoCredit
+from kimi_gateway.accounts.values import Grant, NewKey, Usage
+from kimi_gateway.storage.dynamodb.item import kid
 from kimi_gateway.storage.dynamodb.store import DynamoStore
 from support.dynamo_table import SharedTable
 from support.store_client import LEASE, NOW
@@ -22,7 +22,7 @@ def names(item: dict[str, object], letters: str) -> list[str]:
 
 async def test_counters_of_windows_before_the_last_leave_the_item(shared: SharedTable) -> None:
     store, key = shared.stores[0], await shared.key(None)
-    other = await store.create_key("other", key.account, "", Limits(), False, NOW)
+    other = await store.create_key(NewKey("other", key.account), NOW)
     for now in (NOW, NOW + 60, NOW + 120):
         await store.admit(f"r{now}", key, 1, now + LEASE, now)
         await store.admit(f"o{now}", other, 1, now + LEASE, now)
@@ -189,16 +189,29 @@ async def test_a_lease_that_is_renewed_while_it_is_purged_lives(shared: SharedTa
     assert await ours.settle(admission, "kimi-k2", Usage(), NOW)
 
 
-async def test_no_key_of_an_account_gets_the_short_id_of_another_one(shared: SharedTable) -> None:
+async def test_an_account_never_runs_out_of_short_ids(shared: SharedTable) -> None:
+    """Of ids with four characters there are 16 short ones of two, so most of these keys get one of four."""
     chance = random.Random(1)
     store = DynamoStore(shared.name, shared.aws, below=lambda most: chance.randrange(4))
-    account = await store.create_account("a", None, NOW)
+    account = await store.create_account("a", Grant(100), NOW)
     made = []
-    for number in range(12):
-        made.append(await store.create_key(f"d{number}", account.id, "", Limits(), False, NOW))
+    for number in range(24):
+        made.append(await store.create_key(NewKey(f"d{number}", account.id), NOW))
         if number % 2:
             await store.revoke_key(made[-1].id, NOW)
-    assert len({key.id[4:6] for key in made}) == 12  # of 16 that can be drawn
-    more = [store.create_key(f"e{number}", account.id, "", Limits(), False, NOW) for number in range(5)]
-    with pytest.raises(StoreDown, match="no room"):
-        await asyncio.gather(*more)
+    assert len({kid(key.id) for key in made}) == 24
+    for number, key in enumerate(made[::2]):
+        current = await store.find_key(key.digest)
+        assert current is not None
+        for now in (NOW, NOW + 3 * 60):
+            admission = await store.admit(f"r{number}{now}", current, 1, now + LEASE, now)
+            assert admission.window is not None
+            assert admission.window.remaining == 19
+            await store.settle(admission, "kimi-k2", Usage(1, 1), now)
+    rows = await store.usage(0, account.id)
+    assert {(row.key, row.model, row.requests) for row in rows} == {
+        (key.id, "kimi-k2", 2) for key in made[::2]
+    }
+    hot = await shared.hot(made[0])
+    minutes = [name for name in hot if name[0] == "M"]
+    assert len(minutes) <= 13  # those of three minutes ago are gone, but for the last one that was admitted

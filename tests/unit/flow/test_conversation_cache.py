@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.catalog import catalog
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.flow.conversation_cache import KEPT, RENEWED, TOGETHER, ConversationCache
-from kimi_gateway.providers.moonshot.reasoning import lacking
+from kimi_gateway.providers.moonshot.reasoning import Lost, lacking
 from kimi_gateway.storage.memory_cache import MemoryCache
 from support.prefix_walk import CountedCache
 
@@ -60,7 +59,7 @@ async def test_a_store_that_cannot_write_again_spoils_nothing_that_it_can_read()
     now, store.deaf = now + KEPT * 0.6, True
     assert await thoughts.recall("acc_1", ["response:a1"]) == {"response:a1": b"x"}
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Go"}, CALL]}
-    await thoughts.put_back("acc_1", body, [missing], catalog.load(None).find("kimi-k3"))
+    await thoughts.restore("acc_1", Lost(body, [missing], "wanted"))
     assert body["messages"][1]["reasoning_content"] == "A thought"
 
 

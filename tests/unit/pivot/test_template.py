@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_gateway.pivot.chunks import Progress, Unreadable
-from kimi_gateway.pivot.template import learnt
+from kimi_gateway.pivot.template import learn
 
 HEAD = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "kimi-k3"}
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=["Cc", "Cs"]))
@@ -42,14 +42,14 @@ def test_a_stream_reads_as_if_each_chunk_were_its_first(
 def test_chunks_that_are_alike_are_not_parsed() -> None:
     progress = Progress()
     progress.read((chunk("content", "one"), b""))
-    assert progress._alike is not None
-    found = progress._alike.read(chunk("content", "你好"))
+    assert progress._template is not None
+    found = progress._template.read(chunk("content", "你好"))
     assert found is not None
     assert found[1] == "你好"
-    assert progress._alike.read(chunk("reasoning_content", "two")) is None
+    assert progress._template.read(chunk("reasoning_content", "two")) is None
     for number in range(5):
         progress.read((chunk("reasoning_content", f"thought {number}"), b""))
-    assert progress._alike.read(chunk("reasoning_content", "two")) is not None  # it has learnt anew
+    assert progress._template.read(chunk("reasoning_content", "two")) is not None  # it has learnt anew
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_chunks_that_are_alike_are_not_parsed() -> None:
 )
 def test_a_text_that_is_not_plain_is_for_the_parser(text: bytes) -> None:
     first = chunk("content", "plain")
-    alike = learnt(first, json.loads(first))
-    assert alike is not None
-    assert alike.read(first.replace(b"plain", text)) is None
+    template = learn(first, json.loads(first))
+    assert template is not None
+    assert template.read(first.replace(b"plain", text)) is None
 
 
 @pytest.mark.parametrize("broken", [b"\xff", b"a\nb", b'a"'])
@@ -83,4 +83,4 @@ def test_what_no_parser_reads_breaks_the_stream_behind_a_good_chunk_too(broken: 
     ],
 )
 def test_where_the_place_of_the_text_is_not_certain_nothing_is_learnt(data: bytes) -> None:
-    assert learnt(data, json.loads(data)) is None
+    assert learn(data, json.loads(data)) is None

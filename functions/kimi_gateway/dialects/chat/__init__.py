@@ -1,1 +1,1 @@
-"""OpenAI Chat Completions, and with it the pivot."""
+"""OpenAI Chat Completions, the format of the pivot."""

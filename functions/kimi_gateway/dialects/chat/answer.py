@@ -1,4 +1,4 @@
-"""The answer in OpenAI's own format: the stream's frames, or one JSON body."""
+"""The answer in OpenAI's own format: frames of a stream, or one JSON body."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from kimi_gateway.pivot.collect import Collector
 PING = sse.comment(b"ping")
 
 
-def _told(usage: dict[str, Any]) -> dict[str, Any]:
-    """The platform may have the cached tokens at the top only; OpenAI's clients look among the details."""
+def told(usage: dict[str, Any]) -> dict[str, Any]:
+    """Usage with cached tokens among the details, where OpenAI's clients look; the platform may put them at
+    the top only."""
     details = usage.get("prompt_tokens_details")
     details = details if isinstance(details, dict) else {}
     if type(cached := usage.get("cached_tokens")) is not int or details.get("cached_tokens") is not None:
@@ -29,7 +30,7 @@ def _with_role(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 class StreamWriter:
-    """Chunks to frames. The last finish reason is held until `end`, when the ledger knows of it."""
+    """Turns chunks into frames. The last finish reason is held until `end`, when the ledger knows of it."""
 
     def __init__(self, identity: Identity, include_usage: bool) -> None:
         self._identity = identity
@@ -65,16 +66,16 @@ class StreamWriter:
         return PING
 
     def end(self, usage: dict[str, Any]) -> bytes:
-        last = usage_frame(_told(usage), self._identity) if self._include_usage else b""
+        last = usage_frame(told(usage), self._identity) if self._include_usage else b""
         return self._held + last + sse.DONE
 
     def error(self, error: GatewayError) -> bytes:
-        """No finish reason and no [DONE] after it: what is cut must not look complete."""
+        """An error event without a finish reason or [DONE], because a cut answer must not look complete."""
         return sse.encode(jsonio.dumps(errors.body(error, "openai")))
 
 
 class JsonAnswer:
-    """Chunks to one body."""
+    """Collects chunks into one body."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -86,4 +87,4 @@ class JsonAnswer:
 
     def end(self, usage: dict[str, Any]) -> bytes:
         body = self._identity.put_on(self._collector.answer(), "chat.completion")
-        return jsonio.dumps({**body, "usage": _told(usage)})
+        return jsonio.dumps({**body, "usage": told(usage)})

@@ -1,4 +1,4 @@
-"""Chat Completions as a dialect: the pivot as it is."""
+"""Chat Completions as a dialect: the pivot unchanged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from kimi_gateway.pivot.request import ChatRequest
 @dataclass(frozen=True, slots=True)
 class ChatQuestion:
     chat: ChatRequest
+    size: int
 
-    def writer(self, identity: Identity) -> StreamWriter:
-        return StreamWriter(identity, self.chat.include_usage)
+    @property
+    def include_usage(self) -> bool:
+        """Whether the client wants usage in the stream."""
+        options = self.chat.source.values.get("stream_options") if self.chat.source else None
+        return bool(options and options.get("include_usage"))
 
-    def answer(self, identity: Identity) -> JsonAnswer:
+    def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
+        return StreamWriter(identity, self.include_usage)
+
+    def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
         return JsonAnswer(identity)
 
     def kept(self) -> dict[str, bytes]:
@@ -27,4 +34,4 @@ class ChatQuestion:
 
 class ChatCompletions:
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(ChatQuestion(request.read(raw)))
+        return Ask.whole(request.read(raw), len(raw), ChatQuestion)

@@ -1,1 +1,1 @@
-"""Anthropic Messages: requests into the pivot, the pivot's chunks as its blocks and events."""
+"""Anthropic Messages: requests into the pivot, the pivot's chunks into blocks and events."""

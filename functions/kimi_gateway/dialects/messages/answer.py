@@ -1,4 +1,4 @@
-"""The answer in Anthropic's format: events, or one message. Both are told by the same sequence of blocks."""
+"""The answer in Anthropic's format: events, or one message. Both use the same sequence of blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot.chunks import Chunk, Identity
 
 PING = sse.encode(b'{"type":"ping"}', b"ping")
-HIDDEN = 16  # chunks without anything to show, after which a ping says that the answer is alive
+HIDDEN = 16  # chunks without visible content, after which a ping shows that the answer is alive
 
 
 def event(kind: str, **members: Any) -> bytes:
@@ -23,7 +23,7 @@ def event(kind: str, **members: Any) -> bytes:
 
 
 def message_of(identity: Identity) -> dict[str, Any]:
-    """A message before anything was said."""
+    """An empty message."""
     return {
         "id": "msg_" + _number(identity),
         "type": "message",
@@ -39,14 +39,15 @@ def _number(identity: Identity) -> str:
     return identity.id.removeprefix("chatcmpl-").replace("-", "")
 
 
-def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read) -> BlockSequencer:
-    return BlockSequencer(
-        sink, lambda index: f"toolu_{_number(identity)}_{index}", asked.chat.stops, asked.one_call
-    )
+def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read, narrowed: bool) -> BlockSequencer:
+    def make_id(index: int) -> str:
+        return f"toolu_{_number(identity)}_{index}"
+
+    return BlockSequencer(sink, make_id, asked.chat.stops, asked.one_call, narrowed)
 
 
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
-    """The pivot's counts in Anthropic's terms: input in three shares, of which one was not cached."""
+    """Usage in Anthropic's form: input in three shares, of which one was not cached."""
     details = _object(usage.get("prompt_tokens_details"))
     cached = _count(usage.get("cached_tokens")) or _count(details.get("cached_tokens"))
     written = _count(details.get("cache_write_tokens"))
@@ -67,12 +68,12 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _count(value: Any) -> int:
-    """Null and nonsense count as nothing."""
+    """A count; 0 for null and invalid values."""
     return max(0, value) if isinstance(value, int) else 0
 
 
 def _content(block: Block) -> dict[str, Any]:
-    """A block before anything was written."""
+    """An empty block of this kind."""
     if block.kind == "text":
         return {"type": "text", "text": ""}
     if block.kind == "thinking":
@@ -89,20 +90,21 @@ _DELTA = {
 
 
 def _signature(block: Block, pieces: list[str], thoughts: Thoughts) -> str:
-    """The upstream's own; else the thought itself where the client does not get its text."""
+    """The upstream's signature; else the sealed thinking if the client does not get its text; else a
+    constant."""
     return block.seal or (seal("".join(pieces)) if thoughts == "sealed" else SIGNATURE)
 
 
 class _Events:
-    """A sink whose blocks become events."""
+    """A sink that turns blocks into events."""
 
     def __init__(self, thoughts: Thoughts) -> None:
         self.out: list[bytes] = []
         self._thoughts = thoughts
         self._index = -1
         self._block: Block | None = None
-        self._head = b""  # of the open block's deltas; empty where they are not shown
-        self._unshown: list[str] = []  # of a thought to be sealed
+        self._head = b""  # of the open block's deltas; empty if they are not shown
+        self._unshown: list[str] = []  # of thinking that will be sealed
 
     def open(self, block: Block) -> None:
         self._block = block
@@ -134,11 +136,11 @@ class _Events:
 
 
 class StreamWriter:
-    """`input_tokens` is an estimate for the first event; the last but one has the true count."""
+    """`input_tokens` is an estimate for the first event; `message_delta` has the true count."""
 
-    def __init__(self, identity: Identity, asked: Read, input_tokens: int) -> None:
+    def __init__(self, identity: Identity, asked: Read, input_tokens: int, narrowed: bool = False) -> None:
         self._events = _Events(asked.thoughts)
-        self._sequence = _sequence(self._events, identity, asked)
+        self._sequence = _sequence(self._events, identity, asked, narrowed)
         usage = usage_of({"prompt_tokens": input_tokens})
         start = event("message_start", message={**message_of(identity), "usage": usage})
         self._events.out.append(start)
@@ -169,7 +171,8 @@ class StreamWriter:
         return self._taken() + last + event("message_stop")
 
     def error(self, error: GatewayError) -> bytes:
-        """Open blocks stay open and no stop reason comes: what is cut must not look complete."""
+        """An error event. Open blocks stay open and no stop reason follows, because a cut answer must not
+        look complete."""
         return self._taken() + sse.encode(jsonio.dumps(errors.body(error, "anthropic")), b"error")
 
     def _taken(self) -> bytes:
@@ -178,7 +181,7 @@ class StreamWriter:
 
 
 class _Blocks:
-    """A sink that keeps the blocks."""
+    """A sink that collects blocks."""
 
     def __init__(self, thoughts: Thoughts) -> None:
         self.content: list[dict[str, Any]] = []
@@ -206,8 +209,8 @@ class _Blocks:
 
 
 def input_of(pieces: list[str]) -> dict[str, Any]:
-    """A call's input. What is not a whole object (a cut answer, a model's slip) is kept as it came under a
-    name that no tool has, so that the client's own check refuses it and the model hears of it."""
+    """A call's input. Arguments that are not a complete object (a cut answer, an error of the model) are kept
+    under a name that no tool has, so that the client's own check refuses them and the model learns of it."""
     text = "".join(pieces)
     if not text.strip():
         return {}
@@ -216,12 +219,12 @@ def input_of(pieces: list[str]) -> dict[str, Any]:
 
 
 class JsonAnswer:
-    """Chunks to one body."""
+    """Collects chunks into one body."""
 
-    def __init__(self, identity: Identity, asked: Read) -> None:
+    def __init__(self, identity: Identity, asked: Read, narrowed: bool = False) -> None:
         self._identity = identity
         self._blocks = _Blocks(asked.thoughts)
-        self._sequence = _sequence(self._blocks, identity, asked)
+        self._sequence = _sequence(self._blocks, identity, asked, narrowed)
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

@@ -1,7 +1,7 @@
-"""Deltas in any order into blocks one after the other, which is all that Anthropic's grammar knows.
+"""Puts deltas in any order into consecutive blocks, because Anthropic's grammar has one open block at a time.
 
-What cannot be shown yet waits: a parallel call, or a text, behind a call whose arguments are not whole. A
-call's arguments are whole when they are an object; else when the answer ends.
+Content that cannot be shown yet waits: a parallel call, or a text behind a call with incomplete arguments. A
+call's arguments are complete when they form an object, or when the answer ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.slips import Mender
 
-MOST_WAITING = 1_024  # blocks; beyond them a text joins the last one of its kind that waits
+MOST_WAITING = 1_024  # waiting blocks; beyond them a text joins the last waiting one of its kind
 WINDOW = "model_context_window_exceeded"  # the stop reason of an answer that the model's window cut short
 Kind = Literal["thinking", "text", "call"]
 
@@ -27,16 +27,17 @@ class Block:
         self.index = index  # of a call
         self.id = ""  # of a call, in the pivot
         self.name = ""
-        self.seal = ""  # an upstream's signature under a thought
+        self.seal = ""  # an upstream's signature of a thinking block
         self.pieces: list[str] = []
-        self.waits = True  # it has not been opened
-        self._seen = 0  # pieces that `_end` was fed with
+        self.waits = True  # not opened yet
+        self._seen = 0  # pieces that `_end` has read
         self._end = Mender()
         self._whole = False
 
     @property
     def whole(self) -> bool:
-        """Asked for each piece that comes while others wait, so that each piece is looked at once."""
+        """Whether the block is complete. Called for each piece while others wait, so each piece is read
+        once."""
         if self.kind != "call":
             return True
         fresh, self._seen = self.pieces[self._seen :], len(self.pieces)
@@ -51,9 +52,9 @@ class Block:
 
 
 def arguments(pieces: list[str]) -> dict[str, Any] | None:
-    """A call's input, None where it is not a whole object."""
+    """A call's input; None if it is not a complete object."""
     end = next((piece for piece in reversed(pieces) if piece and not piece.isspace()), "")
-    if not end.rstrip().endswith("}"):  # seen without joining what comes in many pieces
+    if not end.rstrip().endswith("}"):  # a check without joining many pieces
         return None
     try:
         value = jsonio.loads("".join(pieces).encode())
@@ -63,23 +64,29 @@ def arguments(pieces: list[str]) -> dict[str, Any] | None:
 
 
 class Sink(Protocol):
-    """Gets the blocks in order, one open at a time. A call's id and name are known when it opens."""
+    """Receives blocks in order, one open at a time. A call's id and name are known when it opens."""
 
     def open(self, block: Block) -> None: ...
 
     def write(self, text: str) -> None:
-        """More of the open block, never nothing."""
+        """More text of the open block, never empty."""
         ...
 
     def close(self) -> None: ...
 
 
 class BlockSequencer:
-    """`stops` are the stop strings that were asked for. `one_call`: calls after the first are left out.
-    `make_id` names the calls to which the upstream gave no id, by their index."""
+    """`stops` are the client's stop strings. `one_call`: calls after the first are dropped. `make_id` makes
+    ids, by index, for calls without one. `narrowed`: the output limit was lowered to what the model's window
+    left."""
 
     def __init__(
-        self, sink: Sink, make_id: Callable[[int], str], stops: tuple[str, ...], one_call: bool
+        self,
+        sink: Sink,
+        make_id: Callable[[int], str],
+        stops: tuple[str, ...],
+        one_call: bool,
+        narrowed: bool = False,
     ) -> None:
         self._sink = sink
         self._make_id = make_id
@@ -87,10 +94,11 @@ class BlockSequencer:
         self._one_call = one_call
         self._open: Block | None = None
         self._waiting: deque[Block] = deque()
-        self._latest: dict[Kind, Block] = {}  # texts and thoughts that were made to wait
+        self._latest: dict[Kind, Block] = {}  # texts and thinking blocks that were made to wait
         self._calls: dict[int, Block] = {}
         self._finish: str | None = None
         self._stop: str | None = None
+        self._narrowed = narrowed
         self._window = False
 
     def add(self, chunk: Chunk) -> None:
@@ -108,7 +116,7 @@ class BlockSequencer:
                 self._call(piece)
             if reason := choice.get("finish_reason"):
                 self._finish, stop = str(reason), choice.get("stop_reason")
-                self._window = reason == "length" and stop == WINDOW
+                self._window = reason == "length" and (self._narrowed or stop == WINDOW)
                 self._stop = stop if stop in self._stops else None
 
     def end(self) -> None:
@@ -119,7 +127,7 @@ class BlockSequencer:
 
     @property
     def outcome(self) -> tuple[str, str | None]:
-        """Anthropic's stop reason, and the stop string that was met."""
+        """Anthropic's stop reason, and the stop string that was found."""
         if self._stop is not None:
             return "stop_sequence", self._stop
         if self._window:
@@ -143,7 +151,7 @@ class BlockSequencer:
         self._advance()
 
     def _sign(self, seal: str) -> None:
-        """Of the thought that came last."""
+        """Add the signature to the latest thinking block."""
         block = self._waiting[-1] if self._waiting else self._open
         if block is not None and block.kind == "thinking":
             block.seal = seal
@@ -160,7 +168,7 @@ class BlockSequencer:
         call.name = call.name or str(function.get("name") or "")
         if text := function.get("arguments"):
             if call is not self._open and not call.waits:
-                return  # its object was whole: no more can belong to it
+                return  # its object was complete, so nothing more can belong to it
             call.pieces.append(text)
             if call is self._open:
                 self._sink.write(text)
@@ -168,7 +176,7 @@ class BlockSequencer:
             self._advance()
 
     def _advance(self, last: bool = False) -> None:
-        """Open what waits, as far as the order allows; a call without a name only when no more will come."""
+        """Open waiting blocks as far as the order allows; a call without a name only at the end."""
         while self._waiting and (last or self._open is None or self._open.whole):
             block = self._waiting[0]
             if block.kind == "call" and not block.name and not last:
@@ -184,13 +192,5 @@ class BlockSequencer:
                 self._sink.write(text)
 
 
-# Finish reasons that say more than that the model was done.
+# Finish reasons other than a normal end.
 _CUT = {"length": "max_tokens", "content_filter": "refusal"}
-
-
-def name_window(chunks: list[Chunk]) -> None:
-    """Where the output limit was lowered to what the window leaves, it is the window that cuts an answer."""
-    for chunk in chunks:
-        for choice in chunk.body["choices"]:
-            if choice.get("finish_reason") == "length":
-                choice["stop_reason"] = WINDOW

@@ -1,7 +1,7 @@
-"""Tools that Anthropic defines and the client runs: to Kimi they are functions, with these schemas.
+"""Tools that Anthropic defines and the client runs: Kimi gets them as functions with these schemas.
 
-Types as in the anthropic SDK 2.13 (2026-11). What runs on Anthropic's own servers (search, fetch, code
-execution, MCP), and what needs its training (computer, browser), is not here and is left out.
+Types as in the anthropic SDK 2.13 (2026-11). Tools that run on Anthropic's servers (search, fetch, code
+execution, MCP) or need its training (computer, browser) are not listed and are dropped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _commands(words: tuple[str, ...], members: dict[str, Any], *required: str) -
     }
 
 
-# By the type's name without its date: what to tell the model, and the input.
+# By the type's name without its date: description and input schema.
 SCHEMAS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "bash": (
         "Run a command in a bash session that stays open between calls.",
@@ -49,7 +49,7 @@ SCHEMAS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "type": "object",
             "properties": {
                 "command": _text("The command; not needed with restart."),
-                "restart": {"type": "boolean", "description": "Start the session anew."},
+                "restart": {"type": "boolean", "description": "Restart the session."},
             },
         },
     ),

@@ -1,7 +1,7 @@
-"""A conversation's messages into the pivot's.
+"""Translates the messages of a conversation into the pivot.
 
-Anthropic has tool results among a user's other blocks and lets a role speak twice in a row. Kimi wants one
-message a turn of the assistant.
+Anthropic puts tool results among a user's other blocks and allows consecutive messages of one role. Kimi
+requires one message for each turn of the assistant.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from kimi_gateway.pivot.fields import fail
 
 Message = dict[str, Any]
 
-ERROR = "Error: "  # before the result of a tool that failed; there is no flag for it upstream
-# The first line of Claude Code's system prompt. It differs from request to request and so would undo the
-# vendor's prefix cache; to a model it says nothing (2026-06).
+ERROR = "Error: "  # before the result of a failed tool, because the upstream has no flag for it
+# The first line of Claude Code's system prompt. It changes with each request, which would defeat the vendor's
+# prefix cache, and means nothing to a model (2026-06).
 _BILLING = "x-anthropic-billing-header:"
 
 
 def system(value: Any, where: str) -> list[Message]:
-    """The system prompt: a string or text blocks."""
+    """The system prompt, from a string or text blocks."""
     blocks = [{"type": "text", "text": value}] if type(value) is str else value
     fields.array(blocks, where)
     said: Parts = []
@@ -42,9 +42,9 @@ def system(value: Any, where: str) -> list[Message]:
 
 
 def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -> list[Message]:
-    """Raises InvalidRequest naming the place. The last message is `partial` where it is the assistant's.
-    `unread` gets the client's names for what was left out or repaired, `seals` the signatures under its
-    thoughts, by their text."""
+    """The pivot's messages. The last one is `partial` if it is the assistant's. `unread` collects the
+    client's names for dropped and repaired content, `seals` the signatures of thinking blocks by their text.
+    Raises InvalidRequest naming the place."""
     fields.array(value, where)
     if not value:
         fail(where, "must not be empty")
@@ -77,10 +77,10 @@ def messages(value: Any, where: str, unread: list[str], seals: dict[str, str]) -
 class _History:
     def __init__(self, unread: list[str], seals: dict[str, str]) -> None:
         self._made: list[Message] = []
-        self._places: list[Sequence[str]] = []  # of each message's calls, or of its result
+        self._places: list[Sequence[str]] = []  # paths of each message's calls, or of its result
         self._unread = unread
         self._seals = seals
-        self._turn: _Turn | None = None  # the assistant's, that its next message belongs to
+        self._turn: _Turn | None = None  # the assistant's turn to which its next message belongs
 
     def assistant(self, said: str | list[Any], where: str) -> None:
         blocks = said if type(said) is list else [{"type": "text", "text": said}]
@@ -143,7 +143,7 @@ def _marked(parts: Parts) -> Parts:
 
 
 class _Turn:
-    """What the assistant said in one turn, in however many messages."""
+    """The assistant's content in one turn, from one or more messages."""
 
     def __init__(self, seals: dict[str, str]) -> None:
         self._seals = seals
@@ -184,7 +184,7 @@ class _Turn:
         self._calls.append({"id": id, "type": "function", "function": function})
 
     def message(self) -> Message | None:
-        """None where it neither says nor calls anything, which the vendor refuses."""
+        """The message; None if it has neither text nor calls, which the vendor refuses."""
         said, thought = "".join(self._texts), "".join(self._thoughts)
         if not said and not self._calls:
             return None

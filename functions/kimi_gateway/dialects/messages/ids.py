@@ -1,6 +1,5 @@
-"""Tool-call ids on both sides. Kimi's may hold `:` and `.`, Anthropic's clients take `[a-zA-Z0-9_-]` only,
-and the vendor wants its own back byte for byte: so the translation is one to one.
-"""
+"""Tool-call ids on both sides. Kimi's may contain `:` and `.`, Anthropic's clients accept `[a-zA-Z0-9_-]`
+only, and the vendor needs its own back byte for byte, so the translation is one to one."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ _ESCAPED = re.compile(rb"[^a-zA-Z0-9_]")
 
 
 def shown(id: str) -> str:
-    """The client's form: legal ids as they are, others with each further byte as `-` and two digits."""
+    """The client's form: legal ids unchanged; otherwise each illegal byte becomes `-` and two hex digits."""
     if _LEGAL.fullmatch(id) and upstream(id) == id:
         return id
     return _escaped(id)
 
 
 def upstream(id: str) -> str:
-    """The vendor's id behind a client's; an id that `shown` did not make is nobody's but the client's."""
+    """The vendor's id for a client's; ids that `shown` did not make are returned unchanged."""
     if not id.startswith(_PREFIX):
         return id
     try:

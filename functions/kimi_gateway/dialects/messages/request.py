@@ -1,8 +1,9 @@
-"""A Messages request read into the pivot: what each field becomes, as data. docs/contract.md, Messages."""
+"""Translates a Messages request into the pivot; the treatment of each field is data. docs/contract.md,
+Messages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,18 +14,26 @@ from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.request import ChatRequest, stop_length
 
 MOST_STOPS = 4
-LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, by which Claude Code compacts (2026-11)
+LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, because Claude Code then compacts (2026-11)
 
 Thoughts = Literal["shown", "sealed", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """`thoughts`: in whole, as an empty block that can be replayed (display "omitted"), or not at all, for a
-    client that wants no thinking of a model that always thinks. `one_call`: no parallel tool calls.
-    `search`: what to search the web for, where nothing else is asked."""
+class MessagesRequest(ChatRequest):
+    """`seals` are the signatures of thinking blocks in the history, by their text; the native endpoint needs
+    them."""
 
-    chat: ChatRequest
+    seals: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """`thoughts`: shown in full, as an empty block that can be replayed (display "omitted"), or hidden, if
+    the client wants no thinking from a model that always thinks. `one_call`: no parallel tool calls.
+    `search`: the query, if the request is only a web search."""
+
+    chat: MessagesRequest
     thoughts: Thoughts
     one_call: bool
     search: str | None = None
@@ -32,8 +41,7 @@ class Read:
 
 @dataclass(slots=True)
 class _Asked:
-    """The pivot's body as it grows; `ignored` names what has no place in it, `names` what the client calls
-    otherwise."""
+    """The pivot's body under construction. `ignored` collects dropped fields, `names` the client's names."""
 
     body: dict[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
@@ -42,7 +50,8 @@ class _Asked:
 
 
 def read(raw: bytes, counting: bool = False) -> Read:
-    """Raises InvalidRequest naming the field at fault. `counting`: no answer is wanted, nor `max_tokens`."""
+    """Parse a request. `counting`: no answer is wanted, so `max_tokens` is not required. Raises
+    InvalidRequest naming the field."""
     body = fields.drop_nulls(fields.json_object(raw).values, _CHECKS)
     for name in ("model", "messages") if counting else ("model", "messages", "max_tokens"):
         if name not in body:
@@ -68,10 +77,9 @@ def read(raw: bytes, counting: bool = False) -> Read:
     if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
         fail("output_config.format", "does not go together with a message that the assistant has begun")
     asked.ignored += [*pivot.tune(asked.body), *unread]
-    chat = ChatRequest(
+    chat = MessagesRequest(
         model=body["model"],
         stream=body.get("stream", False),
-        include_usage=False,
         choices=1,
         stops=asked.stops,
         body=asked.body,
@@ -122,7 +130,7 @@ def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_for
 
 
 def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
-    """The user's id, which Claude Code makes anew for each session, also says whose cache is likely warm."""
+    """The user's id. Claude Code makes one for each session, so it also serves as a cache key."""
     if value.get("user_id") is not None:
         digest = pivot.digest_of(value["user_id"])
         asked.body["safety_identifier"] = digest
@@ -130,13 +138,14 @@ def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
 
 
 def _cache_control(asked: _Asked, value: dict[str, Any]) -> None:
-    """Five minutes is the vendor's own default; catalog rows that know no other drop the field."""
+    """The lifetime of the cache. Five minutes is the vendor's default; models without a choice drop the
+    field."""
     if value.get("ttl") not in (None, "5m"):
         asked.body["prompt_cache_options"] = {"mode": "implicit", "ttl": value["ttl"]}
 
 
 def _stop_sequences(asked: _Asked, value: list[str]) -> None:
-    """All are found here, since the vendor does not say which one it met."""
+    """Stop strings are found by the gateway, because the vendor does not say which one it found."""
     asked.stops = tuple(dict.fromkeys(value))
 
 
@@ -148,10 +157,10 @@ _TAKEN: dict[str, Callable[[_Asked, Any], None]] = {
     "stop_sequences": _stop_sequences,
     "thinking": _thinking,
 }
-# Read together with others, or the gateway's own.
+# Read together with other fields, or for the gateway itself.
 _TOGETHER = frozenset(("messages", "system", "tools", "tool_choice", "model", "stream"))
-# Without a meaning upstream, and so not sent: Anthropic's own (SDK 2.13, 2026-11), and of Chat Completions
-# what would change the shape of the answer. Other fields pass on.
+# Fields without a meaning upstream, which are dropped: Anthropic's own (SDK 2.13, 2026-11), and those of Chat
+# Completions that would change the shape of the answer. Other fields are passed on.
 _DROPPED = frozenset(
     (
         "betas", "billing_policy", "compaction", "container", "context_management", "diagnostics",
@@ -184,7 +193,7 @@ def _check_thinking(value: Any, where: str) -> None:
     fields.string(value.get("type"), f"{where}.type")
 
 
-# Words that only tune: none is refused.
+# Tuning fields, which never cause a refusal.
 _TUNED = {
     "thinking.type": tuning.thinking,
     "thinking.display": tuning.one_of(tuning.DISPLAYS, "summarized"),

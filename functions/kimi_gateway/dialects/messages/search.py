@@ -1,4 +1,5 @@
-"""The answer to a web search that never happened, as Anthropic's servers tell of one that failed."""
+"""The answer to a web search that is not possible, in the form in which Anthropic's servers report a failed
+one."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from kimi_gateway.pivot.chunks import Identity
 
 
 def answer(asked: Read, identity: Identity) -> bytes:
-    """As events or as one body."""
+    """The answer, as events or as one body."""
     message = message_of(identity)
     id = "srvtoolu_" + message["id"].removeprefix("msg_")
     error = {"type": "web_search_tool_result_error", "error_code": "unavailable"}

@@ -1,20 +1,20 @@
-"""Requests that are a web search and nothing else. Nobody here can search, and a model that is asked all the
-same makes results up: so the answer is the search's own error, which clients know how to show.
-"""
+"""Detects requests that are only a web search. The gateway cannot search here, and a model would invent
+results; so the answer is a search error, which clients can show."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# Claude Code's helper for its WebSearch tool (2026-11): the one tool is the search, and this is its question.
+# The request of Claude Code's WebSearch tool (2026-11): the search is the only tool, and this is the
+# question.
 _HELPER = re.compile(r"Perform a web search for the query: (.+)", re.S)
 _SEARCH = re.compile(r"web_search_20\d{6}")
-LONGEST = 2_000  # characters of the query that are told back
+LONGEST = 2_000  # characters of the query that are repeated in the answer
 
 
 def wanted(body: dict[str, Any]) -> str | None:
-    """What to search for; None where there is more to answer. `body` was checked."""
+    """The query; None if the request is more than a search. `body` must be checked already."""
     tools = body.get("tools") or []
     searches = [tool["name"] for tool in tools if _is_search(tool)]
     if not searches:

@@ -1,4 +1,4 @@
-"""Tools and the choice among them, into the pivot's terms."""
+"""Translates tools and the choice among them into the pivot."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _defined(kind: str, tool: dict[str, Any], here: str) -> dict[str, Any] | Non
 
 
 def choice(value: dict[str, Any], where: str, offered: ToolSet) -> Any:
-    """The pivot's `tool_choice`, None where it says nothing: without tools, or for one that was left out."""
+    """The pivot's `tool_choice`; None if there are no tools or the chosen one was dropped."""
     kind = value.get("type")
     fields.one_of(*_CHOICES, "tool")(kind, f"{where}.type")
     if value.get("disable_parallel_tool_use") is not None:

@@ -1,1 +1,1 @@
-"""OpenAI Responses: read into the pivot, and written from it."""
+"""OpenAI Responses: translated into the pivot and back."""

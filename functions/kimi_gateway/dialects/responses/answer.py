@@ -1,4 +1,4 @@
-"""The answer as a response object, streamed as events that tell how it comes about, or whole."""
+"""The answer as a response object: streamed as events, or complete."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot.chunks import Chunk, Identity
 
-# `error.code` of a failed response, where it is not server_error: the words that OpenAI's clients know
-# (its SDK's types; Codex does not repeat a request after the second and third, 2026-11).
+# `error.code` of a failed response, if it is not server_error: the codes that OpenAI's clients know (its
+# SDK's types; Codex does not repeat a request after the second and third, 2026-11).
 _CODES = {
     "rate_limit_exceeded": "rate_limit_exceeded",
     "context_length_exceeded": "context_length_exceeded",
     "invalid_request": "invalid_prompt",
     "content_filter": "invalid_prompt",
 }
-# What the client may have said, and what stands in the answer where it did not.
+# Members that repeat the request, with their defaults.
 _ECHOED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -41,7 +41,7 @@ _ECHOED: dict[str, Any] = {
 
 
 class Answer:
-    """The response object at each point of its life. `clock` gives unix seconds."""
+    """The response object in each state. `clock` returns unix seconds."""
 
     def __init__(
         self, asked: dict[str, Any], identity: Identity, output: Output, clock: Callable[[], float]
@@ -66,7 +66,7 @@ class Answer:
         return self._at("in_progress", [])
 
     def ended(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """`usage` in the pivot's names. Only after `output.end()`."""
+        """The final object. `usage` has the pivot's names. Call it after `output.end()`."""
         why = self.output.incomplete
         details = {"reason": why} if why else None
         return self._at(
@@ -91,12 +91,13 @@ def response_id(identity: Identity) -> str:
 
 
 def name_of(identity: Identity) -> str:
-    """What an answer's id and its items' ids have in common."""
+    """The common part of an answer's id and its items' ids."""
     return identity.id.partition("-")[2].replace("-", "")
 
 
 def _usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """The platform has cached tokens at the top, or among the details as OpenAI has them."""
+    """Usage in the form of Responses. The platform has cached tokens at the top, or among the details like
+    OpenAI."""
     prompt, completion = _details(usage, "prompt"), _details(usage, "completion")
     return {
         "input_tokens": usage["prompt_tokens"],
@@ -120,7 +121,7 @@ def _count(value: Any) -> int:
 
 
 class StreamWriter:
-    """What ends items and answer is held until `end`, when the ledger knows of it."""
+    """Events that end items and the answer are held until `end`, when the ledger knows of it."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -133,7 +134,7 @@ class StreamWriter:
         return self._send(events)
 
     def silence(self) -> bytes:
-        """An event, since a client may count its wait from the last one, and comments are none (Codex)."""
+        """An event, because Codex measures the time since the last event and ignores comments."""
         return self._send(self._begin() or [self._progress()])
 
     def end(self, usage: dict[str, Any]) -> bytes:
@@ -142,7 +143,7 @@ class StreamWriter:
         return self._send([*events, {"type": f"response.{ended['status']}", "response": ended}])
 
     def error(self, error: GatewayError) -> bytes:
-        """`response.failed` is what Codex acts on; by `error` with its member of that name the SDKs raise."""
+        """Codex acts on `response.failed`; the SDKs raise on `error` and its member of that name."""
         failed = self._answer.failed(error)
         detail = {"code": error.code, "message": error.message, "param": error.param}
         told: Event = {"type": "error", **detail, "error": {"type": error.type, **detail}}

@@ -1,4 +1,4 @@
-"""A tool call as an output item: of a function, or of a custom tool, whose argument is its free text."""
+"""A tool call as an output item: of a function, or of a custom tool with free text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an output item stands, and how it tells of itself. Events get their numbers when they are sent."""
+"""The position of an output item, and its events. Events are numbered when they are sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`index` is the item's `output_index`; `events` is where all items of an answer tell."""
+    """`index` is the item's `output_index`; `events` is the common list of all items of an answer."""
 
     id: str
     index: int

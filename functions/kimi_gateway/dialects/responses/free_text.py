@@ -1,4 +1,4 @@
-"""The free text of a custom tool's call, read out of a function's arguments while they stream in."""
+"""Extracts the free text of a custom tool's call from a function's arguments while they stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 _BEGIN = re.compile(r'\s*\{\s*"input"\s*:\s*"')
 _HEX = "[0-9a-fA-F]"
-# Whole units of a JSON string's inside; the first half of a surrogate pair waits for what follows it.
+# Complete units inside a JSON string; the first half of a surrogate pair waits for the next unit.
 _UNITS = re.compile(
     r'(?:[^"\\]+'
     r'|\\["\\/bfnrt]'
@@ -17,9 +17,8 @@ _UNITS = re.compile(
 
 
 class FreeText:
-    """`feed` gives the text that is certain, `rest` what is left at the end. Where the arguments are no
-    object with the one member, they are themselves the text: the model forgot the wrapping.
-    """
+    """`feed` returns text that is certain, `rest` the remainder at the end. If the arguments are not an
+    object with the one member, they are the text themselves: the model forgot the wrapping."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -41,6 +40,6 @@ class FreeText:
         return str(json.loads(f'"{text}"', strict=False)) if text else ""
 
     def rest(self) -> str:
-        """What was cut off within an escape is left as it came."""
+        """The remainder. Text that was cut within an escape stays as it came."""
         held, self._held = self._held, ""
         return "" if self._over else held

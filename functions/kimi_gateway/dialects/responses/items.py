@@ -1,6 +1,5 @@
-"""Input items to the pivot's messages. What follows one another of the assistant's is one message of its:
-reasoning, text and calls are items of their own there, and members of a message here.
-"""
+"""Translates input items into the pivot's messages. Consecutive items of the assistant (reasoning, text,
+calls) become one message."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from kimi_gateway.observe import emit
 from kimi_gateway.pivot import fields, repair
 from kimi_gateway.pivot.fields import Check, fail
 
-# Calls of OpenAI's own tools, by the member that holds what was called. The tool is named as its kind is.
+# Calls of OpenAI's own tools: the tool's name, and the member with its arguments.
 _CALLS = {
     "local_shell_call": ("local_shell", "action"),
     "shell_call": ("shell", "action"),
@@ -28,7 +27,7 @@ _OUTPUTS = (
     "shell_call_output",
     "apply_patch_call_output",
 )
-# What OpenAI's servers did or noted: nothing in it is for another model (the SDK's input types, 2026-11).
+# Items of OpenAI's servers, which contain nothing for another model (the SDK's input types, 2026-11).
 _LEFT_OUT = frozenset(
     (
         "web_search_call",
@@ -51,7 +50,7 @@ _LEFT_OUT = frozenset(
 
 
 class Conversation:
-    """Messages as they grow. `messages` may begin with those of an earlier answer's question."""
+    """Messages under construction. `messages` may begin with those of an earlier request."""
 
     def __init__(self, messages: Iterable[dict[str, Any]], toolbox: Toolbox) -> None:
         self.messages = list(messages)
@@ -59,12 +58,14 @@ class Conversation:
         self._reasoning: list[str] = []
         self._texts: list[str] = []
         self._calls: list[dict[str, Any]] = []
-        self._places: list[tuple[str, ...]] = [()] * len(self.messages)  # of each message's calls, or output
+        self._places: list[tuple[str, ...]] = [()] * len(
+            self.messages
+        )  # paths of each message's calls, or of its output
         self._called: list[str] = []
         self._left_out: set[str] = set()
 
     def add(self, items: Iterable[Any], where: str) -> None:
-        """Raises InvalidRequest naming the item's field."""
+        """Add items. Raises InvalidRequest naming the item's field."""
         for index, item in enumerate(items):
             here = f"{where}.{index}"
             fields.mapping(item, here)
@@ -86,17 +87,18 @@ class Conversation:
             emit("item_left_out", kind=kind)
 
     def end(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The messages, and the client's names for what of them had to be repaired."""
+        """The messages, and the client's names for repaired places."""
         self._end_turn()
         return repair.repaired(self.messages, self._place)
 
     def _place(self, message: int, call: int) -> str:
-        """Of what an earlier answer brought along, the client named no more than that answer."""
+        """The client's path. Content of an earlier answer has only that answer's name."""
         places = self._places[message]
         return places[max(call, 0)] if places else "previous_response_id"
 
     def _end_turn(self) -> None:
-        """The assistant's message; reasoning that led to nothing is none, as the vendor refuses it empty."""
+        """Finish the assistant's message. Reasoning alone is dropped, because the vendor refuses an empty
+        message."""
         if self._calls or any(self._texts):
             message: dict[str, Any] = {"role": "assistant", "content": "\n\n".join(filter(None, self._texts))}
             if reasoning := "".join(self._reasoning):
@@ -124,7 +126,7 @@ class Conversation:
         self._append({"role": "user", "content": f"{item['author']}: {told}"})
 
     def reasoning(self, item: dict[str, Any], here: str) -> None:
-        """The whole of it where there is: our own sealed text, then `content`, then its summary."""
+        """Add the most complete form of the reasoning: our sealed text, else `content`, else the summary."""
         told = unseal(item.get("encrypted_content"))
         for name in ("content", "summary"):
             if not told and item.get(name):
@@ -150,7 +152,7 @@ class Conversation:
         self._calls.append({"id": item["call_id"], "type": "function", "function": function})
 
     def output(self, item: dict[str, Any], here: str) -> None:
-        call = item.get("call_id") or item.get("id")  # the local shell's has no call_id
+        call = item.get("call_id") or item.get("id")  # the local shell has no call_id
         fields.string(call, f"{here}.call_id")
         told = item["output"] if "output" in item else item.get("status")
         if parts.are_parts(told):
@@ -174,7 +176,10 @@ _KINDS: dict[str, tuple[_Read, dict[str, Check]]] = {
         Conversation.message,
         {"role": fields.one_of("user", "assistant", "system", "developer")},
     ),
-    "agent_message": (Conversation.agent_message, {"author": fields.string}),  # Codex, of its sub-agents
+    "agent_message": (
+        Conversation.agent_message,
+        {"author": fields.string},
+    ),  # from Codex, about its sub-agents
     "reasoning": (Conversation.reasoning, {}),
     "function_call": (
         Conversation.function_call,

@@ -1,7 +1,7 @@
-"""The pivot's chunks as output items, and the events that tell of them.
+"""Turns the pivot's chunks into output items and their events.
 
 Reasoning and text are open one at a time: the other, or a call, ends them. Calls stay open until the end,
-since their fragments may interleave.
+because their fragments may interleave.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from kimi_gateway.dialects.responses.texts import Message, Reasoning
 from kimi_gateway.dialects.responses.tools import Toolbox
 from kimi_gateway.pivot.chunks import Chunk
 
-# Why an answer ends before its end: the pivot's finish reasons in the words of `incomplete_details`.
+# Why an answer is incomplete: the pivot's finish reasons in the words of `incomplete_details`.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 @dataclass(slots=True)
 class _Unnamed:
-    """A call whose name has not come yet."""
+    """A call without a name so far."""
 
     id: str = ""
     name: str = ""
@@ -29,7 +29,7 @@ class _Unnamed:
 
 
 class Output:
-    """`name` makes the items' ids unique. `sealed`: reasoning is also wanted as `encrypted_content`."""
+    """`name` makes the items' ids unique. `sealed`: reasoning is also returned as `encrypted_content`."""
 
     def __init__(self, name: str, toolbox: Toolbox, sealed: bool) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class Output:
         return _INCOMPLETE.get(self._finish)
 
     def items(self) -> list[dict[str, Any]]:
-        """What is still open is shown as it is by now, incomplete."""
+        """All items; open ones in their current state, as incomplete."""
         return [self._ended.get(item.place.index) or item.item("incomplete") for item in self._items]
 
     def add(self, chunk: Chunk) -> list[Event]:
@@ -60,13 +60,13 @@ class Output:
         return told
 
     def end(self) -> list[Event]:
-        """After the last chunk. Gives the same events however often it is asked."""
+        """The last events, after the last chunk. Returns the same events each time."""
         if self._last is None:
             status = "incomplete" if self.incomplete else "completed"
             for index in sorted(self._unnamed):
                 self._begin_call(index, self._unnamed[index])
             if not self._items:
-                self._message().add("output_text", "", [])  # clients look for one
+                self._message().add("output_text", "", [])  # clients expect one
             for item in self._items:
                 if item.place.index not in self._ended:
                     self._end_item(item, status)

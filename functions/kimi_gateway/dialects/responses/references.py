@@ -1,4 +1,4 @@
-"""What a request names instead of saying it: an earlier answer to go on from, or single items of one."""
+"""References in a request: an earlier answer to continue, or single items of answers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.fields import fail
 
-LARGEST = (
-    2**20
-)  # bytes of a request whose conversation is worth packing: of a larger one too much would be left
-MOST = 2_048  # answers that one request may name: a long tool loop names one for each of its turns
-MOST_UNPACKED = 4 * 2**20  # bytes of all that one request refers to; the largest window holds about as much
-# The ids that were given out; no others are looked for.
+LARGEST = 2**20  # bytes; the conversation of a larger request is not kept, because too much would remain
+MOST = 2_048  # answers that one request may refer to; a long tool loop names one for each turn
+MOST_UNPACKED = (
+    4 * 2**20
+)  # bytes of everything that one request refers to; the largest window holds about as much
+# The ids of this gateway; no others are looked up.
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
 Found = Mapping[str, bytes]
@@ -25,19 +25,19 @@ Kept = Mapping[str, list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An answer of before: the conversation that it answered, and the items that it gave."""
+    """An earlier answer: its conversation and its items."""
 
     messages: list[dict[str, Any]] = field(repr=False)
     output: list[dict[str, Any]] = field(repr=False)
 
     def entries(self, name: str) -> dict[str, bytes]:
-        """What to keep. `name` is what the answer's id and its items' ids have in common. Items are kept
-        apart: a request may name those of many answers, and each conversation holds all before it."""
+        """The cache entries to keep. `name` is the common part of the ids. Items have an entry of their own:
+        a request may name those of many answers, and each conversation includes everything before it."""
         return {_asked(name): _packed(self.messages), _items(name): _packed(self.output)}
 
 
 def entries(body: Mapping[str, Any]) -> list[str]:
-    """What has to be recalled for a request. Raises InvalidRequest where that is too much."""
+    """The names of the cache entries that a request needs. Raises InvalidRequest if there are too many."""
     names = {_items(answer) for item in body["input"] if _is_reference(item) and (answer := _answer_of(item))}
     if len(names) > MOST:
         fail("input", f"refers to items of {len(names)} answers; at most {MOST} are allowed")
@@ -47,8 +47,8 @@ def entries(body: Mapping[str, Any]) -> list[str]:
 
 
 def unpack(found: Found) -> tuple[Kept, int]:
-    """What was recalled, each read once, and its bytes unpacked. Raises InvalidRequest where they are too
-    many, before they are there."""
+    """The entries, each parsed once, and their unpacked bytes. Raises InvalidRequest if there are too many,
+    before they are unpacked."""
     kept, left = {}, MOST_UNPACKED
     for name, packed in found.items():
         coder = zlib.decompressobj()
@@ -57,13 +57,13 @@ def unpack(found: Found) -> tuple[Kept, int]:
         if left < 0:
             where = "input" if name.startswith(_items("")) else "previous_response_id"
             most = f"{MOST_UNPACKED >> 20} MiB of earlier answers"
-            fail(where, f"refers to more than {most}; send as input what is needed of them")
+            fail(where, f"refers to more than {most}; send the needed parts as input")
         kept[name] = jsonio.loads(text)
     return kept, MOST_UNPACKED - left
 
 
 def resolve(body: Mapping[str, Any], found: Kept) -> tuple[list[Any] | str, Earlier | None]:
-    """The whole input, and the answer to go on from. Raises InvalidRequest for what is not kept."""
+    """The complete input, and the answer to continue. Raises InvalidRequest if something has expired."""
     earlier = None
     if "previous_response_id" in body:
         name = _earlier_of(body)
@@ -82,7 +82,7 @@ def resolve(body: Mapping[str, Any], found: Kept) -> tuple[list[Any] | str, Earl
 
 
 def without(body: Mapping[str, Any]) -> list[Any]:
-    """The input as it would be if what it refers to were there: each item keeps its place."""
+    """The input as if all references were resolved, to check its shape: each item keeps its place."""
     given = body["input"]
     said = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
     kept = [{"type": "reasoning"} if _is_reference(item) else item for item in said]
@@ -90,7 +90,7 @@ def without(body: Mapping[str, Any]) -> list[Any]:
 
 
 def _check_once(given: list[Any]) -> None:
-    """A short request must not become a huge one by naming one item over and over."""
+    """Raises InvalidRequest if an item is named twice, because a short request must not become a huge one."""
     seen = set[str]()
     for index, item in enumerate(given):
         if not _is_reference(item):

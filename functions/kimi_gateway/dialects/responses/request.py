@@ -1,6 +1,5 @@
-"""A Responses request: what is known is checked, what no upstream of ours can do is refused by its name, and
-the rest becomes a chat. Ranges and decisions: docs/contract.md, Responses.
-"""
+"""A Responses request: known fields are checked, features that no upstream has are refused by name, and the
+rest becomes a chat. Ranges and decisions: docs/contract.md, Responses."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import Any
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier
 from kimi_gateway.dialects.responses.tools import Toolbox
-from kimi_gateway.pivot import fields, tuning
+from kimi_gateway.pivot import fields, placement, tuning
 from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.request import ChatRequest, digest_of, model_name
 
@@ -20,7 +19,7 @@ _LOGPROBS = "message.output_text.logprobs"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`body` is the client's, its nulls gone. `messages` are the conversation without its instructions."""
+    """`body` is the client's without nulls. `messages` are the conversation without `instructions`."""
 
     chat: ChatRequest
     body: dict[str, Any] = field(repr=False)
@@ -29,7 +28,7 @@ class Asked:
 
 
 def checked(raw: bytes) -> dict[str, Any]:
-    """The body, each known field of it right by itself. Raises InvalidRequest."""
+    """The body, each known field checked by itself. Raises InvalidRequest."""
     body = fields.drop_nulls(fields.json_object(raw).values, _FIELDS)
     for name in ("model", "input"):
         if name not in body:
@@ -38,17 +37,15 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(
-    body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None, recalled: int = 0
-) -> Asked:
-    """`given` is the input, nothing left in it that is only referred to; `recalled` bytes of all were. Raises
-    InvalidRequest."""
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+    """The chat. `given` is the input without references. Raises InvalidRequest."""
     body, unknown = {**body}, list[str]()
     tuning.apply(body, _TUNED, unknown)
     toolbox = Toolbox()
     toolbox.add(body.get("tools", []), "tools")
     conversation = Conversation(earlier.messages if earlier else (), toolbox)
     if earlier:
+        placement.recalled(earlier.messages, "previous_response_id")
         conversation.add(earlier.output, "previous_response_id")
     conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     messages, repaired = conversation.end()
@@ -72,18 +69,16 @@ def chat_of(
         model=body["model"],
         body=sent,
         stream=body.get("stream", False),
-        include_usage=True,
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
         ignored=tuple(dict.fromkeys((*toolbox.offered.ignored, *repaired, *unknown, *unsent))),
-        recalled=recalled,
         free=toolbox.free,
     )
     return Asked(chat, body, messages, toolbox)
 
 
-# How the client calls what the rules for a model may find fault with.
+# The client's names for fields that model rules may refuse.
 _NAMES = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -93,7 +88,7 @@ _NAMES = {
 }
 
 
-# Fields that are taken and have no counterpart upstream, as in Chat Completions.
+# Accepted fields without a counterpart upstream, as in Chat Completions.
 _UNSENT = ("service_tier", "prompt_cache_retention")
 
 
@@ -112,7 +107,7 @@ def _format(text: dict[str, Any]) -> dict[str, Any] | None:
     return {"type": "json_object"} if form.get("type") == "json_object" else None
 
 
-# Words that only tune: none is refused. An answer shows the words that were taken for them.
+# Tuning fields, which never cause a refusal. An answer shows the mapped words.
 _TUNED = {
     "reasoning.effort": tuning.effort,
     "reasoning.summary": tuning.one_of(tuning.SUMMARIES, "auto"),
@@ -120,7 +115,7 @@ _TUNED = {
     "truncation": tuning.one_of(tuning.TRUNCATIONS, "disabled"),
 }
 
-# What goes upstream, under which name; two of the client's may have one, then the first of them holds.
+# Fields that are sent upstream, with their names there. If two map to one name, the first counts.
 _SENT: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_output_tokens": ("max_completion_tokens", _same),
     "temperature": ("temperature", _same),
@@ -191,8 +186,8 @@ _FIELDS: dict[str, Check] = {
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
     "user": fields.string,
-    # accepted, and without a counterpart upstream
-    "tool_choice": lambda value, where: None,  # looked at where the tools are known
+    # accepted, without a counterpart upstream
+    "tool_choice": lambda value, where: None,  # checked when the tools are known
     "stream_options": fields.mapping,
     "service_tier": fields.string,
     "max_tool_calls": fields.integer(1),

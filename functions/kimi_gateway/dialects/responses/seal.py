@@ -1,8 +1,8 @@
-"""Reasoning in a form that comes back with the conversation, so that no store has to know it: Responses'
-`encrypted_content`, and the `signature` of a Messages block whose text is not shown.
+"""Reasoning in a form that comes back with the conversation, so that no store is needed: the
+`encrypted_content` of Responses, and the `signature` of a Messages block whose text is not shown.
 
-It is an encoding and no cipher: the text is the client's own, who may as well send it in clear, and it gives
-no access to anything of another account. So it needs no proof of origin either.
+It is an encoding, not a cipher: the text is the client's own, who may also send it in clear, and it gives no
+access to another account. So it needs no proof of origin.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_seal(content: object) -> bool:
 
 
 def unseal(content: object) -> str | None:
-    """None for what is not ours, or was damaged on the way."""
+    """The reasoning; None if the content is not ours or was damaged."""
     if not isinstance(content, str) or not content.startswith(_OURS) or len(content) > _LONGEST:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Output items made of text: the reasoning, as a summary that is all of it, and the message."""
+"""Output items made of text: reasoning (the summary is the whole of it) and messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kimi_gateway.dialects.responses.seal import seal
 
 
 class Reasoning:
-    """`sealed`: the client asked for it as `encrypted_content` too."""
+    """`sealed`: the client also asked for `encrypted_content`."""
 
     def __init__(self, place: Place, sealed: bool) -> None:
         self.place = place
@@ -61,7 +61,7 @@ class Message:
         place.added(self.item("in_progress"))
 
     def add(self, kind: str, text: str, logprobs: list[Any]) -> None:
-        """`kind` is output_text or refusal; an empty text only begins the part."""
+        """Add text to a part of this kind (output_text or refusal). An empty text only begins the part."""
         if not self._parts or self._parts[-1].kind != kind:
             self._end_part()
             self._parts.append(_Part(kind))

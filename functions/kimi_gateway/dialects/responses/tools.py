@@ -1,4 +1,4 @@
-"""Tools: the client's kinds of them into functions, and the model's calls back into what the client knows."""
+"""Translates the client's kinds of tools into functions, and the model's calls back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FREE_FORM = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """How the client knows the tool that the model calls by one flat name."""
+    """The client's name for a tool that the model calls by one flat name."""
 
     name: str
     namespace: str | None = None
@@ -30,7 +30,7 @@ class Known:
 
 @dataclass(slots=True)
 class Toolbox:
-    """The tools of one request: as they are offered to the model, and what each is to the client."""
+    """The tools of one request: as the model sees them, and as the client knows them."""
 
     offered: ToolSet = field(default_factory=ToolSet)
     _known: dict[str, Known] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class Toolbox:
         return self._known.get(flat) or Known(flat)
 
     def add(self, tools: Any, where: str) -> None:
-        """One list of tools; of a name that an earlier list had the newest holds. Raises InvalidRequest. What
-        only OpenAI's own servers could run is left out."""
+        """Add one list of tools; the newest tool of a name wins. Tools that only OpenAI's servers could run
+        are dropped. Raises InvalidRequest."""
         fields.array(tools, where)
         fresh = set[str]()
         for index, tool in enumerate(tools):
@@ -87,7 +87,7 @@ class Toolbox:
         self.offered.add(here, {"type": "function", "function": {"name": name, **function}}, name)
 
     def choose(self, choice: Any) -> Any:
-        """`tool_choice` in the pivot. Raises InvalidRequest where it asks for a tool that is not there."""
+        """The pivot's `tool_choice`. Raises InvalidRequest if it names a missing tool."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
             if choice == "required" and not self.offered.placed:
@@ -112,7 +112,7 @@ class Toolbox:
         allowed = []
         for index, tool in enumerate(choice["tools"]):
             fields.mapping(tool, f"tool_choice.tools.{index}")
-            if tool.get("type") in tuple(_KINDS):  # tools of other kinds were left out
+            if tool.get("type") in tuple(_KINDS):  # tools of other kinds were dropped
                 allowed.append(self._named(tool, f"tool_choice.tools.{index}"))
         if not allowed and choice["mode"] == "required":
             fail("tool_choice.tools", "none of them can be called")
@@ -135,7 +135,7 @@ def _function(tool: dict[str, Any], described: str) -> dict[str, Any]:
 
 
 def _custom(tool: dict[str, Any], described: str) -> dict[str, Any]:
-    """The grammar cannot be enforced upstream; told in words it is mostly kept."""
+    """The grammar goes into the description: the upstream cannot enforce it, but models mostly follow it."""
     form = tool.get("format") or {}
     if form.get("type") == "grammar":
         syntax, definition = form.get("syntax"), form.get("definition")

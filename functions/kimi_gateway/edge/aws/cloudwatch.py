@@ -1,5 +1,7 @@
-"""Log lines in the cloud, by Powertools: those of home, with CloudWatch's metrics (EMF) in the same line.
-Loaded by the Lambda edge only. infra/alarms.yaml and docs/operations.md rely on the names here.
+"""Log lines in the cloud, with Powertools: the lines of home plus CloudWatch's metrics (EMF) in the same
+line.
+
+Only the Lambda edge loads this module. infra/alarms.yaml and docs/operations.md rely on the names here.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from kimi_gateway.observe.lines import of_request
 
 UNITS = {
     "Requests": "Count",
-    "Refusals": "Count",  # 4xx of our own
+    "Refusals": "Count",  # 4xx of the gateway's own
     "Failures": "Count",  # 5xx, and streams that ended in an error
     "UpstreamFailures": "Count",  # attempts, so one request may have several and still succeed
     "StoreDown": "Count",
     "StoreThrottled": "Count",
     "Misconfigured": "Count",
     "FirstContentMs": "Milliseconds",
-    "TotalMs": "Milliseconds",  # of requests that were admitted
+    "TotalMs": "Milliseconds",  # of admitted requests
     "OverheadMs": "Milliseconds",
     "InputTokens": "Count",
     "CachedTokens": "Count",
@@ -54,15 +56,15 @@ _TOKENS = {
 }
 _WORD = re.compile(r"[a-z_]{1,40}")
 
-# A further dimension beside `service`, and the values that it is to have.
+# A dimension besides `service`, and its values.
 Measured = tuple[dict[str, str], dict[str, float]]
 
 
 def measured(
     event: str, fields: Mapping[str, Any], record: RequestRecord | None = None
 ) -> Iterator[Measured]:
-    """What a log line says in numbers, that of a request by its `record`. Dimensions are few and of words
-    that the code knows: each combination is a metric that is paid for."""
+    """The metrics of a log line; those of a request come from its `record`. Dimensions are few and have fixed
+    words, because each combination is a metric that costs money."""
     if record is not None:
         yield from _of_request(record)
     elif event == "attempt_failed":
@@ -91,7 +93,7 @@ def _word(value: object) -> str:
 
 
 class Lines(LambdaPowertoolsFormatter):
-    """A record's `fields` are members of the line, and its metrics too."""
+    """Formats a log record; its `fields` become members of the line, with its metrics."""
 
     def __init__(self, namespace: str, service: str) -> None:
         super().__init__(
@@ -112,7 +114,8 @@ class Lines(LambdaPowertoolsFormatter):
         return line_of(line | self._metrics(event, fields, log.get("record")))
 
     def _metrics(self, event: str, fields: Mapping[str, Any], record: RequestRecord | None) -> dict[str, Any]:
-        """EMF's members. A provider for each line: Powertools' shared one would mix concurrent requests."""
+        """EMF's members. Each line has its own provider, because Powertools' shared one would mix concurrent
+        requests."""
         members: dict[str, Any] = {}
         directives: list[Any] = []
         for dimensions, values in measured(event, fields, record):
@@ -130,7 +133,7 @@ class Lines(LambdaPowertoolsFormatter):
 
 
 def to_cloudwatch(level: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Send the lines of this program, and of its libraries, to stdout, where Lambda takes them from."""
+    """Send the lines of this program and its libraries to stdout, where Lambda reads them."""
     lines = Lines(
         environ.get("POWERTOOLS_METRICS_NAMESPACE", "KimiGateway"),
         environ.get("POWERTOOLS_SERVICE_NAME", "kimi-gateway"),

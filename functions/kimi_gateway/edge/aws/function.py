@@ -1,7 +1,7 @@
-"""API Gateway's REST proxy events in and out of `handle`: the handler of every Lambda function.
+"""The handler of every Lambda function: API Gateway's REST proxy events to `handle` and back.
 
-A function streams or buffers, as its integration does. Nobody tells a function that its client has left;
-deadlines bound what that costs. Event and answer: the API Gateway guide, Lambda proxy integrations.
+A function streams or buffers, as its integration does. Lambda does not report that a client has left;
+deadlines bound the cost. Formats: the API Gateway guide, Lambda proxy integrations.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from kimi_gateway.edge.body import too_large
 from kimi_gateway.edge.router import Route, Router, of_every_answer, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest, NotFound, Unavailable
-from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.http import Headers, Pairs, Query, Request, Response
 from kimi_gateway.observe import RequestRecord, current_request, emit
 
-ENDED_BY = 2.0  # seconds before the function's deadline, by which a turn ends itself
-GIVEN_UP = 0.4  # seconds after that, when whatever else still waits is cancelled
+ENDED_BY = 2.0  # seconds before the function's deadline at which a turn ends itself
+GIVEN_UP = 0.4  # seconds after that, when everything that still waits is cancelled
 LEFT_BEHIND = 1.5  # seconds for ledger and pool before the process may be frozen
-DRAINED = 0.2  # seconds that streams get at SIGTERM; Lambda gives 500 ms for all, and leases must go back
-LARGEST = 6 * 2**20  # bytes of a buffered answer, as Lambda counts it
+DRAINED = 0.2  # seconds for streams at SIGTERM; Lambda gives 500 ms in total, and leases must be returned
+LARGEST = 6 * 2**20  # bytes of a buffered answer, as Lambda counts them
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds. API Gateway cuts a connection that is silent for 300; so a JSON answer that takes its time
-    begins with blanks, as JSON may."""
+    """Seconds. API Gateway cuts a connection after 300 s of silence, so a late JSON answer begins with
+    blanks, which JSON allows."""
 
     silent: float = 240
     between_blanks: float = 15
 
 
 class Function:
-    """A handler that serves `paths` of the routing table, all of it where none are named.
+    """A handler for `paths` of the routing table; without names for all.
 
-    Those `elsewhere` are another function's: a spelling of theirs that API Gateway does not know, as with
-    a slash behind it, leads here, where an answer would be buffered and cut after seconds.
+    Paths in `elsewhere` belong to another function. A spelling that API Gateway does not know (such as a
+    trailing slash) arrives here, where the answer would be buffered and cut after seconds, so it is refused.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Function:
         self._front = Router(())
 
     async def start(self) -> None:
-        """From the environment. Raises SettingsFault, and what `app.start` raises."""
+        """Start from the environment. Raises SettingsFault and the errors of `app.start`."""
         values = settings.read()
         to_cloudwatch(values.log_level)
         self.serve(await start(values, renewing=False))
@@ -85,7 +85,7 @@ class Function:
         self._front = Router(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
 
     async def __call__(self, event: Any, context: Context) -> Streamed | dict[str, Any]:
-        if self._running is None:  # a loop that knows nothing of `lifecycle`
+        if self._running is None:  # a loop without `lifecycle`
             await self.start()
         assert self._running is not None  # noqa: S101
         try:
@@ -98,7 +98,8 @@ class Function:
         return await exchange.buffered()
 
     def _unreadable(self, error: InvalidRequest, context: Context) -> Streamed | dict[str, Any]:
-        """API Gateway sends no such event, but who calls the function by hand may."""
+        """The answer to an event that does not come from API Gateway, for example from a manual
+        invocation."""
         emit("bad_event", logging.WARNING, id=context.aws_request_id, detail=str(error))
         refusal = errors.response(error, Request("", "", Headers(()), context.aws_request_id))
         assert isinstance(refusal.body, bytes)  # noqa: S101
@@ -122,14 +123,14 @@ class Function:
 
 
 def _refused(route: Route) -> Route:
-    async def refuse(request: Request) -> Response:
+    async def refuse(request: Request, **_: str) -> Response:
         raise NotFound(f"This spelling of the path is not served; use {route.path}.")
 
     return replace(route, endpoint=refuse)
 
 
 async def _restored() -> None:
-    """Every copy of a snapshot would draw the same numbers."""
+    """Seed again, because all copies of a snapshot would draw the same numbers."""
     random.seed()
 
 
@@ -138,7 +139,7 @@ class _Exchange:
 
     def __init__(self, request: Request, front: Router) -> None:
         self._request = request
-        current_request.set(request.id)  # here too: a stream is written in the task of the invocation
+        current_request.set(request.id)  # here too, because a stream is written in the task of the invocation
         self._handling = asyncio.create_task(front.handle(request))
 
     async def streamed(self, patience: Patience) -> Streamed:
@@ -153,7 +154,7 @@ class _Exchange:
         return Streamed(200, headers, self._late(patience.between_blanks), self._finish)
 
     async def _late(self, every: float) -> AsyncGenerator[bytes, None]:
-        """Of an answer whose status went out unseen: a failure shows as the error in its body."""
+        """Body after an early 200; a failure becomes a JSON error in it."""
         yield b" "
         while (response := await self._response(every)) is None:
             yield b" "
@@ -165,14 +166,17 @@ class _Exchange:
             assert response is not None  # noqa: S101
             answer = _proxied(response, await _whole(response))
             if len(answer["body"]) > LARGEST // 6 and len(json.dumps(answer)) > LARGEST:
-                refusal = self._refusal(GatewayError("The answer is larger than Lambda's limit of 6 MiB."))
+                refusal = self._refusal(
+                    GatewayError("The answer is larger than the 6 MiB that Lambda allows.")
+                )
                 answer = _proxied(refusal, await _whole(refusal))
             return answer
         finally:
             await asyncio.shield(asyncio.ensure_future(self._finish()))
 
     async def _response(self, within: float) -> Response | None:
-        """None if it takes longer; where the deadline comes first, an error."""
+        """The response; None if it takes longer than `within` seconds; an error if the deadline comes
+        first."""
         left = self._request.deadline + GIVEN_UP - time.monotonic()
         await asyncio.wait({self._handling}, timeout=max(0, min(within, left)))
         if self._handling.done():
@@ -188,7 +192,7 @@ class _Exchange:
         return response
 
     async def _finish(self) -> None:
-        self._handling.cancel()  # does nothing where it is done
+        self._handling.cancel()  # no effect if it is done
         await asyncio.wait({self._handling})
         if not self._handling.cancelled():
             await self._handling.result().finish()
@@ -201,8 +205,8 @@ async def _whole(response: Response) -> bytes:
 
 
 def request_of(told: Any, context: Context, body_limit: int) -> Request:
-    """The body is decoded when it is asked for, so only for a caller with a key. Raises InvalidRequest where
-    the event is not one of API Gateway's."""
+    """The request of an event. The body is decoded when it is read, so only for a caller with a key. Raises
+    InvalidRequest if the event does not come from API Gateway."""
     event = _checked(told)
     about = event.get("requestContext") or {}
     headers = _headers(event)
@@ -213,6 +217,10 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
             return raw
         raise too_large(request.limit)
 
+    async def stream() -> AsyncGenerator[bytes, None]:
+        if raw := await body():
+            yield raw
+
     request = Request(
         method=event["httpMethod"],
         path=_path(event),
@@ -220,6 +228,8 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
         id=request_id(given),
         body=body,
         client=(about.get("identity") or {}).get("sourceIp") or "",
+        stream=stream,
+        query=Query(_query(event)),
         limit=body_limit,
         record=RequestRecord(aws_request_id=context.aws_request_id),
         deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
@@ -227,52 +237,63 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
     return request
 
 
-# The members that are read: those that an event must have, then those that may be missing or null.
+# Members of an event that are required, and those that may be missing or null.
 _NEEDED = ("httpMethod", "path")
 _TEXTS = ("resource", "body")
-_TABLES = ("headers", "multiValueHeaders", "pathParameters", "requestContext")
+_SINGLE = ("headers", "queryStringParameters", "pathParameters")  # tables of texts
+_SEVERAL = ("multiValueHeaders", "multiValueQueryStringParameters")  # tables of lists of texts
+_TABLES = (*_SINGLE, *_SEVERAL, "requestContext")
 
 
 def _checked(event: Any) -> dict[str, Any]:
-    """Raises InvalidRequest."""
+    """The event, with members of the right types. Raises InvalidRequest."""
     if not isinstance(event, dict):
-        raise _not_ours("it is no object")
+        raise _not_ours("is not an object")
     for name in _NEEDED:
         if not isinstance(event.get(name), str):
-            raise _not_ours(f"{name} is no text")
+            raise _not_ours(f"has a {name} that is not a string")
     for name in _TEXTS:
         if not isinstance(event.get(name), str | None):
-            raise _not_ours(f"{name} is no text")
+            raise _not_ours(f"has a {name} that is not a string")
     for name in _TABLES:
         if not isinstance(event.get(name), dict | None):
-            raise _not_ours(f"{name} is no object")
+            raise _not_ours(f"has a {name} that is not an object")
     about = event.get("requestContext") or {}
     identity = about.get("identity") or {}
-    single = [*(event.get("headers") or {}).values(), *(event.get("pathParameters") or {}).values()]
-    several = list((event.get("multiValueHeaders") or {}).values())
+    single = chain.from_iterable([(event.get(name) or {}).values() for name in _SINGLE])
+    several = list(chain.from_iterable([(event.get(name) or {}).values() for name in _SEVERAL]))
     if not (isinstance(identity, dict) and all(isinstance(each, list) for each in several)):
-        raise _not_ours("requestContext.identity or multiValueHeaders has a wrong form")
+        raise _not_ours(f"has a wrong form of requestContext.identity, {' or '.join(_SEVERAL)}")
     texts = [about.get("requestId") or "", identity.get("sourceIp") or "", *single, *chain(*several)]
     if not all(isinstance(each, str) for each in texts):
-        raise _not_ours("a header, a path parameter, the request's id or its address is no text")
+        raise _not_ours("has a header, a path parameter, a request id or an address that is not a string")
     return event
 
 
 def _not_ours(why: str) -> InvalidRequest:
     return InvalidRequest(
-        "This function takes events of an API Gateway REST API with Lambda proxy integration;"
-        f" of this one {why}."
+        "This function accepts events of an API Gateway REST API with Lambda proxy integration;"
+        f" this event {why}."
     )
 
 
 def _path(event: Mapping[str, Any]) -> str:
-    """`path` may begin with a custom domain's base path; `resource` with its parameters put in does not."""
+    """The path without a custom domain's base path, which `path` may have. `resource` with its parameters
+    inserted does not."""
     path: str = unquote(event["path"])
     inner: str = event.get("resource") or path
     for name, value in (event.get("pathParameters") or {}).items():
         inner = inner.replace(f"{{{name}+}}", value).replace(f"{{{name}}}", value)
     inner = unquote(inner)
     return inner if path.rstrip("/").endswith(inner.rstrip("/")) else path
+
+
+def _query(event: Mapping[str, Any]) -> Pairs:
+    """API Gateway has decoded it."""
+    several = event.get("multiValueQueryStringParameters")
+    if several is None:
+        several = {name: [value] for name, value in (event.get("queryStringParameters") or {}).items()}
+    return tuple((name, value) for name, values in several.items() for value in values)
 
 
 def _headers(event: Mapping[str, Any]) -> Headers:
@@ -286,7 +307,7 @@ def _headers(event: Mapping[str, Any]) -> Headers:
 
 
 def _least(event: Mapping[str, Any]) -> int:
-    """Bytes that the body has at least, known without decoding it."""
+    """The least size of the body in bytes, without decoding it."""
     size = len(event.get("body") or "")
     return size // 4 * 3 - 2 if event.get("isBase64Encoded") else size
 
@@ -294,7 +315,7 @@ def _least(event: Mapping[str, Any]) -> int:
 def _body(event: Mapping[str, Any]) -> bytes:
     text: str = event.get("body") or ""
     if not event.get("isBase64Encoded"):
-        if text.startswith("\x1f\ufffd"):  # gzip's first bytes, of which the second is no UTF-8
+        if text.startswith("\x1f\ufffd"):  # gzip's first bytes; the second is not valid UTF-8
             raise InvalidRequest(
                 "The compressed body was damaged on its way. Send it without Content-Encoding."
             )
@@ -306,7 +327,7 @@ def _body(event: Mapping[str, Any]) -> bytes:
 
 
 def _proxied(response: Response, body: bytes) -> dict[str, Any]:
-    """Lambda proxy output; API Gateway counts the length itself."""
+    """Lambda proxy output. API Gateway counts the length itself."""
     named: dict[str, list[str]] = {}
     for name, value in response.headers:
         if name != "content-length":

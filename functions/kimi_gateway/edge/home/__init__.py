@@ -1,1 +1,1 @@
-"""The edge at home: HTTP/1.1 inside uvicorn, ASGI, the pages of the docs."""
+"""The edge at home: HTTP/1.1 inside uvicorn, ASGI, the docs pages."""

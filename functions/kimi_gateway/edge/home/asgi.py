@@ -1,29 +1,30 @@
-"""ASGI in and out of `handle`, for uvicorn at home. FastAPI serves the docs, loaded when they are read."""
+"""ASGI to `handle` and back, for uvicorn at home. FastAPI serves the docs and is loaded when they are
+read."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
 from kimi_gateway.app import Running, start
-from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
 from kimi_gateway.edge.home.connections import Connections, Proxies
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest
-from kimi_gateway.http import Headers, Request, Response
+from kimi_gateway.http import Headers, Query, Request, Response
 from kimi_gateway.settings import Settings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 DOCS = ("/", "/docs", "/redoc", "/openapi.json")
-FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # of the page /docs
+FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # files of the page /docs
 PAGES = (*DOCS, *FILES)
-LEAST_PATIENCE = 2.0  # seconds with a client that reads nothing, also where the idle time-out is shorter
+LEAST_PATIENCE = 2.0  # seconds for a client that reads nothing, even if the idle time-out is shorter
 ARENA = 256 * 1024  # bytes of one read
 
 
@@ -34,12 +35,12 @@ class App:
         self.settings = settings
         self._clock = clock
         self.running: Running | None = None
-        self.arena = memoryview(bytearray(ARENA))  # what all connections of the loop are read into
+        self.arena = memoryview(bytearray(ARENA))  # the read buffer of all connections of the loop
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
-        self._front: Router  # from start on
+        self._front: Router  # set by `start`
         self._docs: Any = None
-        self._read: dict[tuple[str, str], Response] = {}  # pages of the docs, by method and path
+        self._read: dict[tuple[str, str], Response] = {}  # docs pages by method and path
         self._draining: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -59,7 +60,7 @@ class App:
             await self.running.stop()
 
     def drain(self) -> None:
-        """The server is going down: what runs may finish for a while, then it is told to end."""
+        """The server shuts down: running requests may finish for a while, then they get an error."""
         if self._draining is None and self.running is not None:
             self._draining = asyncio.create_task(self.running.gateway.drain(self.settings.drain))
 
@@ -79,7 +80,7 @@ class App:
                 return
 
     def respond(self, request: Request) -> Awaitable[Response]:
-        """For a server that speaks HTTP by itself."""
+        """Answer a request for the server that speaks HTTP itself."""
         if request.path in PAGES and request.method in ("GET", "HEAD"):
             return self._page(request)
         return self._front.handle(request)
@@ -88,7 +89,7 @@ class App:
         return self._front.refuse(request, error)
 
     async def _page(self, request: Request) -> Response:
-        """A page of the docs, which are an ASGI application. Each is made once; what is given is a copy."""
+        """A docs page from the ASGI application. Each page is made once; callers get a copy."""
         asked = (request.method, request.path)
         if asked not in self._read:
             self._read[asked] = await self._made(request)
@@ -137,7 +138,7 @@ class App:
         return self._docs
 
     def _loaded(self) -> Any:
-        """FastAPI costs more to load than all the rest: in a thread, so that nobody waits for it."""
+        """Load FastAPI in a thread, because that takes longer than everything else."""
         from kimi_gateway.edge.home.docs import with_docs
 
         return with_docs(self._gateway, self._front.table)
@@ -157,7 +158,7 @@ class _Exchange:
         self._patience = max(settings.idle_timeout, LEAST_PATIENCE)
         self._look: asyncio.TimerHandle | None = None
         self._sending = False
-        self._sent = 0  # pieces that the server took
+        self._sent = 0  # pieces that the server accepted
         headers = Headers(tuple(map(_decoded, scope["headers"])))
         self._hostless = scope.get("http_version") == "1.1" and not headers.all("host")
         peer = str((scope.get("client") or ("",))[0])
@@ -168,6 +169,8 @@ class _Exchange:
             id=request_id(headers.get("x-request-id")),
             body=self._body,
             client=proxies.client(peer, headers.all("x-forwarded-for")) if peer in proxies else peer,
+            stream=self._stream,
+            query=Query(scope["query_string"].decode("utf-8", "replace")),
             limit=settings.body_limit,
         )
 
@@ -215,31 +218,35 @@ class _Exchange:
         )
 
     async def _body(self) -> bytes:
-        """The whole body; from then on the client is watched, and its leaving cancels the request."""
+        return b"".join([piece async for piece in self._stream()])
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        """The body in pieces. After the last one the client is watched, and leaving cancels the request."""
         limit = self._request.limit
         check_length(self._request.headers, limit)
-        parts, size = [], 0
-        clock = asyncio.get_running_loop().time
-        pace = Pace(clock(), 0)
+        clock = Stopwatch(asyncio.get_running_loop().time)
+        pace, size = Pace(clock.time(), 0), 0
         while True:
             message = await self._next(pace, clock, size)
             if message["type"] == "http.disconnect":
                 self._left = True
                 raise asyncio.CancelledError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > limit:
                 raise too_large(limit)
+            if piece:
+                with clock.stopped():
+                    yield piece
             if not message.get("more_body", False):
                 break
         self._watch = asyncio.create_task(self._cancel_when_gone())
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _next(self, pace: Pace, clock: Callable[[], float], size: int) -> Message:
-        """Raises BodyTooSlow; the server then closes the connection."""
-        while not pace.late(clock(), size):
+    async def _next(self, pace: Pace, clock: Stopwatch, size: int) -> Message:
+        """The next message. Raises BodyTooSlow; the server then closes the connection."""
+        while not pace.late(clock.time(), size):
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(pace.due):
+                async with asyncio.timeout_at(clock.real(pace.due)):
                     return await self._receive()
         raise too_slow((("connection", "close"),))
 
@@ -251,7 +258,7 @@ class _Exchange:
             self._task.cancel()
 
     def _end_if_stuck(self, before: int) -> None:
-        """One that took nothing of a stream from one look to the next has left. One timer for many pieces."""
+        """Cancel the request if the client took nothing between two checks. One timer serves many pieces."""
         if self._sending and self._sent == before and self._task is not None:
             self._left = True
             self._task.cancel()
@@ -270,13 +277,13 @@ def no_host() -> InvalidRequest:
 
 
 def bound(most: int) -> int:
-    """A third of the descriptors at most: each request may have one upstream, and the store needs some."""
+    """At most a third of the descriptors: each request may have one upstream, and the store needs some."""
     limit = descriptors()
     return most if limit is None else min(most, max(limit // 3, 1))
 
 
 def descriptors() -> int | None:
-    """How many files and sockets the process may have open; None where nothing says."""
+    """The number of files and sockets that the process may open; None if unknown."""
     try:
         import resource
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""How many connections there may be, of whom, and whose address counts."""
+"""Bounds on connections, and the client address behind trusted proxies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from kimi_gateway.edge.addresses import block, parsed
 
-LOOKED_AT = 64  # connections with a key, of which an idle one is sought
+LOOKED_AT = 64  # connections with a key that are searched for an idle one
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -21,15 +21,15 @@ class Connection(Protocol):
 
 
 class Connections:
-    """The open connections of a process: `most` in all, a quarter of them such as have shown no valid key,
-    and `per_address` of those. One too many ends the oldest that is idle or keyless, so that a newcomer
-    always gets its turn."""
+    """The open connections of a process: `most` in total, a quarter of them without a valid key, and
+    `per_address` of those from one address. One too many closes the oldest idle or keyless one, so new
+    clients always get in."""
 
     def __init__(self, most: int, per_address: int) -> None:
         self._most = max(most, 1)
         self._keyless_most = max(most // 4, 1)
         self._per_address = per_address
-        self._keyless: OrderedDict[Connection, str] = OrderedDict()  # with the address that counts
+        self._keyless: OrderedDict[Connection, str] = OrderedDict()  # with the client's address
         self._keyed: OrderedDict[Connection, None] = OrderedDict()
         self._of: dict[str, OrderedDict[Connection, None]] = {}
 
@@ -41,7 +41,8 @@ class Connections:
         return len(self._keyless)
 
     def add(self, connection: Connection, address: str) -> None:
-        """One that has shown no key, or none for this address. An empty address counts for nobody."""
+        """Add a connection that has shown no key, or none for this address. An empty address counts for
+        nobody."""
         self.remove(connection)
         name = block(address)
         self._keyless[connection] = name
@@ -56,7 +57,7 @@ class Connections:
             self._end(self._idle() or next(iter(self._keyless)))
 
     def know(self, connection: Connection) -> None:
-        """It has shown a valid key."""
+        """The connection has shown a valid key."""
         if connection in self._keyless:
             self.remove(connection)
             self._keyed[connection] = None
@@ -75,7 +76,7 @@ class Connections:
         connection.abort()
 
     def _idle(self) -> Connection | None:
-        """Those found at work go to the end of the row."""
+        """An idle connection with a key; busy ones move to the end of the queue."""
         for _ in range(min(LOOKED_AT, len(self._keyed))):
             connection = next(iter(self._keyed))
             if connection.idle:
@@ -85,7 +86,7 @@ class Connections:
 
 
 class Proxies:
-    """The proxies whose `X-Forwarded-For` is believed."""
+    """The proxies whose `X-Forwarded-For` is trusted."""
 
     def __init__(self, networks: Sequence[str]) -> None:
         self._networks: list[_Network] = [ipaddress.ip_network(each, strict=False) for each in networks]
@@ -97,8 +98,8 @@ class Proxies:
         return found is not None and any(found in network for network in self._networks)
 
     def client(self, peer: str, forwarded: Sequence[str]) -> str:
-        """The last hop that is no trusted proxy; the first one where all are. A hop that is no address ends
-        the search at the proxy that told of it."""
+        """The last hop that is not a trusted proxy; the first hop if all are. A hop that is not an address
+        ends the search at the proxy that reported it."""
         last = peer
         for hop in reversed(",".join(forwarded).rsplit(",", 32)[-32:]):
             if last not in self:
@@ -111,7 +112,7 @@ class Proxies:
 
 
 def _bare(hop: str) -> str:
-    """Without a port."""
+    """The address without a port."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop

@@ -1,6 +1,6 @@
-"""The FastAPI application: it serves the docs from the routing table, and mounts the gateway below them.
+"""The FastAPI application: it serves the docs from the routing table and mounts the gateway below them.
 
-The pages are whole without the internet: Swagger UI's own files lie in `swagger/` (swagger-ui-dist 5.35.0,
+The pages work without the internet: Swagger UI's own files are in `swagger/` (swagger-ui-dist 5.35.0,
 Apache-2.0, unchanged), and the content security policy forbids any other host.
 """
 
@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse, Response
 
 from kimi_gateway import __version__
-from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.net import jsonio
 
 TITLE = "Kimi Gateway"
@@ -38,7 +38,8 @@ SECURITY = {
 
 
 def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
-    """`core` is the gateway as an ASGI application; all that is not a page of the docs goes there."""
+    """The application. `core` is the gateway as an ASGI application, which gets every path outside of the
+    docs."""
     app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     document = jsonio.dumps(schema(table))
 
@@ -79,19 +80,19 @@ def schema(table: tuple[Route, ...]) -> dict[str, Any]:
             "summary": route.summary,
             "responses": {"200": {"description": "Success"}},
         }
-        if not route.open:
+        if route.access is not Access.OPEN:
             operation["security"] = [{"bearer": []}, {"api_key": []}]
-        if route.prefix is not None:
-            name = route.path.partition("{")[2].rstrip("}")
+        if route.pattern.names:
             operation["parameters"] = [
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in route.pattern.names
             ]
         if route.example is not None:
             operation["requestBody"] = {
                 "required": True,
                 "content": {"application/json": {"schema": {"type": "object"}, "example": route.example}},
             }
-        document["paths"].setdefault(route.path, {})[route.method.lower()] = operation
+        document["paths"].setdefault(route.shown, {})[route.method.lower()] = operation
     document["components"] = {
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer"},

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from kimi_gateway.edge.body import Pace, check_length, too_large, too_slow
+import httptools
+
+from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
 from kimi_gateway.edge.home.asgi import no_host
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
-from kimi_gateway.http import Headers, Pairs, Request, Response
+from kimi_gateway.http import Headers, Pairs, Query, Request, Response
 from kimi_gateway.observe import log
 
 if TYPE_CHECKING:
@@ -19,36 +24,38 @@ if TYPE_CHECKING:
 
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-SMALL = 64 * 1024  # bytes of a refused body that are read, to keep the connection
-MANY = 1024  # pieces of a body, which then become one: tiny ones cost far more than their bytes
+SMALL = 64 * 1024  # bytes of a refused body that are read to keep the connection
+MANY = 1024  # pieces of a body before they are joined; tiny pieces cost far more than their bytes
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """`start`, while the parser feeds the body; `leave` when the client is gone, or uvicorn's patience.
+    """Call `start`, feed the body, and `leave` when the client is gone or uvicorn gives up.
 
-    `keep_alive`: another request may follow. `chunked`: the client reads chunks; else a stream ends with its
-    connection. `hostless`: an HTTP/1.1 request without a Host, which is refused.
+    `keep_alive`: another request may follow. `chunked`: the client reads chunks; otherwise a stream ends with
+    its connection. An HTTP/1.1 request without Host is refused.
     """
 
     def __init__(
         self,
         connection: Protocol,
         method: str,
-        path: str,
+        target: bytes,
         headers: Pairs,
         keep_alive: bool,
         chunked: bool,
     ) -> None:
+        path, query = _split(target)
         fields = Headers(headers)
         self._hostless = chunked and not fields.all("host")
         self.keep_alive = keep_alive
         self._connection = connection
         self._chunked = chunked
         self._parts: list[bytes] = []
-        self._joined = 0  # parts that were many
+        self._joined = 0  # parts that were joined
         self._size = 0
-        self._whole = self._wanted = self._over = self._left = self._stopped = False
+        self._waiting = 0  # bytes of the parts
+        self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._more: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._length = _length(fields)
@@ -59,6 +66,8 @@ class Exchange:
             request_id(fields.get("x-request-id")),
             self._body,
             connection.client_of(fields),
+            self._stream,
+            Query(query),
             connection.app.settings.body_limit,
         )
 
@@ -70,21 +79,21 @@ class Exchange:
         running = self._connection.state.tasks
         running.add(self)
         self._task = self._connection.loop.create_task(self._serve())
-        # Not in the task itself: one that is cancelled before it began does nothing at all.
+        # Not in the task itself: a task that is cancelled before it starts runs nothing.
         self._task.add_done_callback(lambda _: running.discard(self))
 
     def cancel(self, msg: object = None) -> None:
-        """uvicorn's, of what runs for too long after it was told to go down."""
+        """Called by uvicorn if the request runs too long during shutdown."""
         self.leave()
 
     def leave(self) -> None:
-        """Cancels what runs, unless that is the last thing to do: then it must not be disturbed."""
+        """Cancel the request, unless only its last step is left, which must not be disturbed."""
         if not self._left and not self._over and self._task is not None:
             self._left = True
             self._task.cancel()
 
     def stop(self) -> None:
-        """The server goes down: a body that is not here yet is not waited for."""
+        """The server shuts down: do not wait for an incomplete body."""
         self.keep_alive = False
         self._stopped = True
         self._wake()
@@ -93,29 +102,30 @@ class Exchange:
 
     @property
     def missing(self) -> int | None:
-        """Bytes of the body that are still to come; None where only its end will tell."""
+        """Bytes of the body that are missing; None if only its end can tell."""
         return None if self._length is None else self._length - self._size
 
     @property
     def size(self) -> int:
-        """Bytes of the body that came."""
+        """Bytes of the body so far."""
         return self._size
 
     @property
     def key_shown(self) -> bool:
-        """Whether a valid key came with it, as far as that is known."""
+        """Whether a valid key came with the request, as far as known."""
         return self._request.record.key is not None
 
     @property
     def unwanted(self) -> int:
-        """Bytes of the body that wait for somebody to ask for them."""
-        return 0 if self._wanted or self._over else self._size
+        """Bytes of the body that nobody has asked for yet."""
+        return 0 if self._wanted or self._over else self._waiting
 
     def feed(self, part: bytes) -> None:
         if self._over:
-            return  # answered without it
+            return  # answered without the rest
         self._size += len(part)
-        if self._size <= self._request.limit:
+        if not self._opened or self._size <= self._request.limit:
+            self._waiting += len(part)
             self._parts.append(part)
             if len(self._parts) - self._joined >= MANY:
                 self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
@@ -130,36 +140,61 @@ class Exchange:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
 
-    async def _body(self) -> bytes:
+    def _open(self) -> None:
+        """The body is asked for, so its limit is known. Raises BodyTooLarge."""
         request = self._request
         check_length(request.headers, request.limit)
         if self.key_shown:
             self._connection.known()
-        self._wanted = True
-        if not self._whole:
-            if request.headers.get("expect").lower() == "100-continue":
-                self._connection.write(CONTINUE)
-            await self._arrival(request.limit)
-        if self._size > request.limit:
-            raise too_large(request.limit)
+        self._opened = True
+        if not self._whole and request.headers.get("expect").lower() == "100-continue":
+            self._connection.write(CONTINUE)
+
+    def _taken(self) -> bytes:
+        """The bytes so far. Raises BodyTooLarge."""
+        if self._size > self._request.limit:
+            raise too_large(self._request.limit)
         parts, self._parts = self._parts, []
+        self._joined = self._waiting = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _arrival(self, limit: float) -> None:
-        """Until the body is whole or too large. Raises BodyTooSlow, ShuttingDown."""
+    async def _body(self) -> bytes:
+        self._open()
+        self._wanted = True
+        if not self._whole:
+            clock = Stopwatch(self._connection.loop.time)
+            self._connection.steer()
+            await self._arrival(Pace(clock.time(), self._size), clock, math.inf)
+        return self._taken()
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        self._open()
+        clock = Stopwatch(self._connection.loop.time)
+        pace = Pace(clock.time(), self._size)
+        while True:
+            if not (self._waiting or self._whole):
+                await self._arrival(pace, clock, 1)
+            if piece := self._taken():
+                self._connection.steer()
+                with clock.stopped():
+                    yield piece
+            elif self._whole:
+                return
+
+    async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
+        """Wait until the body is complete or too large, or `enough` bytes of it are here. Raises
+        BodyTooSlow, ShuttingDown."""
         loop = self._connection.loop
-        pace = Pace(loop.time(), self._size)
-        self._connection.steer()
         timer = None
         try:
-            while not self._whole and self._size <= limit:
+            while not self._whole and self._waiting < enough and self._size <= self._request.limit:
                 if self._stopped:
                     raise ShuttingDown
-                if pace.late(loop.time(), self._size):
+                if pace.late(clock.time(), self._size):
                     self.keep_alive = False
                     raise too_slow()
                 if timer is None or timer.when() <= loop.time():
-                    timer = loop.call_at(pace.due, self._wake)
+                    timer = loop.call_at(clock.real(pace.due), self._wake)
                 self._more = loop.create_future()
                 await self._more
         finally:
@@ -209,10 +244,10 @@ class Exchange:
         connection.answered(self)
 
     def _worth_waiting(self) -> bool:
-        """Whether the rest of a body that nobody wants is read, so that the connection can go on. Of one
-        that was asked about first, nobody can tell whether it is going to come."""
+        """Whether to read the rest of an unused body so that the connection can go on. After `Expect:
+        100-continue` the body may never come."""
         missing = self.missing
-        asked = not self._wanted and self._request.headers.get("expect")
+        asked = not self._opened and self._request.headers.get("expect")
         return missing is not None and missing <= SMALL and not asked
 
     @property
@@ -220,7 +255,7 @@ class Exchange:
         return self._whole
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
-        """Raises ValueError where a header cannot be sent as it is."""
+        """The head. Raises ValueError if a header cannot be sent as it is."""
         lines = [_STATUS[response.status], *[f"{name}: {value}" for name, value in response.headers]]
         if _UNSENDABLE.search("".join(lines)):
             raise ValueError("a header holds a control character")
@@ -237,8 +272,18 @@ class Exchange:
         return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
 
 
+def _split(target: bytes) -> tuple[str, str]:
+    """The decoded path, and the query as it is. Raises ValueError or HttpParserError."""
+    if not target.startswith(b"/"):
+        url = httptools.parse_url(target)
+        target = b"%b?%b" % (url.path or b"/", url.query or b"")
+    line, _, query = target.partition(b"?")
+    path = line.decode("ascii")
+    return unquote(path) if "%" in path else path, query.decode("utf-8", "replace")
+
+
 def _length(headers: Headers) -> int | None:
-    """Of the body, as the head says; the parser has refused what is no number."""
+    """The body's length as declared; None for chunks. The parser has refused invalid numbers."""
     if headers.all("transfer-encoding"):
         return None
     length = headers.get("content-length")

@@ -1,11 +1,10 @@
-"""HTTP/1.1 of the home server: uvicorn opens and ends connections, requests go straight to the gateway."""
+"""HTTP/1.1 of the home server: uvicorn opens and closes connections, requests go straight to the gateway."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 
@@ -16,23 +15,23 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.http import Headers
 from kimi_gateway.net import jsonio
 
-LARGEST_HEAD = 256 * 1024  # bytes of one request's line and headers, or of what stands between its chunks
-MOST_FIELDS = 1000  # in a head, give or take those of one step
-STEP = 4096  # bytes that the parser gets at a time, where it cannot be known what they hold
-STEPS = 16  # of those before the loop may do something else
-END = b"\r\n\r\n"  # of a head, and of a body in chunks
+LARGEST_HEAD = 256 * 1024  # bytes of one request's line and headers, or of the data between its chunks
+MOST_FIELDS = 1000  # in a head, plus at most those of one step
+STEP = 4096  # bytes that the parser gets at a time if their content is unknown
+STEPS = 16  # such steps before other tasks get a turn
+END = b"\r\n\r\n"  # end of a head, and of a body in chunks
 LINGER = 5.0  # seconds for the client to read an answer that came before its body was sent
-LINGER_BYTES = 1024 * 1024  # of such a body, thrown away; with a key more, since its owner wants to know why
+LINGER_BYTES = 1024 * 1024  # bytes of such a body to discard; more with a key
 LINGER_KEYED = 32 * LINGER_BYTES
-LEAST_READ = 1024  # bytes a second that a client must take of what waits for it
-LOOK = 10.0  # seconds between looks at that
-HIGH_WATER = 64 * 1024  # bytes of a body that nobody has asked for yet, above which the socket is left alone
+LEAST_READ = 1024  # bytes a second that a client must read of pending data
+LOOK = 10.0  # seconds between checks of that
+HIGH_WATER = 64 * 1024  # bytes of a body that nobody has asked for; above it reading pauses
 
 
 class Protocol(asyncio.BufferedProtocol):
-    """One connection. Requests that come before the one ahead of them is answered wait their turn, unread
-    ones on the socket. What uvicorn wants of a protocol: this constructor, `shutdown`, and to find in
-    `server_state` the open connections and what runs for them.
+    """One connection. Requests wait until the one before is answered; further ones stay unread on the socket.
+
+    uvicorn requires this constructor and `shutdown`, and `server_state` with connections and running tasks.
     """
 
     def __init__(self, config: Any, server_state: Any, app_state: object, _loop: object = None) -> None:
@@ -44,19 +43,19 @@ class Protocol(asyncio.BufferedProtocol):
         self._arena: memoryview = self.app.arena
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()  # the first is being answered
-        self._incoming: Exchange | None = None  # whose body is not whole yet
+        self._incoming: Exchange | None = None  # its body is incomplete
         self._head = 0  # bytes of the request head so far
-        self._deaf = False  # nothing that comes is a request any more
-        self._refusal = ""  # for what came behind the requests that still run
+        self._deaf = False  # incoming bytes are no longer requests
+        self._refusal = ""  # for bad input behind requests that still run
         self._read_paused = False
         self._drained: asyncio.Future[None] | None = None
-        self._rest = b""  # read, and not parsed yet
+        self._rest = b""  # read and not parsed yet
         self._linger = 0  # bytes that may still come behind the last answer
         self._known = False  # a valid key was shown
         self._written = 0  # bytes
-        self._taken: int | None = None  # of those, by the client at the last look, if it kept some waiting
+        self._taken: int | None = None  # bytes that the client had read at the last check
 
-    # The transport's side
+    # Transport callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -80,8 +79,8 @@ class Protocol(asyncio.BufferedProtocol):
                 self.abort()
 
     def _parse(self, data: memoryview) -> None:
-        """Step by step, so that one read makes one waiting request at most, and takes no long time. What is
-        left is parsed later."""
+        """Parse in steps, so that one read makes at most one waiting request and takes little time. The rest
+        is parsed later."""
         at, size, steps = 0, len(data), 0
         while at < size and not self._deaf:
             if steps == STEPS or self._blocked:
@@ -110,7 +109,7 @@ class Protocol(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(step)
         except httptools.HttpParserUpgrade:
-            self._deaf = True  # the request is served as if it had not asked; what follows is not HTTP
+            self._deaf = True  # the request is served without the upgrade; what follows is not HTTP
             if self._exchanges:
                 self._exchanges[-1].keep_alive = False
         except httptools.HttpParserError:
@@ -121,7 +120,7 @@ class Protocol(asyncio.BufferedProtocol):
         elif self._incoming.size > before:
             self._head = 0
             return
-        else:  # trailers, or what is written beside the sizes of chunks
+        else:  # trailers, or extensions beside the sizes of chunks
             self._head += len(step)
             self._fields.clear()
         if (self._head > LARGEST_HEAD or len(self._fields) > MOST_FIELDS) and not self._deaf:
@@ -150,19 +149,19 @@ class Protocol(asyncio.BufferedProtocol):
             self._next()
 
     async def drained(self) -> None:
-        """Until the client has read most of what was written, or is gone. One that takes nothing at all for
-        the idle time-out is cut off, and has left."""
+        """Wait until the client has read most of the data or is gone. A client that reads nothing for the
+        idle time-out is disconnected."""
         drained = self._drained = self.loop.create_future()
         patience = max(self.app.settings.idle_timeout, LEAST_PATIENCE)
         while not drained.done():
             waiting = self._transport.get_write_buffer_size()
             await asyncio.wait((drained,), timeout=patience)
             if not drained.done() and self._transport.get_write_buffer_size() >= waiting:
-                self._transport.abort()  # connection_lost ends the wait, and the request
+                self._transport.abort()  # connection_lost ends the wait and the request
                 await drained
 
     def shutdown(self) -> None:
-        """The server is going down: what runs has its time to end (App.drain), and nothing follows it."""
+        """The server shuts down: running requests may end (App.drain), and no others follow."""
         self.app.drain()
         if self._exchanges and self._exchanges[0].started:
             self._exchanges[0].stop()
@@ -170,8 +169,8 @@ class Protocol(asyncio.BufferedProtocol):
             self._close()
 
     def _look(self) -> None:
-        """Whether the client was silent, stuck in a head, or took nothing of its answer, for too long. One
-        timer for many requests."""
+        """Close the connection if the client was silent, stuck in a head, or read nothing of its answer for
+        too long. One timer serves many requests."""
         left = self._keep_alive
         if not self._exchanges or not self._exchanges[0].started:
             unread = self._transport.get_write_buffer_size()
@@ -184,7 +183,7 @@ class Protocol(asyncio.BufferedProtocol):
             self._taken = None
         self._timer = self.loop.call_later(left, self._look)
 
-    # The parser's side
+    # Parser callbacks
 
     def on_message_begin(self) -> None:
         self._head = 0
@@ -198,18 +197,15 @@ class Protocol(asyncio.BufferedProtocol):
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        parser, target = self._parser, self._target
+        parser = self._parser
         version = parser.get_http_version()
         newest = version == "1.1"
         if not newest and version != "1.0":
             raise ValueError(version)
-        if not target.startswith(b"/"):
-            target = httptools.parse_url(target).path or b"/"
-        path = target.partition(b"?")[0].decode("ascii")
         exchange = Exchange(
             self,
             parser.get_method().decode("ascii"),
-            unquote(path) if "%" in path else path,
+            self._target,
             tuple(
                 [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields]
             ),
@@ -235,7 +231,7 @@ class Protocol(asyncio.BufferedProtocol):
             exchange.complete()
             self._deaf |= not exchange.keep_alive
 
-    # The exchange's side
+    # Methods for the exchange
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -244,14 +240,14 @@ class Protocol(asyncio.BufferedProtocol):
 
     @property
     def _blocked(self) -> bool:
-        """Whether a request waits already, or a body piles up."""
+        """Whether a request waits already, or an unread body grows."""
         exchanges = self._exchanges
         if len(exchanges) > 1 or (exchanges and not exchanges[0].started):
             return True
         return self._incoming is not None and self._incoming.unwanted > HIGH_WATER
 
     def steer(self) -> None:
-        """Reads on where it can, first what was read already."""
+        """Pause or resume reading; bytes that were already read come first."""
         blocked = self._blocked
         pause = (blocked or bool(self._rest)) and not self._deaf
         if self._rest and not blocked:
@@ -272,7 +268,7 @@ class Protocol(asyncio.BufferedProtocol):
         if not exchange.keep_alive:
             self._end(exchange.whole)
         elif self.write_paused:
-            self._watch()  # the next begins when most of this has left
+            self._watch()  # the next one starts when most of this has left
         else:
             self._next()
 
@@ -296,7 +292,7 @@ class Protocol(asyncio.BufferedProtocol):
             self.app.connections.know(self)
 
     def client_of(self, headers: Headers) -> str:
-        """The address that counts. Behind a proxy each request is for itself."""
+        """The client's address. Behind a proxy each request counts for itself."""
         if not self._proxied:
             return self.client
         client = self.app.proxies.client(self.client, headers.all("x-forwarded-for"))
@@ -308,8 +304,8 @@ class Protocol(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _end(self, whole: bool) -> None:
-        """Behind the last answer. A client that still sends could not read it if the connection were closed
-        at once, so what it sends is thrown away for a while."""
+        """Close behind the last answer. A client that still sends could not read the answer if the connection
+        closed at once, so its bytes are discarded for a while."""
         self._deaf = True
         if whole or not self._transport.can_write_eof() or self._transport.is_closing():
             return self._close()
@@ -321,7 +317,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(LINGER, self.abort)
 
     def _close(self) -> None:
-        """When what was written has left, for which the client has its time."""
+        """Close when the data has left, within the client's time."""
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self._watch()
@@ -332,7 +328,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(0, self._look)
 
     def _refuse(self, message: str) -> None:
-        """Behind the answers to what was good, the last of which may turn out to be half a request."""
+        """Refuse bad input, after the answers to earlier requests; the last of these may be incomplete."""
         self._deaf = True
         if self._incoming is not None and self._incoming in self._exchanges:
             self._exchanges.pop().leave()

@@ -1,4 +1,4 @@
-"""The home server: uvicorn with one or more workers, and a shutdown that streams hear of."""
+"""The home server: uvicorn with one or more workers, and a shutdown that reaches streams."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from kimi_gateway import observe, settings
 from kimi_gateway.edge.home.asgi import App, descriptors
 
 KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
-BACKLOG = 2048  # connections that the system holds for the server, and that it takes in one turn of its loop
-ENOUGH = 65_536  # descriptors, where the hard limit is none
-AFTER_DRAIN = 5  # seconds for error events and releases once the drain is over
+BACKLOG = (
+    2048  # connections that the system queues for the server, and that it accepts in one turn of its loop
+)
+ENOUGH = 65_536  # descriptors if there is no hard limit
+AFTER_DRAIN = 5  # seconds for error events and releases after the drain
 
 
 def create() -> App:
@@ -29,7 +31,7 @@ def create() -> App:
 
 
 def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
-    """Returns, or raises SystemExit; SIGTERM is an orderly end, with 0."""
+    """Serve until the end. Returns or raises SystemExit; SIGTERM is an orderly end with code 0."""
     signal.signal(signal.SIGTERM, _end)
     raise_descriptors()
     uvicorn.run(
@@ -52,7 +54,7 @@ def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
 
 
 def raise_descriptors() -> None:
-    """The soft limit of open files and sockets to the hard one; workers inherit it."""
+    """Raise the soft limit of open files and sockets to the hard one; workers inherit it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -63,18 +65,18 @@ def raise_descriptors() -> None:
     most = max(soft, ENOUGH) if hard == resource.RLIM_INFINITY else hard
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    except (ValueError, OSError):  # systems with a lower bound of their own
+    except (ValueError, OSError):  # systems with a lower limit of their own
         return
 
 
 def backlog(limit: int | None) -> int:
-    """So few that those taken, while those that make room for them are being closed, do not use up the
-    descriptors: that takes four turns of the loop."""
+    """The length of the accept queue: few enough that accepted connections, while others are closed for them,
+    do not use up the descriptors. Closing takes four turns of the loop."""
     return BACKLOG if limit is None else max(min(BACKLOG, limit // 12), 1)
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would serve for ever, unseen."""
+    """End a worker whose parent was killed; it would serve for ever, unseen."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -88,5 +90,5 @@ def _end_with_parent() -> None:
 
 
 def _end(signum: int, frame: object) -> NoReturn:
-    """Before uvicorn listens to signals, and behind its shutdown, when it raises anew what it caught."""
+    """Handles SIGTERM before uvicorn does, and after its shutdown, when it raises the signal again."""
     raise SystemExit(0)

@@ -1,1 +1,1 @@
-"""The Kimi Open Platform: its addresses and answers, and every rule that its models have."""
+"""The Kimi Open Platform: its addresses and answers, and all rules of its models."""

@@ -1,4 +1,4 @@
-"""A checked request made fit for one model: what the vendor refuses is dropped, capped or mapped.
+"""Adapts a checked request to one model: fields that the vendor refuses are dropped, capped or mapped.
 
 The rules are columns of the catalog; docs/contract.md, Models.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import ContextLengthExceeded, InvalidRequest
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import repair
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.moonshot import reasoning
@@ -19,7 +19,7 @@ from kimi_gateway.providers.moonshot.restoring import Renamed
 from kimi_gateway.providers.moonshot.schema import clean
 from kimi_gateway.providers.moonshot.tools import adapt_tools
 
-# What clients call the effort, and the three words that the platform knows (2026-08-17).
+# Clients' words for the effort, and the three that the platform knows (2026-08-17).
 _EFFORT = {
     "none": "low",
     "minimal": "low",
@@ -35,11 +35,11 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """The body for the upstream, always streamed and always with usage.
+    """The body for the upstream, always streamed and with usage.
 
-    `ignored` are the fields left out of it; `renamed` what of tools goes by other names in the body;
-    `missing` the messages that lost the reasoning which the model should find in them; `remembers` whether
-    the answer may bring such reasoning. `narrowed`: the output limit was lowered to what the window leaves.
+    `ignored` are the dropped fields; `renamed` the tools and arguments with other names in the body;
+    `missing` the messages that lost reasoning which the model needs; `remembers` whether the answer may bring
+    such reasoning.
     """
 
     body: dict[str, Any] = field(repr=False)
@@ -47,11 +47,10 @@ class Adapted:
     renamed: Renamed = field(default_factory=Renamed)
     missing: Sequence[MissingReasoning] = ()
     remembers: bool = False
-    narrowed: bool = False
 
 
 def adapt(ask: ChatRequest, model: Model) -> Adapted:
-    """Raises InvalidRequest where the output allowance is beyond the model's, or a tool cannot be offered."""
+    """Raises InvalidRequest if the output limit exceeds the model's, or if a tool cannot be offered."""
     body = dict(ask.body)
     ignored = [name for name in body if name in model.fixed]
     for name in ignored:
@@ -68,7 +67,7 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
     remembers = thinks and model.replay != "none"
     missing = reasoning.lacking(ask.body["messages"]) if remembers else ()
-    body["messages"] = repair.distinct(body["messages"])  # behind the look-up, which is by the first id
+    body["messages"] = repair.distinct(body["messages"])  # after the look-up, which uses the first id
     return Adapted(body, named, renamed, missing, remembers and _offers_tools(body))
 
 
@@ -77,7 +76,7 @@ def _offers_tools(body: dict[str, Any]) -> bool:
 
 
 def _clean_style(style: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a JSON answer."""
+    """Translate the schema of a JSON answer."""
     described = style["json_schema"]
     cleaned = clean.clean(described["schema"], "response_format.json_schema.schema")
     if cleaned is described["schema"]:
@@ -85,23 +84,8 @@ def _clean_style(style: dict[str, Any]) -> dict[str, Any]:
     return {**style, "json_schema": {**described, "schema": cleaned}}
 
 
-def fit(body: dict[str, Any], model: Model, input_tokens: int, least: int = 1) -> bool:
-    """Lower the output allowance to what the input leaves of the window; whether it was lowered. `least`: an
-    answer of fewer tokens is of no use to the client, unless it asked for fewer. Raises
-    ContextLengthExceeded."""
-    room = model.window - input_tokens
-    asked = body.get("max_completion_tokens", model.upstream_default)
-    needed = max(1, min(least, asked))
-    if room < needed:
-        total = input_tokens if input_tokens > model.window else input_tokens + needed
-        raise ContextLengthExceeded.beyond(total, model.window, param="messages")
-    if asked > room:
-        body["max_completion_tokens"] = room
-    return bool(asked > room)
-
-
 def _switch(body: dict[str, Any], model: Model) -> bool:
-    """Thinking on or off; an effort counts as a wish to think, except "none"."""
+    """Thinking on or off; an effort other than "none" turns it on."""
     effort, asked = body.pop("reasoning_effort", None), body.get("thinking")
     if asked is not None:
         on = bool(asked["type"] != "disabled")
@@ -113,14 +97,14 @@ def _switch(body: dict[str, Any], model: Model) -> bool:
 
 
 def _always(body: dict[str, Any], model: Model) -> bool:
-    """These think with everything kept, and refuse to be told otherwise."""
+    """Always think; drop `thinking` and efforts, which these models refuse."""
     body.pop("thinking", None)
     body.pop("reasoning_effort", None)
     return True
 
 
 def _effort(body: dict[str, Any], model: Model) -> bool:
-    """`thinking` is no field of these models: off is the lowest effort, a budget is an effort."""
+    """These models have no `thinking`: off becomes the lowest effort, a budget becomes an effort."""
     asked, effort = body.pop("thinking", {}), body.get("reasoning_effort")
     if effort is not None:
         body["reasoning_effort"] = _EFFORT.get(effort, effort)
@@ -140,7 +124,7 @@ _THINKING = {"switch": _switch, "always": _always, "effort": _effort, "free": _f
 
 
 def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> None:
-    """One allowance under the platform's newer name, lowered to the model's cap."""
+    """One output limit under the platform's newer name, lowered to the model's cap."""
     older = body.pop("max_tokens", None)
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     limit = body.pop("max_completion_tokens", older)

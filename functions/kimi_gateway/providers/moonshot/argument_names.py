@@ -1,8 +1,8 @@
-"""Property names that the vendor reserves, under other names in schemas and calls on their way upstream, and
-back: `required` is `required_`, and what is `required_` already gets one more, so that no two become one.
+"""Renames properties with names that the vendor reserves, in schemas and calls, and back: `required` becomes
+`required_`, and `required_` gets one more `_`, so no two names become the same.
 
-The keys of all objects in a call of such a tool are treated alike, wherever they stand, since a text that
-comes in pieces can be read by its strings alone.
+The keys of all objects in a call of such a tool are treated the same at any depth, because a text that comes
+in pieces can be read by its strings alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 from kimi_gateway.providers.moonshot.schema.mfjs import RESERVED
 from kimi_gateway.providers.moonshot.schema.union import Schema
 
-_LONGEST = 160  # characters of a key as JSON that may be one of these; each may be six
+_LONGEST = 160  # characters of a key as JSON that may be reserved; each character may take six
 _OWN = re.compile(f"(?:{'|'.join(map(re.escape, sorted(RESERVED)))})_*")
-_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)  # of a string, from behind its beginning
+_END = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)  # the rest of a string, from behind its beginning
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -47,20 +47,20 @@ def escaped_properties(node: Schema) -> Schema:
 
 
 def escaped_text(arguments: str) -> str:
-    """A call's whole arguments, byte for byte but for such keys."""
+    """A call's complete arguments, unchanged except for such keys."""
     keys = Keys(back=False)
     return keys.add(arguments) + keys.rest()
 
 
 class Keys:
-    """Renames the keys of a JSON text that comes in pieces. Holds back no more than the beginning of a string
-    that may become such a key."""
+    """Renames the keys of a JSON text that comes in pieces. It holds back only the beginning of a string that
+    may become such a key."""
 
     def __init__(self, back: bool = True) -> None:
         self._new = restored if back else escaped
         self._held = ""
-        self._inside = False  # of a string that is none
-        self._escape = False  # behind a backslash there
+        self._inside = False  # inside a string that is not such a key
+        self._escape = False  # behind a backslash in it
 
     def add(self, piece: str) -> str:
         text, at = self._held + piece, 0
@@ -83,12 +83,12 @@ class Keys:
         return "".join(said)
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """The text that was held back, at the end."""
         held, self._held = self._held, ""
         return held
 
     def _skip(self, text: str, at: int, said: list[str]) -> int:
-        """To the end of a string that is no such key."""
+        """Skip to the end of a string that is not such a key."""
         if self._escape:
             self._escape = False
             said.append(text[at])
@@ -104,7 +104,7 @@ class Keys:
         return len(text)
 
     def _string(self, text: str, begins: int, said: list[str]) -> int | None:
-        """Where to go on behind a string, or in one that is no such key; None where more must come first."""
+        """The position after a string, or inside one that is not such a key; None if more text is needed."""
         found = _END.match(text, begins + 1, begins + _LONGEST)
         if found is None:
             if len(text) - begins < _LONGEST and _may_be(text[begins + 1 :]):
@@ -126,7 +126,7 @@ class Keys:
 
 
 def _may_be(begun: str) -> bool:
-    """Whether a string that begins so may still become such a key."""
+    """Whether a string with this beginning may still become such a key."""
     if "\\" in begun:
         return True
     return any(name.startswith(begun) or not begun.removeprefix(name).strip("_") for name in RESERVED)

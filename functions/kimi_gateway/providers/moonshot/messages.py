@@ -1,7 +1,7 @@
-"""The vendor's own Messages endpoint behind the pivot: a pivot request as it takes it, its events as chunks.
+"""The vendor's own Messages endpoint: pivot requests in its format, its events as pivot chunks.
 
-What it takes and sends: docs/upstream.md. The pivot stays in between, so that every rule, attempt, stop
-string and count is the same on both ways.
+Its format: docs/upstream.md. The pivot stays in between, so every rule, attempt, stop string and count is the
+same on both ways.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ HEADERS = {"anthropic-version": "2023-06-01"}
 
 
 def payload(body: Mapping[str, Any], seals: Mapping[str, str]) -> bytes:
-    """`body` is an adapted pivot request; `seals` are signatures under earlier thoughts, by their text."""
+    """The request. `body` is an adapted pivot request; `seals` are signatures of earlier thinking, by its
+    text."""
     told: Json = {
         "model": body["model"],
         "max_tokens": body["max_completion_tokens"],
@@ -41,13 +42,13 @@ def payload(body: Mapping[str, Any], seals: Mapping[str, str]) -> bytes:
 
 
 def _add_options(told: Json, body: Mapping[str, Any]) -> None:
-    """All else that the endpoint knows; what it does not know stays behind."""
+    """Add the options that the endpoint knows; others are dropped."""
     config: Json = {}
     if "reasoning_effort" in body:
         config["effort"] = body["reasoning_effort"]
     style = body.get("response_format") or {}
     schema = (style.get("json_schema") or {}).get("schema")
-    if style.get("type") == "json_schema" and isinstance(schema, dict):  # the pivot's may come without
+    if style.get("type") == "json_schema" and isinstance(schema, dict):  # the pivot's may have no schema
         config["format"] = {"type": "json_schema", "schema": schema}
     if config:
         told["output_config"] = config
@@ -59,7 +60,7 @@ def _add_options(told: Json, body: Mapping[str, Any]) -> None:
 
 
 def _choose(told: Json, choice: Any) -> None:
-    """There is no choice of one tool by name: it is left alone with "any"."""
+    """The endpoint cannot choose one tool by name, so only that tool is offered, with "any"."""
     if isinstance(choice, dict):
         name = choice["function"]["name"]
         told["tools"] = [tool for tool in told["tools"] if tool["name"] == name]
@@ -78,7 +79,7 @@ def _add(said: list[Json], message: Json, seals: Mapping[str, str]) -> None:
     if role == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": blocks}
         role, blocks = "user", [result]
-    elif role == "system":  # in the middle, where the endpoint knows no such role
+    elif role == "system":  # in the middle, where the endpoint has no such role
         role = "user"
     elif role == "assistant":
         thought = message.get("reasoning_content")
@@ -135,8 +136,8 @@ _TEXTS = {
 
 
 class Reader:
-    """Events of one answer to the pivot's. What is no event of a message passes as it is, for the pivot's own
-    reader to judge."""
+    """Translates the events of one answer to the pivot's. Unknown events pass unchanged; the pivot's own
+    reader judges them."""
 
     def __init__(self) -> None:
         self._calls: dict[int, int] = {}  # by the block's index
@@ -170,7 +171,8 @@ class Reader:
         return event
 
     def _end(self, reason: str) -> sse.Event:
-        """The pivot has no finish reason for the window; Messages' writer knows it by the stop reason."""
+        """The last chunk. The pivot has no finish reason for the window; the writer of Messages recognises it
+        by the stop reason."""
         body: Json = {"index": 0, "delta": {}, "finish_reason": _FINISH.get(reason, "stop")}
         if reason == WINDOW:
             body["stop_reason"] = WINDOW

@@ -7,34 +7,50 @@ from math import isfinite
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
 from kimi_gateway.pivot.chunks import MOST_COUNTED, counts
+from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
+from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
-LONGEST_ANSWER = 4 * 2**20  # of a JSON answer (models, balance, errors), bytes
-SLICE = 256  # events given at a time: of one read there may be tens of thousands
-QUICK = http.Timeouts(connect=10, first_byte=30)  # for those; chat has the operator's own
+LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
+SLICE = 256  # events returned at a time, because one read may bring tens of thousands
+QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
-NONCE = "x-msh-request-nonce"  # a client's; the answer is then signed over nonce, time and model
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
 
 
 class Moonshot:
     name = "moonshot"
 
-    def __init__(self, client: http.Client, base_url: str, timeouts: http.Timeouts, event_limit: int) -> None:
+    def __init__(
+        self,
+        client: http.Client,
+        base_url: str,
+        timeouts: http.Timeouts,
+        event_limit: int,
+        native: bool = False,
+    ) -> None:
+        """`native`: requests in Anthropic's format go to the platform's Messages endpoint."""
         self._client = client
+        self._native = native
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
 
+    def prepare(
+        self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
+    ) -> PreparedChat:
+        return prepare(chat, model, headers, cheaply, self._native)
+
     async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
         url, reader = f"{self._base}/chat/completions", None
-        if call.as_messages:
+        if isinstance(call, MessagesCall):
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
             headers |= messages.HEADERS
         try:
@@ -57,7 +73,7 @@ class Moonshot:
                     for at in range(0, len(events), SLICE):
                         yield events[at : at + SLICE] if len(events) > SLICE else events
         except http.NetError as exc:
-            raise _lost(exc) from exc
+            raise failures.lost(exc) from exc
         except sse.EventTooLarge as exc:
             raise UpstreamFailure("broken", "an event above the size limit") from exc
 
@@ -103,7 +119,7 @@ class Moonshot:
             async with self._client.send(method, self._base + path, _headers(token), sent, QUICK) as answer:
                 text = await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
-            raise _lost(exc) from exc
+            raise failures.lost(exc) from exc
         if answer.status != 200:
             raise failures.from_answer(answer.status, answer.headers, text)
         try:
@@ -117,13 +133,3 @@ class Moonshot:
 
 def _headers(token: Token) -> dict[str, str]:
     return {"authorization": f"Bearer {token.secret}", "content-type": "application/json"}
-
-
-def _lost(error: http.NetError) -> UpstreamFailure:
-    if isinstance(error, http.TimedOut):
-        return UpstreamFailure("timeout", "no answer in time")
-    if isinstance(error, http.ConnectFailed):
-        return UpstreamFailure("connect", str(error))
-    failure = UpstreamFailure("broken", str(error))
-    failure.stale = isinstance(error, http.Stale)
-    return failure

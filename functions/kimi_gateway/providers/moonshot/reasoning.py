@@ -1,7 +1,8 @@
-"""What a model thought before it called tools: gathered from an answer, put back where a client dropped it.
+"""The reasoning before tool calls: collected from answers, restored where a client dropped it.
 
-A call is known again by its id, its arguments and where it stands: the last user message before it and the
-number of messages since. The vendor counts ids anew in each conversation, and many of an account begin alike.
+A call is recognised by its id, its arguments and its place: the last user message before it and the number of
+messages since. The vendor counts ids from zero in each conversation, and many conversations of an account
+begin alike.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from typing import Any
 from kimi_gateway.catalog.models import Replay
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.providers.provider import Entries
 
-PLACEHOLDER = " "  # a thinking K2.6 wants a text there, whatever it says (docs/upstream.md)
-LONGEST = 1_000_000  # characters of one answer's reasoning; a longest output of K3 has half as many
-# Of the messages that lost their reasoning the latest get it back: all of the first 1,999, then at least the
-# last 1,000. The border moves once in 1,000, since each move changes the prefix that the vendor has cached.
+PLACEHOLDER = " "  # K2.6 requires a text there while it thinks; any text will do (docs/upstream.md)
+LONGEST = 1_000_000  # characters of one answer's reasoning; the longest output of K3 has half as many
+# Messages that get their reasoning back: all of the first 1,999, then at least the last 1,000. The border
+# moves once in 1,000, because each move changes the prefix that the vendor has cached.
 STEP = 1_000
-PAGE = 50  # messages whose thoughts are kept together, once there are so many; a part of STEP
+PAGE = 50  # messages whose reasoning is stored together in long histories; a divisor of STEP
 LARGEST_PAGE = 4_000_000  # characters
-MOST_CALLS = 8  # of one message by which its thought is looked up
+MOST_CALLS = 8  # of one message by which its reasoning is looked up
 Message = Mapping[str, Any]
 
 
@@ -36,7 +38,7 @@ class _Choice:
 
 
 class ReasoningCollector:
-    """Fed with an answer's chunks as they come; `messages` are the question."""
+    """Collects reasoning from an answer's chunks; `messages` are the request's."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._messages = messages
@@ -61,8 +63,8 @@ class ReasoningCollector:
             if isinstance(arguments, str):
                 choice.arguments.setdefault(index, []).append(arguments)
 
-    def entries(self) -> dict[str, bytes]:
-        """What to keep: one entry for each message with calls, under the name of its first."""
+    def kept(self) -> dict[str, bytes]:
+        """The cache entries to keep: one for each message with calls, named after its first call."""
         called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
         if not called:
             return {}
@@ -79,14 +81,14 @@ class ReasoningCollector:
 
 @dataclass(frozen=True, slots=True)
 class MissingReasoning:
-    """A message at `index` that lost its reasoning, and the names under which its calls may have kept it."""
+    """A message at `index` that lost its reasoning, and the possible names of its entry."""
 
     index: int
     calls: tuple[str, ...]
 
 
 def lacking(messages: Sequence[Message]) -> list[MissingReasoning]:
-    """The assistant's messages with tool calls and without reasoning; a blank one is a placeholder."""
+    """The assistant's messages with tool calls and without reasoning; blanks count as missing."""
     if not any(map(lacks, messages)):
         return []
     found = []
@@ -109,15 +111,15 @@ def lacks(message: Message) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages that follow one another in the list of those that lost their reasoning. Its name says which,
-    so it is found without any other state, and nobody but the same conversation finds it."""
+    """Consecutive messages that lost their reasoning. The name is a digest of their calls, so it needs no
+    other state, and only the same conversation finds it."""
 
     name: str
     members: Sequence[MissingReasoning]
 
 
 def pages(missing: Sequence[MissingReasoning]) -> tuple[list[Page], Sequence[MissingReasoning]]:
-    """Of the messages that get their reasoning back: whole pages from the fixed border on, and the rest."""
+    """The messages that get their reasoning back: complete pages from the border on, and the rest."""
     start = max(0, len(missing) // STEP - 1) * STEP
     end = len(missing) // PAGE * PAGE
     whole = [missing[at : at + PAGE] for at in range(start, end, PAGE)]
@@ -130,18 +132,19 @@ def _page_name(members: Sequence[MissingReasoning]) -> str:
 
 
 def names(missing: Sequence[MissingReasoning]) -> list[str]:
-    """Of the entries that may have the thoughts of these messages."""
+    """The possible names of these messages' entries."""
     return [name for each in missing for name in each.calls]
 
 
-def thoughts(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
-    """What was found, by the message's index."""
+def known_reasoning(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
+    """The reasoning that was found, by the message's index."""
     found = ((each.index, _thought(each, known)) for each in missing)
     return {index: thought for index, thought in found if thought is not None}
 
 
 def page_of(page: Page, found: Mapping[int, str]) -> bytes:
-    """The page's entry, holes included: what is not known by now will not be. Empty where it is too large."""
+    """The page's entry, including gaps: reasoning that is missing now stays missing. Empty if it is too
+    large."""
     told = [found.get(each.index) for each in page.members]
     if sum(len(thought or "") for thought in told) > LARGEST_PAGE:
         return b""
@@ -153,11 +156,11 @@ def read_page(page: Page, entry: bytes) -> dict[int, str]:
     return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
 
 
-def put_back(
+def restore(
     body: dict[str, Any], missing: Sequence[MissingReasoning], found: Mapping[int, str], replay: Replay
 ) -> int:
-    """Each message gets its own reasoning, byte for byte; where none is known a placeholder, if it must
-    have one. The number of characters that came in."""
+    """Restore each message's reasoning byte for byte, or a placeholder if it is required and unknown. Returns
+    the number of added characters."""
     messages = list(body["messages"])
     added = 0
     for each in missing:
@@ -173,6 +176,37 @@ def put_back(
     return added
 
 
+@dataclass(slots=True)
+class Lost:
+    """`missing` are the messages of `body` that lost their reasoning."""
+
+    body: dict[str, Any] = field(repr=False)
+    missing: Sequence[MissingReasoning] = field(repr=False)
+    replay: Replay
+    _found: dict[int, str] = field(default_factory=dict, repr=False)
+
+    async def look_up(self, entries: Entries) -> None:
+        """Look up the reasoning. A long history is read page by page; a missing page is written from its
+        entries."""
+        whole, rest = pages(self.missing)
+        wanted = [*(page.name for page in whole), *names(rest)]
+        known = await entries.look(wanted) if wanted else {}
+        found = known_reasoning(rest, known)
+        unwritten = [page for page in whole if page.name not in known]
+        for page in whole:
+            if page.name in known:
+                found |= read_page(page, known[page.name])
+        if unwritten:
+            members = [each for page in unwritten for each in page.members]
+            found |= known_reasoning(members, await entries.look(names(members)))
+            written = {page.name: page_of(page, found) for page in unwritten}
+            await entries.keep({name: entry for name, entry in written.items() if entry})
+        self._found = found
+
+    def restore(self) -> int:
+        return restore(self.body, self.missing, self._found, self.replay)
+
+
 def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
     return next((thought for name in missing.calls if (thought := _unpacked(known.get(name, b"")))), None)
 
@@ -182,7 +216,7 @@ def _packed(thought: str) -> bytes:
 
 
 def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
-    """Empty for what is no entry, and for more than `most` bytes."""
+    """Empty string if the data is corrupt or unpacks to more than `most` bytes."""
     reader = zlib.decompressobj()
     try:
         text = reader.decompress(entry, most).decode("utf-8", "surrogatepass")
@@ -192,7 +226,7 @@ def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
 
 
 def _places(messages: Sequence[Message]) -> Iterator[tuple[Message | None, bytes]]:
-    """Each message with its place, and at the end the place of what comes next."""
+    """Each message with its place, and finally the place of the next message."""
     digest, since = b"", 0
     for message in messages:
         yield message, digest + since.to_bytes(4, "big")
@@ -215,7 +249,7 @@ def _name(place: bytes, id: str, arguments: Any) -> str:
 
 
 def _digest(arguments: Any) -> bytes:
-    """The same for one JSON value, however a client has written it anew."""
+    """A digest that is the same for equal JSON values, however the client wrote them."""
     try:
         value = json.loads(arguments or "{}", parse_float=_plain)
         arguments = json.dumps(value, sort_keys=True)

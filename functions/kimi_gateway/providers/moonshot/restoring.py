@@ -1,4 +1,4 @@
-"""Calls of an answer as the client knows them: the tool's name and the names of its arguments."""
+"""Restores the client's names of tools and arguments in an answer's calls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from kimi_gateway.providers.moonshot.argument_names import Keys
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """`tools`: the clients' names of tools by those that were sent; `arguments`: the sent names of tools that
-    have properties under other names (argument_names.py)."""
+    """`tools`: the client's names by the sent names. `arguments`: sent names of tools with renamed properties
+    (argument_names.py)."""
 
     tools: Mapping[str, str] = field(default_factory=dict)
     arguments: frozenset[str] = frozenset()
@@ -23,16 +23,19 @@ class Renamed:
 
 
 class Restorer:
-    """Fed with an answer's chunks as they come, which it changes."""
+    """Takes an answer's chunks as they come and changes them."""
 
     def __init__(self, renamed: Renamed) -> None:
         self._renamed = renamed
-        self._keys: dict[tuple[int, int], Keys] = {}  # of the calls that need it, by choice and index
+        self._keys: dict[tuple[int, int], Keys] = {}  # for calls with renamed properties, by choice and index
 
-    def __call__(self, chunks: list[Chunk]) -> None:
+    def add(self, chunks: list[Chunk]) -> None:
         for at, chunk in enumerate(chunks):
             if any([self._restore(choice) for choice in chunk.body["choices"]]):
                 chunks[at] = Chunk(chunk.body, chunk.substance, chunk.finishes)
+
+    def kept(self) -> dict[str, bytes]:
+        return {}
 
     def _restore(self, choice: dict[str, Any]) -> bool:
         delta, place = choice.get("delta") or {}, choice.get("index", 0)
@@ -54,7 +57,7 @@ class Restorer:
         return changed
 
     def _finish(self, choice: dict[str, Any], place: int) -> bool:
-        """What is held back of calls that were cut off."""
+        """Add text that was held back in calls that were cut."""
         rests = {at: rest for at, keys in self._keys.items() if at[0] == place and (rest := keys.rest())}
         if not rests:
             return False

@@ -1,1 +1,1 @@
-"""The pool of upstream tokens: which one serves a request, and what is known against each."""
+"""The pool of upstream tokens: choice for each request, and known outages."""

@@ -1,6 +1,6 @@
-"""Which token a conversation stays with: rendezvous hashing of its beginning, which needs no memory and moves
-only the conversations of a token that goes out. Staying keeps the account's cache discount.
-"""
+"""The token of a conversation: rendezvous hashing of the conversation's beginning. It needs no memory and
+moves only the conversations of a token that fails. Staying on one token keeps the account's cache
+discount."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from kimi_gateway.providers.provider import Token
 
-HASHED = 4_096  # characters of each part of the beginning: media may be long
+HASHED = 4_096  # characters of each part of the beginning, because media may be long
 
 
 def beginning(body: Mapping[str, Any]) -> bytes:
-    """A digest of what stays from turn to turn: the client's cache key, else all up to the first user
-    message."""
+    """A digest of the part that stays the same from turn to turn: the client's cache key, else everything up
+    to the first user message."""
     key = body.get("prompt_cache_key")
     if isinstance(key, str) and key:
         return _digest([key])
@@ -32,7 +32,7 @@ def _texts(content: Any) -> list[str]:
 
 
 def _of_part(part: Any) -> str:
-    """A text's head; of media the tail of their address or data, since heads are alike."""
+    """The head of a text; for media the tail of the address or data, because their heads are alike."""
     value = part.get("text") or part.get(part.get("type")) if isinstance(part, dict) else part
     if isinstance(value, dict):
         return str(value.get("url"))[-HASHED:]
@@ -44,7 +44,7 @@ def _digest(texts: Iterable[str]) -> bytes:
 
 
 def ranked(start: bytes, tokens: Iterable[Token]) -> list[Token]:
-    """The conversation's order of preference."""
+    """Tokens in the conversation's order of preference."""
     return sorted(tokens, key=lambda token: _weight(start, token), reverse=True)
 
 

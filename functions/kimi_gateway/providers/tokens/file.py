@@ -1,4 +1,4 @@
-"""Upstream tokens at home: from the environment, else from a file that only its owner can read."""
+"""Upstream tokens at home, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "tokens.json"
 
 
 class TokenFile:
-    """A JSON list of tokens, mode 0600. A change by another process is seen at the next look."""
+    """A JSON list of tokens, mode 0600. A change by another process is noticed at the next read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,7 +23,7 @@ class TokenFile:
         self._tokens: tuple[Token, ...] = ()
 
     def tokens(self) -> tuple[Token, ...]:
-        """Raises ValueError where the file is not such a list."""
+        """The tokens. Raises ValueError if the file is not a JSON list of strings."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:
@@ -39,7 +39,7 @@ class TokenFile:
         return self._tokens
 
     def write(self, secrets: Sequence[str]) -> None:
-        """These, in place of what is there. The file is replaced whole, so no reader sees half of it."""
+        """Replace the tokens. The file is replaced in one step, so no reader sees half of it."""
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""What is known against the upstream's tokens, in this process and, through the record, in all of them.
+"""Known outages of tokens in this process, shared with other processes through a record.
 
-The record may be slow or down: a request waits for it little, seldom, and never fails with it.
+The record may be slow or down: a request waits little for it, rarely, and never fails because of it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from kimi_gateway.observe import emit
-from kimi_gateway.providers.tokens.outages import PROBE_EVERY, News, OutageLog
+from kimi_gateway.providers.tokens.outages import PROBE_EVERY, Outage, OutageLog
 
-READ_EVERY = 30.0  # seconds between two looks into the record
-WAITED = 1.0  # seconds that requests wait for such a look; it goes on behind them
+READ_EVERY = 30.0  # seconds between two reads of the record
+WAITED = 1.0  # seconds that requests wait for a read, which continues in the background
 Key = tuple[str, str]  # token and model
 
 
@@ -23,43 +23,45 @@ class TokenHealth:
     def __init__(self, record: OutageLog, clock: Callable[[], float]) -> None:
         self._record = record
         self._clock = clock
-        self._news: dict[Key, News] = {}
-        self._changed: set[Key] = set()  # here, since the last look into the record began
-        self._unsaid: set[Key] = set()  # the record could not be told
+        self._outages: dict[Key, Outage] = {}
+        self._changed: set[Key] = set()  # in this process, since the last read of the record began
+        self._unsaid: set[Key] = set()  # not written because the record was down
         self._telling: dict[asyncio.Task[None], Key] = {}
-        self._in_turn = asyncio.Lock()  # or an older state could be the last that the record is told
+        self._in_turn = asyncio.Lock()  # otherwise an older state could be written last
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
-        self._awaited_until = 0.0  # of the loop's clock
+        self._awaited_until = 0.0  # by the loop's clock
 
-    def known(self, token: str, model: str) -> list[News]:
-        """Of all models, then of this one."""
-        if not self._news:
+    def known(self, token: str, model: str) -> list[Outage]:
+        """Outages of the token: those for all models, then those for this one."""
+        if not self._outages:
             return []
         return [
-            self._news[token, about] for about in dict.fromkeys(("", model)) if (token, about) in self._news
+            self._outages[token, about]
+            for about in dict.fromkeys(("", model))
+            if (token, about) in self._outages
         ]
 
-    def put(self, bad: News) -> bool:
-        """Whether it is new."""
-        key = bad.token, bad.model
-        if self._news.get(key) == bad:
+    def put(self, outage: Outage) -> bool:
+        """Store an outage. Whether it is new."""
+        key = outage.token, outage.model
+        if self._outages.get(key) == outage:
             return False
-        self._news[key] = bad
+        self._outages[key] = outage
         self._tell(key)
         return True
 
-    def forget(self, news: News) -> bool:
-        """Unless there are newer ones by now."""
-        key = news.token, news.model
-        if self._news.get(key) != news:
+    def forget(self, outage: Outage) -> bool:
+        """Remove an outage, unless a newer one has replaced it. Whether it was removed."""
+        key = outage.token, outage.model
+        if self._outages.get(key) != outage:
             return False
-        del self._news[key]
+        del self._outages[key]
         self._tell(key)
         return True
 
     async def refresh(self) -> None:
-        """Other processes' news, and those of before a restart."""
+        """Read outages of other processes, and those from before a restart."""
         now, loop = self._clock(), asyncio.get_running_loop()
         if self._reading is None and abs(now - self._read_at) >= READ_EVERY:
             self._read_at, self._awaited_until = now, loop.time() + WAITED
@@ -67,13 +69,14 @@ class TokenHealth:
         if self._reading is not None and (left := self._awaited_until - loop.time()) > 0:
             await asyncio.wait({self._reading}, timeout=left)
 
-    async def claim(self, bad: News) -> bool:
-        """Whether this process may try a token that is due; whatever the answer, not again for a minute."""
-        key, now = (bad.token, bad.model), int(self._clock())
-        self._news[key] = replace(bad, until=now + PROBE_EVERY)
+    async def claim(self, outage: Outage) -> bool:
+        """Whether this process may probe a token that is due. Whatever the answer, it does not ask again for
+        a minute."""
+        key, now = (outage.token, outage.model), int(self._clock())
+        self._outages[key] = replace(outage, until=now + PROBE_EVERY)
         self._changed.add(key)
         try:
-            return await self._record.claim(bad.token, now, now + PROBE_EVERY)
+            return await self._record.claim(outage.token, now, now + PROBE_EVERY)
         except Exception as exc:
             self._down(exc)
             self._unsaid.add(key)
@@ -81,34 +84,34 @@ class TokenHealth:
 
     @property
     def busy(self) -> set[asyncio.Task[None]]:
-        """With telling the record, and reading it."""
+        """Tasks that write or read the record."""
         return set(self._telling) | ({self._reading} if self._reading else set())
 
     async def close(self) -> None:
-        """All that was to be told is told."""
+        """Wait for pending writes."""
         while tasks := self.busy:
             await asyncio.wait(tasks)
 
     async def _read(self) -> None:
         try:
             self._changed = self._unsaid | set(self._telling.values())
-            read = {(token, model): News(token, model, cause, until)
+            read = {(token, model): Outage(token, model, cause, until)
                     for token, model, cause, until in await self._record.published()}  # fmt: skip
         except Exception as exc:
             self._down(exc)
         else:
-            for key in self._changed:  # what is known here is newer
+            for key in self._changed:  # knowledge of this process is newer
                 read.pop(key, None)
-                if key in self._news:
-                    read[key] = self._news[key]
-            self._news = read
+                if key in self._outages:
+                    read[key] = self._outages[key]
+            self._outages = read
             for key in list(self._unsaid):
                 self._tell(key)
         finally:
             self._reading = None
 
     def _tell(self, key: Key) -> None:
-        """Behind the request, which must not wait for it or fail with it."""
+        """Write the outage behind the request, which must not wait for it or fail because of it."""
         self._changed.add(key)
         self._unsaid.discard(key)
         task = asyncio.create_task(self._told(key))
@@ -117,12 +120,12 @@ class TokenHealth:
 
     async def _told(self, key: Key) -> None:
         async with self._in_turn:
-            bad = self._news.get(key)
+            outage = self._outages.get(key)
             try:
-                if bad is None:
+                if outage is None:
                     await self._record.retract(*key)
                 else:
-                    await self._record.publish(bad.token, bad.model, bad.cause, bad.until)
+                    await self._record.publish(outage.token, outage.model, outage.cause, outage.until)
             except Exception as exc:
                 self._down(exc)
                 self._unsaid.add(key)

@@ -1,7 +1,7 @@
-"""The pool of upstream tokens: which one an attempt gets, and what is remembered of their failures.
+"""The pool of upstream tokens: which one an attempt gets, and what it remembers of failures.
 
-A token that failed is out, by the cause of its failure (providers.news), but only while another one is in:
-when none is, the request goes to the one due back first, and the vendor's answer decides.
+A failed token is skipped (providers/tokens/outages.py), but only while another one is available. If none is,
+the request goes to the one due back first, and the vendor's answer decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.providers.tokens import affinity, outages
 from kimi_gateway.providers.tokens.health import TokenHealth
-from kimi_gateway.providers.tokens.outages import OF_BREAKER, UNTIL_PROBED, News, OutageLog
+from kimi_gateway.providers.tokens.outages import LASTING, OF_BREAKER, UNTIL_PROBED, Outage, OutageLog
 from kimi_gateway.providers.tokens.wait_queue import WaitQueue
 
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
@@ -29,11 +29,11 @@ QUEUE = 64  # requests that may wait
 
 @dataclass(slots=True, eq=False)
 class TokenLease:
-    """`known` against the token when it was leased: only that can its answer end."""
+    """`known` are the outages at the time of the lease; an answer can end only those."""
 
     token: Token
     model: str
-    known: Sequence[News]
+    known: Sequence[Outage]
     _pool: Pool = field(repr=False)
     tries_dead: bool = False
     tries_breaker: bool = False
@@ -49,29 +49,32 @@ class TokenLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a request wants: a token for `model` and not one of `tried`, by the preference of `start`."""
+class TokenRequest:
+    """Asks for a token for `model`, not in `tried` (ids), in the order of preference of `start`. `only`: the
+    id of the one token that will do."""
 
     model: str
     tried: frozenset[str]
     start: bytes | None
+    only: str | None = None
 
 
 class Renewal(Protocol):
-    """Where the tokens of a source come from, if that takes a call."""
+    """A source of tokens that needs calls to read them."""
 
     async def fresh(self) -> None:
-        """To be awaited before they are used."""
+        """Await it before tokens are used."""
         ...
 
     async def doubted(self) -> None:
-        """To be awaited after the upstream refused one, so that its successor is known."""
+        """Await it after the upstream refused a token, to learn its successor."""
         ...
 
 
 class Pool:
-    """`source` is asked at each lease, so that a token added to the file is used at once. `places` bounds the
-    requests that a token serves at a time in this process; 0 is no bound. `patience`: see QUEUED."""
+    """`source` is called for each lease, so a token that was added to the file is used at once. `places`
+    bounds the requests that a token serves at a time in this process; 0 means no bound. `patience`: see
+    QUEUED."""
 
     def __init__(
         self,
@@ -85,22 +88,22 @@ class Pool:
         self._renewal = renewal
         self._doubted = False
         self._source = source
-        self._memory = TokenHealth(record, clock)
+        self._health = TokenHealth(record, clock)
         self._clock = clock
         self._places = places or math.inf
         self._in_a_row: Counter[str] = Counter()
         self._in_flight: Counter[str] = Counter()
         self._breaker_tries: Counter[str] = Counter()
         self._dead_tries = 0
-        self._line = WaitQueue(self._chosen, TokenLease.end)
+        self._queue = WaitQueue(self._chosen, TokenLease.end)
         self._turn = 0
-        self._unreached = -math.inf  # when the last outcome was that the upstream did not answer
+        self._unreached = -math.inf  # time at which the last request got no answer from the upstream
 
     def all(self) -> tuple[Token, ...]:
         return self._source()
 
     async def another(self, tried: set[str], model: str) -> bool:
-        """Whether a token is in that this request has not tried."""
+        """Whether a token is available that this request has not tried."""
         if self._doubted:
             await self._renewed()
         return self._another(tried, model)
@@ -109,36 +112,36 @@ class Pool:
         return any(token.id not in tried and self._is_in(token, model) for token in self._source())
 
     async def lease(self, call: Call | None, tried: set[str]) -> TokenLease:
-        """A place at a token that is in and was not tried, else at the one due back first.
+        """A place at an available token that was not tried, else at the one due back first.
 
-        Raises UpstreamFailure: without any token, when the last one is dead and being asked already, and when
-        all are busy for longer than a request may wait.
+        Raises UpstreamFailure if there is no token, if the last one is dead and being probed, and if all stay
+        busy longer than a request may wait.
         """
         if self._renewal is not None:
             await self._renewed()
-        await self._memory.refresh()
+        await self._health.refresh()
         tokens = self._source()
         if call is None:
-            wish = Wish("", frozenset(tried), None)
+            request = TokenRequest("", frozenset(tried), None)
         else:
             start = affinity.beginning(call.body) if len(tokens) > 1 else None
-            wish = Wish(call.model.upstream, frozenset(tried), start)
-            if not tried and (probing := await self._probe(tokens, wish.model)):
+            request = TokenRequest(call.model.upstream, frozenset(tried), start, call.only)
+            if not tried and call.only is None and (probing := await self._probe(tokens, request.model)):
                 return probing
-        self._line.serve()
-        lease = self._chosen(wish)
-        if lease is None and len(self._line) < QUEUE:
-            lease = await self._line.wait(wish, self.patience)
+        self._queue.serve()
+        lease = self._chosen(request)
+        if lease is None and len(self._queue) < QUEUE:
+            lease = await self._queue.wait(request, self.patience)
         if lease is None:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
 
     async def troubles(self) -> list[str]:
-        """Why requests probably fail now, by what is remembered of earlier ones. Asks the record of all
-        processes, never the upstream, and names no token."""
+        """Reasons why requests probably fail, from remembered outages. Reads the shared record, never calls
+        the upstream, and names no token."""
         tokens = self._source()
-        await self._memory.refresh()
-        known = [self._memory.known(token.id, "") for token in tokens]
+        await self._health.refresh()
+        known = [self._health.known(token.id, "") for token in tokens]
         return readiness.troubles(known, self._unreached, self._clock())
 
     async def _renewed(self) -> None:
@@ -147,79 +150,97 @@ class Pool:
             await (self._renewal.doubted() if doubted else self._renewal.fresh())
 
     def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
-        """What was found out about a token without a lease."""
-        self.learned(TokenLease(token, model, self._memory.known(token.id, model), self), failure)
+        """Learn about a token without a lease."""
+        self.learned(TokenLease(token, model, self._health.known(token.id, model), self), failure)
 
     def learned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
-        """An answer ends what was known when it was asked for; a failure tells what its cause says."""
+        """Record the result of a call: an answer ends the outages known when it was sent, a failure may cause
+        one."""
         bad = self._told_by(failure, lease) if failure else None
         self._unreached = self._clock() if failure and failure.cause in readiness.UNREACHED else -math.inf
         if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
             self._in_a_row.pop(lease.token.id, None)
         self._doubted |= failure is not None and failure.cause == "authentication"
-        ended = [each for each in outages.cleared(failure, bad, lease.known) if self._memory.forget(each)]
-        if bad is not None and self._memory.put(bad):
+        ended = [each for each in outages.cleared(failure, bad, lease.known) if self._health.forget(each)]
+        if bad is not None and self._health.put(bad):
             emit("token_out", logging.WARNING, token=bad.token, model=bad.model or None, cause=bad.cause,
                  until=bad.until)  # fmt: skip
         if ended and bad is None:
             emit("token_in", token=lease.token.id)
 
     def returned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
-        """The lease is over. Without a failure it says nothing: the client may have left before an answer."""
+        """End a lease. Without a failure nothing is learned, because the client may have left before an
+        answer."""
         self._count(lease, -1)
         if failure is not None:
             self.learned(lease, failure)
-        self._line.serve()
+        self._queue.serve()
 
     @property
     def busy(self) -> set[asyncio.Task[None]]:
-        """What is still being told to other processes."""
-        return self._memory.busy
+        """Tasks that still share outages with other processes."""
+        return self._health.busy
 
     async def close(self) -> None:
-        await self._memory.close()
+        await self._health.close()
 
-    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> News | None:
+    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> Outage | None:
         id, now = lease.token.id, self._clock()
         if failure.cause in OF_BREAKER:
-            of_all = [bad for bad in self._memory.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
+            of_all = [bad for bad in self._health.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
             if any(bad.cause not in OF_BREAKER or bad not in lease.known for bad in of_all):
-                return None  # out for something else, or sent before the breaker opened
+                return None  # unavailable for another reason, or sent before the breaker opened
             self._in_a_row[id] += 1
-            if of_all:  # the one try of an open breaker, be it another process that opened it
+            if of_all:  # the probe of an open breaker, even if another process opened it
                 self._in_a_row[id] = max(self._in_a_row[id], outages.TRIPS_AFTER + 1)
         return outages.of_failure(failure, id, lease.model, self._in_a_row[id], now)
 
     def _is_in(self, token: Token, model: str) -> bool:
-        """Dead and broke ones only come back by a probe; behind an open breaker one request tries first."""
+        """Whether a token is available. Dead tokens recover by a probe only; behind an open breaker one
+        request is tried first."""
         now = self._clock()
         return not any(
             bad.holds(now) or bad.cause in OF_BREAKER and self._breaker_tries[token.id]
-            for bad in self._memory.known(token.id, model)
+            for bad in self._health.known(token.id, model)
         )
 
     def _has_place(self, token: Token) -> bool:
         return self._in_flight[token.id] < self._places
 
-    def _chosen(self, wish: Wish) -> TokenLease | None:
-        """A place at the best token that has one. Raises UpstreamFailure."""
+    def _chosen(self, request: TokenRequest) -> TokenLease | None:
+        """A place at the best token that has one, None if all are full. Raises UpstreamFailure."""
         tokens = self._source()
         if not tokens:
             raise UpstreamFailure("authentication", "no upstream token is configured")
-        usable = [token for token in tokens if self._is_in(token, wish.model)]
+        if request.only is not None:
+            tokens = (self._bound(tokens, request.only, request.model),)
+        usable = [token for token in tokens if self._is_in(token, request.model)]
         if usable:
-            untried = [token for token in usable if token.id not in wish.tried]
-            order = self._in_order(wish, untried or usable)
+            untried = [token for token in usable if token.id not in request.tried]
+            order = self._in_order(request, untried or usable)
         else:
-            order = [self._due_back_first(tokens, wish)]
-        return next((self._leased(token, wish.model) for token in order if self._has_place(token)), None)
+            order = [self._due_back_first(tokens, request)]
+        return next((self._leased(token, request.model) for token in order if self._has_place(token)), None)
 
-    def _in_order(self, wish: Wish, tokens: list[Token]) -> list[Token]:
-        """The conversation's own preference; without a conversation least in flight, then in turn."""
+    def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
+        """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
+        one could serve what is bound to it by now."""
+        token = next((token for token in tokens if token.id == only), None)
+        if token is None:
+            raise UpstreamFailure("bound", "the token of the request's files is gone")
+        now = self._clock()
+        out = any(bad.cause in LASTING and bad.holds(now) for bad in self._health.known(only, model))
+        if out and self._another({only}, model):
+            raise UpstreamFailure("bound", "the token of the request's files is unavailable")
+        return token
+
+    def _in_order(self, request: TokenRequest, tokens: list[Token]) -> list[Token]:
+        """In the conversation's order of preference; without a conversation by requests in flight, then in
+        turn."""
         if len(tokens) == 1:
             return tokens
-        if wish.start is not None:
-            return affinity.ranked(wish.start, tokens)
+        if request.start is not None:
+            return affinity.ranked(request.start, tokens)
         return sorted(self._in_turn(tokens), key=lambda token: self._in_flight[token.id])
 
     def _in_turn(self, tokens: Sequence[Token]) -> list[Token]:
@@ -227,38 +248,40 @@ class Pool:
         start = self._turn % len(tokens)
         return [*tokens[start:], *tokens[:start]]
 
-    def _due_back_first(self, tokens: Sequence[Token], wish: Wish) -> Token:
-        """Of dead and broke ones one at a time is asked."""
-        known = {token: self._memory.known(token.id, wish.model) for token in self._in_turn(tokens)}
+    def _due_back_first(self, tokens: Sequence[Token], request: TokenRequest) -> Token:
+        """The unavailable token that is due back first. Dead ones are probed one at a time. Raises
+        UpstreamFailure."""
+        known = {token: self._health.known(token.id, request.model) for token in self._in_turn(tokens)}
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not outages.dead(bad)}
         if not known:
-            raise UpstreamFailure("authentication", "the last token is out and is being tried")
+            raise UpstreamFailure("authentication", "the last token is unavailable and is being tested")
         now = self._clock()
-        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in wish.tried))
+        return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in request.tried))
 
     async def _probe(self, tokens: Sequence[Token], model: str) -> TokenLease | None:
-        """A dead or broke token whose next try is due, while another is in; one process of all gets it."""
+        """Lease a dead token for a probe if one is due and another token is available; one process wins the
+        claim."""
         now = self._clock()
         for token in tokens if len(tokens) > 1 else ():
-            bad = next(iter(self._memory.known(token.id, "")), None)
+            bad = next(iter(self._health.known(token.id, "")), None)
             if bad is None or bad.cause not in UNTIL_PROBED or not bad.due(now):
                 continue
             if self._has_place(token) and self._another(set(), model):
                 lease, claimed = self._leased(token, model), False
                 try:
-                    claimed = await self._memory.claim(bad)
+                    claimed = await self._health.claim(bad)
                 finally:
                     if not claimed:
                         lease.end()
                 if claimed:
-                    lease.known = self._memory.known(token.id, model)
+                    lease.known = self._health.known(token.id, model)
                     return lease
         return None
 
     def _leased(self, token: Token, model: str) -> TokenLease:
-        known = self._memory.known(token.id, model)
-        if not model:  # other endpoints serve a token that has no money, or too many chats
+        known = self._health.known(token.id, model)
+        if not model:  # other endpoints accept a token without balance or with too many chats
             known = [bad for bad in known if bad.cause == "authentication"]
         breaker = any(bad.cause in OF_BREAKER for bad in known)
         lease = TokenLease(token, model, known, self, outages.dead(known), breaker)
@@ -273,7 +296,7 @@ class Pool:
 
 
 def _add(counter: Counter[str], name: str, by: int) -> None:
-    """Names that count nothing are not kept."""
+    """Add to a counter; names with a count of 0 are removed."""
     count = counter[name] + by
     if count:
         counter[name] = count

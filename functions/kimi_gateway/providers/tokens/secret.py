@@ -1,6 +1,5 @@
-"""Upstream tokens in the cloud: a secret of AWS Secrets Manager, read anew every few minutes, and when the
-upstream refuses a token. The service may be down once the tokens are known; requests wait little for it.
-"""
+"""Upstream tokens in the cloud, from AWS Secrets Manager. They are read again every few minutes, and when the
+upstream refuses a token. If the service is down, known tokens stay in use; requests wait little for it."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ from kimi_gateway.net.aws import SECRETS, Aws, AwsError
 from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.provider import Token
 
-LASTS = 300.0  # seconds, and up to a fifth more: instances that began together do not read together
+LASTS = 300.0  # seconds, and up to a fifth more, so that instances that started together do not read together
 AGAIN = 10.0  # seconds between two reads for a refused token, or while the service fails
-COLD_AGAIN = 1.0  # while nothing is known yet
+COLD_AGAIN = 1.0  # seconds, while nothing is known yet
 WAITED = 1.0  # seconds that requests wait for a read while older tokens are known
 
 
 class SecretTokens:
-    """`secret` is a name or an ARN; its text a JSON list of tokens, or tokens joined by commas."""
+    """`secret` is a name or an ARN. Its text is a JSON list of tokens, or tokens separated by commas."""
 
     def __init__(
         self,
@@ -41,20 +40,22 @@ class SecretTokens:
         self._clock = clock
         self._jitter = jitter
         self._tokens: tuple[Token, ...] = ()
-        self._begun = self._forced = -math.inf  # the clock when the last read began, and one for a doubt
+        self._begun = (
+            self._forced
+        ) = -math.inf  # times at which the last read began, and the last one after a refusal
         self._lasts = 0.0
         self._reading: asyncio.Task[None] | None = None
 
     def tokens(self) -> tuple[Token, ...]:
-        """As last read; none before that."""
+        """Tokens as last read; none before that."""
         return self._tokens
 
     def faults(self) -> list[str]:
         return [] if self.known else [f"tokens: {self._fault or 'not read yet'}"]
 
     async def fresh(self) -> None:
-        """To be awaited before tokens are used. Raises Unavailable while none were ever read."""
-        if abs(self._clock() - self._begun) >= self._lasts:  # or the clock was set back
+        """Await it before tokens are used. Raises Unavailable while none were ever read."""
+        if abs(self._clock() - self._begun) >= self._lasts:  # absolute, because the clock may be set back
             self._begin()
         await self._read_if_begun()
         if not self.known:
@@ -63,7 +64,7 @@ class SecretTokens:
             )
 
     async def doubted(self) -> None:
-        """The upstream refused a token: another one may be in its place by now."""
+        """Read again after the upstream refused a token, because it may have been replaced."""
         now = self._clock()
         if abs(now - self._forced) >= AGAIN:
             self._forced = now
@@ -97,7 +98,7 @@ class SecretTokens:
 
 
 def parsed(text: object) -> tuple[str, ...]:
-    """Raises ValueError, whose text goes on from "the secret" and quotes nothing of it."""
+    """Parse the secret. Raises ValueError; its text continues "the secret" and quotes nothing."""
     if not isinstance(text, str):
         raise ValueError("holds no text")
     if not text.lstrip().startswith("["):

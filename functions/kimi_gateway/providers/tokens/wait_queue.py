@@ -1,4 +1,4 @@
-"""Those who wait for something to become free, first come first served."""
+"""A queue for something that becomes free, first come first served."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 G = TypeVar("G")
-LOOKED = 1.0  # seconds after which one that waits is served by itself: time alone frees things too
+LOOKED = 1.0  # seconds between looks without an event, because time alone can free things
 
 
 class WaitQueue(Generic[W, G]):
-    """`choose` gives what there is for a wish, None if there is nothing; what it raises is raised to the one
-    who waits. What was given to one that left meanwhile goes to `give_back`."""
+    """`choose` returns the thing for a request, None if there is none; its exceptions go to the waiter. If a
+    waiter has left, its thing goes to `give_back`."""
 
     def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None]) -> None:
         self._choose = choose
@@ -23,11 +23,11 @@ class WaitQueue(Generic[W, G]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, wish: W, seconds: float) -> G | None:
-        """None if nothing became free in time."""
+    async def wait(self, request: W, seconds: float) -> G | None:
+        """Wait at most `seconds`; None if nothing became free."""
         loop = asyncio.get_running_loop()
         place: asyncio.Future[G] = loop.create_future()
-        self._waiting[place] = wish
+        self._waiting[place] = request
         end = loop.time() + seconds
         try:
             while not place.done() and (left := end - loop.time()) > 0:
@@ -43,10 +43,10 @@ class WaitQueue(Generic[W, G]):
         return place.result() if place.done() else None
 
     def serve(self) -> None:
-        """To be called whenever something may have become free."""
-        for place, wish in list(self._waiting.items()):
+        """Call it whenever something may have become free."""
+        for place, request in list(self._waiting.items()):
             try:
-                given = self._choose(wish)
+                given = self._choose(request)
             except Exception as exc:
                 del self._waiting[place]
                 place.set_exception(exc)

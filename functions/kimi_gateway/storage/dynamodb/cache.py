@@ -1,6 +1,7 @@
-"""What accounts may refer to again, on the table: an item each, ended by DynamoDB after its time.
+"""The cache on the table: one item for each entry, which DynamoDB deletes after its time.
 
-A write costs a unit for each KiB; a read, of what this process has not seen, one for each 4 KiB.
+A write costs a unit for each KiB. A read costs one for each 4 KiB, and only if this process has not cached
+the entry.
 """
 
 from __future__ import annotations
@@ -28,6 +29,6 @@ async def keep(table: Table, account: str, entries: Mapping[str, bytes], until: 
 
 
 async def recall(table: Table, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-    """Items stay for days after their time, until DynamoDB gets to them."""
+    """The entries by name. Expired items are filtered here, because DynamoDB may take days to delete them."""
     items = await table.get_many(_partition(account), names)
     return {item["sk"]["S"]: b64decode(item["v"]["B"]) for item in items if int(item[TTL]["N"]) > now}

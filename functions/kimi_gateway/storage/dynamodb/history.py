@@ -1,8 +1,9 @@
-"""Usage: counted in the hot item, moved to one item an hour and account when its hour is over.
+"""Usage: counted in the hot item and moved to one item an hour and account when the hour is over.
 
-The move is exact whoever does it, however often, and wherever it breaks off: one write freezes the rows of
-past hours in the hot item under a number (f), one an hour adds them to the history unless it has this number
-already, one takes them out of the hot item. Three write units for each hour in which an account was used.
+The move is exact however often it is repeated and wherever it is interrupted. One write freezes the rows of
+past hours in the hot item under a number (f). One write for each hour adds them to the history, unless it has
+this number already. One write removes them from the hot item. That is three write units for each hour in
+which an account was used.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from kimi_gateway.accounts.values import UsageRow
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, Tally, Used, number, partition, usage_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
-ROWS = 20  # moved at a time
-READINGS = 5  # of the history, each while rows were being moved; a move takes place about once an hour
+ROWS = 20  # rows moved at a time
+READINGS = 5  # of one history, if rows are moved during each; a move takes place about once an hour
 
 
 def _partition(account: str) -> str:
@@ -25,18 +26,18 @@ def _partition(account: str) -> str:
 
 
 def over(image: Image, now: int) -> bool:
-    """Whether there is something to move."""
+    """Whether there are rows to move."""
     this = now - now % rules.HOUR
     return "o" in image.raw or any(used.hour < this for used in image.used())
 
 
 async def move(table: Table, account: str, image: Image, now: int) -> None:
-    """Raises StoreDown; then the next one goes on."""
+    """Move the rows of past hours. Raises StoreDown; a later call then continues."""
     if "o" not in image.raw:
         try:
             image = Image(await table.update(partition(account), HOT, frozen(image, now)))
         except Conflict:
-            return  # another one did it, or an hour that is over was counted in just now
+            return  # another process did it, or a past hour was counted just now
     for hour, rows in _by_hour(image.outbox).items():
         try:
             await table.update(_partition(account), _sort_key(hour), added(rows, image.folds))
@@ -54,7 +55,8 @@ def _sort_key(hour: int) -> str:
 
 
 def frozen(image: Image, now: int) -> Change:
-    """A row is counted in by every write that touches it, so those that are the same have not changed."""
+    """The change that freezes rows of past hours. Each write to a row changes its counter, so an equal
+    counter means an unchanged row."""
     this = now - now % rules.HOUR
     names = [name for name in image.raw if name[0] == "q" and int(name[1:5], 36) * rules.HOUR < this][:ROWS]
     moved: Raw = {}
@@ -100,7 +102,7 @@ def added(rows: Raw, fold: int) -> Change:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an account's usage is made of, at one moment."""
+    """An account's usage at one moment: hot item and history."""
 
     image: Image
     history: list[Raw]
@@ -117,8 +119,8 @@ class Seen:
 
 
 async def read(table: Table, account: str, image: Image, since: int) -> Seen:
-    """`image` is from just before; it is read again while rows are being moved. Raises StoreDown, also if
-    they are being moved during each of READINGS readings."""
+    """A consistent view of usage. `image` was read just before; both are read again while rows are being
+    moved. Raises StoreDown, also if rows are moved during each of READINGS readings."""
     for _ in range(READINGS):
         history = await table.query(_partition(account), _sort_key(since))
         raw = await table.get(partition(account))
@@ -130,7 +132,7 @@ async def read(table: Table, account: str, image: Image, since: int) -> Seen:
 
 
 def rows(account: str, keys: dict[str, str], seen: Seen, since: int) -> list[UsageRow]:
-    """`keys` are ids by short id."""
+    """Rows since `since`, summed. `keys` are key ids by short id."""
     sums: dict[tuple[int, str, str], tuple[Tally, int]] = {}
     for used in seen.all():
         if used.hour >= since:

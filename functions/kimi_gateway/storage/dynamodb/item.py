@@ -1,18 +1,19 @@
-"""An account's hot item in DynamoDB: the names of its attributes, and what an image of it tells. Pure.
+"""An account's hot item in DynamoDB: its attributes, and an image of it. Pure.
 
-One item is one atomic step, and costs a write unit for each KiB begun: names and values are short.
+One item is one atomic step and costs a write unit for each KiB begun, so names and values are short.
 
-    b   credits to spend = granted - consumed - reserved - expired; without it the account is unlimited
-    c   consumed             x   expired
-    kg  key generation       ks  short ids of the keys that live
-    gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest expiry in it
-    gi  ids of the latest grants, with their time: one that is tried again is found here
-    m<kid><bucket>  h…  d…   requests in a minute, hour, day: a window that begins needs no read
-    M<kid><bucket>  H…  D…   the same where the tier limits them, with the tier's rank before it (see `SPANS`)
-    r<request>               a lease: its cost and its expiry in one number
-    q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
-    o   usage of past hours on its way to the history, as a map of q, t and l
-    f   how often usage was moved there
+b   credits to spend = granted - consumed - reserved - expired; absent for an unlimited account
+c   consumed             x   expired
+kg  key generation       ks  short ids of the valid keys
+v<kid>  the version of a key that was changed
+gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest expiry in it
+gi  ids of the latest grants, with their time, to recognise a repeated grant
+m<kid><bucket>  h…  d…   requests in a minute, hour, day: a new window needs no read
+M<kid><bucket>  H…  D…   the same if the tier limits them, with the tier's rank in front (see `SPANS`)
+r<request>               a lease: its cost and its expiry in one number
+q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
+o   usage of past hours on its way to the history, as a map of q, t and l
+f   number of moves of usage to the history
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from kimi_gateway.accounts.values import Balance, Key
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
-EXPIRY = 10**10  # a lease's number is its cost times this, and its expiry
-REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # places in the numbers of usage
-SPANS = {"M": 10**3, "H": 10**5, "D": 10**6}  # a window's number is its rank times this, and its requests
+EXPIRY = 10**10  # a lease's number is its cost times this, plus its expiry
+REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # factors in the numbers of usage
+SPANS = {"M": 10**3, "H": 10**5, "D": 10**6}  # a window's number is its rank times this, plus its requests
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -51,17 +52,29 @@ def partition(account: str) -> str:
 
 
 def kid(key: str) -> str:
-    """The two characters that stand for a key of its account (by id): key_abcdefghij is ab."""
-    return key[4:6]
+    """The short id of a key within its account: key_abcdefghij becomes ab, key_Abcdefghij becomes Abcd."""
+    return key[4 : 4 + kid_length(key[4])]
+
+
+def kid_length(first: str) -> int:
+    """The length of a short id by its first character. There are 1,296 short ids of two characters and 1.2
+    million of four."""
+    return 4 if first.isupper() else 2
+
+
+def bucket_of(counter: str) -> str:
+    """The end of a counter's name, behind its letter and its short id."""
+    return counter[1 + kid_length(counter[1]) :]
 
 
 def lease_name(request: str) -> str:
-    """48 bits of the request's id: among the few in flight no two are alike."""
+    """The attribute of a lease: 48 bits of the request id's hash, unique among the few in flight."""
     return "r" + urlsafe_b64encode(sha256(request.encode()).digest()[:6]).decode()
 
 
 def window_names(key: Key, now: int, tiers: bool) -> tuple[str, str, str]:
-    """Of the minute, hour and day that `now` lies in. With `tiers`, those without an own limit have one."""
+    """The attributes of the minute, hour and day at `now`. With `tiers`, windows without a limit of the key's
+    own carry a rank."""
     minute, hour, day = (base36(now // size) for size in rules.SIZES)
     short, own = kid(key.id), key.limits
     m = "M" if tiers and own.minute is None else "m"
@@ -71,7 +84,7 @@ def window_names(key: Key, now: int, tiers: bool) -> tuple[str, str, str]:
 
 
 def usage_name(key: str, model: str, now: int) -> str:
-    """Behind the letter q, t or l."""
+    """The part of the attribute behind the letter q, t or l."""
     return f"{base36(now // rules.HOUR)}{kid(key)}{model}"
 
 
@@ -85,7 +98,7 @@ class Lease(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Usage as two numbers that can be added to: credits, requests and errors in one, tokens in the other."""
+    """Usage as two numbers that can be added to: one for credits, requests and errors, one for tokens."""
 
     requests: int = 0
     errors: int = 0
@@ -109,7 +122,7 @@ class Tally(NamedTuple):
 
 
 class Used(NamedTuple):
-    """Usage of one key (by its short id) on one model in the hour that begins at `hour`."""
+    """Usage of one key (by short id) on one model in the hour that begins at `hour`."""
 
     hour: int
     kid: str
@@ -137,7 +150,7 @@ class Image:
         return self.number("kg")
 
     def has_key(self, key: str) -> bool:
-        """Whether a key (by id) lives."""
+        """Whether a key (by id) is valid."""
         return "ks" in self.raw and kid(key) in self.raw["ks"]["SS"]
 
     @property
@@ -152,7 +165,7 @@ class Image:
         return Lease(*divmod(self.number(name), EXPIRY)) if name in self.raw else None
 
     def leases(self) -> dict[str, Lease]:
-        """By attribute."""
+        """Leases by attribute."""
         return {name: Lease(*divmod(int(value["N"]), EXPIRY))
                 for name, value in self.raw.items() if name[0] == "r"}  # fmt: skip
 
@@ -160,7 +173,7 @@ class Image:
         return {name: lease for name, lease in self.leases().items() if lease.expires <= now}
 
     def counts(self, key: Key, now: int, rank: int) -> rules.Counts:
-        """A window that has not begun would begin with `rank`."""
+        """Counts of the windows at `now`; a new window would begin with `rank`."""
         minute, hour, day = window_names(key, now, not self.unlimited)
         return (
             self._count(minute, now // rules.MINUTE, rank),
@@ -176,7 +189,7 @@ class Image:
         return rules.Count(bucket, requests, began)
 
     def below(self, rank: int, now: int) -> dict[str, int]:
-        """The ranks of the windows that began with a lower one, by attribute."""
+        """The ranks of open windows that began with a lower one, by attribute."""
         old = set(self.old_windows(now))
         ranks = {
             name: int(value["N"]) // SPANS[name[0]]
@@ -186,7 +199,7 @@ class Image:
         return {name: began for name, began in ranks.items() if began < rank}
 
     def old_windows(self, now: int) -> list[str]:
-        """Counters of windows before the previous one, which no late request can mean any more."""
+        """Counters of windows before the previous one, which no late request can use any more."""
         oldest = {
             letter: base36(now // size - 1)
             for letters, size in zip(("mM", "hH", "dD"), rules.SIZES, strict=True)
@@ -195,7 +208,7 @@ class Image:
         return [
             name
             for name in self.raw
-            if (last := oldest.get(name[0])) and (len(name) - 3, name[3:]) < (len(last), last)
+            if (last := oldest.get(name[0])) and (len(bucket_of(name)), bucket_of(name)) < (len(last), last)
         ]
 
     def used(self) -> Iterator[Used]:
@@ -207,7 +220,7 @@ class Image:
 
     @property
     def outbox(self) -> Raw:
-        """Usage on its way to the history, under the names that it had."""
+        """Usage on its way to the history, under its original names."""
         moved: Raw = self.raw["o"]["M"] if "o" in self.raw else {}
         return moved
 
@@ -216,7 +229,8 @@ def usage_of(raw: Raw) -> Iterator[Used]:
     for name, value in raw.items():
         if name[0] == "q":
             rest = name[1:]
-            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:6], rest[6:]
+            behind = 4 + kid_length(rest[4])
+            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:behind], rest[behind:]
             tokens = int(raw[f"t{rest}"]["N"]) if f"t{rest}" in raw else 0
             last = hour + int(raw[f"l{rest}"]["N"])
             yield Used(hour, short, model, Tally.of(int(value["N"]), tokens), last)

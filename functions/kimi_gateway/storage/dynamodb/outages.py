@@ -1,6 +1,6 @@
-"""The record of bad news about upstream tokens (providers.news.Record), shared by all instances on a table.
+"""The shared record of token outages (providers.tokens.outages.OutageLog) on a table.
 
-A read costs half a unit or less, and comes once in 30 s from each instance; a token is named by its hash.
+Each instance reads it once in 30 s, for half a unit or less. Tokens are named by their hash.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from kimi_gateway.storage.dynamodb.item import number
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 NEWS = "NEWS"
-KEPT = 7 * 86_400  # seconds after its time that an item is kept: nobody renewed it, so the token is no more
-TTL = "ttl"  # the attribute that DynamoDB ends items by
+KEPT = 7 * 86_400  # seconds after its end that an item is kept; if nobody renews it, the token is gone
+TTL = "ttl"  # the attribute by which DynamoDB deletes items
 
 
 async def publish(table: Table, token: str, model: str, cause: str, until: int) -> None:
@@ -36,7 +36,8 @@ async def published(table: Table) -> list[tuple[str, str, str, int]]:
 
 
 async def claim(table: Table, token: str, now: int, until: int) -> bool:
-    """One that lies far ahead was written before the clock went back, and is due as well."""
+    """Claim the probe of a token for one process. An end too far ahead (the clock was set back)
+    counts as due."""
     moved = Change(
         sets=["due = :until", "#ttl = :ttl"],
         conditions=["attribute_exists(pk)", "NOT (due > :now AND due <= :far)"],

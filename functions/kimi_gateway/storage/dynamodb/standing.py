@@ -1,4 +1,4 @@
-"""What an image of an account's item means for a request. Pure."""
+"""The consequences of an account's image for a request. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def credits(ended: Mapping[str, Lease]) -> int:
 
 
 def as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Lease]]:
-    """The balance without expired grants and, where they are needed, with the credits of ended leases. Raises
+    """The balance without expired grants, and if necessary with the credits of ended leases. Raises
     NoCredit."""
     if image.unlimited:
         return image.balance, {}

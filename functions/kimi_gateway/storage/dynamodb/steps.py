@@ -1,7 +1,7 @@
-"""A store's steps on the hot item as changes with their conditions. Pure.
+"""The steps of the store on the hot item, as changes with conditions. Pure.
 
-All that may refuse stands in the condition, so that one write decides, whatever was known before; an image
-tells afterwards what it was. A step whose lease is gone was done already.
+Every reason to refuse is in the condition, so one write decides, whatever was known before; the returned
+image shows the reason. If a step's lease is gone, the step was applied earlier.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from kimi_gateway.storage.dynamodb.item import (
 )
 from kimi_gateway.storage.dynamodb.table import Change
 
-SWEPT = 20  # old counters at a time
-TOGETHER = 50  # leases at a time: an expression may hold 300 operators
+SWEPT = 20  # old counters removed at a time
+TOGETHER = 50  # leases at a time; an expression may have 300 operators
 MOST = 10**15  # credits
 _RANKED = tuple(
     zip(*(astuple(limits) for _, limits in reversed(rules.TIERS)), strict=True)
-)  # a window's limits
-GRANTS_KNOWN = 120  # seconds that a grant's id is kept: longer than any call is tried
+)  # limits of a window by rank
+GRANTS_KNOWN = 120  # seconds that a grant's id is kept: longer than any call is repeated
 
 
 @lru_cache(maxsize=1024)
 def _room(own: Limits, tiers: bool, rank: int) -> tuple[str, Mapping[str, Any]]:
-    """The condition that every window has room: by the key's own limit, else by the tier that it began with.
-    Where one begins now, the balance must be of the tier `rank`."""
+    """The condition that every window has room, by the key's own limit or by the tier that the window began
+    with. If a window begins now, the balance must be of the tier `rank`."""
     parts, begun = [], []
     values: dict[str, Any] = {}
     for letter, mine, span, ranks in zip("mhd", astuple(own), SPANS.values(), _RANKED, strict=True):
@@ -63,8 +63,8 @@ def _room(own: Limits, tiers: bool, rank: int) -> tuple[str, Mapping[str, Any]]:
 
 
 def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: Image | None) -> Change:
-    """The last `image` tells whether the account is unlimited, which counters are old, and with which tier a
-    window would begin: where it is wrong, the condition fails."""
+    """The change that admits a request. The last `image` says whether the account is unlimited, which
+    counters are old, and which tier a new window gets; if it is outdated, the condition fails."""
     unlimited = image is not None and image.unlimited
     rank = 0 if image is None or unlimited else rules.rank(image.number("b"))
     minute, hour, day = window_names(key, now, not unlimited)
@@ -116,7 +116,7 @@ def release(admission: Admission, model: str, error: bool, now: int) -> Change:
     change = _end(admission)
     if admission.cost:
         change.sets.append("b = b + :c")
-        change.conditions.append("gx > :now")  # or the credit would expire with a grant that is past
+        change.conditions.append("gx > :now")  # otherwise the credit would expire with an expired grant
         change.values |= {":c": number(admission.cost), ":now": number(now)}
     if error:
         _count(change, admission, model, Tally(errors=1), now)
@@ -140,7 +140,7 @@ def _count(change: Change, admission: Admission, model: str, tally: Tally, now: 
 
 
 def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
-    """Only all together: with an image it can be told which of them still live."""
+    """Extend leases, all or nothing; after a conflict filter with `renewable`."""
     change = Change()
     for place, admission in enumerate(admissions):
         change.sets.append(f"#r{place} = :r{place}")
@@ -151,14 +151,14 @@ def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
 
 
 def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -> list[Admission]:
-    """Those that live and would be extended."""
+    """The admissions whose leases exist and would be extended."""
     leases = image.leases()
     gone = Lease(0, lease_until)
     return [each for each in admissions if leases.get(lease_name(each.id), gone).expires < lease_until]
 
 
 def opened(credits: Grant | None, now: int) -> Raw:
-    """A new account's item; None is unlimited."""
+    """A new account's item; None makes it unlimited."""
     raw: Raw = {"kg": number(0), "f": number(0)}
     return raw if credits is None else raw | _funds(rules.granted(Balance(), credits, now))
 
@@ -173,8 +173,8 @@ def _funds(balance: Balance) -> Raw:
 
 
 def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Change:
-    """Puts `balance` in place of the image's and removes the leases whose credits are in it, if all is still
-    as the image has it."""
+    """Replace the image's balance by `balance` and remove the leases whose credits it includes, if nothing
+    has changed since the image."""
     change = Change()
     if not image.unlimited:
         for name, value in _funds(balance).items():
@@ -188,8 +188,8 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
 
 
 def swept(image: Image, ended: Mapping[str, Lease], now: int) -> Change:
-    """Gives the credits of ended leases back. A busy account does not stop it; an expired grant does, until
-    the next admission has folded that."""
+    """Return the credits of ended leases. Concurrent requests do not disturb it; an expired grant does, until
+    the next admission has removed that."""
     change = Change()
     if not image.unlimited:
         change.sets.append("b = b + :c")
@@ -208,7 +208,7 @@ def _take_out(change: Change, ended: Mapping[str, Lease]) -> None:
 
 
 def lift(change: Change, image: Image, rank: int, now: int) -> Change:
-    """Gives windows of lower tiers this one, as many as fit into one write."""
+    """Raise windows of lower tiers to this one, as many as fit into one write."""
     for place, (name, began) in enumerate(list(image.below(rank, now).items())[:TOGETHER]):
         span = SPANS[name[0]]
         change.adds.append(f"#u{place} :u{place}")
@@ -222,7 +222,7 @@ def lift(change: Change, image: Image, rank: int, now: int) -> Change:
 
 
 def with_grant(change: Change, image: Image, grant: str, now: int) -> Change:
-    """Notes the grant's id (six characters) in the same write, so that a lost answer does not grant twice."""
+    """Add the grant's id (six characters) to the same write, so that a repeated call does not grant twice."""
     known = image.raw["gi"]["S"].split() if "gi" in image.raw else []
     recent = [each for each in known if int(each[6:], 36) > now - GRANTS_KNOWN]
     change.sets.append("gi = :gi")

@@ -1,7 +1,7 @@
 """The store of the cloud: one DynamoDB table, exact across all instances that share it.
 
 A successful request costs two calls, no read, and two write units while its account's item fits into 1 KiB.
-Every step bears being sent twice, so a call whose answer was lost is simply tried again.
+Every step may be sent twice, so a call whose answer was lost is simply repeated.
 """
 
 from __future__ import annotations
@@ -18,29 +18,28 @@ from typing import TypeVar
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
-from kimi_gateway.storage.dynamodb import cache as replay
-from kimi_gateway.storage.dynamodb import history, standing, steps
-from kimi_gateway.storage.dynamodb import outages as news
+from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 T = TypeVar("T")
-TRIES = 20  # of a step that others got in the way of
-PAUSE, LONGEST = 0.005, 0.25  # seconds between two of them, twice as many each time
-MET = 1_000  # accounts, whose images are kept
-AT_ONCE = 16  # accounts, where all are asked for
+TRIES = 20  # tries of a step while other processes change the account
+PAUSE, LONGEST = 0.005, 0.25  # seconds between two tries, doubled each time
+MET = 1_000  # accounts whose images are kept
+AT_ONCE = 16  # accounts read at the same time
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
-    refer to again (accounts.replay.Replay).
+class DynamoStore(DynamoFiles):
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
-    It keeps the last image of each account that it met. Nothing is decided by one: they tell what to tidy.
+    It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class DynamoStore:
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
     ) -> None:
-        self._table = Table(table, aws)
+        super().__init__(Table(table, aws))
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
@@ -138,8 +137,8 @@ class DynamoStore:
         raise StoreThrottled(BUSY)
 
     async def purge(self, now: int) -> int:
-        """Of the accounts that this process met and that had leases then which are over now: nothing is
-        searched. Others end when credit lacks, or with the account's next request."""
+        """Ends expired leases of accounts that this process met; it searches for no others. Those end when
+        credit runs short, or with the account's next request."""
         late = [account for account, image in self._images.items() if image.ended(now)]
         return sum([await self._purge(account, now) for account in late])
 
@@ -159,14 +158,36 @@ class DynamoStore:
         await directory.add_account(self._table, account, name, steps.opened(credits, now), now)
         return await self._shown(account, now)
 
-    async def create_key(
-        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
-    ) -> Key:
-        key = Key("", digest, account, name, limits, see_balance, created=now)
-        return self._met(*await directory.add_key(self._table, key, lambda: keys.key_id(self._below)))
+    async def create_key(self, new: NewKey, now: int) -> Key:
+        def draw(number: int) -> str:
+            return keys.key_id(self._below, long=number >= directory.SHORT)
+
+        return self._met(*await directory.add_key(self._table, new, now, draw))
+
+    async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        return await self._changed(key, lambda old: rules.changed(old, change(old)))
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        await directory.add_digest(self._table, key, digest)
+        return await self._changed(key, lambda old: rules.rotated(old, digest, until))
+
+    async def _changed(self, key: str, change: Callable[[Key], Key]) -> Key:
+        for number in range(TRIES):
+            await self._pause(number)
+            if changed := await directory.change_key(self._table, key, change):
+                return self._met(*changed)
+        raise StoreThrottled(BUSY)
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._met(*await directory.end_key(self._table, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        await directory.rename(self._table, account, name)
+        return await self._shown(account, now)
+
+    async def delete_account(self, account: str) -> None:
+        await directory.remove(self._table, account)
+        self._images.pop(account, None)
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._funded(
@@ -179,7 +200,8 @@ class DynamoStore:
     async def _funded(
         self, account: str, step: Callable[[Balance], Balance], now: int, lifts: bool = False
     ) -> Account:
-        """Once, whatever answers are lost. `lifts`: open windows of lower tiers get the new balance's."""
+        """Change the balance exactly once, even if answers are lost. `lifts`: open windows of lower tiers get
+        the new balance's tier."""
         id = keys.key_id(secrets.randbelow)[-6:]
         for number in range(TRIES):
             await self._pause(number)
@@ -224,25 +246,25 @@ class DynamoStore:
         return history.rows(account, held.ids(), seen, since)
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await news.publish(self._table, token, model, cause, until)
+        await outages.publish(self._table, token, model, cause, until)
 
     async def retract(self, token: str, model: str) -> None:
-        await news.retract(self._table, token, model)
+        await outages.retract(self._table, token, model)
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await news.published(self._table)
+        return await outages.published(self._table)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await news.claim(self._table, token, now, until)
+        return await outages.claim(self._table, token, now, until)
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        await replay.keep(self._table, account, fitting(entries), until)
+        await cache.keep(self._table, account, fitting(entries), until)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await replay.recall(self._table, account, names, now)
+        return await cache.recall(self._table, account, names, now)
 
     async def close(self) -> None:
-        """The client is its owner's to close."""
+        """Does nothing: the owner of the client closes it."""
 
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)
@@ -252,7 +274,7 @@ class DynamoStore:
     async def _rewrite(
         self, account: str, image: Image, balance: Balance, ended: Mapping[str, Lease]
     ) -> bool:
-        """False if the image is out of date."""
+        """False if the image is outdated."""
         try:
             await self._write(account, steps.rewritten(image, balance, ended))
         except Conflict as conflict:
@@ -265,7 +287,7 @@ class DynamoStore:
         return image
 
     async def _tidy(self, account: str, image: Image, now: int) -> None:
-        """Done by the request that finds it, some at a time; what fails here is done by a later one."""
+        """Tidy up a part of the account behind a request; failures are left to a later request."""
         late = image.ended(now - self._forsaken)
         if account in self._tidying or not (late or history.over(image, now)):
             return
@@ -280,7 +302,7 @@ class DynamoStore:
             self._tidying.discard(account)
 
     async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
-        """False if the image is out of date."""
+        """False if the image is outdated."""
         balance = rules.returned(image.balance, standing.credits(ended), now)
         return await self._rewrite(account, image, balance, ended)
 
@@ -304,7 +326,7 @@ class DynamoStore:
 
 
 async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
-    """In their order, some of them at a time."""
+    """Results in the order of `ids`, computed AT_ONCE at a time."""
     found: list[T] = []
     for start in range(0, len(ids), AT_ONCE):
         found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))

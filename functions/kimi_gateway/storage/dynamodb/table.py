@@ -1,5 +1,4 @@
-"""One DynamoDB table as the store uses it: seven operations, and a failed condition told from a store that is
-down."""
+"""One DynamoDB table with the operations of the store. A failed condition raises Conflict, not StoreDown."""
 
 from __future__ import annotations
 
@@ -11,13 +10,13 @@ from kimi_gateway.accounts.store import StoreDown, StoreThrottled
 from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottled
 from kimi_gateway.storage.dynamodb.item import Raw
 
-TOGETHER = 20  # items that one BatchGetItem asks for: of the largest (replay.LARGEST) net.aws takes that many
-FRUITLESS = 5  # answers of one `get_many` that bring no item; then the table counts as throttled
+TOGETHER = 20  # items in one BatchGetItem; net.aws accepts this many of the largest entries (cache.LARGEST)
+FRUITLESS = 5  # answers of one `get_many` that process no key; then the table counts as throttled
 FAILED = "ConditionalCheckFailedException"
 
 
 class Conflict(Exception):
-    """The condition does not hold; `item` is the item as it is, None where there is none."""
+    """The condition failed; `item` is the item as it is, None if there is none."""
 
     def __init__(self, item: Raw | None) -> None:
         super().__init__("condition failed")
@@ -26,7 +25,7 @@ class Conflict(Exception):
 
 @dataclass(slots=True)
 class Change:
-    """The parts of one UpdateItem; the placeholders of `names` and `values` stand in the texts."""
+    """The parts of one UpdateItem; `names` and `values` define the placeholders of the texts."""
 
     sets: list[str] = field(default_factory=list)
     adds: list[str] = field(default_factory=list)
@@ -50,7 +49,7 @@ class Change:
 
 
 class Table:
-    """Reads are consistent. Every method raises StoreDown, or StoreThrottled."""
+    """Reads are consistent. Every method raises StoreDown or StoreThrottled."""
 
     def __init__(self, name: str, aws: Aws) -> None:
         self._name = name
@@ -62,8 +61,8 @@ class Table:
         return item
 
     async def get_many(self, pk: str, sort_keys: Sequence[str]) -> list[Raw]:
-        """Those that are there, not in order. Keys that DynamoDB left unprocessed are asked for again, after
-        a pause if it processed none of them. Raises StoreThrottled after FRUITLESS such answers."""
+        """The items that exist, in any order. Unprocessed keys are asked for again, after a pause if none was
+        processed. Raises StoreThrottled after FRUITLESS such answers."""
         waiting = [_key(pk, sk) for sk in dict.fromkeys(sort_keys)]
         items: list[Raw] = []
         fruitless = 0
@@ -81,21 +80,25 @@ class Table:
                 await self._aws.pause(fruitless)
         return items
 
-    async def query(self, pk: str, first: str = "") -> list[Raw]:
-        """The items of one partition, from the sort key `first` on."""
+    async def query(self, pk: str, first: str = "", before: str = "", most: int = 0) -> list[Raw]:
+        """The items of one partition, from the sort key `first` on, those `before` another, or the first
+        `most`; give one of the two keys at most."""
         condition, values = "pk = :pk", {":pk": {"S": pk}}
-        if first:
-            condition, values = f"{condition} AND sk >= :sk", {**values, ":sk": {"S": first}}
-        request = {
+        if first or before:
+            condition = f"{condition} AND sk {'>=' if first else '<'} :sk"
+            values = {**values, ":sk": {"S": first or before}}
+        request: dict[str, Any] = {
             "KeyConditionExpression": condition,
             "ExpressionAttributeValues": values,
             "ConsistentRead": True,
         }
+        if most:
+            request["Limit"] = most
         items: list[Raw] = []
         while True:
             answer = await self._call("Query", request)
             items += answer.get("Items", [])
-            if "LastEvaluatedKey" not in answer:
+            if "LastEvaluatedKey" not in answer or 0 < most <= len(items):
                 return items
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
@@ -103,8 +106,8 @@ class Table:
         await self._call("PutItem", {"Item": {**_key(pk, sk), **item}})
 
     async def put_new(self, pk: str, sk: str, item: Raw, mark: str) -> None:
-        """Unless another one is there; by the attribute `mark` one's own is told, left by a write of lost
-        answer. Raises Conflict."""
+        """Create the item; an item with our `mark` is our own earlier write. Raises Conflict if another one
+        exists."""
         await self._conditional(
             "PutItem",
             pk,
@@ -118,7 +121,7 @@ class Table:
         )
 
     async def update(self, pk: str, sk: str, change: Change) -> Raw:
-        """The item as it is then. Raises Conflict."""
+        """Change the item and return its new state. Raises Conflict."""
         request = {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW", **change.expressions()}
         answer = await self._conditional("UpdateItem", pk, sk, request)
         item: Raw = answer["Attributes"]
@@ -137,7 +140,7 @@ class Table:
             item: Raw | None = refused.detail.get("Item")
         except AwsError as error:
             raise _down(error) from error
-        # An item that is not there has no image; neither has any on dynalite, which the tests use.
+        # A missing item has no image. Dynalite, which the tests use, returns none either.
         raise Conflict(await self.get(pk, sk) if item is None else item)
 
     async def _call(self, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What accounts may refer to again, in the store's own file: steps as elsewhere."""
+"""The cache in the store's file, as steps of a transaction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from kimi_gateway.storage.cache import MOST, MOST_OF_ACCOUNT, size
 
 TOGETHER = 500  # names in one query
-# Oldest first, what lies above the bound: `?` bytes from the newest down may stay.
+# The oldest entries above the bound: at most `?` bytes of the newest stay.
 _OVER = """
 SELECT id FROM (
     SELECT id, sum(size) OVER (ORDER BY until DESC, id DESC) AS total FROM replay{of_account}
@@ -32,7 +32,9 @@ def keep(
     )
     (total,) = db.execute(f"{SIZE} WHERE account = ?", (account,)).fetchone()
     if total > most:
-        db.execute(SHRINK_ACCOUNT, (account, most * 7 // 8))  # a full account is not shrunk each time
+        db.execute(
+            SHRINK_ACCOUNT, (account, most * 7 // 8)
+        )  # shrink further, so that a full account is not shrunk each time
 
 
 def recall(db: sqlite3.Connection, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
@@ -40,14 +42,14 @@ def recall(db: sqlite3.Connection, account: str, names: Sequence[str], now: int)
     for start in range(0, len(names), TOGETHER):
         some = names[start : start + TOGETHER]
         places = ",".join("?" * len(some))
-        # The plus keeps SQLite from searching by `until`, through all that the account has.
+        # The plus keeps SQLite from using the index on `until`, which would scan all entries of the account.
         query = f"SELECT name, value FROM replay WHERE account=? AND +until>? AND name IN ({places})"  # noqa: S608
         found.update(db.execute(query, (account, now, *some)))
     return found
 
 
 def purge(db: sqlite3.Connection, now: int, most: int = MOST) -> None:
-    """Ends what is past its time, and bounds the whole."""
+    """Delete expired entries and bound the total."""
     db.execute("DELETE FROM replay WHERE until <= ?", (now,))
     (total,) = db.execute(SIZE).fetchone()
     if total > most:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kimi_gateway.accounts.store import StoreDown
 
-# One entry a version of the schema; PRAGMA user_version counts the ones applied.
+# One entry for each schema version; PRAGMA user_version counts the applied ones.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -70,12 +70,32 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE keys ADD COLUMN hour_rank INTEGER NOT NULL DEFAULT 3",
         "ALTER TABLE keys ADD COLUMN day_rank INTEGER NOT NULL DEFAULT 3",
     ),
+    (
+        "ALTER TABLE keys ADD COLUMN models TEXT NOT NULL DEFAULT ''",  # separated by spaces
+        "ALTER TABLE keys ADD COLUMN expires INTEGER NOT NULL DEFAULT 9999999999",
+        "ALTER TABLE keys ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE keys ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE keys ADD COLUMN old_digest TEXT",
+        "ALTER TABLE keys ADD COLUMN old_until INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX keys_old_digest ON keys (old_digest)",
+    ),
+    (
+        """
+        CREATE TABLE files (
+            account TEXT NOT NULL, id TEXT NOT NULL, token TEXT NOT NULL, kind TEXT NOT NULL,
+            created INTEGER NOT NULL, expires INTEGER NOT NULL, state TEXT NOT NULL, upstream TEXT NOT NULL,
+            filename TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL, purpose TEXT NOT NULL,
+            detail TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX files_due ON files (expires)",
+    ),
 )
 
 
 def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
-    # An existing file is not opened here: closing any descriptor of a database drops the locks that SQLite
-    # holds on it in this process.
+    # An existing file is not opened here: closing any descriptor of a database drops SQLite's locks on it in
+    # this process.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     db = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None)
@@ -90,8 +110,8 @@ def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
 
 
 def connect_beside(path: Path) -> sqlite3.Connection:
-    """To a file that `connect` has prepared: waits for no lock and leaves checkpoints to others. It is used
-    on one thread, and may be closed from another."""
+    """Connect to a file that `connect` has prepared. The connection waits for no lock and makes no
+    checkpoints. It is used on one thread, and may be closed from another."""
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -99,7 +119,7 @@ def connect_beside(path: Path) -> sqlite3.Connection:
 
 
 def _migrate(db: sqlite3.Connection) -> None:
-    db.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one makes the tables
+    db.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one creates the tables
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreDown(f"the file has schema {version}, this release knows {len(MIGRATIONS)}")
@@ -111,12 +131,12 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 
 def copy(path: Path, target: Path, conversations: bool = True) -> None:
-    """Writes a consistent copy as of now, whole or not at all; writers go on meanwhile. Without
-    `conversations` no byte of what is kept for later requests is in it."""
+    """Write a consistent copy of the database, complete or not at all, while writers continue. Without
+    `conversations`, the copy contains no byte of entries kept for later requests."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # mode 0600
     os.close(handle)
     try:
-        # Opened for reading only, it may leave an empty log behind, like that of a killed process.
+        # Opened read-only, it could leave an empty log behind, like that of a killed process.
         mode = "rw" if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK) else "ro"
         source = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
         copied = sqlite3.connect(name)
@@ -125,7 +145,7 @@ def copy(path: Path, target: Path, conversations: bool = True) -> None:
             if not conversations:
                 copied.execute("DELETE FROM replay")
                 copied.commit()
-                copied.execute("VACUUM")  # deleted rows stay in the file's free pages
+                copied.execute("VACUUM")  # deleted rows would stay in the file's free pages
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
@@ -133,18 +153,18 @@ def copy(path: Path, target: Path, conversations: bool = True) -> None:
 
 
 class NotOurs(ValueError):
-    """A file is not a whole database of this gateway; the text says what is wrong."""
+    """A file is not a complete database of this gateway; the text says why."""
 
 
 TABLES = frozenset(("accounts", "keys", "leases", "usage"))
 
 
 def checked_copy(file: Path, beside: Path) -> Path:
-    """A checked copy of a backup, on the disk, in the folder of `beside`, mode 0600. Raises NotOurs."""
+    """A checked copy of a backup, on disk, in the folder of `beside`, mode 0600. Raises NotOurs."""
     for end in ("-wal", "-journal"):
         if file.with_name(file.name + end).exists():
             raise NotOurs(
-                f"{file.name}{end} lies beside it, so it is in use or was left by a process that died"
+                f"{file.name}{end} exists beside it, so it is in use or was left by a process that died"
             )
     handle, name = tempfile.mkstemp(dir=beside.parent, prefix=f".{beside.name}.")  # mode 0600
     os.close(handle)
@@ -169,17 +189,17 @@ def _check(db: sqlite3.Connection) -> None:
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if not tables >= TABLES or version < 1:
-        raise NotOurs("it has not the gateway's tables")
+        raise NotOurs("it does not have the gateway's tables")
     if version > len(MIGRATIONS):
-        raise NotOurs(f"it is of a newer release (schema {version}, this one knows {len(MIGRATIONS)})")
+        raise NotOurs(f"it is from a newer release (schema {version}, this one knows {len(MIGRATIONS)})")
     found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(3)")]
     if found != ["ok"]:
         raise NotOurs(f"it is damaged: {'; '.join(found)}")
-    db.execute("PRAGMA journal_mode = DELETE")  # or a log would be left beside it
+    db.execute("PRAGMA journal_mode = DELETE")  # otherwise a log would be left beside it
 
 
 def sync_folder(folder: Path) -> None:
-    """So that a new name in it outlasts a power cut."""
+    """Flush the folder, so that a new name in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,5 @@
-"""Brief jobs on the event loop itself, where no lock has to be waited for: handing one to the writer thread
-and back costs more than the transaction does.
-"""
+"""Runs short jobs on the event loop if no lock must be waited for: the hand-over to the writer thread and
+back costs more than the transaction."""
 
 from __future__ import annotations
 
@@ -14,13 +13,12 @@ T = TypeVar("T")
 
 
 class Busy(Exception):
-    """Not here, not now: the writer thread is to do it. Nothing was written."""
+    """The writer thread must do the job. Nothing was written."""
 
 
-class Inline:
-    """A connection of the loop's thread that never waits. `connect` gives one without a lock timeout and
-    without checkpoints, which wait for the disk and are the writer thread's.
-    """
+class LoopConnection:
+    """A connection of the loop's thread that never waits. `connect` returns one without a lock timeout and
+    without checkpoints, which wait for the disk and belong to the writer thread."""
 
     def __init__(
         self, connect: Callable[[], sqlite3.Connection], refusals: tuple[type[Exception], ...]
@@ -31,7 +29,7 @@ class Inline:
         self._thread = 0
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """In a transaction of its own. Raises Busy, and what the job raises."""
+        """Run a job in its own transaction. Raises Busy and the job's errors."""
         db = self._begun()
         try:
             result = job(db)
@@ -65,7 +63,7 @@ class Inline:
         return self._db
 
     def close(self) -> None:
-        """An open transaction goes with the connection."""
+        """Close the connection; an open transaction is rolled back."""
         db, self._db = self._db, None
         if db is not None:
             with contextlib.suppress(sqlite3.Error):

@@ -1,4 +1,4 @@
-"""What the gateway keeps at home: one folder for its owner only, with the store's file in it."""
+"""The data folder at home: private to its owner, with the store's file in it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ READ_OR_WRITTEN, WRITTEN = 0o066, 0o022  # by the group or others
 
 
 class FolderFault(Exception):
-    """The data folder, or a file in it, cannot be used as it is; the text says why and what to do."""
+    """The data folder, or a file in it, cannot be used; the text says why and what to do."""
 
 
 class InUse(Exception):
-    """Another process has the data folder in use."""
+    """Another process is using the data folder."""
 
 
 def prepare_data(folder: Path) -> None:
-    """Makes the data folder, for its owner only. One that was there is left as it is: its mode is its
-    owner's decision. Raises FolderFault where others may read or write it, or where it cannot be used."""
+    """Create the data folder for its owner only. An existing folder stays as it is, because its mode is its
+    owner's decision. Raises FolderFault if others may read or write it, or if it cannot be used."""
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
         _refuse_open(folder)
     except OSError as exc:
         raise FolderFault(
-            f"The data folder {folder} cannot be made: {exc.strerror or exc}."
+            f"The data folder {folder} cannot be created: {exc.strerror or exc}."
             " Set KIMI_GATEWAY_DATA to a folder that you can write."
         ) from exc
 
@@ -49,9 +49,9 @@ def _refuse_open(folder: Path) -> None:
     if mode & READ_OR_WRITTEN:
         verb = "write" if mode & WRITTEN else "read"
         raise FolderFault(
-            f"The data folder {folder} (mode {mode:04o}) was there before, and others can {verb} it."
+            f"The data folder {folder} (mode {mode:04o}) existed before, and others can {verb} it."
             " The gateway keeps keys and tokens in it, and does not change the mode of a folder that it did"
-            " not make. Give it a folder of its own:"
+            " not create. Give it a folder of its own:"
             f" export KIMI_GATEWAY_DATA={_quoted(folder / 'kimi-gateway')}"
             f" - or, if nobody else needs this one: chmod 700 {_quoted(folder)}"
         )
@@ -63,8 +63,8 @@ def _refuse_open(folder: Path) -> None:
 
 
 def refuse_written_by_others(folder: Path, *names: str) -> None:
-    """Whoever can write the store or the tokens can make keys, or send requests elsewhere. Raises
-    FolderFault for the first such file in the data folder."""
+    """Raises FolderFault for the first file of `names` that others can write: they could make keys or
+    redirect requests."""
     for path in (folder / name for name in names):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -74,8 +74,8 @@ def refuse_written_by_others(folder: Path, *names: str) -> None:
             raise FolderFault(f"{path} cannot be read: {exc.strerror}.") from exc
         if mode & WRITTEN:
             raise FolderFault(
-                f"Others can write {path} (mode {mode:04o}), so what is in it cannot be trusted."
-                f" Look whether it is as you left it, then: chmod 600 {_quoted(path)}"
+                f"Others can write {path} (mode {mode:04o}), so its content cannot be trusted."
+                f" Check that it is as you left it, then: chmod 600 {_quoted(path)}"
             )
 
 
@@ -88,7 +88,7 @@ def _quoted(path: Path) -> str:
 
 
 def open_store(settings: Settings) -> SqliteStore:
-    """SQLite in the data folder. Raises StoreDown, FolderFault."""
+    """The SQLite store in the data folder. Raises StoreDown, FolderFault."""
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
     prepare_data(settings.data)
@@ -97,8 +97,8 @@ def open_store(settings: Settings) -> SqliteStore:
 
 @contextmanager
 def using(folder: Path, alone: bool = False) -> Iterator[None]:
-    """While a process uses the store, so that no other one replaces its file. The lock ends with the process,
-    also with one that is killed. `alone`: nobody else may. Raises InUse."""
+    """Lock the data folder while a process uses the store, so that no other one replaces its file. The lock
+    ends with the process, even if it is killed. `alone`: no other process may use it. Raises InUse."""
     import fcntl
 
     try:
@@ -106,7 +106,7 @@ def using(folder: Path, alone: bool = False) -> Iterator[None]:
     except OSError:
         if alone:
             raise
-        yield  # a folder that cannot be written can be looked at; nothing is replaced in it either
+        yield  # a folder that cannot be written can be read, and nothing is replaced in it
         return
     try:
         try:

@@ -1,7 +1,7 @@
-"""The record of bad news about upstream tokens, shared by all processes on this file: steps as elsewhere.
+"""The record of token outages, shared by all processes on this file, as steps of a transaction.
 
-Tokens are named by their hash. A row is replaced by the next news of its token and model; one that nobody
-renewed for a week is of a token that is no more.
+Tokens are named by their hash. A row is replaced by the next outage of its token and model. If nobody renews
+a row for a week, its token is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def published(db: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
 
 
 def claim(db: sqlite3.Connection, token: str, now: int, until: int) -> bool:
-    """One that lies far ahead was written before the clock went back, and is due as well."""
+    """Claim the probe of a token for one process. An end too far ahead (the clock was set back)
+    counts as due."""
     moved = db.execute(
         "UPDATE bad_news SET until = ? WHERE token = ? AND model = '' AND NOT (until > ? AND until <= ?)",
         (until, token, now, 2 * until - now),

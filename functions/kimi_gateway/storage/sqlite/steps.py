@@ -1,4 +1,4 @@
-"""A store's promises, each as one step of a SQLite transaction. A step that refuses has written nothing."""
+"""The store's methods, each as one step of a SQLite transaction. A step that refuses has written nothing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
-from kimi_gateway.accounts.store import (
-    Ambiguous,
-    KeyStale,
-    NoCredit,
-    Refused,
-    Taken,
-    Unknown,
-    Unlimited,
-    WindowFull,
-)
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Taken, Unknown, Unlimited, WindowFull
+from kimi_gateway.accounts.values import Admission, Balance, Key, Usage, UsageRow
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 
 STANDING = """
@@ -34,10 +26,6 @@ COUNT = """
 UPDATE keys SET minute=?, in_minute=?, minute_rank=?, hour=?, in_hour=?, hour_rank=?,
     day=?, in_day=?, day_rank=? WHERE id=?
 """
-LIFT = """
-UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
-    day_rank = max(day_rank, :rank) WHERE account = :account
-"""
 COUNT_USAGE = """
 INSERT INTO usage VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
     requests = requests + excluded.requests, errors = errors + excluded.errors,
@@ -48,26 +36,7 @@ USAGE = """
 SELECT hour, account, key, model, requests, errors, input, output, credits, last FROM usage
 WHERE hour >= ? AND account = coalesce(?, account) ORDER BY hour, account, key, model
 """
-KEYS = """
-SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
-       a.generation
-FROM keys k JOIN accounts a ON a.id = k.account
-"""
 BALANCE = "SELECT grants, spendable, consumed, expired FROM accounts WHERE id = ?"
-FITTING = """
-SELECT id FROM accounts WHERE :name IN (id, name) UNION SELECT account FROM keys WHERE :name IN (id, digest)
-"""
-
-
-def find_key(db: sqlite3.Connection, digest: str) -> Key | None:
-    row = db.execute(KEYS + "WHERE k.digest = ?", (digest,)).fetchone()
-    return row and _key(row)
-
-
-def _key(row: Row) -> Key:
-    id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation = row
-    limits = Limits(rpm, rph, rpd)
-    return Key(id, digest, account, name, limits, bool(see_balance), bool(revoked), created, generation)
 
 
 def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
@@ -100,7 +69,7 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
         _end_leases(db, key.account, now)
     if not unlimited:
         balance = rules.reserved(balance, cost)
-        _write_balance(db, key.account, balance)
+        write_balance(db, key.account, balance)
     counts = rules.counted(counts)
     db.execute(COUNT, (*counts[0], *counts[1], *counts[2], key.id))
     db.execute("INSERT INTO leases VALUES (?,?,?,?)", (key.account, request, cost, lease_until))
@@ -121,17 +90,17 @@ def _balance(funds: Sequence[Any]) -> Balance:
     return Balance(rules.unpacked(grants), spendable, consumed, expired)
 
 
-def _read_balance(db: sqlite3.Connection, account: str) -> Balance:
+def read_balance(db: sqlite3.Connection, account: str) -> Balance:
     return _balance(db.execute(BALANCE, (account,)).fetchone())
 
 
-def _write_balance(db: sqlite3.Connection, account: str, balance: Balance) -> None:
+def write_balance(db: sqlite3.Connection, account: str, balance: Balance) -> None:
     funds = (rules.packed(balance.grants), balance.spendable, balance.consumed, balance.expired, account)
     db.execute("UPDATE accounts SET grants=?, spendable=?, consumed=?, expired=? WHERE id=?", funds)
 
 
 def _with_ended_leases(db: sqlite3.Connection, account: str, balance: Balance, now: int) -> Balance:
-    """The balance as it will be when the account's expired leases have ended; writes nothing."""
+    """The balance after the account's expired leases have ended; writes nothing."""
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ? AND expires <= ?"
     (credits,) = db.execute(query, (account, now)).fetchone()
     return rules.returned(balance, credits, now)
@@ -142,7 +111,7 @@ def _end_leases(db: sqlite3.Connection, account: str, now: int) -> int:
 
 
 def _take_lease(db: sqlite3.Connection, admission: Admission) -> int | None:
-    """Removes the lease; its cost, None where it is gone."""
+    """Remove the lease; returns its cost, None if it is gone."""
     query = "DELETE FROM leases WHERE account = ? AND request = ? RETURNING cost"
     rows = db.execute(query, (admission.key.account, admission.id)).fetchall()
     return rows[0][0] if rows else None
@@ -167,7 +136,7 @@ def release(db: sqlite3.Connection, admission: Admission, model: str, error: boo
         return False
     account = admission.key.account
     if cost:
-        _write_balance(db, account, rules.returned(_read_balance(db, account), cost, now))
+        write_balance(db, account, rules.returned(read_balance(db, account), cost, now))
     if error:
         hour = now - now % rules.HOUR
         db.execute(COUNT_USAGE, (hour, account, admission.key.id, model, 0, 1, 0, 0, 0, now))
@@ -183,105 +152,13 @@ def renew(db: sqlite3.Connection, admissions: Sequence[Admission], lease_until: 
 
 def purge(db: sqlite3.Connection, now: int) -> int:
     accounts = db.execute("SELECT DISTINCT account FROM leases WHERE expires <= ?", (now,)).fetchall()
-    return sum(_purge_account(db, account, now) for (account,) in accounts)
+    return sum(purge_account(db, account, now) for (account,) in accounts)
 
 
-def _purge_account(db: sqlite3.Connection, account: str, now: int) -> int:
-    balance = _with_ended_leases(db, account, _read_balance(db, account), now)
-    _write_balance(db, account, balance)
+def purge_account(db: sqlite3.Connection, account: str, now: int) -> int:
+    balance = _with_ended_leases(db, account, read_balance(db, account), now)
+    write_balance(db, account, balance)
     return _end_leases(db, account, now)
-
-
-def create_account(
-    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int
-) -> Account:
-    balance = Balance() if credits is None else rules.granted(Balance(), credits, now)
-    row = (account, name, credits is None, now, 0, rules.packed(balance.grants))
-    funds = (balance.spendable, balance.consumed, balance.expired)
-    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?)", (*row, *funds))
-    return _shown(db, account, now)
-
-
-def create_key(db: sqlite3.Connection, key: Key) -> Key:
-    if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
-        raise Unknown(key.account)
-    if db.execute("SELECT 1 FROM keys WHERE digest = ?", (key.digest,)).fetchone():
-        raise Taken
-    own = (key.limits.minute, key.limits.hour, key.limits.day)
-    db.execute(
-        "INSERT INTO keys (id, digest, account, name, rpm, rph, rpd, see_balance, created)"
-        " VALUES (?,?,?,?,?,?,?,?,?)",
-        (key.id, key.digest, key.account, key.name, *own, key.see_balance, key.created),
-    )
-    return _key(db.execute(KEYS + "WHERE k.id = ?", (key.id,)).fetchone())
-
-
-def revoke_key(db: sqlite3.Connection, key: str) -> Key:
-    found = db.execute("SELECT id, account FROM keys WHERE :key IN (id, digest)", {"key": key}).fetchone()
-    if found is None:
-        raise Unknown(key)
-    id, account = found
-    db.execute("UPDATE keys SET revoked = 1 WHERE id = ?", (id,))
-    db.execute("UPDATE accounts SET generation = generation + 1 WHERE id = ?", (account,))
-    return _key(db.execute(KEYS + "WHERE k.id = ?", (id,)).fetchone())
-
-
-def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:
-    balance = rules.granted(_limited(db, account), grant, now)
-    _write_balance(db, account, balance)
-    db.execute(LIFT, {"rank": rules.rank(balance.spendable), "account": account})
-    return _shown(db, account, now)
-
-
-def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Account:
-    _write_balance(db, account, rules.deducted(_limited(db, account), credits, now))
-    return _shown(db, account, now)
-
-
-def _limited(db: sqlite3.Connection, account: str) -> Balance:
-    """The balance of an account that has one. Raises Unknown, Unlimited."""
-    row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
-    if row is None:
-        raise Unknown(account)
-    if row[0]:
-        raise Unlimited(account)
-    return _read_balance(db, account)
-
-
-def account(db: sqlite3.Connection, name: str, now: int) -> Account:
-    fitting = db.execute(FITTING, {"name": name}).fetchall()
-    if len(fitting) > 1:
-        raise Ambiguous(name, [id for (id,) in fitting])
-    if not fitting:
-        raise Unknown(name)
-    return _shown(db, fitting[0][0], now)
-
-
-def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
-    ids = db.execute("SELECT id FROM accounts ORDER BY created, id").fetchall()
-    return [_shown(db, id, now) for (id,) in ids]
-
-
-def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
-    _purge_account(db, account, now)
-    query = "SELECT name, unlimited, created FROM accounts WHERE id = ?"
-    name, unlimited, created = db.execute(query, (account,)).fetchone()
-    query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
-    (reserved,) = db.execute(query, (account,)).fetchone()
-    held = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
-    balance = _read_balance(db, account)
-    return Account(
-        id=account,
-        name=name,
-        unlimited=bool(unlimited),
-        credits=balance.spendable + reserved,
-        reserved=reserved,
-        consumed=balance.consumed,
-        expired=balance.expired,
-        created=created,
-        grants=rules.unspent(balance),
-        keys=tuple(_key(row) for row in held),
-    )
 
 
 def usage(db: sqlite3.Connection, since: int, account: str | None) -> list[UsageRow]:

@@ -1,7 +1,7 @@
 """The store of one machine: one SQLite file, exact across all processes that share it.
 
-Nothing grows without bound: windows are counters of the key's latest minute, hour and day, and leases end.
-Usage rows (one an hour, key and model) are kept.
+Windows and leases are bounded: there is one counter each for the latest minute, hour and day of a key, and
+leases end. Usage rows (one for each hour, key and model) are kept.
 """
 
 from __future__ import annotations
@@ -9,34 +9,35 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kimi_gateway.accounts import keys
+from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.accounts.values import Account, Admission, Grant, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.storage.cache import fitting
-from kimi_gateway.storage.sqlite import cache as replay
-from kimi_gateway.storage.sqlite import database, steps
-from kimi_gateway.storage.sqlite import outages as news
-from kimi_gateway.storage.sqlite.loop_connection import Inline
+from kimi_gateway.storage.sqlite import accounts as directory
+from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
 
 class SqliteStore:
-    """Also the record of bad news that the token pool shares (providers.news.Record), and what accounts may
-    refer to again (accounts.replay.Replay).
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
-    `lock_timeout` is how long another process's transaction is waited for, in seconds."""
+    `lock_timeout`: seconds to wait for another process's transaction.
+    """
 
     def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
         self._path = path
         self._below = below
-        inline = Inline(lambda: database.connect_beside(path), steps.REFUSALS)
-        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, inline)
+        on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
+        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
 
     async def find_key(self, digest: str) -> Key | None:
-        return await self._writer.run(lambda db: steps.find_key(db, digest), brief=True)
+        return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
 
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
         return await self._writer.run(
@@ -54,60 +55,93 @@ class SqliteStore:
 
     async def purge(self, now: int) -> int:
         def both(db: sqlite3.Connection) -> int:
-            replay.purge(db, now)
+            cache.purge(db, now)
             return steps.purge(db, now)
 
         return await self._writer.run(both)
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
         account = keys.account_id(self._below)
-        return await self._writer.run(lambda db: steps.create_account(db, account, name, credits, now))
+        return await self._writer.run(lambda db: directory.create_account(db, account, name, credits, now))
 
-    async def create_key(
-        self, digest: str, account: str, name: str, limits: Limits, see_balance: bool, now: int
-    ) -> Key:
-        key = Key(keys.key_id(self._below), digest, account, name, limits, see_balance, created=now)
-        return await self._writer.run(lambda db: steps.create_key(db, key))
+    async def create_key(self, new: NewKey, now: int) -> Key:
+        key = rules.made(new, keys.key_id(self._below), now)
+        return await self._writer.run(lambda db: directory.create_key(db, key))
+
+    async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.changed(old, change(old)))
+        )
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.rotated(old, digest, until))
+        )
 
     async def revoke_key(self, key: str, now: int) -> Key:
-        return await self._writer.run(lambda db: steps.revoke_key(db, key))
+        return await self._writer.run(lambda db: directory.revoke_key(db, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: directory.rename_account(db, account, name, now))
+
+    async def delete_account(self, account: str) -> None:
+        await self._writer.run(lambda db: directory.delete_account(db, account))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
-        return await self._writer.run(lambda db: steps.grant(db, account, grant, now))
+        return await self._writer.run(lambda db: directory.grant(db, account, grant, now))
 
     async def deduct(self, account: str, credits: int, now: int) -> Account:
-        return await self._writer.run(lambda db: steps.deduct(db, account, credits, now))
+        return await self._writer.run(lambda db: directory.deduct(db, account, credits, now))
 
     async def account(self, name: str, now: int) -> Account:
-        return await self._writer.run(lambda db: steps.account(db, name, now))
+        return await self._writer.run(lambda db: directory.account(db, name, now))
 
     async def accounts(self, now: int) -> list[Account]:
-        return await self._writer.run(lambda db: steps.accounts(db, now))
+        return await self._writer.run(lambda db: directory.accounts(db, now))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         return await self._writer.run(lambda db: steps.usage(db, since, account))
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await self._writer.run(lambda db: news.publish(db, token, model, cause, until))
+        await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))
 
     async def retract(self, token: str, model: str) -> None:
-        await self._writer.run(lambda db: news.retract(db, token, model))
+        await self._writer.run(lambda db: outages.retract(db, token, model))
 
     async def published(self) -> list[tuple[str, str, str, int]]:
-        return await self._writer.run(news.published)
+        return await self._writer.run(outages.published)
 
     async def claim(self, token: str, now: int, until: int) -> bool:
-        return await self._writer.run(lambda db: news.claim(db, token, now, until))
+        return await self._writer.run(lambda db: outages.claim(db, token, now, until))
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         kept = fitting(entries)
-        await self._writer.run(lambda db: replay.keep(db, account, kept, until), brief=True)
+        await self._writer.run(lambda db: cache.keep(db, account, kept, until), brief=True)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await self._writer.run(lambda db: replay.recall(db, account, names, now), brief=True)
+        return await self._writer.run(lambda db: cache.recall(db, account, names, now), brief=True)
+
+    async def add_file(self, record: FileRecord, room: Room) -> None:
+        await self._writer.run(lambda db: files.add(db, record, room), brief=True)
+
+    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
+        return await self._writer.run(lambda db: files.change(db, old, new, room), brief=True)
+
+    async def remove_file(self, record: FileRecord) -> bool:
+        return await self._writer.run(lambda db: files.remove(db, record), brief=True)
+
+    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
+        return await self._writer.run(lambda db: files.find(db, account, id, now), brief=True)
+
+    async def files(self, account: str, now: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.kept(db, account, now))
+
+    async def due_files(self, now: int, most: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.due(db, now, most))
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
-        """A consistent copy, mode 0600, whole or not at all; admissions go on meanwhile."""
+        """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises
+        StoreDown."""
         try:
             await asyncio.to_thread(database.copy, self._path, target, conversations)
         except (sqlite3.Error, OSError) as error:

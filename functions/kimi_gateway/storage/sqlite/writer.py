@@ -1,6 +1,6 @@
-"""One thread that owns a SQLite connection and runs all waiting jobs in one transaction per batch.
+"""A thread that owns a SQLite connection and runs all waiting jobs in one transaction.
 
-An event loop hands a job over and awaits its result; only the thread ever waits for a lock or a disk.
+An event loop hands over a job and awaits its result; only the thread waits for a lock or the disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.storage.sqlite.loop_connection import Busy, Inline
+from kimi_gateway.storage.sqlite.loop_connection import Busy, LoopConnection
 
 T = TypeVar("T")
-THREAD_EVERY = 200  # brief jobs; a checkpoint is due after some 300
-MOST = 256  # jobs in one transaction: other processes get their turn at the lock
+THREAD_EVERY = 200  # short jobs; a checkpoint is due after about 300
+MOST = 256  # jobs in one transaction, so that other processes get the lock
 
 
 @dataclass(slots=True)
@@ -34,17 +34,17 @@ class _Job:
 
 
 class Writer:
-    """`refusals` are the exceptions of a job that decided before it wrote anything."""
+    """`refusals` are exceptions of jobs that decided before they wrote anything."""
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         refusals: tuple[type[Exception], ...],
-        inline: Inline | None = None,
+        on_loop: LoopConnection | None = None,
     ) -> None:
         self._connect = connect
-        self._inline = inline
-        self._queued = 0  # jobs that the thread has and has not handed back
+        self._on_loop = on_loop
+        self._queued = 0  # jobs of the thread that are not returned yet
         self._until_thread = THREAD_EVERY
         self._refusals = refusals
         self._db: sqlite3.Connection | None = None
@@ -55,13 +55,13 @@ class Writer:
         self._thread.start()
 
     async def run(self, job: Callable[[sqlite3.Connection], T], brief: bool = False) -> T:
-        """A `brief` job runs here and now if the thread has nothing to do and no process holds the lock; but
-        some go to the thread, which writes the log back after them, and may wait for the disk."""
-        if brief and self._inline is not None and self._db is not None and not self._queued:
+        """Run a job in a transaction. A `brief` one runs at once if the thread is idle and no process holds
+        the lock; some still go to the thread, which then makes a checkpoint and may wait for the disk."""
+        if brief and self._on_loop is not None and self._db is not None and not self._queued:
             self._until_thread = self._until_thread - 1 or THREAD_EVERY
             if self._until_thread < THREAD_EVERY and not self._closed:
                 with contextlib.suppress(Busy):
-                    return self._inline.run(job)
+                    return self._on_loop.run(job)
         return await self._run_there(job)
 
     async def _run_there(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -75,18 +75,18 @@ class Writer:
         return await waiter
 
     def _handed_back(self) -> None:
-        """Also of a caller that left meanwhile: what it asks for next must not overtake this job."""
+        """Also for a caller that has left, because its next job must not overtake this one."""
         self._queued -= 1
 
     async def close(self) -> None:
-        """Runs what is queued, then ends the thread and its connection."""
+        """Run the queued jobs, then end the thread and its connection."""
         with self._handover:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        if self._inline is not None:
-            self._inline.close()
+        if self._on_loop is not None:
+            self._on_loop.close()
 
     def _work(self) -> None:
         running = True
@@ -112,12 +112,12 @@ class Writer:
             self._run_together(batch)
         except Exception as error:
             if _means_down(error):
-                self._disconnect()  # its state is unknown; the next batch begins with a new one
+                self._disconnect()  # its state is unknown; the next batch opens a new one
                 for job in batch:
                     job.error = StoreDown(str(error))
             elif len(batch) == 1:
                 batch[0].error = error
-            else:  # one job's bug must not take its neighbours along
+            else:  # one job's bug must not fail the others
                 for job in batch:
                     self._run_batch([job])
 
@@ -145,7 +145,7 @@ class Writer:
 
 
 def _means_down(error: Exception) -> bool:
-    """Locked, full, unreadable, not a database: the store's state. Other errors are a job's own."""
+    """Whether the store failed (locked, full, unreadable, not a database). Other errors are the job's own."""
     store = isinstance(error, sqlite3.OperationalError | OSError | StoreDown)
     return store or type(error) is sqlite3.DatabaseError
 
@@ -162,7 +162,7 @@ def _hand_back(batch: list[_Job]) -> None:
 def _deliver(jobs: list[_Job]) -> None:
     for job in jobs:
         job.handed_back()
-        if job.waiter.done():  # its caller was cancelled meanwhile
+        if job.waiter.done():  # its caller was cancelled
             continue
         if job.error is None:
             job.waiter.set_result(job.result)

@@ -132,7 +132,7 @@ def test_what_is_only_named_counts_for_the_size_of_a_request() -> None:
     kept = Kept()
     ask(kept, "a1", "one", input="word " * 2**17)
     second = ask(kept, "a2", "two", previous_response_id="resp_a1", input="word " * 2**17)
-    assert second.chat.recalled > 5 * 2**17
+    assert second.size > 5 * 2**17
     assert ("acc_1", "response:a2") not in kept.entries, "each of them is small enough, the whole is not"
 
 

@@ -150,7 +150,7 @@ def test_nothing_left_is_no_wait() -> None:
 def test_a_buffered_answer_too_large_for_lambda_is_an_error_that_says_so() -> None:
     with InProcess() as gateway:
         function = bound(gateway)
-        rows = gateway.running.endpoints.models.catalog.rows
+        rows = gateway.running.endpoints.models.registry.rows
         rows["long"] = replace(rows["kimi-k3"], id="x" * 7_000_000)
         headers = [("Authorization", f"Bearer {gateway.key()}")]
         event = api_gateway.event("GET", "/v1/models", headers)
@@ -165,10 +165,10 @@ def test_what_still_waits_at_the_deadline_is_told_so() -> None:
     with InProcess() as gateway:
         hangs = asyncio.Event()
 
-        async def directory(*_: object) -> None:
+        async def resolve(*_: object) -> None:
             await hangs.wait()
 
-        gateway.running.gateway.directory.resolve = directory  # type: ignore[method-assign]
+        gateway.running.gateway.registry.resolve = resolve  # type: ignore[method-assign]
         for streamed in (True, False):
             function, key = bound(gateway, streamed=streamed), gateway.key(5)
             answer = ask(gateway, function, key, 2.1)

@@ -30,7 +30,7 @@ def gathered(*chunks: Chunk, question: list[Json] | None = None) -> dict[str, by
     gatherer = ReasoningCollector(QUESTION if question is None else question)
     for each in chunks:
         gatherer.add([each])
-    return gatherer.entries()
+    return gatherer.kept()
 
 
 def answer(*calls: tuple[str, str], **more: Any) -> Json:
@@ -40,11 +40,11 @@ def answer(*calls: tuple[str, str], **more: Any) -> Json:
     return {"role": "assistant", "content": None, "tool_calls": made, **more}
 
 
-def put_back(kept: dict[str, bytes], *messages: Json, replay: Any = "wanted") -> list[str | None]:
+def restore(kept: dict[str, bytes], *messages: Json, replay: Any = "wanted") -> list[str | None]:
     body = {"messages": [*QUESTION, *messages]}
     missing = reasoning.lacking(body["messages"])
     known = {name: kept[name] for name in reasoning.names(missing) if name in kept}
-    reasoning.put_back(body, missing, reasoning.thoughts(missing, known), replay)
+    reasoning.restore(body, missing, reasoning.known_reasoning(missing, known), replay)
     return [each.get("reasoning_content") for each in body["messages"] if each["role"] == "assistant"]
 
 
@@ -58,8 +58,8 @@ def test_one_entry_serves_all_calls_of_a_message_in_any_order() -> None:
         chunk(call(1, None, ":1}")),
     )
     assert len(kept) == 1
-    assert put_back(kept, answer(("f:0", "{}"), ("f:1", '{"a":1}'))) == ["I think."]
-    assert put_back(kept, answer(("f:1", '{"a":1}'), ("f:0", "{}"))) == ["I think."]
+    assert restore(kept, answer(("f:0", "{}"), ("f:1", '{"a":1}'))) == ["I think."]
+    assert restore(kept, answer(("f:1", '{"a":1}'), ("f:0", "{}"))) == ["I think."]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_choices_are_told_apart_by_their_arguments() -> None:
         *(chunk(call(0, "f:0", json.dumps({"n": at, "m": 0})), at) for at in range(3)),
     )
     for at in range(3):
-        assert put_back(kept, answer(("f:0", f'{{"m":0.0, "n":{at}}}'))) == [f"Thought {at}"]
-    assert put_back(kept, answer(("f:0", "not even JSON"))) == [None]
+        assert restore(kept, answer(("f:0", f'{{"m":0.0, "n":{at}}}'))) == [f"Thought {at}"]
+    assert restore(kept, answer(("f:0", "not even JSON"))) == [None]
 
 
 def test_two_conversations_that_begin_alike_keep_their_thoughts_apart() -> None:
@@ -94,8 +94,8 @@ def test_two_conversations_that_begin_alike_keep_their_thoughts_apart() -> None:
         )
         for user in ("Ann", "Bob")
     )
-    assert put_back(first | second, answer(("f:0", '{"user": "Ann"}'))) == ["Of Ann."]
-    assert put_back(second, answer(("f:0", '{"user": "Ann"}')), replay="required") == [PLACEHOLDER]
+    assert restore(first | second, answer(("f:0", '{"user": "Ann"}'))) == ["Of Ann."]
+    assert restore(second, answer(("f:0", '{"user": "Ann"}')), replay="required") == [PLACEHOLDER]
 
 
 def test_the_same_id_at_another_place_is_another_call() -> None:
@@ -107,26 +107,26 @@ def test_the_same_id_at_another_place_is_another_call() -> None:
         chunk(call(0, "f:0", "{}")),
         question=[*QUESTION, first, result],
     )
-    assert put_back(kept | second, first, result, first) == ["First.", "Second."]
-    assert put_back(second, first) == [None]
+    assert restore(kept | second, first, result, first) == ["First.", "Second."]
+    assert restore(second, first) == [None]
     other = {"role": "user", "content": "Another question"}
-    assert put_back(kept, other, first) == [None]
+    assert restore(kept, other, first) == [None]
 
 
 def test_what_stands_there_stays_but_for_blanks() -> None:
     kept = gathered(chunk({"reasoning_content": "Kept."}), chunk(call(0, "f:0", "{}")))
     call_0 = ("f:0", "{}")
-    assert put_back(kept, answer(call_0, reasoning_content="Own.")) == ["Own."]
-    assert put_back(kept, answer(call_0, reasoning_content="\n ")) == ["Kept."]
-    assert put_back({}, answer(call_0, reasoning_content="\n "), replay="required") == ["\n "]
-    assert put_back({}, answer(call_0), replay="required") == [PLACEHOLDER]
-    assert put_back({}, answer(call_0), replay="wanted") == [None]
+    assert restore(kept, answer(call_0, reasoning_content="Own.")) == ["Own."]
+    assert restore(kept, answer(call_0, reasoning_content="\n ")) == ["Kept."]
+    assert restore({}, answer(call_0, reasoning_content="\n "), replay="required") == ["\n "]
+    assert restore({}, answer(call_0), replay="required") == [PLACEHOLDER]
+    assert restore({}, answer(call_0), replay="wanted") == [None]
 
 
 def test_an_entry_that_is_none_is_as_good_as_missing() -> None:
     (name,) = reasoning.names(reasoning.lacking([*QUESTION, answer(("f:0", "{}"))]))
     for junk in (b"", b"junk", b"\x78\x01\x00", b"x" * 100):
-        assert put_back({name: junk}, answer(("f:0", "{}")), replay="required") == [PLACEHOLDER]
+        assert restore({name: junk}, answer(("f:0", "{}")), replay="required") == [PLACEHOLDER]
 
 
 @settings(max_examples=100, deadline=None)
@@ -135,11 +135,11 @@ def test_any_text_comes_back_as_it_was(text: str, pieces: int) -> None:
     size = -(-len(text) // pieces)
     parts = [text[at : at + size] for at in range(0, len(text), size)]
     kept = gathered(*(chunk({"reasoning_content": part}) for part in parts), chunk(call(0, "f:0", "{}")))
-    assert put_back(kept, answer(("f:0", "{}"))) == [text]
+    assert restore(kept, answer(("f:0", "{}"))) == [text]
 
 
 def test_messages_that_lack_nothing_stay_the_very_list() -> None:
     body: Json = {"messages": [*QUESTION, answer(("f:0", "{}"))]}
     before = body["messages"]
-    assert reasoning.put_back(body, reasoning.lacking(before), {}, "wanted") == 0
+    assert reasoning.restore(body, reasoning.lacking(before), {}, "wanted") == 0
     assert body["messages"] is before

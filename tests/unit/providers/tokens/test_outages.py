@@ -12,7 +12,7 @@ from kimi_gateway.providers.tokens.outages import (
     PAIR_OUT,
     PROBE_EVERY,
     LocalOutageLog,
-    News,
+    Outage,
     OutageLog,
     cleared,
     due_back,
@@ -26,32 +26,32 @@ from support.store_client import ON_DYNAMODB, STORES
 T = "tok_1"
 
 
-def put(cause: str, after: float | None = None, in_a_row: int = 1, model: str = MODEL) -> News | None:
+def put(cause: str, after: float | None = None, in_a_row: int = 1, model: str = MODEL) -> Outage | None:
     return of_failure(failure(cause, after), T, model, in_a_row, NOW + 0.5)
 
 
 @pytest.mark.parametrize("cause", ["authentication", "quota"])
 def test_a_dead_or_broke_token_is_out_for_all_models_and_due_a_try_in_a_minute(cause: str) -> None:
-    assert put(cause) == News(T, "", cause, NOW + PROBE_EVERY)
+    assert put(cause) == Outage(T, "", cause, NOW + PROBE_EVERY)
 
 
 @pytest.mark.parametrize("cause", ["permission", "model"])
 def test_a_model_that_a_token_may_not_use_is_out_with_this_token_alone(cause: str) -> None:
-    assert put(cause) == News(T, MODEL, cause, NOW + PAIR_OUT)
+    assert put(cause) == Outage(T, MODEL, cause, NOW + PAIR_OUT)
     assert put(cause, model="") is None
 
 
 @pytest.mark.parametrize("cause", ["rate", "overload"])
 @pytest.mark.parametrize(("after", "out"), [(None, 2), (0, 1), (0.6, 2), (60, 61)])
 def test_a_limited_token_is_out_until_its_time_rounded_up(cause: str, after: float | None, out: int) -> None:
-    assert put(cause, after) == News(T, "", cause, NOW + out)
+    assert put(cause, after) == Outage(T, "", cause, NOW + out)
 
 
 @pytest.mark.parametrize("cause", ["server", "connect", "broken"])
 def test_the_breaker_opens_at_the_third_failure_and_longer_at_each_more(cause: str) -> None:
     assert [put(cause, in_a_row=count) for count in (1, 2)] == [None, None]
     opened = [put(cause, in_a_row=count) for count in (3, 4, 5, 6, 60)]
-    assert opened == [News(T, "", cause, NOW + seconds) for seconds in (*BREAKER, BREAKER[-1], BREAKER[-1])]
+    assert opened == [Outage(T, "", cause, NOW + seconds) for seconds in (*BREAKER, BREAKER[-1], BREAKER[-1])]
 
 
 @pytest.mark.parametrize("cause", ["timeout", "invalid", "content_filter", "context"])
@@ -63,19 +63,19 @@ def test_nothing_else_puts_a_token_out(cause: str) -> None:
     ("cause", "holds"), [("authentication", True), ("quota", True), ("rate", False), ("model", False)]
 )
 def test_time_ends_all_but_death_and_poverty(cause: str, holds: bool) -> None:
-    bad = News(T, "", cause, NOW)
+    bad = Outage(T, "", cause, NOW)
     assert [bad.holds(NOW - 1), bad.holds(NOW), bad.due(NOW - 1), bad.due(NOW)] == [True, holds, False, True]
 
 
 @pytest.mark.parametrize(("cause", "longest"), [("authentication", 60), ("model", 600), ("rate", 86_400)])
 def test_news_of_a_clock_that_went_back_are_over(cause: str, longest: int) -> None:
-    bad = News(T, "", cause, NOW + longest)
+    bad = Outage(T, "", cause, NOW + longest)
     assert not bad.due(NOW)
     assert not bad.due(NOW - longest)
     assert bad.due(NOW - 3 * longest)
 
 
-WIDE, PAIR = News(T, "", "authentication", NOW), News(T, MODEL, "model", NOW)
+WIDE, PAIR = Outage(T, "", "authentication", NOW), Outage(T, MODEL, "model", NOW)
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ WIDE, PAIR = News(T, "", "authentication", NOW), News(T, MODEL, "model", NOW)
         ("timeout", []),
     ],
 )
-def test_an_answer_ends_what_it_disproves(cause: str | None, ends: list[News]) -> None:
+def test_an_answer_ends_what_it_disproves(cause: str | None, ends: list[Outage]) -> None:
     failed = failure(cause) if cause else None
     bad = of_failure(failed, T, MODEL, 1, NOW) if failed else None
     assert cleared(failed, bad, [WIDE, PAIR]) == ends
 
 
 def test_the_first_due_is_asked_first_and_the_dead_last_unless_their_minute_is_over() -> None:
-    def order(*known: News) -> list[str]:
+    def order(*known: Outage) -> list[str]:
         return [each.cause for each in sorted(known, key=lambda each: due_back([each], NOW))]
 
-    dead, limited = News(T, "", "authentication", NOW + 10), News(T, "", "rate", NOW + 50)
+    dead, limited = Outage(T, "", "authentication", NOW + 10), Outage(T, "", "rate", NOW + 50)
     assert order(dead, limited) == ["rate", "authentication"]
-    assert order(limited, News(T, "", "authentication", NOW)) == ["authentication", "rate"]
-    assert order(limited, News(T, "", "server", NOW + 5)) == ["server", "rate"]
+    assert order(limited, Outage(T, "", "authentication", NOW)) == ["authentication", "rate"]
+    assert order(limited, Outage(T, "", "server", NOW + 5)) == ["server", "rate"]
 
 
 @pytest.fixture(params=["local", "sqlite", "moto", "dynalite"])

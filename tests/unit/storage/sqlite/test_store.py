@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kimi_gateway.accounts.store import NoCredit, StoreDown
-from kimi_gateway.accounts.values import Grant, Key, Limits, Usage
+from kimi_gateway.accounts.values import Grant, Key, NewKey, Usage
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.store import SqliteStore
 
@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 async def opened(path: Path, credits: int = 100, lock_timeout: float = 5.0) -> tuple[SqliteStore, Key]:
     store = SqliteStore(path, lock_timeout=lock_timeout)
     account = await store.create_account("alice", Grant(credits), NOW)
-    return store, await store.create_key("digest", account.id, "", Limits(), False, NOW)
+    return store, await store.create_key(NewKey("digest", account.id), NOW)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The Runtime API as HTTP/1.1 on a loopback socket: what is sent, what is read, nothing of what it is for.
+"""The Runtime API as HTTP/1.1 on a loopback socket.
 
 Sources: the reference of the Lambda Runtime API; for the form of a streamed answer the API Gateway guide,
 response streaming with Lambda proxy integrations.
@@ -17,13 +17,13 @@ BASE = "/2018-06-01/runtime"
 EXTENSION = "/2020-01-01/extension"
 STREAMED = "application/vnd.awslambda.http-integration-response"
 ERROR_TYPE, ERROR_BODY = "Lambda-Runtime-Function-Error-Type", "Lambda-Runtime-Function-Error-Body"
-PRELUDE_LIMIT = 16 * 1024  # bytes, the mark behind it included
+PRELUDE_LIMIT = 16 * 1024  # bytes, including the mark behind it
 MARK = bytes(8)
 _FRAMING = frozenset(("connection", "content-length", "keep-alive", "transfer-encoding"))
 
 
 class ApiLost(Exception):
-    """The Runtime API is gone, or told the runtime to end: nothing is left to be done."""
+    """The Runtime API is gone, or told the runtime to exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,16 @@ class Reply:
 
 
 class Api:
-    """One kept connection. No call has a time-out: the process may be frozen while it waits for `next`."""
+    """A client with one kept connection. Calls have no time-out, because the process may be frozen while it
+    waits for `next`."""
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._kept: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, headers: Pairs = (), body: bytes = b"") -> Reply:
-        """`path` is below the Runtime API's, or whole from its slash on. A kept connection that went away
-        meanwhile is made anew, once. Raises ApiLost."""
+        """Send a request. `path` is relative to the Runtime API, or absolute if it begins with a slash. A
+        kept connection that was closed is replaced once. Raises ApiLost."""
         message = self.head(method, path, [*headers, ("Content-Length", str(len(body)))]) + body
         while True:
             kept, self._kept = self._kept, None
@@ -62,12 +63,12 @@ class Api:
                 writer.close()
             else:
                 self._kept = reader, writer
-            if reply.status >= 500:  # by the reference, nothing can recover and the runtime is to exit
+            if reply.status >= 500:  # by the reference nothing can recover, and the runtime should exit
                 raise ApiLost(f"{path}: status {reply.status}")
             return reply
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection besides the kept one. Raises ApiLost."""
+        """Open a further connection. Raises ApiLost."""
         host, _, port = self.address.rpartition(":")
         try:
             return await asyncio.open_connection(host, int(port), limit=2**20)
@@ -96,10 +97,10 @@ class Api:
 
 
 def prelude(status: int, headers: Pairs) -> bytes:
-    """The head of a streamed answer with the mark behind it. Raises ValueError where that is too large."""
+    """The head of a streamed answer, followed by the mark. Raises ValueError if it is too large."""
     named: dict[str, list[str]] = {}
     for name, value in headers:
-        if name.lower() not in _FRAMING:  # the platform frames by itself
+        if name.lower() not in _FRAMING:  # the platform adds its own framing
             named.setdefault(name.lower(), []).append(value)
     cookies = named.pop("set-cookie", [])
     head: dict[str, Any] = {
@@ -117,7 +118,7 @@ def prelude(status: int, headers: Pairs) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """Nothing for nothing: an empty chunk would be the end."""
+    """One HTTP chunk; empty for no data, because an empty chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
@@ -126,7 +127,7 @@ def last_chunk(trailers: Pairs = ()) -> bytes:
 
 
 async def read(reader: asyncio.StreamReader) -> Reply:
-    """One answer of the Runtime API. Raises OSError or EOFError."""
+    """Read one answer of the Runtime API. Raises OSError or EOFError."""
     status = 100
     while status < 200:
         first, *lines = (await reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1").split("\r\n")

@@ -1,4 +1,4 @@
-"""An internal extension that does nothing. Lambda sends SIGTERM only to functions that have one.
+"""An internal extension that does nothing. Lambda sends SIGTERM only to functions that have an extension.
 
 Without one a function is killed at once: `closing` and `stop` of a `Lifecycle` never run. With an internal
 one the process gets up to 500 ms. Source: the Lambda guide, "Using the Lambda Extensions API", Shutdown phase
@@ -27,7 +27,7 @@ class Extension:
         self._task = asyncio.create_task(self._run())
 
     async def registered(self) -> None:
-        """Waits until the platform has answered, with yes or no. A no is logged and changes nothing else."""
+        """Wait for the platform's answer. A refusal is logged and changes nothing else."""
         waiting = asyncio.create_task(self._registered.wait())
         await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -40,7 +40,7 @@ class Extension:
         try:
             if id := await self._register():
                 self._registered.set()
-                # Tells the platform that the extension is ready. It wants no events: no answer ever comes.
+                # Tells the platform that the extension is ready. It wants no events, so no answer ever comes.
                 ready = [("Lambda-Extension-Identifier", id)]
                 with suppress(ApiLost):
                     await self._api.ask("GET", f"{EXTENSION}/event/next", ready)
@@ -48,7 +48,7 @@ class Extension:
             self._api.close()
 
     async def _register(self) -> str:
-        """The extension's identifier, empty where the platform gave none."""
+        """The extension's identifier; empty if the platform gave none."""
         named = [("Lambda-Extension-Name", NAME), ("Content-Type", "application/json")]
         try:
             reply = await self._api.ask("POST", f"{EXTENSION}/register", named, b'{"events":[]}')

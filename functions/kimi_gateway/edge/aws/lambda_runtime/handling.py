@@ -1,4 +1,4 @@
-"""What a handler gets and gives: the contract, without the loop. Another runtime may take its place."""
+"""The interface of handlers, without the loop. Another runtime may take its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 Pairs = Sequence[tuple[str, str]]
 Hook = Callable[[], Awaitable[None]]
 
-# Of the invocation that this task works for, also where many run at once.
+# Of the invocation that this task works for, also if many run at once.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
@@ -23,7 +23,7 @@ async def _nothing() -> None:
 
 @dataclass(slots=True)
 class Streamed:
-    """An HTTP answer, sent as it comes. `close` is awaited once, whatever became of the body."""
+    """An HTTP answer that is sent as it comes. `close` is awaited once, whatever happened to the body."""
 
     status: int
     headers: Pairs
@@ -37,7 +37,8 @@ def _of_function(name: str) -> property:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One invocation. `deadline_ms` is of the unix clock; the last two are JSON, as Lambda sends them."""
+    """One invocation. `deadline_ms` is in unix milliseconds; the last two fields are JSON, as Lambda sends
+    them."""
 
     aws_request_id: str
     deadline_ms: int
@@ -63,19 +64,19 @@ class Context:
 
 
 class Handler(Protocol):
-    """It may bring a `Lifecycle` as its attribute `lifecycle`. A lone invocation runs at a time, unless
-    AWS_LAMBDA_MAX_CONCURRENCY says otherwise."""
+    """A handler; it may have a `Lifecycle` as its attribute `lifecycle`. Invocations run one at a time unless
+    AWS_LAMBDA_MAX_CONCURRENCY is set."""
 
     def __call__(self, event: Any, context: Context) -> Awaitable[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """What happens around invocations; each is awaited on the handler's loop."""
+    """Hooks around invocations, awaited on the handler's loop."""
 
     start: Hook = _nothing  # before the first invocation, in Lambda's init phase
-    idle: Hook = _nothing  # behind an invocation, before the process may be frozen: see loop.REST
-    closing: Hook = _nothing  # at SIGTERM: what runs should end, see loop.CLOSING
+    idle: Hook = _nothing  # after an invocation, before the process may be frozen: see loop.REST
+    closing: Hook = _nothing  # at SIGTERM, for running work: see loop.CLOSING
     stop: Hook = _nothing  # when nothing runs any more
     before_snapshot: Hook = _nothing
     after_restore: Hook = _nothing

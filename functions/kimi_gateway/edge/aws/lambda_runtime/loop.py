@@ -1,4 +1,4 @@
-"""The loop: next invocation → handler → response, as often at once as the platform says, until SIGTERM."""
+"""The loop: next invocation, handler, response, until SIGTERM; concurrently if the platform says so."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .api import ERROR_BODY, ERROR_TYPE, Api, ApiLost, Reply, chunk, last_chunk,
 from .extension import Extension
 from .handling import Context, Handler, Lifecycle, Pairs, Streamed, request_id, trace_id
 
-LAST_RESORT = 1.0  # seconds before the deadline, when a handler that did not end is ended
-REST = 2.0  # seconds for what an invocation left behind, before the process may be frozen
-CLOSING = 1.5  # seconds at most for what runs after SIGTERM, and as many for the handler to stop
+LAST_RESORT = 1.0  # seconds before the deadline at which a running handler is ended
+REST = 2.0  # seconds for remaining work of an invocation before the process may be frozen
+CLOSING = 1.5  # most seconds for running work after SIGTERM, and again for the handler to stop
 
 log = logging.getLogger("lambda_runtime")
 
@@ -30,7 +30,8 @@ class Cut(Exception):
 
 
 class Runtime:
-    """`concurrency` loops in one process; 0 is one loop in a process that is frozen between invocations."""
+    """Runs `concurrency` loops in one process; 0 means one loop in a process that is frozen between
+    invocations."""
 
     def __init__(self, address: str, handler: Handler, lifecycle: Lifecycle, concurrency: int = 0) -> None:
         self._address = address
@@ -42,7 +43,7 @@ class Runtime:
         self._stopping = False
 
     async def serve(self) -> None:
-        """Until SIGTERM. Raises ApiLost."""
+        """Serve until SIGTERM. Raises ApiLost."""
         told = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
         ending = asyncio.create_task(_set(told))
@@ -81,7 +82,7 @@ class Runtime:
     async def _invoke(self, api: Api, context: Context, event: bytes) -> None:
         request_id.set(context.aws_request_id)
         trace_id.set(context.trace_id)
-        if self._alone:  # else the context variable alone tells whose it is
+        if self._alone:  # otherwise only the context variable is right
             os.environ["_X_AMZN_TRACE_ID"] = context.trace_id
         ends = asyncio.get_running_loop().time() + context.remaining() - LAST_RESORT
         limit = asyncio.timeout_at(ends)
@@ -115,7 +116,8 @@ async def _post(api: Api, context: Context, what: str, body: bytes, *more: tuple
 
 
 async def _stream(api: Api, context: Context, answer: Streamed, ends: float) -> None:
-    """On a connection of its own. Raises ValueError before the first byte, where the head is too large."""
+    """Send the answer on its own connection. Raises ValueError before the first byte if the head is too
+    large."""
     try:
         first = prelude(answer.status, answer.headers)
         reader, writer = await api.connect()
@@ -143,7 +145,7 @@ async def _send(
     replied: asyncio.Task[Reply],
     ends: float,
 ) -> Pairs:
-    """Writes piece by piece, no faster than it is read. Returns the trailers, which tell of a failure."""
+    """Write the body, no faster than it is read. Returns trailers, which report a failure."""
     limit = asyncio.timeout_at(ends)
     try:
         async with limit:
@@ -152,7 +154,7 @@ async def _send(
                 return ()
             async for piece in body:
                 await _write(writer, chunk(piece))
-                if replied.done():  # refused in the middle: nobody reads the rest
+                if replied.done():  # refused in the middle, so nobody reads the rest
                     break
     except Cut:
         raise
@@ -160,13 +162,13 @@ async def _send(
         if _ending(exc):
             raise
         kind, detail = _fault(exc, limit)
-        log.error("the answer of %s broke: %s", request_id.get(), kind, exc_info=exc)
+        log.error("the answer of %s failed: %s", request_id.get(), kind, exc_info=exc)
         return [(ERROR_TYPE, kind), (ERROR_BODY, base64.b64encode(detail).decode())]
     return ()
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Raises Cut, so that the connection's failure is not taken for the body's."""
+    """Raises Cut, so that a connection error does not count as an error of the body."""
     try:
         writer.write(data)
         await writer.drain()
@@ -175,7 +177,7 @@ async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def _close(answer: Streamed) -> None:
-    """In one task, so that no cancellation comes between the two."""
+    """Close body and answer in one task, so that no cancellation comes between the two."""
     try:
         if not isinstance(answer.body, bytes):
             await answer.body.aclose()
@@ -202,12 +204,14 @@ def _context(headers: Mapping[str, str]) -> Context:
 
 
 def _echo(context: Context) -> Pairs:
-    """By it the platform tells a late answer from that of a newer invocation with the same request id."""
+    """Headers by which the platform distinguishes a late answer from a newer invocation with the same request
+    id."""
     return [("Lambda-Runtime-Invocation-Id", context.invocation_id)] if context.invocation_id else []
 
 
 def _look(reply: Reply, context: Context) -> None:
-    """410: the invocation had timed out. 413: the answer is too large. The platform has told the caller."""
+    """Log a refusal. 410: the invocation had timed out. 413: the answer is too large. The platform tells the
+    caller. Raises ApiLost for 5xx."""
     if reply.status >= 400:
         detail = reply.body[:300].decode("utf-8", "replace")
         log.error("the answer of %s was refused: %d %s", context.aws_request_id, reply.status, detail)
@@ -216,14 +220,14 @@ def _look(reply: Reply, context: Context) -> None:
 
 
 def _ending(exc: BaseException) -> bool:
-    """Whether this task is cancelled, and not only something that the handler waited for."""
+    """Whether this task is cancelled, not only something that the handler waited for."""
     task = asyncio.current_task()
     return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _fault(exc: BaseException, limit: asyncio.Timeout | None = None) -> tuple[str, bytes]:
-    """Type and JSON of an error as Lambda wants them; the trace has lines of code and no values."""
-    import traceback  # loaded where something failed, not at each start
+    """Type and JSON of an error in Lambda's format. The trace has lines of code but no values."""
+    import traceback  # imported only after a failure, not at each start
 
     kind, message = type(exc).__name__, str(exc)
     if limit is not None and limit.expired():
@@ -237,7 +241,8 @@ def _fault(exc: BaseException, limit: asyncio.Timeout | None = None) -> tuple[st
 
 
 def load(name: str) -> Handler:
-    """`folder.module.attribute`, as Lambda names a handler; raises what the import raises."""
+    """Import a handler by Lambda's name for it, `folder.module.attribute`. Raises the errors of the
+    import."""
     module, _, attribute = name.replace("/", ".").rpartition(".")
     handler: Handler = getattr(importlib.import_module(module), attribute)
     return handler
@@ -251,8 +256,9 @@ async def _failed(api: Api, path: str, exc: Exception) -> None:
 
 
 async def run(environ: Mapping[str, str]) -> int:
-    """The process's exit code; those of a snapshot are as AWS's own Python runtime gives them."""
-    extension = Extension(environ["AWS_LAMBDA_RUNTIME_API"])  # its requests run while the handler starts
+    """Run until the process ends; returns the exit code. The codes around snapshots are those of AWS's Python
+    runtime."""
+    extension = Extension(environ["AWS_LAMBDA_RUNTIME_API"])  # it registers while the handler starts
     try:
         return await _run(environ, extension)
     finally:

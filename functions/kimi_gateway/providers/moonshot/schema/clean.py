@@ -1,4 +1,5 @@
-"""Schemas of tools and answers in the vendor's dialect; one that is in it already stays the very object."""
+"""Translates the schemas of tools and answers to the vendor's dialect. A schema that conforms is returned as
+the same object."""
 
 from __future__ import annotations
 
@@ -19,24 +20,26 @@ from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS, Cleaner
 from kimi_gateway.providers.moonshot.schema.fit import fitted
 from kimi_gateway.providers.moonshot.schema.mfjs import BESIDE, RESERVED
 from kimi_gateway.providers.moonshot.schema.places import bytes_of
+from kimi_gateway.providers.provider import Costly
 
 REMEMBERED = 256  # schemas; those of a client's tools come with each of its requests
-QUICK_STEPS = 500  # for a request that is not admitted yet, all its schemas together
-QUICK_BYTES = 2_000  # of one schema that is cleaned before the admission
-LONGEST_KEY = 4_096  # bytes; larger schemas are known by a digest
-LARGE_BYTES = 16_000  # a larger schema takes steps for its bytes too
+QUICK_STEPS = 500  # for a request before admission, all its schemas together
+QUICK_BYTES = 2_000  # of one schema that is cleaned before admission
+LONGEST_KEY = 4_096  # bytes; larger schemas are keyed by a digest
+LARGE_BYTES = 16_000  # above this size the bytes of a schema count as steps too
 BYTES_A_STEP = 32
 LARGEST_ANSWER = 192_000  # bytes
-TOLD_PARTS, TOLD_LEVELS = 8, 4  # of a schema that is told in words
+TOLD_PARTS, TOLD_LEVELS = 8, 4  # of a schema that is described in words
 KEPT_BYTES = 8_000  # of the properties of a schema that takes too many steps as a whole
-LONGEST_TOLD = 300  # characters about what could not be said
+LONGEST_TOLD = 300  # characters about parts that cannot be translated
 Schema = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """`schema` is None where there was nothing to do. `loosened`: some of it could not be said, and is open.
-    `renamed`: properties go by other names upstream (argument_names.py). `steps`: the work that it took."""
+    """`schema` is None if nothing changed. `loosened`: a part could not be translated and became
+    unconstrained. `renamed`: properties have other names upstream (argument_names.py). `steps`: the work that
+    it took."""
 
     schema: Schema | None
     loosened: bool = False
@@ -44,16 +47,12 @@ class Cleaned:
     steps: int = 0
 
 
-class Costly(Exception):
-    """It takes more than the little work that is allowed at this point."""
-
-
 _allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
 
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """In this block no more than a few steps are made for schemas that are not remembered. Raises Costly."""
+    """Within this block schemas that are not cached may take only a few steps. Raises Costly."""
     token = _allowed.set([QUICK_STEPS])
     try:
         yield
@@ -65,9 +64,9 @@ _memory: OrderedDict[tuple[bytes, bytes], Cleaned] = OrderedDict()
 
 
 def clean(schema: Schema, where: str) -> Schema:
-    """The schema of an answer: says the same in the vendor's keywords, or more loosely with the rest in
-    words. Nobody may change the result. Raises InvalidRequest with the place, below `where`, of what is no
-    schema, points outside, cannot be satisfied, or is beyond the vendor's limits."""
+    """The schema of an answer in the vendor's keywords, with inexpressible parts in words. The result must
+    not be changed. Raises InvalidRequest with the place, below `where`, if it is not a schema, has external
+    references, cannot be satisfied, or exceeds the vendor's limits."""
     try:
         dumped = _dumped(schema)
         if len(dumped) > LARGEST_ANSWER:
@@ -82,8 +81,9 @@ def clean(schema: Schema, where: str) -> Schema:
 
 
 def clean_tool(schema: Any, left: int) -> Cleaned:
-    """The parameters of a tool, whatever they are: what cannot be said becomes open, and a description tells
-    what was there. `left`: steps that the request may still take; a schema that needs more is open."""
+    """The parameters of a tool, whatever they are: inexpressible parts become unconstrained and are
+    described. `left`: steps that the request may still take; a schema that needs more becomes
+    unconstrained."""
     if left <= 0:
         return _open(schema)
     try:
@@ -102,11 +102,11 @@ def clean_tool(schema: Any, left: int) -> Cleaned:
 
 
 class _Exhausted(Exception):
-    """The request has no steps left for it; another one might have."""
+    """This request has no steps left for it; another one may have."""
 
 
 def _dumped(schema: Any) -> bytes:
-    """The quickest bytes that are the same for the same values."""
+    """The fastest bytes that are the same for the same values."""
     return marshal.dumps(schema, 2)
 
 
@@ -123,7 +123,7 @@ def _remembered(kind: bytes, dumped: bytes, make: Callable[[], Cleaned]) -> Clea
         if len(_memory) > REMEMBERED:
             _memory.popitem(last=False)
     else:
-        with suppress(KeyError):  # another thread may have dropped it meanwhile
+        with suppress(KeyError):  # another thread may have dropped it
             _memory.move_to_end(key)
     return cleaned
 
@@ -167,7 +167,7 @@ def _tool(schema: Any, left: int) -> Cleaned:
 
 
 def _attempts(schema: Any) -> Iterator[Schema]:
-    """The whole; without its largest properties; with those only that are of one plain type."""
+    """The schema as a whole; without its largest properties; with properties of one plain type only."""
     if not isinstance(schema, dict):
         return
     yield schema
@@ -184,7 +184,7 @@ def _is_plain(node: Any) -> bool:
 
 
 def _small(schema: Schema) -> set[str]:
-    """The smallest properties, as many as there is room for."""
+    """The smallest properties that fit."""
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return set()
@@ -203,7 +203,7 @@ def _trimmed(schema: Schema, kept: set[str]) -> Schema:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return schema
-    names = list(properties)[: KEPT_BYTES // 40]  # the rest is not told
+    names = list(properties)[: KEPT_BYTES // 40]  # the rest is not described
     trimmed = {name: properties[name] if name in kept else _stub(properties[name]) for name in names}
     required = schema.get("required")
     named = [name for name in required if name in trimmed] if _are_names(required) else []
@@ -215,7 +215,7 @@ def _are_names(value: Any) -> TypeGuard[list[str]]:
 
 
 def _stub(part: Any) -> Schema:
-    """In the place of a property that is too large."""
+    """The replacement of a property that is too large."""
     node = part if isinstance(part, dict) else {}
     kind = node.get("type")
     text = node.get("description")
@@ -236,7 +236,7 @@ def _open(schema: Any) -> Cleaned:
 
 
 def _told(schema: Any) -> str:
-    """What was there, in a few words."""
+    """A short description of the schema."""
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if isinstance(properties, dict) and properties:
         told = f"with {', '.join(list(properties)[:LONGEST_TOLD])}"
@@ -251,7 +251,7 @@ def _told(schema: Any) -> str:
 
 
 def _first(value: Any, levels: int = TOLD_LEVELS) -> Any:
-    """As much of it as words about it can hold."""
+    """The part of a value that fits into a description."""
     if isinstance(value, str):
         return value[:LONGEST_TOLD]
     if not isinstance(value, dict | list):

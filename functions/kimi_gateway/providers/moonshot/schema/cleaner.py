@@ -1,4 +1,4 @@
-"""A JSON Schema said in the keywords that the vendor takes; mfjs.py says what becomes of each."""
+"""Translates a JSON Schema to the vendor's keywords; mfjs.py has the treatment of each keyword."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from kimi_gateway.providers.moonshot.schema.merge import bare, both, described, 
 from kimi_gateway.providers.moonshot.schema.mfjs import BESIDE, KEYWORDS, RESERVED
 from kimi_gateway.providers.moonshot.schema.union import Clean, Schema, any_will_do, one_object, united
 
-MOST_STEPS = 3_500  # for one schema; a plain part is one, others are two, and each merge, comparison and copy
-LARGEST = 3_000  # parts, once what is shared is written out; a hundred characters count as one
+MOST_STEPS = (
+    3_500  # for one schema: 1 for a plain part, 2 for others, and for each merge, comparison and copy
+)
+LARGEST = 3_000  # parts after references are written out; a hundred characters count as one
 ENDLESS = "has a $ref that leads back to itself without an end"
 Path = tuple[str, ...]
 
 
 class Cleaner:
-    """For one schema; places in it begin with a dot. `lenient`: what is no schema, or a reference to nothing,
-    becomes a place where anything will do. `loose`: so does what must be there and cannot. `loosened` tells
-    whether one did, `reserved` whether a property has a name that the vendor keeps for itself."""
+    """Cleans one schema; paths in it begin with a dot. `lenient`: invalid schemas and broken references
+    become unconstrained. `loose`: so do required parts that are impossible. `loosened` says whether that
+    happened, `reserved` whether a property has a reserved name."""
 
     def __init__(
         self, schema: Schema, lenient: bool = False, loose: bool = False, most: int = MOST_STEPS
@@ -33,12 +35,12 @@ class Cleaner:
         self.opening: set[str] = set()
         self.steps = 0
         self._names: dict[str, str] = {}  # of definitions, by pointer
-        self._behind: dict[str, tuple[Path, Any]] = {}  # what was found there, by name
+        self._behind: dict[str, tuple[Path, Any]] = {}  # the schemas of these definitions, by name
         self._done: dict[str, Clean] = {}
         self._busy: set[str] = set()
 
     def cleaned(self) -> Schema:
-        """Raises InvalidRequest naming the place of what cannot be said."""
+        """The cleaned schema. Raises InvalidRequest with the place of an untranslatable part."""
         root = self._as_object(self._node(self._schema, ()))
         definitions: dict[str, Schema] = {}
         for node in self._all(root, definitions):
@@ -54,7 +56,7 @@ class Cleaner:
         return root
 
     def _all(self, root: Schema, definitions: dict[str, Schema]) -> Iterator[Schema]:
-        """Each part, those too of the definitions that come in meanwhile."""
+        """All parts, including those of definitions that are added meanwhile."""
         waiting, left, told = [root], LARGEST, 0
         while waiting:
             node = waiting.pop()
@@ -133,7 +135,7 @@ class Cleaner:
         return clean
 
     def _others(self, node: Schema, path: Path) -> Iterator[Clean]:
-        """What must hold besides the node's own keywords."""
+        """Constraints besides the node's own keywords."""
         if "$ref" in node:
             yield self._reference(node["$ref"], path)
         for index, part in enumerate(self._list(node, "allOf", path)):
@@ -176,7 +178,7 @@ class Cleaner:
             self._fault((*path, "type"), f"must be one or several of {', '.join(BESIDE)}")
         types = list(dict.fromkeys(known))
         if types and (values := self._values(node, path)) and not parts.any_fits(values, types):
-            return []  # the values hold: a type beside them that none has is a slip (seen in Xcode's tools)
+            return []  # the values win: a type beside them that none has is a mistake (seen in Xcode's tools)
         return types
 
     def _array(self, node: Schema, path: Path, told: parts.Told) -> Schema:
@@ -193,14 +195,14 @@ class Cleaner:
             told.append(("prefixItems", places))
         elif items is False:
             own["maxItems"] = 0
-        elif rest is None:  # a contradiction: more likely a slip than meant as the empty list
+        elif rest is None:  # a contradiction: more likely a mistake than the empty list
             told.append(("items", items))
         if rest is not None and not any_will_do(rest):
             own["items"] = rest
         return own
 
     def _object(self, node: Schema, own: Schema, path: Path) -> bool:
-        """False where a property must be there and cannot."""
+        """False if a required property is impossible."""
         properties = node.get("properties")
         if properties is not None:
             if not isinstance(properties, dict):
@@ -251,7 +253,7 @@ class Cleaner:
         return {"$ref": f"#/$defs/{self._names[pointer]}"}
 
     def _name(self, steps: list[str]) -> str:
-        """Of a definition; without a slash."""
+        """The name of a definition; without a slash."""
         plain = steps[1:] if len(steps) == 2 and steps[0] in ("$defs", "definitions") else steps
         name = ".".join(plain).replace("/", "_") or "_"
         while name in self._behind:
@@ -267,7 +269,7 @@ class Cleaner:
         return self._done[name]
 
     def _check_end(self, root: Schema) -> None:
-        """Refuses what only an endless document could satisfy."""
+        """Refuse a schema that only an infinite document could satisfy."""
         schemas = {f"#/$defs/{name}": schema for name, schema in root.get("$defs", {}).items()} | {"#": root}
         try:
             name = first_endless(schemas)
@@ -278,7 +280,7 @@ class Cleaner:
             self._refuse(path, ENDLESS)
 
 
-# What a part of one type and nothing else to be said anew is made of.
+# Keywords of a part with one type that needs no rewriting.
 _SCALARS = ("string", "integer", "number", "boolean", "null")
 _KEPT = frozenset(("type", "description"))
 _PLAIN = _KEPT | {"title", "examples", "deprecated", "readOnly", "writeOnly", "$comment"}
@@ -289,7 +291,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _weight(node: Schema) -> int:
-    """Of the texts in it, beyond its own one."""
+    """The weight of the texts in a node."""
     texts: Sequence[Any] = [value for value in node.values() if isinstance(value, str)]
     if values := node.get("enum"):
         texts = [*texts, *(value for value in values if isinstance(value, str))]
@@ -297,7 +299,8 @@ def _weight(node: Schema) -> int:
 
 
 def _unlooped(clean: Clean, reference: str) -> Clean:
-    """A union that offers itself once more says nothing by that. One of nothing else stays: it has no end."""
+    """Remove branches of a union that lead back to the union itself. If there are no others, it stays,
+    because it is infinite."""
     if clean is None or "anyOf" not in clean:
         return clean
     branches: list[Clean] = [branch for branch in clean["anyOf"] if not _leads_to(branch, reference)]
@@ -307,7 +310,7 @@ def _unlooped(clean: Clean, reference: str) -> Clean:
 
 
 def _leads_to(schema: Schema, reference: str) -> bool:
-    """And to nothing else."""
+    """Whether a schema leads to this reference and to nothing else."""
     branches = schema.get("anyOf", ())
     return schema.get("$ref") == reference or (
         bool(branches) and all(_leads_to(branch, reference) for branch in branches)
@@ -315,7 +318,7 @@ def _leads_to(schema: Schema, reference: str) -> bool:
 
 
 def _require(own: Schema, required: list[str], properties: Schema) -> bool:
-    """The vendor wants each of them declared. False where one cannot be."""
+    """Declare each required property, as the vendor requires. False if one is impossible."""
     declared = dict(own.get("properties", {}))
     rest = own.get("additionalProperties", True)
     for name in required:

@@ -1,11 +1,11 @@
-"""Whether some finite document satisfies schemas that refer to one another."""
+"""Checks whether some finite document satisfies schemas that refer to each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-MOST_LOOKS = 5_000  # at parts
+MOST_LOOKS = 5_000  # parts looked at
 
 
 class TooManyLooks(Exception):
@@ -13,13 +13,13 @@ class TooManyLooks(Exception):
 
 
 def first_endless(schemas: Mapping[str, dict[str, Any]]) -> str | None:
-    """The name of one that only an endless document could satisfy; `schemas` by their references. Raises
-    TooManyLooks."""
+    """The name of a schema that only an infinite document could satisfy, None if there is none. `schemas` are
+    keyed by reference. Raises TooManyLooks."""
     search = _Search()
     waiting, before = list(schemas), 0
     while len(waiting) != before:
         before = len(waiting)
-        waiting.reverse()  # a chain of them is one round, whichever way it is written
+        waiting.reverse()  # a chain takes one round, whatever its order
         waiting = [name for name in waiting if not search.found(name, schemas[name])]
     return next((name for name in schemas if name not in search.ending), None)
 
@@ -35,7 +35,7 @@ class _Search:
         return name in self.ending
 
     def _ends(self, schema: dict[str, Any]) -> bool:
-        """Whether a finite document satisfies it, if one does what is named in `ending`."""
+        """Whether a finite document satisfies the schema, given those in `ending`."""
         self._looks += 1
         if self._looks > MOST_LOOKS:
             raise TooManyLooks

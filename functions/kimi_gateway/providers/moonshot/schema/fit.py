@@ -1,7 +1,7 @@
-"""A clean schema within the limits that the vendor has for the whole of one (mfjs.py).
+"""Keeps a clean schema within the vendor's limits for a whole schema (mfjs.py).
 
-What is beyond them is opened: less is said of the deepest and largest parts, and the description tells what
-was there. Nothing that was allowed is forbidden by that.
+Parts beyond the limits become unconstrained, the deepest and largest first, and the description says what was
+there. Everything that was allowed stays allowed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from kimi_gateway.providers.moonshot.schema.mfjs import LIMITS, Limits
 from kimi_gateway.providers.moonshot.schema.places import REFERENCE, Place, below, bytes_of, places, shared
 from kimi_gateway.providers.moonshot.schema.union import ANYTHING, Schema, one_object
 
-LONGEST_TOLD = 300  # characters about what was opened
-DESCRIPTIONS = (1_000, 300, 100)  # characters of each that stay, in turn
+LONGEST_TOLD = 300  # characters about parts that became unconstrained
+DESCRIPTIONS = (1_000, 300, 100)  # characters that remain of each description, in turn
 Measure = Callable[[Schema], int]
-PARTS_PER_STEP = 4  # of a schema that fits: looking at it is cheap
-STEPS_PER_PART = 3  # of one that does not
-LEAST_BOUND = 3_000  # bytes that saying a small schema anew may take
+PARTS_PER_STEP = 4  # of a schema that fits; looking at it is cheap
+STEPS_PER_PART = 3  # of a schema that does not fit
+LEAST_BOUND = 3_000  # bytes that rewriting a small schema may take
 _WRAPPING = 30  # bytes around one property that is measured alone
 
 
 def fitted(root: Schema, original: int, limits: Limits = LIMITS) -> tuple[Schema, bool, int]:
-    """The schema, whether anything of it had to be opened, and the steps of work. `original` are the bytes
-    that the client wrote: saying the same anew may not take many times as many. The very object where it
-    fits."""
+    """The schema, whether a part became unconstrained, and the steps of work. `original` are the bytes of the
+    client's schema, because rewriting must not multiply them. Returns the same object if it fits."""
     size, found = bytes_of(root), list(places(root))
     most = max(2 * original, LEAST_BOUND)
     if size <= min(limits.bytes, most) and _within(root, found, limits):
@@ -67,14 +66,14 @@ def _height(node: Schema, root: Schema, known: dict[str, int]) -> int:
     height = 0
     if name in root.get("$defs", {}):
         if name not in known:
-            known[name] = 0  # one that leads back to itself adds nothing
+            known[name] = 0  # a reference to itself adds nothing
             known[name] = _height(root["$defs"][name], root, known)
         height = known[name]
     return max((step + _height(part, root, known) for step, part in below(node)), default=height)
 
 
 def _pruned(root: Schema) -> Schema:
-    """Without definitions that nothing names any more."""
+    """The schema without unused definitions."""
     definitions = root.pop("$defs", {})
     kept: set[str] = set()
     waiting = [root]
@@ -91,7 +90,7 @@ def _pruned(root: Schema) -> Schema:
 
 
 def _fold(root: Schema, most: int) -> None:
-    """Alternatives that are all objects, each as one object with all properties; the largest first."""
+    """Merge alternatives that are all objects into one object with all properties; the largest first."""
     unions = [place.node for place in places(root) if _of_objects(place.node)]
     for node in sorted(unions, key=bytes_of, reverse=True):
         if bytes_of(root) <= most:
@@ -101,7 +100,7 @@ def _fold(root: Schema, most: int) -> None:
 
 
 def _say_once(root: Schema, most: int) -> None:
-    """Descriptions that stand in several places stay in the first."""
+    """Keep repeated descriptions in the first place only."""
     if bytes_of(root) <= most:
         return
     said = set[str]()
@@ -146,7 +145,7 @@ def _values(branches: list[Schema]) -> str:
 
 
 def _open_depths(root: Schema, limits: Limits) -> bool:
-    """First at the limit, then above it where a chain of references is deeper than it looked."""
+    """Open parts at the limit first, then above it if chains of references are deeper than they looked."""
     opened = False
     for most in range(limits.depth, 0, -1):
         for place in places(root):
@@ -163,7 +162,7 @@ def _has_more(node: Schema) -> bool:
 
 
 def _opened(node: Schema) -> Schema:
-    """With nothing below it."""
+    """The node without the parts below it."""
     group = next(
         name for name in ("properties", "items", "additionalProperties") if type(node.get(name)) is dict
     )
@@ -192,7 +191,7 @@ def _too_many_values(nodes: list[Schema], limits: Limits) -> bool:
 
 
 def _loosen_enums(root: Schema, limits: Limits) -> bool:
-    """The longest lists become words, until the rest is few enough."""
+    """Turn the longest enums into words until the rest is within the limits."""
     enums = [place.node for place in places(root) if "enum" in place.node]
     enums.sort(key=lambda node: len(node["enum"]))
     loosened = False
@@ -213,9 +212,9 @@ def _keys(root: Schema) -> int:
 
 
 def _open_largest(root: Schema, measure: Measure, most: int) -> bool:
-    """The deepest parts first, and of these the largest, until few enough are left."""
+    """Open the deepest parts first, and of these the largest, until the schema is small enough."""
     opened = False
-    passed: set[int] = set()  # parts that would not be smaller
+    passed: set[int] = set()  # parts that would not become smaller
     while (excess := measure(root) - most) > 0:
         left = [
             place
@@ -265,13 +264,13 @@ def _cut_descriptions(root: Schema, longest: int, most: int) -> None:
 
 
 def _drop_properties(root: Schema, measure: Measure, most: int) -> bool:
-    """Those of the root that come last, and those that must be there last of all."""
+    """Drop properties of the root, the last ones first and required ones at the end."""
     properties: dict[str, Any] = root.get("properties", {})
     needed = frozenset(root.get("required", ()))
     waiting = sorted(properties, key=lambda name: name not in needed)
     dropped: list[str] = []
     while waiting and (excess := measure(root) - most) > 0:
-        while waiting and excess > -LONGEST_TOLD:  # which the words about it will take
+        while waiting and excess > -LONGEST_TOLD:  # the description of dropped parts needs this much
             name = waiting.pop()
             excess -= measure({"type": "object", "properties": {name: properties.pop(name)}}) - _WRAPPING
             dropped.append(name)

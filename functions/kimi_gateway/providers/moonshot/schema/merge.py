@@ -1,4 +1,4 @@
-"""Two clean schemas that must both hold, as one; `{}` where anything will do, None where nothing."""
+"""Merges two clean schemas that must both be satisfied. `{}` allows anything, None nothing."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _STRICTER: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Around(Protocol):
-    """The schema that both stand in. `opening` are the references that are being written out: one that leads
-    back to itself stays, and what stands beside it is dropped, as the vendor does."""
+    """The schema around both. `opening` are the references that are being expanded. One that leads back to
+    itself stays, and keywords beside it are dropped, as the vendor does."""
 
     opening: set[str]
 
     def count(self, steps: int = 1) -> None:
-        """More steps of work: a part read, merged, compared or copied. Raises where there were too many."""
+        """Count steps of work: parts read, merged, compared or copied. Raises if there are too many."""
         ...
 
     def deref(self, schema: Schema) -> Clean:
-        """The schema behind a `$ref`, or the `$ref` itself where it leads back to itself."""
+        """The target of a `$ref`, or the `$ref` itself if it leads back to itself."""
         ...
 
 
@@ -87,8 +87,8 @@ def bare(schema: Schema) -> Schema:
 
 
 def described(schema: Clean, text: str | None, over: bool = False) -> Clean:
-    """A description beside a `$ref` was refused where the target has one too (2026-08): a branch of its own
-    holds the reference."""
+    """The schema with a description. Beside a `$ref` a description was refused if the target has one too
+    (2026-08), so the reference gets a branch of its own."""
     if not text or schema is None or ("description" in schema and not over):
         return schema
     return {**({"anyOf": [schema]} if "$ref" in schema else schema), "description": text}
@@ -116,7 +116,7 @@ def _merged(one: Schema, other: Schema, around: Around) -> Clean:
     if "items" in one and "items" in other:
         items = both(one["items"], other["items"], around)
         merged["items"] = items
-        if items is None:  # which would leave the empty list only: more likely a slip than meant
+        if items is None:  # only the empty list would remain: more likely a mistake
             del merged["items"]
     return {name: value for name, value in merged.items() if name in BESIDE[kind]}
 
@@ -147,7 +147,7 @@ def _objects(one: Schema, other: Schema, merged: Schema, around: Around) -> Clea
 
 
 def spelt(schema: Schema) -> Schema:
-    """With its types, where it says nothing."""
+    """The schema with explicit types if it has none."""
     return {**ANYTHING, **schema} if schema.keys() <= {"description"} else schema
 
 

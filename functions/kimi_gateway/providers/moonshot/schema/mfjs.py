@@ -1,7 +1,7 @@
-"""The JSON Schema that the vendor takes ("Moonshot flavored"): what becomes of each keyword, as data.
+"""The vendor's dialect of JSON Schema ("Moonshot flavored"): the treatment of each keyword, as data.
 
 Source: the vendor's specification and validator (MoonshotAI/walle, documents and code as of 2026-08), and
-live refusals of 2026-03 to 2026-09. Where its versions disagree, the form that all of them take is sent.
+live refusals from 2026-03 to 2026-09. Where its versions disagree, the form that all of them accept is sent.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# "keep": as it is. "rewrite": said in other keywords, cleaner.py. "tell": no keyword
-# can say it, so the description does. All others are annotations to the vendor and are dropped: `title`,
-# `$schema`, `$id`, `$comment`, `examples`, `deprecated`, `readOnly`, `x-…` and what nobody knows.
+# "keep": unchanged. "rewrite": expressed with other keywords, cleaner.py. "tell": no keyword can express it,
+# so the description does. All others are annotations and are dropped: `title`, `$schema`, `$id`, `$comment`,
+# `examples`, `deprecated`, `readOnly`, `x-…` and unknown ones.
 Fate = Literal["keep", "rewrite", "tell"]
 KEYWORDS: Mapping[str, Fate] = {
     "description": "keep",
-    "type": "rewrite",  # a list of types: one branch each
+    "type": "rewrite",  # a list of types becomes one branch each
     "properties": "keep",
     "required": "keep",
     "additionalProperties": "keep",
@@ -29,12 +29,12 @@ KEYWORDS: Mapping[str, Fate] = {
     "minimum": "keep",
     "maximum": "keep",
     "default": "keep",
-    "enum": "rewrite",  # of one type each, which stands beside it
+    "enum": "rewrite",  # of one type, which must be present
     "const": "rewrite",
-    "anyOf": "rewrite",  # nothing but a description beside it
+    "anyOf": "rewrite",  # only a description may be beside it
     "oneOf": "rewrite",
     "allOf": "rewrite",
-    "$ref": "rewrite",  # to #/$defs/… of the root, or #
+    "$ref": "rewrite",  # only to #/$defs/… of the root, or #
     "$defs": "rewrite",
     "definitions": "rewrite",
     "nullable": "rewrite",
@@ -65,7 +65,7 @@ KEYWORDS: Mapping[str, Fate] = {
     "uniqueItems": "tell",
 }
 
-# What may stand beside each type.
+# Keywords that each type may have.
 _EVERYWHERE = frozenset(("type", "description"))
 _SCALAR = _EVERYWHERE | {"enum", "default"}
 BESIDE: Mapping[str, frozenset[str]] = {
@@ -77,7 +77,7 @@ BESIDE: Mapping[str, frozenset[str]] = {
     "boolean": _SCALAR,
     "null": _EVERYWHERE,
 }
-# The type that a keyword speaks of, where none is named.
+# The type that a keyword implies, if there is none.
 IMPLIED: Mapping[str, str] = {
     "properties": "object",
     "required": "object",
@@ -95,14 +95,14 @@ IMPLIED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one schema as a whole. Source: defaults of the vendor's validator, 2026-08; `items` counts as a
-    step of depth in no version seen, and is counted to be safe."""
+    """Limits of one schema as a whole. Source: defaults of the vendor's validator, 2026-08. No known version
+    counts `items` as a step of depth; it is counted here to be safe."""
 
     bytes: int = 15_000  # of compact JSON
     depth: int = 10  # steps into `properties`, `items`, `additionalProperties`
     keys: int = 1_000  # in all `properties`
     values: int = 500  # in all `enum`s
-    counted_values: int = 250  # above so many the characters of all values count too
+    counted_values: int = 250  # above this number the characters of all values are limited too
     characters: int = 7_500
     branches: int = 100  # of one `anyOf`
 

@@ -1,4 +1,4 @@
-"""Single keywords of a JSON Schema as the vendor takes them."""
+"""Translates single keywords of a JSON Schema to the vendor's form."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def bounds(node: Schema, types: list[str], told: Told) -> Schema:
 
 
 def _exclusive(node: Schema, own: Schema, types: list[str], told: Told) -> None:
-    """The next whole number where only whole ones count; else the bound itself, and words for the rest."""
+    """Exclusive bounds: the next whole number for integers; otherwise the bound itself, and words for the
+    rest."""
     for name, bound, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
         value: Any = own.get(bound) if node.get(name) is True else _number(node.get(name))
         if value is None:
@@ -50,8 +51,8 @@ def _number(value: Any) -> int | float | None:
 
 
 def typed(own: Schema, types: list[str], alone: bool, impossible: bool) -> Clean:
-    """`own` keywords under each type that they may stand at. `alone`: nothing else says the type, so the
-    keywords do. `impossible`: no object can satisfy them."""
+    """`own` keywords under each type that allows them. `alone`: nothing else names the type, so the keywords
+    imply it. `impossible`: no object can satisfy them."""
     implied = [IMPLIED[name] for name in own if name in IMPLIED]
     if not implied and not types:
         return {}
@@ -66,7 +67,7 @@ def typed(own: Schema, types: list[str], alone: bool, impossible: bool) -> Clean
 
 
 def default(node: Schema, types: list[str]) -> Schema:
-    """A scalar beside its type; the vendor takes no other."""
+    """A scalar default that matches the type; the vendor accepts no other."""
     value = node.get("default")
     fits = {"string": str, "boolean": bool, "integer": int, "number": int | float}
     kind = types[0] if len(types) == 1 else ""
@@ -96,7 +97,7 @@ def any_fits(values: list[Any], types: list[str]) -> bool:
 
 
 def enumerated(values: list[Any], count: Callable[[int], None]) -> Clean:
-    """One branch a type, for the vendor takes no mixed ones."""
+    """One branch for each type, because the vendor accepts no mixed enums."""
     return united(list(_by_type(values, count)), count)
 
 
@@ -120,14 +121,14 @@ def _by_type(values: list[Any], count: Callable[[int], None]) -> Iterator[Clean]
 
 
 def description(node: Mapping[str, Any], told: list[str], clean: Schema) -> str:
-    """The node's own, or that of its parts, and what no keyword can say."""
+    """The node's own description, or that of its parts, and inexpressible keywords in words."""
     own = node.get("description")
     text: str = own if isinstance(own, str) and own else clean.get("description", "")
     return " ".join([text, *(each for each in told if each and each not in text)]).strip()
 
 
 def told_inside(of_all: list[Any], count: Callable[[int], None]) -> list[str]:
-    """What no keyword can say of parts that must all hold: of each of them, while one place has one text."""
+    """Inexpressible keywords of all parts of an `allOf`, in words."""
     found: list[str] = []
     waiting = of_all[::-1]
     while waiting:

@@ -1,4 +1,4 @@
-"""The parts of a clean schema, how deep they stand, how many bytes they take; parts that are said twice."""
+"""The parts of a clean schema with their depth and size, and shared definitions for repeated parts."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 from kimi_gateway.providers.moonshot.schema.union import Schema
 
 LEAST_SHARED = 100  # bytes of a part that is worth a definition
-DEEPER = 12  # levels are not told apart from there on
-# Marshalled; such a part is a third shorter in JSON, and a reference to it has some 30.
+DEEPER = 12  # levels from here on count the same
+# The limit is in marshalled bytes; as JSON a part is a third shorter, and a reference has about 30.
 REFERENCE = "#/$defs/"
 
 
 @dataclass(slots=True)
 class Place:
-    """A part, and the steps that lead to it."""
+    """A part and its depth."""
 
     level: int
     node: Schema
 
 
 def bytes_of(schema: Any) -> int:
-    """As compact JSON; three characters are counted as some writers escape them."""
+    """The size as compact JSON; three characters count as some writers escape them."""
     text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode("utf-8", "surrogatepass")) + 5 * sum(map(text.count, "<>&"))
 
 
 def below(node: Schema) -> list[tuple[int, Schema]]:
-    """The parts right below, and how many steps below."""
+    """The parts directly below, with their number of steps."""
     found: list[tuple[int, Schema]] = []
     if "anyOf" in node:
         found += [(0, part) for part in node["anyOf"]]
@@ -45,7 +45,8 @@ def below(node: Schema) -> list[tuple[int, Schema]]:
 
 
 def places(root: Schema) -> Iterator[Place]:
-    """Each part, the root first. A definition is as deep as the deepest place that names it from outside."""
+    """All parts, the root first. A definition is as deep as the deepest place that refers to it from
+    outside."""
     definitions = root.get("$defs", {})
     levels = _levels(root, definitions) if definitions else {}
     tops = [(0, root), *((levels.get(name, 0), part) for name, part in definitions.items())]
@@ -72,7 +73,7 @@ def _levels(root: Schema, definitions: Schema) -> dict[str, int]:
 
 
 def shared(root: Schema, least: int = LEAST_SHARED) -> Schema:
-    """Parts of at least so many bytes that stand in several places, as definitions."""
+    """The schema with parts of at least `least` bytes that occur several times as definitions."""
     texts: dict[bytes, int] = {}
     keys: dict[int, bytes] = {}
     for place in places(root):

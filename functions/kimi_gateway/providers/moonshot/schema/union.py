@@ -1,4 +1,4 @@
-"""Alternatives of one place in a clean schema: as branches, or as one object where none are taken."""
+"""Alternatives in a clean schema: as branches, or as one object where branches are not allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 Clean = Schema | None
 LONGEST_TOLD = 1_200  # characters about the alternatives of one object
 MOST_TOLD = 12  # alternatives
-# Spelt out, since the vendor wants a type on each property.
+# Written out, because the vendor requires a type on each property.
 ANYTHING: Schema = {
     "anyOf": [{"type": name} for name in ("string", "number", "boolean", "object", "array", "null")]
 }
@@ -22,7 +22,8 @@ def any_will_do(schema: Schema) -> bool:
 
 
 def united(branches: list[Clean], count: Callable[[int], None] | None = None) -> Clean:
-    """At least one of them holds. `count` is told of the work, beyond one step a branch."""
+    """A schema that is satisfied if one branch is. `count` receives the work beyond one step for each
+    branch."""
     if len(branches) == 1:
         return {} if branches[0] is not None and any_will_do(branches[0]) else branches[0]
     flat: list[Schema] = []
@@ -54,9 +55,9 @@ def united(branches: list[Clean], count: Callable[[int], None] | None = None) ->
 
 
 def one_object(branches: list[Schema], text: str | None) -> Schema:
-    """All branches' properties, what all of them require, and the alternatives in words. A property that only
-    some branches have keeps what these say of it, if each other one is a form of its own: told by what it
-    requires, or by the one value of a property that all require."""
+    """One object for several branches: all properties, the common required ones, and the alternatives in
+    words. A property that only some branches have keeps its schemas if each other branch is distinct: it
+    requires something of its own, or has one value of a property that all require."""
     schemas: dict[str, list[Clean]] = {}
     for branch in branches:
         for name, schema in branch.get("properties", {}).items():

@@ -1,0 +1,1 @@
+"""Web search that the gateway runs between the rounds of a turn."""

@@ -1,0 +1,124 @@
+"""Attachments of a request's messages, and their form upstream.
+
+A dialect lists the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
+dialect puts the results in their places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from kimi_gateway.errors import GatewayError
+
+Kind = Literal["image", "video", "document", "any"]
+
+LONGEST_REASON = 300  # characters; a reason may quote the client
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """`data` is valid base64, without a prefix."""
+
+    data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An http or https address as the client wrote it. It may contain a signature, so it is never shown."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """The gateway's own id of a file."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    text: str = field(repr=False)
+
+
+Source = Inline | Address | FileId | PlainText
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """`field` is the path in the client's body, for errors. `kind` is what the place accepts; "any" leaves it
+    to the content. `filename` and `media_type` are the client's, if given. `told`: a sentence for the model
+    replaces unreadable content, because a 400 would end the session."""
+
+    field: str
+    kind: Kind
+    source: Source
+    filename: str | None = None
+    media_type: str | None = None
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentText:
+    """A document's text, the same for the same bytes. `filename` is None if nobody named it."""
+
+    filename: str | None
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaUrl:
+    """A `data:` or `ms://` address that the upstream accepts."""
+
+    url: str = field(repr=False)
+    kind: Literal["image", "video"] = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The sentence for the model in place of unreadable content."""
+
+    sentence: str
+
+
+Resolved = DocumentText | MediaUrl | Unreadable
+Results = Sequence[Resolved]  # one for each attachment, in their order
+
+_NOUNS: dict[Kind, str] = {"image": "picture", "video": "video", "document": "document", "any": "file"}
+
+
+def unreadable(attachment: Attachment, error: GatewayError) -> Unreadable:
+    """The replacement of an unreadable attachment. Raises the error if its place allows none, and if the
+    attachment is not at fault, so that the client may try again."""
+    if not attachment.told or error.status >= 500 or error.status == 429:
+        raise error
+    return instead_of(_NOUNS[attachment.kind], error)
+
+
+def instead_of(noun: str, error: GatewayError) -> Unreadable:
+    """The sentence with the error's reason, without the client's field."""
+    why = error.message.removeprefix(f"{error.param}: ")[:LONGEST_REASON].rstrip(".")
+    return Unreadable(f"[A {noun} was here that cannot be shown: {why}.]")
+
+
+class Resolution(Protocol):
+    """What the attachments of a turn became. `token` is the id of the upstream token that has its files: the
+    turn is bound to it. None where any token will do."""
+
+    @property
+    def results(self) -> Results: ...
+
+    @property
+    def token(self) -> str | None: ...
+
+
+class Resolver(Protocol):
+    def resolve(
+        self, account: str, attachments: Sequence[Attachment]
+    ) -> AbstractAsyncContextManager[Resolution]:
+        """Left open for as long as the turn runs: what was uploaded for it goes away behind it. Raises
+        GatewayError naming the attachment's field; what is the fault of a `told` one becomes Unreadable."""
+        ...

@@ -1,0 +1,62 @@
+"""The interface of a provider that stores files and reads documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from kimi_gateway.providers.provider import Token
+
+Purpose = Literal["file-extract", "image", "video", "batch"]
+PURPOSES: tuple[Purpose, ...] = ("file-extract", "image", "video", "batch")
+MOST_BYTES = 100 * 2**20  # of one file (platform's page on files, 2026-09)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFile:
+    """A file as the provider knows it. `filename` may differ from the sent one, because the platform renames
+    files with equal names. `failed`: the provider could not read it; `detail` says why."""
+
+    id: str
+    size: int
+    created: int
+    filename: str
+    purpose: str
+    failed: bool = False
+    detail: str = ""
+
+
+class Files(Protocol):
+    """Every method raises UpstreamFailure. A file belongs to the account of the token that uploaded it."""
+
+    async def upload(
+        self,
+        token: Token,
+        filename: str,
+        purpose: Purpose,
+        chunks: AsyncIterator[bytes],
+        size: int | None = None,
+    ) -> UpstreamFile:
+        """Send the chunks as they come. `size` is in bytes, if known; then the chunks must have it.
+        Exceptions of `chunks` are raised, and the upload is aborted."""
+        ...
+
+    async def text(self, token: Token, id: str) -> str:
+        """The text of a document; empty if the provider found none."""
+        ...
+
+    def content(self, token: Token, id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The content of a file as it comes."""
+        ...
+
+    async def info(self, token: Token, id: str) -> UpstreamFile | None:
+        """The file; None if the provider does not know it."""
+        ...
+
+    async def all(self, token: Token) -> list[UpstreamFile]: ...
+
+    async def delete(self, token: Token, id: str) -> bool:
+        """Delete a file. Returns whether it existed."""
+        ...

@@ -1,0 +1,208 @@
+"""Accounts and keys in SQLite: how they are made, found and changed, and the credits of an account."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.store import Ambiguous, Taken, Unknown, Unlimited
+from kimi_gateway.accounts.values import Account, Balance, Grant, Key, Limits
+from kimi_gateway.storage.sqlite.steps import purge_account, read_balance, write_balance
+
+Row = tuple[Any, ...]
+
+KEYS = """
+SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
+       a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until
+FROM keys k JOIN accounts a ON a.id = k.account
+"""
+UPDATE = """
+UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
+    expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
+    old_until=:old_until WHERE id = :id
+"""
+LIFT = """
+UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
+    day_rank = max(day_rank, :rank) WHERE account = :account
+"""
+FITTING = """
+SELECT id FROM accounts WHERE :name IN (id, name)
+UNION SELECT account FROM keys WHERE :name IN (id, digest, old_digest)
+"""
+
+
+def find_key(db: sqlite3.Connection, digest: str) -> Key | None:
+    row = db.execute(KEYS + "WHERE k.digest = :it OR k.old_digest = :it", {"it": digest}).fetchone()
+    return row and rules.found_by(_key(row), digest)
+
+
+def _key(row: Row) -> Key:
+    id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
+    models, expires, note, suspended, old_digest, old_until = terms
+    return Key(
+        id=id,
+        digest=digest,
+        account=account,
+        name=name,
+        limits=Limits(rpm, rph, rpd),
+        see_balance=bool(see_balance),
+        revoked=bool(revoked),
+        created=created,
+        generation=generation,
+        models=tuple(models.split()),
+        expires=expires,
+        note=note,
+        suspended=bool(suspended),
+        old_digest=old_digest or "",
+        old_until=old_until,
+    )
+
+
+def create_account(
+    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int
+) -> Account:
+    balance = Balance() if credits is None else rules.granted(Balance(), credits, now)
+    row = (account, name, credits is None, now, 0, rules.packed(balance.grants))
+    funds = (balance.spendable, balance.consumed, balance.expired)
+    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?)", (*row, *funds))
+    return _shown(db, account, now)
+
+
+def create_key(db: sqlite3.Connection, key: Key) -> Key:
+    if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
+        raise Unknown(key.account)
+    _refuse_taken(db, key.digest)
+    db.execute(
+        "INSERT INTO keys (id, digest, account, name, see_balance, created) VALUES (?,?,?,?,?,?)",
+        (key.id, key.digest, key.account, key.name, key.see_balance, key.created),
+    )
+    db.execute(UPDATE, _columns(key))
+    return _read_key(db, key.id)
+
+
+def _columns(key: Key) -> dict[str, object]:
+    """The values that an update may change, by column."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "rpm": key.limits.minute,
+        "rph": key.limits.hour,
+        "rpd": key.limits.day,
+        "see_balance": key.see_balance,
+        "models": " ".join(key.models),
+        "expires": key.expires,
+        "note": key.note,
+        "suspended": key.suspended,
+        "digest": key.digest,
+        "old_digest": key.old_digest or None,
+        "old_until": key.old_until,
+    }
+
+
+def _read_key(db: sqlite3.Connection, name: str) -> Key:
+    """By id or digest. Raises Unknown."""
+    row = db.execute(
+        KEYS + "WHERE k.id = :it OR k.digest = :it OR k.old_digest = :it", {"it": name}
+    ).fetchone()
+    if row is None:
+        raise Unknown(name)
+    return _key(row)
+
+
+def _refuse_taken(db: sqlite3.Connection, digest: str, but: str = "") -> None:
+    query = "SELECT 1 FROM keys WHERE (digest = :it OR old_digest = :it) AND id <> :but"
+    if db.execute(query, {"it": digest, "but": but}).fetchone():
+        raise Taken
+
+
+def change_key(db: sqlite3.Connection, name: str, change: Callable[[Key], Key]) -> Key:
+    """Raises Unknown, Taken."""
+    key = _read_key(db, name)
+    wanted = change(key)
+    _refuse_taken(db, wanted.digest, but=key.id)
+    db.execute(UPDATE, _columns(wanted))
+    return _changed(db, key)
+
+
+def revoke_key(db: sqlite3.Connection, name: str) -> Key:
+    key = _read_key(db, name)
+    db.execute("UPDATE keys SET revoked = 1 WHERE id = ?", (key.id,))
+    return _changed(db, key)
+
+
+def _changed(db: sqlite3.Connection, key: Key) -> Key:
+    db.execute("UPDATE accounts SET generation = generation + 1 WHERE id = ?", (key.account,))
+    return _read_key(db, key.id)
+
+
+def rename_account(db: sqlite3.Connection, account: str, name: str, now: int) -> Account:
+    if not db.execute("UPDATE accounts SET name = ? WHERE id = ?", (name, account)).rowcount:
+        raise Unknown(account)
+    return _shown(db, account, now)
+
+
+def delete_account(db: sqlite3.Connection, account: str) -> None:
+    if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
+        raise Unknown(account)
+    for table in ("keys", "leases", "usage", "replay"):
+        db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
+
+
+def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:
+    balance = rules.granted(_limited(db, account), grant, now)
+    write_balance(db, account, balance)
+    db.execute(LIFT, {"rank": rules.rank(balance.spendable), "account": account})
+    return _shown(db, account, now)
+
+
+def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Account:
+    write_balance(db, account, rules.deducted(_limited(db, account), credits, now))
+    return _shown(db, account, now)
+
+
+def _limited(db: sqlite3.Connection, account: str) -> Balance:
+    """The balance of an account that has one. Raises Unknown, Unlimited."""
+    row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
+    if row is None:
+        raise Unknown(account)
+    if row[0]:
+        raise Unlimited(account)
+    return read_balance(db, account)
+
+
+def account(db: sqlite3.Connection, name: str, now: int) -> Account:
+    fitting = db.execute(FITTING, {"name": name}).fetchall()
+    if len(fitting) > 1:
+        raise Ambiguous(name, [id for (id,) in fitting])
+    if not fitting:
+        raise Unknown(name)
+    return _shown(db, fitting[0][0], now)
+
+
+def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
+    ids = db.execute("SELECT id FROM accounts ORDER BY created, id").fetchall()
+    return [_shown(db, id, now) for (id,) in ids]
+
+
+def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
+    purge_account(db, account, now)
+    query = "SELECT name, unlimited, created FROM accounts WHERE id = ?"
+    name, unlimited, created = db.execute(query, (account,)).fetchone()
+    query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
+    (reserved,) = db.execute(query, (account,)).fetchone()
+    held = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
+    balance = read_balance(db, account)
+    return Account(
+        id=account,
+        name=name,
+        unlimited=bool(unlimited),
+        credits=balance.spendable + reserved,
+        reserved=reserved,
+        consumed=balance.consumed,
+        expired=balance.expired,
+        created=created,
+        grants=rules.unspent(balance),
+        keys=tuple(_key(row) for row in held),
+    )
