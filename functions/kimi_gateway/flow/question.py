@@ -76,7 +76,8 @@ async def read(
 
 async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` holds what was uploaded for it. Raises GatewayError."""
+    `turn` keeps its uploads. Raises
+    GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
     found = await conversations.recall(account, ask.needs) if ask.needs else {}
     attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
@@ -97,7 +98,7 @@ async def go_on(
     chat: ChatRequest,
     added: int,
 ) -> Question:
-    """The same question with the `chat` of a further round, to which so many bytes were added. Raises
+    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
@@ -124,8 +125,8 @@ async def _fitted(
     prepared: Prepared,
     size: int,
 ) -> bool:
-    """Put back what the history lost, and keep it all within the window; returns whether the output limit was
-    lowered. Raises InvalidRequest in the client's names."""
+    """Restore the history's reasoning, and keep the request within the window; returns whether the output
+    limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
         size += await conversations.restore(turn.admission.key.account, missing)
     try:
