@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -348,3 +349,28 @@ async def test_one_error_ends_the_other_attachments_of_the_request(up: ScriptedU
             async with made.resolver.resolve("acc_a", [slow, wrong]):
                 pass
         assert [task for task in asyncio.all_tasks() if "placed" in str(task.get_coro())] == []
+
+
+async def test_an_upload_begins_while_its_address_is_still_read(up: ScriptedUpstream) -> None:
+    """The server sends the rest only once the provider has bytes of the upload."""
+
+    async def gated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begin = MP4 + bytes(HELD)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(begin) + 4) + begin)
+        await until(lambda: any(len(each.buffer) >= HELD // 2 for each in up.connections))
+        writer.write(b"last")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(gated, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    video = at(f"http://a.example:{port}/v.mp4", "video")
+    async with server, resolving(up, ports=[port]) as made, made.resolver.resolve("acc_a", [video]):
+        (file,) = up.files.files.values()
+        assert file.data.endswith(b"last")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
