@@ -77,7 +77,7 @@ def data_url(url: str, where: str) -> tuple[str, str]:
 
 
 def decoded(data: str, where: str) -> bytes:
-    """Raises InvalidRequest for what is no base64, and for nothing."""
+    """The bytes. Raises InvalidRequest for invalid base64 and for an empty file."""
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):

@@ -100,8 +100,8 @@ def attachments(messages: Sequence[Message]) -> tuple[Attachment, ...]:
     """What has to be read for a conversation, each once, in its order. Raises InvalidRequest for too many.
 
     A failure is the client's where the user has just attached something. In a tool's result, in a tool's loop
-    and before the last answer it is told to the model in words: there the client sends the same again with
-    each request.
+    and before the last answer a sentence takes its place, because the client sends the same again with each
+    request.
     """
     found = slots(messages)
     if not found:

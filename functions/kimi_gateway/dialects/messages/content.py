@@ -185,7 +185,7 @@ def _document(block: dict[str, Any], where: str, unread: list[str]) -> Parts:
 
 
 def _words(value: dict[str, Any], name: str) -> str | None:
-    """A text that only helps; what is no text helps nobody."""
+    """A member that is only a help. Anything but a text is left out."""
     words = value.get(name)
     return words if isinstance(words, str) and words else None
 
