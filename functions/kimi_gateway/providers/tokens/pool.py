@@ -255,7 +255,7 @@ class Pool:
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not outages.dead(bad)}
         if not known:
-            raise UpstreamFailure("authentication", "the last token is unavailable and is being tested")
+            raise UpstreamFailure("authentication", "the last token is unavailable and being tried")
         now = self._clock()
         return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in request.tried))
 
