@@ -294,7 +294,7 @@ def _medium(media_type: str) -> Medium | None:
 
 
 def _extension(attachment: Attachment, reader: Reader, type: FileType) -> str:
-    """The content's. Of texts only HTML is uploaded; old office files are all alike, so there the client's."""
+    """The content's. Of texts only HTML is uploaded. Old office files are alike, so there the client's."""
     if type is signatures.TEXT:
         return "html"
     said = (attachment.filename or reader.name or "").rpartition(".")[2].lower()
