@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.files import FileStore
+from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.resolver import FileResolver
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot import placement
+from kimi_gateway.providers.files import KeepsFiles
 from kimi_gateway.providers.provider import Upstream
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.cache import Cache
@@ -31,6 +34,7 @@ class FileService:
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._upstream = upstream
         self._fetcher: Fetcher | None = None
         self.cleaner = Cleaner(store, upstream, clock, settings.lease)
         bounds = Bounds(
@@ -58,3 +62,7 @@ class FileService:
         await self.cleaner.rest(5)
         if self._fetcher is not None:
             await self._fetcher.close()
+        with suppress(Unavailable):  # the tokens cannot be read any more
+            provider = self._upstream().provider
+            if isinstance(provider, KeepsFiles):
+                await provider.files.close()
