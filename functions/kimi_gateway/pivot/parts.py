@@ -1,4 +1,4 @@
-"""The parts of a message in Chat Completions: checks, and the form that goes upstream."""
+"""The parts of a message in Chat Completions: their shape, and their form upstream."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _address(part: Part) -> Any:
 
 
 def outgoing(index: int, message: dict[str, Any]) -> dict[str, Any]:
-    """The message for the upstream: `developer` becomes `system`, and a sentence replaces a part of a tool's
+    """The message for the upstream. `developer` becomes `system`, and a sentence replaces parts of a tool's
     result that cannot be sent. Raises InvalidRequest for such a part elsewhere."""
     if type(content := message.get("content")) is list:
         where = f"messages.{index}.content"
