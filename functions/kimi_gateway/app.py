@@ -23,6 +23,7 @@ from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
+from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.net.http import Client, Timeouts
@@ -70,13 +71,14 @@ class Running:
     store: Store
     client: Client
     pool: Pool
-    platform: Moonshot
+    attachments: FileService
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
+        cleaning = self.attachments.cleaner.busy
+        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
@@ -90,9 +92,9 @@ class Running:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await self.attachments.close()
         await self.gateway.ledger.drain(5)
         await self.pool.close()
-        await self.platform.close()
         await self.store.close()
         await self.client.close()
 
@@ -160,16 +162,13 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
     return Http1Client()
 
 
-def platform_of(settings: Settings, client: Client) -> Moonshot:
-    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    native = settings.anthropic == "native"
-    return Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
-
-
 def upstreams(
-    platform: Moonshot, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
     """The platform if it has a token, or while that is not `known`; otherwise the demo."""
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    native = settings.anthropic == "native"
+    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
     moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
@@ -179,7 +178,7 @@ async def start(
     settings: Settings,
     *,
     store: Stores | None = None,
-    replay: Cache | None = None,
+    cache: Cache | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
@@ -194,19 +193,20 @@ async def start(
     record: OutageLog = LocalOutageLog()
     if store is None:
         store = record = kept = _store(settings, aws)
-        replay = replay or RememberingCache(kept)
+        cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
-    platform = platform_of(settings, client)
-    upstream = upstreams(platform, pool, source.known, clock)
+    upstream = upstreams(settings, client, pool, source.known, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
+    cache = cache or MemoryCache()
+    conversations = ConversationCache(cache, clock, settings.keep_conversations)
+    attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments.resolver)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -222,7 +222,9 @@ async def start(
             clock,
         ),
     )
-    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
+    heart = None
+    if renewing:
+        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -230,7 +232,7 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, platform, heart)
+    return Running(gateway, endpoints, store, client, pool, attachments, heart)
 
 
 def _clients(
@@ -255,12 +257,15 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
     return open_store(settings)
 
 
-async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:
-    """Renew the leases of running requests, and end those of dead processes."""
+async def _beat(
+    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
+) -> None:
+    """Renew the leases and files of running requests, and end those of dead processes."""
     while True:
         await asyncio.sleep(every)
         try:
             await ledger.renew()
             await store.purge(int(clock()))
+            await attachments.beat()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

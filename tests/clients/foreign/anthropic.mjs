@@ -25,5 +25,10 @@ await outcomes(async ({ do: verb, base, key, token, body }, seen) => {
       const refused = await files.download(made.id).catch((error) => error.status);
       return { made, shown, listed, refused, gone: await files.delete(made.id) };
     }
+    case "models":
+      for await (const model of client.models.list(body)) seen.push(model);
+      return seen;
+    case "model":
+      return client.models.retrieve(body.model);
   }
 });
