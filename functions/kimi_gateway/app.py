@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Stores(Store, FileStore, Protocol):
-    """What is kept: accounts, and the records of files."""
+    """The stores: accounts, and the records of files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,22 @@ async def earlier(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
 
 
+async def attachments(shared: SharedTable, key: Key) -> None:
+    """The file of a turn, and a kept one that a turn reads and a sweep deletes."""
+    store, room = shared.stores[1], Room()
+    passing = FileRecord("file-1", key.account, "tok_1", "passing", NOW, NOW + 60)
+    await store.add_file(passing, room)
+    later = replace(passing, expires=NOW + 90)
+    assert await store.change_file(passing, later, room)
+    assert await store.remove_file(later)
+    kept = replace(passing, id="file-2", kind="kept", expires=NOW + 60)
+    await shared.stores[0].add_file(kept, room)
+    assert await store.file(key.account, kept.id, NOW)
+    assert await store.due_files(NOW + 60, 10) == [kept]
+    assert await store.change_file(kept, later := replace(kept, state="deleting", expires=NOW + 90), room)
+    assert await store.remove_file(later)
+
+
 async def credit(shared: SharedTable, key: Key) -> None:
     """Whether there is any, before a request may cost anything."""
     await shared.stores[1].account(key.account, NOW + 2 * LEASE)
@@ -84,7 +100,7 @@ async def files(shared: SharedTable, key: Key) -> None:
 
 
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers, earlier),
+    "Chat": (key, outages, credit, money, answers, earlier, attachments),
     "Models": (key, outages, credit),
     "Files": (key, outages, credit, files),
     "TokenCheck": (key, outages),

@@ -48,6 +48,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "off", False),
     ("KIMI_GATEWAY_KEEP_TEXTS", "0", 0),
     ("KIMI_GATEWAY_FETCH_ALLOWED", "Wiki.lan:8080, 10.0.0.7:80", ("wiki.lan:8080", "10.0.0.7:80")),
+    ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "1048576", 2**20),
+    ("KIMI_GATEWAY_EXTRACT", "Local", "local"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
@@ -95,6 +97,8 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "maybe"),
     ("KIMI_GATEWAY_KEEP_TEXTS", "-1"),
     ("KIMI_GATEWAY_FETCH_ALLOWED", "wiki.lan"),
+    ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "104857601"),
+    ("KIMI_GATEWAY_EXTRACT", "both"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
