@@ -1,4 +1,4 @@
-"""What reads attachments, put together: resolver, deletion, and the fetcher of addresses."""
+"""The parts that read attachments: resolver, deletion, and the fetcher of addresses."""
 
 from __future__ import annotations
 
