@@ -79,6 +79,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE keys ADD COLUMN old_until INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX keys_old_digest ON keys (old_digest)",
     ),
+    (
+        "ALTER TABLE keys ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE accounts ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE leases ADD COLUMN output INTEGER NOT NULL DEFAULT 0",
+        """
+        CREATE TABLE spent (
+            account TEXT NOT NULL, scope TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL,
+            bucket INTEGER NOT NULL, amount INTEGER NOT NULL,
+            PRIMARY KEY (account, scope, unit, period, bucket)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 
