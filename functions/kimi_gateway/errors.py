@@ -118,6 +118,12 @@ class BodyTooSlow(GatewayError):
     status, type, code = 408, "invalid_request_error", "request_timeout"
 
 
+class Conflict(GatewayError):
+    """Something that the request builds on is not there any more, or not now."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
+
+
 class UnsupportedMedia(GatewayError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 

@@ -1,4 +1,4 @@
-"""What a key may do at all: whether it works at a given time, and which models it may use. Pure."""
+"""The terms of a key: whether it works at a given time, and which models it may use. Pure."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def ask(job: Callable[[TargetStore, int], Coroutine[Any, Any, T]]) -> T:
 
 
 async def account_of(store: TargetStore, reference: Reference, now: int) -> Account:
-    """By the account's id or name, or by the id, the name or the secret of one of its keys."""
+    """Find an account by its id or name, or by the id, name or secret of one of its keys."""
     try:
         return await store.account(reference.wanted, now)
     except Ambiguous as exc:

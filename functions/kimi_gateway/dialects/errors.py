@@ -23,7 +23,7 @@ _ANTHROPIC = {
 
 
 # Statuses for which repeating the request is useless. Anthropic's and OpenAI's SDKs read this header.
-_FINAL = frozenset((401, 403, 404, 405, 413))
+_FINAL = frozenset((401, 403, 404, 405, 409, 413))
 NO_RETRY = ("x-should-retry", "false")
 
 

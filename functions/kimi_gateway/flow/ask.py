@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
@@ -23,11 +23,13 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.flow import inputs
 from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.attachments import NoFiles, resolve
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, ignored
+from kimi_gateway.pivot import fields, ignored, placement
+from kimi_gateway.pivot.attachments import Resolver
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
@@ -58,11 +60,12 @@ class _Asked:
 @dataclass(frozen=True, slots=True)
 class _Question:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
-    what the window leaves."""
+    what the window leaves. `token`: the id of the only upstream token that has its files."""
 
     parsed: ParsedRequest
     prepared: Prepared
     narrowed: bool
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
+    files: Resolver = field(default_factory=NoFiles)
 
     @property
     def keeps(self) -> bool:
@@ -125,6 +129,9 @@ class Gateway:
             prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
             with suppress(Costly):  # then it is done after admission
                 prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
+            if attached := ask.attachments({}):
+                placement.refused(attached, resolved.model)
+                prepared = None  # all that is known by now is that nothing else is wrong
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, resolved, upstream, prepared, len(raw))
@@ -150,7 +157,7 @@ class Gateway:
         try:
             if asked.ask.unasked is not None:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            question = await self._completed(asked, turn.admission.key.account)
+            question = await self._completed(asked, turn)
             parsed, size = question.parsed, question.parsed.size
             names = ignored.named(parsed.chat.ignored, question.prepared.ignored)
             if names:
@@ -158,6 +165,8 @@ class Gateway:
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
             identity = self._identity(asked)
             call = await apart(size, question.prepared.call)
+            if question.token is not None:
+                call = replace(call, only=question.token)
             self._begin(asked, turn, parsed.chat, call)
             answer = self._answer(turn, question, request)
             if parsed.chat.stream:
@@ -180,11 +189,15 @@ class Gateway:
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
-    async def _completed(self, asked: _Asked, account: str) -> _Question:
-        """The request with the content that it refers to, adapted to its model: the expensive work."""
+    async def _completed(self, asked: _Asked, turn: Turn) -> _Question:
+        """The request with the content that it refers to and attaches, adapted to its model: the expensive
+        work."""
         ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
+        account = turn.admission.key.account
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        parsed = await apart(asked.size, lambda: ask.complete(found, ()))
+        attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
+        resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
+        parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
         size, chat = parsed.size, parsed.chat
         if prepared is None:
             prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
@@ -195,7 +208,7 @@ class Gateway:
             narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
-        return _Question(parsed, prepared, narrowed)
+        return _Question(parsed, prepared, narrowed, resolution.token)
 
     def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
         """The chunks for the client, and what is stored of them for its next request."""
@@ -283,7 +296,7 @@ class Gateway:
             request.record.first_content_ms = _ms(turn.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
-        """Accept no new chats; running ones may finish within `seconds`, then they are told to end."""
+        """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
         self.closing = True
         await asyncio.sleep(seconds)
         for turn in list(self.turns):

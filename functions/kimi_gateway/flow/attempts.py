@@ -27,7 +27,7 @@ from kimi_gateway.pivot.stop import StopFilter
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
 from kimi_gateway.providers.provider import Call, Lease, Upstream
-from kimi_gateway.providers.tokens.outages import UNTIL_PROBED
+from kimi_gateway.providers.tokens.outages import LASTING, UNTIL_PROBED
 
 ATTEMPTS = 3
 STALE = 4  # uncounted attempts on dead kept connections; bounded, because each may be billed
@@ -109,6 +109,8 @@ class UpstreamCall:
             self.refused += failure.cause in UNTIL_PROBED
             self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
+            if self.call.only is not None:
+                failure, other = of_bound(failure, other), False
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
@@ -219,6 +221,13 @@ class UpstreamCall:
 
 def _substance(chunks: list[Chunk]) -> bool:
     return any([chunk.substance for chunk in chunks])
+
+
+def of_bound(failure: UpstreamFailure, other_token: bool) -> UpstreamFailure:
+    """What it means where no other token may be asked: if one could serve the request after a new upload of
+    its files, the client is told that."""
+    lasting = failure.cause in LASTING and other_token
+    return UpstreamFailure("bound", failure.detail) if lasting else failure
 
 
 def next_attempt(

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,12 @@ UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeat
 
 
 class Turn:
-    """Call `begin`, read `chunks` until the upstream is complete, then `settle` before the client is told;
-    call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if nobody
-    else has.
+    """Call `begin`, read `chunks` until the upstream is complete, then `settle` before the client sees the
+    end; call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if
+    nobody else has.
 
     `outcome` is open until the store has written the decision; the decision itself is the reservation's.
+    `held` is released when the turn is closed: files that were uploaded for it.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Turn:
         self.first_content: float | None = None  # time.monotonic()
         self.box = Mailbox[Item]()
         self.outcome = "open"
+        self.held = AsyncExitStack()
         self._reservation = reservation
         self._calls: list[UpstreamCall] = []
         self._ours = True
@@ -126,7 +129,10 @@ class Turn:
             if cancelled:
                 await asyncio.wait(cancelled)
         finally:
-            await self._reservation.end()
+            try:
+                await self.held.aclose()
+            finally:
+                await self._reservation.end()
 
     def _stop(self) -> None:
         self.box.close()

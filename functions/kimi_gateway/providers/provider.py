@@ -33,7 +33,7 @@ class Call:
 
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
-    sent.
+    sent. `only`: the id of the one token that may serve the call, because its files are in that account.
     """
 
     model: Model
@@ -42,6 +42,7 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
+    only: str | None = None
 
 
 class Costly(Exception):

@@ -33,6 +33,7 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.memory_files import MemoryFiles
 
 
 @dataclass
@@ -74,8 +75,9 @@ def _place(meter: Meter) -> tuple[str, Unit, Period, int]:
     return meter.scope, meter.budget.unit, meter.budget.period, meter.bucket
 
 
-class MemoryStore:
+class MemoryStore(MemoryFiles):
     def __init__(self, below: keys.Below = secrets.randbelow) -> None:
+        super().__init__()
         self._below = below
         self._accounts: dict[str, _Held] = {}
         self._keys: dict[str, Key] = {}  # by id

@@ -1,4 +1,4 @@
-"""What a Chat Completions request says of web search, and how its answer shows the searches.
+"""Web search in Chat Completions: options of a request, and the searches in its answer.
 
 Clients ask in five ways: OpenAI's `web_search_options`, the vendor's `$web_search` (which the gateway runs
 itself), OpenRouter's tool and plugin, and `use_search` of the first free API for kimi.com.
@@ -20,9 +20,9 @@ _MOST = 20
 
 
 def taken(body: dict[str, Any]) -> SearchOptions | None:
-    """What the body asks for, whose members are taken out of it. Raises InvalidRequest.
+    """The search options of a body; their members are removed from it. Raises InvalidRequest.
 
-    None where nothing is asked for. `use_search: false` and `"false"` ask for nothing.
+    None if there are none; `use_search: false` and `"false"` count as none.
     """
     found: list[SearchOptions] = []
     if "use_search" in body and _is_on(body.pop("use_search")):
@@ -143,7 +143,7 @@ def _encoded(ch: str) -> str:
 
 
 class ShownSearches:
-    """What an answer's text and annotations say of its searches.
+    """The searches in an answer's text and annotations.
 
     `lines`: the look of the seed; in a stream each source is a line when it is found, in a JSON answer all
     stand in a footer. Without it only the annotations tell. Positions count code points of the whole content.
@@ -163,7 +163,7 @@ class ShownSearches:
         return self._written(shown)
 
     def found(self, call: SearchCall, streaming: bool) -> str:
-        """What a finished search adds to the text."""
+        """The text that a finished search adds."""
         told = ""
         for source in call.sources if call.kind == "search" else ():
             if source.url in self._sources:
@@ -176,7 +176,7 @@ class ShownSearches:
         return told
 
     def footer(self) -> str:
-        """What stands at the end of a JSON answer."""
+        """The end of a JSON answer."""
         if not self._lines or not self._sources:
             return ""
         told = self._written(FOOTER)

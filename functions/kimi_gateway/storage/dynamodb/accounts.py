@@ -11,8 +11,8 @@ H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
 No step needs a transaction. A key becomes valid with the last write of its creation. An interrupted creation
 leaves a key that was never valid, or an account that is missing from ACCOUNTS. A change writes the key with a
-higher version first, then this version and the next generation into the hot item. So whoever reads the new
-generation also reads the new key.
+higher version first, then this version and the next generation into the hot item. So a
+reader of the new generation also reads the new key.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def partition(account: str) -> str:
 
 
 def kid(key: str) -> str:
-    """What stands for a key of its account (by id): key_abcdefghij is ab, key_Abcdefghij is Abcd."""
+    """The short id of a key within its account: key_abcdefghij becomes ab, key_Abcdefghij becomes Abcd."""
     return key[4 : 4 + kid_length(key[4])]
 
 

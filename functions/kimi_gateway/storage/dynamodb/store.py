@@ -45,6 +45,7 @@ from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
+from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -55,9 +56,9 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore:
-    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
-    (storage.cache.Cache).
+class DynamoStore(DynamoFiles):
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
     It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
@@ -71,7 +72,7 @@ class DynamoStore:
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
     ) -> None:
-        self._table = Table(table, aws)
+        super().__init__(Table(table, aws))
         self._below = below
         self._sleep = sleep
         self._jitter = jitter

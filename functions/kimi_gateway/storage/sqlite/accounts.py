@@ -87,7 +87,7 @@ def create_key(db: sqlite3.Connection, key: Key) -> Key:
 
 
 def _columns(key: Key) -> dict[str, object]:
-    """What an update may change, by column."""
+    """The values that an update may change, by column."""
     return {
         "id": key.id,
         "name": key.name,

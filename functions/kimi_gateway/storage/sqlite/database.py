@@ -80,6 +80,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX keys_old_digest ON keys (old_digest)",
     ),
     (
+        """
+        CREATE TABLE files (
+            account TEXT NOT NULL, id TEXT NOT NULL, token TEXT NOT NULL, kind TEXT NOT NULL,
+            created INTEGER NOT NULL, expires INTEGER NOT NULL, state TEXT NOT NULL, upstream TEXT NOT NULL,
+            filename TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL, purpose TEXT NOT NULL,
+            detail TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX files_due ON files (expires)",
+    ),
+    (
         "ALTER TABLE keys ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE accounts ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE leases ADD COLUMN output INTEGER NOT NULL DEFAULT 0",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
+from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
 from kimi_gateway.accounts.store import (
     NOTHING,
@@ -22,7 +23,7 @@ from kimi_gateway.accounts.store import (
 from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Usage, UsageRow
 from kimi_gateway.storage.sqlite import budgets as meters
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 
 STANDING = """
