@@ -147,6 +147,7 @@ class Admission:
     bound: Bound | None = None
     output: int = 0
     tokens: Window | None = None
+    asked: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

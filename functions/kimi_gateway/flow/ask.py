@@ -17,11 +17,11 @@ from functools import partial
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Key
+from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
-from kimi_gateway.flow import inputs
+from kimi_gateway.flow import inputs, spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles, resolve
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
@@ -60,12 +60,14 @@ class _Asked:
 @dataclass(frozen=True, slots=True)
 class _Question:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
-    what the window leaves. `token`: the id of the only upstream token that has its files."""
+    what the window leaves. `token`: the id of the only upstream token that has its files.
+    `lowered`: the client's name of the output limit, if a budget has lowered it."""
 
     parsed: ParsedRequest
     prepared: Prepared
     narrowed: bool
     token: str | None
+    lowered: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,20 @@ class Gateway:
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
             ask, model = asked.ask, asked.resolved.model
-            reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
+            reservation = self.ledger.reserve(
+                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, asked)
+            )
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
+
+    async def _bound(self, asked: _Asked) -> Bound:
+        provider, now = asked.upstream.provider.name, int(self.clock())
+        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
+        return await apart(asked.size, lambda: spending.bound_of(*of))
 
     async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
         """Find the faults of a body that take little work."""
@@ -159,7 +168,7 @@ class Gateway:
                 return await self._unasked(asked, turn, asked.ask.unasked)
             question = await self._completed(asked, turn)
             parsed, size = question.parsed, question.parsed.size
-            names = ignored.named(parsed.chat.ignored, question.prepared.ignored)
+            names = ignored.named(parsed.chat.ignored, (*question.prepared.ignored, *question.lowered))
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
@@ -208,7 +217,11 @@ class Gateway:
             narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
-        return _Question(parsed, prepared, narrowed, resolution.token)
+        lowered: tuple[str, ...] = ()
+        lower = partial(spending.lower, prepared.body, resolved.model, turn.admission)
+        if turn.admission.bound is not None and await apart(size, lower):
+            lowered = (spending.limit_name(chat),)
+        return _Question(parsed, prepared, narrowed, resolution.token, lowered)
 
     def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
         """The chunks for the client, and what is stored of them for its next request."""
@@ -313,7 +326,9 @@ class Gateway:
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
-        calls = [UpstreamCall(*of_call, one, chat.stops) for one in at]
+        calls = [
+            UpstreamCall(*of_call, one, chat.stops, careful=turn.admission.bound is not None) for one in at
+        ]
         turn.begin(calls, resolved.known, request.id, resolved.window)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 

@@ -372,6 +372,8 @@ class Budgets(Books):
             admission = self.ask(lambda store: store.admit(id, key, 0, self.now + LEASE, self.now, bound))
         except KeyStale:
             assert self.stale
+        except WindowFull:  # after an update, or of a new key
+            assert self.own[key.id].day == OWN.day
         except BudgetFull as full:
             refused = full
         else:
