@@ -5,6 +5,7 @@ GatewayError                     500  api_error              internal_error
 ├── InvalidRequest               400  invalid_request_error  invalid_request
 │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
 │   ├── UnreadableImage          400  invalid_request_error  invalid_request
+│   ├── UnreadableDocument       400  invalid_request_error  invalid_request
 │   └── ContentFiltered          400  invalid_request_error  content_filter
 ├── InvalidKey                   401  invalid_request_error  invalid_api_key
 ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
@@ -85,6 +86,10 @@ class ContextLengthExceeded(InvalidRequest):
 
 class UnreadableImage(InvalidRequest):
     """A picture that cannot be sent or that the upstream cannot read."""
+
+
+class UnreadableDocument(InvalidRequest):
+    """A document that cannot be read."""
 
 
 class ContentFiltered(InvalidRequest):

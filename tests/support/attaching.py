@@ -12,7 +12,7 @@ from typing import Any
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.errors import GatewayError, NotFound
+from kimi_gateway.errors import NotFound
 from kimi_gateway.flow.attachments import Known
 from kimi_gateway.pivot.attachments import (
     Address,
@@ -91,7 +91,7 @@ class Files:
     kept: dict[tuple[str, str], str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=lambda: {ADDRESS: "text of the address"})
     token: str | None = None
-    failure: GatewayError | None = None
+    failure: Exception | None = None
     asked: list[Attachment] = field(default_factory=list)
     open: int = 0
     entered: asyncio.Event = field(default_factory=asyncio.Event)

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableImage
+from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableDocument, UnreadableImage
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Kind,
     MediaUrl,
     PlainText,
     Resolution,
@@ -35,6 +37,7 @@ class Known:
 
 
 NOTHING = Known(())
+_UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "document": UnreadableDocument}
 
 
 class NoFiles:
@@ -82,6 +85,8 @@ async def resolve(
         ) from None
     except InvalidRequest as error:
         raise _named(error, attachments) from error
+    except StoreDown as exc:
+        raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
     became = refused | dict(zip(wanted, found.results, strict=True))
     return Known([_taken(each, became[each], model) for each in attachments], found.token)
 
@@ -96,6 +101,8 @@ def _taken(attachment: Attachment, became: Resolved, model: Model) -> Resolved:
 
 
 def _named(error: InvalidRequest, attachments: Sequence[Attachment]) -> GatewayError:
-    """Clients know a picture's error by its words (dialects/errors.py)."""
+    """Clients take a picture or a document out of the conversation by the words of its error
+    (dialects/errors.py)."""
     kind = next((each.kind for each in attachments if each.field == error.param), None)
-    return UnreadableImage(error.message, param=error.param) if kind == "image" else error
+    unread = _UNREADABLE.get(kind or "any")
+    return error if unread is None else unread(error.message, param=error.param)

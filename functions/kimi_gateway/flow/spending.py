@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
@@ -21,7 +21,9 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import output_of
-from kimi_gateway.providers.provider import Prepared
+
+if TYPE_CHECKING:
+    from kimi_gateway.flow.question import Asked
 
 TEMPLATE = 32  # tokens at most that the vendor's template adds to a message or a tool, and to the whole
 PER_MILLION = 1_000_000
@@ -40,8 +42,10 @@ def _has_media(content: object) -> bool:
     return type(content) is list and any(part.get("type") != "text" for part in content)
 
 
-def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, calls: int, at: int) -> Bound:
-    """Before admission; `prepared` is None if the body is not known yet. `size` in bytes."""
+def bound_of(asked: Asked, at: int) -> Bound:
+    """Before admission, at `at` (unix seconds), when the body may not be known yet."""
+    prepared, model, size, calls = asked.prepared, asked.resolved.model, asked.size, asked.ask.choices
+    provider = asked.upstream.provider.name
     window, price = models.largest_window(model), models.price_of(provider, model)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
@@ -71,17 +75,15 @@ def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
     return max(price.input, price.cached, 0.0 if short else price.written)
 
 
-def lower(body: dict[str, Any], model: Model, admission: Admission) -> bool:
-    """Keep a body within its reservation; returns whether that lowers the output limit that it asks for.
-    Raises BudgetExceeded if its input has become much larger than expected."""
+def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount) -> bool:
+    """Keep a body within its reservation, of which earlier rounds have `used` a part. Returns whether that
+    lowers the output limit that it asks for. Raises BudgetExceeded if too little is left."""
     bound = admission.bound
     if bound is None:
         return False
-    allowed, asked = _allowed(body, model, bound, admission.output), output_of(body, model)
+    allowed, asked = _allowed(body, model, admission, bound, used), output_of(body, model)
     if allowed < bound.least:
-        raise BudgetExceeded(
-            "The request grew beyond what its budget had reserved for it. Shorten the input."
-        )
+        raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
     body["max_completion_tokens"] = min(asked or allowed, allowed)
     return allowed < asked
 
@@ -92,25 +94,29 @@ def limit_name(chat: ChatRequest) -> str:
     return chat.names.get(newer, newer if newer in chat.body else "max_tokens")
 
 
-def _allowed(body: dict[str, Any], model: Model, bound: Bound, output: int) -> int:
-    grown = input_bound(body, model)
-    if grown <= bound.input:
-        return output
-    amount = budgets.largest(bound, output)
-    larger = replace(bound, input=grown)
+def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound, used: Amount) -> int:
+    known = input_bound(body, model)
+    if known <= bound.input and used == Amount():
+        return admission.output
+    amount = budgets.largest(bound, admission.output)
+    larger = replace(bound, input=known)
     units: tuple[Unit, ...] = ("tokens",) if bound.input_price is None else ("usd", "tokens")
-    return min(budgets.affordable(larger, unit, getattr(amount, unit)) for unit in units)
+    return min(
+        budgets.affordable(larger, unit, getattr(amount, unit) - getattr(used, unit)) for unit in units
+    )
 
 
-def billed(calls: Iterable[UpstreamCall], bound: Bound, output: int, provider: str) -> Amount:
+def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
     """What the vendor billed: by its usage; at the bound of a call that it may have billed without usage."""
-    total = Amount()
+    total, bound = Amount(), admission.bound
     for call in calls:
+        if bound is None:
+            break
         usage = call.progress.usage if call.progress.complete else None
         if usage is not None:
-            amount = _of_usage(usage, bound, models.price_of(provider, call.call.model))
+            amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
         elif call.maybe_billed:
-            amount = budgets.largest(replace(bound, calls=1), output)
+            amount = budgets.largest(replace(bound, calls=1), admission.output)
         else:
             continue
         total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kimi_gateway.errors import InvalidRequest, UnreadableDocument
 from kimi_gateway.pivot import fields, media
 from kimi_gateway.pivot.attachments import Address, Attachment, FileId, Inline, Kind
 from kimi_gateway.pivot.fields import fail
@@ -94,7 +95,12 @@ def _named(part: Part, filename: str | None) -> Part:
 
 def by_bytes(data: str, media_type: str | None, where: str, filename: str | None, kind: Kind) -> Part:
     """A text as it is; without a media type if it is one. Raises InvalidRequest for wrong base64."""
-    content = media.decoded(data, where)
+    try:
+        content = media.decoded(data, where)
+    except InvalidRequest as error:
+        if kind != "document":
+            raise
+        raise UnreadableDocument(error.message, param=error.param) from None
     if (text := _text(content, media_type)) is not None:
         return {"type": "text", "text": text}
     return Slot(Attachment(where, kind, Inline(data), filename, media_type))

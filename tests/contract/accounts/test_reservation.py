@@ -32,7 +32,14 @@ TOOLS = [{"type": "function", "function": {"name": "get it", "parameters": {"typ
 CHAT = {"model": "kimi-k3", "messages": HELLO, "tools": TOOLS}
 MESSAGE = {"model": "kimi-k3", "messages": HELLO, "max_tokens": 50}
 ANSWER = {"model": "kimi-k3", "input": "Hello"}
-FLOW = ("flow/ask.py", "flow/attempts.py", "flow/inputs.py", "flow/turn.py", "edge/router.py")
+FLOW = (
+    "flow/ask.py",
+    "flow/attempts.py",
+    "flow/question.py",
+    "flow/rounds.py",
+    "flow/turn.py",
+    "edge/router.py",
+)
 STORE = ("accounts/", "storage/memory.py")  # its writes are whole or not at all, and have tests of their own
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {
@@ -153,14 +160,17 @@ def test_whatever_line_raises_the_books_balance(mode: str) -> None:
         with InProcess() as inner:
             run(Desk(inner), case)  # fills what is remembered
             places = [place for place in run(Desk(inner), case).seen if not _opens(place)]
-            places = [place for place in places if place[0] in FLOW or place not in done]
-            raised = 0
-            for place in places:
-                desk = Desk(inner)
-                raised += run(desk, case, place).raised
-                desk.balanced(f"a fault in {place[0]}:{place[1]}")
-            assert raised > 0.9 * len(places) > 50
-            done.update(places)
+        places = [place for place in places if place[0] in FLOW or place not in done]
+        raised = 0
+        for first in range(0, len(places), 25):  # the more accounts a store in memory has, the slower it is
+            with InProcess() as inner:
+                run(Desk(inner), case)
+                for place in places[first : first + 25]:
+                    desk = Desk(inner)
+                    raised += run(desk, case, place).raised
+                    desk.balanced(f"a fault in {place[0]}:{place[1]}")
+        assert raised > 0.9 * len(places) > 50
+        done.update(places)
 
 
 class SlowStore:

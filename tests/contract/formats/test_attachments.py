@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.errors import BodyTooLarge, Conflict, GatewayError, InvalidRequest, RateLimited, Unavailable
 from kimi_gateway.flow import attachments as flow
 from kimi_gateway.http import Headers, Request
@@ -114,6 +115,24 @@ def test_a_failure_is_an_error_of_the_format_and_costs_nothing(
     assert credits(desk, key) == (1, 0)
     assert not desk.client.chats
     assert files(desk).open == 0
+
+
+def test_clients_know_an_unreadable_document_by_its_words(desk: InProcess) -> None:
+    """With them Claude Code takes the document out of the conversation (its source, 2026-10)."""
+    where = f"{place('messages', 0, 0)}.source.data"
+    files(desk).failure = InvalidRequest(f"{where}: the document has no text", param=where)
+    answer = asked(
+        desk, "messages", desk.key(), body("messages", user("messages", document("messages", "bytes")))
+    )
+    assert answer.json["error"]["message"].startswith("The PDF specified was not valid")
+
+
+@in_all_formats
+def test_a_store_that_is_down_is_not_the_clients_fault(desk: InProcess, form: str) -> None:
+    files(desk).failure = StoreDown("down")
+    key = desk.key(1)
+    assert asked(desk, form, key, body(form, user(form, document(form, "address")))).status == 503
+    assert credits(desk, key) == (1, 0)
 
 
 @in_all_formats

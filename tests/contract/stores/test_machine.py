@@ -418,6 +418,10 @@ class Budgets(Books):
 
     @rule()
     def budgets_hold(self) -> None:
+        self.refill(self.purse)
+        for store in self.stores:
+            self.runner.run(store.purge(self.now))
+        self.end_late_leases()
         account = self.ask(lambda store: store.account(self.account, self.now))
         for scope, budget, amount, resets in account.spent:
             assert 0 <= amount <= budget.limit

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
@@ -17,11 +17,20 @@ from kimi_gateway.providers.moonshot import messages
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
+if TYPE_CHECKING:
+    from kimi_gateway.providers.moonshot.files import MoonshotFiles
+
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
 SLICE = 256  # events returned at a time, because one read may bring tens of thousands
 QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
+
+
+def httpx_uploader() -> http.Uploader:
+    from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and few requests upload
+
+    return HttpxClient()
 
 
 class Moonshot:
@@ -34,6 +43,7 @@ class Moonshot:
         timeouts: http.Timeouts,
         event_limit: int,
         native: bool = False,
+        uploads: Callable[[], http.Uploader] = httpx_uploader,
     ) -> None:
         """`native`: requests in Anthropic's format go to the platform's Messages endpoint."""
         self._client = client
@@ -41,6 +51,21 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
+        self._uploads = uploads
+        self._files: MoonshotFiles | None = None
+
+    @property
+    def files(self) -> MoonshotFiles:
+        if self._files is None:
+            from kimi_gateway.providers.moonshot.files import MoonshotFiles  # few requests need it
+
+            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
+        return self._files
+
+    async def close(self) -> None:
+        """Closes what uploads opened; the owner of the client closes that."""
+        if self._files is not None:
+            await self._files.close()
 
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
