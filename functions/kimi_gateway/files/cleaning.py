@@ -1,8 +1,8 @@
-"""Deletes at the provider what was uploaded for a turn, also after a crash.
+"""Deletes a turn's uploads at the provider, also after a crash.
 
 A record is written before the upload, so any process can find the file: by the provider's id, or by its name
-there, which begins with the record's id. Deletion runs behind the answer and is tried again; what is left is
-deleted by a sweep.
+there, which begins with the record's id. Deletion runs behind the answer and is repeated; a sweep deletes the
+rest.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ async def read(
 
 async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` holds what was uploaded for it. Raises GatewayError."""
+    `turn` keeps its uploads. Raises
+    GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
     found = await thoughts.recall(account, ask.needs) if ask.needs else {}
     attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
@@ -96,7 +97,7 @@ async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files:
 async def go_on(
     asked: Asked, question: Question, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, added: int
 ) -> Question:
-    """The same question with the `chat` of a further round, to which so many bytes were added. Raises
+    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
@@ -119,8 +120,8 @@ def _prepared(
 async def _fitted(
     asked: Asked, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, prepared: Prepared, size: int
 ) -> bool:
-    """Put back what the history lost, and keep it all within the window; returns whether the output limit was
-    lowered. Raises InvalidRequest in the client's names."""
+    """Restore the history's reasoning, and keep the request within the window; returns whether the output
+    limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
         size += await thoughts.restore(turn.admission.key.account, missing)
     try:

@@ -45,7 +45,7 @@ async def add_account(table: Table, account: str, name: str, hot: Raw, now: int)
 
 
 async def rename(table: Table, account: str, name: str) -> None:
-    """In this order, one that breaks off is repeated as a whole. Raises Unknown."""
+    """Rename an account. In this order an interrupted call can be repeated. Raises Unknown."""
     info = await table.get(partition(account), INFO)
     if info is None:
         raise Unknown(account)
@@ -71,8 +71,8 @@ async def set_budgets(table: Table, account: str, wanted: Sequence[Budget]) -> N
 
 
 async def remove(table: Table, account: str) -> None:
-    """The hot item first, which ends every key at once; `info` last, so that one that breaks off can be
-    repeated. What the cache has ends with its time. Raises Unknown."""
+    """Delete an account: the hot item first, which ends every key at once, and `info` last, so that an
+    interrupted call can be repeated. Cache entries end with their time. Raises Unknown."""
     items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
     if INFO not in items:
         raise Unknown(account)

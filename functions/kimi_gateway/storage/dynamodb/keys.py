@@ -12,6 +12,7 @@ from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, par
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 DRAWN = 20  # ids tried for a key
+READINGS = 5  # of one key, if it is changed during each
 SHORT = 8  # of them with a short form of two characters
 
 
@@ -61,9 +62,9 @@ async def find_key(table: Table, digest: str) -> tuple[Key, Image] | None:
 
 
 async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
-    """A key as the image of its account knows it, or newer. None where its making broke off."""
+    """A key in the version of its account's image, or newer. None if its creation was interrupted."""
     account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
-    while True:
+    for _ in range(READINGS):
         record, image = await asyncio.gather(
             table.get(partition(account), f"K#{short}"), image_of(table, account)
         )
@@ -71,6 +72,7 @@ async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
             return None
         if _version(record) >= image.number(f"v{short}"):
             return key_of(record, image), image
+    raise StoreDown(f"the key was older than its account in {READINGS} readings")
 
 
 def _version(record: Raw) -> int:
@@ -105,7 +107,7 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
 
 
 async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tuple[Key, Image] | None:
-    """By id or digest; None where another change came between. Raises Unknown."""
+    """Change a key, by id or digest; None if another change came between. Raises Unknown."""
     pointer = await pointer_to(table, key)
     account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
     record, image = await asyncio.gather(
@@ -131,7 +133,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
 
 
 async def add_digest(table: Table, key: str, digest: str) -> None:
-    """Another way to a key (by id or digest). Raises Unknown, Taken."""
+    """Add a digest to a key (by id or digest). Raises Unknown, Taken."""
     pointer = await pointer_to(table, key)
     try:
         await table.put_new(f"K#{digest}", HOT, {name: pointer[name] for name in ("id", "account")}, "id")
