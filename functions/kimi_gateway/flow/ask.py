@@ -63,11 +63,11 @@ class Gateway:
     thoughts: ConversationCache
     settings: Settings
     clock: Callable[[], float] = time.time
+    files: Resolver = field(default_factory=NoFiles)
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
-    files: Resolver = field(default_factory=NoFiles)
     plan: Plan | None = None  # may add rounds to a turn
 
     @property
