@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class Stores(Store, FileStore, Protocol):
-    """What is kept: accounts, and the records of files."""
+    """The stores: accounts, and the records of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ async def start(
     settings: Settings,
     *,
     store: Stores | None = None,
-    replay: Cache | None = None,
+    cache: Cache | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
@@ -191,7 +191,7 @@ async def start(
     record: OutageLog = LocalOutageLog()
     if store is None:
         store = record = kept = _store(settings, aws)
-        replay = replay or RememberingCache(kept)
+        cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
@@ -200,11 +200,11 @@ async def start(
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    replay = replay or MemoryCache()
-    thoughts = ConversationCache(replay, clock, settings.keep_conversations)
-    attachments = FileService(settings, store, replay, upstream, clock)
+    cache = cache or MemoryCache()
+    conversations = ConversationCache(cache, clock, settings.keep_conversations)
+    attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock, attachments.resolver)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments.resolver)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
