@@ -99,7 +99,9 @@ class Gateway:
             raise
 
     async def _bound(self, asked: Asked) -> Bound:
-        return await apart(asked.size, partial(spending.bound_of, asked, int(self.clock())))
+        provider, now = asked.upstream.provider.name, int(self.clock())
+        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
+        return await apart(asked.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
@@ -21,9 +21,7 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import output_of
-
-if TYPE_CHECKING:
-    from kimi_gateway.flow.question import Asked
+from kimi_gateway.providers.provider import Prepared
 
 TEMPLATE = 32  # tokens at most that the vendor's template adds to a message or a tool, and to the whole
 PER_MILLION = 1_000_000
@@ -42,10 +40,9 @@ def _has_media(content: object) -> bool:
     return type(content) is list and any(part.get("type") != "text" for part in content)
 
 
-def bound_of(asked: Asked, at: int) -> Bound:
-    """Before admission, at `at` (unix seconds), when the body may not be known yet."""
-    prepared, model, size, calls = asked.prepared, asked.resolved.model, asked.size, asked.ask.choices
-    provider = asked.upstream.provider.name
+def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, calls: int, at: int) -> Bound:
+    """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
+    bytes."""
     window, price = models.largest_window(model), models.price_of(provider, model)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
