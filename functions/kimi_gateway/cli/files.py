@@ -1,4 +1,4 @@
-"""kimi-gateway files: what is left at the provider of files that should be gone."""
+"""kimi-gateway files: files at the provider that should be gone."""
 
 from __future__ import annotations
 

@@ -74,30 +74,36 @@ async def read(
     return Asked(request, ask, resolved, upstream, prepared, len(raw))
 
 
-async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
+async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` holds what was uploaded for it. Raises GatewayError."""
+    `turn` keeps its uploads. Raises
+    GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
-    found = await thoughts.recall(account, ask.needs) if ask.needs else {}
+    found = await conversations.recall(account, ask.needs) if ask.needs else {}
     attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
     resolution = await resolve(files, account, attached, model, turn.held)
     parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
     if prepared is None:
         prepared = await apart(size, partial(_prepared, asked.upstream.provider, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     return Question(parsed, prepared, narrowed, resolution.token)
 
 
 async def go_on(
-    asked: Asked, question: Question, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, added: int
+    asked: Asked,
+    question: Question,
+    turn: Turn,
+    conversations: ConversationCache,
+    chat: ChatRequest,
+    added: int,
 ) -> Question:
-    """The same question with the `chat` of a further round, to which so many bytes were added. Raises
+    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
     prepared = await apart(size, partial(_prepared, provider, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     return replace(question, prepared=prepared, narrowed=narrowed)
 
 
@@ -112,12 +118,17 @@ def _prepared(
 
 
 async def _fitted(
-    asked: Asked, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, prepared: Prepared, size: int
+    asked: Asked,
+    turn: Turn,
+    conversations: ConversationCache,
+    chat: ChatRequest,
+    prepared: Prepared,
+    size: int,
 ) -> bool:
-    """Put back what the history lost, and keep it all within the window; returns whether the output limit was
-    lowered. Raises InvalidRequest in the client's names."""
+    """Restore the history's reasoning, and keep the request within the window; returns whether the output
+    limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
-        size += await thoughts.restore(turn.admission.key.account, missing)
+        size += await conversations.restore(turn.admission.key.account, missing)
     try:
         return await fitted(prepared.body, asked.resolved, size, chat.least_output)
     except InvalidRequest as error:
