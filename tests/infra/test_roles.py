@@ -88,9 +88,21 @@ async def usage(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].usage(NOW, key.account)
 
 
+async def files(shared: SharedTable, key: Key) -> None:
+    """One that expires, from its upload to its deletion."""
+    store, room = shared.stores[1], Room()
+    record = FileRecord("file-1", key.account, "tok_1", "kept", NOW, NOW + 60)
+    await store.add_file(record, room)
+    assert await store.change_file(record, done := replace(record, state="ready", expires=NOW + 90), room)
+    assert await store.file(key.account, "file-1", NOW) == done
+    assert await store.files(key.account, NOW) == [done]
+    assert await store.remove_file(done)
+
+
 NEEDS: dict[str, tuple[Step, ...]] = {
     "Chat": (key, outages, credit, money, answers, earlier, attachments),
     "Models": (key, outages, credit),
+    "Files": (key, outages, credit, files),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier),
 }
