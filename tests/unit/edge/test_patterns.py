@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_gateway.edge.patterns import Pattern
-from kimi_gateway.edge.router import Paths, Route, Router
+from kimi_gateway.edge.router import Access, Paths, Route, Router
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request, Response
 
