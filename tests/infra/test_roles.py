@@ -7,12 +7,14 @@ test_stack.py, where the functions run behind these roles.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import resources
+from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.values import Grant, Key, Usage
 from support.dynamo_table import NOW, SharedTable
 
@@ -53,6 +55,16 @@ async def money(shared: SharedTable, key: Key) -> None:
     assert await store.release(admission, "kimi-k3", True, NOW)
 
 
+async def attachments(shared: SharedTable, key: Key) -> None:
+    """A file of the account's, and one that is uploaded for a request and put off once."""
+    store, room = shared.stores[1], Room()
+    assert await store.file(key.account, "file-1", NOW) is None
+    record = FileRecord("file-2", key.account, "tok_1", "passing", NOW, NOW + 60)
+    await store.add_file(record, room)
+    assert await store.change_file(record, later := replace(record, expires=NOW + 90), room)
+    assert await store.remove_file(later)
+
+
 async def answers(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].keep(key.account, {"resp_1": b"{}"}, NOW + 60)
 
@@ -71,7 +83,7 @@ async def usage(shared: SharedTable, key: Key) -> None:
 
 
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers, earlier),
+    "Chat": (key, outages, credit, money, answers, earlier, attachments),
     "Models": (key, outages, credit),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier),
