@@ -1,4 +1,4 @@
-"""What reads attachments, put together: resolver, deletion, and the fetcher of addresses."""
+"""The resolver of attachments with its parts: deletion, and the fetcher of addresses."""
 
 from __future__ import annotations
 
