@@ -11,13 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.files import FileStore
+from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
@@ -60,6 +61,7 @@ class Endpoints:
     account: BalanceAndCredits
     token_check: TokenCheck
     health: Health
+    files: FilesApi
 
 
 @dataclass(slots=True)
@@ -211,6 +213,14 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
+        FilesApi(
+            gate,
+            store,
+            upstream,
+            Room(settings.account_files, settings.account_file_bytes),
+            settings.idle_timeout,
+            clock,
+        ),
     )
     heart = None
     if renewing:

@@ -49,8 +49,12 @@ class Settings:
     token_concurrency: int = 0
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    account_files: int = 100
+    account_file_bytes: int = 2**30
     keep_texts: int = 86_400
     fetch_allowed: tuple[str, ...] = ()
+    attachment_limit: int = 100 * 2**20
+    extract: str = "provider"
     connections: int = 10_000
     keyless_per_address: int = 64
     trusted_proxies: tuple[str, ...] = ()
@@ -175,8 +179,12 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
+    "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
     "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
+    "KIMI_GATEWAY_ATTACHMENT_LIMIT": ("attachment_limit", _number(int, 1024, 100 * 2**20, "bytes")),
+    "KIMI_GATEWAY_EXTRACT": ("extract", _one_of("provider", "local")),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),

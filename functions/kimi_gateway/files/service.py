@@ -39,10 +39,12 @@ class FileService:
         self.cleaner = Cleaner(store, upstream, clock, settings.lease)
         bounds = Bounds(
             count=placement.MOST,
+            size=settings.attachment_limit,
             keep=settings.keep_texts if settings.keep_conversations else 0,
         )
         texts = Texts(cache, clock, bounds.keep)
-        self.resolver = FileResolver(store, upstream, texts, self.cleaner, self.fetcher, clock, bounds)
+        local = settings.extract == "local"
+        self.resolver = FileResolver(store, upstream, texts, self.cleaner, self.fetcher, clock, bounds, local)
 
     def fetcher(self) -> Fetcher:
         if self._fetcher is None:
