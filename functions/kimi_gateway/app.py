@@ -77,7 +77,7 @@ class Running:
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        cleaning = self.attachments.cleaner.busy
+        cleaning = self.attachments.busy
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
@@ -206,7 +206,7 @@ async def start(
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments.resolver)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),

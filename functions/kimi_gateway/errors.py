@@ -10,6 +10,7 @@ GatewayError                     500  api_error              internal_error
 │   └── ContentFiltered          400  invalid_request_error  content_filter
 ├── InvalidKey                   401  invalid_request_error  invalid_api_key
 ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
+├── BudgetExceeded               403  insufficient_quota     budget_exceeded
 ├── PermissionDenied             403  invalid_request_error  permission_denied
 ├── NotFound                     404  invalid_request_error  not_found
 │   └── ModelNotFound            404  invalid_request_error  model_not_found
@@ -109,6 +110,10 @@ class InvalidKey(GatewayError):
 
 class InsufficientCredits(GatewayError):
     status, type, code = 403, "insufficient_quota", "insufficient_credits"
+
+
+class BudgetExceeded(GatewayError):
+    status, type, code = 403, "insufficient_quota", "budget_exceeded"
 
 
 class PermissionDenied(GatewayError):
