@@ -37,7 +37,11 @@ def check(folder: Path, failing: set[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([folder / "scripts" / "check"], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("failing", [set(), {"format"}, {"lint", "imports"}, {"types"}, set(TOOLS)], ids=str)
+@pytest.mark.parametrize(
+    "failing",
+    [set(), {"format"}, {"lint", "imports"}, {"types"}, set(TOOLS)],
+    ids=lambda names: " ".join(sorted(names)) or "none",
+)
 def test_every_check_runs_and_each_failure_has_its_way_out(tmp_path: Path, failing: set[str]) -> None:
     done = check(tmp_path, failing)
     assert done.stdout.split("\n")[:-1] == [f"ran {tool}" for tool in TOOLS]
