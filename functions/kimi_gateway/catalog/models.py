@@ -190,7 +190,7 @@ def price_of(provider: str, model: Model) -> Price | None:
 
 
 def largest_window(model: Model) -> int:
-    """The vendor's bound for all rows with the same upstream model."""
+    """The largest window of all rows with the same upstream model: the vendor may accept that much input."""
     return max([row.window for row in ROWS if row.upstream == model.upstream], default=model.window)
 
 
