@@ -21,7 +21,10 @@ RESULTS = {"low": 3, "medium": 5, "high": 10}  # pages of a search by OpenAI's `
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """`searches` and `pages`: which tools the model gets. `most`: searches that the client allows, None where
-    the gateway's own bound holds. `allowed` and `blocked` are domains; one of them is empty."""
+    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: the
+    model is told to search. `research`: more rounds. `lines`: an answer in OpenAI's own format shows each page
+    in a line of its text.
+    """
 
     searches: bool = True
     pages: bool = True
@@ -32,6 +35,9 @@ class SearchOptions:
     allowed: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     location: str = ""
+    forced: bool = False
+    research: bool = False
+    lines: bool = False
 
     def permits(self, url: str) -> bool:
         """Whether the domain rules let this address through: a domain stands for its subdomains too."""
