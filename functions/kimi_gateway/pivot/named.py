@@ -22,7 +22,7 @@ def apply(model: str, body: dict[str, Any], search: SearchOptions | None) -> Sea
     if asked.system:
         body["messages"] = [{"role": "system", "content": asked.system}, *body["messages"]]
     if asked.search:
-        search = replace(search or SearchOptions(), lines=True)
+        search = replace(search or SearchOptions(asked_by=("model",)), lines=True)
     if search is not None and asked.research:
         search = replace(search, thorough=True, research=True, results=max(search.results, 10))
     if search is not None and asked.silent:

@@ -28,18 +28,19 @@ def taken(body: dict[str, Any]) -> SearchOptions | None:
     if not _MEMBERS & body.keys():
         return None
     lines = _is_on(body.pop("use_search", False))
-    found = [SearchOptions()] if lines else []
+    found = [SearchOptions(asked_by=("use_search",))] if lines else []
     options = body.pop("web_search_options", None)
     if options is not None:
         found.append(_of_openai(options, "web_search_options"))
     found += _of_tools(body)
     found += _of_plugins(body)
-    return replace(found[-1], lines=lines) if found else None
+    names = tuple(dict.fromkeys(name for each in found for name in each.asked_by))
+    return replace(found[-1], lines=lines, asked_by=names) if found else None
 
 
 def _is_on(value: Any) -> bool:
-    if type(value) is bool:
-        return value
+    if value is None or type(value) is bool:
+        return bool(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
         return value.strip().lower() == "true"
     fail("use_search", "must be true or false")
@@ -50,6 +51,7 @@ def _of_openai(options: Any, where: str) -> SearchOptions:
     size = options.get("search_context_size") or "medium"
     fields.string(size, f"{where}.search_context_size")
     return SearchOptions(
+        asked_by=("web_search_options",),
         results=RESULTS.get(size, RESULTS["medium"]),
         thorough=size == "high",
         location=location(options.get("user_location"), f"{where}.user_location"),
@@ -77,9 +79,10 @@ def _of_tools(body: dict[str, Any]) -> Iterable[SearchOptions]:
     kept = []
     for index, tool in enumerate(tools):
         if is_vendors(tool):
-            yield SearchOptions()
+            yield SearchOptions(asked_by=("tools.$web_search",))
         elif tool.get("type") in _TOOLS:
-            yield _of_openrouter(tool.get("parameters"), f"tools.{index}.parameters")
+            asked = _of_openrouter(tool.get("parameters"), f"tools.{index}.parameters")
+            yield replace(asked, asked_by=(f"tools.{tool['type']}",))
         else:
             kept.append(tool)
     if len(kept) < len(tools):
@@ -110,7 +113,7 @@ def _of_plugins(body: dict[str, Any]) -> Iterable[SearchOptions]:
     for index, plugin in enumerate(plugins):
         fields.mapping(plugin, f"plugins.{index}")
         if plugin.get("id") == "web":
-            yield _of_openrouter(plugin, f"plugins.{index}")
+            yield replace(_of_openrouter(plugin, f"plugins.{index}"), asked_by=("plugins",))
 
 
 def _of_openrouter(options: Any, where: str) -> SearchOptions:

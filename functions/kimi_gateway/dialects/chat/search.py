@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kimi_gateway.pivot.search import SearchCall, Source
+from kimi_gateway.pivot.search import SearchCall, Source, cited
 
 FOOTER = "\n\n搜索结果来自：\n"
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>()#!|~&])")
@@ -72,7 +72,7 @@ class ShownSearches:
         return told
 
     def annotations(self) -> list[dict[str, Any]]:
-        """After the text's end: of each source its line, else each place where the text has its address."""
+        """After the text's end: the line of each source; else the places that cite it, or the text's end."""
         spans = self._spans or self._mentions()
         return [
             {
@@ -105,10 +105,8 @@ class ShownSearches:
         return text
 
     def _mentions(self) -> list[tuple[Source, int, int]]:
-        content = "".join(self._text)
-        spans = []
-        for source in self._sources.values():
-            at = content.find(source.url)
-            end = at + len(source.url) if at >= 0 else self._length
-            spans.append((source, at if at >= 0 else self._length, end))
-        return spans
+        sources = list(self._sources.values())
+        places = cited("".join(self._text), sources)
+        unused = set(range(len(sources))) - {index for index, _, _ in places}
+        places += [(index, self._length, self._length) for index in sorted(unused)]
+        return [(sources[index], start, end) for index, start, end in places]

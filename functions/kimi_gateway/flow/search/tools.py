@@ -32,6 +32,8 @@ def offered(options: SearchOptions) -> list[dict[str, Any]]:
     tools = []
     if options.searches:
         about = "Search the web. Use it for what is recent, or what you do not know for certain."
+        if options.forced:
+            about += " Search before you answer."
         if options.location:
             about += f" The user is in {options.location}."
         tools.append(_function(SEARCH, about, "query", _QUERY))

@@ -88,7 +88,7 @@ def test_without_lines_the_text_is_the_models_and_annotations_tell(streaming: bo
         message = json_answer(False, *chunks)
         content, annotations = message["content"], message["annotations"]
     assert content == "See https://b.example/2 for it."
-    unmentioned, mentioned = (each["url_citation"] for each in annotations)
+    mentioned, unmentioned = (each["url_citation"] for each in annotations)
     assert unmentioned["start_index"] == unmentioned["end_index"] == len(content)
     assert content[mentioned["start_index"] : mentioned["end_index"]] == TWO.url
 
