@@ -30,20 +30,20 @@ HOME_ONLY = ("kimi_gateway/cli/*", "kimi_gateway/edge/home/*")
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
     *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),
-    # What an installer writes, and differs between machines, or is of use to one only
+    # Files that installers write and that differ between machines
     *(f"*.dist-info/{name}" for name in ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")),
 )
 EXECUTABLE = ("stream",)
 LARGEST = 9 * 2**20  # bytes of the zip
 WITHOUT_BYTECODE = (
-    "The bundle is built without bytecode. It works, but each cold start compiles the code anew\n"
+    "The bundle is built without bytecode. It works, but each cold start compiles the code\n"
     "and takes about twice as long (docs/benchmarks.md, Cold start)."
 )
-TASK_ROOT = "/var/task"  # where Lambda unpacks it: so tracebacks name files that are there
+TASK_ROOT = "/var/task"  # the path on Lambda, so that tracebacks name existing files
 
 
 class Unbuildable(Exception):
-    """What is missing, and how to get it."""
+    """A missing requirement, and how to get it."""
 
 
 class NoInterpreter(Unbuildable): ...
@@ -114,7 +114,7 @@ def copy_sources(tree: Path, left_out: tuple[str, ...]) -> None:
 
 
 def compile_all(python: str, tree: Path) -> None:
-    """One process in a fixed order and hash seed: else the bytes of equal code may differ."""
+    """One process with a fixed order and hash seed; otherwise the bytes of equal code may differ."""
     command = [
         python, "-m", "compileall", "-q", "-f", "-j", "1", "--invalidation-mode", "unchecked-hash",
         "-s", str(tree), "-p", TASK_ROOT, str(tree),
@@ -162,7 +162,7 @@ def build(arch: str, minor: str, target: Path, local: bool = False) -> bool:
 
 
 def sources(arch: str, minor: str) -> str:
-    """A digest of all that decides what is in the bundle."""
+    """A digest of everything that decides the content of the bundle."""
     try:
         python = interpreter(minor)
     except NoInterpreter:
@@ -177,7 +177,7 @@ def sources(arch: str, minor: str) -> str:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """`sam build --parallel` runs several builds at once."""
+    """Lock the folder, because `sam build --parallel` runs several builds at once."""
     (ROOT / "build").mkdir(exist_ok=True)
     with (ROOT / "build" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -185,7 +185,8 @@ def alone() -> Iterator[None]:
 
 
 def unpacked(arch: str, minor: str, folder: Path) -> None:
-    """The bundle's files with their modes, in `folder`. It is built only where it is not of these sources."""
+    """Put the bundle's files with their modes into `folder`. The bundle is built only if the sources
+    changed."""
     work = ROOT / "build" / f"{arch}-{minor}"
     target, mark = work / "bundle.zip", work / "bundle.of"
     with alone():

@@ -1,6 +1,6 @@
-"""What 1,000 requests cost in the cloud, beside a container that is always on: `scripts/cost`.
+"""Computes the cost of 1,000 requests in the cloud, compared with a container: `scripts/cost`.
 
-Prints the tables of docs/cost.md; a test holds the page to them. Prices are data, in USD, us-east-1.
+Prints the tables of docs/cost.md; a test compares the page with them. Prices are data, in USD, us-east-1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ THOUSAND, MILLION, GB = 1e3, 1e6, 1e9
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """`usd` for `per` units, as `source` had it when it was seen."""
+    """`usd` for `per` units, as `source` said when it was `seen`."""
 
     usd: float
     per: float
@@ -51,8 +51,8 @@ WRITES = 2
 STREAMED_BYTES = 500 * 180
 LOG_BYTES = 2_600
 ITEM_UNITS = 1_000  # write units a second of one item (AWS, "Designing partition keys"; read 2026-11)
-LEASE_BYTES = 16  # of an account's item for each of its requests in flight
-ITEM = 400  # bytes of the item besides: balance, counters, usage of an hour
+LEASE_BYTES = 16  # bytes of an account's item for each of its requests in flight
+ITEM = 400  # bytes of the rest of the item: balance, counters, usage of an hour
 ALARM_METRICS, METRICS = 14, 21  # infra/alarms.yaml; cloudwatch.py, some with two reasons and two causes
 
 
@@ -61,7 +61,7 @@ def usd(name: str) -> float:
 
 
 def request(seconds: float, megabytes: int) -> dict[str, float]:
-    """USD of one request by what it is paid for."""
+    """USD of one request, by service."""
     return {
         "Lambda, time x memory": seconds * megabytes / 1024 * usd("arm"),
         "Lambda, the request": usd("invoke"),
@@ -73,21 +73,22 @@ def request(seconds: float, megabytes: int) -> dict[str, float]:
 
 
 def standing(requests: float) -> float:
-    """USD a month besides the requests themselves; metrics are paid for in the hours that have some."""
+    """USD a month without the requests themselves; metrics cost money in hours that have some."""
     hours = min(1, requests / MONTH)
     metrics = max(0, METRICS - 10) * usd("metric") * hours
     return usd("secret") + max(0, ALARM_METRICS - 10) * usd("alarm") + metrics
 
 
 def container() -> float:
-    """USD a month of the smallest container behind a load balancer in two zones, alone, not redundant."""
+    """USD a month of one smallest container behind a load balancer in two zones, not redundant."""
     task = 0.25 * usd("vcpu") + 0.5 * usd("memory")
     return MONTH * (task + usd("balancer") + 3 * usd("address"))
 
 
 def most(seconds: int, base: int = ITEM) -> int:
-    """Requests a second of one account: DynamoDB takes 1,000 write units a second for one item. A request
-    writes it twice, each write costs a unit for each KiB, and each request in flight makes it larger."""
+    """Requests a second of one account. DynamoDB accepts 1,000 write units a second for one item. A request
+    writes it twice, each write costs a unit for each KiB, and each request in flight makes the item
+    larger."""
     rate = 0
     while WRITES * (rate + 1) * math.ceil((base + LEASE_BYTES * (rate + 1) * seconds) / 1024) <= ITEM_UNITS:
         rate += 1

@@ -1,7 +1,7 @@
-"""What scripts/deploy asks and finds out before it deploys a profile of samconfig.toml.
+"""Questions and checks of scripts/deploy before it deploys a profile of samconfig.toml.
 
-Prints the stack, its region and its AWS profile as sam will take them. On a terminal it first asks for the
-parameters of `QUESTIONS` that a production profile does not name yet. The answers go into samconfig.toml.
+Prints the stack, its region and its AWS profile as sam will use them. On a terminal it first asks for the
+parameters of `QUESTIONS` that a production profile lacks. The answers go into samconfig.toml.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAF_PRICE = "$6 a month and $0.60 a million requests"  # $5 the list, $1 its rul
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`fits` raises ValueError with what to type instead."""
+    """`fits` raises ValueError with an advice."""
 
     parameter: str
     text: str
@@ -33,7 +33,7 @@ class Question:
 
 def an_address(typed: str) -> None:
     if typed and not re.fullmatch(r"[^@\s\"',]+@[^@\s\"',]+", typed):
-        raise ValueError("That is no e-mail address. Type one, or nothing for none.")
+        raise ValueError("That is not an e-mail address. Type one, or nothing for none.")
 
 
 def a_number(typed: str) -> None:
@@ -66,7 +66,7 @@ def named(parameters: Sequence[str]) -> set[str]:
 
 
 def answers(parameters: Sequence[str], typed: TextIO, told: TextIO) -> dict[str, str]:
-    """Of what is not among `parameters`. Raises EOFError where nobody types any more."""
+    """Answers for questions that are not among `parameters`. Raises EOFError if nobody types any more."""
     found = {}
     for question in QUESTIONS:
         while question.parameter not in {*named(parameters), *found}:
@@ -85,7 +85,7 @@ def answers(parameters: Sequence[str], typed: TextIO, told: TextIO) -> dict[str,
 
 
 def written(text: str, profile: str, found: Mapping[str, str]) -> str:
-    """samconfig.toml with these among the profile's parameter_overrides; all else stays as it is."""
+    """samconfig.toml with these values among the profile's parameter_overrides; everything else stays."""
     head = f"[{profile}.deploy.parameters]\n"
     before, mark, section = text.partition(head)
     section, bracket, behind = section.partition("\n[")

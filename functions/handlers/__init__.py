@@ -1,1 +1,1 @@
-"""One file a Lambda function; each is an API Gateway integration of its own, with its own role."""
+"""One file for each Lambda function; each is an API Gateway integration with its own role."""

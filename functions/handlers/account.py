@@ -1,6 +1,5 @@
-"""What an account has and costs, whether the gateway is well, and what no other function serves: preflights,
-wrong methods, unknown paths. So it knows the whole table.
-"""
+"""Credits, balance, token counts and health, and everything that no other function serves: preflights, wrong
+methods, unknown paths. So it has the whole routing table."""
 
 from kimi_gateway.edge.aws.function import Function
 

@@ -1,4 +1,4 @@
-"""What can be named as `model`."""
+"""The model list."""
 
 from kimi_gateway.edge.aws.function import Function
 

@@ -1,4 +1,4 @@
-"""Whether a token is live: open to all, so its function can do no more."""
+"""The token check. It is open to all, so its function can do nothing else."""
 
 from kimi_gateway.edge.aws.function import Function
 

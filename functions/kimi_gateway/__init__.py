@@ -1,3 +1,3 @@
-"""Kimi Gateway: an LLM endpoint of one's own for the Kimi models."""
+"""Kimi Gateway: an LLM endpoint of your own for the Kimi models."""
 
 __version__ = "0.1.0"

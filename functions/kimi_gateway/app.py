@@ -66,12 +66,13 @@ class Running:
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """What requests left behind may finish for a while: the process may be frozen then."""
+        """Wait at most `seconds` for background work of requests, because the process may be frozen
+        afterwards."""
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
             await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
-        """Streams have ended by now; what they left behind is finished, bounded in time."""
+        """Stop after streams have ended; background work is finished within bounded time."""
         if self.heart is not None:
             self.heart.cancel()
             await asyncio.gather(self.heart, return_exceptions=True)
@@ -89,7 +90,8 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """`tokens` as they are now; `renewal` where that takes a call, and then `known` after the first one."""
+    """`tokens` returns the current tokens. `renewal` is set if reading them takes a call; `known` then tells
+    whether one succeeded."""
 
     tokens: Callable[[], tuple[Token, ...]]
     faults: Callable[[], list[str]]
@@ -98,7 +100,7 @@ class TokenSource:
 
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
-    """The environment's tokens, else the secret's or the file's as they are at the time of asking."""
+    """The environment's tokens, else the current ones of the secret or the file."""
     if settings.moonshot_api_key:
         redact.learn(settings.moonshot_api_key)
         fixed = tuple(map(Token.of, settings.moonshot_api_key))
@@ -113,7 +115,7 @@ def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]
     return TokenSource(while_readable(tokens), lambda: token_faults(tokens))
 
 
-UNREADABLE = (OSError, ValueError)  # of a token source
+UNREADABLE = (OSError, ValueError)  # errors of a token source
 
 
 def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
@@ -125,7 +127,8 @@ def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
 
 
 def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tuple[Token, ...]]:
-    """A file that went bad while the gateway runs is the operator's fault, and never leads to the demo."""
+    """A reader that raises Unavailable if the file becomes unreadable while the gateway runs; that never
+    leads to the demo."""
 
     def read() -> tuple[Token, ...]:
         try:
@@ -140,9 +143,9 @@ def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tupl
 
 
 def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
-    """Our own, unless a proxy stands before the upstream or before `more` that is spoken to."""
+    """Our own client, or the one over httpx2 if a proxy applies to the upstream or to `more`."""
     if any(proxied(each, environ) for each in (url, *more)):
-        from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and is seldom needed
+        from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly and is rarely needed
 
         return HttpxClient()
     return Http1Client()
@@ -151,7 +154,7 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
 def upstreams(
     settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
-    """The platform while there is a token for it, or while that is not `known`; else the demo."""
+    """The platform if it has a token, or while that is not `known`; otherwise the demo."""
     timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
     native = settings.anthropic == "native"
     platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
@@ -169,9 +172,9 @@ async def start(
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
 ) -> Running:
-    """Leases need no `renewing` where none lasts as long as a request may.
+    """Start the gateway. Leases need no `renewing` if a lease outlasts every request.
 
-    Raises CatalogFault, StoreDown; OSError or ValueError where the tokens' file cannot be read.
+    Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
     models = catalog.load(settings.models)
     client, aws = _clients(settings, client, os.environ)
@@ -182,7 +185,7 @@ async def start(
         replay = replay or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
-        with suppress(Unavailable):  # requests will try again, and say so
+        with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
     upstream = upstreams(settings, client, pool, source.known, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
@@ -212,7 +215,7 @@ async def start(
 def _clients(
     settings: Settings, client: Client | None, environ: Mapping[str, str]
 ) -> tuple[Client, Aws | None]:
-    """For the upstream; over the same one for AWS, where something is kept there."""
+    """The client for the upstream, and AWS over the same client if the settings use it."""
     if not (settings.table or settings.secret):
         return client or http_client(settings.base_url, environ), None
     from kimi_gateway.net import aws, aws_environment
@@ -232,7 +235,7 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
 
 async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:
-    """Keeps the leases of what runs, and ends those of processes that died."""
+    """Renew the leases of running requests, and end those of dead processes."""
     while True:
         await asyncio.sleep(every)
         try:

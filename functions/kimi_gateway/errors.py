@@ -5,6 +5,7 @@ GatewayError                     500  api_error              internal_error
 ├── InvalidRequest               400  invalid_request_error  invalid_request
 │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
 │   ├── UnreadableImage          400  invalid_request_error  invalid_request
+│   ├── UnreadableDocument       400  invalid_request_error  invalid_request
 │   └── ContentFiltered          400  invalid_request_error  content_filter
 ├── InvalidKey                   401  invalid_request_error  invalid_api_key
 ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
@@ -86,6 +87,10 @@ class UnreadableImage(InvalidRequest):
     """A picture that cannot be sent or that the upstream cannot read."""
 
 
+class UnreadableDocument(InvalidRequest):
+    """A document that cannot be read."""
+
+
 class ContentFiltered(InvalidRequest):
     code = "content_filter"
 
@@ -116,6 +121,12 @@ class MethodNotAllowed(GatewayError):
 
 class BodyTooSlow(GatewayError):
     status, type, code = 408, "invalid_request_error", "request_timeout"
+
+
+class Conflict(GatewayError):
+    """Something that the request builds on is not there any more, or not now."""
+
+    status, type, code = 409, "invalid_request_error", "conflict"
 
 
 class UnsupportedMedia(GatewayError):

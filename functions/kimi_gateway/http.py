@@ -1,4 +1,4 @@
-"""The request and the response, as every edge gives and takes them."""
+"""The request and the response: the interface between edges and the gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_FIELDS = 100  # of a query
 class Headers:
     """Header fields in order of arrival, names in lower case."""
 
-    pairs: Pairs = field(repr=False)  # credentials are among them
+    pairs: Pairs = field(repr=False)  # includes credentials
     _values: dict[str, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -34,22 +34,21 @@ class Headers:
         return self._values.get(name, [])
 
     def get(self, name: str, default: str = "") -> str:
-        """The first, where there are several."""
+        """The first value of a header."""
         found = self._values.get(name)
         return found[0] if found else default
 
 
 def sendable(value: str) -> bool:
-    """Whether a header can carry it as one word."""
+    """Whether a header can contain the value as one word."""
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
 class Query:
-    """The fields of a query in order of arrival, decoded. A name may be there several times.
+    """The fields of a query in order of arrival, decoded. A name may occur several times.
 
-    `source` is the text behind the `?`, or what the edge has decoded already. Only an endpoint that asks for
-    a field has it parsed, and reading one raises InvalidRequest for a query that has more than MOST_FIELDS
-    or is not UTF-8: nobody else minds what clients put there.
+    `source` is the text behind the `?`, or fields that the edge has decoded. It is parsed only if an endpoint
+    reads a field; that raises InvalidRequest if it has more than MOST_FIELDS fields or is not UTF-8.
     """
 
     __slots__ = ("_source", "_values")
@@ -66,7 +65,7 @@ class Query:
         return self._values.get(name, [])
 
     def get(self, name: str, default: str = "") -> str:
-        """The last, where there are several."""
+        """The last value of a field."""
         found = self.all(name)
         return found[-1] if found else default
 
@@ -105,12 +104,13 @@ async def _nothing() -> None:
 class Request:
     """One request. `path` is percent-decoded, without the query.
 
-    `body()` reads the body whole; `stream()` gives it in pieces as they come, and the client waits while a
-    piece is worked on. One of the two, once. They are functions so that a caller without a key is refused
-    before anything is read. They raise BodyTooLarge beyond `limit` bytes, which routing sets, and
-    BodyTooSlow. A client that leaves cancels the task that handles its request.
-    `started`, and `deadline`, when its answer must have ended, are of time.monotonic(). `record` gathers
-    facts for the request's one log line.
+    `body()` reads the body whole; `stream()` returns it in pieces as they come, and the client waits while a
+    piece is processed. Use one of the two, once. They are functions so that a caller without a key is refused
+    before anything is read. They raise BodyTooSlow, and BodyTooLarge above `limit` bytes, which routing sets.
+    A client that leaves cancels the task that handles its request.
+
+    `started` and `deadline`, by which the answer must have ended, are times of time.monotonic(). `record`
+    collects facts for the request's log line.
     """
 
     method: str
@@ -129,9 +129,9 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What an edge sends: all of `body` at once, or its pieces as they come.
+    """A response: `body` is sent at once, or in pieces as they come.
 
-    After the last byte, or when the client left, the edge awaits `close()` exactly once, shielded from
+    After the last byte, or when the client has left, the edge awaits `close()` exactly once, shielded from
     cancellation. Money and upstream connections are settled there, never in generator finalisers.
     """
 
@@ -141,7 +141,8 @@ class Response:
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
 
     async def finish(self) -> None:
-        """For an edge, once, in a task of its own: so no cancellation can come between the two."""
+        """Close body and response. The edge calls it once, in a task of its own, so no cancellation can come
+        between the two."""
         try:
             if not isinstance(self.body, bytes):
                 await self.body.aclose()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import tomllib
 
+import pytest
+
 from support import ROOT
+from support.mermaid import BadPicture, parse, pictures
 
 PACKAGE = ROOT / "functions" / "kimi_gateway"
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
 def named() -> set[str]:
-    """The files and folders of the package that the page names."""
-    found = set(re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+(?:\.py)?)`", PAGE))
+    """The files and folders of the package that the page names, but for those that a recipe makes."""
+    found = set(re.findall(r"(?<!New file )`((?:[a-z_0-9]+/)*[a-z_0-9]+(?:\.py)?)`", PAGE))
     top = {each.name for each in PACKAGE.iterdir()}
     return {each for each in found if each.split("/")[0] in top}
 
@@ -23,8 +26,45 @@ def test_every_file_that_the_page_names_is_there() -> None:
     assert [each for each in named() if not (PACKAGE / each).exists()] == []
 
 
+def test_the_pictures_can_be_drawn_and_hang_together() -> None:
+    path, credit, owners = pictures(PAGE)
+    assert (path.kind, credit.kind, owners.kind) == ("flowchart", "stateDiagram-v2", "erDiagram")
+    assert path.nodes == set(path.labels), "a part without a text"
+    assert path.reached("home") | path.reached("aws") == path.nodes
+    assert credit.reached("[*]") == credit.nodes
+    assert all("[*]" in credit.reached(state) for state in credit.nodes), "a credit that stays for ever"
+    entities = owners.reached("ACCOUNT")
+    assert {"KEY", "GRANT"} <= entities
+    assert not entities & owners.reached("POOL"), "accounts and tokens are apart"
+
+
+def test_every_picture_of_the_docs_can_be_drawn() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    texts = [page.read_text("utf-8") for page in pages]
+    assert sum(len(list(pictures(text))) for text in texts) == sum(text.count("```mermaid") for text in texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "graph\n",
+        'flowchart TD\n    a["x" --> b',
+        'flowchart TD\n    a["x"] -> b',
+        'flowchart TD\n    end["x"] --> b["y"]',
+        'flowchart TD\n    a["x"] --> b["y"]\n    a["z"] --> b',
+        "stateDiagram-v2\n    [*] --> a: x\n    a -> b",
+        "erDiagram\n    A ||--o{ B",
+        "erDiagram\n    A ||--o{ B : has two",
+        "erDiagram\n    A |--o{ B : has",
+    ],
+)
+def test_a_broken_picture_is_refused(text: str) -> None:
+    with pytest.raises(BadPicture):
+        parse(text)
+
+
 def test_every_part_of_the_picture_is_there() -> None:
-    parts = re.findall(r"\"([a-z_0-9]+(?:/[a-z_0-9]+)*)(?:: | and |, |\")", PAGE)
+    parts = re.findall(r"\"([a-z_0-9]+(?:/[a-z_0-9]+)*)(?:: | and |, |\")", next(pictures(PAGE)).source)
     there = [part for part in parts if (PACKAGE / part).exists() or (PACKAGE / f"{part}.py").exists()]
     assert len(there) >= 12
     assert there == parts

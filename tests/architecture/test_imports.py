@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,16 @@ ONLY_IN = {
 }
 
 
+@cache
+def parsed(file: Path) -> list[ast.AST]:
+    """Every node of a file's code."""
+    return list(ast.walk(ast.parse(file.read_text("utf-8"))))
+
+
+@cache
 def imported(file: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in parsed(file):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -55,7 +63,7 @@ def imported_modules(name: str, file: Path, known: Collection[str]) -> set[str]:
     """The modules of ours that a file imports anywhere: at its top, in functions and for types only."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in parsed(file):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -185,7 +193,7 @@ def test_files_and_functions_stay_within_the_house_numbers() -> None:
         text = file.read_text("utf-8")
         if text.count("\n") > 350:
             too_long.append(file.name)
-        for node in ast.walk(ast.parse(text)):
+        for node in parsed(file):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or 0) - node.lineno + 1
                 if lines > 60:

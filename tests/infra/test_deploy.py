@@ -49,7 +49,7 @@ def test_prod_asks_for_alarms_and_the_waf_and_names_its_price(program: list[str]
     before = overrides(tmp_path)
     done = on_a_terminal([*program, "prod"], "nobody\nops@example.com\n5\n9\n2000\n")
     assert done.returncode == 0, done.stderr
-    assert "That is no e-mail address" in done.stderr
+    assert "That is not an e-mail address" in done.stderr
     assert "from 10 on" in done.stderr
     assert "$6 a month and $0.60 a million requests" in done.stderr
     assert overrides(tmp_path) == [*before, "AlarmEmail=ops@example.com", "DailyCost=5", "WafRate=2000"]

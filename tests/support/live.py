@@ -17,7 +17,9 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import uvicorn
+import uvicorn.protocols
 
+import kimi_gateway
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey, UsageRow
@@ -153,8 +155,8 @@ class LiveGateway:
         """What runs on the gateway's loop for requests: nothing, when all of them are over."""
 
         async def look() -> list[str]:
-            names = [str(task.get_coro().__qualname__) for task in asyncio.all_tasks()]  # type: ignore[union-attr]
-            return [name for name in names if name.startswith(_OF_REQUESTS)]
+            coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+            return [str(each) for each in coroutines if serves_requests(each)]
 
         return self.do(look())
 
@@ -175,7 +177,17 @@ class LiveGateway:
             assert self.account(key).reserved == 0
 
 
-_OF_REQUESTS = ("UpstreamCall", "Exchange", "Front", "RequestResponseCycle", "Ledger", "Gateway", "Turn")
+_STANDING = ("_beat",)  # coroutines of app.py that run as long as the gateway
+_FOLDERS = (Path(kimi_gateway.__file__).parent, Path(uvicorn.protocols.__file__).parent)
+
+
+def serves_requests(coroutine: Any) -> bool:
+    """Whether it is of the gateway, or of the server's work for one request, by the file of its code."""
+    code = getattr(coroutine, "cr_code", None)
+    if code is None:
+        return True  # an asynchronous generator's step, which only requests take
+    file = Path(code.co_filename)
+    return any(file.is_relative_to(folder) for folder in _FOLDERS) and code.co_name not in _STANDING
 
 
 def events(text: str) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -19,7 +20,7 @@ import httpx
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.settings import Settings
-from kimi_gateway.storage.sqlite.opening import open_store
+from kimi_gateway.storage.sqlite.opening import STORE_NAME, open_store
 from kimi_gateway.storage.sqlite.store import SqliteStore
 
 T = TypeVar("T")
@@ -44,6 +45,11 @@ class StoreAtHome:
 
     def account(self, key: str) -> Account:
         return self._store(lambda store: store.account(keys.digest(key), int(time.time())))
+
+    def lease_ends(self) -> int:
+        """The unix second at which the last of the leases ends; 0 without one."""
+        with closing(sqlite3.connect(self.settings.data / STORE_NAME)) as db:
+            return int(db.execute("SELECT coalesce(max(expires), 0) FROM leases").fetchone()[0])
 
     def _store(self, step: Callable[[SqliteStore], Awaitable[T]]) -> T:
         async def run() -> T:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import astuple, dataclass
 
-from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts import keys, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Key, Window
-from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
+from kimi_gateway.errors import InsufficientCredits, InvalidKey, PermissionDenied, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
 
@@ -155,9 +155,8 @@ class Gate:
             raise _store_down("account", exc) from exc
         except Unknown as exc:
             raise _invalid() from exc
-        if not any(known.id == key.id and not known.revoked for known in account.keys):
-            self._keys.pop(key.digest, None)
-            raise _invalid()
+        known = next((known for known in account.keys if known.id == key.id), None)
+        self._check(known, key.digest)
         self._unlimited[key.account] = account.unlimited
         return account
 
@@ -173,11 +172,18 @@ class Gate:
         if not await self.has_credit(key):
             raise _no_credit()
 
-    async def admit(self, request: str, key: Key, cost: int, again: bool = True) -> Admission:
+    async def admit(
+        self, request: str, key: Key, cost: int, models: Collection[str] = (), again: bool = True
+    ) -> Admission:
         """Count the request and reserve its credit. An outdated key record is read again, once.
 
-        Raises InvalidKey, InsufficientCredits, RateLimited; Unavailable if the store is down.
+        `models` are the names of the model asked for; none is any. Raises InvalidKey, PermissionDenied,
+        InsufficientCredits, RateLimited; Unavailable if the store is down.
         """
+        if models and not terms.allows(key, models):
+            if not again:
+                raise not_allowed(key)
+            return await self.admit(request, await self._lookup(key.digest), cost, models, again=False)
         now = self._clock()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
@@ -188,7 +194,7 @@ class Gate:
             self._keys.pop(key.digest, None)
             if not again:
                 raise _invalid() from exc
-            return await self.admit(request, await self._lookup(key.digest), cost, again=False)
+            return await self.admit(request, await self._lookup(key.digest), cost, models, again=False)
         except (NoCredit, WindowFull, StoreDown) as exc:
             raise self._refusal(exc, key, now) from exc
 
@@ -208,7 +214,9 @@ class Gate:
         digest = keys.digest(credential)
         cached = self._keys.get(digest)
         if cached is not None:
-            return cached
+            if cached.expires > self._clock():
+                return cached
+            del self._keys[digest]  # it may have been extended
         if not keys.well_formed(credential):
             foreign = not credential.startswith(keys.PREFIX)
             raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
@@ -228,9 +236,16 @@ class Gate:
             key = await self._store.find_key(digest)
         except StoreDown as exc:
             raise _store_down("find_key", exc) from exc
-        if key is None or key.revoked:
-            raise _invalid()
+        key = self._check(key, digest)
         self._keys[digest] = key
+        return key
+
+    def _check(self, key: Key | None, digest: str) -> Key:
+        """Raises InvalidKey if the key does not work now, and forgets it."""
+        text = None if key is None else terms.refusal(key, self._clock())
+        if key is None or text is not None:
+            self._keys.pop(digest, None)
+            raise _invalid() if text is None else InvalidKey(text, headers=_CHALLENGE)
         return key
 
 
@@ -254,6 +269,12 @@ def credentials(headers: Headers) -> list[str]:
 
 def _invalid(hint: str = "") -> InvalidKey:
     return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
+
+
+def not_allowed(key: Key) -> PermissionDenied:
+    return PermissionDenied(
+        f"This API key may not use this model. It may use: {', '.join(key.models)}.", param="model"
+    )
 
 
 def _no_credit() -> InsufficientCredits:

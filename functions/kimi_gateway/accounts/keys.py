@@ -1,4 +1,4 @@
-"""Keys and ids: how they are made, told from noise without asking a store, hashed and shown."""
+"""Keys and ids: creation, a checksum that needs no store, hashing, and masking."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kimi_gateway.settings import OWN_KEY
 
-Below = Callable[[int], int]  # a whole number from 0 up to, not including, its argument
+Below = Callable[[int], int]  # a random whole number from 0 up to, not including, its argument
 
 PREFIX = OWN_KEY
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -26,7 +26,7 @@ def _word(alphabet: str, length: int, below: Below) -> str:
 
 def _checksum(secret: str) -> str:
     number, digits = zlib.crc32(secret.encode()), ""
-    for _ in range(_CHECK):  # 62 ** 6 > 2 ** 32: nothing of the CRC is lost
+    for _ in range(_CHECK):  # 62 ** 6 > 2 ** 32, so no bit of the CRC is lost
         number, digit = divmod(number, 62)
         digits = _BASE62[digit] + digits
     return digits
@@ -42,13 +42,14 @@ def account_id(below: Below = secrets.randbelow) -> str:
 
 
 def key_id(below: Below = secrets.randbelow, long: bool = False) -> str:
-    """`long`: with a capital at first, which tells a store that shortens ids to take more of this one."""
+    """A new key id. `long`: it begins with a capital, which tells a store that shortens ids to use more of
+    it."""
     capital = _word(string.ascii_uppercase, 1, below) if long else ""
     return "key_" + capital + _word(_BASE36, _ID - len(capital), below)
 
 
 def well_formed(key: str) -> bool:
-    """Whether this can be a key of ours; a typo or another vendor's key never reaches the store."""
+    """Whether this can be a key of ours. Mistyped and foreign keys never reach the store."""
     match = _FORM.fullmatch(key)
     return match is not None and match["check"] == _checksum(match["secret"])
 
@@ -58,5 +59,6 @@ def digest(key: str) -> str:
 
 
 def masked(key: str) -> str:
-    """For lists and logs. The end shown is the checksum's; of anything but a key nothing is shown."""
+    """The key for lists and logs: its last four characters, which belong to the checksum; nothing of any
+    other text."""
     return f"{PREFIX}…{key[-4:]}" if well_formed(key) else "…"

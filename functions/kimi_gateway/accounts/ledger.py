@@ -39,11 +39,14 @@ class Reservation:
     `Gate.admit` and `Places.take`.
     """
 
-    def __init__(self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, calls: int) -> None:
+    def __init__(
+        self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, alias: str, calls: int
+    ) -> None:
         self.latch = Latch.OPEN
         self._ledger = ledger
         self._gate = gate
         self._model = model
+        self._names = (model, alias or model)
         self._kept = False
         self._calls = calls
         # Not the request's id: the client may choose that, and admission gives one reservation to one id.
@@ -55,7 +58,7 @@ class Reservation:
         wanted, gate = self.admission, self._gate
         gate.places.take(wanted.key.account, self._calls)
         try:
-            self.admission = await gate.admit(wanted.id, wanted.key, wanted.cost)
+            self.admission = await gate.admit(wanted.id, wanted.key, wanted.cost, self._names)
             self._ledger.opened(self.admission)
         except Exception:
             await self._refused()
@@ -115,9 +118,12 @@ class Ledger:
         self._running: dict[str, Admission] = {}
         self._late: set[asyncio.Task[Any]] = set()
 
-    def reserve(self, gate: Gate, key: Key, cost: int, model: str, calls: int = 1) -> Reservation:
-        """A reservation of `cost` credits for a request to `model` with `calls` upstream calls."""
-        return Reservation(self, gate, key, cost, model, calls)
+    def reserve(
+        self, gate: Gate, key: Key, cost: int, model: str, alias: str = "", calls: int = 1
+    ) -> Reservation:
+        """A reservation of `cost` credits for a request to `model` with `calls` upstream calls. `alias`: the
+        name that the client used for the model."""
+        return Reservation(self, gate, key, cost, model, alias, calls)
 
     def opened(self, admission: Admission) -> None:
         self._running[admission.id] = admission

@@ -104,6 +104,22 @@ def changed(key: Key, wanted: Key) -> Key:
     return replace(key, **{name: getattr(wanted, name) for name in CHANGEABLE})
 
 
+def rotated(key: Key, digest: str, until: int) -> Key:
+    """`key` with another secret; the one before it works until `until`. Applying it again changes nothing."""
+    if key.digest == digest:
+        return key
+    return replace(key, digest=digest, old_digest=key.digest, old_until=until)
+
+
+def found_by(key: Key, digest: str) -> Key | None:
+    """The key as the holder of this secret has it: an old secret expires earlier."""
+    if digest == key.digest:
+        return key
+    if digest != key.old_digest:
+        return None
+    return replace(key, digest=digest, expires=min(key.expires, key.old_until))
+
+
 def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
     """The limits that apply: each of the key's own limits replaces the tier's. `counts` is None for an
     unlimited account."""

@@ -1,4 +1,4 @@
-"""What every store promises, and how its one atomic step refuses. One contract suite runs on all."""
+"""The protocol of stores, and their errors. One contract suite runs on all of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey,
 
 
 class Refused(Exception):
-    """Admission said no; nothing was written."""
+    """Admission was refused; nothing was written."""
 
 
 class KeyStale(Refused):
-    """The key record is older than the account's key generation: read it again."""
+    """The key record is older than the account's key generation; read it again."""
 
 
 class NoCredit(Refused):
-    """Fewer spendable credits than the request costs. Asked of the store each time."""
+    """Fewer spendable credits than the request costs. The store is asked each time."""
 
 
 class WindowFull(Refused):
@@ -29,26 +29,26 @@ class WindowFull(Refused):
 
 
 class StoreDown(Exception):
-    """The store did not answer in time or lost the connection; whether the step was applied is unknown.
+    """The store did not answer in time or lost the connection; the step may have been applied.
 
-    `cause` is for the log: it names the event, and the metric behind it.
+    `cause` is for the log: the name of the event and of its metric.
     """
 
     cause = "store_down"
 
 
 class StoreThrottled(StoreDown):
-    """The store is well and has too much to do at once, of all accounts or of this one."""
+    """The store works but has too many calls at once, of all accounts or of this one."""
 
     cause = "store_throttled"
 
 
 class Unknown(LookupError):
-    """No account or key goes by that name."""
+    """No account or key has that name."""
 
 
 class Ambiguous(Unknown):
-    """Several accounts go by that name; `accounts` are their ids, sorted."""
+    """Several accounts have that name; `accounts` are their ids, sorted."""
 
     def __init__(self, name: str, accounts: Iterable[str]) -> None:
         super().__init__(name)
@@ -60,32 +60,33 @@ class Taken(ValueError):
 
 
 class Unlimited(ValueError):
-    """An unlimited account has no balance: a grant would change nothing."""
+    """An unlimited account has no balance, so a grant would change nothing."""
 
 
 class Store(Protocol):
-    """Keys, windows, credits and usage. Every method is atomic; `now` is unix seconds.
+    """Keys, windows, credits and usage. Every method is atomic; `now` is in unix seconds.
 
-    All raise `StoreDown` when the store cannot answer.
+    All methods raise `StoreDown` if the store cannot answer.
     """
 
     async def find_key(self, digest: str) -> Key | None:
-        """The key with this SHA-256 (hex), revoked ones included, with the account's generation of now."""
+        """The key with this SHA-256 (hex), also a revoked one, with the account's current generation."""
         ...
 
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
         """Count `key` in its minute, hour and day and reserve `cost` credits, all or nothing.
 
-        Idempotent on `request` while its lease lives: a repeated call gives the first call's admission, with
-        the balance and the window as they are then. A lease lives until it is settled, released or, past
-        `lease_until`, ended. An unlimited account reserves 0 credits.
-        Each window keeps the tier of the balance that it began with, until a grant lifts it.
+        Idempotent on `request` while its lease exists: a repeated call returns the first call's admission,
+        with the current balance and window. A lease exists until it is settled, released or, after
+        `lease_until`, ended. An unlimited account reserves 0 credits. Each window keeps the tier of the
+        balance that it began with, until a grant raises it.
+
         Raises KeyStale, NoCredit (before WindowFull) or WindowFull.
         """
         ...
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
-        """Consume the reserved credits and count the usage. False if the lease is gone (done already)."""
+        """Consume the reserved credits and count the usage. False if the lease is gone (already done)."""
         ...
 
     async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
@@ -93,11 +94,11 @@ class Store(Protocol):
         ...
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
-        """Extend the leases that still live; none is shortened."""
+        """Extend leases that still exist; none is shortened."""
         ...
 
     async def purge(self, now: int) -> int:
-        """Return the credits of expired leases; the number of leases ended."""
+        """Return the credits of expired leases. Returns the number of ended leases."""
         ...
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
@@ -105,44 +106,58 @@ class Store(Protocol):
         ...
 
     async def create_key(self, new: NewKey, now: int) -> Key:
-        """Raises Unknown for an account that does not exist, Taken for a digest that does."""
+        """A new key. Raises Unknown if the account does not exist, Taken if the digest does."""
         ...
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
-        """Change a key (by id or digest) at once, everywhere: admission refuses records from before it.
+        """Change a key (by id or digest) at once, everywhere: admission refuses older records.
 
-        `change` gives the key as it should be. It is pure, and may be called more than once. Only what
-        `rules.CHANGEABLE` names is written. Raises Unknown.
+        `change` returns the new key. It must be pure and may be called more than once. Only the fields in
+        `rules.CHANGEABLE` are written. Raises Unknown.
         """
         ...
 
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        """Give a key (by id or digest) another secret. The present one works until `until`; one that was
+        replaced before ends at once. Raises Unknown; Taken if another key has the digest."""
+        ...
+
     async def revoke_key(self, key: str, now: int) -> Key:
-        """End a key (by id or digest) at once, everywhere. Raises Unknown."""
+        """Revoke a key (by id or digest) at once, everywhere. Raises Unknown."""
+        ...
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        """Raises Unknown."""
+        ...
+
+    async def delete_account(self, account: str) -> None:
+        """Delete an account with its keys, credits and usage. Its keys end at once, everywhere. Requests that
+        run may finish; they are not counted. Raises Unknown."""
         ...
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
-        """Add credits; open windows get the tier of the new balance at once, where that is higher.
+        """Add credits; open windows get the tier of the new balance at once if it is higher.
 
-        Raises Unknown, and Unlimited where the account has no balance to add to.
+        Raises Unknown, and Unlimited if the account has no balance.
         """
         ...
 
     async def deduct(self, account: str, credits: int, now: int) -> Account:
-        """Take credits away; reserved ones stay. Raises Unknown, Unlimited, and TooMuch (nothing is taken)
-        where fewer can be spent."""
+        """Take credits away; reserved ones stay. Raises Unknown, Unlimited, and TooMuch if fewer can be spent
+        (then nothing is taken)."""
         ...
 
     async def account(self, name: str, now: int) -> Account:
-        """By account id, account name, key id or key digest. Expired grants and leases are folded first.
+        """The account by its id or name, or by the id or digest of a key, without expired grants and leases.
 
-        Raises Unknown, and Ambiguous where a name fits several accounts.
+        Raises Unknown, and Ambiguous if several accounts have the name.
         """
         ...
 
     async def accounts(self, now: int) -> list[Account]: ...
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        """Rows of the hours from the one that holds `since` on, oldest first."""
+        """Rows from the hour that contains `since`, oldest first."""
         ...
 
     async def close(self) -> None: ...

@@ -37,6 +37,7 @@ class Key:
     `generation` is the account's key generation when this record was read. Admission refuses an older one, so
     a cached record cannot outlive a change. `models` are the models and aliases that the key may use, with
     `*` as a wildcard; empty means all. `expires` is exclusive. `note` is the operator's own.
+    After a rotation `old_digest` works until `old_until`.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Key:
     expires: int = NEVER
     note: str = ""
     suspended: bool = False
+    old_digest: str = ""
+    old_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)

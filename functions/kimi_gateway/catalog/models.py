@@ -183,7 +183,7 @@ def cost(provider: str, model: Model, input: int, cached: int, output: int) -> f
     """USD of one answer; None if its price is not known. A row of the operator's without a price has that of
     its upstream model. `cached` is part of `input`."""
     price = model.price or _PRICES.get(model.upstream)
-    return price.of(input, cached, output) if price is not None and provider == "moonshot" else None
+    return price.of(input, cached, output) if price is not None and provider == model.provider else None
 
 
 def neutral(id: str, provider: ProviderName = "moonshot") -> Model:

@@ -1,11 +1,11 @@
-"""What the parts of a name such as `kimi-k1-search-silent` ask for, in any combination and order."""
+"""Options in a model name such as `kimi-k1-search-silent`: its parts, in any combination and order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-FAMILY = "kimi"  # the row that all names of the family run on
+FAMILY = "kimi"  # the row for all names of the family
 ONLINE = ":online"  # after any name: with web search, as OpenRouter's clients write it (2026-11)
 
 
@@ -34,7 +34,7 @@ PARTS: Mapping[str, NameOptions] = {
 
 
 def parted(name: str) -> tuple[str, NameOptions]:
-    """The name without its parts, and what they ask for; another name as it is."""
+    """The name without its parts, and their options; another name is returned unchanged."""
     plain = name.removesuffix(ONLINE)
     options = PLAIN if plain == name else PARTS["search"]
     family, _, rest = plain.partition("-")

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.store import Ambiguous, Unknown
-from kimi_gateway.accounts.values import Account, Grant
+from kimi_gateway.accounts.values import NEVER, Account, Grant, Key
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
 from kimi_gateway.cli.selection import target
 
@@ -55,11 +56,27 @@ def credits_or_unlimited(ctx: click.Context, param: click.Parameter, value: str 
     return int(text)
 
 
-def name_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def name_given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
     text = value.strip()
     if len(text) > 100 or not text.isprintable() or text.startswith("sk-"):
         raise click.BadParameter("a name has at most 100 printable characters and is not a key.")
     return text
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A date or time in UTC, as unix seconds."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        raise click.BadParameter("give a date such as 2027-01-31 or 2027-01-31T12:00:00Z.") from None
+    if not 0 < seconds < NEVER:
+        raise click.BadParameter("this date is out of range.")
+    return seconds
 
 
 def ask(job: Callable[[TargetStore, int], Coroutine[Any, Any, T]]) -> T:
@@ -76,6 +93,7 @@ def ask(job: Callable[[TargetStore, int], Coroutine[Any, Any, T]]) -> T:
 
 
 async def account_of(store: TargetStore, reference: Reference, now: int) -> Account:
+    """Find an account by its id or name, or by the id, name or secret of one of its keys."""
     try:
         return await store.account(reference.wanted, now)
     except Ambiguous as exc:
@@ -83,7 +101,51 @@ async def account_of(store: TargetStore, reference: Reference, now: int) -> Acco
             f"{named_alike(reference.shown, exc.accounts)} Use an id.", "not_found", NOT_FOUND
         ) from None
     except Unknown:
+        named = await keys_named(store, reference.wanted, now)
+        accounts = {key.account for key in named}
+        if len(accounts) == 1:
+            return await store.account(accounts.pop(), now)
+        if named:
+            raise _several(named, reference.shown) from None
         raise missing("account or key", reference) from None
+
+
+async def key_of(store: TargetStore, reference: Reference, now: int) -> Key:
+    """By id, name or secret."""
+    try:
+        held = (await store.account(reference.wanted, now)).keys
+    except Unknown:
+        held = ()
+    for key in held:
+        if reference.wanted in (key.id, key.digest, key.old_digest):
+            return key
+    named = await keys_named(store, reference.wanted, now)
+    if not named:
+        raise missing("key", reference)
+    if len(named) > 1:
+        raise _several(named, reference.shown)
+    return named[0]
+
+
+async def keys_named(store: TargetStore, name: str, now: int) -> list[Key]:
+    """The keys with this name that are not revoked."""
+    every = await store.accounts(now) if name else []
+    return [key for account in every for key in account.keys if key.name == name and not key.revoked]
+
+
+def _several(named: Sequence[Key], name: str) -> Failed:
+    ids = ", ".join(key.id for key in named[:10])
+    return Failed(
+        f"{len(named)} keys are named {name!r}, among them: {ids}. Use an id.", "not_found", NOT_FOUND
+    )
+
+
+async def key_taken(store: TargetStore, name: str, now: int, but: str = "") -> str | None:
+    """A warning if another key has this name, because the name alone is then ambiguous."""
+    others = [key.id for key in await keys_named(store, name, now) if key.id != but]
+    if not others:
+        return None
+    return f"A key is named {name!r} already: {others[0]}. Use ids to tell them apart."
 
 
 def missing(what: str, reference: Reference) -> Failed:

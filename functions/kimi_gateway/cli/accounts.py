@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +16,7 @@ from kimi_gateway.cli.access import (
     account_of,
     ask,
     credits_or_unlimited,
+    moment,
     name_given,
     opening,
     reference,
@@ -35,20 +35,6 @@ from kimi_gateway.cli.show import (
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.target import TargetStore
-
-
-def _moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A date or time in UTC, as unix seconds."""
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
-        raise click.BadParameter("give a date such as 2027-01-31 or 2027-01-31T12:00:00Z.") from None
-    if not 0 < seconds < NEVER:
-        raise click.BadParameter("this date is out of range.")
-    return seconds
 
 
 @click.group("accounts")
@@ -98,9 +84,7 @@ NEGATIVE = {
 @group.command("grant", cls=Amounts)
 @click.argument("account", callback=reference, metavar="A")
 @click.argument("credits", type=click.IntRange(1, MOST), metavar="[N]", required=False)
-@click.option(
-    "--expires", callback=_moment, metavar="DATE", help="The grant ends then (UTC). Default: never."
-)
+@click.option("--expires", callback=moment, metavar="DATE", help="The grant ends then (UTC). Default: never.")
 @click.option("--months", type=click.IntRange(1, 1200), help="The grant ends this number of months from now.")
 @click.option(
     "--package", type=click.Choice(sorted(PACKAGES)), help="Grant the credits of a package for its time."
@@ -148,6 +132,43 @@ def deduct(account: Reference, credits: int, as_json: bool) -> None:
 
     holder = ask(take)
     out(as_json, account_document(holder), account_text(holder))
+
+
+@group.command("rename")
+@click.argument("account", callback=reference, metavar="A")
+@click.argument("name", callback=name_given, metavar="NAME")
+@json_option
+def rename(account: Reference, name: str, as_json: bool) -> None:
+    """Give an account another name. Its id stays the same."""
+
+    async def change(store: TargetStore, now: int) -> tuple[Account, str | None]:
+        holder = await account_of(store, account, now)
+        warning = await taken(store, name, now) if name != holder.name else None
+        return await store.rename_account(holder.id, name, now), warning
+
+    holder, warning = ask(change)
+    out(as_json, warned(account_document(holder), warning, as_json), account_text(holder))
+
+
+@group.command("delete")
+@click.argument("account", callback=reference, metavar="A")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def delete(account: Reference, yes: bool, as_json: bool) -> None:
+    """Delete an account with its keys, credits and usage. Its keys end at once."""
+    holder = ask(lambda store, now: account_of(store, account, now))
+    if not yes:
+        if as_json:
+            raise click.UsageError("With --json this needs --yes.")
+        credits = "unlimited credits" if holder.unlimited else f"{holder.credits} credits"
+        name = holder.name or "without a name"
+        click.confirm(f"Delete {holder.id} ({name}) with {len(holder.keys)} keys and {credits}?", abort=True)
+
+    async def remove(store: TargetStore, now: int) -> None:
+        await store.delete_account(holder.id)
+
+    ask(remove)
+    out(as_json, {"id": holder.id, "deleted": True}, f"{holder.id} is deleted.")
 
 
 @group.command("show")

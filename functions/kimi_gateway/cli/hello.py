@@ -26,7 +26,7 @@ def hello(as_json: bool) -> None:
     if secret is None:
         lines.append(f"More keys: kimi-gateway --stack {stack.name} keys create")
     else:
-        lines += ["", "Your key is unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(stack.url, secret)}", ""]
     document = {"url": stack.url, "key": secret, "tokens": len(tokens)}
     out(as_json, document, "\n".join(lines))

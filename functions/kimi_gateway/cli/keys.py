@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kimi_gateway.accounts.keys import digest, new_key
-from kimi_gateway.accounts.store import Unknown, Unlimited
-from kimi_gateway.accounts.values import Account, Grant, Key, Limits, NewKey
+from kimi_gateway.accounts.store import Unlimited
+from kimi_gateway.accounts.values import Account, Grant, Key, NewKey
 from kimi_gateway.cli.access import (
-    MOST,
     Credits,
     Reference,
     account_of,
     ask,
     credits_or_unlimited,
-    missing,
+    key_of,
+    key_taken,
     name_given,
     opening,
     reference,
     taken,
 )
-from kimi_gateway.cli.show import credits_of, json_option, key_document, keys_table, out, warned
+from kimi_gateway.cli.key_options import key_options, with_options, without_any
+from kimi_gateway.cli.show import (
+    credits_of,
+    json_option,
+    key_document,
+    key_text,
+    keys_table,
+    limits_in_force,
+    out,
+    utc,
+    warned,
+)
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.target import TargetStore
 
-LIMIT = click.IntRange(1, MOST)
+SPANS = {"m": 60, "h": 3_600, "d": 86_400}
 
 
 @click.group("keys")
 def group() -> None:
-    """The keys that clients use."""
+    """The keys that clients use.
+
+    KEY is a key's id or name, or the key itself.
+    """
 
 
 @group.command("create")
@@ -52,35 +68,27 @@ def group() -> None:
     help="The opening balance of a new account (default: KIMI_GATEWAY_SIGNUP_CREDITS);"
     " with --account, a grant to that account (default: none).",
 )
-@click.option("--rpm", type=LIMIT, help="Requests a minute, instead of the tier's limit.")
-@click.option("--rph", type=LIMIT, help="Requests an hour.")
-@click.option("--rpd", type=LIMIT, help="Requests a day.")
-@click.option("--see-balance", is_flag=True, help="The key may read the upstream balance.")
+@key_options
 @json_option
 def create(
-    account: Reference | None,
-    name: str,
-    credits: Credits | None,
-    rpm: int | None,
-    rph: int | None,
-    rpd: int | None,
-    see_balance: bool,
-    as_json: bool,
+    account: Reference | None, name: str, credits: Credits | None, as_json: bool, **given: Any
 ) -> None:
     """Create a key. It is shown only once."""
     if account is not None and credits == "unlimited":
         raise click.UsageError("--credits unlimited works for a new account only, not with --account.")
-    limits, secret = Limits(rpm, rph, rpd), new_key()
+    secret = new_key()
+    terms = with_options(Key("", digest(secret), "", name), given)
 
     async def make(store: TargetStore, now: int) -> tuple[Account, Key, str | None]:
-        warning = await taken(store, name, now) if account is None else None
+        _refuse_past(given["expires"], now)
+        warning = await (key_taken if account is not None else taken)(store, name, now)
         if account is None:
             holder = await store.create_account(name, opening(credits), now)
         else:
             holder = await account_of(store, account, now)
             if credits and holder.unlimited:
                 raise Unlimited(holder.id)
-        made = await store.create_key(NewKey(digest(secret), holder.id, name, limits, see_balance), now)
+        made = await store.create_key(_new(terms, holder.id), now)
         if account is not None and isinstance(credits, int) and credits:
             holder = await store.grant(holder.id, Grant(credits), now)
         return holder, made, warning
@@ -95,30 +103,150 @@ def create(
     )
 
 
+def _new(terms: Key, account: str) -> NewKey:
+    return NewKey(
+        terms.digest,
+        account,
+        terms.name,
+        terms.limits,
+        terms.see_balance,
+        terms.models,
+        terms.expires,
+        terms.note,
+    )
+
+
+def _refuse_past(expires: int | None, now: int) -> None:
+    if expires is not None and expires <= now:
+        raise click.UsageError(
+            "--expires is in the past. To stop a key now, use keys suspend or keys revoke."
+        )
+
+
 @group.command("list")
 @click.option("--account", callback=reference, metavar="A", help="Only the keys of this account.")
 @json_option
 def list_(account: Reference | None, as_json: bool) -> None:
     """List the keys, including revoked ones."""
 
-    async def held(store: TargetStore, now: int) -> list[Account]:
-        return await store.accounts(now) if account is None else [await account_of(store, account, now)]
+    async def held(store: TargetStore, now: int) -> tuple[int, list[Account]]:
+        if account is None:
+            return now, await store.accounts(now)
+        return now, [await account_of(store, account, now)]
 
-    found = [key for holder in ask(held) for key in holder.keys]
-    out(as_json, {"keys": [key_document(key) for key in found]}, keys_table(found))
+    now, holders = ask(held)
+    found = [key for holder in holders for key in holder.keys]
+    out(as_json, {"keys": [key_document(key) for key in found]}, keys_table(found, now))
+
+
+@group.command("show")
+@click.argument("key", callback=reference, metavar="KEY")
+@json_option
+def show(key: Reference, as_json: bool) -> None:
+    """Show a key and the limits in force, each with its source."""
+
+    async def find(store: TargetStore, now: int) -> tuple[int, Account, Key]:
+        found = await key_of(store, key, now)
+        return now, await store.account(found.account, now), found
+
+    now, holder, found = ask(find)
+    document = key_document(found) | {"limits_in_force": limits_in_force(found, holder)}
+    out(as_json, document, key_text(found, holder, now))
+
+
+@group.command("update")
+@click.argument("key", callback=reference, metavar="KEY")
+@click.option("--name", callback=name_given, default=None, help="Another name.")
+@key_options
+@json_option
+def update(key: Reference, name: str | None, as_json: bool, **given: Any) -> None:
+    """Change a key. Every process follows at once. What is not given stays as it is."""
+    given |= {"name": name}
+    if without_any(given):
+        raise click.UsageError("Give at least one option that changes something.")
+
+    async def change(store: TargetStore, now: int) -> tuple[Key, str | None]:
+        _refuse_past(given["expires"], now)
+        found = await key_of(store, key, now)
+        warning = await key_taken(store, name or "", now, but=found.id)
+        return await store.update_key(found.id, lambda old: with_options(old, given), now), warning
+
+    changed, warning = ask(change)
+    out(as_json, warned(key_document(changed), warning, as_json), f"{changed.id} is changed.")
+
+
+def _suspended(key: Reference, suspended: bool, as_json: bool, told: str) -> None:
+    async def change(store: TargetStore, now: int) -> Key:
+        found = await key_of(store, key, now)
+        return await store.update_key(found.id, lambda old: replace(old, suspended=suspended), now)
+
+    changed = ask(change)
+    out(as_json, key_document(changed), f"{changed.id} {told}.")
+
+
+@group.command("suspend")
+@click.argument("key", callback=reference, metavar="KEY")
+@json_option
+def suspend(key: Reference, as_json: bool) -> None:
+    """Stop a key until it is resumed. Every process refuses it at once."""
+    _suspended(key, True, as_json, "is suspended")
+
+
+@group.command("resume")
+@click.argument("key", callback=reference, metavar="KEY")
+@json_option
+def resume(key: Reference, as_json: bool) -> None:
+    """Let a suspended key work again."""
+    _suspended(key, False, as_json, "works again")
+
+
+def _span(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Seconds of a text such as 24h."""
+    match = re.fullmatch(r"([0-9]{1,5})([mhd])|0", value.strip().lower())
+    if match is None:
+        raise click.BadParameter("give a time such as 30m, 24h or 7d, or 0.")
+    return int(match[1] or 0) * SPANS[match[2] or "m"]
+
+
+@group.command("rotate")
+@click.argument("key", callback=reference, metavar="KEY")
+@click.option(
+    "--overlap",
+    callback=_span,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the present secret still works: 30m, 24h, 7d, or 0.",
+)
+@json_option
+def rotate(key: Reference, overlap: int, as_json: bool) -> None:
+    """Give a key a new secret, shown only once. Id, limits and usage stay the same.
+
+    Both secrets work during the overlap. A secret replaced by an earlier rotation ends at once.
+    """
+    secret = new_key()
+
+    async def change(store: TargetStore, now: int) -> Key:
+        found = await key_of(store, key, now)
+        return await store.rotate_key(found.id, digest(secret), now + overlap, now)
+
+    rotated = ask(change)
+    ends = utc(rotated.old_until)
+    document = {"key": secret, "id": rotated.id, "account": rotated.account, "old_key_ends": ends}
+    lines = [f"{field:<14}{value}" for field, value in document.items()]
+    out(
+        as_json, document, "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."])
+    )
 
 
 @group.command("revoke")
-@click.argument("key", callback=reference, metavar="ID|KEY")
+@click.argument("key", callback=reference, metavar="KEY")
 @json_option
 def revoke(key: Reference, as_json: bool) -> None:
-    """Revoke a key. Every process refuses it at once."""
+    """Revoke a key for good. Every process refuses it at once."""
 
     async def end(store: TargetStore, now: int) -> Key:
-        try:
-            return await store.revoke_key(key.wanted, now)
-        except Unknown:
-            raise missing("key", key) from None
+        return await store.revoke_key((await key_of(store, key, now)).id, now)
 
     ended = ask(end)
     out(as_json, key_document(ended), f"{ended.id} is revoked.")

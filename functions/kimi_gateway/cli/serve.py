@@ -74,7 +74,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     if secret is None:
         lines.append(f"More keys: {program()} keys create")
     else:
-        lines += ["", "Your key is unlimited. It is shown only now:", "", f"  {secret}", ""]
+        lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.values import NEVER, Account, Grant, Key
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -68,9 +70,46 @@ def key_document(key: Key) -> dict[str, Any]:
         "name": key.name,
         "limits": {"rpm": key.limits.minute, "rph": key.limits.hour, "rpd": key.limits.day},
         "see_balance": key.see_balance,
+        "models": list(key.models),
+        "expires": None if key.expires >= NEVER else utc(key.expires),
+        "note": key.note,
+        "suspended": key.suspended,
         "revoked": key.revoked,
         "created": utc(key.created),
     }
+
+
+def state_of(key: Key, now: int) -> str:
+    if key.revoked:
+        return "revoked"
+    if key.suspended:
+        return "suspended"
+    return "expired" if key.expires <= now else "active"
+
+
+def limits_in_force(key: Key, holder: Account) -> dict[str, dict[str, Any]]:
+    """Each limit of a new window, with its source: the key's own, or the tier at the present balance."""
+    tier = rules.tier(rules.rank(holder.credits - holder.reserved))
+    found = {}
+    for name, window in (("rpm", "minute"), ("rph", "hour"), ("rpd", "day")):
+        own = getattr(key.limits, window)
+        if own is not None:
+            found[name] = {"limit": own, "source": "own"}
+        elif holder.unlimited:
+            found[name] = {"limit": None, "source": "unlimited account"}
+        else:
+            found[name] = {"limit": getattr(tier, window), "source": "tier"}
+    return found
+
+
+def key_text(key: Key, holder: Account, now: int) -> str:
+    document = key_document(key) | {"state": state_of(key, now), "models": " ".join(key.models) or "all"}
+    shown = ("id", "account", "name", "state", "models", "expires", "note", "see_balance", "created")
+    lines = [f"{name:<13}{_cell(document[name])}" for name in shown]
+    if key.old_until > now:
+        lines.append(f"{'old secret':<13}works until {utc(key.old_until)}")
+    limits = [(name, each["limit"], each["source"]) for name, each in limits_in_force(key, holder).items()]
+    return "\n".join([*lines, "", table(("LIMIT", "IN FORCE", "SOURCE"), limits)])
 
 
 def account_document(account: Account) -> dict[str, Any]:
@@ -88,11 +127,11 @@ def account_document(account: Account) -> dict[str, Any]:
     }
 
 
-def keys_table(held: Sequence[Key]) -> str:
+def keys_table(held: Sequence[Key], now: int) -> str:
     rows = [
         (key.id, key.account, key.name, key.limits.minute, key.limits.hour, key.limits.day, state, made)
         for key in held
-        for state, made in [("revoked" if key.revoked else "active", utc(key.created))]
+        for state, made in [(state_of(key, now), utc(key.created))]
     ]
     return table(("KEY", "ACCOUNT", "NAME", "RPM", "RPH", "RPD", "STATE", "CREATED"), rows)
 
@@ -104,7 +143,7 @@ def account_text(account: Account) -> str:
     if grants:
         lines += ["", table(("GRANT LEFT", "EXPIRES"), grants)]
     if account.keys:
-        lines += ["", keys_table(account.keys)]
+        lines += ["", keys_table(account.keys, int(time.time()))]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What a command needs of its target, be it the gateway at home or a deployed stack."""
+"""The interface between a command and its target: the gateway at home or a deployed stack."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableImage
+from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableDocument, UnreadableImage
 from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
@@ -23,7 +23,7 @@ _ANTHROPIC = {
 
 
 # Statuses for which repeating the request is useless. Anthropic's and OpenAI's SDKs read this header.
-_FINAL = frozenset((401, 403, 404, 405, 413))
+_FINAL = frozenset((401, 403, 404, 405, 409, 413))
 NO_RETRY = ("x-should-retry", "false")
 
 
@@ -55,6 +55,8 @@ def _in_messages(error: GatewayError) -> str:
         return f"prompt is too long: {tokens} tokens > {maximum} maximum. {error.message}"
     if isinstance(error, UnreadableImage):
         return f"Could not process image: {error.message}"
+    if isinstance(error, UnreadableDocument):
+        return f"The PDF specified was not valid: {error.message}"
     return error.message
 
 

@@ -145,7 +145,7 @@ async def _unpacked(request: Request, packed: AsyncGenerator[bytes, None]) -> As
 
 
 def _decoded(decoder: Any, part: bytes) -> Iterator[bytes]:
-    """What one part of a compressed body unpacks to. Raises InvalidRequest."""
+    """The unpacked pieces of one part of a compressed body. Raises InvalidRequest."""
     if decoder.eof and part:
         raise _behind()
     while not decoder.eof:

@@ -1,4 +1,5 @@
-"""Patterns of paths: literal segments, `{name}` for one segment, at the end `{name+}` for all the rest."""
+"""Patterns of paths: literal segments, `{name}` for one segment, and `{name+}` at the end for all remaining
+ones."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class Pattern:
 
     @property
     def shape(self) -> tuple[tuple[str, str], ...]:
-        """What it matches, whatever its parameters are called. Of two that match one path the lower shape is
-        the more specific one: at the first difference a literal wins over `{name}` over `{name+}`."""
+        """The form of the pattern without the names of its parameters. Of two patterns that match a path, the
+        lower shape is more specific: at the first difference a literal wins over `{name}` over `{name+}`."""
         return tuple([(kind, "" if kind else name) for kind, name in self.segments])
 
     def match(self, parts: list[str]) -> dict[str, str] | None:
@@ -58,8 +59,8 @@ class Pattern:
 
 
 def split(path: str, longest: int) -> list[str]:
-    """The segments of a path. What is beyond the `longest` pattern stays in one piece, so that the work does
-    not grow with a hostile path."""
+    """The segments of a path. Everything beyond the `longest` pattern stays in one piece, so that the work
+    does not grow with a hostile path."""
     return path[1:].split("/", longest) if path.startswith("/") else []
 
 

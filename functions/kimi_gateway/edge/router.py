@@ -35,16 +35,16 @@ _EXPOSED = (
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_NOT_FOREIGN = "/token/check"  # below any prefix: what a page of another origin may not use
+_NOT_FOREIGN = "/token/check"  # below any prefix: pages of other origins may not use it
 _RESPONSES = "/v1/responses"
 
 Endpoint = Callable[..., Awaitable[Response]]
 
 
 class Access(Enum):
-    """What a route asks of its caller. The endpoint checks the key itself, before it reads the body."""
+    """The credential that a route requires. The endpoint checks the key itself, before it reads the body."""
 
-    OPEN = "open"  # nothing
+    OPEN = "open"  # none
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
 
@@ -52,8 +52,8 @@ class Access(Enum):
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` and its `aliases` are patterns (edge/patterns.py); their parameters are the endpoint's keyword
-    arguments. `limit`, in bytes, is of the body: it lowers the edge's, and stands in its place where the
-    route `streams` the body instead of reading it whole."""
+    arguments. `limit` bounds the body in bytes: it lowers the edge's limit, or replaces it if the route
+    `streams` the body instead of reading it whole."""
 
     method: str
     path: str
@@ -71,16 +71,16 @@ class Route:
 
     @property
     def shown(self) -> str:
-        """The path as OpenAPI and the log line spell it."""
+        """The path in the form of OpenAPI and the log line."""
         return self.path.replace("+}", "}")
 
 
 class Paths:
-    """Routes by the patterns of their paths, and of each pattern by method."""
+    """Routes by the pattern of their path, and by method."""
 
     def __init__(self, table: tuple[Route, ...]) -> None:
-        """Raises ValueError where two routes share a path and a method, and where the parameters of one
-        pattern, or of a route and its alias, have different names."""
+        """Raises ValueError if two routes share a path and a method, or if the parameters of a pattern, or of
+        a route and its alias, have different names."""
         self._exact: dict[str, dict[str, Route]] = {}
         patterns: dict[tuple[tuple[str, str], ...], tuple[Pattern, dict[str, Route]]] = {}
         for route in table:
@@ -98,7 +98,7 @@ class Paths:
         self._longest = max([len(pattern.segments) for pattern, _ in self._patterns], default=0)
 
     def find(self, path: str) -> tuple[dict[str, Route], dict[str, str]]:
-        """The routes of the most specific pattern that matches, by method, and the path's parameters."""
+        """The routes of the most specific matching pattern, by method, and the path's parameters."""
         exact = self._exact.get(path)
         if exact is not None:
             return exact, {}
@@ -111,7 +111,7 @@ class Paths:
 
 
 def request_id(given: str) -> str:
-    """The client's own id where it is one that a log and a header can carry, else a new one."""
+    """The client's own id if a log and a header can contain it, else a new one."""
     return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
 
 
@@ -125,7 +125,7 @@ def of_every_answer(request: Request) -> list[tuple[str, str]]:
 
 
 class Router:
-    """`pages` are the paths that the edge serves to GET by itself."""
+    """`pages` are paths for which the edge serves GET itself."""
 
     def __init__(self, table: tuple[Route, ...], pages: Collection[str] = ()) -> None:
         self.table = table
@@ -133,10 +133,10 @@ class Router:
         self._paths = Paths(table)
 
     async def handle(self, request: Request) -> Response:
-        """Never raises but for cancellation; the response's `close` also writes the log line."""
+        """Answer a request. Raises only cancellation; the response's `close` also writes the log line."""
         current_request.set(request.id)
         if ":" in request.client:
-            from kimi_gateway.edge.addresses import block  # loads a module that few need
+            from kimi_gateway.edge.addresses import block  # loads a module that few requests need
 
             request.client = block(request.client)
         try:
@@ -148,12 +148,12 @@ class Router:
             raise
         try:
             return self._finished(request, response)
-        except BaseException:  # nobody else knows of the response yet
+        except BaseException:  # nobody else knows the response yet
             await response.finish()
             raise
 
     def refuse(self, request: Request, error: GatewayError) -> Response:
-        """The answer to what an edge, or a route, refuses."""
+        """The response for an error of an edge or a route."""
         current_request.set(request.id)
         response = errors.response(error, request)
         request.record.cause = error.cause
@@ -197,7 +197,7 @@ class Router:
         )
 
     def _hint(self, path: str) -> str:
-        """What was probably meant: a base URL without the /v1 that it needs, or with one too many."""
+        """The probable mistake: a base URL without its /v1, or with two."""
         if self._paths.find(f"/v1{path}")[0]:
             return " Your base URL probably lacks /v1."
         if path.startswith("/v1/v1/") and self._paths.find(path.removeprefix("/v1"))[0]:
@@ -228,7 +228,7 @@ class Router:
 
 
 def _prepare(request: Request, route: Route) -> None:
-    """What a route's body must be. Raises UnsupportedMedia, BodyTooLarge."""
+    """Apply the route's rules for a body. Raises UnsupportedMedia, BodyTooLarge."""
     request.limit = route.limit if route.streams else min(route.limit, request.limit)
     if request.headers.get("content-encoding"):
         unpack(request)
@@ -241,7 +241,7 @@ def _prepare(request: Request, route: Route) -> None:
 
 
 def _preflight(request: Request) -> Response:
-    """Browser SDKs send headers of their own making (x-stainless-*), so those asked for are allowed."""
+    """Browser SDKs send headers of their own (x-stainless-*), so the requested ones are allowed."""
     asked = request.headers.get("access-control-request-headers")
     headers = [
         ("access-control-allow-methods", _METHODS),

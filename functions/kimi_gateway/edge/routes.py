@@ -1,4 +1,4 @@
-"""The routing table: each path, its endpoint, and what a client may send there."""
+"""The routing table: each path, its endpoint, and an example of a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kimi_gateway.flow.ask import Gateway
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
 _MESSAGE = {**_CHAT, "max_tokens": 1024}
-# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic already.
+# SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
-OPEN_LIMIT = 8 * 1024  # bytes of a body that is read of anybody
+OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:

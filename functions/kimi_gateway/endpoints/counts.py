@@ -16,7 +16,7 @@ from kimi_gateway.errors import RateLimited, Unavailable
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, token_estimate
+from kimi_gateway.pivot import fields, placement, token_estimate
 from kimi_gateway.pivot.dialect import Dialect
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -69,8 +69,9 @@ class Counts:
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
-        """Input tokens of a chat; `size` is the size of the request in bytes."""
-        messages = chat.body["messages"]
+        """Input tokens of a chat; `size` is the size of the request in bytes. Nothing is fetched or uploaded
+        for a count, so the share of attachments is a guess."""
+        messages, attached = placement.without(chat.body["messages"])
         count = await apart(size, lambda: token_estimate.of_messages(messages))
         resolved = await self.registry.resolve(chat.model, partial(self.gate.has_credit, key))
         if await self.gate.has_credit(key):
@@ -80,4 +81,4 @@ class Counts:
             ):
                 async with asyncio.timeout(self.counting):
                     count = await resolved.directory.estimate(resolved.model, messages)
-        return max(1, count + token_estimate.of_messages([], chat.body.get("tools")))
+        return max(1, count + attached + token_estimate.of_messages([], chat.body.get("tools")))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.gate import Gate, not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.endpoints.answer import answer
@@ -35,6 +36,8 @@ class Models:
         """One model, by its id or an alias of the operator; the answer carries the requested name."""
         key = await authenticate(self.gate, request)
         row = (await self.registry.resolve(model, partial(self.gate.has_credit, key))).model
+        if not terms.allows(key, (model, row.id)):
+            raise not_allowed(key)
         listed = {entry["id"]: entry for entry in await self._entries(key)}
         return answer({**listed.get(row.id, entry_of(row)), "id": model})
 
@@ -47,7 +50,7 @@ class Models:
                 with self.gate.places.held(key.account):
                     listed = await directory.live()
             entries |= {id: _listed(id, entry) for id, entry in listed.items() if id not in entries}
-        return list(entries.values())
+        return [entry for id, entry in entries.items() if terms.allows(key, (id,))]
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:

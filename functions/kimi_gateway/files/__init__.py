@@ -1,1 +1,1 @@
-"""Files, documents, pictures and videos of clients: what they are, and their way to the provider."""
+"""Files, documents, pictures and videos of clients: their types, and their way to the provider."""

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes. The name and the type that a client or a server declares do not count.
+"""Recognises the type of a file by its first bytes. The name and the declared type do not count.
 
 Sources: the specifications of the formats, and the media types that IANA lists (2026-11).
 """
@@ -12,13 +12,13 @@ from typing import Literal
 
 Kind = Literal["image", "video", "audio", "document", "archive", "unknown"]
 
-LOOKED_AT = 64 * 1024  # bytes that are needed at most
+LOOKED_AT = 64 * 1024  # most bytes that are needed
 _TEXT_SAMPLE = 8 * 1024  # bytes that must look like text
 
 
 @dataclass(frozen=True, slots=True)
 class FileType:
-    """`media_type` by IANA, `extension` without a dot."""
+    """`media_type` is IANA's, `extension` has no dot."""
 
     kind: Kind
     media_type: str
@@ -29,7 +29,7 @@ UNKNOWN = FileType("unknown", "application/octet-stream", "bin")
 TEXT = FileType("document", "text/plain", "txt")
 _ZIP = FileType("archive", "application/zip", "zip")
 _OFFICE = "application/vnd.openxmlformats-officedocument."
-# Found at the place named, in this order.
+# Bytes at an offset, in this order.
 _SIGNATURES: tuple[tuple[int, bytes, FileType], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", FileType("image", "image/png", "png")),
     (0, b"\xff\xd8\xff", FileType("image", "image/jpeg", "jpg")),
@@ -70,7 +70,7 @@ _BRANDS: dict[bytes, FileType] = {
 }
 _MP4 = FileType("video", "video/mp4", "mp4")
 _BMP = FileType("image", "image/bmp", "bmp")
-# By what a zip archive holds: the first member whose name begins like this.
+# Types of zip archives, by the first member whose name begins like this.
 _MEMBERS: tuple[tuple[bytes, FileType], ...] = (
     (b"word/", FileType("document", _OFFICE + "wordprocessingml.document", "docx")),
     (b"xl/", FileType("document", _OFFICE + "spreadsheetml.sheet", "xlsx")),
@@ -92,8 +92,8 @@ _LOCAL = b"PK\x03\x04"  # a member's head in a zip archive
 
 
 def of(head: bytes) -> FileType:
-    """The type of a file that begins with `head`, of which LOOKED_AT bytes are enough. Text is TEXT, whatever
-    it says; UNKNOWN is nothing that can be told."""
+    """The type of a file that begins with `head`; LOOKED_AT bytes are enough. Text is TEXT, whatever it says;
+    UNKNOWN means not recognised."""
     head = head[:LOOKED_AT]
     for look in (_by_signature, _by_container):
         if (found := look(head)) is not None:
@@ -121,14 +121,14 @@ def _by_container(head: bytes) -> FileType | None:
 
 
 def _brand(head: bytes) -> FileType:
-    """The main brand, else a compatible one that is more telling than MP4."""
+    """The main brand, else a compatible one that is more specific than MP4."""
     size = min(int.from_bytes(head[:4], "big"), 256)
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, size, 4))]
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), _MP4)
 
 
 def _archived(head: bytes) -> FileType:
-    """By the names of members, as far as their heads are here."""
+    """The type by the names of members, as far as their heads are included."""
     at = 0
     while 0 <= at <= len(head) - 30:
         name_length = int.from_bytes(head[at + 26 : at + 28], "little")
@@ -160,7 +160,7 @@ _BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def is_text(head: bytes) -> bool:
-    """Whether it is text: in UTF-8, in UTF-16 with a mark, in GB 18030, or in a Western 8-bit code."""
+    """Whether it is text: UTF-8, UTF-16 with a mark, GB 18030, or a Western 8-bit code."""
     sample = head[:_TEXT_SAMPLE]
     if not sample:
         return False
@@ -172,7 +172,7 @@ def is_text(head: bytes) -> bool:
 
 
 def _decodes(sample: bytes, encoding: str) -> bool:
-    """A character that is cut at the end of the sample is no fault."""
+    """Whether it is valid UTF-8; a character that is cut at the end of the sample is allowed."""
     try:
         codecs.getincrementaldecoder(encoding)().decode(sample)
     except UnicodeDecodeError:
@@ -181,6 +181,6 @@ def _decodes(sample: bytes, encoding: str) -> bool:
 
 
 def _is_latin(sample: bytes) -> bool:
-    """Mostly ASCII letters and blanks, as Western texts are."""
+    """Whether it is mostly ASCII letters and blanks, like Western texts."""
     plain = sum(byte < 128 for byte in sample)
     return plain >= 0.7 * len(sample)

@@ -1,8 +1,9 @@
-"""Work on large bodies, apart from the event loop.
+"""Runs work on large bodies outside of the event loop.
 
-Reading, checking and rewriting a request takes time that grows with its body. A large one is worked on in a
-thread, so that other requests have their turn meanwhile. The loop then waits for the interpreter's switch
-interval and for single calls into C, but not for the whole. Small ones are not worth the hand-over.
+Reading, checking and rewriting a request takes time that grows with its body. A large one is processed in a
+thread, so that other requests can run meanwhile. The loop then waits for the interpreter's switch interval
+and for single calls into C, but not for all of the work. For small bodies the hand-over would cost more than
+it saves.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def _threads() -> ThreadPoolExecutor:
 
 
 async def apart(size: int, work: Callable[[], T]) -> T:
-    """What `work` returns or raises. `size` is that of the request's body, in bytes. When the caller is
-    cancelled the work still runs to its end, so it must have no effects."""
+    """Run `work` and return its result. `size` is the size of the request's body in bytes. If the caller is
+    cancelled, the work still runs to its end, so it must have no effects."""
     if size < LARGE:
         return work()
     in_context = contextvars.copy_context().run  # so that its log lines name the request

@@ -1,6 +1,6 @@
 """The flow of a request on one screen: authenticate → refuse → read → admit → complete → stream → settle.
 
-What comes before the admission is bounded by the size of the body; what may cost more comes after it.
+Work before admission is bounded by the size of the body; expensive work comes after it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
@@ -23,11 +23,13 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
 from kimi_gateway.flow import inputs
 from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.attachments import NoFiles, resolve
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, ignored
+from kimi_gateway.pivot import fields, ignored, placement
+from kimi_gateway.pivot.attachments import Resolver
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
@@ -45,7 +47,7 @@ STREAM_HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request as it is when it asks to be admitted. `prepared` where that was cheap; `size` in bytes."""
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
 
     request: Request
     ask: Ask
@@ -57,17 +59,18 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """An admitted request, whole and as its model takes it. `narrowed`: its output limit was lowered to what
-    the window leaves."""
+    """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
+    what the window leaves. `token`: the id of the only upstream token that has its files."""
 
     parsed: ParsedRequest
     prepared: Prepared
     narrowed: bool
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """`settle` charges and keeps, before the client learns that it has all of the `chunks`."""
+    """`settle` charges and stores, before the client learns that it has all `chunks`."""
 
     chunks: AsyncGenerator[list[Chunk], None]
     settle: Callable[[], Awaitable[None]]
@@ -85,6 +88,7 @@ class Gateway:
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
+    files: Resolver = field(default_factory=NoFiles)
 
     @property
     def keeps(self) -> bool:
@@ -101,18 +105,17 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             asked = await self._read(request, dialect, raw, key)
-            reservation = self.ledger.reserve(
-                self.gate, key, COST, asked.resolved.model.id, asked.ask.choices
-            )
+            ask, model = asked.ask, asked.resolved.model
+            reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
             async with reservation:
                 return await self._serve(asked, reservation)
-        except GatewayError as error:  # none comes here after the admission
+        except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
 
     async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
-        """All that can be found wrong with a body for little work."""
+        """Find the faults of a body that take little work."""
         ask = await apart(len(raw), partial(dialect.read, raw))
         request.record.model, request.record.stream = ask.model[:80], ask.stream
 
@@ -124,14 +127,17 @@ class Gateway:
         upstream, prepared = resolved.upstream, None
         if not ask.needs:
             prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
-            with suppress(Costly):  # then it is done after the admission
+            with suppress(Costly):  # then it is done after admission
                 prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
+            if attached := ask.attachments({}):
+                placement.refused(attached, resolved.model)
+                prepared = None  # all that is known by now is that nothing else is wrong
         if self.closing:
             raise ShuttingDown
         return _Asked(request, ask, resolved, upstream, prepared, len(raw))
 
     async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
-        """Whoever gets the response closes the turn; it is closed here where none is given."""
+        """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = asked.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
@@ -151,7 +157,7 @@ class Gateway:
         try:
             if asked.ask.unasked is not None:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            question = await self._completed(asked, turn.admission.key.account)
+            question = await self._completed(asked, turn)
             parsed, size = question.parsed, question.parsed.size
             names = ignored.named(parsed.chat.ignored, question.prepared.ignored)
             if names:
@@ -159,6 +165,8 @@ class Gateway:
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
             identity = self._identity(asked)
             call = await apart(size, question.prepared.call)
+            if question.token is not None:
+                call = replace(call, only=question.token)
             self._begin(asked, turn, parsed.chat, call)
             answer = self._answer(turn, question, request)
             if parsed.chat.stream:
@@ -174,18 +182,22 @@ class Gateway:
         return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
 
     async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
-        """What no upstream need be asked for: counted in the windows, and not charged."""
+        """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(asked))
         await turn.forgo("unasked")
         kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
-    async def _completed(self, asked: _Asked, account: str) -> _Question:
-        """The question with what it goes on from, as the model takes it: the work that costs."""
+    async def _completed(self, asked: _Asked, turn: Turn) -> _Question:
+        """The request with the content that it refers to and attaches, adapted to its model: the expensive
+        work."""
         ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
+        account = turn.admission.key.account
         found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        parsed = await apart(asked.size, lambda: ask.complete(found, ()))
+        attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
+        resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
+        parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
         size, chat = parsed.size, parsed.chat
         if prepared is None:
             prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
@@ -196,10 +208,10 @@ class Gateway:
             narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
         except InvalidRequest as error:
             raise fields.renamed(error, chat.names) from None
-        return _Question(parsed, prepared, narrowed)
+        return _Question(parsed, prepared, narrowed, resolution.token)
 
     def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
-        """The chunks as the client may see them, and what of them is kept for its next request."""
+        """The chunks for the client, and what is stored of them for its next request."""
         chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
         parsed, taps = question.parsed, question.prepared.taps()
 
@@ -222,7 +234,7 @@ class Gateway:
         writer: StreamWriter,
         headers: list[tuple[str, str]],
     ) -> Response:
-        """Waits for the first content, or the first ping, so that an early failure is still a status."""
+        """Waits for the first content or the first ping, so that an early failure is still a status."""
         chunks = answer.chunks
         first = await anext(chunks)
 
@@ -284,19 +296,19 @@ class Gateway:
             request.record.first_content_ms = _ms(turn.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
-        """No new chats; what runs may finish for a while, then it is told to end."""
+        """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
         self.closing = True
         await asyncio.sleep(seconds)
         for turn in list(self.turns):
             turn.interrupt(ShuttingDown())
 
     def _longest(self, request: Request) -> float:
-        """Seconds from now."""
+        """The longest duration of the answer, in seconds from now."""
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
     def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, call: Call) -> None:
-        """Gives the turn its calls; they begin to run when its chunks are asked for."""
+        """Give the turn its calls; they start when its chunks are read."""
         settings, request, resolved = self.settings, asked.request, asked.resolved
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
@@ -309,7 +321,7 @@ class Gateway:
 def _prepared(
     provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
 ) -> Prepared:
-    """Raises InvalidRequest in the client's names, and Costly."""
+    """Prepare a chat. Raises InvalidRequest in the client's names, and Costly."""
     try:
         return provider.prepare(chat, model, request.headers, cheaply)
     except InvalidRequest as error:

@@ -1,8 +1,9 @@
-"""One upstream call of a turn: its attempts, what is held back before the first content, and when to give up.
+"""One upstream call of a turn: its attempts, the chunks held back before the first content, and the end of
+trying.
 
-The rules (docs/reliability.md): another attempt only until content was passed on, three at most, not counting
-tokens found dead or broke, none begun later than 60 s in; a time-out is never tried again, since the upstream
-may bill it.
+Rules (docs/reliability.md): another attempt only until content was passed on; three at most, not counting
+tokens that turn out dead; none later than 60 s. A time-out is never tried again, because the upstream may
+bill it.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from kimi_gateway.pivot.stop import StopFilter
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import AGAIN, CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
 from kimi_gateway.providers.provider import Call, Lease, Upstream
-from kimi_gateway.providers.tokens.outages import UNTIL_PROBED
+from kimi_gateway.providers.tokens.outages import LASTING, UNTIL_PROBED
 
 ATTEMPTS = 3
-STALE = 4  # attempts on dead kept connections that are not counted: each may have been read, and billed
+STALE = 4  # uncounted attempts on dead kept connections; bounded, because each may be billed
 START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
 WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
 HELD_BYTES = 64 * 1024
-MANY = 64  # events in one batch, after which others on the loop have their turn
-AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] when the finish reason is there
+MANY = 64  # events in one batch; after more, other tasks get a turn
+AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] after the finish reason
 
 
 class Ended:
@@ -46,7 +47,7 @@ Item = list[Chunk] | Ended | Exception
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds. `first_byte` until the first content, `idle` between events after it."""
+    """Seconds: `first_byte` until the first content, `idle` between later events."""
 
     first_byte: float
     idle: float
@@ -54,29 +55,29 @@ class Patience:
 
 @dataclass(slots=True)
 class UpstreamCall:
-    """Runs as a task of its own and puts chunks, then Ended or an exception, into `out`."""
+    """Runs as a task and puts chunks, then Ended or an exception, into `out`."""
 
     call: Call
     upstream: Upstream
     out: Mailbox[Item]
     patience: Patience
     most: int  # bytes of an answer
-    index: int | None = None  # of the choice, where one answer is made of several calls
+    index: int | None = None  # of the choice, if several calls make one answer
     stops: tuple[str, ...] = ()
     jitter: Callable[[], float] = random.random
     randomness: Randomness = secrets.token_bytes
     progress: Progress = field(default_factory=Progress)
     attempts: int = 0
-    refused: int = 0  # of them, by a token that is dead or broke: those are not counted against the limit
-    stale: int = 0  # of them, on a kept connection that was dead: the first of those neither
+    refused: int = 0  # attempts with a dead token, which do not count against the limit
+    stale: int = 0  # attempts on a dead kept connection; the first ones do not count either
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
-    _again: bool = True  # an empty answer is worth another attempt, once
+    _again: bool = True  # an empty answer is tried once more
 
     @property
     def empty(self) -> bool:
-        """The model said nothing. Where a stop string was sent along it may have begun with that."""
+        """Whether the model said nothing. If a stop string was sent, the answer may have begun with it."""
         return self.progress.empty(0 if self.call.body.get("stop") else 1)
 
     async def run(self) -> None:
@@ -108,6 +109,8 @@ class UpstreamCall:
             self.refused += failure.cause in UNTIL_PROBED
             self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
+            if self.call.only is not None:
+                failure, other = of_bound(failure, other), False
             delay = self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
@@ -125,7 +128,7 @@ class UpstreamCall:
         return next_attempt(failure, counted, elapsed, other, waited, self.jitter())
 
     async def _attempt(self, lease: Lease) -> bool:
-        """Whether it is done; an empty answer is not, the first time. Raises UpstreamFailure."""
+        """Whether the call is done; a first empty answer is not. Raises UpstreamFailure."""
         progress = self.progress = Progress(self.randomness, self.call.free)
         stops = StopFilter(self.stops) if self.stops else None
         held: list[Chunk] = []
@@ -162,9 +165,11 @@ class UpstreamCall:
             if not progress.complete:
                 raise UpstreamFailure("timeout", "nothing came from the upstream in time") from exc
         except UpstreamFailure:
-            if not progress.complete:  # a cut behind the finish reason takes nothing away
+            if not progress.complete:  # a cut after the finish reason loses nothing
                 if self.content_sent or _substance(held):
-                    await self._pass_on(held, lease)  # however the reads were cut, what came before counts
+                    await self._pass_on(
+                        held, lease
+                    )  # content before the cut counts, however the reads were split
                 raise
         if not progress.complete:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
@@ -185,7 +190,7 @@ class UpstreamCall:
     def _read(
         self, batch: list[sse.Event], progress: Progress, stops: StopFilter | None, held: list[Chunk]
     ) -> None:
-        """Adds the batch's chunks to `held`, those before a broken event too."""
+        """Add the batch's chunks to `held`, also those before a broken event."""
         try:
             for event in batch:
                 chunk = progress.read(event)
@@ -207,7 +212,8 @@ class UpstreamCall:
             raise failures.from_event(exc.error) from exc
 
     async def _end(self) -> None:
-        """Tell the turn at once; the rest of the connection is read behind, so that it can be used again."""
+        """Tell the turn at once; the rest of the connection is read in the background so that it can be
+        reused."""
         if not self.ended:
             self.ended = True
             await self.out.put(Ended())
@@ -217,10 +223,17 @@ def _substance(chunks: list[Chunk]) -> bool:
     return any([chunk.substance for chunk in chunks])
 
 
+def of_bound(failure: UpstreamFailure, other_token: bool) -> UpstreamFailure:
+    """What it means where no other token may be asked: if one could serve the request after a new upload of
+    its files, the client is told that."""
+    lasting = failure.cause in LASTING and other_token
+    return UpstreamFailure("bound", failure.detail) if lasting else failure
+
+
 def next_attempt(
     failure: UpstreamFailure, attempts: int, elapsed: float, other_token: bool, waited: bool, jitter: float
 ) -> float | None:
-    """Seconds until another attempt, None to give up. `attempts` were made; `jitter` is from 0 up to 1."""
+    """Seconds until the next attempt, None to give up. `attempts` have been made; `jitter` is in [0, 1)."""
     delay = _delay(failure, attempts, other_token, waited, jitter)
     if delay is None or attempts >= ATTEMPTS or elapsed + delay > START_WITHIN:
         return None
@@ -232,7 +245,7 @@ def _delay(
 ) -> float | None:
     if failure.cause in OTHER_TOKEN and other_token:
         return 0.0
-    if failure.stale:  # the next one most likely is new
+    if failure.stale:  # the next connection is probably new
         return 0.01 + 0.01 * jitter
     if failure.cause in ("rate", "overload"):
         after = 1.0 if failure.retry_after is None else failure.retry_after

@@ -1,5 +1,4 @@
-"""The gateway's hand on what is kept for later requests: not waited for long, and no reason to fail, but for
-requests that name it."""
+"""Conversation cache with a 2 s time-out; failures are logged unless the client named the entry."""
 
 from __future__ import annotations
 
@@ -19,13 +18,13 @@ from kimi_gateway.storage.cache import Cache
 KEPT = 24 * 3600  # seconds
 RENEWED = 64  # entries that one request renews at most
 _MARK, _TIME = b"\x01", 6  # a stamp: the mark, and bytes of a unix second
-TOGETHER = 100  # entries that are read at once for a request that names them
-MOST_READ = 8 * 2**20  # bytes after which reading ends; twice of what a request may refer to, unpacked
-PATIENCE = 2.0  # seconds that a request or the end of an answer waits for the store
+TOGETHER = 100  # entries read at once for a request that names them
+MOST_READ = 8 * 2**20  # bytes after which reading stops; twice what a request may refer to, unpacked
+PATIENCE = 2.0  # seconds that a request, or the end of an answer, waits for the store
 
 
 class ConversationCache:
-    """`keeps`: whether anything is kept at all; else nothing is found either."""
+    """`keeps`: whether anything is stored; if not, nothing is found either."""
 
     def __init__(self, replay: Cache, clock: Callable[[], float], keeps: bool = True) -> None:
         self.keeps = keeps
@@ -33,7 +32,8 @@ class ConversationCache:
         self._clock = clock
 
     async def restore(self, account: str, missing: Missing) -> int:
-        """Put back what a history lost, as far as it is known. The number of characters added."""
+        """Restore the reasoning that a history lost, as far as it is known. Returns the number of added
+        characters."""
         if self.keeps:
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -43,8 +43,8 @@ class ConversationCache:
         return missing.restore()
 
     async def look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
-        """Entries by name. Those with less than half of their life left are renewed, some at a time, so that
-        a conversation that goes on loses nothing of its beginning."""
+        """Entries by name. Those in the second half of their life are renewed, some at a time, so that an
+        active conversation keeps its beginning."""
         now = int(self._clock())
         known = await self._replay.recall(account, names, now)
         stale = [name for name, entry in known.items() if 0 < _end(entry) < now + KEPT // 2]
@@ -54,7 +54,7 @@ class ConversationCache:
         return known
 
     async def recall(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
-        """What a request names itself. Raises Unavailable: it cannot be told then whether it is kept."""
+        """Entries that the request itself names. Raises Unavailable if the store cannot answer."""
         try:
             async with asyncio.timeout(PATIENCE):
                 known: dict[str, bytes] = {}
@@ -76,13 +76,13 @@ class ConversationCache:
                 await self._replay.keep(account, _stamped(entries, until), until)
         except (StoreDown, TimeoutError) as exc:
             emit("replay_down", logging.WARNING, step="keep", account=account, detail=str(exc))
-        except Exception:  # the answer is whole without it, and is being charged
+        except Exception:  # the answer is complete without it and is being charged
             log.exception("crash", extra={"fields": {"step": "keep", "account": account}})
 
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    """Those of one account."""
+    """Entries of one account."""
 
     cache: ConversationCache
     account: str
@@ -95,12 +95,13 @@ class _Entries:
 
 
 def _stamped(entries: Mapping[str, bytes], until: int) -> dict[str, bytes]:
-    """With the end of their life before them. No other entry begins with the mark: those are compressed."""
+    """The entries with their expiry in front. No other entry begins with the mark, because those are
+    compressed."""
     return {name: _MARK + until.to_bytes(_TIME, "big") + entry for name, entry in entries.items()}
 
 
 def _end(entry: bytes) -> int:
-    """0 for an entry without a stamp, of an older release."""
+    """The expiry; 0 for an entry of an older release, without a stamp."""
     return int.from_bytes(entry[1 : 1 + _TIME], "big") if entry[:1] == _MARK else 0
 
 
@@ -111,7 +112,7 @@ def _unstamped(entry: bytes) -> bytes:
 async def tee(
     chunks: AsyncGenerator[list[Chunk], None], taps: Sequence[Tap]
 ) -> AsyncGenerator[list[Chunk], None]:
-    """The same chunks, each batch shown to all of `taps` before it goes on."""
+    """The same chunks; each batch is shown to all `taps` first."""
     async with aclosing(chunks):
         async for some in chunks:
             for tap in taps:

@@ -1,4 +1,5 @@
-"""What is done with an admitted request before it goes upstream. Most of it may run apart from the loop."""
+"""The last checks of an admitted request before it is sent upstream. Most of the work may run outside of the
+loop."""
 
 from __future__ import annotations
 
@@ -11,11 +12,9 @@ from kimi_gateway.providers.registry import Resolved
 
 
 async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int) -> bool:
-    """Keep input and output inside the window; whether the output was lowered for it.
-
-    `size` is the input's in bytes: a token has a byte at least, so most bodies need no count. An estimate may
-    be wrong by half; where that matters the upstream's own count is asked for. Raises ContextLengthExceeded.
-    """
+    """Keep input and output within the window; returns whether the output limit was lowered. `size` is the
+    input's in bytes: a token has at least one byte, so most bodies need no count. An estimate may be wrong by
+    half; if that matters, the upstream counts. Raises ContextLengthExceeded."""
     model = resolved.model
     output = output_of(body, model)
     texts_only = all(type(message.get("content")) is not list for message in body["messages"])
@@ -31,6 +30,6 @@ async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int
 
 
 def _estimated(body: dict[str, Any]) -> tuple[int, int]:
-    """Tokens of the tools, and of all."""
+    """Tokens of the tools, and of everything."""
     tools = token_estimate.of_messages([], body.get("tools"))
     return tools, token_estimate.of_messages(body["messages"]) + tools

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -20,14 +21,16 @@ from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import Chunk, add_usage
 from kimi_gateway.providers.failures import UpstreamFailure
 
-UNWRITTEN = "unwritten"  # decided, and not yet in the store: tries go on, or the lease decides
+UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
 
 class Turn:
-    """`begin`, then `chunks` until the upstream is complete, then `settle` before the client is told; `fail`
-    on an error. `close` is for the edge, once, whatever happened: it decides what nothing else has decided.
+    """Call `begin`, read `chunks` until the upstream is complete, then `settle` before the client sees the
+    end; call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if
+    nobody else has.
 
-    `outcome` is open until the store has written what was decided; the decision itself is the reservation's.
+    `outcome` is open until the store has written the decision; the decision itself is the reservation's.
+    `held` is released when the turn is closed: files that were uploaded for it.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Turn:
         self.first_content: float | None = None  # time.monotonic()
         self.box = Mailbox[Item]()
         self.outcome = "open"
+        self.held = AsyncExitStack()
         self._reservation = reservation
         self._calls: list[UpstreamCall] = []
         self._ours = True
@@ -57,22 +61,22 @@ class Turn:
     def begin(
         self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "", window: int | None = None
     ) -> None:
-        """What is to be asked upstream; each call puts what it gets into `box`. `request`: the id of the
-        client's request, `window`: the model's in tokens, for its errors."""
+        """Set the upstream calls; each puts its results into `box`. `request` is the id of the client's
+        request, `window` the model's window in tokens, for errors."""
         self._request = request
         self._window = window
         self._calls = calls
         self._ours = model_is_ours
 
     def interrupt(self, error: GatewayError) -> None:
-        """End it from outside, as an upstream failure would."""
+        """End the turn from outside, like an upstream failure."""
         self._interrupted = True
         self.box.interrupt(error)
 
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
-        """Chunks as they come, an empty list for each `silence` seconds without any.
+        """Chunks as they come; an empty list for each `silence` seconds without any.
 
-        Raises GatewayError when the upstream failed for good, and after `longest` seconds.
+        Raises GatewayError if the upstream fails for good, and after `longest` seconds.
         """
         self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
         deadline = time.monotonic() + longest
@@ -104,18 +108,18 @@ class Turn:
             await self._decide("settled", self._settled)
 
     async def forgo(self, outcome: str) -> None:
-        """Not charged, and no error."""
+        """Decide not to charge, without an error."""
         await self._decide(outcome, partial(self._reservation.release, error=False))
 
     async def fail(self) -> None:
-        """Not charged, and counted as an error."""
+        """Decide not to charge, and count an error."""
         await self._decide("failed", partial(self._reservation.release, error=True))
 
     async def close(self) -> None:
-        """The client has it all, or has left: then it pays for what the upstream had begun to answer."""
+        """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
             self._stop()
-            if self._interrupted:  # and the client so slow that it was never told
+            if self._interrupted:  # and the client is so slow that it was not told
                 await self.fail()
             elif any(call.content_sent for call in self._calls):
                 await self._decide("left_settled", self._settled)
@@ -125,7 +129,10 @@ class Turn:
             if cancelled:
                 await asyncio.wait(cancelled)
         finally:
-            await self._reservation.end()
+            try:
+                await self.held.aclose()
+            finally:
+                await self._reservation.end()
 
     def _stop(self) -> None:
         self.box.close()
@@ -133,7 +140,7 @@ class Turn:
         for task, call in zip(self._tasks, self._calls, strict=False):
             if not task.done():
                 if call.ended and settled:
-                    self._background.add(task)  # it reads the rest, so that the connection can be used again
+                    self._background.add(task)  # it reads the rest so that the connection can be reused
                     task.add_done_callback(self._background.discard)
                 else:
                     task.cancel()
@@ -145,7 +152,7 @@ class Turn:
         )
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
-        """The first decision holds, and the ledger writes it even if the caller is cancelled meanwhile."""
+        """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
         if self._reservation.latch is Latch.OPEN:
             self.outcome = UNWRITTEN
             if await write():
@@ -156,7 +163,7 @@ class Turn:
         return list(self._calls[0].call.answered.items())
 
     def usage(self) -> dict[str, Any]:
-        """The upstream's own counts, summed over its calls; where it sent none, the estimate."""
+        """The upstream's counts, summed over the calls; an estimate for calls without counts."""
         if self._usage is None or self._reservation.latch is Latch.OPEN:
             self._usage = self._counted()
         return self._usage
@@ -175,9 +182,9 @@ class Turn:
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
     def describe(self, record: RequestRecord) -> None:
-        """Add what came of it to the request's record."""
+        """Add the outcome to the request's record."""
         record.admission_id, record.outcome = self.admission.id, self.outcome
-        if not self._calls:  # nothing was asked upstream
+        if not self._calls:  # nothing was sent upstream
             return
         usage = self.usage()
         first = self._calls[0]
@@ -195,13 +202,13 @@ class Turn:
 
 
 def _count(usage: dict[str, Any], name: str) -> int:
-    """Null and nonsense count as nothing."""
+    """A count; 0 for null and invalid values."""
     value = usage.get(name)
     return max(0, value) if isinstance(value, int) else 0
 
 
 def _cached(usage: dict[str, Any]) -> int:
-    """Input tokens from the vendor's cache, in either of its two places."""
+    """Input tokens from the vendor's cache, from either of its two places."""
     details = usage.get("prompt_tokens_details")
     return _count(usage, "cached_tokens") or _count(
         details if isinstance(details, dict) else {}, "cached_tokens"

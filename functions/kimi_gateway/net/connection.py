@@ -98,7 +98,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def take(self) -> bytes | None:
         """Take the bytes received since the last call: b"" if there are none yet, None at the end. Raises
-        NetError if the answer broke."""
+        NetError if the answer is broken."""
         parts = self._parts
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)

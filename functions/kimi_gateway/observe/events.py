@@ -1,4 +1,4 @@
-"""Events for the log. Every line that is written while a request runs names it."""
+"""Events for the log. Every line that is written while a request runs names the request."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from kimi_gateway.observe.record import RequestRecord
 
 log = logging.getLogger("kimi_gateway")
 
-# The id of the request that this task, or the task that started it, works for; empty outside of requests.
+# The id of the request for which this task, or the task that started it, works; empty outside of requests.
 current_request: ContextVar[str] = ContextVar("current_request", default="")
 
 
 def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
-    """One line. Fields that are None are left out."""
+    """Write one line. Fields that are None are dropped."""
     if log.isEnabledFor(level):
         kept = {name: value for name, value in fields.items() if value is not None}
         _write(event, level, {"fields": kept})
 
 
 def finished(record: RequestRecord) -> None:
-    """The one line of a request. Sinks that count find the record itself in `record` of the log's record."""
+    """Write the line of a request. Metrics read the record itself from `record` of the log record."""
     level = logging.ERROR if record.status == 500 else logging.INFO
     if log.isEnabledFor(level):
         _write("request", level, {"fields": record.fields(), "record": record})
 
 
 def _write(event: str, level: int, extra: dict[str, Any]) -> None:
-    # Not by `log.log`, which looks through the stack for the caller's line.
+    # Not `log.log`, which would search the stack for the caller.
     log.handle(log.makeRecord(log.name, level, "", 0, event, (), None, extra=extra))

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, redacted at the sink, so that no caller can leak by forgetting to."""
+"""Log lines: one JSON object each, redacted where they are written, so that no caller can leak by mistake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kimi_gateway.observe.redaction import LONGEST_TEXT, excerpt, redact
 
 
 def _plain(value: Any, texts: list[str]) -> Any:
-    """What JSON can hold, the rest in words. Its texts, but for names of members, are added to `texts`."""
+    """The value as JSON; other types become text. Texts, except member names, are added to `texts`."""
     if type(value) in _HELD:
         return value
     if isinstance(value, dict):
@@ -41,8 +41,8 @@ def _clean(value: Any) -> Any:
 
 
 def line_of(members: Mapping[str, Any]) -> str:
-    """One line of JSON without secrets: redacted before it is quoted, for afterwards a secret may be spelt
-    otherwise, and the line be broken."""
+    """One line of JSON without secrets. It is redacted before it is quoted, because quoting may change the
+    spelling of a secret."""
     texts: list[str] = []
     line = dict(members)
     for name, value in members.items():
@@ -52,7 +52,7 @@ def line_of(members: Mapping[str, Any]) -> str:
             texts.append(value)
         elif type(value) not in _HELD:
             line[name] = _plain(value, texts)
-    if redact.finds("\n".join(texts)):  # one look at all of them, which in nearly every line finds nothing
+    if redact.finds("\n".join(texts)):  # one search over all texts, which rarely finds anything
         line = _clean(line)
     text = _LINE.encode(line)
     return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair becomes its escape
@@ -80,7 +80,7 @@ class JsonLines(logging.Formatter):
 
 
 def of_request() -> dict[str, str]:
-    """The member that names the request for which a line is written."""
+    """The member with the id of the current request."""
     id = current_request.get()
     return {"request_id": id} if id else {}
 
@@ -91,7 +91,7 @@ def _second(seconds: int) -> str:
 
 
 def to_stream(level: str, stream: TextIO | None = None) -> None:
-    """Send this program's log lines, and its server's and client's, to one redacting sink."""
+    """Send the log lines of this program, its server and its client to one redacting sink."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

@@ -1,5 +1,4 @@
-"""What is known of one request when it ends. The flow fills it in; the log line and the metrics are read
-from it."""
+"""The facts of one request. The flow fills them in; the log line and the metrics read them."""
 
 from __future__ import annotations
 
@@ -8,18 +7,18 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-PAID = ("settled", "left_settled")  # the outcomes that took the credit
-LEFT = 499  # the status in the log of a client that was gone before it was answered
+PAID = ("settled", "left_settled")  # outcomes that spent the credit
+LEFT = 499  # the status in the log if the client left before it was answered
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """None is a fact that is not known or does not apply, and is not in the line.
+    """Facts of one request; None means unknown or not applicable, and is not in the line.
 
-    `id` is the client's own where it sent a usable one; `admission_id` is the gateway's, of the reserved
-    credit. Times in milliseconds, numbers of tokens, USD. `route` is the table's path, `path` the client's.
-    `cause` is the reason of an error, also of one that came after the status 200. `input_tokens` include
-    `cached_tokens`. `credits` and `cost_usd` are of requests that were charged.
+    `id` is the client's own if it sent a usable one; `admission_id` is the gateway's, of the reserved credit.
+    Times are in milliseconds, sizes in tokens, costs in USD. `route` is the table's path, `path` the
+    client's. `cause` is the reason of an error, also after a status 200. `input_tokens` include
+    `cached_tokens`. `credits` and `cost_usd` exist for charged requests only.
     """
 
     id: str = ""
@@ -55,12 +54,12 @@ class RequestRecord:
 
     @property
     def refused(self) -> bool:
-        """By the gateway, with a 4xx. A client that left was not refused."""
+        """Whether the gateway refused it with a 4xx. A client that left was not refused."""
         return 400 <= self.status < LEFT
 
     @property
     def failed(self) -> bool:
-        """With a 5xx, or in the middle of a stream."""
+        """Whether it failed with a 5xx or in the middle of a stream."""
         return self.status >= 500 or (self.status < 400 and self.cause is not None)
 
     def fields(self) -> dict[str, Any]:

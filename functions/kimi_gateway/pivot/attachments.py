@@ -1,4 +1,4 @@
-"""Attachments of a request's messages, and what is sent upstream for them.
+"""Attachments of a request's messages, and their form upstream.
 
 A dialect lists the attachments of a body without any I/O (pivot/dialect.py); `files/` resolves them, and the
 dialect puts the results in their places.
@@ -7,8 +7,9 @@ dialect puts the results in their places.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from kimi_gateway.errors import GatewayError
 
@@ -101,3 +102,23 @@ def instead_of(noun: str, error: GatewayError) -> Unreadable:
     """The sentence with the error's reason, without the client's field."""
     why = error.message.removeprefix(f"{error.param}: ")[:LONGEST_REASON].rstrip(".")
     return Unreadable(f"[A {noun} was here that cannot be shown: {why}.]")
+
+
+class Resolution(Protocol):
+    """What the attachments of a turn became. `token` is the id of the upstream token that has its files: the
+    turn is bound to it. None where any token will do."""
+
+    @property
+    def results(self) -> Results: ...
+
+    @property
+    def token(self) -> str | None: ...
+
+
+class Resolver(Protocol):
+    def resolve(
+        self, account: str, attachments: Sequence[Attachment]
+    ) -> AbstractAsyncContextManager[Resolution]:
+        """Left open for as long as the turn runs: what was uploaded for it goes away behind it. Raises
+        GatewayError naming the attachment's field; what is the fault of a `told` one becomes Unreadable."""
+        ...

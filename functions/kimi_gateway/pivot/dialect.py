@@ -4,13 +4,16 @@ answers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from kimi_gateway.errors import GatewayError
+from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.request import ChatRequest
+
+Chat = TypeVar("Chat", bound=ChatRequest)
 
 
 class StreamWriter(Protocol):
@@ -67,25 +70,37 @@ class ParsedRequest(Protocol):
 class Ask:
     """A request's body, read without any I/O.
 
-    `needs` names the cache entries that the request refers to (storage/cache.py). `attachments` are to be
-    resolved (files/). `complete` takes the entries and one result for each attachment, and returns the
-    complete request; it raises InvalidRequest if something is missing. `unasked` returns the whole answer, if
-    no upstream call is needed.
+    `needs` names what the request goes on from and the account has kept (storage/cache.py). With what was
+    found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole question, from
+    what that became, one result for each. Without results the places of attachments stay open. Both raise
+    InvalidRequest for what is missing. `unasked` gives the whole answer, where no upstream need be asked.
     """
 
     model: str
     stream: bool
     choices: int
     needs: Sequence[str]
+    attachments: Callable[[Mapping[str, bytes]], Sequence[Attachment]]
     complete: Callable[[Mapping[str, bytes], Results], ParsedRequest]
-    attachments: Sequence[Attachment] = ()
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
-    def whole(cls, question: ParsedRequest) -> Ask:
-        """An ask that needs nothing else."""
-        chat = question.chat
-        return cls(chat.model, chat.stream, chat.choices, (), lambda found, resolved: question)
+    def whole(cls, chat: Chat, size: int, question: Callable[[Chat, int], ParsedRequest]) -> Ask:
+        """One that needs nothing but its attachments; `question` takes a chat and its bytes."""
+        attached = placement.attachments(chat.body["messages"])
+
+        def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
+            return question(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
+
+        return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
+
+
+def attaching(chat: Chat, attached: Sequence[Attachment], resolved: Results) -> Chat:
+    """The request with what its attachments became, if that is known already."""
+    if not attached or not resolved:
+        return chat
+    became = dict(zip(attached, resolved, strict=True))
+    return replace(chat, body={**chat.body, "messages": placement.placed(chat.body["messages"], became)})
 
 
 class Dialect(Protocol):

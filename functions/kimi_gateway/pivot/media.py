@@ -4,79 +4,90 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.errors import InvalidRequest, UnreadableImage
-from kimi_gateway.pivot import attachments
+from kimi_gateway.pivot.attachments import Address, Attachment, FileId, Inline, instead_of
 from kimi_gateway.pivot.fields import fail
+from kimi_gateway.pivot.placement import Slot
 
 Part = dict[str, Any]
+Kind = Literal["image", "video"]
 
-TYPES: Mapping[str, frozenset[str]] = {"image_url": IMAGE_TYPES, "video_url": VIDEO_TYPES}
-_NOUNS = {"image_url": "picture", "video_url": "video"}
-
-
-def address(part: Part) -> Any:
-    value = part.get(part["type"])
-    return value.get("url") if isinstance(value, dict) else value
-
-
-def check(part: Part, where: str) -> None:
-    """Raises InvalidRequest if the upstream would refuse it."""
-    _check(str(address(part)), where, TYPES[part["type"]])
+INLINED = 8 * 2**20  # characters of base64 that go along in the request; what is larger is uploaded
+TYPES: Mapping[Kind, frozenset[str]] = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
+NOUNS = {"image": "picture", "video": "video"}
+_VENDORS = "ms://"  # how the vendor's chat names a file
+_FILE_ID = re.compile(r"file[-_][A-Za-z0-9_-]{1,128}")
+_WEB = re.compile(r"https?:", re.I)
 
 
-def _check(url: str, where: str, types: frozenset[str]) -> None:
-    """Raises InvalidRequest, for a picture UnreadableImage."""
+def file_id(text: str) -> str | None:
+    """A file's id where an address could stand."""
+    if text.startswith(_VENDORS):
+        return text.removeprefix(_VENDORS)
+    return text if _FILE_ID.fullmatch(text) else None
+
+
+def is_web(text: str) -> bool:
+    return _WEB.match(text) is not None
+
+
+def part(kind: Kind, url: str, where: str) -> Part:
+    """The part of a message, or what stands for it until it is read. Raises InvalidRequest, for a picture
+    UnreadableImage."""
     try:
-        _read(url, where, types)
+        return _part(kind, url, where)
     except InvalidRequest as error:
-        if types is not IMAGE_TYPES:
+        if kind != "image":
             raise
         raise UnreadableImage(error.message, param=error.param) from None
 
 
-def _read(url: str, where: str, types: frozenset[str]) -> None:
-    if url.startswith("ms://"):
-        return
-    scheme, _, rest = url.partition(":")
-    if scheme in ("http", "https"):
-        fail(where, "web addresses are not fetched yet; send the bytes as a data URL")
-    head, comma, data = rest.partition(",")
-    media_type, *parameters = head.split(";")
-    if scheme != "data" or not comma or "base64" not in parameters:
-        fail(where, "must be a data URL with base64, or ms://<file id>")
-    if media_type.lower() not in types:
-        fail(
-            where, f"{media_type or 'no media type'} is not supported; use one of {', '.join(sorted(types))}"
-        )
+def _part(kind: Kind, url: str, where: str) -> Part:
+    if is_web(url):
+        return Slot(Attachment(where, kind, Address(url)))
+    if (id := file_id(url)) is not None:
+        if not id:
+            fail(where, "names no file")
+        return Slot(Attachment(where, kind, FileId(id)))
+    if not url.startswith("data:"):
+        fail(where, "must be an http or https address, a data URL with base64, or the id of a file")
+    media_type, data = data_url(url, where)
+    if media_type not in TYPES[kind]:
+        told = media_type[:80] or "no media type"
+        fail(where, f"{told} is not supported; use one of {', '.join(sorted(TYPES[kind]))}")
+    decoded(data, where)
+    if len(data) > INLINED:
+        return Slot(Attachment(where, kind, Inline(data), media_type=media_type))
+    name = f"{kind}_url"
+    return {"type": name, name: {"url": url}}
+
+
+def data_url(url: str, where: str) -> tuple[str, str]:
+    """Media type in lower case and base64 of a data URL. Raises InvalidRequest."""
+    head, comma, data = url.partition(",")
+    media_type, *parameters = head.removeprefix("data:").split(";")
+    if not comma or "base64" not in parameters:
+        fail(where, "must be a data URL with base64")
+    return media_type.strip().lower(), data
+
+
+def decoded(data: str, where: str) -> bytes:
+    """Raises InvalidRequest for what is no base64, and for nothing."""
     try:
-        base64.b64decode(data, validate=True)
+        content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         fail(where, "the data is not valid base64")
-
-
-def image(url: str, where: str) -> dict[str, Any]:
-    """The part of a message. Raises InvalidRequest."""
-    _check(url, where, IMAGE_TYPES)
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def sendable(part: Part) -> Part:
-    """A part of a tool's result; a sentence if it cannot be sent."""
-    kind = part["type"]
-    if kind not in TYPES:
-        return part
-    try:
-        check(part, kind)
-    except InvalidRequest as error:
-        return told(_NOUNS[kind], error)
-    return part
+    if not content:
+        fail(where, "the file is empty")
+    return content
 
 
 def told(noun: str, error: InvalidRequest) -> Part:
-    """A sentence for the model instead of a part of a tool's result that cannot be sent. A 400 would end the
-    session, because the result stays in its history."""
-    return {"type": "text", "text": attachments.instead_of(noun, error).sentence}
+    """What the model reads instead of a part of a tool's result that cannot be sent. A 400 would end the
+    session, since the result stays in its history."""
+    return {"type": "text", "text": instead_of(noun, error).sentence}

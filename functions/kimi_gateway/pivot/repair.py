@@ -23,6 +23,7 @@ RESULT = -1
 NOTHING = "(empty)"  # instead of an empty text, which the vendor refuses
 NO_RESULT = "(no result)"
 PICTURES = "(see the picture)"
+UNREAD = "attachment"  # the type of a part that stands for what has still to be read (pivot/placement.py)
 MOST_NOTES = 64  # repairs that are reported in a header
 
 
@@ -99,9 +100,14 @@ def _says(part: Any) -> bool:
 def _result(content: Any) -> Any:
     if not content:
         return NOTHING
-    if type(content) is list and not any(part.get("type") == "text" for part in content):
-        return [{"type": "text", "text": PICTURES}, *content]
-    return content
+    return with_words(content) if type(content) is list else content
+
+
+def with_words(parts: list[Any]) -> list[Any]:
+    """A tool's result that has a text."""
+    if any(part.get("type") in ("text", UNREAD) for part in parts):
+        return parts
+    return [{"type": "text", "text": PICTURES}, *parts]
 
 
 def _calling(message: Message) -> Message:
@@ -221,8 +227,8 @@ def _ids(message: Message) -> list[str]:
 
 
 def _free(id: str, taken: set[str], counts: dict[str, int]) -> str:
-    """A free id. Counting continues from the last one of its name, so many equal ids cost no more than
-    others."""
+    """A free id. Counting continues from the last one of its name, so a large number of equal ids is
+    cheap."""
     new = id
     while new in taken:
         counts[id] = counts.get(id, 1) + 1

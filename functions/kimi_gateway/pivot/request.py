@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import fields, media, named, repair, search_fields, tuning
+from kimi_gateway.pivot import fields, named, parts, repair, search_fields, tuning
 from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.search import SearchOptions
 
@@ -55,7 +55,7 @@ def read(raw: bytes) -> ChatRequest:
     fields.apply(body, _FIELDS)
     _check_together(body)
     search = search_fields.taken(body)
-    sent = list(map(_outgoing, body["messages"]))
+    sent = list(map(parts.outgoing, range(len(body["messages"])), body["messages"]))
     if all(map(operator.is_, sent, body["messages"])):
         sent = body["messages"]  # the same list, so that the client's own bytes are reused
     body["messages"], mended = repair.repaired(sent, _place)
@@ -121,18 +121,6 @@ def _place(message: int, call: int) -> str:
     return f"{where}.tool_call_id" if call == repair.RESULT else f"{where}.tool_calls.{call}.id"
 
 
-def _outgoing(message: dict[str, Any]) -> dict[str, Any]:
-    """The message for the upstream: `developer` becomes `system`, and a sentence replaces a picture in a
-    tool's result that cannot be sent."""
-    if message["role"] == "developer":
-        return {**message, "role": "system"}
-    if message["role"] == "tool" and type(message["content"]) is list:
-        parts = [media.sendable(part) for part in message["content"]]
-        if not all(map(operator.is_, parts, message["content"])):
-            return {**message, "content": parts}
-    return message
-
-
 def model_name(value: Any, where: str) -> None:
     fields.string(value, where)
     if not value.strip():
@@ -195,25 +183,13 @@ def _content(message: dict[str, Any], here: str) -> None:
     content, where = message.get("content"), f"{here}.content"
     if type(content) is list:
         for index, part in enumerate(content):
-            _part(part, f"{where}.{index}", message["role"])
+            parts.check(part, f"{where}.{index}")
     elif content is None:
         # The assistant's content may be missing; also that of a system message with tools (K3).
         if message["role"] in ("user", "tool") or (message["role"] != "assistant" and "tools" not in message):
             fail(where, "is required")
     elif type(content) is not str:
         fail(where, "must be a string or an array of parts")
-
-
-def _part(part: Any, where: str, role: str) -> None:
-    fields.mapping(part, where)
-    kind = part.get("type")
-    fields.string(kind, f"{where}.type")
-    if kind == "text":
-        fields.string(part.get("text"), f"{where}.text")
-    elif kind in media.TYPES:
-        fields.string(media.address(part), f"{where}.{kind}")
-        if role != "tool":
-            media.check(part, f"{where}.{kind}")
 
 
 def _tools(value: Any, where: str) -> None:

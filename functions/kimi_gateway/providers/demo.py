@@ -28,7 +28,7 @@ class Demo:
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
     ) -> PreparedChat:
-        """As the platform takes it: what a fresh clone refuses, it refuses with a token too."""
+        """Adapt a chat like the platform does, so that the demo refuses the same requests."""
         return prepare(chat, model, headers, cheaply)
 
     async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:

@@ -21,8 +21,8 @@ ASKED_ANEW = 60.0  # seconds before an unknown name may fetch the list again
 
 
 class Directory:
-    """Of one provider. `upstream` gives it with its tokens as they are now, and raises Unavailable where they
-    cannot be read."""
+    """The directory of one provider. `upstream` returns it with its current tokens, and raises Unavailable if
+    they cannot be read."""
 
     def __init__(
         self, upstream: Callable[[], Upstream], monotonic: Callable[[], float] = time.monotonic
@@ -64,7 +64,7 @@ class Directory:
             return estimate
 
     async def estimate(self, model: Model, messages: list[Any]) -> int:
-        """Input tokens counted by the upstream, or by our own estimate where it does not count."""
+        """Input tokens counted by the upstream, or estimated if it does not count."""
         upstream = self.upstream()
         provider = upstream.provider
         if not isinstance(provider, Estimates):
@@ -73,7 +73,7 @@ class Directory:
 
     async def balance(self) -> dict[str, float]:
         """The sum over all valid tokens, because each token belongs to an account of its own. Raises
-        UpstreamFailure, and NotFound where the provider has no balances."""
+        UpstreamFailure, and NotFound if the provider has no balances."""
         upstream, total = self.upstream(), dict[str, float]()
         provider = upstream.provider
         if not isinstance(provider, Balances):

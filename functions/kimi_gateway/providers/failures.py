@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kimi_gateway.errors import (
+    Conflict,
     ContentFiltered,
     ContextLengthExceeded,
     GatewayError,
@@ -28,7 +29,7 @@ from kimi_gateway.observe import excerpt
 Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another one
     "server", "connect", "broken",  # temporary: try again
-    "timeout", "invalid", "content_filter", "context",  # never tried again
+    "timeout", "invalid", "content_filter", "context", "bound",  # never tried again
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))
@@ -77,13 +78,18 @@ _SHOWN: Mapping[str, _View] = {
     "rate": _View(RateLimited, "The upstream is rate limited. Please try again later."),
     "overload": _View(RateLimited, "The upstream is overloaded. Please try again later."),
     "timeout": _View(Unavailable, "Kimi did not answer in time."),
-    "broken": _View(Unavailable, "The connection to Kimi broke before the answer was complete."),
+    "broken": _View(Unavailable, "The connection to Kimi was lost before the answer was complete."),
     "connect": _View(Unavailable, "Kimi cannot be reached from this gateway."),
     "server": _View(Unavailable, "Kimi did not answer."),
     # The operator's account or configuration is wrong. The client's key is fine, so never 401 to 404.
     "authentication": _View(Unavailable, "The operator's Kimi token is refused; tell them."),
     "quota": _View(Unavailable, "The operator's Kimi account has no credit left; tell them."),
     "permission": _View(Unavailable, "The operator's Kimi account may not use this; tell them."),
+    "bound": _View(
+        Conflict,
+        "The files of this request belong to a Kimi account that is not available. Upload them again, and"
+        " send the request with their new ids.",
+    ),
     "model": _View(Unavailable, "The operator's Kimi account does not have this model; tell them."),
 }
 

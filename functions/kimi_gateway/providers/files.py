@@ -1,4 +1,4 @@
-"""What the gateway asks of a provider that keeps files and reads documents."""
+"""The interface of a provider that stores files and reads documents."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MOST_BYTES = 100 * 2**20  # of one file (platform's page on files, 2026-09)
 
 @dataclass(frozen=True, slots=True)
 class UpstreamFile:
-    """A file as the provider knows it. `filename` may be another than the one that was sent, since the
-    platform renames files of equal names. `failed`: the provider could not read it, `detail` says why."""
+    """A file as the provider knows it. `filename` may differ from the sent one, because the platform renames
+    files with equal names. `failed`: the provider could not read it; `detail` says why."""
 
     id: str
     size: int
@@ -39,24 +39,24 @@ class Files(Protocol):
         chunks: AsyncIterator[bytes],
         size: int | None = None,
     ) -> UpstreamFile:
-        """Sends the chunks as they come. `size` in bytes, where it is known; then the chunks must have it.
-        What `chunks` raises is raised, and the upload is broken off."""
+        """Send the chunks as they come. `size` is in bytes, if known; then the chunks must have it.
+        Exceptions of `chunks` are raised, and the upload is aborted."""
         ...
 
     async def text(self, token: Token, id: str) -> str:
-        """The text of a document; empty where the provider found none in it."""
+        """The text of a document; empty if the provider found none."""
         ...
 
     def content(self, token: Token, id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The provider's content of a file as it comes."""
+        """The content of a file as it comes."""
         ...
 
     async def info(self, token: Token, id: str) -> UpstreamFile | None:
-        """None where the provider does not know the file."""
+        """The file; None if the provider does not know it."""
         ...
 
     async def all(self, token: Token) -> list[UpstreamFile]: ...
 
     async def delete(self, token: Token, id: str) -> bool:
-        """Whether there was such a file."""
+        """Delete a file. Returns whether it existed."""
         ...

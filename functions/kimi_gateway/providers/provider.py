@@ -1,4 +1,4 @@
-"""What the gateway asks of an upstream, whichever it is."""
+"""The interface of upstreams."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One chat request as it goes upstream; `payload` is `body` in bytes.
+    """One chat request for the upstream; `payload` is `body` in bytes.
 
-    `headers` are the client's that pass on; the provider adds to `answered` those of the answer that a
-    client may see, before the first event. `free` names the functions whose arguments are a free text, as
-    they are sent.
+    `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
+    headers that a client may see, before the first event. `free` names functions with free text, as they are
+    sent. `only`: the id of the one token that may serve the call, because its files are in that account.
     """
 
     model: Model
@@ -42,14 +42,15 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     answered: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
+    only: str | None = None
 
 
 class Costly(Exception):
-    """A chat takes more work than is allowed before its admission."""
+    """A chat takes more work than is allowed before admission."""
 
 
 class Entries(Protocol):
-    """What one account has kept of its earlier answers (storage/cache.py)."""
+    """The cache entries of one account (storage/cache.py)."""
 
     async def look(self, names: Sequence[str]) -> dict[str, bytes]: ...
 
@@ -57,13 +58,13 @@ class Entries(Protocol):
 
 
 class Missing(Protocol):
-    """What the model should find in the history of its own earlier answers, and the client dropped."""
+    """Parts of the model's earlier answers that the client dropped from the history."""
 
     async def look_up(self, entries: Entries) -> None: ...
 
     def restore(self) -> int:
-        """Puts what was found into the prepared body, or what the model takes in its place. The number of
-        characters that were added."""
+        """Put the parts into the prepared body, or the model's placeholder for them. Returns the number of
+        added characters."""
         ...
 
 
@@ -71,16 +72,16 @@ class Tap(Protocol):
     """Sees an answer's chunks before the client does."""
 
     def add(self, chunks: list[Chunk]) -> None:
-        """The next ones; it may change them."""
+        """The next chunks; it may change them."""
         ...
 
     def kept(self) -> dict[str, bytes]:
-        """After the last chunk: entries that the account's next request may need."""
+        """After the last chunk: cache entries for the account's next request."""
         ...
 
 
 class Prepared(Protocol):
-    """A chat as a model takes it. It is rendered by `call`, so that `missing` and the window come first."""
+    """A chat adapted to its model. `call` renders it, so that `missing` and the window come first."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -89,46 +90,46 @@ class Prepared(Protocol):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """The fields that the upstream does not get, by the client's names."""
+        """The client's names of fields that are not sent upstream."""
         ...
 
     @property
     def missing(self) -> Missing | None: ...
 
     def call(self) -> Call:
-        """The time it takes grows with the body."""
+        """Render the call. The time grows with the body."""
         ...
 
     def taps(self) -> list[Tap]:
-        """New ones for the answer, in the order in which they are to see it."""
+        """New taps for the answer, in their order."""
         ...
 
 
 class Provider(Protocol):
-    """Every method but `prepare` raises UpstreamFailure."""
+    """Every method except `prepare` raises UpstreamFailure."""
 
     name: str
 
     def prepare(self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False) -> Prepared:
-        """Pure. `headers` are the client's; those that the upstream may see are taken from them. Raises
-        InvalidRequest, in the pivot's names, for what the model cannot take, and Costly where it should be
-        done `cheaply` and is not."""
+        """Adapt a chat to a model, without I/O. `headers` are the client's; the provider takes those that it
+        passes on. Raises InvalidRequest, in the pivot's names, if the model cannot do it; Costly if it must
+        be done `cheaply` and takes more work."""
         ...
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        """The events of one streamed answer, as many at a time as one read brought."""
+        """The events of one streamed answer, in batches as they were read."""
         ...
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
-        """The upstream's own list, its entries as they are."""
+        """The entries of the upstream's model list, unchanged."""
         ...
 
     async def live(self, token: Token) -> bool:
-        """Whether the upstream takes this token."""
+        """Whether the upstream accepts this token."""
         ...
 
 
-# What a provider may offer besides. Whoever uses one asks for it with `isinstance`.
+# Optional capabilities of a provider. Users check for one with `isinstance`.
 
 
 @runtime_checkable
@@ -153,11 +154,11 @@ class Lease(Protocol):
     def token(self) -> Token: ...
 
     def answered(self) -> None:
-        """The upstream serves the token, whatever was known against it."""
+        """The upstream accepted the token, whatever was known against it."""
         ...
 
     def end(self, failure: UpstreamFailure | None = None) -> None:
-        """To be called whatever happens. Without a failure it says nothing of the token."""
+        """End the lease; always call it. Without a failure nothing is learned about the token."""
         ...
 
 
@@ -165,21 +166,21 @@ class Tokens(Protocol):
     """The pool of upstream tokens."""
 
     async def troubles(self) -> list[str]:
-        """Why requests probably fail now, without a call upstream."""
+        """Reasons why requests probably fail now, without a call upstream."""
         ...
 
     def lease(self, call: Call | None, tried: set[str]) -> Awaitable[Lease]:
-        """A token, one that is not in `tried` (ids) where there is one. Raises UpstreamFailure if none."""
+        """A token, if possible one that is not in `tried` (ids). Raises UpstreamFailure if there is none."""
         ...
 
     def another(self, tried: set[str], model: str) -> Awaitable[bool]:
-        """Whether a token is in, for this upstream model, that is not among `tried` (ids)."""
+        """Whether a token is available for this upstream model that is not in `tried` (ids)."""
         ...
 
     def all(self) -> tuple[Token, ...]: ...
 
     def learn(self, token: Token, model: str, failure: UpstreamFailure | None) -> None:
-        """What was found out about a token without a lease."""
+        """Learn about a token without a lease."""
         ...
 
 

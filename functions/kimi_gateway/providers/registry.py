@@ -1,4 +1,4 @@
-"""From a client's name for a model to what serves it: the row, what the name asks for, the provider."""
+"""Resolves a client's model name: the row, the options in the name, and the provider."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
 
-# What a client may write behind a model's name, and the option that it asks for.
+# Suffixes of a model name, and the option that each selects.
 SUFFIXES: Mapping[str, str] = {
-    "[1m]": "1m",  # Claude Code, for a window of a million tokens (2026-11); the row says what the window is
+    "[1m]": "1m",  # Claude Code, for a window of a million tokens (2026-11); the row has the actual window
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a name stands for. `options`: what the name asks for beside the model. `known`: the catalog has
-    the model; else only the upstream's live list has it."""
+    """The result for a name. `options`: selected by the name besides the model. `known`: the catalog has the
+    model; otherwise only the upstream's live list has it."""
 
     model: Model
     options: frozenset[str]
@@ -29,17 +29,17 @@ class Resolved:
 
     @property
     def upstream(self) -> Upstream:
-        """The provider with its tokens, as they are now. Raises Unavailable where they cannot be read."""
+        """The provider with its current tokens. Raises Unavailable if they cannot be read."""
         return self.directory.upstream()
 
     @property
     def window(self) -> int | None:
-        """In tokens; None where it is not known."""
+        """The window in tokens; None if it is not known."""
         return self.model.window if self.known else None
 
 
 class Registry:
-    """Which provider serves which model. `directories` has one for each provider that a row may name."""
+    """The provider of each model. `directories` has one for each provider that a row may name."""
 
     def __init__(self, catalog: Catalog, directories: Mapping[ProviderName, Directory]) -> None:
         self._catalog = catalog
@@ -59,7 +59,7 @@ class Registry:
         if row is not None:
             return Resolved(row, options, self.directories[row.provider], True)
         unknown = self._catalog.unknown(name, plain)
-        if isinstance(unknown, ModelNotFound):  # an agent's id is looked for in what is at hand only
+        if isinstance(unknown, ModelNotFound):  # an agent's id is never looked up upstream
             for directory in self.directories.values():
                 if not directory.fresh(ASKED_ANEW) and await may_ask():
                     await directory.live(ASKED_ANEW)

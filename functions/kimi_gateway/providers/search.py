@@ -1,4 +1,4 @@
-"""What the gateway asks of a provider that can search the web and open pages."""
+"""The interface of a provider that can search the web and open pages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal, Protocol
 from kimi_gateway.providers.provider import Token
 
 Reason = Literal[
-    "invalid",  # the question or address itself is refused
+    "invalid",  # the query or address itself is refused
     "refused_address",  # the provider does not open this page
-    "no_text",  # the page has no text that can be read
-    "rate",  # too many searches at this moment
+    "no_text",  # the page has no readable text
+    "rate",  # too many searches at present
     "unavailable",  # anything else: time-outs, faults, a token without the right to search
 ]
 MOST_RESULTS = 20  # of one search (platform's page "search", 2026-11)
-MOST_SITES = 5  # that a search can be limited to (platform's page "search pro", 2026-11)
+MOST_SITES = 5  # for one search (platform's page "search pro", 2026-11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Page:
 
 
 class SearchFailed(Exception):
-    """`detail` is for the log. `retry_after` in seconds, where the provider says it."""
+    """`detail` is for the log. `retry_after` is in seconds, None if the provider does not say."""
 
     def __init__(self, reason: Reason, detail: str = "", retry_after: float | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -70,7 +70,7 @@ class Search(Protocol):
     """Every method raises SearchFailed."""
 
     async def search(self, query: Query, token: Token) -> list[Result]:
-        """Best first; an empty list where nothing was found."""
+        """Results, best first; an empty list if nothing was found."""
         ...
 
     async def open_page(self, url: str, token: Token) -> Page: ...

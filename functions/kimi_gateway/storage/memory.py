@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
+from kimi_gateway.storage.memory_files import MemoryFiles
 
 
 @dataclass
@@ -37,8 +38,9 @@ class _Held:
         self.balance = rules.returned(self.balance, credits, now)
 
 
-class MemoryStore:
+class MemoryStore(MemoryFiles):
     def __init__(self, below: keys.Below = secrets.randbelow) -> None:
+        super().__init__()
         self._below = below
         self._accounts: dict[str, _Held] = {}
         self._keys: dict[str, Key] = {}  # by id
@@ -46,7 +48,8 @@ class MemoryStore:
         self._usage: dict[tuple[int, str, str, str], UsageRow] = {}
 
     async def find_key(self, digest: str) -> Key | None:
-        return next((self._current(key) for key in self._keys.values() if key.digest == digest), None)
+        found = (rules.found_by(self._current(key), digest) for key in self._keys.values())
+        return next((key for key in found if key is not None), None)
 
     async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
         held, known = self._accounts.get(key.account), self._keys.get(key.id)
@@ -84,17 +87,17 @@ class MemoryStore:
         return Admission(request, key, lease.cost, lease.expires, spendable, window)
 
     async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
-        held = self._accounts[admission.key.account]
-        lease = held.leases.pop(admission.id, None)
-        if lease is None:
+        held = self._accounts.get(admission.key.account)
+        lease = held.leases.pop(admission.id, None) if held is not None else None
+        if held is None or lease is None:
             return False
         held.balance = replace(held.balance, consumed=held.balance.consumed + lease.cost)
         self._count(admission, model, now, 1, 0, usage, lease.cost)
         return True
 
     async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
-        held = self._accounts[admission.key.account]
-        if admission.id not in held.leases:
+        held = self._accounts.get(admission.key.account)
+        if held is None or admission.id not in held.leases:
             return False
         held.end([admission.id], now)
         if error:
@@ -125,7 +128,8 @@ class MemoryStore:
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         for admission in admissions:
-            if lease := self._accounts[admission.key.account].leases.get(admission.id):
+            held = self._accounts.get(admission.key.account)
+            if held is not None and (lease := held.leases.get(admission.id)):
                 lease.expires = max(lease.expires, lease_until)
 
     async def purge(self, now: int) -> int:
@@ -147,8 +151,7 @@ class MemoryStore:
     async def create_key(self, new: NewKey, now: int) -> Key:
         if new.account not in self._accounts:
             raise Unknown(new.account)
-        if any(key.digest == new.digest for key in self._keys.values()):
-            raise Taken
+        self._refuse_taken(new.digest)
         key = rules.made(new, keys.key_id(self._below), now)
         self._keys[key.id], self._counts[key.id] = key, rules.UNCOUNTED
         return self._current(key)
@@ -160,12 +163,21 @@ class MemoryStore:
         found = self._found(key)
         return self._changed(rules.changed(found, change(self._current(found))))
 
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        found = self._found(key)
+        self._refuse_taken(digest, but=found.id)
+        return self._changed(rules.rotated(found, digest, until))
+
+    def _refuse_taken(self, digest: str, but: str = "") -> None:
+        if any(rules.found_by(key, digest) and key.id != but for key in self._keys.values()):
+            raise Taken
+
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._changed(replace(self._found(key), revoked=True))
 
     def _found(self, key: str) -> Key:
         for known in self._keys.values():
-            if key in (known.id, known.digest):
+            if key == known.id or rules.found_by(known, key):
                 return known
         raise Unknown(key)
 
@@ -173,6 +185,22 @@ class MemoryStore:
         self._keys[key.id] = key
         self._accounts[key.account].generation += 1
         return self._current(key)
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        held = self._held(account)
+        held.name = name
+        return self._shown(held, now)
+
+    async def delete_account(self, account: str) -> None:
+        del self._accounts[self._held(account).id]
+        self._keys = {id: key for id, key in self._keys.items() if key.account != account}
+        self._counts = {id: counts for id, counts in self._counts.items() if id in self._keys}
+        self._usage = {at: row for at, row in self._usage.items() if row.account != account}
+
+    def _held(self, account: str) -> _Held:
+        if account not in self._accounts:
+            raise Unknown(account)
+        return self._accounts[account]
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         held = self._limited(account)
@@ -189,16 +217,14 @@ class MemoryStore:
         return self._shown(held, now)
 
     def _limited(self, account: str) -> _Held:
-        held = self._accounts.get(account)
-        if held is None:
-            raise Unknown(account)
+        held = self._held(account)
         if held.unlimited:
             raise Unlimited(account)
         return held
 
     async def account(self, name: str, now: int) -> Account:
         fitting = {held.id for held in self._accounts.values() if name in (held.id, held.name)}
-        fitting |= {key.account for key in self._keys.values() if name in (key.id, key.digest)}
+        fitting |= {key.account for key in self._keys.values() if name == key.id or rules.found_by(key, name)}
         if len(fitting) > 1:
             raise Ambiguous(name, fitting)
         if not fitting:

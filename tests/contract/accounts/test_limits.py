@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -230,3 +231,31 @@ def test_a_base_url_without_v1_is_told_so(desk: InProcess, path: str) -> None:
     twice = desk.call("POST", "/v1/v1/chat/completions", {}, key=desk.key())
     assert "has /v1 twice" in openai_error(twice.json)["message"]
     assert "/v1" not in desk.call("GET", "/nothing", key=desk.key()).json["error"]["message"]
+
+
+def test_a_key_sees_and_uses_only_its_models(desk: InProcess) -> None:
+    key = desk.key()
+
+    def only(*models: str) -> None:
+        desk.run(desk.store.update_key(keys.digest(key), lambda old: replace(old, models=models), NOW))
+
+    assert desk.chat(key, {"model": "kimi-k3"}).status == 200
+    only("kimi-k2*")
+    for path, body in (
+        ("/v1/chat/completions", {}),
+        ("/v1/messages", {"max_tokens": 9}),
+        ("/v1/responses", {"input": "hi"}),
+    ):
+        hello = {"model": "kimi-k3"} | ({} if "input" in body else {"messages": HELLO}) | body
+        answer = desk.call("POST", path, hello, key)
+        assert answer.status == 403
+        assert "kimi-k2*" in answer.json["error"]["message"]
+        assert answer.headers["x-should-retry"] == "false"
+    listed = [model["id"] for model in desk.call("GET", "/v1/models", key=key).json["data"]]
+    assert listed
+    assert all(name.startswith("kimi-k2") for name in listed)
+    assert desk.call("GET", "/v1/models/kimi-k3", key=key).status == 403
+    assert desk.chat(key, {"model": "kimi-k2.6"}).status == 200
+    only()
+    assert desk.chat(key, {"model": "kimi-k3"}).status == 200
+    assert desk.account(key).credits == 97

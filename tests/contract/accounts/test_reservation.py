@@ -153,14 +153,17 @@ def test_whatever_line_raises_the_books_balance(mode: str) -> None:
         with InProcess() as inner:
             run(Desk(inner), case)  # fills what is remembered
             places = [place for place in run(Desk(inner), case).seen if not _opens(place)]
-            places = [place for place in places if place[0] in FLOW or place not in done]
-            raised = 0
-            for place in places:
-                desk = Desk(inner)
-                raised += run(desk, case, place).raised
-                desk.balanced(f"a fault in {place[0]}:{place[1]}")
-            assert raised > 0.9 * len(places) > 50
-            done.update(places)
+        places = [place for place in places if place[0] in FLOW or place not in done]
+        raised = 0
+        for first in range(0, len(places), 25):  # the more accounts a store in memory has, the slower it is
+            with InProcess() as inner:
+                run(Desk(inner), case)
+                for place in places[first : first + 25]:
+                    desk = Desk(inner)
+                    raised += run(desk, case, place).raised
+                    desk.balanced(f"a fault in {place[0]}:{place[1]}")
+        assert raised > 0.9 * len(places) > 50
+        done.update(places)
 
 
 class SlowStore:

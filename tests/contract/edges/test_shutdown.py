@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def begins(up: ScriptedUpstream, *streaming: Reading) -> None:
     up.until(lambda: all(one.has_content for one in streaming))
 
 
+@contextmanager
+def idle_connections(server: ServerProcess, key: str, number: int = 10) -> Iterator[list[socket.socket]]:
+    """Kept open after an answer, in whichever workers took them."""
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    head = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n".encode()
+    with ExitStack() as open_ones:
+        idle = [open_ones.enter_context(socket.create_connection(address, 20)) for _ in range(number)]
+        for each in idle:
+            each.sendall(head)
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += each.recv(65_536)
+        yield idle
+
+
 @WORKERS
 def test_a_stream_that_ends_within_the_drain_is_whole(
     up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path, workers: int
@@ -75,8 +91,10 @@ def test_a_stream_that_ends_within_the_drain_is_whole(
         streaming = Reading(pool, server, key)
         gate.let(2)
         begins(up, streaming)
-        server.terminate()
-        time.sleep(0.3)
+        with idle_connections(server, key) as idle:
+            server.terminate()
+            for each in idle:  # closed as soon as the server goes down
+                assert each.recv(1) == b""
         assert not streaming.ended
         gate.let(100)
         status, text = streaming.result()
@@ -172,11 +190,12 @@ def test_a_request_longer_than_its_lease_keeps_it(
     gate = Gated(WHOLE)
     up.plan(gate)
     gate.let(2)
-    with ServerProcess(tmp_path, up.url, lease=1.5) as server:
+    with ServerProcess(tmp_path, up.url, lease=3) as server:
         key = server.key(1)
         streaming = Reading(pool, server, key)
         begins(up, streaming)
-        time.sleep(2.8)
+        first = server.lease_ends()
+        up.until(lambda: server.lease_ends() >= first + 2)
         account = server.account(key)
         assert (account.credits, account.reserved) == (1, 1)
         gate.let(100)
@@ -188,13 +207,18 @@ def test_workers_share_limits_and_credits_exactly(
     up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path
 ) -> None:
     with ServerProcess(tmp_path, up.url, workers=2) as server:
-        limited, poor = server.key(None, Limits(minute=60)), server.key(30, Limits(1000, 1000, 1000))
-        if time.time() % 60 > 45:  # all must fall into one minute
-            time.sleep(61 - time.time() % 60)
-        assert statuses(server, pool, limited) == {200: 60, 429: 40}
+        poor, day = server.key(30, Limits(1000, 1000, 1000)), 0
+        while day != today():  # else they fell into two windows
+            day, limited = today(), server.key(None, Limits(day=60))
+            seen = statuses(server, pool, limited)
+        assert seen == {200: 60, 429: 40}
         assert statuses(server, pool, poor) == {200: 30, 403: 70}
         account = server.account(poor)
         assert (account.credits, account.reserved, account.consumed) == (0, 0, 30)
+
+
+def today() -> int:
+    return int(time.time()) // 86_400
 
 
 def statuses(server: ServerProcess, pool: ThreadPoolExecutor, key: str) -> Counter[int]:

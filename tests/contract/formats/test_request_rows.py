@@ -119,7 +119,6 @@ ROWS: dict[str, Becomes] = {
     ),
     "an image may be a plain string": Becomes(K3, pictured(PNG), pictured(PNG)),
     "an image may be an object": Becomes(K3, pictured({"url": PNG}), pictured({"url": PNG})),
-    "an image may be a file of the platform": Becomes(K3, pictured("ms://file_1"), pictured("ms://file_1")),
     "a short stop string passes": Becomes(K3, {"stop": "x" * 32}, {"stop": "x" * 32}),
     "a long one does not": Becomes(K3, {"stop": ["x" * 33, "y"]}, {"stop": ["y"]}),
     "the user is a hash upstream": Becomes(

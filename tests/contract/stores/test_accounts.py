@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, Taken, Unknown, Unlimited
+from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, Taken, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import NEVER, Grant, Key, Limits, NewKey, Usage, UsageRow
 from support.store_client import LEASE, NOW, MakeClient
 
@@ -91,6 +91,80 @@ async def test_an_update_of_a_revoked_key_does_not_bring_it_back(store: Store, c
     alice.key = changed
     with pytest.raises(KeyStale):
         await alice.admit()
+
+
+async def test_a_rotated_key_has_two_secrets_for_a_while(store: Store, client: MakeClient) -> None:
+    alice = await client(limits=Limits(minute=2))
+    rotated = await store.rotate_key(alice.key.id, "second", SOON, NOW)
+    assert rotated == replace(
+        alice.key, digest="second", old_digest=alice.key.digest, old_until=SOON, generation=1
+    )
+    assert await store.find_key("second") == rotated
+    old = await store.find_key(alice.key.digest)
+    assert old == replace(rotated, digest=alice.key.digest, expires=SOON)
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    for key in (rotated, old):  # both count in the same windows
+        assert key is not None
+        alice.key = key
+        await alice.admit()
+    with pytest.raises(WindowFull):
+        await alice.admit()
+    third = await store.rotate_key("second", "third", LATER, NOW)
+    assert (third.id, third.digest, third.old_digest) == (alice.key.id, "third", "second")
+    assert await store.find_key("digest-0") is None
+    changed = await store.update_key("second", lambda key: replace(key, note="n", digest="x"), NOW)
+    assert changed == replace(third, note="n", generation=3)
+    assert (await store.account("third", NOW)).keys == (changed,)
+
+
+async def test_a_secret_belongs_to_one_key(store: Store, client: MakeClient) -> None:
+    alice, bob = await client(), await client()
+    with pytest.raises(Taken):
+        await store.rotate_key(alice.key.id, bob.key.digest, SOON, NOW)
+    assert await store.find_key(bob.key.digest) == bob.key
+    await store.rotate_key(bob.key.id, "second", SOON, NOW)
+    with pytest.raises(Taken):
+        await store.create_key(NewKey(bob.key.digest, alice.id), NOW)
+    with pytest.raises(Unknown):
+        await store.rotate_key("key_0000000000", "d", SOON, NOW)
+
+
+async def test_an_account_is_renamed(store: Store, client: MakeClient) -> None:
+    alice = await client(credits=7)
+    renamed = await store.rename_account(alice.id, "alicia", NOW)
+    assert (renamed.id, renamed.name, renamed.credits, renamed.keys) == (alice.id, "alicia", 7, (alice.key,))
+    assert (await store.account("alicia", NOW)).id == alice.id
+    with pytest.raises(Unknown):
+        await store.account("account-0", NOW)
+    assert (await alice.admit()).spendable == 6
+    with pytest.raises(Unknown):
+        await store.rename_account("acc_0000000000", "n", NOW)
+
+
+async def test_nothing_is_left_of_a_deleted_account(store: Store, client: MakeClient) -> None:
+    alice, bob = await client(), await client()
+    for each in (alice, bob):
+        await each.spend(1)
+        each.now += 3_600
+        await each.spend(1)
+    running, failing = await alice.admit(), await alice.admit()
+    await store.delete_account(alice.id)
+    for name in (alice.id, "account-0", alice.key.id, alice.key.digest):
+        with pytest.raises(Unknown):
+            await store.account(name, NOW)
+    assert await store.find_key(alice.key.digest) is None
+    with pytest.raises(KeyStale):
+        await alice.admit()
+    assert not await alice.settle(running)
+    assert not await alice.release(failing, error=True)
+    await store.renew([running], NOW + LEASE)
+    assert [account.id for account in await store.accounts(NOW)] == [bob.id]
+    assert {row.account for row in await store.usage(0)} == {bob.id}
+    with pytest.raises(Unknown):
+        await store.delete_account(alice.id)
+    again = await store.create_account("account-0", Grant(1), NOW)
+    assert (await store.account("account-0", NOW)).id == again.id
 
 
 async def test_a_key_is_made_with_all_its_terms(store: Store) -> None:

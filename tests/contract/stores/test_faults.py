@@ -37,6 +37,9 @@ STEPS: dict[str, Step] = {
     "create_account": lambda store, key, admission: store.create_account("b", None, NOW),
     "create_key": lambda store, key, admission: store.create_key(NewKey("d", key.account), NOW),
     "update_key": lambda store, key, admission: store.update_key(key.id, renamed, NOW),
+    "rotate_key": lambda store, key, admission: store.rotate_key(key.id, "e", NOW, NOW),
+    "rename_account": lambda store, key, admission: store.rename_account(key.account, "b", NOW),
+    "delete_account": lambda store, key, admission: store.delete_account(key.account),
     "revoke_key": lambda store, key, admission: store.revoke_key(key.id, NOW),
     "grant": lambda store, key, admission: store.grant(key.account, Grant(5), NOW),
     "account": lambda store, key, admission: store.account(key.account, NOW),
@@ -162,6 +165,46 @@ async def test_a_key_is_changed_whichever_call_is_lost(shared: SharedTable, faul
     with pytest.raises(KeyStale):
         await theirs.admit("r", key, 1, NOW + LEASE, NOW)
     assert (await theirs.admit("r", found, 1, NOW + LEASE, NOW)).spendable == 9
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "UpdateItem", "DeleteItem"])
+async def test_what_broke_off_is_finished_by_doing_it_again(
+    shared: SharedTable, impatient: DynamoStore, operation: str
+) -> None:
+    store = shared.stores[0]
+    for done in range(4):
+        account = await store.create_account(f"{operation}{done}", Grant(10), NOW)
+        key = await store.create_key(NewKey(f"d{done}", account.id), NOW)
+        steps: list[Callable[[DynamoStore], Coroutine[Any, Any, object]]] = [
+            lambda on: on.rotate_key(key.id, f"e{done}", NOW + 9, NOW),  # noqa: B023
+            lambda on: on.rename_account(account.id, f"new{done}", NOW),  # noqa: B023
+            lambda on: on.delete_account(account.id),  # noqa: B023
+        ]
+        for step in steps:
+            shared.client.plan = in_turn(*[None] * done, *[Fault.BROKEN] * 3, operation=operation)
+            try:
+                await step(impatient)
+            except StoreDown:
+                shared.client.plan = none
+                await step(store)
+            shared.client.plan = none
+            if step is steps[0]:
+                found = await store.find_key(f"e{done}")
+                assert found is not None
+                assert (found.id, found.old_digest) == (key.id, f"d{done}")
+            if step is steps[1]:
+                assert (await store.account(f"new{done}", NOW)).id == account.id
+                assert not await shared.item(f"N#{operation}{done}", account.id)
+        left = [
+            (f"A#{account.id}", "-"),
+            (f"A#{account.id}", "info"),
+            (f"K#e{done}", "-"),
+            (f"I#{key.id}", "-"),
+            (f"N#new{done}", account.id),
+            ("ACCOUNTS", account.id),
+        ]
+        for pk, sk in left:
+            assert not await shared.item(pk, sk)
 
 
 async def test_a_key_is_never_read_older_than_its_generation(shared: SharedTable) -> None:

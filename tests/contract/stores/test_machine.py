@@ -242,6 +242,19 @@ class Books(RuleBasedStateMachine):
         self.stale = True
 
     @precondition(lambda self: not self.stale)
+    @rule(which=st.integers(0, 1), lasts=st.integers(0, 90))
+    def rotate(self, which: int, lasts: int) -> None:
+        old, digest = self.keys[which], f"d{next(self.numbers)}-rotated"
+        changed = self.ask(lambda store: store.rotate_key(old.id, digest, self.now + lasts, self.now))
+        former = self.ask(lambda store: store.find_key(old.digest))
+        assert former == replace(changed, digest=old.digest, expires=self.now + lasts)
+        self.keys[which] = changed
+        self.find_again()
+
+    def find_again(self) -> None:
+        self.keys = [self.ask(lambda store, key=key: store.find_key(key.digest)) for key in self.keys]
+
+    @precondition(lambda self: not self.stale)
     @rule(which=st.integers(0, 1), rpm=st.integers(1, 9), name=st.sampled_from(["", "laptop", "ñ"]))
     def update(self, which: int, rpm: int, name: str) -> None:
         old, limits = self.keys[which], replace(OWN, minute=rpm)
@@ -255,13 +268,13 @@ class Books(RuleBasedStateMachine):
         for key in self.keys:
             with pytest.raises(KeyStale):
                 self.ask(lambda store, key=key: store.admit("stale", key, 0, self.now + LEASE, self.now))
-        self.keys = [self.ask(lambda store, key=key: store.find_key(key.digest)) for key in self.keys]
+        self.find_again()
         assert self.keys[which] == changed
 
     @precondition(lambda self: self.stale)
     @rule()
     def replace_the_revoked_key(self) -> None:
-        first = self.ask(lambda store: store.find_key("d0"))
+        first = self.ask(lambda store: store.find_key(self.keys[0].digest))
         self.keys = [first, self.make_key(f"d{next(self.numbers)}-again")]
         self.stale = False
 

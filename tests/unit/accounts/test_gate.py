@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,14 @@ from kimi_gateway.accounts.bucket import Buckets, SlidingWindow
 from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, NewKey, Usage, Window
-from kimi_gateway.errors import GatewayError, InsufficientCredits, InvalidKey, RateLimited, Unavailable
+from kimi_gateway.errors import (
+    GatewayError,
+    InsufficientCredits,
+    InvalidKey,
+    PermissionDenied,
+    RateLimited,
+    Unavailable,
+)
 from kimi_gateway.http import Headers
 from kimi_gateway.storage.memory import MemoryStore
 
@@ -268,3 +276,60 @@ async def test_names_beyond_the_bound_push_the_oldest_out() -> None:
         assert [limiter.take(name, 0) == 0 for name in "abab"] == [True, True, False, False]
         assert [limiter.take(name, 0) == 0 for name in "cb"] == [True, False]
         assert limiter.take("a", 0) == 0
+
+
+async def test_a_suspended_key_is_refused_at_once_and_says_so(scene: Scene) -> None:
+    key = await scene.key()
+    await scene.enter(key)
+    await scene.store.update_key(keys.digest(key), lambda old: replace(old, suspended=True), NOW)
+    error = await scene.refusal(key)
+    assert (error.status, "suspended" in error.message) == (401, True)
+    with pytest.raises(InvalidKey, match="suspended"):
+        await scene.gate.authenticate_free(bearer(key))
+    await scene.store.update_key(keys.digest(key), lambda old: replace(old, suspended=False), NOW)
+    await scene.enter(key)
+
+
+async def test_a_key_expires_at_its_second_and_may_be_extended(scene: Scene) -> None:
+    key = await scene.key()
+    await scene.store.update_key(keys.digest(key), lambda old: replace(old, expires=NOW + 10), NOW)
+    scene.now = NOW + 9.9
+    await scene.enter(key)
+    scene.now = NOW + 10
+    error = await scene.refusal(key)
+    assert (error.status, "expired on 2026-" in error.message) == (401, True), error.message
+    await scene.store.update_key(keys.digest(key), lambda old: replace(old, expires=NOW + 20), NOW)
+    await scene.enter(key)
+
+
+async def test_both_secrets_work_until_the_overlap_ends(scene: Scene) -> None:
+    old, new = await scene.key(), keys.new_key()
+    await scene.enter(old)
+    await scene.store.rotate_key(keys.digest(old), keys.digest(new), NOW + 10, NOW)
+    for key in (old, new, old):
+        await scene.enter(key)
+    scene.now = NOW + 10
+    await scene.enter(new)
+    assert isinstance(await scene.refusal(old), InvalidKey)
+
+
+async def test_models_are_those_that_the_key_may_use_now(scene: Scene) -> None:
+    key = await scene.key()
+
+    async def enter(*names: str) -> None:
+        record = await scene.gate.authenticate(bearer(key))
+        await scene.gate.admit(f"{names}{scene.store.admitted}", record, 1, names)
+
+    async def only(*models: str) -> None:
+        await scene.store.update_key(keys.digest(key), lambda old: replace(old, models=models), NOW)
+
+    await enter("kimi-k3", "kimi-k3")
+    await only("kimi-k2*", "fast")
+    for refused in (("kimi-k3", "kimi-k3"), ("kimi-k3", "other")):
+        with pytest.raises(PermissionDenied, match=r"may use: kimi-k2\*, fast"):
+            await enter(*refused)
+    await enter("kimi-k2.6", "kimi-k2.6")
+    await enter("kimi-k3", "fast")
+    await only()
+    await enter("kimi-k3", "kimi-k3")
+    assert (await scene.store.account(keys.digest(key), NOW)).reserved == 4

@@ -18,7 +18,10 @@ from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.command import TIME, Cli, fault, mode
 
-KEY_FIELDS = ["id", "account", "name", "limits", "see_balance", "revoked", "created"]
+KEY_FIELDS = [
+    "id", "account", "name", "limits", "see_balance", "models", "expires", "note", "suspended", "revoked",
+    "created",
+]  # fmt: skip
 
 
 def spend(data: Path, secret: str, *models: str) -> None:
@@ -86,6 +89,10 @@ def test_limits_and_the_balance_flag_are_kept(ask: Any) -> None:
         "name": "n",
         "limits": {"rpm": 1, "rph": None, "rpd": 3},
         "see_balance": True,
+        "models": [],
+        "expires": None,
+        "note": "",
+        "suspended": False,
         "revoked": False,
     }
 

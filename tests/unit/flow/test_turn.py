@@ -41,7 +41,7 @@ class Book:
         self.places = Places(1)
         self.written = True
 
-    async def admit(self, request: str, key: Key, cost: int) -> Admission:
+    async def admit(self, request: str, key: Key, cost: int, models: object) -> Admission:
         return Admission(request, key, cost, 1, 9, None)
 
     def opened(self, admission: Admission) -> None:
@@ -65,7 +65,7 @@ class Quiet(Turn):
 
 async def turn(script: Script) -> tuple[Turn, Book, Calls]:
     book = Book()
-    reservation = await Reservation(book, book, Key("k", "d", "a"), 1, "m", 1).__aenter__()  # type: ignore[arg-type]
+    reservation = await Reservation(book, book, Key("k", "d", "a"), 1, "m", "", 1).__aenter__()  # type: ignore[arg-type]
     one = Quiet(reservation, set())
     call = Calls(script, one.box)
     one.begin([call], True)  # type: ignore[list-item]

@@ -174,13 +174,14 @@ def test_the_vendors_words_have_a_limit() -> None:
         ("invalid", 400, "invalid_request"),
         ("content_filter", 400, "content_filter"),
         ("context", 400, "context_length_exceeded"),
+        ("bound", 409, "conflict"),
     ],
 )
 def test_each_cause_has_its_face(cause: Cause, status: int, code: str) -> None:
     shown = UpstreamFailure(cause, "what the vendor said", quoted=True).shown()
     assert (shown.status, shown.code, shown.cause) == (status, code, f"upstream_{cause}")
     assert (shown.message == "what the vendor said") == (status in (400, 429))
-    assert (shown.retry_after is None) == (status == 400)
+    assert (shown.retry_after is None) == (status in (400, 409))
 
 
 def test_a_model_that_only_the_upstream_knows_may_be_missing() -> None:

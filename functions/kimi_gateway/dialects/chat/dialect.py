@@ -39,4 +39,4 @@ class ChatQuestion:
 
 class ChatCompletions:
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(ChatQuestion(request.read(raw), len(raw)))
+        return Ask.whole(request.read(raw), len(raw), ChatQuestion)

@@ -30,7 +30,7 @@ def _encoded(ch: str) -> str:
 
 
 class ShownSearches:
-    """What an answer's text and annotations say of its searches.
+    """The searches in an answer's text and annotations.
 
     `lines`: the look of the seed; in a stream each source is a line when it is found, in a JSON answer all
     stand in a footer. Without it only the annotations tell. Positions count code points of the whole content.
@@ -50,7 +50,7 @@ class ShownSearches:
         return self._written(shown)
 
     def found(self, call: SearchCall, streaming: bool) -> str:
-        """What a finished search adds to the text."""
+        """The text that a finished search adds."""
         told = ""
         for source in call.sources if call.kind == "search" else ():
             if source.url in self._sources:
@@ -63,7 +63,7 @@ class ShownSearches:
         return told
 
     def footer(self) -> str:
-        """What stands at the end of a JSON answer."""
+        """The end of a JSON answer."""
         if not self._lines or not self._sources:
             return ""
         told = self._written(FOOTER)

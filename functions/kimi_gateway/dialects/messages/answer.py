@@ -255,7 +255,7 @@ class _Blocks:
 
 def input_of(pieces: list[str]) -> dict[str, Any]:
     """A call's input. Arguments that are not a complete object (a cut answer, an error of the model) are kept
-    under a name that no tool has, so that the client's own check refuses them and the model is told."""
+    under a name that no tool has, so that the client's own check refuses them and the model learns of it."""
     text = "".join(pieces)
     if not text.strip():
         return {}

@@ -49,7 +49,7 @@ SCHEMAS: Mapping[str, tuple[str, dict[str, Any]]] = {
             "type": "object",
             "properties": {
                 "command": _text("The command; not needed with restart."),
-                "restart": {"type": "boolean", "description": "Start the session anew."},
+                "restart": {"type": "boolean", "description": "Restart the session."},
             },
         },
     ),

@@ -6,8 +6,9 @@ from typing import Any
 
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import fields, media
+from kimi_gateway.pivot import documents, fields, media
 from kimi_gateway.pivot.fields import fail
+from kimi_gateway.pivot.placement import Slot, head
 
 Parts = list[dict[str, Any]]
 
@@ -41,7 +42,9 @@ _FOREIGN = frozenset(
 # Members of such a block that no model can read.
 _OPAQUE = frozenset(("cache_control", "caller", "signature", "encrypted_content", "encrypted_index"))
 _NOUNS = {"image": "picture", "document": "document"}
-_NO_PDF = "[A PDF document{title} was attached here. PDFs cannot be read here, so its content is missing.]"
+# The member of a source that holds it, by the source's type. One source has one of them.
+_SOURCES = {"base64": "data", "text": "data", "url": "url", "file": "file_id", "content": "content"}
+_MEMBERS = tuple(dict.fromkeys(_SOURCES.values()))
 
 
 def kind_of(block: Any, where: str) -> str:
@@ -74,9 +77,8 @@ def parts(content: Any, where: str, unread: list[str], result: bool = False) -> 
 
 
 def _told(value: dict[str, Any], where: str, unread: list[str]) -> Parts:
-    """A picture or document of a tool's result; its shape is still checked."""
-    fields.mapping(value.get("source"), f"{where}.source")
-    kind_of(value["source"], f"{where}.source")
+    """A picture or a document of a tool's result; its shape is still checked."""
+    _source(value, where, tuple(_SOURCES))
     try:
         return block(value, where, unread)
     except InvalidRequest as error:
@@ -97,13 +99,16 @@ def block(value: Any, where: str, unread: list[str]) -> Parts:
         case "text":
             return _said(text(value, where))
         case "image":
-            return [_image(value, f"{where}.source")]
+            if value.get("transformations"):
+                unread.append("transformations")
+            return [_image(value, where)]
         case "document":
             return _document(value, where, unread)
         case "search_result":
             return _search_result(value, where)
-        case _:
-            return _said(foreign(value, where))
+        case "container_upload":
+            unread.append("container_upload")
+    return _said(foreign(value, where))
 
 
 def foreign(block: dict[str, Any], where: str) -> str:
@@ -125,46 +130,64 @@ def _readable(value: Any) -> Any:
     return value
 
 
-def _image(block: dict[str, Any], where: str) -> dict[str, Any]:
+def _source(block: dict[str, Any], where: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """Its type, and the source. Raises InvalidRequest where it is not one source, with its text."""
     source: Any = block.get("source")
-    fields.mapping(source, where)
-    match kind_of(source, where):
+    fields.mapping(source, f"{where}.source")
+    kind = kind_of(source, f"{where}.source")
+    fields.one_of(*kinds)(kind, f"{where}.source.type")
+    documents.only_source(source, _MEMBERS, f"{where}.source")
+    if kind != "content":
+        text(source, f"{where}.source", _SOURCES[kind])
+    return kind, source
+
+
+def _image(block: dict[str, Any], where: str) -> dict[str, Any]:
+    kind, source = _source(block, where, ("base64", "url", "file"))
+    here = f"{where}.source"
+    match kind:
         case "base64":
-            data, media_type = text(source, where, "data"), text(source, where, "media_type")
-            url = f"data:{media_type};base64,{data}"
+            url = f"data:{text(source, here, 'media_type')};base64,{source['data']}"
         case "url":
-            url = text(source, where, "url")
-        case "file":
-            url = f"ms://{text(source, where, 'file_id')}"
+            url = source["url"]
         case _:
-            fail(f"{where}.type", "must be one of base64, url, file")
-    return media.image(url, where)
+            return documents.by_id(source["file_id"], f"{here}.file_id", None, "image")
+    return media.part("image", url, here)
 
 
 def _document(block: dict[str, Any], where: str, unread: list[str]) -> Parts:
-    source: Any = block.get("source")
-    title = block.get("title")
-    fields.mapping(source, f"{where}.source")
-    name = f" {title!r}" if isinstance(title, str) and title else ""
-    match kind_of(source, f"{where}.source"):
+    title, context = _words(block, "title"), _words(block, "context")
+    citations = block.get("citations")
+    if isinstance(citations, dict) and citations.get("enabled"):
+        unread.append("citations")
+    kind, source = _source(block, where, tuple(_SOURCES))
+    here = f"{where}.source.{_SOURCES[kind]}"
+    match kind:
         case "text":
-            inner = _said(text(source, f"{where}.source", "data"))
+            inner = _said(source["data"])
         case "content":
-            inner = parts(source.get("content"), f"{where}.source.content", unread)
+            inner = parts(source["content"], here, unread)
         case "base64":
-            unread.append("document")
-            return _said(_NO_PDF.format(title=name))
+            media_type = _words(source, "media_type") or "application/pdf"
+            made = documents.by_bytes(source["data"], media_type, here, None, "document")
+            if isinstance(made, Slot):
+                made.title, made.context = title, context
+                return [made]
+            inner = [made]
         case "url":
-            fail(f"{where}.source", "web addresses are not fetched yet; send the document's text")
-        case "file":
-            fail(f"{where}.source", "files are not read yet; send the document's text")
+            return [documents.by_address(source["url"], here, None, "document", title=title, context=context)]
         case _:
-            fail(f"{where}.source.type", "must be one of text, content, base64")
-    context = block.get("context")
-    head = f"Document{name}" + (f" ({context})" if isinstance(context, str) and context else "")
+            return [documents.by_id(source["file_id"], here, None, "document", title=title, context=context)]
+    line = head(title, context)
     if len(inner) == 1 and inner[0]["type"] == "text":
-        return _said(f"{head}:\n{inner[0]['text']}")
-    return [*_said(f"{head}:"), *inner]
+        return _said(f"{line}:\n{inner[0]['text']}")
+    return [*_said(f"{line}:"), *inner]
+
+
+def _words(value: dict[str, Any], name: str) -> str | None:
+    """A text that only helps; what is no text helps nobody."""
+    words = value.get(name)
+    return words if isinstance(words, str) and words else None
 
 
 def _search_result(block: dict[str, Any], where: str) -> Parts:

@@ -7,7 +7,7 @@ from functools import partial
 
 from kimi_gateway.dialects.messages import request, search
 from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
-from kimi_gateway.dialects.messages.request import Read
+from kimi_gateway.dialects.messages.request import MessagesRequest, Read
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Ask
@@ -38,5 +38,9 @@ class MessagesQuestion:
 class Messages:
     def read(self, raw: bytes) -> Ask:
         read = request.read(raw)
-        ask = Ask.whole(MessagesQuestion(read, len(raw)))
+
+        def question(chat: MessagesRequest, size: int) -> MessagesQuestion:
+            return MessagesQuestion(replace(read, chat=chat), size)
+
+        ask = Ask.whole(read.chat, len(raw), question)
         return ask if read.search is None else replace(ask, unasked=partial(search.answer, read))

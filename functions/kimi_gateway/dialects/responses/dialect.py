@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
-from kimi_gateway.pivot.attachments import Results
+from kimi_gateway.pivot import placement
+from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Identity
-from kimi_gateway.pivot.dialect import Ask
+from kimi_gateway.pivot.dialect import Ask, attaching
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.pivot.request import ChatRequest
 
@@ -64,18 +66,50 @@ class Responses:
         body = checked(raw)
         names = references.entries(body)
 
-        def complete(found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
-            kept, recalled = references.unpack(found)
-            asked = chat_of(body, *references.resolve(body, kept))
-            return ResponsesQuestion(asked, len(raw) + recalled, self.clock)
-
         if not self.keeps and "previous_response_id" in body:
             fail(
                 "previous_response_id", "this gateway keeps no answers; send the whole conversation as input"
             )
+        whole = _Whole(body, len(raw), self.clock)
         if not names or not self.keeps:
-            return Ask.whole(complete({}, ()))
-        chat = chat_of(
-            body, references.without(body), None
-        ).chat  # to find its faults, which cost nothing yet
-        return Ask(chat.model, chat.stream, chat.choices, names, complete)
+            chat = whole.known({}).asked.chat
+            return Ask(chat.model, chat.stream, chat.choices, (), whole.attachments, whole.complete)
+        chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
+        placement.attachments(chat.body["messages"])
+        return Ask(chat.model, chat.stream, chat.choices, names, whole.attachments, whole.complete)
+
+
+class _Known(NamedTuple):
+    asked: Asked
+    attached: Sequence[Attachment]
+    size: int
+
+
+@dataclass(slots=True)
+class _Whole:
+    """A request with what was found of it, put together once for each finding. `size` is the body's."""
+
+    body: dict[str, Any]
+    size: int
+    clock: Callable[[], float]
+    _last: tuple[Mapping[str, bytes], _Known] | None = None
+
+    def known(self, found: Mapping[str, bytes]) -> _Known:
+        if self._last is None or self._last[0] != found:
+            kept, recalled = references.unpack(found)
+            asked = chat_of(self.body, *references.resolve(self.body, kept))
+            attached = placement.attachments(asked.chat.body["messages"])
+            self._last = found, _Known(asked, attached, self.size + recalled)
+        return self._last[1]
+
+    def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
+        return self.known(found).attached
+
+    def complete(self, found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
+        asked, attached, size = self.known(found)
+        if attached and resolved:
+            became = dict(zip(attached, resolved, strict=True))
+            messages = placement.placed(asked.messages, became, storing=True)
+            asked = replace(asked, chat=attaching(asked.chat, attached, resolved), messages=messages)
+            size += placement.bytes_of(resolved)
+        return ResponsesQuestion(asked, size, self.clock)

@@ -11,7 +11,7 @@ from kimi_gateway.dialects.responses import web_search
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier
 from kimi_gateway.dialects.responses.tools import Toolbox
-from kimi_gateway.pivot import fields, named, tuning
+from kimi_gateway.pivot import fields, named, placement, tuning
 from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.request import ChatRequest, digest_of, model_name
 
@@ -46,6 +46,7 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
     toolbox.add(body.get("tools", []), "tools")
     conversation = Conversation(earlier.messages if earlier else (), toolbox)
     if earlier:
+        placement.recalled(earlier.messages, "previous_response_id")
         conversation.add(earlier.output, "previous_response_id")
     conversation.add([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     messages, repaired = conversation.end()

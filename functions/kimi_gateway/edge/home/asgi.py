@@ -60,7 +60,7 @@ class App:
             await self.running.stop()
 
     def drain(self) -> None:
-        """The server shuts down: running requests may finish for a while, then they are told to end."""
+        """The server shuts down: running requests may finish for a while, then they get an error."""
         if self._draining is None and self.running is not None:
             self._draining = asyncio.create_task(self.running.gateway.drain(self.settings.drain))
 

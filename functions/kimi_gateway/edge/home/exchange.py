@@ -151,7 +151,7 @@ class Exchange:
             self._connection.write(CONTINUE)
 
     def _taken(self) -> bytes:
-        """What came so far."""
+        """The bytes so far. Raises BodyTooLarge."""
         if self._size > self._request.limit:
             raise too_large(self._request.limit)
         parts, self._parts = self._parts, []

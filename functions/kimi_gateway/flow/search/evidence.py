@@ -32,13 +32,13 @@ def cleaned(text: str, longest: int) -> str:
     text = text[: 2 * longest + 1_000]  # blanks and invisible characters may go, then it is cut
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
     text = "".join(ch for ch in text if ch == "\n" or unicodedata.category(ch)[0] != "C")
-    text = _FENCE.sub("·", text)  # a mark that no fence holds, so that what is left cannot join to one
+    text = _FENCE.sub("·", text)  # a mark that no fence contains, so that the rest cannot form one
     text = _LINES.sub("\n\n", _BLANKS.sub("  ", text)).strip()
     return text if len(text) <= longest else text[:longest].rstrip() + " […]"
 
 
 def of_results(results: Sequence[Result], numbers: Sequence[int]) -> str:
-    """What the model reads of a search; a page has its number in the answer."""
+    """The results of a search as text for the model, each page with its number in the answer."""
     if not results:
         return "The search found nothing."
     parts, left = [], LONGEST_RESULTS

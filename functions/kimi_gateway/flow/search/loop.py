@@ -1,4 +1,4 @@
-"""What becomes of the model's search calls: which run, which are refused, and when searching ends. Pure.
+"""Decides about the model's search calls: which run, which are refused, and when searching ends. Pure.
 
 The turn goes: round → calls of the gateway's tools → their results → next round. It ends with a round that
 has none. Bounds that the client or the operator sets make the next round the last one that may search.
@@ -38,7 +38,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do for one call: run `query`, open `url`, or tell the model `refusal`, by its `error`."""
+    """The action for one call: run `query`, open `url`, or give the model `refusal` with its `error`."""
 
     call: ToolCall
     argument: str = ""
@@ -86,7 +86,7 @@ class SearchLoop:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it was told so and called all the same: one round runs without the tools."""
+        """Whether it called again although searching was over: one round runs without the tools."""
         return self.rounds > self.bounds.rounds or self._repeated and self.rounds > 2
 
     def _step(self, call: ToolCall, place: int) -> Step:

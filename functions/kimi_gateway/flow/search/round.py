@@ -15,7 +15,7 @@ from kimi_gateway.pivot.collect import Collector
 
 
 class RoundReader:
-    """Of one choice: a request that searches has one. `first`: the role is shown once in an answer."""
+    """Reads one choice; a request that searches has only one. `first`: an answer shows the role once."""
 
     def __init__(self, first: bool) -> None:
         self._first = first
@@ -27,7 +27,7 @@ class RoundReader:
         self.spoke = False  # the client saw a text in this round
 
     def read(self, chunks: list[Chunk]) -> list[Chunk]:
-        """What of them the client may see now."""
+        """The chunks that the client may see now."""
         shown = []
         for chunk in chunks:
             self._collector.add(chunk)
@@ -39,7 +39,7 @@ class RoundReader:
 
     @property
     def calls(self) -> list[ToolCall]:
-        """Those of the gateway's tools, in order. After the last chunk."""
+        """The calls of the gateway's tools, in order. Read it after the last chunk."""
         return [
             ToolCall(str(call.get("id") or ""), function["name"], function.get("arguments") or "")
             for call in self.message.get("tool_calls") or ()

@@ -48,8 +48,8 @@ class Searching:
     async def run(
         self, calls: Sequence[ToolCall], show: Callable[[SearchCall], None]
     ) -> list[dict[str, Any]]:
-        """Runs the calls of a round at the same time; `show` gets each when it begins and when it ends. Returns
-        the messages of the tools, in the order of the calls. The model is told of a search that fails."""
+        """Runs the calls of a round at the same time. `show` gets each as it begins and ends. Returns the
+        tools' messages in order. A search that fails is told to the model."""
         steps = self.loop.plan(calls)
         begun = [self._begun(step) for step in steps]
         for call in begun:

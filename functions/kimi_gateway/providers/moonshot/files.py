@@ -119,7 +119,7 @@ def _headers(token: Token) -> dict[str, str]:
 
 
 def _around(boundary: str, filename: str, purpose: Purpose) -> tuple[bytes, bytes]:
-    """What stands before and after the file in a multipart body."""
+    """The parts of a multipart body before and after the file."""
     name = quoted(filename)
     before = (
         f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n{purpose}\r\n'

@@ -1,4 +1,4 @@
-"""A wish for a tool call, as strongly as the model takes it: none is refused (docs/contract.md, Tools)."""
+"""Tool choices, as strong as the model supports them; none is refused (docs/contract.md, Tools)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kimi_gateway.providers.moonshot.tool_names import Names
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """`only`: of the offered tools no others; None leaves all."""
+    """`only`: the offered tools are limited to these; None means all."""
 
     mode: Choice
     only: tuple[str, ...] | None = None
 
 
 def choose(body: dict[str, Any], takes: Collection[Choice], names: Names) -> None:
-    """`names` are those of the body's tools by the client's. Raises InvalidRequest where no tool goes by the
-    name that is wished for."""
+    """Apply the body's `tool_choice`. `names` translates the client's tool names. Raises InvalidRequest if no
+    tool has the chosen name."""
     wish = _wish(body["tool_choice"])
     if wish is None:
         return
@@ -56,7 +56,7 @@ def _force(body: dict[str, Any], only: tuple[str, ...] | None, takes: Collection
 
 
 def _wish(choice: Any) -> _Wish | None:
-    """None for what needs nothing, and for a kind that is not known here, which passes on."""
+    """None if no rewriting is needed or the kind is unknown."""
     if isinstance(choice, str):
         return _Wish("required") if choice == "required" else None
     if choice.get("type") in ("function", "builtin_function") and (name := name_of(choice)):
@@ -76,7 +76,7 @@ def name_of(tool: dict[str, Any]) -> str | None:
 
 
 def _offered(body: dict[str, Any], names: Names) -> set[str]:
-    """Names of the tools, of those too that a system message brings along (K3)."""
+    """Names of the tools, including those of a system message (K3)."""
     brought = [tool for message in body["messages"] for tool in message.get("tools") or ()]
     return {names(name) for tool in [*(body.get("tools") or ()), *brought] if (name := name_of(tool))}
 
@@ -94,7 +94,7 @@ def _narrow(body: dict[str, Any], only: Collection[str]) -> None:
 
 
 def _ask(body: dict[str, Any], only: tuple[str, ...] | None) -> None:
-    """One system line behind the history, so that what the vendor has cached of it stays."""
+    """Add a system line behind the history, so that the vendor's cache of the history stays valid."""
     which = " or ".join(only) if only else "one of the tools"
     line = {"role": "system", "content": f"Answer with a call of {which}, and with nothing else."}
     messages = body["messages"]

@@ -1,4 +1,4 @@
-"""Tool names that the vendor refuses, under other names on their way upstream and back."""
+"""Renames tools whose names the vendor refuses, on the way upstream and back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from kimi_gateway.catalog.models import TOOL_NAME
 
 _ODD = re.compile(r"[^a-zA-Z0-9_-]")
-_READABLE = 100  # characters of the client's name that stay
+_READABLE = 100  # characters of the client's name that remain
 _DIGITS = 12
-_UNREADABLE = "tool"  # in the place of a name of which nothing can be read
+_UNREADABLE = "tool"  # instead of a name without readable characters
 
 
 class Names:
-    """One name for each name, the same in every request of a conversation, so that the vendor's cache holds.
-    `taken` are the names that must not be given to another: `kept` those that pass as they are."""
+    """One sent name for each name, the same in every request of a conversation, so that the vendor's cache
+    stays valid. `taken` names are not given to other tools; `kept` names are never changed."""
 
     def __init__(self, taken: Collection[str] = (), kept: Collection[str] = ()) -> None:
         self._taken = set(taken)
@@ -39,7 +39,8 @@ class Names:
         elif not TOOL_NAME.fullmatch(plain[0]):
             plain = f"_{plain}"
         whole = name.encode("utf-8", "surrogatepass")
-        # A taken name stands in the way of one number of one name, so this ends after as many as are taken.
+        # Each number gives one name, so this ends at the latest after as many numbers as there are taken
+        # names.
         for number in itertools.count():
             salt = f"{number}:".encode() if number else b""
             sent = f"{plain}_{hashlib.sha256(salt + whole).hexdigest()[:_DIGITS]}"
@@ -50,12 +51,12 @@ class Names:
 
     @property
     def originals(self) -> dict[str, str]:
-        """By the name that was sent; empty where all passed as they were."""
+        """The client's names by the sent names; empty if nothing was renamed."""
         return {sent: name for name, sent in self._sent.items()}
 
 
 def odd(message: Mapping[str, Any]) -> bool:
-    """Whether it names a tool in a way that the vendor refuses."""
+    """Whether the message has a tool name that the vendor refuses."""
     if calls := message.get("tool_calls"):
         return not all(map(_fine, calls))
     return message["role"] == "tool" and not TOOL_NAME.fullmatch(message.get("name") or "_")
@@ -76,7 +77,7 @@ def in_message(message: dict[str, Any], names: Names) -> dict[str, Any]:
 
 
 def renamed(part: dict[str, Any], names: Names) -> dict[str, Any]:
-    """A tool, a tool choice or a tool call; those of the vendor's own functions (`$web_search`) stay."""
+    """Rename a tool, a tool choice or a tool call; the vendor's own functions (`$web_search`) stay."""
     function = part.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or part.get("type") == "builtin_function" or names(name) == name:

@@ -1,4 +1,4 @@
-"""The tools of a request, and what is said of them elsewhere in it, made fit for one model."""
+"""Adapts the tools of a request, and references to them, to one model."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from kimi_gateway.providers.moonshot.schema import clean
 from kimi_gateway.providers.moonshot.tool_choice import choose, name_of
 from kimi_gateway.providers.moonshot.tool_names import Names
 
-# The platform's schema wants `parameters`; many clients leave it out for a tool without any.
+# The platform requires `parameters`; many clients omit it for a tool without any.
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 
 
 MOST_STEPS = 6_000  # of cleaning, for all schemas of one request
-SPARE_STEPS = 1_500  # more, for the small ones behind those that took all
+SPARE_STEPS = 1_500  # extra steps for small schemas after those that used up everything
 SMALL_STEPS = 60
 
 
 @dataclass(slots=True)
 class _Fitting:
-    """The rules for the tools of one request, and what they did."""
+    """The rules for the tools of one request, and their results."""
 
     model: Model
     names: Names
     left: int = MOST_STEPS
     spare: int = SPARE_STEPS
     loosened: list[str] = field(default_factory=list)  # tools by the clients' names
-    escaped: set[str] = field(default_factory=set)  # tools by the names that are sent
+    escaped: set[str] = field(default_factory=set)  # tools by the sent names
 
     def clean(self, parameters: Any) -> clean.Cleaned:
         if self.left > 0:
@@ -47,8 +47,8 @@ class _Fitting:
 
 
 def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renamed, list[str]]:
-    """Replaces members of `body` where they must be others, and only there. Gives the names that were
-    changed, and the places of schemas of which not all could be said. Raises InvalidRequest."""
+    """Replace members of `body` that must change, and only those. Returns the changed names, and the paths of
+    schemas that became partly unconstrained. Raises InvalidRequest."""
     tools = body.get("tools") or []
     if len(tools) > MOST_TOOLS:
         fail(
@@ -86,7 +86,7 @@ def _fitted(tools: list[Any], fitting: _Fitting) -> list[Any]:
 
 
 def _same(before: list[Any], after: list[Any]) -> list[Any]:
-    """The very list where nothing in it is another, and with it the client's own words of it."""
+    """Return the original list if unchanged, so that its bytes are reused."""
     return before if len(before) == len(after) and all(map(operator.is_, before, after)) else after
 
 
@@ -121,7 +121,7 @@ def _message(message: dict[str, Any], fitting: _Fitting) -> dict[str, Any]:
 
 
 def _with_keys(message: dict[str, Any], escaped: Collection[str]) -> dict[str, Any]:
-    """Arguments of its calls under the names of the properties that are sent."""
+    """The message with the sent property names in the arguments of its calls."""
     calls = message.get("tool_calls")
     if not calls or not any(name_of(call) in escaped for call in calls):
         return message

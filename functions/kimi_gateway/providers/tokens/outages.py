@@ -16,6 +16,7 @@ BREAKER = (5, 15, 60)  # seconds that it stays open: the first time, the second,
 LONGEST = 86_400  # longest Retry-After in seconds
 UNTIL_PROBED = frozenset(("authentication", "quota"))
 OF_PAIR = frozenset(("permission", "model"))
+LASTING = UNTIL_PROBED | OF_PAIR  # not worth waiting for
 OF_BREAKER = frozenset(("server", "connect", "broken"))
 _AT_MOST = dict.fromkeys(UNTIL_PROBED, PROBE_EVERY) | dict.fromkeys(OF_PAIR, PAIR_OUT)
 _AT_MOST |= dict.fromkeys(OF_BREAKER, BREAKER[-1])

@@ -20,7 +20,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.providers.tokens import affinity, outages
 from kimi_gateway.providers.tokens.health import TokenHealth
-from kimi_gateway.providers.tokens.outages import OF_BREAKER, UNTIL_PROBED, Outage, OutageLog
+from kimi_gateway.providers.tokens.outages import LASTING, OF_BREAKER, UNTIL_PROBED, Outage, OutageLog
 from kimi_gateway.providers.tokens.wait_queue import WaitQueue
 
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
@@ -50,11 +50,13 @@ class TokenLease:
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """A token for `model`, not in `tried`, in the order of preference of `start`."""
+    """Asks for a token for `model`, not in `tried` (ids), in the order of preference of `start`. `only`: the
+    id of the one token that will do."""
 
     model: str
     tried: frozenset[str]
     start: bytes | None
+    only: str | None = None
 
 
 class Renewal(Protocol):
@@ -123,8 +125,8 @@ class Pool:
             request = TokenRequest("", frozenset(tried), None)
         else:
             start = affinity.beginning(call.body) if len(tokens) > 1 else None
-            request = TokenRequest(call.model.upstream, frozenset(tried), start)
-            if not tried and (probing := await self._probe(tokens, request.model)):
+            request = TokenRequest(call.model.upstream, frozenset(tried), start, call.only)
+            if not tried and call.only is None and (probing := await self._probe(tokens, request.model)):
                 return probing
         self._queue.serve()
         lease = self._chosen(request)
@@ -210,6 +212,8 @@ class Pool:
         tokens = self._source()
         if not tokens:
             raise UpstreamFailure("authentication", "no upstream token is configured")
+        if request.only is not None:
+            tokens = (self._bound(tokens, request.only, request.model),)
         usable = [token for token in tokens if self._is_in(token, request.model)]
         if usable:
             untried = [token for token in usable if token.id not in request.tried]
@@ -217,6 +221,18 @@ class Pool:
         else:
             order = [self._due_back_first(tokens, request)]
         return next((self._leased(token, request.model) for token in order if self._has_place(token)), None)
+
+    def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
+        """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
+        one could serve what is bound to it by now."""
+        token = next((token for token in tokens if token.id == only), None)
+        if token is None:
+            raise UpstreamFailure("bound", "the token of the request's files is gone")
+        now = self._clock()
+        out = any(bad.cause in LASTING and bad.holds(now) for bad in self._health.known(only, model))
+        if out and self._another({only}, model):
+            raise UpstreamFailure("bound", "the token of the request's files is unavailable")
+        return token
 
     def _in_order(self, request: TokenRequest, tokens: list[Token]) -> list[Token]:
         """In the conversation's order of preference; without a conversation by requests in flight, then in
@@ -239,7 +255,7 @@ class Pool:
         if self._dead_tries:
             known = {token: bad for token, bad in known.items() if not outages.dead(bad)}
         if not known:
-            raise UpstreamFailure("authentication", "the last token is out and is being tried")
+            raise UpstreamFailure("authentication", "the last token is unavailable and being tried")
         now = self._clock()
         return min(known, key=lambda token: (*outages.due_back(known[token], now), token.id in request.tried))
 

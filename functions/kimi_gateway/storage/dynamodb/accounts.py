@@ -11,8 +11,8 @@ H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
 No step needs a transaction. A key becomes valid with the last write of its creation. An interrupted creation
 leaves a key that was never valid, or an account that is missing from ACCOUNTS. A change writes the key with a
-higher version first, then this version and the next generation into the hot item. So whoever reads the new
-generation also reads the new key.
+higher version first, then this version and the next generation into the hot item. So a
+reader of the new generation also reads the new key.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ async def _place(table: Table, new: NewKey, now: int, draw: Callable[[int], str]
 
 async def find_key(table: Table, digest: str) -> tuple[Key, Image] | None:
     pointer = await table.get(f"K#{digest}")
-    return None if pointer is None else await _read(table, pointer)
+    found = None if pointer is None else await _read(table, pointer)
+    key = None if found is None else rules.found_by(found[0], digest)
+    return None if found is None or key is None else (key, found[1])
 
 
 async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
@@ -138,7 +140,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
     if record is None or image is None:
         raise Unknown(key)
     old, version = _key(record, image), _version(record)
-    wanted = _record(rules.changed(old, change(old))) | {"v": number(version + 1)}
+    wanted = _record(change(old)) | {"v": number(version + 1)}
     try:
         await table.update(partition(account), f"K#{short}", _replaced(record, wanted, version))
         known = Change(
@@ -152,6 +154,47 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
     except Conflict:
         return None
     return _key(wanted, image), image
+
+
+async def add_digest(table: Table, key: str, digest: str) -> None:
+    """Another way to a key (by id or digest). Raises Unknown, Taken."""
+    pointer = await pointer_to(table, key)
+    try:
+        await table.put_new(f"K#{digest}", HOT, {name: pointer[name] for name in ("id", "account")}, "id")
+    except Conflict:
+        raise Taken from None
+
+
+async def rename(table: Table, account: str, name: str) -> None:
+    """In this order, one that breaks off is repeated as a whole. Raises Unknown."""
+    info = await table.get(partition(account), INFO)
+    if info is None:
+        raise Unknown(account)
+    old = info["name"]["S"]
+    if old != name:
+        await table.put(f"N#{name}", account, {})
+        await table.delete(f"N#{old}", account)
+        await table.put(partition(account), INFO, info | {"name": {"S": name}})
+
+
+async def remove(table: Table, account: str) -> None:
+    """The hot item first, which ends every key at once; `info` last, so that one that breaks off can be
+    repeated. What the cache has ends with its time. Raises Unknown."""
+    items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
+    if INFO not in items:
+        raise Unknown(account)
+    await table.delete(partition(account), HOT)
+    await table.delete(EVERY, account)
+    await table.delete(f"N#{items[INFO]['name']['S']}", account)
+    for hour in await table.query(f"H#{account}"):
+        await table.delete(f"H#{account}", hour["sk"]["S"])
+    for sk, record in items.items():
+        if sk.startswith("K#"):
+            for digest in {record["digest"]["S"], record.get("old", {"S": ""})["S"]} - {""}:
+                await table.delete(f"K#{digest}", HOT)
+            await table.delete(f"I#{record['id']['S']}", HOT)
+            await table.delete(partition(account), sk)
+    await table.delete(partition(account), INFO)
 
 
 def _replaced(record: Raw, wanted: Raw, version: int) -> Change:
@@ -256,6 +299,8 @@ def _record(key: Key) -> Raw:
         "expires": number(key.expires),
         "note": {"S": key.note},
         "off": {"BOOL": key.suspended},
+        "old": {"S": key.old_digest},
+        "until": number(key.old_until),
     }
     return record | {letter: number(limit) for letter, limit in own.items() if limit is not None}
 
@@ -277,4 +322,6 @@ def _key(record: Raw, image: Image) -> Key:
         expires=int(record["expires"]["N"]) if "expires" in record else NEVER,
         note=record["note"]["S"] if "note" in record else "",
         suspended="off" in record and record["off"]["BOOL"],
+        old_digest=record["old"]["S"] if "old" in record else "",
+        old_until=int(record["until"]["N"]) if "until" in record else 0,
     )

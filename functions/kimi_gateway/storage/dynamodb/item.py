@@ -52,12 +52,13 @@ def partition(account: str) -> str:
 
 
 def kid(key: str) -> str:
-    """What stands for a key of its account (by id): key_abcdefghij is ab, key_Abcdefghij is Abcd."""
+    """The short id of a key within its account: key_abcdefghij becomes ab, key_Abcdefghij becomes Abcd."""
     return key[4 : 4 + kid_length(key[4])]
 
 
 def kid_length(first: str) -> int:
-    """Of a short id that begins so. There are 1,296 of two characters, and 1.2 million of four."""
+    """The length of a short id by its first character. There are 1,296 short ids of two characters and 1.2
+    million of four."""
     return 4 if first.isupper() else 2
 
 

@@ -36,7 +36,7 @@ async def published(table: Table) -> list[tuple[str, str, str, int]]:
 
 
 async def claim(table: Table, token: str, now: int, until: int) -> bool:
-    """Claim the probe of a token for one process. An end that lies too far ahead (the clock was set back)
+    """Claim the probe of a token for one process. An end too far ahead (the clock was set back)
     counts as due."""
     moved = Change(
         sets=["due = :until", "#ttl = :ttl"],

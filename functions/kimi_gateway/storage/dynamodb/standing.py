@@ -1,4 +1,4 @@
-"""What an image of an account's item means for a request. Pure."""
+"""The consequences of an account's image for a request. Pure."""
 
 from __future__ import annotations
 

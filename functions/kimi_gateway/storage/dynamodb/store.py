@@ -23,6 +23,7 @@ from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -34,9 +35,9 @@ AT_ONCE = 16  # accounts read at the same time
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore:
-    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
-    (storage.cache.Cache).
+class DynamoStore(DynamoFiles):
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
     It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
@@ -50,7 +51,7 @@ class DynamoStore:
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
     ) -> None:
-        self._table = Table(table, aws)
+        super().__init__(Table(table, aws))
         self._below = below
         self._sleep = sleep
         self._jitter = jitter
@@ -164,6 +165,13 @@ class DynamoStore:
         return self._met(*await directory.add_key(self._table, new, now, draw))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
+        return await self._changed(key, lambda old: rules.changed(old, change(old)))
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        await directory.add_digest(self._table, key, digest)
+        return await self._changed(key, lambda old: rules.rotated(old, digest, until))
+
+    async def _changed(self, key: str, change: Callable[[Key], Key]) -> Key:
         for number in range(TRIES):
             await self._pause(number)
             if changed := await directory.change_key(self._table, key, change):
@@ -172,6 +180,14 @@ class DynamoStore:
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return self._met(*await directory.end_key(self._table, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        await directory.rename(self._table, account, name)
+        return await self._shown(account, now)
+
+    async def delete_account(self, account: str) -> None:
+        await directory.remove(self._table, account)
+        self._images.pop(account, None)
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._funded(

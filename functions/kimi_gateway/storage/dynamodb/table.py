@@ -71,21 +71,25 @@ class Table:
             waiting += answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
         return items
 
-    async def query(self, pk: str, first: str = "") -> list[Raw]:
-        """The items of one partition, from the sort key `first` on."""
+    async def query(self, pk: str, first: str = "", before: str = "", most: int = 0) -> list[Raw]:
+        """The items of one partition, from the sort key `first` on, those `before` another, or the first
+        `most`; give one of the two keys at most."""
         condition, values = "pk = :pk", {":pk": {"S": pk}}
-        if first:
-            condition, values = f"{condition} AND sk >= :sk", {**values, ":sk": {"S": first}}
-        request = {
+        if first or before:
+            condition = f"{condition} AND sk {'>=' if first else '<'} :sk"
+            values = {**values, ":sk": {"S": first or before}}
+        request: dict[str, Any] = {
             "KeyConditionExpression": condition,
             "ExpressionAttributeValues": values,
             "ConsistentRead": True,
         }
+        if most:
+            request["Limit"] = most
         items: list[Raw] = []
         while True:
             answer = await self._call("Query", request)
             items += answer.get("Items", [])
-            if "LastEvaluatedKey" not in answer:
+            if "LastEvaluatedKey" not in answer or 0 < most <= len(items):
                 return items
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 

@@ -15,30 +15,32 @@ Row = tuple[Any, ...]
 
 KEYS = """
 SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
-       a.generation, k.models, k.expires, k.note, k.suspended
+       a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until
 FROM keys k JOIN accounts a ON a.id = k.account
 """
 UPDATE = """
 UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
-    expires=:expires, note=:note, suspended=:suspended WHERE id = :id
+    expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
+    old_until=:old_until WHERE id = :id
 """
 LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
     day_rank = max(day_rank, :rank) WHERE account = :account
 """
 FITTING = """
-SELECT id FROM accounts WHERE :name IN (id, name) UNION SELECT account FROM keys WHERE :name IN (id, digest)
+SELECT id FROM accounts WHERE :name IN (id, name)
+UNION SELECT account FROM keys WHERE :name IN (id, digest, old_digest)
 """
 
 
 def find_key(db: sqlite3.Connection, digest: str) -> Key | None:
-    row = db.execute(KEYS + "WHERE k.digest = ?", (digest,)).fetchone()
-    return row and _key(row)
+    row = db.execute(KEYS + "WHERE k.digest = :it OR k.old_digest = :it", {"it": digest}).fetchone()
+    return row and rules.found_by(_key(row), digest)
 
 
 def _key(row: Row) -> Key:
     id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
-    models, expires, note, suspended = terms
+    models, expires, note, suspended, old_digest, old_until = terms
     return Key(
         id=id,
         digest=digest,
@@ -53,6 +55,8 @@ def _key(row: Row) -> Key:
         expires=expires,
         note=note,
         suspended=bool(suspended),
+        old_digest=old_digest or "",
+        old_until=old_until,
     )
 
 
@@ -69,18 +73,17 @@ def create_account(
 def create_key(db: sqlite3.Connection, key: Key) -> Key:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
         raise Unknown(key.account)
-    if db.execute("SELECT 1 FROM keys WHERE digest = ?", (key.digest,)).fetchone():
-        raise Taken
+    _refuse_taken(db, key.digest)
     db.execute(
         "INSERT INTO keys (id, digest, account, name, see_balance, created) VALUES (?,?,?,?,?,?)",
         (key.id, key.digest, key.account, key.name, key.see_balance, key.created),
     )
-    db.execute(UPDATE, _changeable(key))
+    db.execute(UPDATE, _columns(key))
     return _read_key(db, key.id)
 
 
-def _changeable(key: Key) -> dict[str, object]:
-    """The columns of `rules.CHANGEABLE`, for UPDATE."""
+def _columns(key: Key) -> dict[str, object]:
+    """The values that an update may change, by column."""
     return {
         "id": key.id,
         "name": key.name,
@@ -92,20 +95,34 @@ def _changeable(key: Key) -> dict[str, object]:
         "expires": key.expires,
         "note": key.note,
         "suspended": key.suspended,
+        "digest": key.digest,
+        "old_digest": key.old_digest or None,
+        "old_until": key.old_until,
     }
 
 
 def _read_key(db: sqlite3.Connection, name: str) -> Key:
     """By id or digest. Raises Unknown."""
-    row = db.execute(KEYS + "WHERE k.id = ? OR k.digest = ?", (name, name)).fetchone()
+    row = db.execute(
+        KEYS + "WHERE k.id = :it OR k.digest = :it OR k.old_digest = :it", {"it": name}
+    ).fetchone()
     if row is None:
         raise Unknown(name)
     return _key(row)
 
 
-def update_key(db: sqlite3.Connection, name: str, change: Callable[[Key], Key]) -> Key:
+def _refuse_taken(db: sqlite3.Connection, digest: str, but: str = "") -> None:
+    query = "SELECT 1 FROM keys WHERE (digest = :it OR old_digest = :it) AND id <> :but"
+    if db.execute(query, {"it": digest, "but": but}).fetchone():
+        raise Taken
+
+
+def change_key(db: sqlite3.Connection, name: str, change: Callable[[Key], Key]) -> Key:
+    """Raises Unknown, Taken."""
     key = _read_key(db, name)
-    db.execute(UPDATE, _changeable(rules.changed(key, change(key))))
+    wanted = change(key)
+    _refuse_taken(db, wanted.digest, but=key.id)
+    db.execute(UPDATE, _columns(wanted))
     return _changed(db, key)
 
 
@@ -118,6 +135,19 @@ def revoke_key(db: sqlite3.Connection, name: str) -> Key:
 def _changed(db: sqlite3.Connection, key: Key) -> Key:
     db.execute("UPDATE accounts SET generation = generation + 1 WHERE id = ?", (key.account,))
     return _read_key(db, key.id)
+
+
+def rename_account(db: sqlite3.Connection, account: str, name: str, now: int) -> Account:
+    if not db.execute("UPDATE accounts SET name = ? WHERE id = ?", (name, account)).rowcount:
+        raise Unknown(account)
+    return _shown(db, account, now)
+
+
+def delete_account(db: sqlite3.Connection, account: str) -> None:
+    if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
+        raise Unknown(account)
+    for table in ("keys", "leases", "usage", "replay"):
+        db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 
 def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:

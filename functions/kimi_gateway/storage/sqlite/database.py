@@ -75,6 +75,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE keys ADD COLUMN expires INTEGER NOT NULL DEFAULT 9999999999",
         "ALTER TABLE keys ADD COLUMN note TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE keys ADD COLUMN suspended INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE keys ADD COLUMN old_digest TEXT",
+        "ALTER TABLE keys ADD COLUMN old_until INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX keys_old_digest ON keys (old_digest)",
+    ),
+    (
+        """
+        CREATE TABLE files (
+            account TEXT NOT NULL, id TEXT NOT NULL, token TEXT NOT NULL, kind TEXT NOT NULL,
+            created INTEGER NOT NULL, expires INTEGER NOT NULL, state TEXT NOT NULL, upstream TEXT NOT NULL,
+            filename TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL, purpose TEXT NOT NULL,
+            detail TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX files_due ON files (expires)",
     ),
 )
 

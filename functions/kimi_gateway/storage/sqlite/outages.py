@@ -25,7 +25,7 @@ def published(db: sqlite3.Connection) -> list[tuple[str, str, str, int]]:
 
 
 def claim(db: sqlite3.Connection, token: str, now: int, until: int) -> bool:
-    """Claim the probe of a token for one process. An end that lies too far ahead (the clock was set back)
+    """Claim the probe of a token for one process. An end too far ahead (the clock was set back)
     counts as due."""
     moved = db.execute(
         "UPDATE bad_news SET until = ? WHERE token = ? AND model = '' AND NOT (until > ? AND until <= ?)",

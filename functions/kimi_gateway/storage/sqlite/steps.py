@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Taken, Unknown, Unlimited, WindowFull
 from kimi_gateway.accounts.values import Admission, Balance, Key, Usage, UsageRow
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 
 STANDING = """

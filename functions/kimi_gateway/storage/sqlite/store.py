@@ -13,18 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache, database, outages, steps
+from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
 
 class SqliteStore:
-    """It also implements the record of outages (providers.tokens.outages.OutageLog) and the cache
-    (storage.cache.Cache).
+    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
+    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
     `lock_timeout`: seconds to wait for another process's transaction.
     """
@@ -68,10 +69,23 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.create_key(db, key))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
-        return await self._writer.run(lambda db: directory.update_key(db, key, change))
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.changed(old, change(old)))
+        )
+
+    async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
+        return await self._writer.run(
+            lambda db: directory.change_key(db, key, lambda old: rules.rotated(old, digest, until))
+        )
 
     async def revoke_key(self, key: str, now: int) -> Key:
         return await self._writer.run(lambda db: directory.revoke_key(db, key))
+
+    async def rename_account(self, account: str, name: str, now: int) -> Account:
+        return await self._writer.run(lambda db: directory.rename_account(db, account, name, now))
+
+    async def delete_account(self, account: str) -> None:
+        await self._writer.run(lambda db: directory.delete_account(db, account))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         return await self._writer.run(lambda db: directory.grant(db, account, grant, now))
@@ -106,6 +120,24 @@ class SqliteStore:
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         return await self._writer.run(lambda db: cache.recall(db, account, names, now), brief=True)
+
+    async def add_file(self, record: FileRecord, room: Room) -> None:
+        await self._writer.run(lambda db: files.add(db, record, room), brief=True)
+
+    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
+        return await self._writer.run(lambda db: files.change(db, old, new, room), brief=True)
+
+    async def remove_file(self, record: FileRecord) -> bool:
+        return await self._writer.run(lambda db: files.remove(db, record), brief=True)
+
+    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
+        return await self._writer.run(lambda db: files.find(db, account, id, now), brief=True)
+
+    async def files(self, account: str, now: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.kept(db, account, now))
+
+    async def due_files(self, now: int, most: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.due(db, now, most))
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
         """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises

@@ -39,14 +39,6 @@ MESSAGES: dict[str, tuple[list[Json], list[Json]]] = {
     ),
     "an empty text says nothing": ([user(text(""), text("Hi"))], [HI]),
     "an image": ([user(text("?"), IMAGE)], [user(text("?"), IMAGE_PART)]),
-    "an image of the platform": (
-        [user({"type": "image", "source": {"type": "url", "url": "ms://file_1"}})],
-        [user({"type": "image_url", "image_url": {"url": "ms://file_1"}})],
-    ),
-    "an image by its file id": (
-        [user({"type": "image", "source": {"type": "file", "file_id": "file_1"}})],
-        [user({"type": "image_url", "image_url": {"url": "ms://file_1"}})],
-    ),
     "an image as a data URL": (
         [user({"type": "image", "source": {"type": "url", "url": DATA_URL}})],
         [user(IMAGE_PART)],
@@ -162,14 +154,6 @@ def test_messages_become_the_pivots(name: str) -> None:
     given_, expected = MESSAGES[name]
     assert chat(messages=given_)["messages"] == expected
     pivot.read(json.dumps({"model": "m", "messages": expected}).encode())  # which takes them
-
-
-def test_a_pdf_is_told_of_and_named_as_left_out() -> None:
-    source = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
-    read_ = asked(messages=[user({"type": "document", "title": "a.pdf", "source": source})])
-    (message,) = read_.chat.body["messages"]
-    assert message["content"].startswith("[A PDF document 'a.pdf' was attached here.")
-    assert read_.chat.ignored == ("document",)
 
 
 @pytest.mark.fuzz

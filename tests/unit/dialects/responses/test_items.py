@@ -74,10 +74,6 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
         ],
         [user(text("?"), IMAGE)],
     ),
-    "an image by its file": (
-        [user({"type": "input_image", "file_id": "file_1", "detail": "auto"})],
-        [user({"type": "image_url", "image_url": {"url": "ms://file_1"}})],
-    ),
     "a text file": (
         [
             user(
@@ -251,18 +247,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no content": ({"role": "user"}, "input.0.content"),
     "a part that is not known": (user({"type": "input_audio"}), "input.0.content.0.type"),
     "a part without its text": (user({"type": "input_text"}), "input.0.content.0.text"),
-    "an image on the web": (
-        user({"type": "input_image", "image_url": "https://a.test/b.png"}),
-        "input.0.content.0.image_url",
-    ),
     "an image of a kind that is not taken": (
         user({"type": "input_image", "image_url": "data:image/svg+xml;base64,eA=="}),
         "input.0.content.0.image_url",
-    ),
-    "a file by its id": (user({"type": "input_file", "file_id": "file_1"}), "input.0.content.0"),
-    "a file that is no text": (
-        user({"type": "input_file", "file_data": "data:application/pdf;base64,eA=="}),
-        "input.0.content.0.file_data",
     ),
     "a file that is not base64": (
         user({"type": "input_file", "file_data": "%"}),

@@ -162,7 +162,7 @@ async def _send(
         if _ending(exc):
             raise
         kind, detail = _fault(exc, limit)
-        log.error("the answer of %s broke: %s", request_id.get(), kind, exc_info=exc)
+        log.error("the answer of %s failed: %s", request_id.get(), kind, exc_info=exc)
         return [(ERROR_TYPE, kind), (ERROR_BODY, base64.b64encode(detail).decode())]
     return ()
 

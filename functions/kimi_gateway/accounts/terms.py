@@ -1,0 +1,26 @@
+"""The terms of a key: whether it works at a given time, and which models it may use. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+from kimi_gateway.accounts.values import Key
+
+
+def refusal(key: Key, now: float) -> str | None:
+    """Why the key does not work at `now` (unix seconds), as a sentence for its user; None if it works."""
+    if key.revoked:
+        return "Invalid API key provided."
+    if key.suspended:
+        return "This API key is suspended. Ask the operator to resume it."
+    if key.expires <= now:
+        day = datetime.fromtimestamp(key.expires, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return f"This API key expired on {day}. Ask the operator for a new one."
+    return None
+
+
+def allows(key: Key, names: Collection[str]) -> bool:
+    """Whether the key may use a model with one of these `names`: the id, and the alias asked for."""
+    return not key.models or any(fnmatchcase(name, pattern) for name in names for pattern in key.models)

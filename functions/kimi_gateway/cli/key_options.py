@@ -1,0 +1,92 @@
+"""The options that say what a key may do, for `keys create` and `keys update`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import click
+
+from kimi_gateway.accounts.values import NEVER, Key
+from kimi_gateway.cli.access import MOST, moment
+
+F = TypeVar("F", bound=Callable[..., Any])
+NONE: Literal["none"] = "none"  # takes a limit away
+WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}
+
+
+class Limit(click.ParamType):  # type: ignore[type-arg]
+    """A whole number from 1, or `none`."""
+
+    name = "N|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value).strip().lower()
+        if text == NONE:
+            return NONE
+        if not (text.isascii() and text.isdigit()) or len(text) > 10 or not 1 <= int(text) <= MOST:
+            self.fail(f"give a whole number from 1 to {MOST}, or 'none'.", param, ctx)
+        return int(text)
+
+
+def models_given(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names by commas or blanks; `all` is every model."""
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(value.replace(",", " ").split()))
+    if not names or len(value) > 1_000 or not value.isprintable():
+        raise click.BadParameter("give names of models and aliases, separated by commas, or 'all'.")
+    return () if names == ("all",) else names
+
+
+def expiry_given(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return NEVER if value is not None and value.strip().lower() == "never" else moment(ctx, param, value)
+
+
+def note_given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (len(value) > 500 or not value.isprintable()):
+        raise click.BadParameter("a note has at most 500 printable characters.")
+    return value
+
+
+OPTIONS = (
+    click.option("--rpm", type=Limit(), help="Requests a minute, instead of the tier's limit."),
+    click.option("--rph", type=Limit(), help="Requests an hour."),
+    click.option("--rpd", type=Limit(), help="Requests a day."),
+    click.option(
+        "--models",
+        callback=models_given,
+        metavar="NAMES|all",
+        help="The models and aliases that the key may use, separated by commas; * stands for any characters.",
+    ),
+    click.option(
+        "--expires",
+        callback=expiry_given,
+        metavar="DATE|never",
+        help="The key stops working then (UTC).",
+    ),
+    click.option("--note", callback=note_given, metavar="TEXT", help="A note for yourself."),
+    click.option(
+        "--see-balance/--no-see-balance", default=None, help="The key may read the upstream balance."
+    ),
+)
+
+
+def key_options(command: F) -> F:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def with_options(key: Key, given: Mapping[str, Any]) -> Key:
+    """The key with the options that were given."""
+    told: dict[str, Any] = {
+        name: None if value == NONE else value for name, value in given.items() if value is not None
+    }
+    limits = {WINDOWS[name]: told.pop(name) for name in WINDOWS if name in told}
+    return replace(key, limits=replace(key.limits, **limits), **told)
+
+
+def without_any(given: Mapping[str, Any]) -> bool:
+    return all(value is None for value in given.values())

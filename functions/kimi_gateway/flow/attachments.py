@@ -1,0 +1,108 @@
+"""A turn's attachments: resolved after the admission, within one budget, and held for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableDocument, UnreadableImage
+from kimi_gateway.pivot import placement
+from kimi_gateway.pivot.attachments import (
+    Attachment,
+    DocumentText,
+    FileId,
+    Kind,
+    MediaUrl,
+    PlainText,
+    Resolution,
+    Resolved,
+    Resolver,
+    Results,
+    unreadable,
+)
+
+BUDGET = 120.0  # seconds for all attachments of one request
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Results that took no files of ours."""
+
+    results: Results
+    token: str | None = None
+
+
+NOTHING = Known(())
+_UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "document": UnreadableDocument}
+
+
+class NoFiles:
+    """Resolves for an upstream that takes no files."""
+
+    @asynccontextmanager
+    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+        yield Known([_without_files(each) for each in attachments])
+
+
+def _without_files(attachment: Attachment) -> Resolved:
+    match attachment.source:
+        case PlainText(text):
+            return DocumentText(attachment.filename, text)
+        case FileId(id) if attachment.kind in ("image", "video"):
+            return MediaUrl(f"ms://{id}", "video" if attachment.kind == "video" else "image")
+    where = attachment.field
+    error = InvalidRequest(f"{where}: this upstream takes no files; send a text", param=where)
+    return unreadable(attachment, error)
+
+
+async def resolve(
+    resolver: Resolver,
+    account: str,
+    attachments: Sequence[Attachment],
+    model: Model,
+    held: AsyncExitStack,
+    budget: float = BUDGET,
+) -> Resolution:
+    """One result for each attachment. What was uploaded is given up when `held` is closed. Raises
+    GatewayError."""
+    if not attachments:
+        return NOTHING
+    refused = placement.refused(attachments, model)
+    wanted = [each for each in attachments if each not in refused]
+    clock = asyncio.timeout(budget)
+    try:
+        async with clock:
+            found = await held.enter_async_context(resolver.resolve(account, wanted))
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise Unavailable(
+            f"What the request attaches could not be read within {budget:g} seconds.", cause="attachments"
+        ) from None
+    except InvalidRequest as error:
+        raise _named(error, attachments) from error
+    except StoreDown as exc:
+        raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
+    became = refused | dict(zip(wanted, found.results, strict=True))
+    return Known([_taken(each, became[each], model) for each in attachments], found.token)
+
+
+def _taken(attachment: Attachment, became: Resolved, model: Model) -> Resolved:
+    """Raises InvalidRequest for what turned out to be a picture, where the model takes none."""
+    if model.media or not isinstance(became, MediaUrl):
+        return became
+    where = attachment.field
+    error = InvalidRequest(f"{where}: {model.id} takes no pictures and no videos", param=where)
+    return unreadable(attachment, error)
+
+
+def _named(error: InvalidRequest, attachments: Sequence[Attachment]) -> GatewayError:
+    """Clients take a picture or a document out of the conversation by the words of its error
+    (dialects/errors.py)."""
+    kind = next((each.kind for each in attachments if each.field == error.param), None)
+    unread = _UNREADABLE.get(kind or "any")
+    return error if unread is None else unread(error.message, param=error.param)

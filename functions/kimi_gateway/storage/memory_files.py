@@ -1,0 +1,42 @@
+"""The executable specification of a store of file records."""
+
+from __future__ import annotations
+
+from kimi_gateway.accounts.files import FileRecord, Room, check_room, in_order
+
+
+class MemoryFiles:
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, str], FileRecord] = {}  # by account and id
+
+    async def add_file(self, record: FileRecord, room: Room) -> None:
+        if (record.account, record.id) not in self._files:
+            kept = self._kept(record.account)
+            check_room(record, len(kept), sum(each.size for each in kept), room)
+            self._files[record.account, record.id] = record
+
+    async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
+        if self._files.get((old.account, old.id)) != old:
+            return False
+        if new.size > old.size:
+            others = sum(each.size for each in self._kept(old.account) if each.id != old.id)
+            check_room(new, 0, others, room)
+        self._files[new.account, new.id] = new
+        return True
+
+    async def remove_file(self, record: FileRecord) -> bool:
+        return self._files.pop((record.account, record.id), None) is not None
+
+    async def file(self, account: str, id: str, now: int) -> FileRecord | None:
+        record = self._files.get((account, id))
+        return record if record and record.kind == "kept" and record.live(now) else None
+
+    async def files(self, account: str, now: int) -> list[FileRecord]:
+        return in_order(record for record in self._kept(account) if record.live(now))
+
+    async def due_files(self, now: int, most: int) -> list[FileRecord]:
+        due = [record for record in self._files.values() if record.expires <= now]
+        return sorted(due, key=lambda record: (record.expires, record.id))[:most]
+
+    def _kept(self, account: str) -> list[FileRecord]:
+        return [each for each in self._files.values() if each.account == account and each.kind == "kept"]

@@ -1,0 +1,111 @@
+"""The life of a key on the command line: update, suspend, rotate, show, and names instead of ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kimi_gateway.accounts import keys
+from support.command import Cli, fault
+
+
+def test_an_update_changes_what_is_given_and_nothing_else(ask: Any) -> None:
+    made = ask("keys", "create", "--rpm", 5, "--rpd", 50, "--note", "first", "--models", "kimi-k3,my-*")
+    before = ask("keys", "show", made["id"])
+    assert before["limits"] == {"rpm": 5, "rph": None, "rpd": 50}
+    assert (before["note"], before["models"]) == ("first", ["kimi-k3", "my-*"])
+    changed = ask(
+        "keys", "update", made["id"], "--rpm", 7, "--rpd", "none", "--name", "desk", "--see-balance"
+    )
+    assert changed["limits"] == {"rpm": 7, "rph": None, "rpd": None}
+    same = ("account", "note", "models", "expires", "created", "suspended", "revoked")
+    assert {name: changed[name] for name in same} == {name: before[name] for name in same}
+    assert (changed["name"], changed["see_balance"]) == ("desk", True)
+    cleared = ask("keys", "update", "desk", "--models", "all", "--note", "", "--no-see-balance")
+    assert (cleared["models"], cleared["note"], cleared["see_balance"]) == ([], "", False)
+    dated = ask("keys", "update", "desk", "--expires", "2100-01-31")
+    assert dated["expires"] == "2100-01-31T00:00:00Z"
+    assert ask("keys", "update", "desk", "--expires", "never")["expires"] is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--rpm", "0"),
+        ("--rpm", "many"),
+        ("--models", " , "),
+        ("--expires", "2001-01-01"),
+        ("--expires", "soon"),
+        ("--note", "x" * 501),
+        ("--name", "sk-secret"),
+    ],
+)
+def test_an_update_that_means_nothing_is_refused(ask: Any, cli: Cli, words: tuple[str, ...]) -> None:
+    made = ask("keys", "create")
+    assert fault(cli("keys", "update", made["id"], *words, "--json")) == (2, "usage")
+
+
+def test_a_key_is_suspended_and_resumed(ask: Any, cli: Cli) -> None:
+    made = ask("keys", "create", "--name", "alice")
+    assert ask("keys", "suspend", made["key"])["suspended"] is True
+    assert "suspended" in cli("keys", "list").stdout
+    assert ask("keys", "resume", "alice")["suspended"] is False
+
+
+def test_a_rotated_key_keeps_its_id_and_both_secrets_work(ask: Any, cli: Cli) -> None:
+    made = ask("keys", "create", "--name", "alice", "--rpm", 3)
+    rotated = ask("keys", "rotate", "alice", "--overlap", "2h")
+    assert list(rotated) == ["key", "id", "account", "old_key_ends"]
+    assert keys.well_formed(rotated["key"])
+    assert rotated["key"] != made["key"]
+    for secret in (rotated["key"], made["key"]):
+        shown = ask("keys", "show", secret)
+        assert (shown["id"], shown["limits"]["rpm"]) == (made["id"], 3)
+    assert "old secret" in cli("keys", "show", "alice").stdout
+    assert fault(cli("keys", "rotate", "alice", "--overlap", "soon", "--json")) == (2, "usage")
+    assert ask("keys", "rotate", "alice", "--overlap", "0")["id"] == made["id"]
+    assert "old secret" not in cli("keys", "show", "alice").stdout
+
+
+def test_show_names_the_source_of_each_limit(ask: Any) -> None:
+    made = ask("keys", "create", "--rpm", 5, "--credits", 150)
+    assert ask("keys", "show", made["id"])["limits_in_force"] == {
+        "rpm": {"limit": 5, "source": "own"},
+        "rph": {"limit": 2_000, "source": "tier"},
+        "rpd": {"limit": 20_000, "source": "tier"},
+    }
+    free = ask("keys", "create", "--credits", "unlimited")
+    assert ask("keys", "show", free["id"])["limits_in_force"]["rpm"] == {
+        "limit": None,
+        "source": "unlimited account",
+    }
+
+
+def test_a_name_stands_for_an_id_unless_two_keys_have_it(ask: Any, cli: Cli) -> None:
+    one = ask("keys", "create", "--name", "alice")
+    two = ask("keys", "create", "--account", "alice", "--name", "laptop")
+    assert ask("accounts", "show", "laptop")["id"] == one["account"]
+    assert ask("keys", "show", "laptop")["id"] == two["id"]
+    assert ask("keys", "revoke", "laptop")["id"] == two["id"]
+    assert fault(cli("keys", "show", "laptop", "--json")) == (3, "not_found")
+    twin = cli("keys", "create", "--account", "alice", "--name", "alice", "--json")
+    assert "already" in twin.stdout
+    assert fault(cli("keys", "suspend", "alice", "--json")) == (3, "not_found")
+    assert fault(cli("keys", "suspend", one["account"], "--json")) == (3, "not_found")
+    assert "already" in cli("keys", "update", one["id"], "--name", "alice").stderr
+
+
+def test_an_account_is_renamed_and_deleted(ask: Any, cli: Cli) -> None:
+    made = ask("keys", "create", "--name", "alice", "--credits", 7)
+    ask("keys", "create", "--name", "bob")
+    assert ask("accounts", "rename", "alice", "alicia")["name"] == "alicia"
+    assert ask("accounts", "show", "alicia")["credits"] == 7
+    assert "already" in cli("accounts", "rename", "alicia", "bob").stderr
+    assert fault(cli("accounts", "delete", made["account"], "--json")) == (2, "usage")
+    assert cli("accounts", "delete", made["account"], typed="n\n").exit_code == 1
+    assert ask("accounts", "show", made["account"])["name"] == "bob"
+    assert ask("accounts", "delete", made["account"], "--yes") == {"id": made["account"], "deleted": True}
+    assert fault(cli("accounts", "show", made["account"], "--json")) == (3, "not_found")
+    assert fault(cli("keys", "show", made["key"], "--json")) == (3, "not_found")
