@@ -10,31 +10,33 @@ import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Key
-from kimi_gateway.catalog.models import Model
 from kimi_gateway.dialects import errors
-from kimi_gateway.errors import GatewayError, InvalidRequest, ShuttingDown, Unavailable
-from kimi_gateway.flow import inputs
+from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
+from kimi_gateway.flow import question
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.attachments import NoFiles, resolve
+from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
+from kimi_gateway.flow.question import Asked, Question
+from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
-from kimi_gateway.pivot import fields, ignored, placement
+from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.attachments import Resolver
 from kimi_gateway.pivot.chunks import Chunk, Identity
-from kimi_gateway.pivot.dialect import Ask, Dialect, JsonAnswer, ParsedRequest, StreamWriter
+from kimi_gateway.pivot.dialect import Dialect, JsonAnswer, StreamWriter
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
-from kimi_gateway.providers.registry import Registry, Resolved
+from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.provider import Call
+from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
 COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
@@ -43,29 +45,6 @@ STREAM_HEADERS = [
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
-
-    request: Request
-    ask: Ask
-    resolved: Resolved
-    upstream: Upstream
-    prepared: Prepared | None
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
-    what the window leaves. `token`: the id of the only upstream token that has its files."""
-
-    parsed: ParsedRequest
-    prepared: Prepared
-    narrowed: bool
-    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +68,7 @@ class Gateway:
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
     files: Resolver = field(default_factory=NoFiles)
+    plan: Plan | None = None  # may add rounds to a turn
 
     @property
     def keeps(self) -> bool:
@@ -104,7 +84,9 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await self._read(request, dialect, raw, key)
+            asked = await question.read(self.registry, request, dialect, raw, partial(self._may_ask, key))
+            if self.closing:
+                raise ShuttingDown
             ask, model = asked.ask, asked.resolved.model
             reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
             async with reservation:
@@ -114,29 +96,12 @@ class Gateway:
                 self.gate.wasted(key, size)
             raise
 
-    async def _read(self, request: Request, dialect: Dialect, raw: bytes, key: Key) -> _Asked:
-        """Find the faults of a body that take little work."""
-        ask = await apart(len(raw), partial(dialect.read, raw))
-        request.record.model, request.record.stream = ask.model[:80], ask.stream
+    async def _may_ask(self, key: Key) -> bool:
+        """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
+        await self.gate.require_credit(key)
+        return True
 
-        async def may_ask() -> bool:
-            await self.gate.require_credit(key)
-            return True
-
-        resolved = await self.registry.resolve(ask.model, may_ask)
-        upstream, prepared = resolved.upstream, None
-        if not ask.needs:
-            prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
-            with suppress(Costly):  # then it is done after admission
-                prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
-            if attached := ask.attachments({}):
-                placement.refused(attached, resolved.model)
-                prepared = None  # all that is known by now is that nothing else is wrong
-        if self.closing:
-            raise ShuttingDown
-        return _Asked(request, ask, resolved, upstream, prepared, len(raw))
-
-    async def _serve(self, asked: _Asked, reservation: Reservation) -> Response:
+    async def _serve(self, asked: Asked, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = asked.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
@@ -152,36 +117,33 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
-    async def _answered(self, asked: _Asked, turn: Turn) -> Response:
+    async def _answered(self, asked: Asked, turn: Turn) -> Response:
         request = asked.request
         try:
             if asked.ask.unasked is not None:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            question = await self._completed(asked, turn)
-            parsed, size = question.parsed, question.parsed.size
-            names = ignored.named(parsed.chat.ignored, question.prepared.ignored)
+            whole = await question.complete(asked, turn, self.thoughts, self.files)
+            parsed, size = whole.parsed, whole.parsed.size
+            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
             identity = self._identity(asked)
-            call = await apart(size, question.prepared.call)
-            if question.token is not None:
-                call = replace(call, only=question.token)
-            self._begin(asked, turn, parsed.chat, call)
-            answer = self._answer(turn, question, request)
+            await self._begin(asked, turn, whole)
+            answer = self._answer(turn, whole, request)
             if parsed.chat.stream:
-                writer = await apart(size, lambda: parsed.writer(identity, question.narrowed))
+                writer = await apart(size, lambda: parsed.writer(identity, whole.narrowed))
                 return await self._stream(request, turn, answer, writer, headers)
-            collector = parsed.answer(identity, question.narrowed)
+            collector = parsed.answer(identity, whole.narrowed)
             return await self._collect(request, turn, answer, collector, headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    def _identity(self, asked: _Asked) -> Identity:
+    def _identity(self, asked: Asked) -> Identity:
         fingerprint = f"fp_{asked.resolved.model.upstream}"
         return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
 
-    async def _unasked(self, asked: _Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
+    async def _unasked(self, asked: Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(asked))
         await turn.forgo("unasked")
@@ -189,31 +151,10 @@ class Gateway:
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
-    async def _completed(self, asked: _Asked, turn: Turn) -> _Question:
-        """The request with the content that it refers to and attaches, adapted to its model: the expensive
-        work."""
-        ask, resolved, prepared = asked.ask, asked.resolved, asked.prepared
-        account = turn.admission.key.account
-        found = await self.thoughts.recall(account, ask.needs) if ask.needs else {}
-        attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
-        resolution = await resolve(self.files, account, attached, resolved.model, turn.held)
-        parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
-        size, chat = parsed.size, parsed.chat
-        if prepared is None:
-            prepare = partial(_prepared, asked.upstream.provider, asked.request, resolved.model)
-            prepared = await apart(size, lambda: prepare(chat))
-        if missing := prepared.missing:
-            size += await self.thoughts.restore(account, missing)
-        try:
-            narrowed = await inputs.fitted(prepared.body, resolved, size, chat.least_output)
-        except InvalidRequest as error:
-            raise fields.renamed(error, chat.names) from None
-        return _Question(parsed, prepared, narrowed, resolution.token)
-
-    def _answer(self, turn: Turn, question: _Question, request: Request) -> _Answer:
+    def _answer(self, turn: Turn, whole: Question, request: Request) -> _Answer:
         """The chunks for the client, and what is stored of them for its next request."""
-        chunks = turn.chunks(self.settings.ping_interval, self._longest(request))
-        parsed, taps = question.parsed, question.prepared.taps()
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
+        parsed, taps = whole.parsed, whole.prepared.taps()
 
         async def settle() -> None:
             kept = await apart(parsed.size, parsed.kept)
@@ -292,8 +233,8 @@ class Gateway:
         finally:
             self.turns.discard(turn)
         turn.describe(request.record)
-        if turn.first_content is not None:
-            request.record.first_content_ms = _ms(turn.first_content - request.started)
+        if turn.rounds.first_content is not None:
+            request.record.first_content_ms = _ms(turn.rounds.first_content - request.started)
 
     async def drain(self, seconds: float) -> None:
         """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
@@ -307,25 +248,28 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    def _begin(self, asked: _Asked, turn: Turn, chat: ChatRequest, call: Call) -> None:
-        """Give the turn its calls; they start when its chunks are read."""
-        settings, request, resolved = self.settings, asked.request, asked.resolved
-        patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
-        at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        of_call = (call, asked.upstream, turn.box, patience, settings.answer_limit)
-        calls = [UpstreamCall(*of_call, one, chat.stops) for one in at]
-        turn.begin(calls, resolved.known, request.id, resolved.window)
+    async def _begin(self, asked: Asked, turn: Turn, whole: Question) -> None:
+        """Give the turn its first round; it begins to run when its chunks are asked for."""
+        resolved, request, chat = asked.resolved, asked.request, whole.parsed.chat
+
+        def error(failure: UpstreamFailure) -> GatewayError:
+            return failure.shown(resolved.known, request.id, resolved.window)
+
+        async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
+            further = await question.go_on(asked, whole, turn, self.thoughts, chat, added)
+            return self._calls(asked, turn, chat, await further.call())
+
+        planner = self.plan(Opening(chat, resolved.options, ask)) if self.plan is not None else None
+        turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
-
-def _prepared(
-    provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
-) -> Prepared:
-    """Prepare a chat. Raises InvalidRequest in the client's names, and Costly."""
-    try:
-        return provider.prepare(chat, model, request.headers, cheaply)
-    except InvalidRequest as error:
-        raise fields.renamed(error, chat.names) from None
+    def _calls(self, asked: Asked, turn: Turn, chat: ChatRequest, call: Call) -> list[UpstreamCall]:
+        """One round: a call for each choice."""
+        settings = self.settings
+        patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
+        at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
+        of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
+        return [UpstreamCall(*of_call, one, chat.stops) for one in at]
 
 
 def _ms(seconds: float) -> float:

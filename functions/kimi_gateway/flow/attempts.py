@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from kimi_gateway.net import sse
-from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
 from kimi_gateway.pivot.call_ids import Randomness
@@ -45,6 +45,12 @@ class Ended:
 Item = list[Chunk] | Ended | Exception
 
 
+class Out(Protocol):
+    """Where a call puts what it gets: a mailbox, which makes it wait when it is full."""
+
+    async def put(self, item: Item) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds: `first_byte` until the first content, `idle` between later events."""
@@ -59,7 +65,7 @@ class UpstreamCall:
 
     call: Call
     upstream: Upstream
-    out: Mailbox[Item]
+    out: Out
     patience: Patience
     most: int  # bytes of an answer
     index: int | None = None  # of the choice, if several calls make one answer

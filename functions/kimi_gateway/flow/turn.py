@@ -1,11 +1,10 @@
-"""One turn: an admitted request, its upstream calls, and its outcome, which is decided once."""
+"""One turn: an admitted request, its rounds upstream, and its outcome, which is decided once."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -13,19 +12,18 @@ from typing import Any
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.values import Admission, Usage
 from kimi_gateway.catalog import models
-from kimi_gateway.errors import GatewayError, Unavailable
-from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
-from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.flow.attempts import UpstreamCall
+from kimi_gateway.flow.rounds import Rounds
 from kimi_gateway.observe import RequestRecord
 from kimi_gateway.pivot import token_estimate
-from kimi_gateway.pivot.chunks import Chunk, add_usage
-from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.pivot.chunks import add_usage
 
 UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
 
 class Turn:
-    """Call `begin`, read `chunks` until the upstream is complete, then `settle` before the client sees the
+    """Read the chunks of `rounds` until the upstream is complete, then `settle` before the client sees the
     end; call `fail` on an error. The edge calls `close` once, whatever happened: it makes the decision if
     nobody else has.
 
@@ -39,18 +37,12 @@ class Turn:
         background: set[asyncio.Task[None]],
         pardon: Callable[[str], bool] = lambda key: False,
     ) -> None:
-        self.first_content: float | None = None  # time.monotonic()
-        self.box = Mailbox[Item]()
+        self.rounds = Rounds()
         self.outcome = "open"
         self.held = AsyncExitStack()
         self._reservation = reservation
-        self._calls: list[UpstreamCall] = []
-        self._ours = True
-        self._request = ""
-        self._window: int | None = None
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
-        self._tasks: list[asyncio.Task[None]] = []
         self._interrupted = False
         self._usage: dict[str, Any] | None = None  # final with the decision
 
@@ -58,51 +50,13 @@ class Turn:
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def begin(
-        self, calls: list[UpstreamCall], model_is_ours: bool, request: str = "", window: int | None = None
-    ) -> None:
-        """Set the upstream calls; each puts its results into `box`. `request` is the id of the client's
-        request, `window` the model's window in tokens, for errors."""
-        self._request = request
-        self._window = window
-        self._calls = calls
-        self._ours = model_is_ours
-
     def interrupt(self, error: GatewayError) -> None:
-        """End the turn from outside, like an upstream failure."""
+        """End the turn from outside, as an upstream failure would."""
         self._interrupted = True
-        self.box.interrupt(error)
-
-    async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
-        """Chunks as they come; an empty list for each `silence` seconds without any.
-
-        Raises GatewayError if the upstream fails for good, and after `longest` seconds.
-        """
-        self._tasks = [asyncio.create_task(call.run()) for call in self._calls]
-        deadline = time.monotonic() + longest
-        running = len(self._calls)
-        while running:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Unavailable(
-                    f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
-                )
-            item = await self.box.get(min(silence, left))
-            if isinstance(item, Ended):
-                running -= 1
-            elif isinstance(item, UpstreamFailure):
-                raise item.shown(self._ours, self._request, self._window) from item
-            elif isinstance(item, Exception):
-                raise item
-            elif item is not None:
-                if self.first_content is None:
-                    self.first_content = time.monotonic()
-                yield item
-            elif left > silence:
-                yield []
+        self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
-        if all(call.empty for call in self._calls) and self._pardon(self.admission.key.id):
+        if all(call.empty for call in self.rounds.calls) and self._pardon(self.admission.key.id):
             await self.forgo("empty")
         else:
             await self._decide("settled", self._settled)
@@ -118,32 +72,20 @@ class Turn:
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
-            self._stop()
+            stopped = self.rounds.stop(self._reservation.latch is Latch.SETTLED, self._background)
             if self._interrupted:  # and the client is so slow that it was not told
                 await self.fail()
-            elif any(call.content_sent for call in self._calls):
+            elif self.rounds.content_sent:
                 await self._decide("left_settled", self._settled)
             else:
                 await self._decide("left_released", partial(self._reservation.release, error=False))
-            cancelled = [task for task in self._tasks if not task.done() and task not in self._background]
-            if cancelled:
-                await asyncio.wait(cancelled)
+            if stopped:
+                await asyncio.wait(stopped)
         finally:
             try:
                 await self.held.aclose()
             finally:
                 await self._reservation.end()
-
-    def _stop(self) -> None:
-        self.box.close()
-        settled = self._reservation.latch is Latch.SETTLED
-        for task, call in zip(self._tasks, self._calls, strict=False):
-            if not task.done():
-                if call.ended and settled:
-                    self._background.add(task)  # it reads the rest so that the connection can be reused
-                    task.add_done_callback(self._background.discard)
-                else:
-                    task.cancel()
 
     async def _settled(self) -> bool:
         usage = self.usage()
@@ -160,7 +102,7 @@ class Turn:
 
     def answered(self) -> list[tuple[str, str]]:
         """The upstream's headers that the client may see."""
-        return list(self._calls[0].call.answered.items())
+        return list(self.rounds.calls[0].call.answered.items())
 
     def usage(self) -> dict[str, Any]:
         """The upstream's counts, summed over the calls; an estimate for calls without counts."""
@@ -169,7 +111,7 @@ class Turn:
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
-        total, *others = [call.progress.usage or self._estimate(call) for call in self._calls]
+        total, *others = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
         for usage in others:
             total = add_usage(total, usage)
         prompt, completion = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
@@ -184,14 +126,14 @@ class Turn:
     def describe(self, record: RequestRecord) -> None:
         """Add the outcome to the request's record."""
         record.admission_id, record.outcome = self.admission.id, self.outcome
-        if not self._calls:  # nothing was sent upstream
+        if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first = self._calls[0]
+        first = self.rounds.calls[0]
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
-        record.upstream_tokens = [token for call in self._calls for token in call.tokens]
-        record.attempts = sum(call.attempts for call in self._calls)
+        record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
+        record.attempts = sum(call.attempts for call in self.rounds.calls)
         record.input_tokens = _count(usage, "prompt_tokens")
         record.cached_tokens = _cached(usage)
         record.output_tokens = _count(usage, "completion_tokens")

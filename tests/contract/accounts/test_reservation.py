@@ -32,7 +32,14 @@ TOOLS = [{"type": "function", "function": {"name": "get it", "parameters": {"typ
 CHAT = {"model": "kimi-k3", "messages": HELLO, "tools": TOOLS}
 MESSAGE = {"model": "kimi-k3", "messages": HELLO, "max_tokens": 50}
 ANSWER = {"model": "kimi-k3", "input": "Hello"}
-FLOW = ("flow/ask.py", "flow/attempts.py", "flow/inputs.py", "flow/turn.py", "edge/router.py")
+FLOW = (
+    "flow/ask.py",
+    "flow/attempts.py",
+    "flow/question.py",
+    "flow/rounds.py",
+    "flow/turn.py",
+    "edge/router.py",
+)
 STORE = ("accounts/", "storage/memory.py")  # its writes are whole or not at all, and have tests of their own
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {

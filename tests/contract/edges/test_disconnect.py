@@ -93,7 +93,7 @@ def test_a_client_that_leaves_after_content_pays_one_credit(
                 seen += client.recv(65536)
         else:
             up.until(lambda: gate.sent == 3)
-            gateway.until(lambda: any(turn.first_content for turn in turns(gateway)))
+            gateway.until(lambda: any(turn.rounds.first_content for turn in turns(gateway)))
     is_left(gateway, up, key)
     assert ledger(gateway, key) == CHARGED
     assert gateway.usage(key)[0].output > 0

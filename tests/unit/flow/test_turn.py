@@ -67,8 +67,8 @@ async def turn(script: Script) -> tuple[Turn, Book, Calls]:
     book = Book()
     reservation = await Reservation(book, book, Key("k", "d", "a"), 1, "m", "", 1).__aenter__()  # type: ignore[arg-type]
     one = Quiet(reservation, set())
-    call = Calls(script, one.box)
-    one.begin([call], True)  # type: ignore[list-item]
+    call = Calls(script, one.rounds.box)
+    one.rounds.begin([call])  # type: ignore[list-item]
     return one, book, call
 
 
@@ -92,7 +92,7 @@ async def broken(box: Mailbox[Item]) -> None:
 
 async def read(turn: Turn, silence: float = 60, longest: float = math.inf) -> int:
     count = 0
-    async for _ in turn.chunks(silence, longest):
+    async for _ in turn.rounds.chunks(silence, longest):
         count += 1
         await asyncio.sleep(0)
     return count
@@ -114,7 +114,7 @@ def test_the_longest_time_holds_whatever_waits_in_the_box(script: Script) -> Non
 def test_silence_is_told_as_often_as_it_lasts() -> None:
     async def scenario() -> None:
         one, _, _ = await turn(never)
-        chunks = one.chunks(0.01, math.inf)
+        chunks = one.rounds.chunks(0.01, math.inf)
         assert [await anext(chunks) for _ in range(3)] == [[], [], []]
         await chunks.aclose()
         await one.close()
@@ -134,7 +134,7 @@ async def failed(one: Turn, call: Calls) -> None:
 
 
 async def left(one: Turn, call: Calls) -> None:
-    await anext(one.chunks(0, math.inf))
+    await anext(one.rounds.chunks(0, math.inf))
 
 
 async def left_after_content(one: Turn, call: Calls) -> None:

@@ -1,0 +1,148 @@
+"""A question on its way to its model: read from the body, completed with what it refers to, prepared by the
+provider, fitted into the window."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.attachments import resolve
+from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.turn import Turn
+from kimi_gateway.http import Request
+from kimi_gateway.pivot import fields, placement, token_estimate
+from kimi_gateway.pivot.attachments import Resolver
+from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.pivot.window import fit, output_of
+from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
+from kimi_gateway.providers.registry import Registry, Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
+
+    request: Request
+    ask: Ask
+    resolved: Resolved
+    upstream: Upstream
+    prepared: Prepared | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
+    what the window leaves. `token`: the id of the only upstream token that has its files."""
+
+    parsed: ParsedRequest
+    prepared: Prepared
+    narrowed: bool
+    token: str | None
+
+    async def call(self) -> Call:
+        call = await apart(self.parsed.size, self.prepared.call)
+        return call if self.token is None else replace(call, only=self.token)
+
+
+async def read(
+    registry: Registry,
+    request: Request,
+    dialect: Dialect,
+    raw: bytes,
+    may_ask: Callable[[], Awaitable[bool]],
+) -> Asked:
+    """Find the faults of a body that take little work."""
+    ask = await apart(len(raw), partial(dialect.read, raw))
+    request.record.model, request.record.stream = ask.model[:80], ask.stream
+    resolved = await registry.resolve(ask.model, may_ask)
+    upstream, prepared = resolved.upstream, None
+    if not ask.needs:
+        prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
+        with suppress(Costly):  # then it is done after admission
+            prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
+        if attached := ask.attachments({}):
+            placement.refused(attached, resolved.model)
+            prepared = None  # all that is known by now is that nothing else is wrong
+    return Asked(request, ask, resolved, upstream, prepared, len(raw))
+
+
+async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
+    """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
+    `turn` holds what was uploaded for it. Raises GatewayError."""
+    ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
+    found = await thoughts.recall(account, ask.needs) if ask.needs else {}
+    attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
+    resolution = await resolve(files, account, attached, model, turn.held)
+    parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
+    size, chat, prepared = parsed.size, parsed.chat, asked.prepared
+    if prepared is None:
+        prepared = await apart(size, partial(_prepared, asked.upstream.provider, asked.request, model, chat))
+    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    return Question(parsed, prepared, narrowed, resolution.token)
+
+
+async def go_on(
+    asked: Asked, question: Question, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, added: int
+) -> Question:
+    """The same question with the `chat` of a further round, to which so many bytes were added. Raises
+    GatewayError."""
+    size = question.parsed.size + added
+    provider, model = asked.upstream.provider, asked.resolved.model
+    prepared = await apart(size, partial(_prepared, provider, asked.request, model, chat))
+    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    return replace(question, prepared=prepared, narrowed=narrowed)
+
+
+def _prepared(
+    provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
+) -> Prepared:
+    """Raises InvalidRequest in the client's names, and Costly."""
+    try:
+        return provider.prepare(chat, model, request.headers, cheaply)
+    except InvalidRequest as error:
+        raise fields.renamed(error, chat.names) from None
+
+
+async def _fitted(
+    asked: Asked, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, prepared: Prepared, size: int
+) -> bool:
+    """Put back what the history lost, and keep it all within the window; returns whether the output limit was
+    lowered. Raises InvalidRequest in the client's names."""
+    if missing := prepared.missing:
+        size += await thoughts.restore(turn.admission.key.account, missing)
+    try:
+        return await fitted(prepared.body, asked.resolved, size, chat.least_output)
+    except InvalidRequest as error:
+        raise fields.renamed(error, chat.names) from None
+
+
+async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int) -> bool:
+    """Keep input and output within the window; returns whether the output limit was lowered. `size` is the
+    input's in bytes: a token has at least one byte, so most bodies need no count. An estimate may be wrong by
+    half; if that matters, the upstream counts. Raises ContextLengthExceeded."""
+    model = resolved.model
+    output = output_of(body, model)
+    texts_only = all(type(message.get("content")) is not list for message in body["messages"])
+    if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
+        return False
+    tools, estimate = await apart(size, lambda: _estimated(body))
+    most = 2 * estimate + 64
+    if most + output <= model.window:
+        return False
+    if most > model.window / 2:
+        most = await resolved.directory.count(model, body["messages"], estimate - tools) + tools
+    return fit(body, model, most, least)
+
+
+def _estimated(body: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of the tools, and of everything."""
+    tools = token_estimate.of_messages([], body.get("tools"))
+    return tools, token_estimate.of_messages(body["messages"]) + tools

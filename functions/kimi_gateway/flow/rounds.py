@@ -1,0 +1,176 @@
+"""The rounds of a turn: what is asked upstream, one round after another, and the chunks that come of it.
+
+A round is one question upstream: one call, or several for several choices. Most turns have one round. A
+planner may add further rounds, so that a tool which the gateway runs itself can work in between. All rounds
+put what they get into one mailbox, so pings, the deadline and an interruption work the same all along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kimi_gateway.errors import GatewayError, Unavailable
+from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
+from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.providers.failures import UpstreamFailure
+
+MOST_ROUNDS = 32  # of one turn; a planner has a smaller bound of its own
+
+
+@dataclass(frozen=True, slots=True)
+class NextRound:
+    """Put into the mailbox by a planner; without calls the turn is complete."""
+
+    calls: Sequence[UpstreamCall]
+
+
+class Planner(Protocol):
+    """Decides about the next round of one turn."""
+
+    def shown(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The chunks for the client. It keeps back what belongs to the gateway, such as calls of tools that
+        the gateway runs, and the finish reason of a round that is not the last."""
+        ...
+
+    async def next(self) -> Sequence[UpstreamCall]:
+        """Called when a round is complete, as a task of its own: the calls of the next round, which put what
+        they get into the same mailbox. Empty if there is none. Raises GatewayError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a planner starts from: the client's question and the options behind its model's name. `ask` gives
+    the calls of a further round. It takes the chat as it goes on, and the bytes that were added to it."""
+
+    chat: ChatRequest
+    options: frozenset[str]
+    ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
+
+
+Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough
+
+
+def _as_it_is(failure: UpstreamFailure) -> GatewayError:
+    return failure.shown()
+
+
+class Rounds:
+    """`begin`, then `chunks` until the last round is complete; `stop` at the end, whatever happened."""
+
+    def __init__(self) -> None:
+        self.box = Mailbox[Item | NextRound]()
+        self.calls: list[UpstreamCall] = []  # of all rounds
+        self.first_content: float | None = None  # time.monotonic()
+        self._planner: Planner | None = None
+        self._shown = False  # something of substance, with a planner
+        self._begun = set[int]()  # choices whose role was named, with a planner
+        self._error: Callable[[UpstreamFailure], GatewayError] = _as_it_is
+        self._reading: list[asyncio.Task[None]] = []  # one for each of `calls` that runs
+        self._planning: asyncio.Task[None] | None = None
+
+    def begin(
+        self,
+        calls: Sequence[UpstreamCall],
+        error: Callable[[UpstreamFailure], GatewayError] = _as_it_is,
+        planner: Planner | None = None,
+    ) -> None:
+        """The first round. Its calls run when `chunks` is asked for the first of them. `error` translates an
+        upstream's failure for the client."""
+        self.calls = list(calls)
+        self._error = error
+        self._planner = planner
+
+    @property
+    def content_sent(self) -> bool:
+        """Whether the client got content, or is about to. With a planner only what was shown counts."""
+        if self._planner is not None:
+            return self._shown
+        return any(call.content_sent for call in self.calls)
+
+    async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
+        """Chunks as they arrive, and an empty list after each `silence` seconds without any. Raises
+        GatewayError when the upstream failed for good, and after `longest` seconds."""
+        planner, rounds = self._planner, 1
+        running = self._run(self.calls)
+        deadline = time.monotonic() + longest
+        while running:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Unavailable(
+                    f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
+                )
+            item = await self.box.get(min(silence, left))
+            if isinstance(item, Ended):
+                running -= 1
+                if not running and planner is not None:
+                    self._planning = asyncio.create_task(self._plan(planner))
+                    running = 1
+            elif isinstance(item, NextRound):
+                rounds += 1
+                if rounds > MOST_ROUNDS:
+                    raise Unavailable("The answer took too many steps.", cause="rounds")
+                self.calls += item.calls
+                running = self._run(item.calls)
+            elif isinstance(item, UpstreamFailure):
+                raise self._error(item) from item
+            elif isinstance(item, Exception):
+                raise item
+            elif item is not None:
+                if planner is not None and not (item := self._for_client(planner.shown(item))):
+                    continue
+                if self.first_content is None:
+                    self.first_content = time.monotonic()
+                yield item
+            elif left > silence:
+                yield []
+
+    def _for_client(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The same, as one answer: it names its role once, however many rounds it has."""
+        for chunk in chunks:
+            self._shown |= chunk.substance
+            for choice in chunk.body["choices"]:
+                delta, index = choice.get("delta"), choice.get("index", 0)
+                if not delta or "role" not in delta:
+                    continue
+                if index in self._begun:
+                    del delta["role"]
+                    chunk.data = b""
+                self._begun.add(index)
+        return chunks
+
+    def _run(self, calls: Sequence[UpstreamCall]) -> int:
+        self._reading += [asyncio.create_task(call.run()) for call in calls]
+        return len(calls)
+
+    async def _plan(self, planner: Planner) -> None:
+        try:
+            await self.box.put(NextRound(await planner.next()))
+        except Exception as exc:
+            await self.box.put(exc)
+
+    def stop(self, complete: bool, background: set[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """Nobody waits for chunks any more. Returns the tasks that were cancelled and have yet to end. A call
+        of a `complete` turn that has ended reads the rest in the `background`, so that its connection can be
+        used again."""
+        self.box.close()
+        cancelled = []
+        if self._planning is not None and not self._planning.done():
+            cancelled.append(self._planning)
+        for task, call in zip(self._reading, self.calls, strict=False):
+            if task.done():
+                continue
+            if call.ended and complete:
+                background.add(task)
+                task.add_done_callback(background.discard)
+            else:
+                cancelled.append(task)
+        for task in cancelled:
+            task.cancel()
+        return cancelled
