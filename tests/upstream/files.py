@@ -67,6 +67,7 @@ class FileStore:
     beta: bool = False
     most: int = MOST_FILES
     refused: dict[str, list[Status]] = field(default_factory=dict)
+    lost: int = 0  # uploads that are kept, and answered as by an edge that lost the answer
 
     def answer(self, request: Asked) -> Status:
         if self.refused.get(request.method):
@@ -111,6 +112,9 @@ class FileStore:
             name = f"{self.uploads}_{name}"
         file = File(f"file_{self.uploads:08x}", request.token, name, str(filename), purpose, data)
         self.files[file.id] = file
+        if self.lost:
+            self.lost -= 1
+            return Status(502, "<html>Bad Gateway</html>")
         if not self.beta:
             return Status(200, file.told())
         told = {"id": file.id, "filename": name, "mime_type": "", "size_bytes": len(data)}

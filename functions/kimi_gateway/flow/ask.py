@@ -259,7 +259,9 @@ class Gateway:
             further = await question.go_on(asked, whole, turn, self.thoughts, chat, added)
             return self._calls(asked, turn, chat, await further.call())
 
-        planner = self.plan(Opening(chat, resolved.options, ask)) if self.plan is not None else None
+        planner = None
+        if self.plan is not None:
+            planner = self.plan(Opening(chat, resolved.options, ask, turn.rounds.show))
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 

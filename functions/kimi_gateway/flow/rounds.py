@@ -30,6 +30,13 @@ class NextRound:
     calls: Sequence[UpstreamCall]
 
 
+@dataclass(frozen=True, slots=True)
+class ForClient:
+    """Put into the mailbox by a planner: chunks that the client gets at once."""
+
+    chunks: list[Chunk]
+
+
 class Planner(Protocol):
     """Decides about the next round of one turn."""
 
@@ -47,11 +54,14 @@ class Planner(Protocol):
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What a planner starts from: the client's question and the options behind its model's name. `ask` gives
-    the calls of a further round. It takes the chat as it goes on, and the bytes that were added to it."""
+    the calls of a further round. It takes the chat as it goes on, and the bytes that were added to it. `show`
+    passes chunks to the client from within `Planner.next`: what was kept back of the last round, or a sign of
+    what a tool does."""
 
     chat: ChatRequest
     options: frozenset[str]
     ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
+    show: Callable[[list[Chunk]], Awaitable[None]]
 
 
 Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough
@@ -65,7 +75,7 @@ class Rounds:
     """`begin`, then `chunks` until the last round is complete; `stop` at the end, whatever happened."""
 
     def __init__(self) -> None:
-        self.box = Mailbox[Item | NextRound]()
+        self.box = Mailbox[Item | NextRound | ForClient]()
         self.calls: list[UpstreamCall] = []  # of all rounds
         self.first_content: float | None = None  # time.monotonic()
         self._planner: Planner | None = None
@@ -94,6 +104,11 @@ class Rounds:
             return self._shown
         return any(call.content_sent for call in self.calls)
 
+    async def show(self, chunks: list[Chunk]) -> None:
+        """Pass chunks to the client, behind those that wait."""
+        if chunks:
+            await self.box.put(ForClient(chunks))
+
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
         """Chunks as they arrive, and an empty list after each `silence` seconds without any. Raises
         GatewayError when the upstream failed for good, and after `longest` seconds."""
@@ -118,6 +133,8 @@ class Rounds:
                     raise Unavailable("The answer took too many steps.", cause="rounds")
                 self.calls += item.calls
                 running = self._run(item.calls)
+            elif isinstance(item, ForClient):
+                yield self._for_client(item.chunks)
             elif isinstance(item, UpstreamFailure):
                 raise self._error(item) from item
             elif isinstance(item, Exception):
@@ -133,6 +150,8 @@ class Rounds:
 
     def _for_client(self, chunks: list[Chunk]) -> list[Chunk]:
         """The same, as one answer: it names its role once, however many rounds it has."""
+        if chunks and self.first_content is None:
+            self.first_content = time.monotonic()
         for chunk in chunks:
             self._shown |= chunk.substance
             for choice in chunk.body["choices"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from kimi_gateway.providers.provider import Token
 
@@ -60,3 +60,11 @@ class Files(Protocol):
     async def delete(self, token: Token, id: str) -> bool:
         """Delete a file. Returns whether it existed."""
         ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A provider with files."""
+
+    @property
+    def files(self) -> Files: ...

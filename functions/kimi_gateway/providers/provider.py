@@ -169,8 +169,9 @@ class Tokens(Protocol):
         """Reasons why requests probably fail now, without a call upstream."""
         ...
 
-    def lease(self, call: Call | None, tried: set[str]) -> Awaitable[Lease]:
-        """A token, if possible one that is not in `tried` (ids). Raises UpstreamFailure if there is none."""
+    def lease(self, call: Call | None, tried: set[str], only: str | None = None) -> Awaitable[Lease]:
+        """A token, if possible one that is not in `tried` (ids). `only`: without a call, the id of the one
+        token that will do. Raises UpstreamFailure if there is none."""
         ...
 
     def another(self, tried: set[str], model: str) -> Awaitable[bool]:

@@ -127,6 +127,25 @@ def test_the_role_is_named_once() -> None:
     asyncio.run(scenario())
 
 
+def test_a_planner_shows_what_it_kept_back_when_it_knows_that_no_round_follows() -> None:
+    async def scenario() -> None:
+        rounds = Rounds()
+
+        async def last() -> list[Call]:
+            await rounds.show([])
+            await rounds.show(chunk("the rest", role="assistant"))
+            return []
+
+        rounds.begin(
+            [Call(rounds, chunk("a", role="assistant"), chunk("hidden"))],  # type: ignore[list-item]
+            planner=Steps(last),
+        )
+        assert await read(rounds) == [["a"], ["the rest"]]
+        assert rounds.content_sent
+
+    asyncio.run(scenario())
+
+
 def test_silence_is_told_while_a_tool_works() -> None:
     async def scenario() -> None:
         rounds, planner = begun(chunk("a"), steps=lambda rounds: [hangs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -14,6 +14,7 @@ from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
+from kimi_gateway.providers.moonshot.files import MoonshotFiles
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
 from kimi_gateway.providers.provider import Call, Token
 
@@ -22,6 +23,12 @@ SLICE = 256  # events returned at a time, because one read may bring tens of tho
 QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
+
+
+def httpx_uploader() -> http.Uploader:
+    from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and few requests upload
+
+    return HttpxClient()
 
 
 class Moonshot:
@@ -34,6 +41,7 @@ class Moonshot:
         timeouts: http.Timeouts,
         event_limit: int,
         native: bool = False,
+        uploads: Callable[[], http.Uploader] = httpx_uploader,
     ) -> None:
         """`native`: requests in Anthropic's format go to the platform's Messages endpoint."""
         self._client = client
@@ -41,6 +49,7 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
+        self.files = MoonshotFiles(client, base_url, timeouts.connect, uploads)
 
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False

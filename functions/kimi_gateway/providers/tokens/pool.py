@@ -111,8 +111,9 @@ class Pool:
     def _another(self, tried: set[str], model: str) -> bool:
         return any(token.id not in tried and self._is_in(token, model) for token in self._source())
 
-    async def lease(self, call: Call | None, tried: set[str]) -> TokenLease:
-        """A place at an available token that was not tried, else at the one due back first.
+    async def lease(self, call: Call | None, tried: set[str], only: str | None = None) -> TokenLease:
+        """A place at an available token that was not tried, else at the one due back first. `only`: without a
+        call, the id of the one token that will do.
 
         Raises UpstreamFailure if there is no token, if the last one is dead and being probed, and if all stay
         busy longer than a request may wait.
@@ -122,7 +123,7 @@ class Pool:
         await self._health.refresh()
         tokens = self._source()
         if call is None:
-            request = TokenRequest("", frozenset(tried), None)
+            request = TokenRequest("", frozenset(tried), None, only)
         else:
             start = affinity.beginning(call.body) if len(tokens) > 1 else None
             request = TokenRequest(call.model.upstream, frozenset(tried), start, call.only)

@@ -1,0 +1,18 @@
+"""Bounds of what a request may attach. Sizes are in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """`inline`: larger pictures are uploaded. `text`: largest text file that is read here. `seconds` of one
+    fetch. `keep`: how long the text of a document is kept for its account; 0 keeps none."""
+
+    count: int = 20
+    size: int = 100 * 2**20
+    inline: int = 4 * 2**20
+    text: int = 8 * 2**20
+    seconds: float = 60.0
+    keep: int = 86_400

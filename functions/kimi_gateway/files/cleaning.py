@@ -1,0 +1,189 @@
+"""Deletes at the provider what was uploaded for a turn, also after a crash.
+
+A record is written before the upload, so any process can find the file: by the provider's id, or by its name
+there, which begins with the record's id. Deletion runs behind the answer and is tried again; what is left is
+deleted by a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kimi_gateway.accounts.files import FileRecord, FileStore, Room, file_id
+from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.errors import GatewayError
+from kimi_gateway.observe import emit
+from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.files import Files, KeepsFiles, UpstreamFile
+from kimi_gateway.providers.provider import Token, Upstream
+
+PAUSES = (0.0, 0.5, 2.0)  # seconds before each try of a deletion
+POSTPONED = 60  # seconds until a sweep tries again
+LOST = 120  # seconds after which an upload whose answer was lost is looked for once more
+UNREACHABLE = 30 * 86_400  # seconds after which a file of a token that is gone is forgotten
+AT_ONCE = 100  # records of one sweep
+_ROOM = Room()  # passing files need none
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Files deleted, and files that could not be deleted now."""
+
+    deleted: int = 0
+    left: int = 0
+
+
+class Cleaner:
+    """`lease`: seconds for which a turn's files are kept from a sweep, unless `renew` extends it."""
+
+    def __init__(
+        self,
+        store: FileStore,
+        upstream: Callable[[], Upstream],
+        clock: Callable[[], float],
+        lease: float = 660,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.uploads = 0
+        self.deletions = 0
+        self.busy: set[asyncio.Task[None]] = set()
+        self._store = store
+        self._upstream = upstream
+        self._clock = clock
+        self._lease = lease
+        self._sleep = sleep
+        self._held: dict[str, FileRecord] = {}
+
+    async def begin(self, account: str, token: Token, purpose: str, media_type: str) -> FileRecord:
+        """The record of an upload that may start now. Raises StoreDown."""
+        now = int(self._clock())
+        until = now + int(self._lease)
+        record = FileRecord(
+            file_id(now), account, token.id, "passing", now, until, purpose=purpose, media_type=media_type
+        )
+        await self._store.add_file(record, _ROOM)
+        self._held[record.id] = record
+        return record
+
+    async def uploaded(self, record: FileRecord, file: UpstreamFile) -> FileRecord:
+        """The record with the provider's id. A store that is down does not end the turn: the sweep would find
+        the file by its name."""
+        self.uploads += 1
+        ready = replace(record, upstream=file.id, size=file.size, state="ready")
+        try:
+            await self._store.change_file(record, ready, _ROOM)
+        except StoreDown as exc:
+            emit(exc.cause, logging.WARNING, step="file_uploaded")
+        else:
+            self._held[record.id] = ready
+        return ready
+
+    def delete_later(self, record: FileRecord) -> None:
+        """Delete the file and its record behind the answer."""
+        self._start(self._deleted(record))
+
+    def forget_later(self, record: FileRecord) -> None:
+        """The provider has no such file."""
+        self._start(self._forgotten(record))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.busy.add(task)
+        task.add_done_callback(self.busy.discard)
+
+    async def _deleted(self, record: FileRecord) -> None:
+        for pause in PAUSES:
+            await self._sleep(pause)
+            try:
+                count = await self._delete_upstream(record)
+            except (UpstreamFailure, GatewayError) as exc:
+                failure = str(exc)
+            else:
+                self.deletions += count if record.upstream else 0
+                await self._end(record, bool(count))
+                return
+        emit("file_left", logging.WARNING, file=record.id, token=record.token, detail=failure)
+        await self._postpone(record, POSTPONED)
+
+    async def _forgotten(self, record: FileRecord) -> None:
+        await self._end(record, True)
+
+    async def _end(self, record: FileRecord, found: bool) -> None:
+        """An upload whose answer was lost may appear later, so it is looked for twice."""
+        if not found and not record.upstream and record.state == "uploading":
+            await self._postpone(record, LOST)
+            return
+        current = self._held.pop(record.id, record)
+        try:
+            await self._store.remove_file(current)
+        except StoreDown as exc:
+            emit(exc.cause, logging.WARNING, step="file_forgotten")  # the sweep does it, and finds no file
+        left = self.uploads - self.deletions
+        emit("files_deleted", uploads=self.uploads, deletions=self.deletions, left=left)
+
+    async def _postpone(self, record: FileRecord, seconds: int) -> None:
+        current = self._held.pop(record.id, record)
+        later = replace(current, state="deleting", expires=int(self._clock()) + seconds)
+        try:
+            await self._store.change_file(current, later, _ROOM)
+        except StoreDown as exc:
+            emit(exc.cause, logging.WARNING, step="file_postponed")  # it is due at its old time
+
+    async def _delete_upstream(self, record: FileRecord) -> int:
+        """The number of files that are gone now. Raises UpstreamFailure."""
+        files, token = self._reach(record)
+        if record.upstream:
+            await files.delete(token, record.upstream)
+            return 1  # one that is already gone counts, too
+        named = [file for file in await files.all(token) if record.id in file.filename]
+        return sum([await files.delete(token, file.id) for file in named])
+
+    def _reach(self, record: FileRecord) -> tuple[Files, Token]:
+        upstream = self._upstream()
+        token = next((token for token in upstream.tokens.all() if token.id == record.token), None)
+        if token is None or not isinstance(upstream.provider, KeepsFiles):
+            raise UpstreamFailure("authentication", "the file's token is gone")
+        return upstream.provider.files, token
+
+    async def renew(self) -> None:
+        """Extend the time of files in use. Raises StoreDown."""
+        until = int(self._clock() + self._lease)
+        for record in list(self._held.values()):
+            later = replace(record, expires=until)
+            if await self._store.change_file(record, later, _ROOM) and record.id in self._held:
+                self._held[record.id] = later
+
+    async def sweep(self, most: int = AT_ONCE) -> Swept:
+        """Delete what is due: files of processes that died, and kept files that ended. Raises StoreDown."""
+        now, deleted, left = int(self._clock()), 0, 0
+        for record in await self._store.due_files(now, most):
+            if record.id in self._held:
+                continue
+            try:
+                count = await self._delete_upstream(record)
+            except (UpstreamFailure, GatewayError) as exc:
+                if now - record.created < UNREACHABLE:
+                    left += 1
+                    later = replace(record, state="deleting", expires=now + POSTPONED)
+                    await self._store.change_file(record, later, _ROOM)
+                    continue
+                emit("file_unreachable", logging.WARNING, file=record.id, detail=str(exc))
+                count = 0
+            deleted += count
+            if not count and not record.upstream and record.state == "uploading":
+                later = replace(record, state="deleting", expires=now + LOST)
+                await self._store.change_file(record, later, _ROOM)
+            else:
+                await self._store.remove_file(record)
+        if deleted or left:
+            emit("files_swept", deleted=deleted, left=left)
+        return Swept(deleted, left)
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for deletions that still run."""
+        if self.busy:
+            await asyncio.wait(set(self.busy), timeout=seconds)

@@ -1,0 +1,158 @@
+"""Turns what a request attaches into what goes upstream: texts of documents, and addresses of media.
+
+Small pictures go into the request. Larger ones, and videos, are uploaded and deleted when the turn ends; they
+bind the turn to the token that has them. Documents are uploaded, read and deleted at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kimi_gateway.accounts.files import FileRecord, FileStore
+from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
+from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.cleaning import Cleaner
+from kimi_gateway.files.parts import Resolving
+from kimi_gateway.files.texts import Texts
+from kimi_gateway.pivot.attachments import (
+    Attachment,
+    FileId,
+    Resolved,
+    Results,
+    unreadable,
+)
+from kimi_gateway.providers.provider import Upstream
+
+if TYPE_CHECKING:
+    from kimi_gateway.net.fetch.fetcher import Fetcher
+
+AT_ONCE = 4  # attachments of one request that are read at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """`results` are in the order of the attachments. `token` is the id of the token that the turn is bound
+    to."""
+
+    results: Results
+    token: str | None
+
+
+class FileResolver:
+    """Implements `pivot.attachments.Resolver`. `local`: documents are read here where that is possible."""
+
+    def __init__(
+        self,
+        store: FileStore,
+        upstream: Callable[[], Upstream],
+        texts: Texts,
+        cleaner: Cleaner,
+        fetcher: Callable[[], Fetcher],
+        clock: Callable[[], float],
+        bounds: Bounds | None = None,
+        local: bool = False,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._texts = texts
+        self._cleaner = cleaner
+        self._fetcher = fetcher
+        self._clock = clock
+        self._bounds = bounds or Bounds()
+        self._local = local
+
+    @asynccontextmanager
+    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+        """What was uploaded is deleted behind the context. Raises GatewayError naming the field, StoreDown,
+        and Unavailable or RateLimited if the upstream fails."""
+        if len(attachments) > self._bounds.count:
+            most = self._bounds.count
+            field = attachments[most].field
+            raise InvalidRequest(
+                f"{field}: a request may have at most {most} attachments, not {len(attachments)}",
+                param=field,
+            )
+        kept = await self._kept(account, attachments)
+        parts = Resolving(
+            account,
+            self._upstream(),
+            self._texts,
+            self._cleaner,
+            self._fetcher,
+            self._bounds,
+            self._local,
+            kept,
+        )
+        try:
+            parts.bind(attachments)
+            results = await _together([partial(self._one, parts, each) for each in _distinct(attachments)])
+            by_source = dict(zip(map(_key, _distinct(attachments)), results, strict=True))
+            yield Resolution([by_source[_key(each)] for each in attachments], parts.token_id)
+        finally:
+            parts.end()
+
+    async def _one(self, parts: Resolving, attachment: Attachment) -> Resolved:
+        try:
+            return await parts.resolved(attachment)
+        except GatewayError as error:
+            return unreadable(attachment, error)
+
+    async def _kept(self, account: str, attachments: Sequence[Attachment]) -> dict[str, FileRecord]:
+        """The account's files that are named, by id. Raises NotFound and Conflict."""
+        found: dict[str, FileRecord] = {}
+        now = int(self._clock())
+        for each in attachments:
+            if not isinstance(each.source, FileId) or each.source.id in found:
+                continue
+            record = await self._store.file(account, each.source.id, now)
+            if error := _unusable(each, each.source.id, record):
+                if not each.told:
+                    raise error
+            elif record is not None:
+                found[each.source.id] = record
+        return found
+
+
+def _unusable(attachment: Attachment, id: str, record: FileRecord | None) -> GatewayError | None:
+    field = attachment.field
+    if record is None:
+        return NotFound(f"{field}: there is no file {id[:80]!r}", param=field)
+    if record.state == "failed":
+        return InvalidRequest(f"{field}: the file could not be read. {record.detail}".strip(), param=field)
+    if record.state != "ready":
+        return Conflict(f"{field}: the upload of the file is not complete", param=field)
+    return None
+
+
+def _key(attachment: Attachment) -> tuple[object, ...]:
+    """The same for attachments that become the same."""
+    return attachment.source, attachment.kind, attachment.told, attachment.filename
+
+
+def _distinct(attachments: Sequence[Attachment]) -> list[Attachment]:
+    first: dict[tuple[object, ...], Attachment] = {}
+    for each in attachments:
+        first.setdefault(_key(each), each)
+    return list(first.values())
+
+
+async def _together(steps: Sequence[Callable[[], Awaitable[Resolved]]]) -> list[Resolved]:
+    """Results in order, AT_ONCE steps at a time. The first error ends the other steps."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def placed(step: Callable[[], Awaitable[Resolved]]) -> Resolved:
+        async with places:
+            return await step()
+
+    tasks = [asyncio.create_task(placed(step)) for step in steps]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
