@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.gate import Gate
@@ -23,6 +24,8 @@ from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.search import planner
+from kimi_gateway.flow.search.loop import Bounds
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import emit, redact
@@ -194,6 +197,7 @@ async def start(
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
+    gateway.plan = partial(planner.plan, Bounds(settings.search_rounds, settings.search_seconds))
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),

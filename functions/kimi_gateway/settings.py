@@ -49,6 +49,9 @@ class Settings:
     token_concurrency: int = 0
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    search: bool = True
+    search_rounds: int = 5
+    search_seconds: float = 90
     connections: int = 10_000
     keyless_per_address: int = 64
     trusted_proxies: tuple[str, ...] = ()
@@ -164,6 +167,9 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_SEARCH": ("search", _switch),
+    "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
+    "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),

@@ -84,7 +84,9 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await question.read(self.registry, request, dialect, raw, partial(self._may_ask, key))
+            asked = await question.read(
+                self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
+            )
             if self.closing:
                 raise ShuttingDown
             ask, model = asked.ask, asked.resolved.model
@@ -120,11 +122,11 @@ class Gateway:
     async def _answered(self, asked: Asked, turn: Turn) -> Response:
         request = asked.request
         try:
-            if asked.ask.unasked is not None:
+            if asked.ask.unasked is not None and not asked.searches:
                 return await self._unasked(asked, turn, asked.ask.unasked)
             whole = await question.complete(asked, turn, self.thoughts, self.files)
             parsed, size = whole.parsed, whole.parsed.size
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored)
+            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, whole.unsearched)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
@@ -261,7 +263,7 @@ class Gateway:
 
         planner = None
         if self.plan is not None:
-            planner = self.plan(Opening(chat, resolved.options, ask, turn.rounds.show))
+            planner = self.plan(Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill))
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 

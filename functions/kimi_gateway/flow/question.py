@@ -14,6 +14,7 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import resolve
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.search.tools import with_tools
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields, placement, token_estimate
@@ -23,11 +24,13 @@ from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
+from kimi_gateway.providers.search import Searches
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: its
+    upstream can search the web."""
 
     request: Request
     ask: Ask
@@ -35,6 +38,7 @@ class Asked:
     upstream: Upstream
     prepared: Prepared | None
     size: int
+    searches: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,13 @@ class Question:
     prepared: Prepared
     narrowed: bool
     token: str | None
+    searches: bool
+
+    @property
+    def unsearched(self) -> tuple[str, ...]:
+        """The client's fields that ask for a search, if none can run."""
+        search = self.parsed.chat.search
+        return () if search is None or self.searches else search.asked_by
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
@@ -58,20 +69,22 @@ async def read(
     dialect: Dialect,
     raw: bytes,
     may_ask: Callable[[], Awaitable[bool]],
+    may_search: bool,
 ) -> Asked:
     """Find the faults of a body that take little work."""
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
+    searches = may_search and isinstance(upstream.provider, Searches)
     if not ask.needs:
-        prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
+        prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
             prepared = None  # all that is known by now is that nothing else is wrong
-    return Asked(request, ask, resolved, upstream, prepared, len(raw))
+    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches)
 
 
 async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
@@ -84,9 +97,10 @@ async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files:
     parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
     if prepared is None:
-        prepared = await apart(size, partial(_prepared, asked.upstream.provider, asked.request, model, chat))
+        provider, searches = asked.upstream.provider, asked.searches
+        prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
-    return Question(parsed, prepared, narrowed, resolution.token)
+    return Question(parsed, prepared, narrowed, resolution.token, asked.searches)
 
 
 async def go_on(
@@ -96,15 +110,22 @@ async def go_on(
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
-    prepared = await apart(size, partial(_prepared, provider, asked.request, model, chat))
+    prepared = await apart(size, partial(_prepared, provider, asked.searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
     return replace(question, prepared=prepared, narrowed=narrowed)
 
 
 def _prepared(
-    provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
+    provider: Provider,
+    searches: bool,
+    request: Request,
+    model: Model,
+    chat: ChatRequest,
+    cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
+    if searches:
+        chat = with_tools(chat)
     try:
         return provider.prepare(chat, model, request.headers, cheaply)
     except InvalidRequest as error:

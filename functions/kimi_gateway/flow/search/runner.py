@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,24 +36,24 @@ _TOLD: Mapping[Reason, str] = {
 
 @dataclass(slots=True)
 class Searching:
-    """The searches of one turn. `fees` counts the calls that the provider bills, by name."""
+    """The searches of one turn. `bill` gets the name of each call that the provider wants money for."""
 
     loop: SearchLoop
     search: Search
     tokens: Tokens
+    bill: Callable[[str], None]
     numbers: dict[str, int] = field(default_factory=dict)  # of the pages in the answer, by address
-    fees: dict[str, int] = field(default_factory=dict)
     _calls: int = 0
 
     async def run(
-        self, calls: Sequence[ToolCall], show: Callable[[SearchCall], None]
+        self, calls: Sequence[ToolCall], show: Callable[[SearchCall], Awaitable[None]]
     ) -> list[dict[str, Any]]:
         """Runs the calls of a round at the same time. `show` gets each as it begins and ends. Returns the
         tools' messages in order. A search that fails is told to the model."""
         steps = self.loop.plan(calls)
         begun = [self._begun(step) for step in steps]
         for call in begun:
-            show(call)
+            await show(call)
         pairs = zip(steps, begun, strict=True)
         texts = await asyncio.gather(*(self._one(step, call, show) for step, call in pairs))
         for text in texts:
@@ -68,9 +68,9 @@ class Searching:
         kind = "search" if step.call.name.endswith("search") else "open_page"
         return SearchCall(str(self._calls), "search" if kind == "search" else "open_page", step.argument)
 
-    async def _one(self, step: Step, call: SearchCall, show: Callable[[SearchCall], None]) -> str:
+    async def _one(self, step: Step, call: SearchCall, show: Callable[[SearchCall], Awaitable[None]]) -> str:
         if step.error is not None:
-            show(replace(call, done=True, error=step.error))
+            await show(replace(call, done=True, error=step.error))
             return step.refusal
         try:
             if step.query is not None:
@@ -80,9 +80,9 @@ class Searching:
         except SearchFailed as failed:
             emit("search_failed", logging.WARNING, cause=failed.reason, detail=failed.detail)
             errors = _SEARCH_ERRORS if call.kind == "search" else _PAGE_ERRORS
-            show(replace(call, done=True, error=errors.get(failed.reason, "unavailable")))
+            await show(replace(call, done=True, error=errors.get(failed.reason, "unavailable")))
             return _TOLD[failed.reason]
-        show(replace(call, done=True, sources=sources))
+        await show(replace(call, done=True, sources=sources))
         return text
 
     async def _searched(self, query: Query) -> tuple[str, list[Source]]:
@@ -95,7 +95,7 @@ class Searching:
 
     async def _opened(self, url: str) -> tuple[str, list[Source]]:
         page: Page = await self._leased(lambda token: self.search.open_page(url, token))
-        self._billed("fetch")
+        self.bill("fetch")
         text = evidence.of_page(page)
         shown = evidence.cleaned(page.text, LONGEST_SHOWN)
         return text, [Source(url, evidence.cleaned(page.title, evidence.LONGEST_TITLE), text=shown)]
@@ -103,11 +103,8 @@ class Searching:
     async def _asked(self, query: Query) -> list[Result]:
         results: list[Result] = await self._leased(lambda token: self.search.search(query, token))
         if results:
-            self._billed("search_pro" if query.thorough else "search")
+            self.bill("search_pro" if query.thorough else "search")
         return results
-
-    def _billed(self, tool: str) -> None:
-        self.fees[tool] = self.fees.get(tool, 0) + 1
 
     async def _leased(self, ask: Callable[[Any], Any]) -> Any:
         """By one token of the pool; a search that fails puts no token out, since its limits are others."""

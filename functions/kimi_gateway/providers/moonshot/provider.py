@@ -16,6 +16,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
 from kimi_gateway.providers.moonshot.files import MoonshotFiles
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
+from kimi_gateway.providers.moonshot.search import MoonshotSearch
 from kimi_gateway.providers.provider import Call, Token
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
@@ -49,6 +50,7 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
+        self.web = MoonshotSearch(client, base_url, timeouts.connect)
         self.files = MoonshotFiles(client, base_url, timeouts.connect, uploads)
 
     def prepare(
