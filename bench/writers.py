@@ -5,11 +5,9 @@ its reading included, and what of it is beyond Chat Completions, where the upstr
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
@@ -29,14 +27,10 @@ MESSAGE = {**CHAT, "max_tokens": 1024}
 RESPONSE = {"model": "kimi-k3", "input": "Hello", "stream": True, "tools": [CUSTOM]}
 
 
-async def nothing(account: str, names: Sequence[str]) -> dict[str, bytes]:
-    return {}
-
-
 DIALECTS: dict[str, tuple[Dialect, dict[str, Any]]] = {
     "chat completions": (ChatCompletions(), CHAT),
     "messages": (Messages(), MESSAGE),
-    "responses": (Responses(nothing, time.time), RESPONSE),
+    "responses": (Responses(time.time), RESPONSE),
 }
 
 
@@ -76,7 +70,7 @@ def measure(rounds: int) -> None:
         took: dict[str, list[float]] = {dialect: [] for dialect in DIALECTS}
         for _ in range(rounds):
             for dialect, (reader, body) in DIALECTS.items():
-                question = asyncio.run(reader.read(json.dumps(body).encode(), "acc_1"))
+                question = reader.read(json.dumps(body).encode()).complete({}, ())
                 took[dialect].append(microseconds_a_chunk(question, events))
         least = statistics.median(took["chat completions"])
         for dialect, times in took.items():

@@ -24,8 +24,7 @@ from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
-from kimi_gateway.flow.search import planner
-from kimi_gateway.flow.search.loop import Bounds
+from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import emit, redact
@@ -197,7 +196,7 @@ async def start(
     thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
-    gateway.plan = partial(planner.plan, Bounds(settings.search_rounds, settings.search_seconds))
+    gateway.plan = partial(_planned, settings)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -236,6 +235,16 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
         return DynamoStore(settings.table, aws)
     return open_store(settings)
+
+
+def _planned(settings: Settings, opening: Opening) -> Planner | None:
+    """Further rounds for a question that searches the web."""
+    if opening.chat.search is None or not settings.search:
+        return None
+    from kimi_gateway.flow.search import planner  # few requests need it
+    from kimi_gateway.flow.search.loop import Bounds
+
+    return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
 async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -86,6 +87,23 @@ def test_tokens_are_counted(sdk: Driver, gateway: LiveGateway, upstream: Scripte
     key = gateway.key(5)
     body = {"model": "kimi-k3", "messages": HELLO}
     assert done(sdk("count", key=key, body=body))["input_tokens"] > 0
+    assert gateway.account(key).credits == 5
+
+
+def test_models_are_listed_and_each_is_found(
+    sdk: Driver, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    key = gateway.key(5)
+    models = done(sdk("models", key=key, body={"limit": 2}))
+    assert {"kimi-k3", "kimi-k2.6"} <= {model["id"] for model in models}
+    assert len({model["id"] for model in models}) == len(models)
+    for model in models[:3]:
+        assert model["type"] == "model"
+        assert model["display_name"]
+        assert datetime.fromisoformat(model["created_at"]).tzinfo is not None
+        assert done(sdk("model", key=key, body={"model": model["id"]})) == model
+    missing = sdk("model", key=key, body={"model": "no-such"})
+    assert (missing.classes[0], missing.status) == ("NotFoundError", 404)
     assert gateway.account(key).credits == 5
 
 

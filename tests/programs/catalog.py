@@ -26,7 +26,9 @@ PROGRAMS = {
     "kimi-code": Program("Kimi Code CLI", "@moonshot-ai/kimi-code"),
     "langchain": Program("LangChain", "langchain-openai"),
     "litellm": Program("LiteLLM", "litellm"),
+    "openai-agents": Program("OpenAI Agents SDK", "openai-agents"),
     "opencode": Program("OpenCode", "opencode-linux-x64"),
+    "pydantic-ai": Program("pydantic-ai", "pydantic-ai-slim"),
     "vercel-ai": Program("Vercel AI SDK", "ai"),
 }
 

@@ -8,6 +8,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from programs.tap import Sent, Tap
 from support.server_process import ServerProcess
@@ -91,3 +92,20 @@ def written(stage: Stage, name: str, text: str, turns: int) -> None:
     assert call["reasoning_content"] == REASONING
     assert all(request.body["stream"] for request in stage.asked)
     assert stage.paid == len(stage.asked)
+
+
+def conversed(stage: Stage, told: list[Any], prompts: int) -> None:
+    """What every conversation of an agent's SDK shows: `told` has a row for each prompt, as its program
+    printed it: text, thought, and how many deltas of text came. Each prompt took a call and its result; each
+    call of the history has its reasoning; ids are unique.
+    """
+    assert [row["text"] for row in told] == ["Done: it is written."] * prompts
+    assert all(row["deltas"] > 1 for row in told)
+    assert all(row["thoughts"] == [REASONING] * 2 for row in told)
+    assert [(stage.work / f"{n}.txt").read_text() for n in range(1, prompts + 1)] == ["Hi 👋\n"] * prompts
+    assert len(stage.asked) == stage.paid == 2 * prompts
+    assert all(request.body["stream"] for request in stage.asked)
+    calls = [message for message in stage.asked[-1].body["messages"] if message.get("tool_calls")]
+    assert [call["reasoning_content"] for call in calls] == [REASONING] * prompts
+    ids = [each["id"] for call in calls for each in call["tool_calls"]]
+    assert len(ids) == len(set(ids)) == prompts

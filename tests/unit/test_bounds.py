@@ -163,7 +163,10 @@ def test_a_number_without_end_is_a_clean_refusal() -> None:
 def test_kept_answers_are_bounded_before_they_are_unpacked() -> None:
     packed = zlib.compress(jsonio.dumps([{"id": "x", "text": "a" * 500_000}]), 1)
     found = {f"items:{n:x}": packed for n in range(130)}
-    with pytest.raises(InvalidRequest, match=r"input: refers to more than 4194304 bytes"):
+    with pytest.raises(
+        InvalidRequest,
+        match=r"input: refers to more than 4 MiB of earlier answers; send",
+    ):
         references.unpack(found)
     kept, size = references.unpack({"items:1": packed})
     assert kept["items:1"][0]["id"] == "x"

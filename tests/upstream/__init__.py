@@ -1,7 +1,7 @@
 """A Kimi upstream on a real socket that answers as the vendor does, or lies as it is told to."""
 
 from upstream.kimi import balance, chat_events, completion, error
-from upstream.loops import ToolLoop
+from upstream.loops import CallPerPrompt, ToolLoop
 from upstream.paced import Flood, Gated
 from upstream.server import Request, ScriptedUpstream
 from upstream.steps import (
@@ -45,6 +45,7 @@ __all__ = [
     "BigEvent",
     "ByQuestion",
     "ByToken",
+    "CallPerPrompt",
     "Cut",
     "Delay",
     "ErrorEvent",

@@ -33,5 +33,22 @@ class ToolLoop:
         return Kimi(text="", tools=self.calls[done : done + 1], first_call=done).reply(request)
 
 
+@dataclass(frozen=True)
+class CallPerPrompt:
+    """One call of `tool` for each prompt of the user, with the prompt's number as its argument `n`, then
+    `text`. It remembers nothing. The vendor's ids count on within a conversation.
+    """
+
+    tool: str
+    text: str = "Done: it is written."
+
+    def reply(self, request: Request) -> Reply:
+        roles = [message["role"] for message in request.body["messages"]]
+        prompts, results = roles.count("user"), roles.count("tool")
+        if results >= prompts:
+            return Kimi(text=self.text).reply(request)
+        return Kimi(text="", tools=[(self.tool, {"n": prompts})], first_call=results).reply(request)
+
+
 def _tools(body: dict[str, Any]) -> set[str]:
     return {tool["function"]["name"] for tool in body.get("tools") or ()}

@@ -50,7 +50,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the kept files of one account may be: their number, and their bytes in total."""
+    """The room for the kept files of one account: their number, and their total bytes."""
 
     files: int = 100
     size: int = 2**30

@@ -95,7 +95,7 @@ def made(new: NewKey, id: str, now: int) -> Key:
     )
 
 
-# What an update of a key may change.
+# Fields that an update of a key may change.
 CHANGEABLE = ("name", "limits", "see_balance", "models", "expires", "note", "suspended")
 
 

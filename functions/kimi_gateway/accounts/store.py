@@ -127,7 +127,7 @@ class Store(Protocol):
         ...
 
     async def rename_account(self, account: str, name: str, now: int) -> Account:
-        """Raises Unknown."""
+        """Give an account another name. Raises Unknown."""
         ...
 
     async def delete_account(self, account: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kimi_gateway import __version__
-from kimi_gateway.cli import accounts, keys, tokens
+from kimi_gateway.cli import accounts, files, keys, tokens
 from kimi_gateway.cli.backup import backup
 from kimi_gateway.cli.doctor import doctor
 from kimi_gateway.cli.entry import EXIT_CODES, SCRIPTS, Commands
@@ -22,7 +22,11 @@ def main(stack: str | None) -> None:
     """Kimi Gateway: an LLM endpoint of your own for the Kimi models."""
 
 
-for command in (serve, hello, keys.group, accounts.group, usage, tokens.group, doctor, backup, restore):
+COMMANDS = (
+    *(serve, hello, keys.group, accounts.group, usage, tokens.group, files.group),
+    *(doctor, backup, restore),
+)
+for command in COMMANDS:
     main.add_command(command)
     for each in (command, *getattr(command, "commands", {}).values()):
         each.epilog = EXIT_CODES

@@ -50,6 +50,19 @@ def at_home() -> Iterator[Check]:
     home = Home(values)
     yield from _tokens_file(home)
     yield from tokens(home)
+    yield from files(home)
+
+
+def files(chosen: Target) -> Iterator[Check]:
+    """A store that cannot be read has its own check."""
+    from kimi_gateway.cli.files import due
+
+    if not chosen.begun():
+        return
+    with contextlib.suppress(StoreDown, OSError, sqlite3.Error):
+        if count := asyncio.run(due(chosen)):
+            detail = f"{count} wait to be deleted at the provider"
+            yield Check("files", "warn", detail, f"{program()} files sweep")
 
 
 def _models(values: Settings) -> Check:

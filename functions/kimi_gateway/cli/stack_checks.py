@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.cli.checks import Check, keys_of, tokens
+from kimi_gateway.cli.checks import Check, files, keys_of, tokens
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.values import Account
@@ -27,6 +27,7 @@ def of_stack(stack: Stack) -> Iterator[Check]:
         yield Check("stack", "warn", f"{stack.name}: {stack.status}", fix)
     yield from _table(stack)
     yield from tokens(stack)
+    yield from files(stack)
     yield asyncio.run(_health(stack))
 
 

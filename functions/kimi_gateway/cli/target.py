@@ -10,12 +10,13 @@ from kimi_gateway.accounts.store import Store
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.files import FileStore
     from kimi_gateway.cli.serving import Serving
     from kimi_gateway.providers.provider import Token
     from kimi_gateway.providers.tokens.outages import OutageLog
 
-    class TargetStore(Store, OutageLog, Protocol):
-        """A store with accounts and the outages of tokens."""
+    class TargetStore(Store, OutageLog, FileStore, Protocol):
+        """A store with accounts, the outages of tokens and the records of files."""
 
 
 KeptIn = Literal["file", "secret"]

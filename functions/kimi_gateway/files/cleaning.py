@@ -1,8 +1,8 @@
-"""Deletes at the provider what was uploaded for a turn, also after a crash.
+"""Deletes a turn's uploads at the provider, also after a crash.
 
 A record is written before the upload, so any process can find the file: by the provider's id, or by its name
-there, which begins with the record's id. Deletion runs behind the answer and is tried again; what is left is
-deleted by a sweep.
+there, which begins with the record's id. Deletion runs behind the answer and is repeated; a sweep deletes the
+rest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from kimi_gateway.accounts.files import FileRecord, FileStore, Room, file_id
 from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -157,11 +158,12 @@ class Cleaner:
             if await self._store.change_file(record, later, _ROOM) and record.id in self._held:
                 self._held[record.id] = later
 
-    async def sweep(self, most: int = AT_ONCE) -> Swept:
-        """Delete what is due: files of processes that died, and kept files that ended. Raises StoreDown."""
+    async def sweep(self, most: int = AT_ONCE, abandoned: bool = False) -> Swept:
+        """Delete what is due: files of processes that died, and kept files that ended. `abandoned`: no turn
+        runs anywhere, so all passing files are due. Raises StoreDown."""
         now, deleted, left = int(self._clock()), 0, 0
-        for record in await self._store.due_files(now, most):
-            if record.id in self._held:
+        for record in await self._store.due_files(NEVER - 1 if abandoned else now, most):
+            if record.id in self._held or (record.kind == "kept" and record.expires > now):
                 continue
             try:
                 count = await self._delete_upstream(record)

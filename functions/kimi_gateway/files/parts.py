@@ -1,4 +1,4 @@
-"""The attachments of one turn: what each becomes, and what of them is at the provider meanwhile."""
+"""The attachments of one turn: their results, and their uploads at the provider."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SENDABLE = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 
 
 class _Again(Exception):
-    """Another token may take the upload; the source is to be read anew."""
+    """Another token may accept the upload; the source must be read again."""
 
     def __init__(self, failure: UpstreamFailure) -> None:
         super().__init__(str(failure))
@@ -49,7 +49,7 @@ class _Again(Exception):
 
 
 class _Known(Exception):
-    """The document's text is known, so its upload is broken off."""
+    """The document's text is known, so its upload is aborted."""
 
     def __init__(self, text: str) -> None:
         super().__init__("the text is known")
@@ -58,7 +58,7 @@ class _Known(Exception):
 
 @dataclass(slots=True)
 class Resolving:
-    """`kept` are the account's files that the request names, by id. `end` deletes what was uploaded."""
+    """`kept` are the account's files that the request names, by id. `end` deletes the uploads."""
 
     account: str
     upstream: Upstream

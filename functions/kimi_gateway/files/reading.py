@@ -40,7 +40,7 @@ class Reader:
         self._digest = digest
 
     async def fill(self, least: int) -> bytes:
-        """Read until at least `least` bytes are held, or all. Gives what is held."""
+        """Read until `held` has at least `least` bytes, or all. Returns `held`."""
         while len(self.held) < least and not self.ended:
             await self._next()
         return bytes(self.held)

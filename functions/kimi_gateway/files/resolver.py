@@ -68,8 +68,8 @@ class FileResolver:
 
     @asynccontextmanager
     async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
-        """What was uploaded is deleted behind the context. Raises GatewayError naming the field, StoreDown,
-        and Unavailable or RateLimited if the upstream fails."""
+        """Resolve attachments. Uploads are deleted after the context. Raises GatewayError naming the field,
+        StoreDown, and Unavailable or RateLimited if the upstream fails."""
         if len(attachments) > self._bounds.count:
             most = self._bounds.count
             field = attachments[most].field

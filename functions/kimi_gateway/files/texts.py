@@ -28,7 +28,7 @@ class Texts:
         self._keep = keep
 
     async def look(self, account: str, name: str) -> str | None:
-        """None as well if the store is down, since the text can be extracted anew."""
+        """None as well if the store is down, because the text can be extracted again."""
         if not self._keep:
             return None
         try:

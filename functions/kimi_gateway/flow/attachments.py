@@ -1,4 +1,4 @@
-"""A turn's attachments: resolved after the admission, within one budget, and held for as long as it runs."""
+"""A turn's attachments: resolved after admission, within one budget, and kept while the turn runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUDGET = 120.0  # seconds for all attachments of one request
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Results that took no files of ours."""
+    """Results that use no files of the gateway."""
 
     results: Results
     token: str | None = None
@@ -41,7 +41,7 @@ _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "docu
 
 
 class NoFiles:
-    """Resolves for an upstream that takes no files."""
+    """The resolver of an upstream without files."""
 
     @asynccontextmanager
     async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
@@ -67,7 +67,7 @@ async def resolve(
     held: AsyncExitStack,
     budget: float = BUDGET,
 ) -> Resolution:
-    """One result for each attachment. What was uploaded is given up when `held` is closed. Raises
+    """One result for each attachment. Uploads are given up when `held` is closed. Raises
     GatewayError."""
     if not attachments:
         return NOTHING
@@ -92,7 +92,7 @@ async def resolve(
 
 
 def _taken(attachment: Attachment, became: Resolved, model: Model) -> Resolved:
-    """Raises InvalidRequest for what turned out to be a picture, where the model takes none."""
+    """Raises InvalidRequest for a picture if the model accepts none."""
     if model.media or not isinstance(became, MediaUrl):
         return became
     where = attachment.field

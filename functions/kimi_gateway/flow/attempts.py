@@ -46,7 +46,7 @@ Item = list[Chunk] | Ended | Exception
 
 
 class Out(Protocol):
-    """Where a call puts what it gets: a mailbox, which makes it wait when it is full."""
+    """The destination of a call's results: a mailbox, which blocks the call when it is full."""
 
     async def put(self, item: Item) -> None: ...
 
@@ -230,8 +230,8 @@ def _substance(chunks: list[Chunk]) -> bool:
 
 
 def of_bound(failure: UpstreamFailure, other_token: bool) -> UpstreamFailure:
-    """What it means where no other token may be asked: if one could serve the request after a new upload of
-    its files, the client is told that."""
+    """The failure of a request that is bound to one token: if another token could serve it after a new upload
+    of its files, the error says so."""
     lasting = failure.cause in LASTING and other_token
     return UpstreamFailure("bound", failure.detail) if lasting else failure
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.errors import Unavailable
@@ -24,54 +24,67 @@ PATIENCE = 2.0  # seconds that a request, or the end of an answer, waits for the
 
 
 class ConversationCache:
-    """`keeps`: whether anything is stored; if not, nothing is found either."""
+    """`keeps`: whether anything is stored; if not, nothing is found either. `patience`: seconds for reading,
+    and again for writing."""
 
-    def __init__(self, replay: Cache, clock: Callable[[], float], keeps: bool = True) -> None:
+    def __init__(
+        self, replay: Cache, clock: Callable[[], float], keeps: bool = True, patience: float = PATIENCE
+    ) -> None:
         self.keeps = keeps
+        self._patience = patience
         self._replay = replay
         self._clock = clock
 
     async def restore(self, account: str, missing: Missing) -> int:
         """Restore the reasoning that a history lost, as far as it is known. Returns the number of added
         characters."""
+        entries = _Entries(self, account)
         if self.keeps:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await missing.look_up(_Entries(self, account))
+                async with asyncio.timeout(self._patience):
+                    await missing.look_up(entries)
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
+            await self._write(account, entries.again)
         return missing.restore()
 
-    async def look(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
-        """Entries by name. Those in the second half of their life are renewed, some at a time, so that an
-        active conversation keeps its beginning."""
+    async def look(self, account: str, names: Sequence[str], again: dict[str, bytes]) -> dict[str, bytes]:
+        """Entries by name. Those in the second half of their life are added to `again`, up to RENEWED in all,
+        so that an active conversation keeps its beginning."""
         now = int(self._clock())
-        known = await self._replay.recall(account, names, now)
-        stale = [name for name, entry in known.items() if 0 < _end(entry) < now + KEPT // 2]
-        known = {name: _unstamped(entry) for name, entry in known.items()}
-        if renew and stale:
-            await self.keep(account, {name: known[name] for name in stale[:RENEWED]})
+        kept = await self._replay.recall(account, names, now)
+        known = {name: _unstamped(entry) for name, entry in kept.items()}
+        stale = [name for name, entry in kept.items() if 0 < _end(entry) < now + KEPT // 2]
+        again |= {name: known[name] for name in stale[: max(0, RENEWED - len(again))]}
         return known
 
     async def recall(self, account: str, names: Sequence[str], renew: bool = True) -> dict[str, bytes]:
         """Entries that the request itself names. Raises Unavailable if the store cannot answer."""
+        known: dict[str, bytes] = {}
+        again: dict[str, bytes] = {}
         try:
-            async with asyncio.timeout(PATIENCE):
-                known: dict[str, bytes] = {}
+            async with asyncio.timeout(self._patience):
                 for start in range(0, len(names), TOGETHER):
-                    known |= await self.look(account, names[start : start + TOGETHER], renew)
+                    known |= await self.look(account, names[start : start + TOGETHER], again)
                     if sum(map(len, known.values())) > MOST_READ:
                         break  # more than any request may refer to; the rest would only cost memory
-                return known
         except (StoreDown, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
             raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc
+        if renew:
+            await self._write(account, again)
+        return known
+
+    async def _write(self, account: str, again: Mapping[str, bytes]) -> None:
+        """After reading, so that a store that can be read but not written costs only a delay."""
+        if again:
+            await self.keep(account, again)
 
     async def keep(self, account: str, entries: Mapping[str, bytes]) -> None:
         if not self.keeps:
             return
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 until = int(self._clock()) + KEPT
                 await self._replay.keep(account, _stamped(entries, until), until)
         except (StoreDown, TimeoutError) as exc:
@@ -82,16 +95,17 @@ class ConversationCache:
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    """Entries of one account."""
+    """Entries of one account. `again`: what to write once everything was read."""
 
     cache: ConversationCache
     account: str
+    again: dict[str, bytes] = field(default_factory=dict)
 
     async def look(self, names: Sequence[str]) -> dict[str, bytes]:
-        return await self.cache.look(self.account, names)
+        return await self.cache.look(self.account, names, self.again)
 
     async def keep(self, entries: Mapping[str, bytes]) -> None:
-        await self.cache.keep(self.account, entries)
+        self.again.update(entries)
 
 
 def _stamped(entries: Mapping[str, bytes], until: int) -> dict[str, bytes]:

@@ -14,7 +14,6 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import resolve
 from kimi_gateway.flow.conversation_cache import ConversationCache
-from kimi_gateway.flow.search.tools import with_tools
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields, placement, token_estimate
@@ -89,7 +88,8 @@ async def read(
 
 async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` holds what was uploaded for it. Raises GatewayError."""
+    `turn` keeps its uploads. Raises
+    GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
     found = await thoughts.recall(account, ask.needs) if ask.needs else {}
     attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
@@ -106,7 +106,7 @@ async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files:
 async def go_on(
     asked: Asked, question: Question, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, added: int
 ) -> Question:
-    """The same question with the `chat` of a further round, to which so many bytes were added. Raises
+    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
@@ -124,7 +124,9 @@ def _prepared(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if searches:
+    if searches and chat.search is not None:
+        from kimi_gateway.flow.search.tools import with_tools  # few requests need it
+
         chat = with_tools(chat)
     try:
         return provider.prepare(chat, model, request.headers, cheaply)
@@ -135,8 +137,8 @@ def _prepared(
 async def _fitted(
     asked: Asked, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, prepared: Prepared, size: int
 ) -> bool:
-    """Put back what the history lost, and keep it all within the window; returns whether the output limit was
-    lowered. Raises InvalidRequest in the client's names."""
+    """Restore the history's reasoning, and keep the request within the window; returns whether the output
+    limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
         size += await thoughts.restore(turn.admission.key.account, missing)
     try:

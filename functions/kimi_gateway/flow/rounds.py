@@ -1,4 +1,4 @@
-"""The rounds of a turn: what is asked upstream, one round after another, and the chunks that come of it.
+"""The rounds of a turn: upstream calls, one round after another, and their chunks.
 
 A round is one question upstream: one call, or several for several choices. Most turns have one round. A
 planner may add further rounds, so that a tool which the gateway runs itself can work in between. All rounds
@@ -54,8 +54,7 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a planner starts from: the client's question and its upstream. `ask` gives
-    the calls of a further round. It takes the chat as it goes on, and the bytes that were added to it. `show`
+    """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further round; it takes the extended chat and the bytes that were added to it. `show`
     passes chunks to the client from within `Planner.next`: what was kept back of the last round, or a sign of
     what a tool does. `bill` gets the name of each call of an upstream's tool that costs money."""
 
@@ -177,9 +176,9 @@ class Rounds:
             await self.box.put(exc)
 
     def stop(self, complete: bool, background: set[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
-        """Nobody waits for chunks any more. Returns the tasks that were cancelled and have yet to end. A call
-        of a `complete` turn that has ended reads the rest in the `background`, so that its connection can be
-        used again."""
+        """Stop when nobody waits for chunks any more. Returns the cancelled tasks that have not ended yet. A
+        call of a `complete` turn that has ended reads the rest in the `background`, so that its connection
+        can be used again."""
         self.box.close()
         cancelled = []
         if self._planning is not None and not self._planning.done():

@@ -125,8 +125,7 @@ class Aws:
             async with asyncio.timeout(patience.total):
                 for number in range(patience.tries):
                     if number:
-                        longest = min(patience.longest, patience.pause * 2 ** (number - 1))
-                        await self._sleep(self._jitter() * longest)
+                        await self.pause(number)
                     try:
                         return await self._try(service, operation, body)
                     except _Failed as failed:
@@ -134,6 +133,11 @@ class Aws:
         except TimeoutError:
             why = why or f"no answer within {patience.total:g} s"
         raise (AwsThrottled if throttled else AwsDown)(f"{operation}: {why}")
+
+    async def pause(self, number: int) -> None:
+        """Wait as long as before try `number`; the first try is 0."""
+        longest = min(self._patience.longest, self._patience.pause * 2 ** (number - 1))
+        await self._sleep(self._jitter() * longest)
 
     async def _try(self, service: Service, operation: str, body: bytes) -> dict[str, Any]:
         url = self._endpoint(service)

@@ -152,9 +152,10 @@ class Connection(asyncio.BufferedProtocol):
         phase = self._phase
         if phase == HEAD:
             # llhttp skips line ends before an answer and also accepts RTSP/ and ICE/
-            if not self._received and self._arena[0] != ord("H"):
-                return self._break(ConnectionLost("the answer cannot be read as HTTP"))
+            first = not self._received
             self._received += size
+            if first and self._arena[0] != ord("H"):
+                return self._break(ConnectionLost("the answer cannot be read as HTTP"))
         elif phase != BODY:
             return self.abort()  # unexpected bytes would become the next request's answer
         try:

@@ -15,6 +15,7 @@ from kimi_gateway.net.http import (
     Answer,
     ConnectFailed,
     ConnectionLost,
+    Stale,
     TimedOut,
     Timeouts,
     no_connection,
@@ -24,13 +25,16 @@ from kimi_gateway.net.http import (
 # Their texts quote URLs and header values, so they are not even kept as a cause.
 UNSENDABLE = (httpx2.InvalidURL, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, UnicodeError)
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+UNHEARD = "without sending a response"  # httpcore's text; what cannot be read as HTTP has another one
 LOST = (httpx2.HTTPError, OSError)  # a TLS record error arrives as OSError
 READABLE = {"", "identity", "gzip", "deflate"}
 
 
 class HttpxClient:
     """`Client` over httpx2. Connections are reused, redirects not followed, cookies not kept; proxy and CA
-    variables of the environment are honoured. httpx2 notices a closed idle connection before it reuses it."""
+    variables of the environment are honoured. httpx2 notices a closed idle connection before it reuses it;
+    one that closes a moment later is `Stale`. An answer that is cut within its head is `Stale` too, because
+    httpx2 does not tell it apart."""
 
     def __init__(self, connections: int = 1000) -> None:
         self._client = httpx2.AsyncClient(
@@ -86,10 +90,14 @@ class HttpxClient:
         if not isinstance(body, bytes):
             begins = "http11.send_request_body.complete"
         limits = httpx2.Timeout(None, connect=timeouts.connect, pool=timeouts.connect)
+        reused = True
         try:
             async with asyncio.timeout(None) as clock:
 
                 async def on_event(name: str, info: object) -> None:
+                    nonlocal reused
+                    if name == "connection.connect_tcp.started":
+                        reused = False
                     if name == begins:
                         clock.reschedule(asyncio.get_running_loop().time() + timeouts.first_byte)
 
@@ -104,7 +112,9 @@ class HttpxClient:
         except NOT_SENT as exc:
             raise ConnectFailed(no_connection(httpx2.URL(url).host, exc)) from exc
         except LOST as exc:
-            raise ConnectionLost(f"lost before the answer ({type(exc).__name__})") from exc
+            unheard = isinstance(exc, httpx2.NetworkError) or UNHEARD in str(exc)
+            lost = Stale if reused and unheard else ConnectionLost
+            raise lost(f"lost before the answer ({type(exc).__name__})") from exc
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -105,8 +105,8 @@ def instead_of(noun: str, error: GatewayError) -> Unreadable:
 
 
 class Resolution(Protocol):
-    """What the attachments of a turn became. `token` is the id of the upstream token that has its files: the
-    turn is bound to it. None where any token will do."""
+    """The results for the attachments of a turn. `token` is the id of the upstream token that has its files
+    and to which the turn is bound; None if any token will do."""
 
     @property
     def results(self) -> Results: ...
@@ -119,6 +119,7 @@ class Resolver(Protocol):
     def resolve(
         self, account: str, attachments: Sequence[Attachment]
     ) -> AbstractAsyncContextManager[Resolution]:
-        """Left open for as long as the turn runs: what was uploaded for it goes away behind it. Raises
-        GatewayError naming the attachment's field; what is the fault of a `told` one becomes Unreadable."""
+        """Resolve attachments; keep the context open while the turn runs. Its uploads are deleted afterwards.
+        Raises GatewayError naming the attachment's field; what is the fault of a `told` one becomes
+        Unreadable."""
         ...

@@ -77,7 +77,7 @@ def data_url(url: str, where: str) -> tuple[str, str]:
 
 
 def decoded(data: str, where: str) -> bytes:
-    """Raises InvalidRequest for what is no base64, and for nothing."""
+    """The bytes of base64. Raises InvalidRequest if it is invalid or empty."""
     try:
         content = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
@@ -88,6 +88,6 @@ def decoded(data: str, where: str) -> bytes:
 
 
 def told(noun: str, error: InvalidRequest) -> Part:
-    """What the model reads instead of a part of a tool's result that cannot be sent. A 400 would end the
-    session, since the result stays in its history."""
+    """The sentence for the model instead of a part of a tool's result that cannot be sent. A 400 would end
+    the session, because the result stays in its history."""
     return {"type": "text", "text": instead_of(noun, error).sentence}

@@ -1,4 +1,4 @@
-"""The parts of a message in Chat Completions: their shape, and what of them goes upstream."""
+"""The parts of a message in Chat Completions: their shape, and their form upstream."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _address(part: Part) -> Any:
 
 
 def outgoing(index: int, message: dict[str, Any]) -> dict[str, Any]:
-    """`developer` is `system` upstream. What a tool's result has and cannot be sent is told in words. Raises
-    InvalidRequest for such a part elsewhere."""
+    """The message for the upstream. `developer` becomes `system`, and a sentence replaces parts of a tool's
+    result that cannot be sent. Raises InvalidRequest for such a part elsewhere."""
     if type(content := message.get("content")) is list:
         where = f"messages.{index}.content"
         one = _told if message["role"] == "tool" else _sent

@@ -1,4 +1,4 @@
-"""Where in a conversation an attachment stands, and where its text or address goes.
+"""The places of attachments in a conversation, and of their texts or addresses.
 
 A document's text is a system message before the message that names it, as the vendor advises
 (docs/upstream.md, Files); in a tool's result it stays inside the result. Both depend on the message alone, so
@@ -50,8 +50,8 @@ _NAMES: dict[str, type[Address | FileId | Inline | PlainText]] = {
 
 
 class Slot(Part):
-    """A part of a message that stands for an attachment. `title` and `context` are what the client says of a
-    document. `instead` is what stands there if it is not to be read at all."""
+    """A part of a message that stands for an attachment. `title` and `context` are the client's, for a
+    document. `instead` replaces it if it is not read at all."""
 
     def __init__(self, attachment: Attachment, title: str | None = None, context: str | None = None) -> None:
         super().__init__(type=SLOT)
@@ -97,10 +97,11 @@ def slots(messages: Sequence[Message]) -> list[Slot]:
 
 
 def attachments(messages: Sequence[Message]) -> tuple[Attachment, ...]:
-    """What has to be read for a conversation, each once, in its order. Raises InvalidRequest for too many.
+    """The attachments of a conversation that must be read, each once, in order. Raises InvalidRequest for too
+    many.
 
-    A failure is the client's where the user has just attached something. In a tool's result, in a tool's loop
-    and before the last answer it is told to the model in words: there the client sends the same again with
+    A failure is an error for the client if the user has just attached the file. In a tool's result, in a
+    tool's loop and before the last answer the model gets a sentence, because the client sends it again with
     each request.
     """
     found = slots(messages)
@@ -129,7 +130,7 @@ def _fresh(messages: Sequence[Message]) -> set[int]:
 
 
 def refused(attachments: Sequence[Attachment], model: Model) -> dict[Attachment, Resolved]:
-    """Pictures and videos for a model that takes none, in words where there is a place for them. Raises
+    """Pictures and videos for a model that accepts none; a sentence replaces them where possible. Raises
     InvalidRequest."""
     if model.media:
         return {}
@@ -145,9 +146,9 @@ def refused(attachments: Sequence[Attachment], model: Model) -> dict[Attachment,
 def placed(
     messages: list[Message], results: Mapping[Attachment, Resolved], storing: bool = False
 ) -> list[Message]:
-    """The messages with what their attachments became; the very list where they have none. What is not among
-    the `results` stays. `storing`: for a conversation that is kept, pictures and videos stay as what the
-    client named, since an uploaded one is soon gone."""
+    """The messages with the results of their attachments; the same list if there are none. Attachments
+    without a result stay. `storing`: for a kept conversation, pictures and videos stay as the client named
+    them, because an uploaded one is soon gone."""
     if not slots(messages):
         return messages
     made: list[Message] = []
@@ -212,6 +213,6 @@ def _guess(attachment: Attachment) -> int:
 
 
 def bytes_of(results: Results) -> int:
-    """What the results add to a request."""
+    """The bytes that the results add to a request."""
     texts = (each.text if isinstance(each, DocumentText) else "" for each in results)
     return sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)

@@ -16,5 +16,10 @@ await outcomes(async ({ do: verb, base, key, token, body }, seen) => {
       return client.messages.stream(body).finalMessage();
     case "count":
       return client.messages.countTokens(body);
+    case "models":
+      for await (const model of client.models.list(body)) seen.push(model);
+      return seen;
+    case "model":
+      return client.models.retrieve(body.model);
   }
 });

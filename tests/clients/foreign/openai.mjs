@@ -14,6 +14,10 @@ await outcomes(async ({ do: verb, base, key, body }, seen) => {
       return seen;
     case "accumulated":
       return completions.stream(body).finalChatCompletion();
+    case "responded":
+      return client.responses.create(body);
+    case "response-accumulated":
+      return client.responses.stream(body).finalResponse();
     case "models":
       return (await client.models.list()).data;
   }

@@ -153,3 +153,34 @@ def test_what_is_only_named_counts_against_the_window(desk: InProcess) -> None:
     refused = desk.call("POST", PATHS["responses"], more, key)
     assert (refused.status, refused.json["error"]["code"]) == (400, "context_length_exceeded")
     assert len(desk.client.chats) == 2
+
+
+HOUR = 3_600
+
+
+@pytest.mark.parametrize("by", ["previous_response_id", "items"])
+@pytest.mark.parametrize(
+    ("visits", "known"),
+    [
+        ([(13, "responses"), (30, "responses"), (48, "responses")], [200, 200, 200]),
+        ([(11, "responses"), (25, "responses")], [200, 400]),
+        ([(13, "responses/input_tokens"), (25, "responses")], [200, 400]),
+        ([(25, "responses")], [400]),
+    ],
+    ids=["in the second half", "in the first half", "only counted", "never"],
+)
+def test_a_named_answer_is_renewed_in_the_second_half_of_its_life(
+    desk: InProcess, by: str, visits: list[tuple[int, str]], known: list[int]
+) -> None:
+    key, began = desk.key(), desk.now
+    answer = ask(desk, key, "responses", {"input": "Q"})
+    output = {"type": "function_call_output", "call_id": "f:0", "output": "42"}
+    body: Json = {"previous_response_id": answer["id"], "input": [output]}
+    if by == "items":
+        calls = [{"type": "item_reference", "id": item["id"]} for item in answer["output"]]
+        body = {"input": [{"role": "user", "content": "Q"}, *calls, output]}
+    seen = []
+    for hours, path in visits:
+        desk.now = began + hours * HOUR
+        seen.append(desk.call("POST", f"/v1/{path}", {"model": MODEL} | body, key).status)
+    assert seen == known

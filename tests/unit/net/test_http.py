@@ -205,16 +205,26 @@ def test_a_connection_closed_while_idle_is_replaced_unseen(run: Run, up: Scripte
     assert (len(up.requests), up.accepted) == (2, 2)
 
 
-def test_a_reused_connection_closed_under_a_request_is_lost_and_nothing_is_sent_twice(
-    run: Run,
-    up: ScriptedUpstream,
+@pytest.mark.parametrize(
+    ("step", "raised"),
+    [
+        (Raw(), http.Stale),
+        (ResetBeforeHeaders(), http.Stale),
+        (Raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), http.ConnectionLost),
+        (Cut(10), http.ConnectionLost),
+    ],
+    ids=["closed", "reset", "no HTTP", "cut in the body"],
+)
+def test_only_an_unheard_end_of_a_reused_connection_is_stale_and_nothing_is_sent_twice(
+    run: Run, up: ScriptedUpstream, step: Step, raised: type[http.NetError]
 ) -> None:
-    up.plan(Kimi(), Raw())
+    up.plan(Kimi(), step)
 
     async def scenario(client: http.Client) -> None:
         await ask(client, up)
-        with pytest.raises(http.ConnectionLost):
+        with pytest.raises(http.ConnectionLost) as caught:
             await ask(client, up)
+        assert type(caught.value) is raised
 
     run(scenario)
     assert (len(up.requests), up.accepted) == (2, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.dialects import errors
@@ -23,6 +24,11 @@ def told(usage: dict[str, Any]) -> dict[str, Any]:
     return {**usage, "prompt_tokens_details": {**details, "cached_tokens": cached}}
 
 
+def _with_role(choice: dict[str, Any]) -> dict[str, Any]:
+    delta = choice.get("delta") or {}
+    return choice if delta.get("role") else {**choice, "delta": {**delta, "role": "assistant"}}
+
+
 class StreamWriter:
     """Turns chunks into frames. The last finish reason is held until `end`, when the ledger knows of it."""
 
@@ -30,6 +36,7 @@ class StreamWriter:
         self._identity = identity
         self._include_usage = include_usage
         self._held = b""
+        self._begun = set[int]()  # choices
 
     def add(self, chunks: list[Chunk]) -> bytes:
         out = []
@@ -37,12 +44,23 @@ class StreamWriter:
             if self._held:
                 out.append(self._held)
                 self._held = b""
-            framed = frame(chunk, self._identity)
+            framed = frame(self._with_roles(chunk), self._identity)
             if chunk.finishes:
                 self._held = framed
             else:
                 out.append(framed)
         return b"".join(out)
+
+    def _with_roles(self, chunk: Chunk) -> Chunk:
+        """A choice begins with a role, whatever the upstream says: Node's accumulator fails without one
+        (openai 7.57, 2026-11)."""
+        choices = chunk.body["choices"]
+        new = {choice.get("index", 0) for choice in choices} - self._begun
+        if not new:
+            return chunk
+        self._begun |= new
+        told = [_with_role(choice) if choice.get("index", 0) in new else choice for choice in choices]
+        return chunk if told == choices else replace(chunk, body={**chunk.body, "choices": told}, data=b"")
 
     def silence(self) -> bytes:
         return PING

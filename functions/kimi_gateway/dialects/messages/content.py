@@ -131,7 +131,7 @@ def _readable(value: Any) -> Any:
 
 
 def _source(block: dict[str, Any], where: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    """Its type, and the source. Raises InvalidRequest where it is not one source, with its text."""
+    """The type of a source, and the source. Raises InvalidRequest if it is not exactly one source."""
     source: Any = block.get("source")
     fields.mapping(source, f"{where}.source")
     kind = kind_of(source, f"{where}.source")
@@ -185,7 +185,7 @@ def _document(block: dict[str, Any], where: str, unread: list[str]) -> Parts:
 
 
 def _words(value: dict[str, Any], name: str) -> str | None:
-    """A text that only helps; what is no text helps nobody."""
+    """An optional text; None for other types."""
     words = value.get(name)
     return words if isinstance(words, str) and words else None
 

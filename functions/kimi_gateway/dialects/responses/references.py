@@ -13,7 +13,9 @@ from kimi_gateway.pivot.fields import fail
 
 LARGEST = 2**20  # bytes; the conversation of a larger request is not kept, because too much would remain
 MOST = 2_048  # answers that one request may refer to; a long tool loop names one for each turn
-MOST_UNPACKED = 4 * 2**20  # bytes of everything that one request refers to
+MOST_UNPACKED = (
+    4 * 2**20
+)  # bytes of everything that one request refers to; the largest window holds about as much
 # The ids of this gateway; no others are looked up.
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
@@ -54,7 +56,8 @@ def unpack(found: Found) -> tuple[Kept, int]:
         left -= len(text)
         if left < 0:
             where = "input" if name.startswith(_items("")) else "previous_response_id"
-            fail(where, f"refers to more than {MOST_UNPACKED} bytes; send the needed parts as input")
+            most = f"{MOST_UNPACKED >> 20} MiB of earlier answers"
+            fail(where, f"refers to more than {most}; send the needed parts as input")
         kept[name] = jsonio.loads(text)
     return kept, MOST_UNPACKED - left
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
@@ -14,10 +14,12 @@ from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
-from kimi_gateway.providers.moonshot.files import MoonshotFiles
 from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, prepare
-from kimi_gateway.providers.moonshot.search import MoonshotSearch
 from kimi_gateway.providers.provider import Call, Token
+
+if TYPE_CHECKING:
+    from kimi_gateway.providers.moonshot.files import MoonshotFiles
+    from kimi_gateway.providers.moonshot.search import MoonshotSearch
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
 SLICE = 256  # events returned at a time, because one read may bring tens of thousands
@@ -50,8 +52,30 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
-        self.web = MoonshotSearch(client, base_url, timeouts.connect)
-        self.files = MoonshotFiles(client, base_url, timeouts.connect, uploads)
+        self._uploads = uploads
+        self._files: MoonshotFiles | None = None
+        self._web: MoonshotSearch | None = None
+
+    @property
+    def files(self) -> MoonshotFiles:
+        if self._files is None:
+            from kimi_gateway.providers.moonshot.files import MoonshotFiles  # few requests need it
+
+            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
+        return self._files
+
+    @property
+    def web(self) -> MoonshotSearch:
+        if self._web is None:
+            from kimi_gateway.providers.moonshot.search import MoonshotSearch  # few requests need it
+
+            self._web = MoonshotSearch(self._client, self._base, self._timeouts.connect)
+        return self._web
+
+    async def close(self) -> None:
+        """Closes what uploads opened; the owner of the client closes that."""
+        if self._files is not None:
+            await self._files.close()
 
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False

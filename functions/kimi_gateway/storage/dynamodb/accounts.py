@@ -87,7 +87,7 @@ async def find_key(table: Table, digest: str) -> tuple[Key, Image] | None:
 
 
 async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
-    """A key as the image of its account knows it, or newer. None where its making broke off."""
+    """A key in the version of its account's image, or newer. None if its creation was interrupted."""
     account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
     while True:
         record, image = await asyncio.gather(
@@ -131,7 +131,7 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
 
 
 async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tuple[Key, Image] | None:
-    """By id or digest; None where another change came between. Raises Unknown."""
+    """Change a key, by id or digest; None if another change came between. Raises Unknown."""
     pointer = await pointer_to(table, key)
     account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
     record, image = await asyncio.gather(
@@ -157,7 +157,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
 
 
 async def add_digest(table: Table, key: str, digest: str) -> None:
-    """Another way to a key (by id or digest). Raises Unknown, Taken."""
+    """Add a digest to a key (by id or digest). Raises Unknown, Taken."""
     pointer = await pointer_to(table, key)
     try:
         await table.put_new(f"K#{digest}", HOT, {name: pointer[name] for name in ("id", "account")}, "id")
@@ -166,7 +166,7 @@ async def add_digest(table: Table, key: str, digest: str) -> None:
 
 
 async def rename(table: Table, account: str, name: str) -> None:
-    """In this order, one that breaks off is repeated as a whole. Raises Unknown."""
+    """Rename an account. In this order an interrupted call can be repeated. Raises Unknown."""
     info = await table.get(partition(account), INFO)
     if info is None:
         raise Unknown(account)
@@ -178,8 +178,8 @@ async def rename(table: Table, account: str, name: str) -> None:
 
 
 async def remove(table: Table, account: str) -> None:
-    """The hot item first, which ends every key at once; `info` last, so that one that breaks off can be
-    repeated. What the cache has ends with its time. Raises Unknown."""
+    """Delete an account: the hot item first, which ends every key at once, and `info` last, so that an
+    interrupted call can be repeated. Cache entries end with their time. Raises Unknown."""
     items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
     if INFO not in items:
         raise Unknown(account)

@@ -1,7 +1,7 @@
 """Records of files on the table.
 
 The kept files of an account are attributes of one item, with their number and their bytes, so its room is
-exact. What is to be deleted one day has an item in one partition of all accounts. Its sort key begins with
+exact. Each file with an end has an item in one partition for all accounts. Its sort key begins with
 that second. A passing file is there whole, a kept one as a pointer. A pointer may be outdated, since it is
 written before the record and deleted after it; `due` moves or deletes such ones.
 """
@@ -21,7 +21,7 @@ from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 DUE = "FILES"
 FILES, SIZE = "n", "s"  # of an account's item; a record's attribute is `f` with the file's id
-RECORD = "r"  # of an item of what is due
+RECORD = "r"  # of an item with an end
 ONE = "-"  # the sort key of an account's item
 TRIES = 20
 

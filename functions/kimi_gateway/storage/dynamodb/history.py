@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import UsageRow
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, Tally, Used, number, partition, usage_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 ROWS = 20  # rows moved at a time
+READINGS = 5  # of one history, if rows are moved during each; a move takes place about once an hour
 
 
 def _partition(account: str) -> str:
@@ -118,14 +120,15 @@ class Seen:
 
 async def read(table: Table, account: str, image: Image, since: int) -> Seen:
     """A consistent view of usage. `image` was read just before; both are read again while rows are being
-    moved."""
-    while True:
+    moved. Raises StoreDown, also if rows are moved during each of READINGS readings."""
+    for _ in range(READINGS):
         history = await table.query(_partition(account), _sort_key(since))
         raw = await table.get(partition(account))
         now = Image(raw or {})
         if now.folds == image.folds:
             return Seen(image, history)
         image = now
+    raise StoreDown(f"usage was being moved during {READINGS} readings")
 
 
 def rows(account: str, keys: dict[str, str], seen: Seen, since: int) -> list[UsageRow]:

@@ -11,6 +11,7 @@ from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottl
 from kimi_gateway.storage.dynamodb.item import Raw
 
 TOGETHER = 20  # items in one BatchGetItem; net.aws accepts this many of the largest entries (cache.LARGEST)
+FRUITLESS = 5  # answers of one `get_many` that process no key; then the table counts as throttled
 FAILED = "ConditionalCheckFailedException"
 
 
@@ -60,15 +61,23 @@ class Table:
         return item
 
     async def get_many(self, pk: str, sort_keys: Sequence[str]) -> list[Raw]:
-        """The items that exist, in any order."""
+        """The items that exist, in any order. Unprocessed keys are asked for again, after a pause if none was
+        processed. Raises StoreThrottled after FRUITLESS such answers."""
         waiting = [_key(pk, sk) for sk in dict.fromkeys(sort_keys)]
         items: list[Raw] = []
+        fruitless = 0
         while waiting:
             some, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
             asked = {"RequestItems": {self._name: {"Keys": some, "ConsistentRead": True}}}
             answer = await self._sent("BatchGetItem", asked)
             items += answer.get("Responses", {}).get(self._name, [])
-            waiting += answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+            left = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys", [])
+            waiting += left
+            if len(left) >= len(some):
+                fruitless += 1
+                if fruitless == FRUITLESS:
+                    raise StoreThrottled(f"BatchGetItem: {fruitless} answers processed no key")
+                await self._aws.pause(fruitless)
         return items
 
     async def query(self, pk: str, first: str = "", before: str = "", most: int = 0) -> list[Raw]:

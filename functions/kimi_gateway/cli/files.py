@@ -1,0 +1,74 @@
+"""kimi-gateway files: files at the provider that should be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from kimi_gateway.cli.entry import FAILED
+from kimi_gateway.cli.selection import target
+from kimi_gateway.cli.show import json_option, out
+from kimi_gateway.cli.target import Target
+
+if TYPE_CHECKING:
+    from kimi_gateway.files.cleaning import Swept
+
+ALL = 10_000  # records that one sweep takes at most
+
+
+@click.group("files")
+def group() -> None:
+    """The files at the provider."""
+
+
+@group.command("sweep")
+@json_option
+def sweep(as_json: bool) -> None:
+    """Delete the files of turns whose process died, and files whose time has come.
+
+    A running gateway does this by itself every few minutes. At home without a running server, files of all
+    turns are deleted, because none can still use them. The exit code is 1 if some cannot be deleted now.
+    """
+    chosen = target()
+    swept = asyncio.run(_swept(chosen))
+    text = f"{swept.deleted} deleted" + (f", {swept.left} could not be deleted now" if swept.left else "")
+    out(as_json, {"deleted": swept.deleted, "left": swept.left}, text)
+    if swept.left:
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _swept(chosen: Target) -> Swept:
+    """Raises StoreDown."""
+    from kimi_gateway.app import http_client
+    from kimi_gateway.files.cleaning import Cleaner, Swept
+    from kimi_gateway.net.http import Timeouts
+    from kimi_gateway.providers.moonshot.provider import Moonshot
+    from kimi_gateway.providers.provider import Upstream
+    from kimi_gateway.providers.tokens.outages import LocalOutageLog
+    from kimi_gateway.providers.tokens.pool import Pool
+
+    if not chosen.begun():
+        return Swept()
+    values = chosen.settings
+    tokens = tuple({token.id: token for token in (*chosen.pinned(), *chosen.kept())}.values())
+    alone = chosen.kept_in == "file" and chosen.serving() is None
+    client = http_client(values.base_url, os.environ)
+    timeouts = Timeouts(values.connect_timeout, values.first_byte_timeout)
+    platform = Moonshot(client, values.base_url, timeouts, values.event_limit)
+    upstream = Upstream(platform, Pool(lambda: tokens, LocalOutageLog(), time.time))
+    try:
+        async with chosen.store() as store:
+            cleaner = Cleaner(store, lambda: upstream, time.time)
+            return await cleaner.sweep(ALL, abandoned=alone)
+    finally:
+        await client.close()
+
+
+async def due(chosen: Target) -> int:
+    """The number of files that wait to be deleted. Raises StoreDown."""
+    async with chosen.store() as store:
+        return len(await store.due_files(int(time.time()), ALL))
