@@ -54,9 +54,10 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further round; it takes the extended chat and the bytes that were added to it. `show`
-    passes chunks to the client from within `Planner.next`: what was kept back of the last round, or a sign of
-    what a tool does. `bill` gets the name of each call of an upstream's tool that costs money."""
+    """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
+    round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
+    from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does. `bill`
+    gets the name of each call of an upstream's tool that costs money."""
 
     chat: ChatRequest
     upstream: Upstream
