@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
@@ -22,6 +23,7 @@ from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
+from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.rounds import Opening, Planner
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
 
+class Stores(Store, FileStore, Protocol):
+    """The stores: accounts, and the records of files."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The endpoints that cost no credit; `edge/routes.py` gives each its path."""
@@ -65,12 +71,14 @@ class Running:
     store: Store
     client: Client
     pool: Pool
+    attachments: FileService
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy:
+        cleaning = self.attachments.cleaner.busy
+        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
@@ -84,6 +92,7 @@ class Running:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await self.attachments.close()
         await self.gateway.ledger.drain(5)
         await self.pool.close()
         await self.store.close()
@@ -168,8 +177,8 @@ def upstreams(
 async def start(
     settings: Settings,
     *,
-    store: Store | None = None,
-    replay: Cache | None = None,
+    store: Stores | None = None,
+    cache: Cache | None = None,
     client: Client | None = None,
     clock: Callable[[], float] = time.time,
     renewing: bool = True,
@@ -184,7 +193,7 @@ async def start(
     record: OutageLog = LocalOutageLog()
     if store is None:
         store = record = kept = _store(settings, aws)
-        replay = replay or RememberingCache(kept)
+        cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
@@ -193,9 +202,11 @@ async def start(
     gate = Gate(store, clock, settings.lease, settings.account_concurrency)
     ledger = Ledger(store, clock, settings.lease)
     directory = Directory(upstream)
-    thoughts = ConversationCache(replay or MemoryCache(), clock, settings.keep_conversations)
+    cache = cache or MemoryCache()
+    conversations = ConversationCache(cache, clock, settings.keep_conversations)
+    attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, thoughts, settings, clock)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments.resolver)
     gateway.plan = partial(_planned, settings)
     endpoints = Endpoints(
         Models(gate, registry),
@@ -204,7 +215,9 @@ async def start(
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
     )
-    heart = asyncio.create_task(_beat(ledger, store, settings.lease / 3, clock)) if renewing else None
+    heart = None
+    if renewing:
+        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -212,7 +225,7 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, heart)
+    return Running(gateway, endpoints, store, client, pool, attachments, heart)
 
 
 def _clients(
@@ -247,12 +260,15 @@ def _planned(settings: Settings, opening: Opening) -> Planner | None:
     return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
-async def _beat(ledger: Ledger, store: Store, every: float, clock: Callable[[], float]) -> None:
-    """Renew the leases of running requests, and end those of dead processes."""
+async def _beat(
+    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
+) -> None:
+    """Renew the leases and files of running requests, and end those of dead processes."""
     while True:
         await asyncio.sleep(every)
         try:
             await ledger.renew()
             await store.purge(int(clock()))
+            await attachments.beat()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

@@ -52,6 +52,8 @@ class Settings:
     search: bool = True
     search_rounds: int = 5
     search_seconds: float = 90
+    keep_texts: int = 86_400
+    fetch_allowed: tuple[str, ...] = ()
     connections: int = 10_000
     keyless_per_address: int = 64
     trusted_proxies: tuple[str, ...] = ()
@@ -100,6 +102,15 @@ def _networks(text: str) -> tuple[str, ...]:
             ipaddress.ip_network(part, strict=False)
         except ValueError:
             raise ValueError(f"is not a list of addresses and networks: {part!r}") from None
+    return found
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in found:
+        host, _, port = part.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
+            raise ValueError(f"is not a list of host:port: {part!r}")
     return found
 
 
@@ -170,6 +181,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
+    "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
+    "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),

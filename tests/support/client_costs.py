@@ -121,7 +121,7 @@ class Desk:
             read += len(body)
             return body
 
-        response = await self.inner.front.handle(Request(method, path, Headers(headers), "req_1", whole))
+        response = await self.inner.router.handle(Request(method, path, Headers(headers), "req_1", whole))
         said = response.body
         answer = said if isinstance(said, bytes) else b"".join([piece async for piece in said])
         await response.finish()
@@ -142,4 +142,4 @@ class Desk:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        return self.inner.front.table
+        return self.inner.router.table

@@ -1,4 +1,4 @@
-"""The gateway behind `Front.handle`, without a socket: a store in memory, a client that is told what to
+"""The gateway behind `Router.handle`, without a socket: a store in memory, a client that is told what to
 answer, a clock that is set. For tests of many requests, or of time.
 """
 
@@ -128,7 +128,7 @@ class InProcess:
         self.running = self.run(
             app.start(self._settings, store=self.store, client=self.client, clock=lambda: self.now)
         )
-        self.front = Router(routes(self.running.gateway, self.running.endpoints))
+        self.router = Router(routes(self.running.gateway, self.running.endpoints))
         return self
 
     def __exit__(
@@ -173,7 +173,7 @@ class InProcess:
             return raw
 
         request = Request(method, path, headers, request_id(headers.get("x-request-id")), read, client)
-        response = await self.front.handle(request)
+        response = await self.router.handle(request)
         body = response.body
         if not isinstance(body, bytes):
             body = b"".join([piece async for piece in body])

@@ -53,13 +53,13 @@ class AtHome(InProcess):
         started = app.start(
             self._settings,
             store=store,
-            replay=RememberingCache(self.counted),
+            cache=RememberingCache(self.counted),
             client=self.client,
             clock=lambda: self.now,
         )
         self.running = self.run(started)
         self.store = self.running.store  # type: ignore[assignment]
-        self.front = Router(routes(self.running.gateway, self.running.endpoints))
+        self.router = Router(routes(self.running.gateway, self.running.endpoints))
         return self
 
 

@@ -44,6 +44,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_TRUSTED_PROXIES", " 10.0.0.0/8, ::1,", ("10.0.0.0/8", "::1")),
     ("KIMI_GATEWAY_ACCOUNT_CONCURRENCY", "4", 4),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "off", False),
+    ("KIMI_GATEWAY_KEEP_TEXTS", "0", 0),
+    ("KIMI_GATEWAY_FETCH_ALLOWED", "Wiki.lan:8080, 10.0.0.7:80", ("wiki.lan:8080", "10.0.0.7:80")),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
@@ -87,6 +89,8 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_TRUSTED_PROXIES", "proxy.test"),
     ("KIMI_GATEWAY_ACCOUNT_CONCURRENCY", "3"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "maybe"),
+    ("KIMI_GATEWAY_KEEP_TEXTS", "-1"),
+    ("KIMI_GATEWAY_FETCH_ALLOWED", "wiki.lan"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]

@@ -1,4 +1,4 @@
-"""The options that say what a key may do, for `keys create` and `keys update`."""
+"""The options for the rights of a key, for `keys create` and `keys update`."""
 
 from __future__ import annotations
 

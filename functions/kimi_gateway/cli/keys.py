@@ -160,7 +160,7 @@ def show(key: Reference, as_json: bool) -> None:
 @key_options
 @json_option
 def update(key: Reference, name: str | None, as_json: bool, **given: Any) -> None:
-    """Change a key. Every process follows at once. What is not given stays as it is."""
+    """Change a key, at once in every process. Options that are not given change nothing."""
     given |= {"name": name}
     if without_any(given):
         raise click.UsageError("Give at least one option that changes something.")

@@ -69,7 +69,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
                 Counts.count_input,
                 endpoints.counts,
                 dialect=Responses(gateway.clock, gateway.keeps),
-                thoughts=gateway.thoughts,
+                conversations=gateway.conversations,
             ),
             "Count the input tokens of a response",
             example=_RESPONSE,

@@ -58,12 +58,14 @@ class Counts:
         chat = (await apart(len(raw), lambda: anthropic.read(raw, counting=True))).chat
         return answer({"input_tokens": await self._count(key, chat, len(raw))})
 
-    async def count_input(self, request: Request, dialect: Dialect, thoughts: ConversationCache) -> Response:
+    async def count_input(
+        self, request: Request, dialect: Dialect, conversations: ConversationCache
+    ) -> Response:
         """The same count for a Responses request, including stored content that it refers to."""
         key = await authenticate(self.gate, request)
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
-        found = await thoughts.recall(key.account, ask.needs, renew=False) if ask.needs else {}
+        found = await conversations.recall(key.account, ask.needs, renew=False) if ask.needs else {}
         question = await apart(len(raw), lambda: ask.complete(found, ()))
         count = await self._count(key, question.chat, question.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})

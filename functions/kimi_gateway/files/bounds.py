@@ -1,4 +1,4 @@
-"""Bounds of what a request may attach. Sizes are in bytes, times in seconds."""
+"""Bounds of a request's attachments. Sizes are in bytes, times in seconds."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from kimi_gateway.pivot.attachments import Address, Attachment, Inline
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
 
+SENT = 128 * 1024  # bytes of an upload that are sent at a time
 _GROUP = 4 * 48 * 1024  # base64 characters that are decoded at a time
 
 
@@ -62,16 +63,17 @@ class Reader:
         self, ended: Callable[[str], Awaitable[None]] | None = None
     ) -> AsyncGenerator[bytes, None]:
         """All bytes, from the first on; call it once. `ended` gets the SHA-256 before the last chunk is
-        given, and may raise."""
+        given, and may raise. Chunks are large, since each costs the client of the upload some time."""
         digest, last = hashlib.sha256(), b""
         while self.held or not self.ended:
             if self.held:
                 if last:
                     yield last
                 last = bytes(self.held)
-                digest.update(last)
+                if ended is not None:
+                    digest.update(last)
                 self.held.clear()
-            if not self.ended:
+            while not self.ended and len(self.held) < SENT:
                 await self._next()
         if ended is not None:
             await ended(digest.hexdigest())

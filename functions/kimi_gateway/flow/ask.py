@@ -60,20 +60,20 @@ class Gateway:
     gate: Gate
     ledger: Ledger
     registry: Registry
-    thoughts: ConversationCache
+    conversations: ConversationCache
     settings: Settings
     clock: Callable[[], float] = time.time
+    files: Resolver = field(default_factory=NoFiles)
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
-    files: Resolver = field(default_factory=NoFiles)
     plan: Plan | None = None  # may add rounds to a turn
 
     @property
     def keeps(self) -> bool:
         """Whether answers are kept for later requests."""
-        return self.thoughts.keeps
+        return self.conversations.keeps
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
@@ -124,7 +124,7 @@ class Gateway:
         try:
             if asked.ask.unasked is not None and not asked.searches:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            whole = await question.complete(asked, turn, self.thoughts, self.files)
+            whole = await question.complete(asked, turn, self.conversations, self.files)
             parsed, size = whole.parsed, whole.parsed.size
             names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, whole.unsearched)
             if names:
@@ -163,7 +163,7 @@ class Gateway:
             for tap in taps:
                 kept |= tap.kept()
             if kept:
-                await asyncio.gather(turn.settle(), self.thoughts.keep(turn.admission.key.account, kept))
+                await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
             else:
                 await turn.settle()
 
@@ -258,7 +258,7 @@ class Gateway:
             return failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
-            further = await question.go_on(asked, whole, turn, self.thoughts, chat, added)
+            further = await question.go_on(asked, whole, turn, self.conversations, chat, added)
             return self._calls(asked, turn, chat, await further.call())
 
         planner = None

@@ -28,11 +28,11 @@ class ConversationCache:
     and again for writing."""
 
     def __init__(
-        self, replay: Cache, clock: Callable[[], float], keeps: bool = True, patience: float = PATIENCE
+        self, cache: Cache, clock: Callable[[], float], keeps: bool = True, patience: float = PATIENCE
     ) -> None:
         self.keeps = keeps
         self._patience = patience
-        self._replay = replay
+        self._cache = cache
         self._clock = clock
 
     async def restore(self, account: str, missing: Missing) -> int:
@@ -52,7 +52,7 @@ class ConversationCache:
         """Entries by name. Those in the second half of their life are added to `again`, up to RENEWED in all,
         so that an active conversation keeps its beginning."""
         now = int(self._clock())
-        kept = await self._replay.recall(account, names, now)
+        kept = await self._cache.recall(account, names, now)
         known = {name: _unstamped(entry) for name, entry in kept.items()}
         stale = [name for name, entry in kept.items() if 0 < _end(entry) < now + KEPT // 2]
         again |= {name: known[name] for name in stale[: max(0, RENEWED - len(again))]}
@@ -86,7 +86,7 @@ class ConversationCache:
         try:
             async with asyncio.timeout(self._patience):
                 until = int(self._clock()) + KEPT
-                await self._replay.keep(account, _stamped(entries, until), until)
+                await self._cache.keep(account, _stamped(entries, until), until)
         except (StoreDown, TimeoutError) as exc:
             emit("replay_down", logging.WARNING, step="keep", account=account, detail=str(exc))
         except Exception:  # the answer is complete without it and is being charged

@@ -86,12 +86,12 @@ async def read(
     return Asked(request, ask, resolved, upstream, prepared, len(raw), searches)
 
 
-async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files: Resolver) -> Question:
+async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
     `turn` keeps its uploads. Raises
     GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
-    found = await thoughts.recall(account, ask.needs) if ask.needs else {}
+    found = await conversations.recall(account, ask.needs) if ask.needs else {}
     attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
     resolution = await resolve(files, account, attached, model, turn.held)
     parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
@@ -99,19 +99,24 @@ async def complete(asked: Asked, turn: Turn, thoughts: ConversationCache, files:
     if prepared is None:
         provider, searches = asked.upstream.provider, asked.searches
         prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     return Question(parsed, prepared, narrowed, resolution.token, asked.searches)
 
 
 async def go_on(
-    asked: Asked, question: Question, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, added: int
+    asked: Asked,
+    question: Question,
+    turn: Turn,
+    conversations: ConversationCache,
+    chat: ChatRequest,
+    added: int,
 ) -> Question:
     """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
     prepared = await apart(size, partial(_prepared, provider, asked.searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, thoughts, chat, prepared, size)
+    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     return replace(question, prepared=prepared, narrowed=narrowed)
 
 
@@ -135,12 +140,17 @@ def _prepared(
 
 
 async def _fitted(
-    asked: Asked, turn: Turn, thoughts: ConversationCache, chat: ChatRequest, prepared: Prepared, size: int
+    asked: Asked,
+    turn: Turn,
+    conversations: ConversationCache,
+    chat: ChatRequest,
+    prepared: Prepared,
+    size: int,
 ) -> bool:
     """Restore the history's reasoning, and keep the request within the window; returns whether the output
     limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
-        size += await thoughts.restore(turn.admission.key.account, missing)
+        size += await conversations.restore(turn.admission.key.account, missing)
     try:
         return await fitted(prepared.body, asked.resolved, size, chat.least_output)
     except InvalidRequest as error:

@@ -2,7 +2,7 @@
 
 A round is one question upstream: one call, or several for several choices. Most turns have one round. A
 planner may add further rounds, so that a tool which the gateway runs itself can work in between. All rounds
-put what they get into one mailbox, so pings, the deadline and an interruption work the same all along.
+put their results into one mailbox, so pings, the deadline and an interruption work the same all along.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Planner(Protocol):
         ...
 
     async def next(self) -> Sequence[UpstreamCall]:
-        """Called when a round is complete, as a task of its own: the calls of the next round, which put what
-        they get into the same mailbox. Empty if there is none. Raises GatewayError."""
+        """Called when a round is complete, as a task of its own: the calls of the next round, which put their
+        results into the same mailbox. Empty if there is none. Raises GatewayError."""
         ...
 
 

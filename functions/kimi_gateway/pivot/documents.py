@@ -87,7 +87,7 @@ def _by_text(value: str, where: str, filename: str | None, bare: bool) -> Part:
 
 
 def _named(part: Part, filename: str | None) -> Part:
-    """A text that stands where the client put it, under its name."""
+    """A text at the client's place, under its name."""
     if isinstance(part, Slot) or not filename:
         return part
     return {"type": "text", "text": f"{filename}:\n{part['text']}"}

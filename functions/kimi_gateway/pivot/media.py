@@ -17,7 +17,7 @@ from kimi_gateway.pivot.placement import Slot
 Part = dict[str, Any]
 Kind = Literal["image", "video"]
 
-INLINED = 8 * 2**20  # characters of base64 that go along in the request; what is larger is uploaded
+INLINED = 8 * 2**20  # characters of base64 that are sent in the request; larger media are uploaded
 TYPES: Mapping[Kind, frozenset[str]] = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 NOUNS = {"image": "picture", "video": "video"}
 _VENDORS = "ms://"  # how the vendor's chat names a file
@@ -37,7 +37,7 @@ def is_web(text: str) -> bool:
 
 
 def part(kind: Kind, url: str, where: str) -> Part:
-    """The part of a message, or what stands for it until it is read. Raises InvalidRequest, for a picture
+    """The part of a message, or its place holder until it is read. Raises InvalidRequest, for a picture
     UnreadableImage."""
     try:
         return _part(kind, url, where)

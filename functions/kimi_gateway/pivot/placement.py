@@ -71,7 +71,7 @@ class Slot(Part):
 
 
 def recalled(messages: list[Message], field: str) -> None:
-    """Slots where `stored` ones are, in a conversation that was kept. `field`: what the client calls it."""
+    """Slots where `stored` ones are, in a conversation that was kept. `field`: the client's name for it."""
     for message in messages:
         content = message.get("content")
         if type(content) is list and any(part.get("type") == SLOT for part in content):
@@ -119,7 +119,7 @@ def attachments(messages: Sequence[Message]) -> tuple[Attachment, ...]:
 
 
 def _fresh(messages: Sequence[Message]) -> set[int]:
-    """The slots of what the user has just said, by their ids."""
+    """The ids of the slots in the user's newest messages."""
     fresh = set[int]()
     for message in reversed(messages):
         if message["role"] == "assistant":

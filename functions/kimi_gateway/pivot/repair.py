@@ -23,7 +23,7 @@ RESULT = -1
 NOTHING = "(empty)"  # instead of an empty text, which the vendor refuses
 NO_RESULT = "(no result)"
 PICTURES = "(see the picture)"
-UNREAD = "attachment"  # the type of a part that stands for what has still to be read (pivot/placement.py)
+UNREAD = "attachment"  # the type of a place holder for content that must still be read (pivot/placement.py)
 MOST_NOTES = 64  # repairs that are reported in a header
 
 

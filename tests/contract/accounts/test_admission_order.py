@@ -19,7 +19,7 @@ GOOD = {"model": "kimi-k3", "input": "Hello"}
 TOOL = {"type": "function", "name": "get", "parameters": {"type": "object", "properties": {}}}
 
 
-class CountedReplay(MemoryCache):
+class CountedCache(MemoryCache):
     """Counts what is asked of it, and is down when told to be."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ def desk() -> Iterator[InProcess]:
 
 
 @pytest.fixture
-def replay(desk: InProcess) -> CountedReplay:
-    replay = desk.running.gateway.thoughts._replay = CountedReplay()
-    return replay
+def cache(desk: InProcess) -> CountedCache:
+    cache = desk.running.gateway.conversations._cache = CountedCache()
+    return cache
 
 
 def respond(desk: InProcess, key: str, **body: Any) -> Answered:
@@ -60,13 +60,13 @@ def remaining(desk: InProcess, key: str) -> int:
 
 
 def test_a_key_without_credits_or_over_its_limit_recalls_nothing(
-    desk: InProcess, replay: CountedReplay
+    desk: InProcess, cache: CountedCache
 ) -> None:
     named = respond(desk, desk.key()).json["id"]
     for key in (desk.key(0), desk.key(limits=Limits(day=0))):
         for _ in range(2):
             assert respond(desk, key, previous_response_id=named).status in (403, 429)
-    assert replay.recalled == 0
+    assert cache.recalled == 0
 
 
 @pytest.mark.parametrize("body", [
@@ -74,21 +74,21 @@ def test_a_key_without_credits_or_over_its_limit_recalls_nothing(
     {"input": [{"type": "of no kind"}]}, {"temperature": 3},
 ])  # fmt: skip
 def test_the_shape_is_checked_before_anything_is_recalled(
-    desk: InProcess, replay: CountedReplay, body: dict[str, Any]
+    desk: InProcess, cache: CountedCache, body: dict[str, Any]
 ) -> None:
     key = desk.key(limits=Limits(minute=9))
     named = respond(desk, key).json["id"]
     assert respond(desk, key, previous_response_id=named, **body).status == 400
-    assert replay.recalled == 0
+    assert cache.recalled == 0
     assert remaining(desk, key) == 7
 
 
-def test_what_only_a_recall_finds_is_counted_and_not_charged(desk: InProcess, replay: CountedReplay) -> None:
+def test_what_only_a_recall_finds_is_counted_and_not_charged(desk: InProcess, cache: CountedCache) -> None:
     key = desk.key(limits=Limits(minute=9))
     refused = respond(desk, key, previous_response_id="resp_0abc")
     assert (refused.status, refused.json["error"]["param"]) == (400, "previous_response_id")
     assert refused.headers["x-credits-remaining"] == "100"
-    replay.down = True
+    cache.down = True
     assert respond(desk, key, previous_response_id="resp_0abc").status == 503
     assert remaining(desk, key) == 6
     assert (desk.account(key).credits, desk.account(key).reserved) == (99, 0)
@@ -98,7 +98,7 @@ def test_what_only_a_recall_finds_is_counted_and_not_charged(desk: InProcess, re
 
 def test_a_gateway_that_keeps_nothing_says_so_and_keeps_nothing() -> None:
     with InProcess(keep_conversations=False) as desk:
-        replay = desk.running.gateway.thoughts._replay = CountedReplay()
+        cache = desk.running.gateway.conversations._cache = CountedCache()
         key = desk.key()
         first = respond(desk, key).json
         refused = respond(desk, key, previous_response_id=first["id"])
@@ -114,7 +114,7 @@ def test_a_gateway_that_keeps_nothing_says_so_and_keeps_nothing() -> None:
         ]
         tools = [{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]
         assert desk.chat(key, {"messages": history, "tools": tools, "model": "kimi-k2.6"}).status == 200
-        assert (replay.recalled, replay.kept) == (0, 0)
+        assert (cache.recalled, cache.kept) == (0, 0)
 
 
 _JSON = st.recursive(

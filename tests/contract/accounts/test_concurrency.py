@@ -55,7 +55,7 @@ async def unread(desk: InProcess, key: str) -> int:
         raise AssertionError("the body was read")
 
     headers = Headers((("authorization", f"Bearer {key}"),))
-    response = await desk.front.handle(Request("POST", "/v1/chat/completions", headers, "req_1", body))
+    response = await desk.router.handle(Request("POST", "/v1/chat/completions", headers, "req_1", body))
     await response.finish()
     return response.status
 

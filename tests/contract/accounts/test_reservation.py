@@ -106,7 +106,7 @@ class Desk:
 
         headers = Headers((("authorization", f"Bearer {self.key}"),))
         try:
-            response = await self.inner.front.handle(Request("POST", path, headers, "req_1", raw))
+            response = await self.inner.router.handle(Request("POST", path, headers, "req_1", raw))
             if not isinstance(response.body, bytes):
                 async for _ in response.body:
                     pass

@@ -60,7 +60,7 @@ class Uploads:
         """A fresh endpoint at POST /upload."""
         taker = Taker()
         route = Route("POST", "/upload", taker, "", Access.KEY, limit=LIMIT, streams=True)
-        self.gateway.app._front = Router((route,))
+        self.gateway.app._router = Router((route,))
         if not held:
             self.gateway.call(taker.going.set)
         return taker
@@ -228,7 +228,7 @@ def test_a_query_comes_decoded_in_order_with_repeated_names(uploads: Uploads) ->
 
 
 def test_a_query_that_nobody_reads_is_not_looked_at(uploads: Uploads) -> None:
-    uploads.gateway.app._front = Router((Route("GET", "/ping", pong, "", Access.OPEN),))
+    uploads.gateway.app._router = Router((Route("GET", "/ping", pong, "", Access.OPEN),))
     with connect(uploads.gateway) as client:
         line = "/ping?" + "n=%ff&" * (MOST_FIELDS + 1)
         client.sendall(head(line, "host: x", "connection: close", method="GET"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,14 +14,6 @@ from support.fault_table import WHOLE
 from support.formats import FORMATS, RESPONSES
 from support.live import LiveGateway
 from upstream import ErrorEvent, ScriptedUpstream
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url) as gateway:
-        yield gateway
 
 
 def lines_of(gateway: LiveGateway, begins: str) -> dict[str, list[dict[str, Any]]]:

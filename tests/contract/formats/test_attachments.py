@@ -258,7 +258,7 @@ def test_a_client_that_leaves_meanwhile_pays_nothing(desk: InProcess, form: str)
 
     async def leave() -> None:
         held.wait, held.entered = asyncio.Event(), asyncio.Event()
-        asking = asyncio.create_task(desk.front.handle(request(desk, form, key)))
+        asking = asyncio.create_task(desk.router.handle(request(desk, form, key)))
         await held.entered.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -195,10 +195,10 @@ class Watched:
 @pytest.fixture
 def watched(gateway: LiveGateway) -> Iterator[Watched]:
     assert gateway.app.running is not None
-    thoughts = gateway.app.running.gateway.thoughts
-    watched = thoughts._replay = Watched(thoughts._replay)  # type: ignore[assignment]
+    conversations = gateway.app.running.gateway.conversations
+    watched = conversations._cache = Watched(conversations._cache)  # type: ignore[assignment]
     yield watched
-    thoughts._replay = watched.inner
+    conversations._cache = watched.inner
 
 
 def test_ordinary_requests_ask_the_store_nothing_and_keep_nothing(

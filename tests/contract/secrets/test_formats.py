@@ -100,7 +100,7 @@ def calling(sent: Sent) -> Told:
 @pytest.mark.parametrize("path", REQUESTS)
 def test_nothing_that_was_said_is_logged(log: io.StringIO, path: str, answer: Any) -> None:
     with InProcess() as desk:
-        desk.running.gateway.thoughts = ConversationCache(Locked(), lambda: desk.now)
+        desk.running.gateway.conversations = ConversationCache(Locked(), lambda: desk.now)
         desk.client.answer = answer
         for stream in (True, False):
             body = {"model": "kimi-k2.6", "stream": stream} | REQUESTS[path]

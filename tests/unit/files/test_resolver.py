@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.errors import (
     BodyTooLarge,
-    Conflict,
     GatewayError,
     InvalidRequest,
     NotFound,
@@ -21,11 +20,10 @@ from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.parts import HELD
 from kimi_gateway.net.fetch.fetcher import NOT_FETCHED
 from kimi_gateway.pivot.attachments import DocumentText, FileId, Inline, MediaUrl, PlainText, Unreadable
-from kimi_gateway.providers.demo import Demo
 from support.fetching import port_of
 from support.hostile_urls import SPELLINGS
 from support.raw_server import RawServer
-from support.resolving import MP4, NOW, PNG, A, B, at, attached, docx, inline, pdf, resolving
+from support.resolving import MP4, PNG, A, B, at, attached, docx, inline, pdf, resolving
 from upstream import ScriptedUpstream, Status
 
 pytestmark = pytest.mark.anyio
@@ -258,85 +256,6 @@ async def test_the_vendors_refusal_of_a_file_is_the_clients_with_its_words(up: S
         assert await made.left() == (0, 0)
 
 
-async def kept(made: Any, data: bytes, token: Any, media_type: str, number: int = 1) -> FileRecord:
-    async def chunks() -> Any:
-        yield data
-
-    purpose = "image" if media_type.startswith("image/") else "file-extract"
-    file = await made.moonshot.files.upload(token, "kept", purpose, chunks(), len(data))
-    record = FileRecord(
-        f"file-{number}", "acc_a", token.id, "kept", NOW, state="ready", upstream=file.id, filename="k.pdf",
-        size=len(data), media_type=media_type,
-    )  # fmt: skip
-    await made.store.add_file(record, Room())
-    return record
-
-
-async def test_a_kept_document_is_read_where_it_is_and_stays(up: ScriptedUpstream) -> None:
-    async with resolving(up, tokens=(A, B)) as made:
-        record = await kept(made, pdf("Kept."), B, "application/pdf")
-        for _ in range(2):
-            assert await made.one(attached(FileId(record.id), "document")) == DocumentText("k.pdf", "Kept.")
-        contents = [request for request in up.requests if request.path.endswith("/content")]
-        assert [request.token for request in contents] == [B.secret]
-        with pytest.raises(NotFound):
-            await made.one(attached(FileId(record.id)), "acc_b")
-        with pytest.raises(UnreadableImage, match="application/pdf, not a picture"):
-            await made.one(attached(FileId(record.id), "image"))
-        assert len(up.files.files) == 1
-
-
-async def test_kept_pictures_bind_the_turn_to_their_token(up: ScriptedUpstream) -> None:
-    async with resolving(up, tokens=(A, B), bounds=SMALL) as made:
-        one, other = await kept(made, PNG, A, "image/png"), await kept(made, PNG, B, "image/png", 2)
-        for record in (one, other):
-            both = [attached(FileId(record.id), "image"), inline(LARGE, "image")]
-            async with made.resolver.resolve("acc_a", both) as found:
-                assert found.token == record.token
-                assert found.results[0] == MediaUrl(f"ms://{record.upstream}")
-                assert len({file.token for file in up.files.files.values()}) == 2
-            await made.cleaner.rest(10)
-        with pytest.raises(Conflict, match="different accounts"):
-            async with made.resolver.resolve(
-                "acc_a", [attached(FileId(each.id), "image") for each in (one, other)]
-            ):
-                pass
-        made.tokens = (B,)
-        with pytest.raises(Conflict, match=f"{FIELD}: .* upload it again"):
-            await made.one(attached(FileId(one.id), "image"))
-        assert len(up.files.files) == 2
-
-
-async def test_a_provider_without_files_gets_small_pictures_texts_and_pdfs_read_here(
-    up: ScriptedUpstream,
-) -> None:
-    async with resolving(up, provider=Demo(), bounds=SMALL) as made:
-        assert isinstance(await made.one(inline(PNG)), MediaUrl)
-        assert await made.one(inline(b"text")) == DocumentText(None, "text")
-        with pytest.raises(BodyTooLarge):
-            await made.one(inline(LARGE, "image"))
-        with pytest.raises(InvalidRequest, match="takes no files"):
-            await made.one(inline(MP4))
-        with pytest.raises(InvalidRequest, match="reads no documents of type"):
-            await made.one(inline(docx("a")))
-        with pytest.raises(InvalidRequest, match="no text"):
-            await made.one(inline(blank_pdf(), "document"))
-        with pytest.raises(InvalidRequest, match="cannot be read"):
-            await made.one(inline(pdf(), "document"))
-    assert up.requests == []
-
-
-def blank_pdf() -> bytes:
-    import io
-
-    from pypdf import PdfWriter
-
-    writer, written = PdfWriter(), io.BytesIO()
-    writer.add_blank_page(100, 100)
-    writer.write(written)
-    return written.getvalue()
-
-
 async def test_one_error_ends_the_other_attachments_of_the_request(up: ScriptedUpstream) -> None:
     async with (
         RawServer([[b"HTTP/1.1 200 OK\r\n\r\n", RawServer.KEEP]]) as server,
@@ -348,3 +267,28 @@ async def test_one_error_ends_the_other_attachments_of_the_request(up: ScriptedU
             async with made.resolver.resolve("acc_a", [slow, wrong]):
                 pass
         assert [task for task in asyncio.all_tasks() if "placed" in str(task.get_coro())] == []
+
+
+async def test_an_upload_begins_while_its_address_is_still_read(up: ScriptedUpstream) -> None:
+    """The server sends the rest only once the provider has bytes of the upload."""
+
+    async def gated(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        begin = MP4 + bytes(HELD)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (len(begin) + 4) + begin)
+        await until(lambda: any(len(each.buffer) >= HELD // 2 for each in up.connections))
+        writer.write(b"last")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(gated, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    video = at(f"http://a.example:{port}/v.mp4", "video")
+    async with server, resolving(up, ports=[port]) as made, made.resolver.resolve("acc_a", [video]):
+        (file,) = up.files.files.values()
+        assert file.data.endswith(b"last")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)

@@ -43,7 +43,7 @@ _FOREIGN = frozenset(
 # Members of such a block that no model can read.
 _OPAQUE = frozenset(("cache_control", "caller", "signature", "encrypted_content", "encrypted_index"))
 _NOUNS = {"image": "picture", "document": "document"}
-# The member of a source that holds it, by the source's type. One source has one of them.
+# The member of a source with its content, by the source's type. One source has one of them.
 _SOURCES = {"base64": "data", "text": "data", "url": "url", "file": "file_id", "content": "content"}
 _MEMBERS = tuple(dict.fromkeys(_SOURCES.values()))
 

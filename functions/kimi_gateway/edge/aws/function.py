@@ -67,7 +67,7 @@ class Function:
         self._streamed = streamed
         self._patience = patience or Patience()
         self._running: Running | None = None
-        self._front = Router(())
+        self._router = Router(())
 
     async def start(self) -> None:
         """Start from the environment. Raises SettingsFault and the errors of `app.start`."""
@@ -82,7 +82,7 @@ class Function:
             raise LookupError(f"no route for {missing}")
         self._running = running
         own = [route for route in table if not self._paths or route.path in self._paths]
-        self._front = Router(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
+        self._router = Router(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
 
     async def __call__(self, event: Any, context: Context) -> Streamed | dict[str, Any]:
         if self._running is None:  # a loop without `lifecycle`
@@ -92,7 +92,7 @@ class Function:
             request = request_of(event, context, self._running.gateway.settings.body_limit)
         except InvalidRequest as error:
             return self._unreadable(error, context)
-        exchange = _Exchange(request, self._front)
+        exchange = _Exchange(request, self._router)
         if self._streamed:
             return await exchange.streamed(self._patience)
         return await exchange.buffered()
@@ -137,10 +137,10 @@ async def _restored() -> None:
 class _Exchange:
     """One request and its answer. The response is finished once, whatever happens."""
 
-    def __init__(self, request: Request, front: Router) -> None:
+    def __init__(self, request: Request, router: Router) -> None:
         self._request = request
         current_request.set(request.id)  # here too, because a stream is written in the task of the invocation
-        self._handling = asyncio.create_task(front.handle(request))
+        self._handling = asyncio.create_task(router.handle(request))
 
     async def streamed(self, patience: Patience) -> Streamed:
         try:

@@ -38,7 +38,7 @@ class App:
         self.arena = memoryview(bytearray(ARENA))  # the read buffer of all connections of the loop
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
-        self._front: Router  # set by `start`
+        self._router: Router  # set by `start`
         self._docs: Any = None
         self._read: dict[tuple[str, str], Response] = {}  # docs pages by method and path
         self._draining: asyncio.Task[None] | None = None
@@ -51,7 +51,7 @@ class App:
 
     async def start(self) -> None:
         self.running = await start(self.settings, clock=self._clock)
-        self._front = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
+        self._router = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
 
     async def stop(self) -> None:
         if self._draining is not None:
@@ -83,10 +83,10 @@ class App:
         """Answer a request for the server that speaks HTTP itself."""
         if request.path in PAGES and request.method in ("GET", "HEAD"):
             return self._page(request)
-        return self._front.handle(request)
+        return self._router.handle(request)
 
     def refuse(self, request: Request, error: GatewayError) -> Response:
-        return self._front.refuse(request, error)
+        return self._router.refuse(request, error)
 
     async def _page(self, request: Request) -> Response:
         """A docs page from the ASGI application. Each page is made once; callers get a copy."""
@@ -130,7 +130,7 @@ class App:
 
     async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
         exchange = _Exchange(scope, receive, send, self.settings, self.proxies)
-        await exchange.serve(self._front)
+        await exchange.serve(self._router)
 
     async def _documentation(self) -> Any:
         if self._docs is None:
@@ -141,7 +141,7 @@ class App:
         """Load FastAPI in a thread, because that takes longer than everything else."""
         from kimi_gateway.edge.home.docs import with_docs
 
-        return with_docs(self._gateway, self._front.table)
+        return with_docs(self._gateway, self._router.table)
 
 
 class _Exchange:
@@ -174,13 +174,13 @@ class _Exchange:
             limit=settings.body_limit,
         )
 
-    async def serve(self, front: Router) -> None:
+    async def serve(self, router: Router) -> None:
         response: Response | None = None
         try:
             if self._hostless:
-                response = front.refuse(self._request, no_host())
+                response = router.refuse(self._request, no_host())
             else:
-                response = await front.handle(self._request)
+                response = await router.handle(self._request)
             await self._answer(response)
         except asyncio.CancelledError:
             if not self._left:

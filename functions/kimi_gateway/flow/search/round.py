@@ -1,4 +1,4 @@
-"""One round's chunks, parted: what the client sees of them, and the calls that the gateway runs itself.
+"""Splits one round's chunks: those that the client sees, and calls that the gateway runs itself.
 
 The client gets texts and reasoning as they come. Calls of the gateway's tools, and the end of a round that
 another one follows, are not for it. Its own calls are numbered as if the others were not there.

@@ -1,4 +1,4 @@
-"""The gateway's own tools: what the model is offered, and what it asked for by a call of one. Pure.
+"""The gateway's own tools: their definitions for the model, and the arguments of its calls. Pure.
 
 The names are the gateway's, so that a client's own `web_search` never collides with them.
 """

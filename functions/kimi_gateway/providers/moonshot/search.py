@@ -99,7 +99,7 @@ class MoonshotSearch:
         return SearchFailed(reason, f"status {status} {detail}".rstrip(), after)
 
     def _seconds_until(self, moment: str | None) -> float | None:
-        """The header is in unix seconds; it stands only where the limit is one of requests a second."""
+        """The header is in unix seconds; only limits of requests a second have it."""
         if moment is None or not (moment.isascii() and moment.isdigit()) or len(moment) > 12:
             return None
         return min(max(int(moment) - self._clock(), 0.0), 86_400.0)

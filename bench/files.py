@@ -1,0 +1,152 @@
+"""A large file by address, on its way to the provider: memory, processor time, and whether both legs overlap.
+
+    .venv/bin/python bench/files.py [MB] [MB a second of each leg]
+
+Three processes on loopback: the resolver alone, and beside it a web server and a provider that are paced. The
+file is a video, the longest way: fetched, uploaded, deleted. The first run warms up, with 1 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from multiprocessing.connection import Connection
+
+from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.cleaning import Cleaner
+from kimi_gateway.files.resolver import FileResolver
+from kimi_gateway.files.texts import Texts
+from kimi_gateway.net.fetch.fetcher import Fetcher
+from kimi_gateway.net.http import Timeouts
+from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.pivot.attachments import Address, Attachment
+from kimi_gateway.providers.moonshot.provider import Moonshot
+from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.tokens.outages import LocalOutageLog
+from kimi_gateway.providers.tokens.pool import Pool
+from kimi_gateway.storage.memory import MemoryStore
+from kimi_gateway.storage.memory_cache import MemoryCache
+
+MB = 10**6
+PIECE = 64 * 1024
+HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
+
+
+class Paced:
+    """Lets `rate` bytes a second pass."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._begun, self._passed = rate, time.monotonic(), 0
+
+    async def passed(self, count: int) -> None:
+        self._passed += count
+        ahead = self._passed / self._rate - (time.monotonic() - self._begun)
+        if ahead > 0.005:
+            await asyncio.sleep(ahead)
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> AsyncIterator[bytes]:
+    """Of known length, or in chunks."""
+    lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+    left = int(lines.get(b"content-length", b"0"))
+    while left:
+        data = await reader.read(min(left, PIECE))
+        left -= len(data)
+        yield data
+    if lines.get(b"transfer-encoding") == b"chunked":
+        while size := int(await reader.readline(), 16):
+            yield await reader.readexactly(size)
+            await reader.readline()
+        await reader.readline()
+
+
+def serve(ports: Connection, rate: float) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                method, path = head.split(b" ", 2)[:2]
+                if path.startswith(b"/v1/files"):
+                    pace, count = Paced(rate), 0
+                    async for data in _body(reader, head):
+                        count += len(data)
+                        await pace.passed(len(data))
+                    told = json.dumps(
+                        {"id": "file_1", "bytes": count, "filename": "f", "deleted": True}
+                    ).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(told) + told)
+                    continue
+                size, pace = int(path.rpartition(b"/")[2]), Paced(rate)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+                for at in range(0, size, PIECE):
+                    data = (HEAD if not at else b"").ljust(min(PIECE, size - at), b"v")
+                    writer.write(data)
+                    await writer.drain()
+                    await pace.passed(len(data))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=2**20)
+        ports.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+async def resolve(port: int, sizes: Sequence[int]) -> list[tuple[float, float, int]]:
+    """For each size: seconds, processor seconds, and by how many KiB the largest resident set grew."""
+    client = Http1Client()
+    moonshot = Moonshot(client, f"http://127.0.0.1:{port}/v1", Timeouts(5, 60), 2**20)
+    pool = Pool(lambda: (Token.of("sk-bench"),), LocalOutageLog(), time.time)
+    upstream = Upstream(moonshot, pool)
+
+    async def names(host: str, port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    fetcher = Fetcher([f"files.example:{port}"], resolver=names)
+    store = MemoryStore()
+    cleaner = Cleaner(store, lambda: upstream, time.time)
+    texts = Texts(MemoryCache(), time.time, 0)
+    resolver = FileResolver(store, lambda: upstream, texts, cleaner, lambda: fetcher, time.time, Bounds())
+    found = []
+    for size in sizes:
+        begun, worked, peak = time.monotonic(), time.process_time(), _peak()
+        wanted = Attachment("content.0", "video", Address(f"http://files.example:{port}/{size}"))
+        async with resolver.resolve("acc_bench", [wanted]) as resolution:
+            seconds, cpu = time.monotonic() - begun, time.process_time() - worked
+            print(resolution.results[0], f"{size / MB:.0f} MB", file=sys.stderr)
+        await cleaner.rest(5)
+        assert cleaner.uploads == cleaner.deletions  # noqa: S101
+        found.append((seconds, cpu, _peak() - peak))
+    await fetcher.close()
+    await moonshot.close()
+    await client.close()
+    return found
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    megabytes = float(sys.argv[1]) if len(sys.argv) > 1 else 80
+    rate = float(sys.argv[2]) if len(sys.argv) > 2 else 20
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, rate * MB), daemon=True)
+    process.start()
+    _, (seconds, cpu, growth) = asyncio.run(resolve(here.recv(), [MB, int(megabytes * MB)]))
+    process.terminate()
+    leg = megabytes / rate
+    print(
+        f"{megabytes:.0f} MB: {seconds:.2f} s = {seconds / leg:.2f} of one leg ({leg:.2f} s);"
+        f" {cpu * 1000 / megabytes:.2f} ms of processor time a MB; memory +{growth / 1024:.1f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

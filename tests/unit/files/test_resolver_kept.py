@@ -1,0 +1,113 @@
+"""Files that an account keeps, as attachments; and a provider that keeps none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kimi_gateway.accounts.files import FileRecord, Room
+from kimi_gateway.errors import (
+    BodyTooLarge,
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    UnreadableImage,
+)
+from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.pivot.attachments import DocumentText, FileId, MediaUrl
+from kimi_gateway.providers.demo import Demo
+from support.resolving import MP4, NOW, PNG, A, B, attached, docx, inline, pdf, resolving
+from upstream import ScriptedUpstream
+
+pytestmark = pytest.mark.anyio
+
+FIELD = "messages.0.content.1"
+LARGE = PNG + bytes(2_000)
+SMALL = Bounds(count=3, size=20_000, inline=1_000, text=5_000)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+async def kept(made: Any, data: bytes, token: Any, media_type: str, number: int = 1) -> FileRecord:
+    async def chunks() -> Any:
+        yield data
+
+    purpose = "image" if media_type.startswith("image/") else "file-extract"
+    file = await made.moonshot.files.upload(token, "kept", purpose, chunks(), len(data))
+    record = FileRecord(
+        f"file-{number}", "acc_a", token.id, "kept", NOW, state="ready", upstream=file.id, filename="k.pdf",
+        size=len(data), media_type=media_type,
+    )  # fmt: skip
+    await made.store.add_file(record, Room())
+    return record
+
+
+async def test_a_kept_document_is_read_where_it_is_and_stays(up: ScriptedUpstream) -> None:
+    async with resolving(up, tokens=(A, B)) as made:
+        record = await kept(made, pdf("Kept."), B, "application/pdf")
+        for _ in range(2):
+            assert await made.one(attached(FileId(record.id), "document")) == DocumentText("k.pdf", "Kept.")
+        contents = [request for request in up.requests if request.path.endswith("/content")]
+        assert [request.token for request in contents] == [B.secret]
+        with pytest.raises(NotFound):
+            await made.one(attached(FileId(record.id)), "acc_b")
+        with pytest.raises(UnreadableImage, match="application/pdf, not a picture"):
+            await made.one(attached(FileId(record.id), "image"))
+        assert len(up.files.files) == 1
+
+
+async def test_kept_pictures_bind_the_turn_to_their_token(up: ScriptedUpstream) -> None:
+    async with resolving(up, tokens=(A, B), bounds=SMALL) as made:
+        one, other = await kept(made, PNG, A, "image/png"), await kept(made, PNG, B, "image/png", 2)
+        for record in (one, other):
+            both = [attached(FileId(record.id), "image"), inline(LARGE, "image")]
+            async with made.resolver.resolve("acc_a", both) as found:
+                assert found.token == record.token
+                assert found.results[0] == MediaUrl(f"ms://{record.upstream}")
+                assert len({file.token for file in up.files.files.values()}) == 2
+            await made.cleaner.rest(10)
+        with pytest.raises(Conflict, match="different accounts"):
+            async with made.resolver.resolve(
+                "acc_a", [attached(FileId(each.id), "image") for each in (one, other)]
+            ):
+                pass
+        made.tokens = (B,)
+        with pytest.raises(Conflict, match=f"{FIELD}: .* upload it again"):
+            await made.one(attached(FileId(one.id), "image"))
+        assert len(up.files.files) == 2
+
+
+async def test_a_provider_without_files_gets_small_pictures_texts_and_pdfs_read_here(
+    up: ScriptedUpstream,
+) -> None:
+    async with resolving(up, provider=Demo(), bounds=SMALL) as made:
+        assert isinstance(await made.one(inline(PNG)), MediaUrl)
+        assert await made.one(inline(b"text")) == DocumentText(None, "text")
+        with pytest.raises(BodyTooLarge):
+            await made.one(inline(LARGE, "image"))
+        with pytest.raises(InvalidRequest, match="takes no files"):
+            await made.one(inline(MP4))
+        with pytest.raises(InvalidRequest, match="reads no documents of type"):
+            await made.one(inline(docx("a")))
+        with pytest.raises(InvalidRequest, match="no text"):
+            await made.one(inline(blank_pdf(), "document"))
+        with pytest.raises(InvalidRequest, match="cannot be read"):
+            await made.one(inline(pdf(), "document"))
+    assert up.requests == []
+
+
+def blank_pdf() -> bytes:
+    import io
+
+    from pypdf import PdfWriter
+
+    writer, written = PdfWriter(), io.BytesIO()
+    writer.add_blank_page(100, 100)
+    writer.write(written)
+    return written.getvalue()
