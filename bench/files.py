@@ -124,7 +124,7 @@ async def resolve(port: int, sizes: Sequence[int]) -> list[tuple[float, float, i
         assert cleaner.uploads == cleaner.deletions  # noqa: S101
         found.append((seconds, cpu, _peak() - peak))
     await fetcher.close()
-    await moonshot.close()
+    await moonshot.files.close()
     await client.close()
     return found
 

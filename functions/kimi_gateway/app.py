@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.files import FileStore
+from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
@@ -62,6 +63,7 @@ class Endpoints:
     account: BalanceAndCredits
     token_check: TokenCheck
     health: Health
+    files: FilesApi
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Running:
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        cleaning = self.attachments.cleaner.busy
+        cleaning = self.attachments.busy
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
@@ -206,7 +208,7 @@ async def start(
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments.resolver)
+    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
     endpoints = Endpoints(
         Models(gate, registry),
@@ -214,6 +216,14 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
+        FilesApi(
+            gate,
+            store,
+            upstream,
+            Room(settings.account_files, settings.account_file_bytes),
+            settings.idle_timeout,
+            clock,
+        ),
     )
     heart = None
     if renewing:

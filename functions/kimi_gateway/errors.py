@@ -4,16 +4,19 @@ in the client's format.
 GatewayError                     500  api_error              internal_error
 ├── InvalidRequest               400  invalid_request_error  invalid_request
 │   ├── ContextLengthExceeded    400  invalid_request_error  context_length_exceeded
+│   ├── NotDownloadable          400  invalid_request_error  file_not_downloadable
 │   ├── UnreadableImage          400  invalid_request_error  invalid_request
 │   ├── UnreadableDocument       400  invalid_request_error  invalid_request
 │   └── ContentFiltered          400  invalid_request_error  content_filter
 ├── InvalidKey                   401  invalid_request_error  invalid_api_key
 ├── InsufficientCredits          403  insufficient_quota     insufficient_credits
+├── BudgetExceeded               403  insufficient_quota     budget_exceeded
 ├── PermissionDenied             403  invalid_request_error  permission_denied
 ├── NotFound                     404  invalid_request_error  not_found
 │   └── ModelNotFound            404  invalid_request_error  model_not_found
 ├── MethodNotAllowed             405  invalid_request_error  method_not_allowed
 ├── BodyTooSlow                  408  invalid_request_error  request_timeout
+├── Conflict                     409  invalid_request_error  conflict
 ├── BodyTooLarge                 413  invalid_request_error  request_too_large
 ├── UnsupportedMedia             415  invalid_request_error  unsupported_media_type
 ├── UpgradeRequired              426  invalid_request_error  upgrade_required
@@ -87,6 +90,12 @@ class UnreadableImage(InvalidRequest):
     """A picture that cannot be sent or that the upstream cannot read."""
 
 
+class NotDownloadable(InvalidRequest):
+    """A file that its owner uploaded; Anthropic's clients may download what tools made, and nothing else."""
+
+    code = "file_not_downloadable"
+
+
 class UnreadableDocument(InvalidRequest):
     """A document that cannot be read."""
 
@@ -101,6 +110,10 @@ class InvalidKey(GatewayError):
 
 class InsufficientCredits(GatewayError):
     status, type, code = 403, "insufficient_quota", "insufficient_credits"
+
+
+class BudgetExceeded(GatewayError):
+    status, type, code = 403, "insufficient_quota", "budget_exceeded"
 
 
 class PermissionDenied(GatewayError):

@@ -52,8 +52,12 @@ class Settings:
     search: bool = True
     search_rounds: int = 5
     search_seconds: float = 90
+    account_files: int = 100
+    account_file_bytes: int = 2**30
     keep_texts: int = 86_400
     fetch_allowed: tuple[str, ...] = ()
+    attachment_limit: int = 100 * 2**20
+    extract: str = "provider"
     connections: int = 10_000
     keyless_per_address: int = 64
     trusted_proxies: tuple[str, ...] = ()
@@ -181,8 +185,12 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
+    "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
+    "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
     "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
+    "KIMI_GATEWAY_ATTACHMENT_LIMIT": ("attachment_limit", _number(int, 1024, 100 * 2**20, "bytes")),
+    "KIMI_GATEWAY_EXTRACT": ("extract", _one_of("provider", "local")),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),

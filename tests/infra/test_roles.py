@@ -7,12 +7,14 @@ test_stack.py, where the functions run behind these roles.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import resources
+from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.values import Grant, Key, Usage
 from support.dynamo_table import NOW, SharedTable
 
@@ -61,6 +63,22 @@ async def earlier(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
 
 
+async def attachments(shared: SharedTable, key: Key) -> None:
+    """The file of a turn, and a kept one that a turn reads and a sweep deletes."""
+    store, room = shared.stores[1], Room()
+    passing = FileRecord("file-1", key.account, "tok_1", "passing", NOW, NOW + 60)
+    await store.add_file(passing, room)
+    later = replace(passing, expires=NOW + 90)
+    assert await store.change_file(passing, later, room)
+    assert await store.remove_file(later)
+    kept = replace(passing, id="file-2", kind="kept", expires=NOW + 60)
+    await shared.stores[0].add_file(kept, room)
+    assert await store.file(key.account, kept.id, NOW)
+    assert await store.due_files(NOW + 60, 10) == [kept]
+    assert await store.change_file(kept, later := replace(kept, state="deleting", expires=NOW + 90), room)
+    assert await store.remove_file(later)
+
+
 async def credit(shared: SharedTable, key: Key) -> None:
     """Whether there is any, before a request may cost anything."""
     await shared.stores[1].account(key.account, NOW + 2 * LEASE)
@@ -70,9 +88,21 @@ async def usage(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].usage(NOW, key.account)
 
 
+async def files(shared: SharedTable, key: Key) -> None:
+    """One that expires, from its upload to its deletion."""
+    store, room = shared.stores[1], Room()
+    record = FileRecord("file-1", key.account, "tok_1", "kept", NOW, NOW + 60)
+    await store.add_file(record, room)
+    assert await store.change_file(record, done := replace(record, state="ready", expires=NOW + 90), room)
+    assert await store.file(key.account, "file-1", NOW) == done
+    assert await store.files(key.account, NOW) == [done]
+    assert await store.remove_file(done)
+
+
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers, earlier),
+    "Chat": (key, outages, credit, money, answers, earlier, attachments),
     "Models": (key, outages, credit),
+    "Files": (key, outages, credit, files),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier),
 }

@@ -21,7 +21,7 @@ from kimi_gateway.storage.dynamodb.outages import TTL
 from support import ROOT
 from support.dynamo import KEYS
 
-FUNCTIONS = {"Chat", "Models", "TokenCheck", "Account"}
+FUNCTIONS = {"Chat", "Models", "Files", "TokenCheck", "Account"}
 PREFIXES = ("", "/api")
 
 
@@ -69,6 +69,7 @@ def test_exactly_the_routes_that_ask_a_model_stream(template: Any) -> None:
 @pytest.mark.parametrize("route", table(), ids=lambda route: route.path)
 def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, route: Route) -> None:
     meant = {"/v1/models": "Models", "/v1/models/{model+}": "Models", "/token/check": "TokenCheck"}
+    meant |= {path: "Files" for path in ("/v1/files", "/v1/files/{file}", "/v1/files/{file}/content")}
     wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
         path = place.replace("{model+}", "kimi/k3")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
-from dataclasses import astuple, dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import astuple, dataclass, replace
 
-from kimi_gateway.accounts import keys, rules, terms
+from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
+from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Key, Window
-from kimi_gateway.errors import InsufficientCredits, InvalidKey, PermissionDenied, RateLimited, Unavailable
+from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
+from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
 
@@ -173,28 +174,40 @@ class Gate:
             raise _no_credit()
 
     async def admit(
-        self, request: str, key: Key, cost: int, models: Collection[str] = (), again: bool = True
+        self,
+        request: str,
+        key: Key,
+        cost: int,
+        models: Collection[str] = (),
+        bound: Callable[[], Awaitable[Bound]] | None = None,
+        again: bool = True,
     ) -> Admission:
         """Count the request and reserve its credit. An outdated key record is read again, once.
 
-        `models` are the names of the model asked for; none is any. Raises InvalidKey, PermissionDenied,
-        InsufficientCredits, RateLimited; Unavailable if the store is down.
+        `models` are the names of the model asked for; none is any. `bound` says what the request may use at
+        most; it is called if there are budgets. Raises InvalidKey, PermissionDenied, InsufficientCredits,
+        BudgetExceeded, RateLimited; Unavailable if the store is down.
         """
-        if models and not terms.allows(key, models):
+        limits = await bound() if bound is not None and (key.budgets or key.shared) else None
+        if refused := refusals.of_terms(key, models, limits):
             if not again:
-                raise not_allowed(key)
-            return await self.admit(request, await self._lookup(key.digest), cost, models, again=False)
+                raise refused
+            return await self.admit(request, await self._lookup(key.digest), cost, models, bound, False)
         now = self._clock()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             raise rate_limited(refusal.window, now, key)
         try:
-            return await self._store.admit(request, key, cost, math.ceil(now + self._lease), int(now))
+            lease_until = math.ceil(now + self._lease)
+            admission = await self._store.admit(request, key, cost, lease_until, int(now), limits)
+            return replace(admission, asked=int(now))
         except KeyStale as exc:
             self._keys.pop(key.digest, None)
             if not again:
                 raise _invalid() from exc
-            return await self.admit(request, await self._lookup(key.digest), cost, models, again=False)
+            return await self.admit(request, await self._lookup(key.digest), cost, models, bound, False)
+        except BudgetFull as exc:
+            raise refusals.over_budget(exc, now) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
             raise self._refusal(exc, key, now) from exc
 
@@ -271,12 +284,6 @@ def _invalid(hint: str = "") -> InvalidKey:
     return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
 
 
-def not_allowed(key: Key) -> PermissionDenied:
-    return PermissionDenied(
-        f"This API key may not use this model. It may use: {', '.join(key.models)}.", param="model"
-    )
-
-
 def _no_credit() -> InsufficientCredits:
     text = "The account has no credits left. Ask the operator for more."
     return InsufficientCredits(text, headers=(("x-credits-remaining", "0"),))
@@ -316,9 +323,22 @@ def window_headers(window: Window | None) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _as_openai(kind: str, window: Window | None, now: float) -> list[tuple[str, str]]:
+    """The same in OpenAI's names; `reset` is a time from now, such as 12s."""
+    if window is None:
+        return []
+    return [
+        (f"x-ratelimit-limit-{kind}", str(window.limit)),
+        (f"x-ratelimit-remaining-{kind}", str(window.remaining)),
+        (f"x-ratelimit-reset-{kind}", f"{max(0, math.ceil(window.reset - now))}s"),
+    ]
+
+
 def admission_headers(admission: Admission, released: bool = False) -> list[tuple[str, str]]:
     """Headers with limits and balance after this request; `released` if its credit was given back."""
     headers = list(window_headers(admission.window))
+    now = admission.asked
+    headers += _as_openai("requests", admission.window, now) + _as_openai("tokens", admission.tokens, now)
     if admission.spendable is not None:
         remaining = admission.spendable + (admission.cost if released else 0)
         headers.append(("x-credits-remaining", str(remaining)))

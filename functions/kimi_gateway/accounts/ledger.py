@@ -10,13 +10,15 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from kimi_gateway.accounts.gate import Gate
-from kimi_gateway.accounts.store import Refused, Store, StoreDown
-from kimi_gateway.accounts.values import Admission, Key, Usage
+from kimi_gateway.accounts.store import NOTHING, Refused, Store, StoreDown
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
 from kimi_gateway.observe import emit
 
 FIRST_TRY = 2.0  # seconds that an answer waits for its settlement
@@ -40,7 +42,15 @@ class Reservation:
     """
 
     def __init__(
-        self, ledger: Ledger, gate: Gate, key: Key, cost: int, model: str, alias: str, calls: int
+        self,
+        ledger: Ledger,
+        gate: Gate,
+        key: Key,
+        cost: int,
+        model: str,
+        alias: str,
+        calls: int,
+        bound: Callable[[], Awaitable[Bound]] | None = None,
     ) -> None:
         self.latch = Latch.OPEN
         self._ledger = ledger
@@ -49,6 +59,7 @@ class Reservation:
         self._names = (model, alias or model)
         self._kept = False
         self._calls = calls
+        self._bound = bound
         # Not the request's id: the client may choose that, and admission gives one reservation to one id.
         self.admission = Admission(
             secrets.token_hex(16), key, cost, 0, None, None
@@ -58,7 +69,13 @@ class Reservation:
         wanted, gate = self.admission, self._gate
         gate.places.take(wanted.key.account, self._calls)
         try:
-            self.admission = await gate.admit(wanted.id, wanted.key, wanted.cost, self._names)
+            self.admission = await gate.admit(
+                wanted.id,
+                wanted.key,
+                wanted.cost,
+                self._names,
+                partial(self._bounded, self._bound) if self._bound else None,
+            )
             self._ledger.opened(self.admission)
         except Exception:
             await self._refused()
@@ -69,6 +86,12 @@ class Reservation:
             self._ledger.undo(self.admission)
             raise
         return self
+
+    async def _bounded(self, ask: Callable[[], Awaitable[Bound]]) -> Bound:
+        """Kept, because an admission that is undone must name what it reserved."""
+        bound = await ask()
+        self.admission = replace(self.admission, bound=bound)
+        return bound
 
     async def _refused(self) -> None:
         """Clean up after a refusal; release the credit if the failure came after the admission."""
@@ -90,20 +113,20 @@ class Reservation:
         self._give_places()
         await self.release(error)
 
-    async def settle(self, usage: Usage) -> bool:
+    async def settle(self, usage: Usage, billed: Amount | None = None) -> bool:
         """Charge the credit. True if that is written; False if the write is repeated in the background, if
         the lease had ended, or if the outcome was already decided."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.SETTLED
-        return await self._ledger.settle(self.admission, self._model, usage)
+        return await self._ledger.settle(self.admission, self._model, usage, billed)
 
-    async def release(self, error: bool) -> bool:
+    async def release(self, error: bool, billed: Amount | None = NOTHING) -> bool:
         """Give the credit back; `error` counts a failed request. Returns True as `settle` does."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.RELEASED
-        return await self._ledger.release(self.admission, self._model, error)
+        return await self._ledger.release(self.admission, self._model, error, billed)
 
     def _give_places(self) -> None:
         calls, self._calls = self._calls, 0
@@ -119,11 +142,18 @@ class Ledger:
         self._late: set[asyncio.Task[Any]] = set()
 
     def reserve(
-        self, gate: Gate, key: Key, cost: int, model: str, alias: str = "", calls: int = 1
+        self,
+        gate: Gate,
+        key: Key,
+        cost: int,
+        model: str,
+        alias: str = "",
+        calls: int = 1,
+        bound: Callable[[], Awaitable[Bound]] | None = None,
     ) -> Reservation:
         """A reservation of `cost` credits for a request to `model` with `calls` upstream calls. `alias`: the
-        name that the client used for the model."""
-        return Reservation(self, gate, key, cost, model, alias, calls)
+        name that the client used for the model. `bound`: what the request may use at most, for budgets."""
+        return Reservation(self, gate, key, cost, model, alias, calls, bound)
 
     def opened(self, admission: Admission) -> None:
         self._running[admission.id] = admission
@@ -133,16 +163,24 @@ class Ledger:
         self._running.pop(admission.id, None)
         self._behind(self._undo(admission))
 
-    async def settle(self, admission: Admission, model: str, usage: Usage) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, billed: Amount | None = None
+    ) -> bool:
         """Charge the credit. If the store is down or the caller is cancelled, the write is repeated in the
         background."""
         return await self._end(
-            "settle", admission, lambda: self._store.settle(admission, model, usage, int(self._clock()))
+            "settle",
+            admission,
+            lambda: self._store.settle(admission, model, usage, int(self._clock()), billed),
         )
 
-    async def release(self, admission: Admission, model: str, error: bool) -> bool:
+    async def release(
+        self, admission: Admission, model: str, error: bool, billed: Amount | None = NOTHING
+    ) -> bool:
         return await self._end(
-            "release", admission, lambda: self._store.release(admission, model, error, int(self._clock()))
+            "release",
+            admission,
+            lambda: self._store.release(admission, model, error, int(self._clock()), billed),
         )
 
     async def renew(self) -> None:
@@ -192,7 +230,7 @@ class Ledger:
             async with asyncio.timeout(FIRST_TRY):
                 lease_until = math.ceil(now + self._lease)
                 held = await self._store.admit(
-                    admission.id, admission.key, admission.cost, lease_until, int(now)
+                    admission.id, admission.key, admission.cost, lease_until, int(now), admission.bound
                 )
                 await self._store.release(held, "", False, int(now))
         except Refused:

@@ -92,11 +92,12 @@ def made(new: NewKey, id: str, now: int) -> Key:
         models=new.models,
         expires=new.expires,
         note=new.note,
+        budgets=new.budgets,
     )
 
 
 # Fields that an update of a key may change.
-CHANGEABLE = ("name", "limits", "see_balance", "models", "expires", "note", "suspended")
+CHANGEABLE = ("name", "limits", "see_balance", "models", "expires", "note", "suspended", "budgets")
 
 
 def changed(key: Key, wanted: Key) -> Key:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow, Window
+from kimi_gateway.accounts.values import (
+    Account,
+    Admission,
+    Amount,
+    Bound,
+    Budget,
+    Grant,
+    Key,
+    NewKey,
+    Usage,
+    UsageRow,
+    Window,
+)
+
+NOTHING = Amount()
 
 
 class Refused(Exception):
@@ -73,7 +87,15 @@ class Store(Protocol):
         """The key with this SHA-256 (hex), also a revoked one, with the account's current generation."""
         ...
 
-    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+    async def admit(
+        self,
+        request: str,
+        key: Key,
+        cost: int,
+        lease_until: int,
+        now: int,
+        bound: Bound | None = None,
+    ) -> Admission:
         """Count `key` in its minute, hour and day and reserve `cost` credits, all or nothing.
 
         Idempotent on `request` while its lease exists: a repeated call returns the first call's admission,
@@ -81,15 +103,22 @@ class Store(Protocol):
         `lease_until`, ended. An unlimited account reserves 0 credits. Each window keeps the tier of the
         balance that it began with, until a grant raises it.
 
-        Raises KeyStale, NoCredit (before WindowFull) or WindowFull.
+        With a `bound` the key's and the account's budgets reserve the largest cost of the request, with an
+        output limit that all of them allow. A lease that ends by itself leaves that spent.
+
+        Raises KeyStale, NoCredit, WindowFull or BudgetFull, in this order.
         """
         ...
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
         """Consume the reserved credits and count the usage. False if the lease is gone (already done)."""
         ...
 
-    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+    async def release(
+        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    ) -> bool:
         """Give the reserved credits back; `error` counts one failed request. False if the lease is gone."""
         ...
 
@@ -133,6 +162,10 @@ class Store(Protocol):
     async def delete_account(self, account: str) -> None:
         """Delete an account with its keys, credits and usage. Its keys end at once, everywhere. Requests that
         run may finish; they are not counted. Raises Unknown."""
+        ...
+
+    async def set_budgets(self, account: str, wanted: Sequence[Budget], now: int) -> Account:
+        """Put these in place of the account's budgets at once, everywhere. Raises Unknown."""
         ...
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 NEVER = 9_999_999_999  # an expiry that never comes
 
@@ -14,6 +15,42 @@ class Limits:
     minute: int | None = None
     hour: int | None = None
     day: int | None = None
+
+
+Unit = Literal["usd", "tokens"]
+Period = Literal["minute", "day", "week", "month", "total"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `limit` micro-dollars or tokens in each UTC period."""
+
+    unit: Unit
+    period: Period
+    limit: int
+
+
+class Amount(NamedTuple):
+    """`usd` in micro-dollars, and tokens of input and output."""
+
+    usd: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that a request may use, asked for at `at` (unix seconds): tokens of input and output of each
+    of its `calls`. With fewer than `least` tokens of output it is not worth sending. `estimate` is what all
+    calls will probably use. Prices are micro-dollars for a million tokens, None if unknown."""
+
+    at: int
+    input: int
+    output: int
+    least: int
+    estimate: int
+    calls: int = 1
+    input_price: int | None = None
+    output_price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +65,7 @@ class NewKey:
     models: tuple[str, ...] = ()
     expires: int = NEVER
     note: str = ""
+    budgets: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +75,7 @@ class Key:
     `generation` is the account's key generation when this record was read. Admission refuses an older one, so
     a cached record cannot outlive a change. `models` are the models and aliases that the key may use, with
     `*` as a wildcard; empty means all. `expires` is exclusive. `note` is the operator's own.
-    After a rotation `old_digest` works until `old_until`.
+    After a rotation `old_digest` works until `old_until`. `shared` are the budgets of the account.
     """
 
     id: str
@@ -55,6 +93,8 @@ class Key:
     suspended: bool = False
     old_digest: str = ""
     old_until: int = 0
+    budgets: tuple[Budget, ...] = ()
+    shared: tuple[Budget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +144,10 @@ class Admission:
     expires: int
     spendable: int | None
     window: Window | None
+    bound: Bound | None = None
+    output: int = 0
+    tokens: Window | None = None
+    asked: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +156,16 @@ class Usage:
 
     input: int = 0
     output: int = 0
+
+
+class Spent(NamedTuple):
+    """What is spent or reserved of a budget in its present period, which ends at `resets` (unix seconds).
+    `scope` is the key's id, or "" for a budget of the account."""
+
+    scope: str
+    budget: Budget
+    amount: int
+    resets: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +183,8 @@ class Account:
     created: int
     grants: tuple[Grant, ...] = ()
     keys: tuple[Key, ...] = field(default=())
+    budgets: tuple[Budget, ...] = ()
+    spent: tuple[Spent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

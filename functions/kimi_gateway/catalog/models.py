@@ -38,7 +38,8 @@ TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 @dataclass(frozen=True, slots=True)
 class Price:
     """USD for a million tokens of input without a cache hit, input with one, and output. `source` says where
-    it was read, and when. Cache writes and vouchers are left out: the vendor's bill is what counts."""
+    it was read, and when. `written` is for input that is written to the cache for an hour, 0 if it costs the
+    same as other input. Vouchers are left out: the vendor's bill is what counts."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
@@ -46,6 +47,7 @@ class Price:
     cached: float
     output: float
     source: str = ""
+    written: float = 0.0
 
     def of(self, input: int, cached: int, output: int) -> float:
         """USD of one answer. `cached` is part of `input`."""
@@ -142,9 +144,9 @@ ROWS: tuple[Model, ...] = (
     replace(_K26, id="kimi", thinks=False, created=_K2_SINCE),
     _k2("kimi-k2", 128_000),
     _k2("kimi-k2-0905", 256_000),
-    _k3("kimi-k3.1-pro", 1_792_713_600, Price(2.00, 0.20, 10.00, _DIGESTS)),
-    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600, Price(4.00, 0.20, 20.00, _DIGESTS)),
-    _k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES)),
+    _k3("kimi-k3.1-pro", 1_792_713_600, Price(2.00, 0.20, 10.00, _DIGESTS, 4.00)),
+    _k3("kimi-k3.1-pro-highspeed", 1_792_713_600, Price(4.00, 0.20, 20.00, _DIGESTS, 8.00)),
+    _k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES, 6.00)),
     _k27("kimi-k2.7-code", Price(0.95, 0.19, 4.00, _PAGES)),
     _k27("kimi-k2.7-code-highspeed", Price(1.90, 0.38, 8.00, _PAGES)),
     _K26,
@@ -177,6 +179,19 @@ VIDEO_TYPES = frozenset(
 
 
 _PRICES = {row.upstream: row.price for row in ROWS}
+
+
+def price_of(provider: str, model: Model) -> Price | None:
+    """The price of a model as a provider serves it; None if it is not known. A row of the operator's without
+    a price has that of its upstream model. The demo is free."""
+    if provider == "demo":
+        return Price(0, 0, 0)
+    return (model.price or _PRICES.get(model.upstream)) if provider == model.provider else None
+
+
+def largest_window(model: Model) -> int:
+    """Of all rows with the same upstream model: what the vendor may accept."""
+    return max([row.window for row in ROWS if row.upstream == model.upstream], default=model.window)
 
 
 def cost(provider: str, model: Model, input: int, cached: int, output: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,7 @@ from kimi_gateway.cli.access import (
     reference,
     taken,
 )
+from kimi_gateway.cli.budget_option import budget_option, with_budgets
 from kimi_gateway.cli.show import (
     account_document,
     account_text,
@@ -145,6 +146,30 @@ def rename(account: Reference, name: str, as_json: bool) -> None:
         holder = await account_of(store, account, now)
         warning = await taken(store, name, now) if name != holder.name else None
         return await store.rename_account(holder.id, name, now), warning
+
+    holder, warning = ask(change)
+    out(as_json, warned(account_document(holder), warning, as_json), account_text(holder))
+
+
+@group.command("update")
+@click.argument("account", callback=reference, metavar="A")
+@click.option("--name", callback=name_given, default=None, help="Another name.")
+@budget_option
+@json_option
+def update(account: Reference, name: str | None, budgets: Any, as_json: bool) -> None:
+    """Change an account's name or the budgets that all its keys share. Every process follows at once."""
+    if name is None and budgets is None:
+        raise click.UsageError("Give at least one option that changes something.")
+
+    async def change(store: TargetStore, now: int) -> tuple[Account, str | None]:
+        holder = await account_of(store, account, now)
+        warning = None
+        if name is not None and name != holder.name:
+            warning = await taken(store, name, now)
+            holder = await store.rename_account(holder.id, name, now)
+        if budgets is not None:
+            holder = await store.set_budgets(holder.id, with_budgets(holder.budgets, budgets), now)
+        return holder, warning
 
     holder, warning = ask(change)
     out(as_json, warned(account_document(holder), warning, as_json), account_text(holder))

@@ -10,6 +10,7 @@ import click
 
 from kimi_gateway.accounts.values import NEVER, Key
 from kimi_gateway.cli.access import MOST, moment
+from kimi_gateway.cli.budget_option import budget_option, with_budgets
 
 F = TypeVar("F", bound=Callable[..., Any])
 NONE: Literal["none"] = "none"  # takes a limit away
@@ -54,6 +55,8 @@ OPTIONS = (
     click.option("--rpm", type=Limit(), help="Requests a minute, instead of the tier's limit."),
     click.option("--rph", type=Limit(), help="Requests an hour."),
     click.option("--rpd", type=Limit(), help="Requests a day."),
+    click.option("--tpm", type=Limit(), help="Tokens of input and output a minute."),
+    budget_option,
     click.option(
         "--models",
         callback=models_given,
@@ -82,10 +85,16 @@ def key_options(command: F) -> F:
 def with_options(key: Key, given: Mapping[str, Any]) -> Key:
     """The key with the options that were given."""
     told: dict[str, Any] = {
-        name: None if value == NONE else value for name, value in given.items() if value is not None
+        name: None if value == NONE and name != "budgets" else value
+        for name, value in given.items()
+        if value is not None
     }
     limits = {WINDOWS[name]: told.pop(name) for name in WINDOWS if name in told}
-    return replace(key, limits=replace(key.limits, **limits), **told)
+    changes = told.pop("budgets", {})
+    budgets = key.budgets if changes == {} else with_budgets(key.budgets, changes)
+    if "tpm" in told:
+        budgets = with_budgets(budgets, {("tokens", "minute"): told.pop("tpm")})
+    return replace(key, limits=replace(key.limits, **limits), budgets=budgets, **told)
 
 
 def without_any(given: Mapping[str, Any]) -> bool:

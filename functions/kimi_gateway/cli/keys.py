@@ -33,6 +33,7 @@ from kimi_gateway.cli.show import (
     keys_table,
     limits_in_force,
     out,
+    spent_document,
     utc,
     warned,
 )
@@ -113,6 +114,7 @@ def _new(terms: Key, account: str) -> NewKey:
         terms.models,
         terms.expires,
         terms.note,
+        terms.budgets,
     )
 
 
@@ -150,7 +152,11 @@ def show(key: Reference, as_json: bool) -> None:
         return now, await store.account(found.account, now), found
 
     now, holder, found = ask(find)
-    document = key_document(found) | {"limits_in_force": limits_in_force(found, holder)}
+    spent = [each for each in holder.spent if each.scope in ("", found.id)]
+    document = key_document(found) | {
+        "limits_in_force": limits_in_force(found, holder),
+        "spent": spent_document(spent),
+    }
     out(as_json, document, key_text(found, holder, now))
 
 

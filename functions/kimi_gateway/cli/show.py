@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.values import NEVER, Account, Grant, Key
+from kimi_gateway.accounts.values import NEVER, Account, Budget, Grant, Key, Spent
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
@@ -63,6 +63,38 @@ def grant_document(grant: Grant) -> dict[str, Any]:
     return {"amount": grant.amount, "expires": None if grant.expires >= NEVER else utc(grant.expires)}
 
 
+def budget_name(budget: Budget) -> str:
+    return f"{budget.unit}/{budget.period}"
+
+
+def amount_of(budget: Budget, amount: int) -> float | int:
+    """In USD, or in tokens."""
+    return amount / 1_000_000 if budget.unit == "usd" else amount
+
+
+def budget_document(budgets: Sequence[Budget]) -> dict[str, Any]:
+    return {budget_name(budget): amount_of(budget, budget.limit) for budget in budgets}
+
+
+def spent_document(spent: Sequence[Spent]) -> list[dict[str, Any]]:
+    """What is spent or reserved of each budget in its present period."""
+    return [
+        {
+            "key": each.scope or None,
+            "budget": budget_name(each.budget),
+            "limit": amount_of(each.budget, each.budget.limit),
+            "spent": amount_of(each.budget, each.amount),
+            "resets": None if each.resets >= NEVER else utc(each.resets),
+        }
+        for each in spent
+    ]
+
+
+def spent_table(spent: Sequence[Spent]) -> str:
+    rows = [tuple(each.values()) for each in spent_document(spent)]
+    return table(("KEY", "BUDGET", "LIMIT", "SPENT", "RESETS"), rows)
+
+
 def key_document(key: Key) -> dict[str, Any]:
     return {
         "id": key.id,
@@ -70,6 +102,7 @@ def key_document(key: Key) -> dict[str, Any]:
         "name": key.name,
         "limits": {"rpm": key.limits.minute, "rph": key.limits.hour, "rpd": key.limits.day},
         "see_balance": key.see_balance,
+        "budgets": budget_document(key.budgets),
         "models": list(key.models),
         "expires": None if key.expires >= NEVER else utc(key.expires),
         "note": key.note,
@@ -109,7 +142,10 @@ def key_text(key: Key, holder: Account, now: int) -> str:
     if key.old_until > now:
         lines.append(f"{'old secret':<13}works until {utc(key.old_until)}")
     limits = [(name, each["limit"], each["source"]) for name, each in limits_in_force(key, holder).items()]
-    return "\n".join([*lines, "", table(("LIMIT", "IN FORCE", "SOURCE"), limits)])
+    lines += ["", table(("LIMIT", "IN FORCE", "SOURCE"), limits)]
+    if spent := [each for each in holder.spent if each.scope in ("", key.id)]:
+        lines += ["", spent_table(spent)]
+    return "\n".join(lines)
 
 
 def account_document(account: Account) -> dict[str, Any]:
@@ -122,6 +158,8 @@ def account_document(account: Account) -> dict[str, Any]:
         "consumed": account.consumed,
         "expired": account.expired,
         "created": utc(account.created),
+        "budgets": budget_document(account.budgets),
+        "spent": spent_document(account.spent),
         "grants": [grant_document(grant) for grant in account.grants],
         "keys": [key_document(key) for key in account.keys],
     }
@@ -142,9 +180,11 @@ def account_text(account: Account) -> str:
     grants = [(grant.amount, grant_document(grant)["expires"] or "never") for grant in account.grants]
     if grants:
         lines += ["", table(("GRANT LEFT", "EXPIRES"), grants)]
+    if account.spent:
+        lines += ["", spent_table(account.spent)]
     if account.keys:
         lines += ["", keys_table(account.keys, int(time.time()))]
     return "\n".join(lines)
 
 
-LISTS = ("grants", "keys")
+LISTS = ("budgets", "spent", "grants", "keys")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from kimi_gateway.errors import ContextLengthExceeded, GatewayError, UnreadableDocument, UnreadableImage
+from kimi_gateway.errors import (
+    ContextLengthExceeded,
+    GatewayError,
+    NotDownloadable,
+    UnreadableDocument,
+    UnreadableImage,
+)
 from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import log
@@ -27,10 +33,19 @@ _FINAL = frozenset((401, 403, 404, 405, 409, 413))
 NO_RETRY = ("x-should-retry", "false")
 
 
-def dialect_of(path: str) -> str:
-    """`anthropic` for Messages paths and everything below /anthropic, else `openai`."""
-    parts = path.removeprefix("/api").split("/")
-    return "anthropic" if "messages" in parts[1:4] or parts[1:2] == ["anthropic"] else "openai"
+# The files of both APIs are at one path; Anthropic's SDKs always send this header (2.14, 2026-11).
+_SHARED = frozenset(("files", "batches"))
+_VERSION = "anthropic-version"
+
+
+def dialect_of(request: Request) -> str:
+    """`anthropic` for the Messages paths, for all below /anthropic, and for what an Anthropic client asks at
+    a path that OpenAI has too; else `openai`."""
+    parts = request.path.removeprefix("/api").split("/")
+    if "messages" in parts[1:4] or parts[1:2] == ["anthropic"]:
+        return "anthropic"
+    shared = parts[1:2] == ["v1"] and not _SHARED.isdisjoint(parts[2:3])
+    return "anthropic" if shared and request.headers.get(_VERSION) else "openai"
 
 
 def body(error: GatewayError, dialect: str, request_id: str | None = None) -> dict[str, Any]:
@@ -38,7 +53,10 @@ def body(error: GatewayError, dialect: str, request_id: str | None = None) -> di
     if dialect == "anthropic":
         kind = _ANTHROPIC.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
         shown = {} if request_id is None else {"request_id": request_id}
-        return {"type": "error", "error": {"type": kind, "message": _in_messages(error)}, **shown}
+        told: dict[str, Any] = {"type": kind, "message": _in_messages(error)}
+        if isinstance(error, NotDownloadable):  # its SDK makes an exception of its own of this
+            told["details"] = {"error_code": error.code}
+        return {"type": "error", "error": told, **shown}
     detail = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return {"error": detail}
 
@@ -75,5 +93,5 @@ def response(error: GatewayError, request: Request) -> Response:
     headers = [("content-type", "application/json"), *error.headers, *retry_headers(error)]
     if error.retry_after is not None:
         headers.append(("retry-after", str(error.retry_after)))
-    told = body(error, dialect_of(request.path), request.id)
+    told = body(error, dialect_of(request), request.id)
     return Response(error.status, headers, jsonio.dumps(told))

@@ -119,7 +119,7 @@ def of_every_answer(request: Request) -> list[tuple[str, str]]:
     headers = [("x-request-id", request.id)]
     if _NOT_FOREIGN not in request.path:
         headers += _FOREIGN
-    if errors.dialect_of(request.path) == "anthropic":  # where its SDKs look for it
+    if errors.dialect_of(request) == "anthropic":  # where its SDKs look for it
         headers.append(("request-id", request.id))
     return headers
 

@@ -10,6 +10,7 @@ from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.endpoints.counts import Counts
+from kimi_gateway.endpoints.files.api import MOST_BODY, FilesApi
 from kimi_gateway.flow.ask import Gateway
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
@@ -51,6 +52,26 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
     )
 
 
+def _files(files: FilesApi) -> tuple[Route, ...]:
+    """At the path of OpenAI and the platform, which Anthropic's clients use too, and below /anthropic."""
+    one, content = "/v1/files/{file}", "/v1/files/{file}/content"
+    return (
+        Route(
+            "POST",
+            "/v1/files",
+            files.create,
+            "Upload a file",
+            aliases=("/anthropic/v1/files",),
+            limit=MOST_BODY,
+            streams=True,
+        ),
+        Route("GET", "/v1/files", files.list, "The account's files", aliases=("/anthropic/v1/files",)),
+        Route("GET", one, files.retrieve, "One file", aliases=(f"/anthropic{one}",)),
+        Route("DELETE", one, files.delete, "Delete a file", aliases=(f"/anthropic{one}",)),
+        Route("GET", content, files.content, "The text of a file", aliases=(f"/anthropic{content}",)),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -74,6 +95,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
+        *_files(endpoints.files),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import terms
-from kimi_gateway.accounts.gate import Gate, not_allowed
+from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.refusals import not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.endpoints.answer import answer

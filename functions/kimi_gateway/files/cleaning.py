@@ -27,6 +27,7 @@ POSTPONED = 60  # seconds until a sweep tries again
 LOST = 120  # seconds after which an upload whose answer was lost is looked for once more
 UNREACHABLE = 30 * 86_400  # seconds after which a file of a token that is gone is forgotten
 AT_ONCE = 100  # records of one sweep
+SWEPT_EVERY = 600  # seconds between the sweeps behind turns, where there is no heartbeat
 _ROOM = Room()  # passing files need none
 
 
@@ -58,6 +59,7 @@ class Cleaner:
         self._lease = lease
         self._sleep = sleep
         self._held: dict[str, FileRecord] = {}
+        self._swept = clock()
 
     async def begin(self, account: str, token: Token, purpose: str, media_type: str) -> FileRecord:
         """The record of an upload that may start now. Raises StoreDown."""
@@ -84,8 +86,10 @@ class Cleaner:
         return ready
 
     def delete_later(self, record: FileRecord) -> None:
-        """Delete the file and its record behind the answer."""
+        """Delete the file and its record behind the answer, and from time to time what others left."""
         self._start(self._deleted(record))
+        if self._clock() - self._swept >= SWEPT_EVERY:
+            self._start(self._swept_quietly())
 
     def forget_later(self, record: FileRecord) -> None:
         """The provider has no such file."""
@@ -158,10 +162,17 @@ class Cleaner:
             if await self._store.change_file(record, later, _ROOM) and record.id in self._held:
                 self._held[record.id] = later
 
+    async def _swept_quietly(self) -> None:
+        try:
+            await self.sweep()
+        except StoreDown as exc:
+            emit(exc.cause, logging.WARNING, step="files_swept")
+
     async def sweep(self, most: int = AT_ONCE, abandoned: bool = False) -> Swept:
         """Delete what is due: files of processes that died, and kept files that ended. `abandoned`: no turn
         runs anywhere, so all passing files are due. Raises StoreDown."""
-        now, deleted, left = int(self._clock()), 0, 0
+        self._swept = self._clock()
+        now, deleted, left = int(self._swept), 0, 0
         for record in await self._store.due_files(NEVER - 1 if abandoned else now, most):
             if record.id in self._held or (record.kind == "kept" and record.expires > now):
                 continue

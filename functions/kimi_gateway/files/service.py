@@ -1,29 +1,32 @@
-"""What reads attachments, put together: resolver, deletion, and the fetcher of addresses."""
+"""What reads attachments, put together: resolver, deletion, and the fetcher of addresses.
+
+Its parts are loaded with the first request that needs them, because most functions of the cloud never do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING
 
-from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.errors import Unavailable
-from kimi_gateway.files.bounds import Bounds
-from kimi_gateway.files.cleaning import Cleaner
-from kimi_gateway.files.resolver import FileResolver
-from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot import placement
-from kimi_gateway.providers.files import KeepsFiles
-from kimi_gateway.providers.provider import Upstream
+from kimi_gateway.pivot.attachments import Attachment, Resolution
 from kimi_gateway.settings import Settings
-from kimi_gateway.storage.cache import Cache
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.files import FileStore
+    from kimi_gateway.files.cleaning import Cleaner
+    from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
+    from kimi_gateway.providers.provider import Upstream
+    from kimi_gateway.storage.cache import Cache
 
 
 class FileService:
-    """`beat` is to be called from time to time; `close` after the last request."""
+    """Implements `pivot.attachments.Resolver`. `beat` is to be called from time to time; `close` after the
+    last request."""
 
     def __init__(
         self,
@@ -34,24 +37,62 @@ class FileService:
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._store = store
+        self._cache = cache
         self._upstream = upstream
+        self._clock = clock
+        self._cleaner: Cleaner | None = None
+        self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
-        self.cleaner = Cleaner(store, upstream, clock, settings.lease)
+
+    def resolve(
+        self, account: str, attachments: Sequence[Attachment]
+    ) -> AbstractAsyncContextManager[Resolution]:
+        if self._resolver is None:
+            self._resolver = self._made()
+        return self._resolver.resolve(account, attachments)
+
+    def _made(self) -> FileResolver:
+        from kimi_gateway.files.bounds import Bounds
+        from kimi_gateway.files.resolver import FileResolver
+        from kimi_gateway.files.texts import Texts
+
+        settings, clock = self._settings, self._clock
         bounds = Bounds(
             count=placement.MOST,
+            size=settings.attachment_limit,
             keep=settings.keep_texts if settings.keep_conversations else 0,
         )
-        texts = Texts(cache, clock, bounds.keep)
-        self.resolver = FileResolver(store, upstream, texts, self.cleaner, self.fetcher, clock, bounds)
+        return FileResolver(
+            self._store,
+            self._upstream,
+            Texts(self._cache, clock, bounds.keep),
+            self.cleaner,
+            self.fetcher,
+            clock,
+            bounds,
+            settings.extract == "local",
+        )
+
+    @property
+    def cleaner(self) -> Cleaner:
+        if self._cleaner is None:
+            from kimi_gateway.files.cleaning import Cleaner
+
+            self._cleaner = Cleaner(self._store, self._upstream, self._clock, self._settings.lease)
+        return self._cleaner
 
     def fetcher(self) -> Fetcher:
         if self._fetcher is None:
-            from kimi_gateway.net.fetch.fetcher import (
-                Fetcher,  # httpx2 loads slowly, and few requests need it
-            )
+            from kimi_gateway.net.fetch.fetcher import Fetcher  # httpx2 loads slowly
 
             self._fetcher = Fetcher(self._settings.fetch_allowed)
         return self._fetcher
+
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        """Deletions that still run."""
+        return set() if self._cleaner is None else self._cleaner.busy
 
     async def beat(self) -> None:
         """Keep the files of running turns, and delete those of processes that died. Raises StoreDown."""
@@ -59,10 +100,13 @@ class FileService:
         await self.cleaner.sweep()
 
     async def close(self) -> None:
-        await self.cleaner.rest(5)
+        if self._cleaner is not None:
+            await self._cleaner.rest(5)
         if self._fetcher is not None:
             await self._fetcher.close()
         with suppress(Unavailable):  # the tokens cannot be read any more
+            from kimi_gateway.providers.files import KeepsFiles
+
             provider = self._upstream().provider
             if isinstance(provider, KeepsFiles):
                 await provider.files.close()

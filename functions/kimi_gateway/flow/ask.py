@@ -17,10 +17,10 @@ from functools import partial
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Key
+from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import question
+from kimi_gateway.flow import question, spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
@@ -90,13 +90,20 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = asked.ask, asked.resolved.model
-            reservation = self.ledger.reserve(self.gate, key, COST, model.id, ask.model, ask.choices)
+            reservation = self.ledger.reserve(
+                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, asked)
+            )
             async with reservation:
                 return await self._serve(asked, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
+
+    async def _bound(self, asked: Asked) -> Bound:
+        provider, now = asked.upstream.provider.name, int(self.clock())
+        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
+        return await apart(asked.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -126,7 +133,8 @@ class Gateway:
                 return await self._unasked(asked, turn, asked.ask.unasked)
             whole = await question.complete(asked, turn, self.conversations, self.files)
             parsed, size = whole.parsed, whole.parsed.size
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, whole.unsearched)
+            further = (*whole.lowered, *whole.unsearched)
+            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, further)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
@@ -262,7 +270,7 @@ class Gateway:
             return self._calls(asked, turn, chat, await further.call())
 
         planner = None
-        if self.plan is not None:
+        if self.plan is not None and (chat.search is None or whole.searches):
             planner = self.plan(Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill))
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
@@ -272,8 +280,9 @@ class Gateway:
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
+        careful = turn.admission.bound is not None
         of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
 
 
 def _ms(seconds: float) -> float:

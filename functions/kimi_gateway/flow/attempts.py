@@ -35,6 +35,7 @@ START_WITHIN = 60.0  # seconds from admission to the start of the last attempt
 WORTH_WAITING = 2.0  # seconds of Retry-After that are waited for, once
 HELD_BYTES = 64 * 1024
 MANY = 64  # events in one batch; after more, other tasks get a turn
+UNBILLED = OTHER_TOKEN | CLIENTS_FAULT | {"connect"}  # failures before the vendor did any work
 AFTER_FINISH = 5.0  # seconds to wait for usage and [DONE] after the finish reason
 
 
@@ -79,6 +80,8 @@ class UpstreamCall:
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
+    careful: bool = False  # there is a budget: no attempt after one that the vendor may have billed
+    maybe_billed: bool = False  # an attempt was sent, and the vendor did not refuse it
     _again: bool = True  # an empty answer is tried once more
 
     @property
@@ -102,8 +105,9 @@ class UpstreamCall:
             self.tokens.append(lease.token.id)
             tried.add(lease.token.id)
             failure: UpstreamFailure | None = None
+            unbilled, self.maybe_billed = not self.maybe_billed, True
             try:
-                self._again &= time.monotonic() - begun <= START_WITHIN
+                self._again &= not self.careful and time.monotonic() - begun <= START_WITHIN
                 if await self._attempt(lease):
                     return
                 tried.discard(lease.token.id)
@@ -112,6 +116,8 @@ class UpstreamCall:
                 failure = exc
             finally:
                 lease.end(failure)
+            if unbilled and failure.cause in UNBILLED and not self.progress.size:
+                self.maybe_billed = False
             self.refused += failure.cause in UNTIL_PROBED
             self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
@@ -128,7 +134,7 @@ class UpstreamCall:
             await asyncio.sleep(delay)
 
     def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
-        if self.content_sent:
+        if self.content_sent or (self.careful and self.maybe_billed):
             return None
         counted = self.attempts - self.refused - min(self.stale, STALE)
         return next_attempt(failure, counted, elapsed, other, waited, self.jitter())

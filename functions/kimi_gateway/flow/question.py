@@ -11,6 +11,7 @@ from typing import Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import resolve
 from kimi_gateway.flow.conversation_cache import ConversationCache
@@ -43,13 +44,15 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Question:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
-    what the window leaves. `token`: the id of the only upstream token that has its files."""
+    what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
+    client's name of the output limit, if a budget has lowered it."""
 
     parsed: ParsedRequest
     prepared: Prepared
     narrowed: bool
     token: str | None
-    searches: bool
+    lowered: tuple[str, ...] = ()
+    searches: bool = False
 
     @property
     def unsearched(self) -> tuple[str, ...]:
@@ -96,11 +99,13 @@ async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, f
     resolution = await resolve(files, account, attached, model, turn.held)
     parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
-    if prepared is None:
-        provider, searches = asked.upstream.provider, asked.searches
+    searches = asked.searches and turn.admission.bound is None  # a search's price is no part of a reservation
+    if prepared is None or searches != asked.searches:
+        provider = asked.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
-    return Question(parsed, prepared, narrowed, resolution.token, asked.searches)
+    lowered = await _within_budget(turn, model, chat, prepared, size)
+    return Question(parsed, prepared, narrowed, resolution.token, lowered, searches)
 
 
 async def go_on(
@@ -115,8 +120,9 @@ async def go_on(
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
-    prepared = await apart(size, partial(_prepared, provider, asked.searches, asked.request, model, chat))
+    prepared = await apart(size, partial(_prepared, provider, question.searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
+    await _within_budget(turn, model, chat, prepared, size)
     return replace(question, prepared=prepared, narrowed=narrowed)
 
 
@@ -155,6 +161,17 @@ async def _fitted(
         return await fitted(prepared.body, asked.resolved, size, chat.least_output)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
+
+
+async def _within_budget(
+    turn: Turn, model: Model, chat: ChatRequest, prepared: Prepared, size: int
+) -> tuple[str, ...]:
+    """Keep what is asked within what is left of the reservation; returns the client's name of the output
+    limit if that lowers it. Raises BudgetExceeded."""
+    if turn.admission.bound is None:
+        return ()
+    lower = partial(spending.lower, prepared.body, model, turn.admission, turn.billed())
+    return (spending.limit_name(chat),) if await apart(size, lower) else ()
 
 
 async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int) -> bool:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.ledger import Latch, Reservation
-from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts.values import Admission, Amount, Usage
 from kimi_gateway.catalog import models
 from kimi_gateway.errors import GatewayError
+from kimi_gateway.flow import spending
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.rounds import Rounds
-from kimi_gateway.observe import RequestRecord
+from kimi_gateway.flow.spending import cached, count
+from kimi_gateway.observe import RequestRecord, emit
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import add_usage
 
@@ -68,11 +73,11 @@ class Turn:
 
     async def forgo(self, outcome: str) -> None:
         """Decide not to charge, without an error."""
-        await self._decide(outcome, partial(self._reservation.release, error=False))
+        await self._decide(outcome, partial(self._released, error=False))
 
     async def fail(self) -> None:
         """Decide not to charge, and count an error."""
-        await self._decide("failed", partial(self._reservation.release, error=True))
+        await self._decide("failed", partial(self._released, error=True))
 
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
@@ -83,7 +88,7 @@ class Turn:
             elif self.rounds.content_sent:
                 await self._decide("left_settled", self._settled)
             else:
-                await self._decide("left_released", partial(self._reservation.release, error=False))
+                await self._decide("left_released", partial(self._released, error=False))
             if stopped:
                 await asyncio.wait(stopped)
         finally:
@@ -94,9 +99,22 @@ class Turn:
 
     async def _settled(self) -> bool:
         usage = self.usage()
-        return await self._reservation.settle(
-            Usage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-        )
+        counts = Usage(count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
+        return await self._reservation.settle(counts, self.billed())
+
+    async def _released(self, error: bool) -> bool:
+        return await self._reservation.release(error, self.billed())
+
+    def billed(self) -> Amount:
+        """For budgets: what the vendor billed so far, whether the client is charged or not."""
+        admission, calls = self.admission, self.rounds.calls
+        if admission.bound is None or not calls:
+            return NOTHING
+        billed = spending.billed(calls, admission)
+        most = budgets.largest(admission.bound, admission.output)
+        if billed.usd > most.usd or billed.tokens > most.tokens:
+            emit("billed_above_bound", logging.ERROR, id=admission.id, billed=billed, bound=most)
+        return billed
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
@@ -119,8 +137,8 @@ class Turn:
         total, *others = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
         for usage in others:
             total = add_usage(total, usage)
-        prompt, completion = _count(total, "prompt_tokens"), _count(total, "completion_tokens")
-        both = _count(total, "total_tokens") or prompt + completion
+        prompt, completion = count(total, "prompt_tokens"), count(total, "completion_tokens")
+        both = count(total, "total_tokens") or prompt + completion
         return total | {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": both}
 
     def _estimate(self, call: UpstreamCall) -> dict[str, int]:
@@ -139,9 +157,9 @@ class Turn:
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
         record.attempts = sum(call.attempts for call in self.rounds.calls)
-        record.input_tokens = _count(usage, "prompt_tokens")
-        record.cached_tokens = _cached(usage)
-        record.output_tokens = _count(usage, "completion_tokens")
+        record.input_tokens = count(usage, "prompt_tokens")
+        record.cached_tokens = cached(usage)
+        record.output_tokens = count(usage, "completion_tokens")
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
@@ -149,17 +167,3 @@ class Turn:
             record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
         if self._fees:
             record.searches = len(self._fees)
-
-
-def _count(usage: dict[str, Any], name: str) -> int:
-    """A count; 0 for null and invalid values."""
-    value = usage.get(name)
-    return max(0, value) if isinstance(value, int) else 0
-
-
-def _cached(usage: dict[str, Any]) -> int:
-    """Input tokens from the vendor's cache, from either of its two places."""
-    details = usage.get("prompt_tokens_details")
-    return _count(usage, "cached_tokens") or _count(
-        details if isinstance(details, dict) else {}, "cached_tokens"
-    )

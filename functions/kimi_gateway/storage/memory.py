@@ -6,9 +6,33 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from kimi_gateway.accounts import keys, rules
-from kimi_gateway.accounts.store import Ambiguous, KeyStale, NoCredit, Taken, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
+from kimi_gateway.accounts import budgets, keys, rules
+from kimi_gateway.accounts.budgets import Meter
+from kimi_gateway.accounts.store import (
+    NOTHING,
+    Ambiguous,
+    KeyStale,
+    NoCredit,
+    Taken,
+    Unknown,
+    Unlimited,
+    WindowFull,
+)
+from kimi_gateway.accounts.values import (
+    Account,
+    Admission,
+    Amount,
+    Balance,
+    Bound,
+    Budget,
+    Grant,
+    Key,
+    NewKey,
+    Period,
+    Unit,
+    Usage,
+    UsageRow,
+)
 from kimi_gateway.storage.memory_files import MemoryFiles
 
 
@@ -16,6 +40,7 @@ from kimi_gateway.storage.memory_files import MemoryFiles
 class _Lease:
     cost: int
     expires: int
+    output: int = 0
 
 
 @dataclass
@@ -28,7 +53,15 @@ class _Held:
     created: int
     balance: Balance = Balance()
     generation: int = 0
+    budgets: tuple[Budget, ...] = ()
+    spent: dict[tuple[str, Unit, Period, int], int] = field(default_factory=dict)
     leases: dict[str, _Lease] = field(default_factory=dict)
+
+    def amount(self, meter: Meter) -> int:
+        return self.spent.get(_place(meter), 0)
+
+    def book(self, meter: Meter, amount: int) -> None:
+        self.spent[_place(meter)] = self.amount(meter) + amount
 
     def ended(self, now: int) -> list[str]:
         return [request for request, lease in self.leases.items() if lease.expires <= now]
@@ -36,6 +69,10 @@ class _Held:
     def end(self, requests: Iterable[str], now: int) -> None:
         credits = sum(self.leases.pop(request).cost for request in requests)
         self.balance = rules.returned(self.balance, credits, now)
+
+
+def _place(meter: Meter) -> tuple[str, Unit, Period, int]:
+    return meter.scope, meter.budget.unit, meter.budget.period, meter.bucket
 
 
 class MemoryStore(MemoryFiles):
@@ -51,12 +88,14 @@ class MemoryStore(MemoryFiles):
         found = (rules.found_by(self._current(key), digest) for key in self._keys.values())
         return next((key for key in found if key is not None), None)
 
-    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+    async def admit(
+        self, request: str, key: Key, cost: int, lease_until: int, now: int, bound: Bound | None = None
+    ) -> Admission:
         held, known = self._accounts.get(key.account), self._keys.get(key.id)
         if held is None or known is None:
             raise KeyStale
         if lease := held.leases.get(request):
-            return self._admission(request, key, held, lease, now)
+            return self._admission(request, key, held, lease, now, bound)
         if known.revoked or key.generation != held.generation:
             raise KeyStale
         balance = rules.folded(held.balance, now)
@@ -72,37 +111,58 @@ class MemoryStore(MemoryFiles):
         limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
         if full := rules.full_window(limits, counts):
             raise WindowFull(full)
+        output, metered = 0, budgets.meters(key, bound.at) if bound else ()
+        if bound is not None:
+            output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
+            for meter in metered:
+                held.book(meter, budgets.reserved(meter, bound, output))
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
-        lease = held.leases[request] = _Lease(cost, lease_until)
+        lease = held.leases[request] = _Lease(cost, lease_until, output)
         self._counts[key.id] = rules.counted(counts)
-        return self._admission(request, key, held, lease, now)
+        return self._admission(request, key, held, lease, now, bound)
 
-    def _admission(self, request: str, key: Key, held: _Held, lease: _Lease, now: int) -> Admission:
+    def _admission(
+        self, request: str, key: Key, held: _Held, lease: _Lease, now: int, bound: Bound | None
+    ) -> Admission:
         spendable = None if held.unlimited else held.balance.spendable
         rank = rules.rank(held.balance.spendable + lease.cost)
         counts = rules.rolled_over(self._counts[key.id], now, rank)
         limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
         window = rules.minute_window(limits, counts)
-        return Admission(request, key, lease.cost, lease.expires, spendable, window)
+        tokens = budgets.token_window(key, bound, held.amount)
+        return Admission(
+            request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens
+        )
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
         held = self._accounts.get(admission.key.account)
         lease = held.leases.pop(admission.id, None) if held is not None else None
         if held is None or lease is None:
             return False
         held.balance = replace(held.balance, consumed=held.balance.consumed + lease.cost)
+        self._book(held, admission, billed, now)
         self._count(admission, model, now, 1, 0, usage, lease.cost)
         return True
 
-    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+    async def release(
+        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    ) -> bool:
         held = self._accounts.get(admission.key.account)
         if held is None or admission.id not in held.leases:
             return False
         held.end([admission.id], now)
+        self._book(held, admission, billed, now)
         if error:
             self._count(admission, model, now, 0, 1, Usage(), 0)
         return True
+
+    def _book(self, held: _Held, admission: Admission, billed: Amount | None, now: int) -> None:
+        of = admission.key, admission.bound, admission.output
+        for meter, change in budgets.corrections(*of, billed, now):
+            held.book(meter, change)
 
     def _count(
         self,
@@ -157,7 +217,8 @@ class MemoryStore(MemoryFiles):
         return self._current(key)
 
     def _current(self, key: Key) -> Key:
-        return replace(key, generation=self._accounts[key.account].generation)
+        held = self._accounts[key.account]
+        return replace(key, generation=held.generation, shared=held.budgets)
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         found = self._found(key)
@@ -189,6 +250,12 @@ class MemoryStore(MemoryFiles):
     async def rename_account(self, account: str, name: str, now: int) -> Account:
         held = self._held(account)
         held.name = name
+        return self._shown(held, now)
+
+    async def set_budgets(self, account: str, wanted: Sequence[Budget], now: int) -> Account:
+        held = self._held(account)
+        held.budgets = tuple(wanted)
+        held.generation += 1
         return self._shown(held, now)
 
     async def delete_account(self, account: str) -> None:
@@ -239,7 +306,8 @@ class MemoryStore(MemoryFiles):
         held.balance = rules.folded(held.balance, now)
         self._purge(held, now)
         balance, reserved = held.balance, sum(lease.cost for lease in held.leases.values())
-        own = [self._current(key) for key in self._keys.values() if key.account == held.id]
+        theirs = [self._current(key) for key in self._keys.values() if key.account == held.id]
+        own = sorted(theirs, key=lambda key: (key.created, key.id))
         return Account(
             id=held.id,
             name=held.name,
@@ -250,7 +318,9 @@ class MemoryStore(MemoryFiles):
             expired=balance.expired,
             created=held.created,
             grants=rules.unspent(balance),
-            keys=tuple(sorted(own, key=lambda key: (key.created, key.id))),
+            keys=tuple(own),
+            budgets=held.budgets,
+            spent=budgets.spent(own, held.budgets, now, held.amount),
         )
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:

@@ -1,7 +1,7 @@
 // `openai` for Node behind JSON lines: `node openai.mjs PACKAGE`, a call a line on stdin, its outcome on stdout.
 import { outcomes } from "./lines.mjs";
 
-const { default: OpenAI } = await import(process.argv[2]);
+const { default: OpenAI, toFile } = await import(process.argv[2]);
 
 await outcomes(async ({ do: verb, base, key, body }, seen) => {
   const client = new OpenAI({ baseURL: base, apiKey: key, maxRetries: 0, timeout: 30_000 });
@@ -20,5 +20,14 @@ await outcomes(async ({ do: verb, base, key, body }, seen) => {
       return client.responses.stream(body).finalResponse();
     case "models":
       return (await client.models.list()).data;
+    case "files": {
+      const made = await client.files.create({ ...body, file: await toFile(Buffer.from("Hello Kimi"), "notes.txt") });
+      const waited = await client.files.waitForProcessing(made.id, { maxWait: 1000 });
+      const listed = [];
+      for await (const file of client.files.list({ limit: 1 })) listed.push(file);
+      const text = await (await client.files.content(made.id)).text();
+      const gone = await (client.files.delete ?? client.files.del).call(client.files, made.id);
+      return { made, waited, listed, text, gone };
+    }
   }
 });

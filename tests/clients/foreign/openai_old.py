@@ -23,6 +23,18 @@ def call(order: dict[str, Any], seen: Seen) -> Any:
                 return stream.get_final_completion().model_dump(exclude_unset=True)
         case "models":
             return [model.model_dump() for model in client.models.list()]
+        case "files":
+            made = client.files.create(file=("notes.txt", b"Hello Kimi"), **body)
+            waited = client.files.wait_for_processing(made.id, max_wait_seconds=1)
+            listed = list(client.files.list(extra_query={"limit": 1}))
+            text = client.files.content(made.id).text
+            gone = client.files.delete(made.id)
+            shown = {"made": made, "waited": waited, "gone": gone}
+            return {
+                **{name: value.model_dump() for name, value in shown.items()},
+                "listed": [file.model_dump() for file in listed],
+                "text": text,
+            }
 
 
 outcomes(call)

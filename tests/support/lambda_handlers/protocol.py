@@ -11,6 +11,7 @@ from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed, r
 
 happened: list[str] = []  # in the life of this process
 waiting: dict[str, asyncio.Event] = {}
+meetings: dict[int, asyncio.Barrier] = {}  # by the number of invocations that wait for one another
 
 
 def hook(name: str) -> Any:
@@ -77,7 +78,7 @@ async def handler(event: dict[str, Any], context: Context) -> Any:
             return Streamed(status, headers, body, close)
         case "where":
             before = where(context)
-            await asyncio.sleep(event.get("gap", 0))
+            await meetings.setdefault(event.get("meets", 1), asyncio.Barrier(event.get("meets", 1))).wait()
             return {"before": before, "after": where(context)}
         case "wait":
             waiting[event["name"]] = asyncio.Event()

@@ -13,7 +13,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Buckets, SlidingWindow
 from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
-from kimi_gateway.accounts.values import Admission, Grant, Key, Limits, NewKey, Usage, Window
+from kimi_gateway.accounts.values import Admission, Bound, Grant, Key, Limits, NewKey, Usage, Window
 from kimi_gateway.errors import (
     GatewayError,
     InsufficientCredits,
@@ -87,11 +87,13 @@ class Watched(MemoryStore):
             raise self.down
         return await super().find_key(digest)
 
-    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+    async def admit(
+        self, request: str, key: Key, cost: int, lease_until: int, now: int, bound: Bound | None = None
+    ) -> Admission:
         self.admitted += 1
         if self.down:
             raise self.down
-        return await super().admit(request, key, cost, lease_until, now)
+        return await super().admit(request, key, cost, lease_until, now, bound)
 
 
 class Scene:
@@ -233,8 +235,20 @@ async def test_free_calls_read_the_record_anew_and_have_a_bucket(scene: Scene) -
 
 async def test_the_headers_show_what_is_left(scene: Scene) -> None:
     record = await scene.gate.authenticate(bearer(await scene.key()))
-    admission = Admission("r", record, 1, NOW, 41, Window(20, 3, NOW + 30))
-    shown = {"x-ratelimit-limit": "20", "x-ratelimit-remaining": "3", "x-ratelimit-reset": str(NOW + 30)}
+    admission = Admission(
+        "r", record, 1, NOW, 41, Window(20, 3, NOW + 30), tokens=Window(900, 5, NOW + 30), asked=NOW
+    )
+    shown = {
+        "x-ratelimit-limit": "20",
+        "x-ratelimit-remaining": "3",
+        "x-ratelimit-reset": str(NOW + 30),
+        "x-ratelimit-limit-requests": "20",
+        "x-ratelimit-remaining-requests": "3",
+        "x-ratelimit-reset-requests": "30s",
+        "x-ratelimit-limit-tokens": "900",
+        "x-ratelimit-remaining-tokens": "5",
+        "x-ratelimit-reset-tokens": "30s",
+    }
     assert dict(admission_headers(admission)) == shown | {"x-credits-remaining": "41"}
     assert dict(admission_headers(admission, released=True)) == shown | {"x-credits-remaining": "42"}
     assert admission_headers(Admission("r", record, 0, NOW, None, None)) == []

@@ -8,7 +8,7 @@ import pytest
 
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.accounts.values import Admission, Key, Usage
+from kimi_gateway.accounts.values import Admission, Amount, Key, Usage
 from support.pooling import on_a_loop
 
 ADMISSION = Admission("r", Key("k", "d", "a"), 1, 0, 9, None)
@@ -22,7 +22,9 @@ class SlowStore:
         self.fails = fails
         self.settled: list[str] = []
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
         self.asked.set()
         await self.may.wait()
         if self.fails:

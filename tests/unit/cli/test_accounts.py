@@ -19,8 +19,8 @@ from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.command import TIME, Cli, fault, mode
 
 KEY_FIELDS = [
-    "id", "account", "name", "limits", "see_balance", "models", "expires", "note", "suspended", "revoked",
-    "created",
+    "id", "account", "name", "limits", "see_balance", "budgets", "models", "expires", "note", "suspended",
+    "revoked", "created",
 ]  # fmt: skip
 
 
@@ -89,6 +89,7 @@ def test_limits_and_the_balance_flag_are_kept(ask: Any) -> None:
         "name": "n",
         "limits": {"rpm": 1, "rph": None, "rpd": 3},
         "see_balance": True,
+        "budgets": {},
         "models": [],
         "expires": None,
         "note": "",
@@ -127,6 +128,8 @@ def test_an_account_is_shown_by_any_of_its_names(ask: Any, data: Path) -> None:
         "reserved": 0,
         "consumed": 2,
         "expired": 0,
+        "budgets": {},
+        "spent": [],
         "grants": [{"amount": 8, "expires": None}],
     }
     assert [each["id"] for each in ask("accounts", "list")["accounts"]] == [made["account"]]

@@ -109,3 +109,45 @@ def test_an_account_is_renamed_and_deleted(ask: Any, cli: Cli) -> None:
     assert ask("accounts", "delete", made["account"], "--yes") == {"id": made["account"], "deleted": True}
     assert fault(cli("accounts", "show", made["account"], "--json")) == (3, "not_found")
     assert fault(cli("keys", "show", made["key"], "--json")) == (3, "not_found")
+
+
+def test_budgets_are_added_changed_and_taken_away(ask: Any, cli: Cli) -> None:
+    made = ask(
+        "keys",
+        "create",
+        "--name",
+        "alice",
+        "--budget",
+        "usd/day=5",
+        "--budget",
+        "tokens/total=9000",
+        "--tpm",
+        100,
+    )
+    assert ask("keys", "show", "alice")["budgets"] == {
+        "usd/day": 5.0,
+        "tokens/total": 9_000,
+        "tokens/minute": 100,
+    }
+    changed = ask("keys", "update", "alice", "--budget", "usd/day=0.000001", "--budget", "tokens/total=none")
+    assert changed["budgets"] == {"usd/day": 0.000001, "tokens/minute": 100}
+    assert ask("keys", "update", "alice", "--rpm", 9)["budgets"] == changed["budgets"]
+    assert ask("keys", "update", "alice", "--budget", "none")["budgets"] == {"tokens/minute": 100}
+    assert ask("keys", "update", "alice", "--tpm", "none")["budgets"] == {}
+    held = ask("accounts", "update", "alice", "--budget", "usd/month=100", "--name", "team")
+    assert (held["name"], held["budgets"]) == ("team", {"usd/month": 100.0})
+    (spent,) = ask("keys", "show", made["id"])["spent"]
+    assert (spent["key"], spent["budget"], spent["limit"], spent["spent"]) == (None, "usd/month", 100.0, 0.0)
+    assert "usd/month" in cli("accounts", "show", "team").stdout
+    for wrong in (
+        "usd/day",
+        "usd/day=five",
+        "eur/day=5",
+        "usd/year=5",
+        "usd/minute=5",
+        "usd/day=0.0000001",
+        "tokens/day=1.5",
+        "usd/day=-1",
+        "usd/day=inf",
+    ):
+        assert fault(cli("keys", "update", "alice", "--budget", wrong, "--json")) == (2, "usage"), wrong

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.storage.sqlite import opening
+from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
 from support.command import Cli, environment, fault, mode
 from support.serving import KEY, chat, command, serving
@@ -93,15 +94,25 @@ def test_what_is_no_whole_backup_of_ours_changes_nothing(
     assert sorted(path.name for path in data.iterdir()) == sorted([STORE_NAME, opening.LOCK_NAME])
 
 
-def test_an_older_schema_is_brought_up_to_date(ask: Any, tmp_path: Path) -> None:
-    made, file = ask("keys", "create"), tmp_path / "backup"
-    ask("backup", file)
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+def test_an_older_schema_is_brought_up_to_date(ask: Any, tmp_path: Path, version: int) -> None:
+    """Of every release before this one."""
+    file = tmp_path / "backup"
     with closing(sqlite3.connect(file)) as db, db:
-        for name in ("minute_rank", "hour_rank", "day_rank"):
-            db.execute(f"ALTER TABLE keys DROP COLUMN {name}")
-        db.execute("PRAGMA user_version = 3")
+        for step in [step for steps in MIGRATIONS[:version] for step in steps]:
+            db.execute(step)
+        db.execute(
+            "INSERT INTO accounts (id, name, unlimited, created, grants, spendable, consumed, expired)"
+            " VALUES ('acc_1', 'Ann', 0, 1, '', 0, 0, 0)"
+        )
+        db.execute(
+            "INSERT INTO keys (id, digest, account, name, see_balance, created)"
+            " VALUES ('key_1', 'd', 'acc_1', 'laptop', 0, 1)"
+        )
+        db.execute(f"PRAGMA user_version = {version}")
     ask("restore", file)
-    assert [key["id"] for key in ask("keys", "list")["keys"]] == [made["id"]]
+    (key,) = ask("keys", "list")["keys"]
+    assert (key["id"], key["name"]) == ("key_1", "laptop")
 
 
 def test_it_refuses_beside_a_process_that_uses_the_database(

@@ -12,7 +12,8 @@ import pytest
 
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.errors import GatewayError
-from kimi_gateway.files.cleaning import LOST, PAUSES, POSTPONED, UNREACHABLE
+from kimi_gateway.files.cleaning import LOST, PAUSES, POSTPONED, SWEPT_EVERY, UNREACHABLE
+from kimi_gateway.storage.memory import MemoryStore
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.resolving import MP4, NOW, A, B, Resolving, inline, pdf, resolving
 from upstream import ScriptedUpstream, Status
@@ -200,3 +201,24 @@ async def test_a_file_of_a_token_that_is_gone_is_forgotten_one_day(up: ScriptedU
         made.time += UNREACHABLE
         assert (await made.cleaner.sweep()).left == 0
         assert await made.left() == (0, 0)
+
+
+async def test_a_turn_sweeps_what_others_left_where_there_is_no_heartbeat(up: ScriptedUpstream) -> None:
+    store = MemoryStore()
+    async with resolving(up, store=store) as dead, resolving(up, store=store) as made:
+        record = await dead.cleaner.begin("acc_a", A, "video", "video/mp4")
+        await upload(dead, f"{record.id}.mp4")
+        await made.one(VIDEO)
+        assert len(up.files.files) == 1
+        made.time += max(SWEPT_EVERY, 661)
+        await made.one(VIDEO)
+        assert await made.left() == (0, 0)
+
+
+async def test_a_vendor_that_breaks_while_it_lists_leaves_the_record(up: ScriptedUpstream) -> None:
+    async with resolving(up) as made:
+        up.files.refused["GET"] = [BROKEN] * len(PAUSES)
+        record = await made.cleaner.begin("acc_a", A, "video", "video/mp4")
+        made.cleaner.delete_later(record)
+        await made.cleaner.rest(10)
+        assert await made.left() == (0, 1)

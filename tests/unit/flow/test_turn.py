@@ -41,7 +41,7 @@ class Book:
         self.places = Places(1)
         self.written = True
 
-    async def admit(self, request: str, key: Key, cost: int, models: object) -> Admission:
+    async def admit(self, request: str, key: Key, cost: int, *more: object) -> Admission:
         return Admission(request, key, cost, 1, 9, None)
 
     def opened(self, admission: Admission) -> None:
@@ -51,7 +51,7 @@ class Book:
         self.told.append("settle")
         return self.written
 
-    async def release(self, admission: Admission, model: str, error: bool) -> bool:
+    async def release(self, admission: Admission, model: str, error: bool, *more: object) -> bool:
         self.told.append("release, an error" if error else "release")
         return self.written
 

@@ -72,11 +72,6 @@ class Moonshot:
             self._web = MoonshotSearch(self._client, self._base, self._timeouts.connect)
         return self._web
 
-    async def close(self) -> None:
-        """Closes what uploads opened; the owner of the client closes that."""
-        if self._files is not None:
-            await self._files.close()
-
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False
     ) -> PreparedChat:

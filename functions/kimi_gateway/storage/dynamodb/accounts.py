@@ -18,19 +18,22 @@ reader of the new generation also reads the new key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import Ambiguous, StoreDown, Taken, Unknown
-from kimi_gateway.accounts.values import NEVER, Account, Key, Limits, NewKey
+from kimi_gateway.accounts import budgets, rules
+from kimi_gateway.accounts.store import Ambiguous, Unknown
+from kimi_gateway.accounts.values import Account, Budget, Key
+from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
+from kimi_gateway.storage.dynamodb.keys import key_of, shared_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 INFO = "info"
 EVERY = "ACCOUNTS"
-DRAWN = 20  # ids tried for a key
-SHORT = 8  # of them with a short form of two characters
+AT_ONCE = 16  # accounts, if all are read
+T = TypeVar("T")
 
 
 async def add_account(table: Table, account: str, name: str, hot: Raw, now: int) -> None:
@@ -39,130 +42,6 @@ async def add_account(table: Table, account: str, name: str, hot: Raw, now: int)
     await table.put(partition(account), INFO, info)
     await table.put(f"N#{name}", account, {})
     await table.put(EVERY, account, {})
-
-
-async def image_of(table: Table, account: str) -> Image | None:
-    raw = await table.get(partition(account))
-    return Image(raw) if raw is not None else None
-
-
-async def add_key(table: Table, new: NewKey, now: int, draw: Callable[[int], str]) -> tuple[Key, Image]:
-    """The key with its id, and its account's image. Raises Unknown, Taken."""
-    image = await image_of(table, new.account)
-    if image is None:
-        raise Unknown(new.account)
-    key = await _place(table, new, now, draw, image)
-    short = kid(key.id)
-    try:
-        pointer: Raw = {"id": {"S": key.id}, "account": {"S": key.account}}
-        await table.put_new(f"K#{key.digest}", HOT, pointer, "id")
-    except Conflict:
-        await table.delete(partition(key.account), f"K#{short}")
-        raise Taken from None
-    await table.put(f"I#{key.id}", HOT, {"digest": {"S": key.digest}})
-    alive = Change(adds=["ks :kid"], conditions=["attribute_exists(pk)"], values={":kid": {"SS": [short]}})
-    image = Image(await table.update(partition(key.account), HOT, alive))
-    return _key(_record(key), image), image
-
-
-async def _place(table: Table, new: NewKey, now: int, draw: Callable[[int], str], image: Image) -> Key:
-    """The key with an id whose short form no key of the account ever had. Where most of the forms of two
-    characters are taken, it gets one of four."""
-    for drawn in range(DRAWN):
-        key = rules.made(new, draw(drawn), now)
-        if not image.has_key(key.id):
-            try:
-                await table.put_new(partition(key.account), f"K#{kid(key.id)}", _record(key), "id")
-                return key
-            except Conflict:
-                continue
-    raise StoreDown("no free id was found for another key of the account")
-
-
-async def find_key(table: Table, digest: str) -> tuple[Key, Image] | None:
-    pointer = await table.get(f"K#{digest}")
-    found = None if pointer is None else await _read(table, pointer)
-    key = None if found is None else rules.found_by(found[0], digest)
-    return None if found is None or key is None else (key, found[1])
-
-
-async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
-    """A key in the version of its account's image, or newer. None if its creation was interrupted."""
-    account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
-    while True:
-        record, image = await asyncio.gather(
-            table.get(partition(account), f"K#{short}"), image_of(table, account)
-        )
-        if record is None or image is None:
-            return None
-        if _version(record) >= image.number(f"v{short}"):
-            return _key(record, image), image
-
-
-def _version(record: Raw) -> int:
-    return int(record["v"]["N"]) if "v" in record else 0
-
-
-async def pointer_to(table: Table, key: str) -> Raw:
-    """By id or digest. Raises Unknown."""
-    pointer, id = await asyncio.gather(table.get(f"K#{key}"), table.get(f"I#{key}"))
-    if id is not None:
-        pointer = await table.get(f"K#{id['digest']['S']}")
-    if pointer is None:
-        raise Unknown(key)
-    return pointer
-
-
-async def end_key(table: Table, key: str) -> tuple[Key, Image]:
-    """By id or digest. Raises Unknown."""
-    pointer = await pointer_to(table, key)
-    account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
-    ended = Change(
-        adds=["kg :one"],
-        deletes=["ks :kid"],
-        conditions=["attribute_exists(pk)"],
-        values={":one": number(1), ":kid": {"SS": [short]}},
-    )
-    image = Image(await table.update(partition(account), HOT, ended))
-    record = await table.get(partition(account), f"K#{short}")
-    if record is None:
-        raise Unknown(key)
-    return _key(record, image), image
-
-
-async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tuple[Key, Image] | None:
-    """Change a key, by id or digest; None if another change came between. Raises Unknown."""
-    pointer = await pointer_to(table, key)
-    account, short = pointer["account"]["S"], kid(pointer["id"]["S"])
-    record, image = await asyncio.gather(
-        table.get(partition(account), f"K#{short}"), image_of(table, account)
-    )
-    if record is None or image is None:
-        raise Unknown(key)
-    old, version = _key(record, image), _version(record)
-    wanted = _record(change(old)) | {"v": number(version + 1)}
-    try:
-        await table.update(partition(account), f"K#{short}", _replaced(record, wanted, version))
-        known = Change(
-            sets=["#v = :v"],
-            adds=["kg :one"],
-            conditions=["attribute_exists(pk)", "(attribute_not_exists(#v) OR #v < :v)"],
-            names={"#v": f"v{short}"},
-            values={":v": number(version + 1), ":one": number(1)},
-        )
-        image = Image(await table.update(partition(account), HOT, known))
-    except Conflict:
-        return None
-    return _key(wanted, image), image
-
-
-async def add_digest(table: Table, key: str, digest: str) -> None:
-    """Add a digest to a key (by id or digest). Raises Unknown, Taken."""
-    pointer = await pointer_to(table, key)
-    try:
-        await table.put_new(f"K#{digest}", HOT, {name: pointer[name] for name in ("id", "account")}, "id")
-    except Conflict:
-        raise Taken from None
 
 
 async def rename(table: Table, account: str, name: str) -> None:
@@ -175,6 +54,20 @@ async def rename(table: Table, account: str, name: str) -> None:
         await table.put(f"N#{name}", account, {})
         await table.delete(f"N#{old}", account)
         await table.put(partition(account), INFO, info | {"name": {"S": name}})
+
+
+async def set_budgets(table: Table, account: str, wanted: Sequence[Budget]) -> None:
+    """Raises Unknown."""
+    change = Change(
+        sets=["bg = :bg"],
+        adds=["kg :one"],
+        conditions=["attribute_exists(pk)"],
+        values={":bg": {"S": budgets.packed(wanted)}, ":one": number(1)},
+    )
+    try:
+        await table.update(partition(account), HOT, change)
+    except Conflict:
+        raise Unknown(account) from None
 
 
 async def remove(table: Table, account: str) -> None:
@@ -195,22 +88,6 @@ async def remove(table: Table, account: str) -> None:
             await table.delete(f"I#{record['id']['S']}", HOT)
             await table.delete(partition(account), sk)
     await table.delete(partition(account), INFO)
-
-
-def _replaced(record: Raw, wanted: Raw, version: int) -> Change:
-    """`wanted` in place of a record of that version."""
-    change = Change(
-        conditions=["attribute_exists(pk)", "(attribute_not_exists(v) OR v = :old)"],
-        values={":old": number(version)},
-    )
-    for place, name in enumerate(sorted({*record, *wanted} - {"pk", "sk"})):
-        change.names[f"#n{place}"] = name
-        if name in wanted:
-            change.sets.append(f"#n{place} = :n{place}")
-            change.values[f":n{place}"] = wanted[name]
-        else:
-            change.removes.append(f"#n{place}")
-    return change
 
 
 async def resolve(table: Table, name: str) -> str:
@@ -248,7 +125,7 @@ class Held:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        held = [_key(record, self.image) for record in self.records]
+        held = [key_of(record, self.image) for record in self.records]
         return tuple(sorted(held, key=lambda key: (key.created, key.id)))
 
     def ids(self) -> dict[str, str]:
@@ -283,45 +160,16 @@ def shown(held: Held, now: int) -> Account:
         created=held.created,
         grants=rules.unspent(balance),
         keys=held.keys,
+        budgets=shared_of(held.image),
+        spent=budgets.spent(
+            held.keys, shared_of(held.image), now, lambda meter: meters.amount(held.image, meter)
+        ),
     )
 
 
-def _record(key: Key) -> Raw:
-    own = {"m": key.limits.minute, "h": key.limits.hour, "d": key.limits.day}
-    record: Raw = {
-        "id": {"S": key.id},
-        "digest": {"S": key.digest},
-        "account": {"S": key.account},
-        "name": {"S": key.name},
-        "sees": {"BOOL": key.see_balance},
-        "created": number(key.created),
-        "models": {"S": " ".join(key.models)},
-        "expires": number(key.expires),
-        "note": {"S": key.note},
-        "off": {"BOOL": key.suspended},
-        "old": {"S": key.old_digest},
-        "until": number(key.old_until),
-    }
-    return record | {letter: number(limit) for letter, limit in own.items() if limit is not None}
-
-
-def _key(record: Raw, image: Image) -> Key:
-    minute, hour, day = (int(record[letter]["N"]) if letter in record else None for letter in "mhd")
-    id = record["id"]["S"]
-    return Key(
-        id=id,
-        digest=record["digest"]["S"],
-        account=record["account"]["S"],
-        name=record["name"]["S"],
-        limits=Limits(minute, hour, day),
-        see_balance=record["sees"]["BOOL"],
-        revoked=not image.has_key(id),
-        created=int(record["created"]["N"]),
-        generation=image.generation,
-        models=tuple(record["models"]["S"].split()) if "models" in record else (),
-        expires=int(record["expires"]["N"]) if "expires" in record else NEVER,
-        note=record["note"]["S"] if "note" in record else "",
-        suspended="off" in record and record["off"]["BOOL"],
-        old_digest=record["old"]["S"] if "old" in record else "",
-        old_until=int(record["until"]["N"]) if "until" in record else 0,
-    )
+async def each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
+    """Results in the order of `ids`, computed AT_ONCE at a time."""
+    found: list[T] = []
+    for start in range(0, len(ids), AT_ONCE):
+        found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))
+    return found

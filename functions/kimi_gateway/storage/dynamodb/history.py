@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.accounts.store import StoreDown, Unknown
 from kimi_gateway.accounts.values import UsageRow
+from kimi_gateway.storage.dynamodb import accounts
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, Tally, Used, number, partition, usage_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -144,3 +145,12 @@ def rows(account: str, keys: dict[str, str], seen: Seen, since: int) -> list[Usa
         UsageRow(hour, account, key, model, *tally[:2], tally.input, tally.output, tally.credits, last)
         for (hour, key, model), (tally, last) in sums.items()
     ]
+
+
+async def of_account(table: Table, account: str, since: int) -> list[UsageRow]:
+    """Empty if there is no such account."""
+    try:
+        held = await accounts.held(table, account)
+    except Unknown:
+        return []
+    return rows(account, held.ids(), await read(table, account, held.image, since), since)

@@ -10,7 +10,8 @@ gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest exp
 gi  ids of the latest grants, with their time, to recognise a repeated grant
 m<kid><bucket>  h…  d…   requests in a minute, hour, day: a new window needs no read
 M<kid><bucket>  H…  D…   the same if the tier limits them, with the tier's rank in front (see `SPANS`)
-r<request>               a lease: its cost and its expiry in one number
+r<request>               a lease: its output limit, its cost and its expiry in one number
+bg  budgets of the account       B…  counters of budgets (storage/dynamodb/budgets.py)
 q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
 o   usage of past hours on its way to the history, as a map of q, t and l
 f   number of moves of usage to the history
@@ -29,6 +30,7 @@ from kimi_gateway.accounts.values import Balance, Key
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
+COST = 10**10  # a lease's number is (output * this + cost) * EXPIRY + expiry
 EXPIRY = 10**10  # a lease's number is its cost times this, plus its expiry
 REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # factors in the numbers of usage
 SPANS = {"M": 10**3, "H": 10**5, "D": 10**6}  # a window's number is its rank times this, plus its requests
@@ -57,9 +59,9 @@ def kid(key: str) -> str:
 
 
 def kid_length(first: str) -> int:
-    """The length of a short id by its first character. There are 1,296 short ids of two characters and 1.2
-    million of four."""
-    return 4 if first.isupper() else 2
+    """The length of a short id by its first character. There are 1,296 of two characters and 1.2 million of
+    four; - is the account itself."""
+    return 4 if first.isupper() else 1 if first == "-" else 2
 
 
 def bucket_of(counter: str) -> str:
@@ -89,12 +91,21 @@ def usage_name(key: str, model: str, now: int) -> str:
 
 
 class Lease(NamedTuple):
+    """`output` is the output limit of each call, if the request has budgets."""
+
     cost: int
     expires: int
+    output: int = 0
 
     @property
     def number(self) -> int:
-        return self.cost * EXPIRY + self.expires
+        return (self.output * COST + self.cost) * EXPIRY + self.expires
+
+    @classmethod
+    def of(cls, number: int) -> Lease:
+        rest, expires = divmod(number, EXPIRY)
+        output, cost = divmod(rest, COST)
+        return cls(cost, expires, output)
 
 
 class Tally(NamedTuple):
@@ -162,11 +173,11 @@ class Image:
 
     def lease(self, request: str) -> Lease | None:
         name = lease_name(request)
-        return Lease(*divmod(self.number(name), EXPIRY)) if name in self.raw else None
+        return Lease.of(self.number(name)) if name in self.raw else None
 
     def leases(self) -> dict[str, Lease]:
         """Leases by attribute."""
-        return {name: Lease(*divmod(int(value["N"]), EXPIRY))
+        return {name: Lease.of(int(value["N"]))
                 for name, value in self.raw.items() if name[0] == "r"}  # fmt: skip
 
     def ended(self, now: int) -> dict[str, Lease]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kimi_gateway.accounts import rules
+from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.store import NoCredit
-from kimi_gateway.accounts.values import Admission, Balance, Key
+from kimi_gateway.accounts.values import Admission, Balance, Bound, Key
+from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import Image, Lease
 from kimi_gateway.storage.dynamodb.steps import TOGETHER
 
@@ -34,9 +35,12 @@ def as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Leas
     return rules.returned(balance, credits(now_ended), now), now_ended
 
 
-def admission(request: str, key: Key, lease: Lease, image: Image, now: int) -> Admission:
+def admission(
+    request: str, key: Key, lease: Lease, image: Image, now: int, bound: Bound | None = None
+) -> Admission:
     spendable = None if image.unlimited else image.number("b")
     counts = image.counts(key, now, rules.rank((spendable or 0) + lease.cost))
     limits = rules.limits_in_force(key.limits, None if spendable is None else counts)
     window = rules.minute_window(limits, counts)
-    return Admission(request, key, lease.cost, lease.expires, spendable, window)
+    tokens = budgets.token_window(key, bound, lambda meter: meters.amount(image, meter))
+    return Admission(request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens)

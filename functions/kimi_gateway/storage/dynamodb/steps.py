@@ -12,7 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.values import Admission, Balance, Grant, Key, Limits, Usage
+from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Grant, Key, Limits, Usage
+from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import (
     SPANS,
     Image,
@@ -62,7 +64,16 @@ def _room(own: Limits, tiers: bool, rank: int) -> tuple[str, Mapping[str, Any]]:
     return " AND ".join(parts), values
 
 
-def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: Image | None) -> Change:
+def admit(
+    request: str,
+    key: Key,
+    cost: int,
+    lease_until: int,
+    now: int,
+    image: Image | None,
+    bound: Bound | None = None,
+    output: int = 0,
+) -> Change:
     """The change that admits a request. The last `image` says whether the account is unlimited, which
     counters are old, and which tier a new window gets; if it is outdated, the condition fails."""
     unlimited = image is not None and image.unlimited
@@ -73,7 +84,7 @@ def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: 
         conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
         names={"#r": lease_name(request), "#m": minute, "#h": hour, "#d": day},
         values={
-            ":lease": number(Lease(0 if unlimited else cost, lease_until).number),
+            ":lease": number(Lease(0 if unlimited else cost, lease_until, output).number),
             ":one": number(1),
             ":g": number(key.generation),
             ":kid": {"S": kid(key.id)},
@@ -95,15 +106,17 @@ def admit(request: str, key: Key, cost: int, lease_until: int, now: int, image: 
     if room:
         change.conditions.append(room)
         change.values |= limits
+    meters.reserve(change, key, bound, output)
     if image is not None:
-        for place, name in enumerate(image.old_windows(now)[:SWEPT]):
+        for place, name in enumerate((*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])):
             change.removes.append(f"#w{place}")
             change.names[f"#w{place}"] = name
     return change
 
 
-def settle(admission: Admission, model: str, usage: Usage, now: int) -> Change:
+def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None) -> Change:
     change = _end(admission)
+    meters.correct(change, admission, billed, now)
     cost = admission.cost
     if cost:
         change.adds.append("c :c")
@@ -112,8 +125,11 @@ def settle(admission: Admission, model: str, usage: Usage, now: int) -> Change:
     return change
 
 
-def release(admission: Admission, model: str, error: bool, now: int) -> Change:
+def release(
+    admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+) -> Change:
     change = _end(admission)
+    meters.correct(change, admission, billed, now)
     if admission.cost:
         change.sets.append("b = b + :c")
         change.conditions.append("gx > :now")  # otherwise the credit would expire with an expired grant
@@ -146,7 +162,7 @@ def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
         change.sets.append(f"#r{place} = :r{place}")
         change.conditions.append(f"#r{place} < :r{place}")
         change.names[f"#r{place}"] = lease_name(admission.id)
-        change.values[f":r{place}"] = number(Lease(admission.cost, lease_until).number)
+        change.values[f":r{place}"] = number(Lease(admission.cost, lease_until, admission.output).number)
     return change
 
 

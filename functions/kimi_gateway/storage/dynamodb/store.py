@@ -17,12 +17,34 @@ from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
-from kimi_gateway.accounts.store import KeyStale, StoreDown, StoreThrottled, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Account, Admission, Balance, Grant, Key, NewKey, Usage, UsageRow
+from kimi_gateway.accounts.store import (
+    NOTHING,
+    KeyStale,
+    StoreDown,
+    StoreThrottled,
+    Unknown,
+    Unlimited,
+    WindowFull,
+)
+from kimi_gateway.accounts.values import (
+    Account,
+    Admission,
+    Amount,
+    Balance,
+    Bound,
+    Budget,
+    Grant,
+    Key,
+    NewKey,
+    Usage,
+    UsageRow,
+)
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
+from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb import keys as records
 from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
@@ -31,7 +53,6 @@ T = TypeVar("T")
 TRIES = 20  # tries of a step while other processes change the account
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two tries, doubled each time
 MET = 1_000  # accounts whose images are kept
-AT_ONCE = 16  # accounts read at the same time
 BUSY = "others changed the account each time it was tried"
 
 
@@ -60,24 +81,27 @@ class DynamoStore(DynamoFiles):
         self._tidying: set[str] = set()
 
     async def find_key(self, digest: str) -> Key | None:
-        found = await directory.find_key(self._table, digest)
+        found = await records.find_key(self._table, digest)
         return None if found is None else self._met(*found)
 
-    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+    async def admit(
+        self, request: str, key: Key, cost: int, lease_until: int, now: int, bound: Bound | None = None
+    ) -> Admission:
         image = self._images.get(key.account)
         for number in range(TRIES):
             await self._pause(number)
-            change = steps.admit(request, key, cost, lease_until, now, image)
+            output = meters.guess(key, bound, image)
+            change = steps.admit(request, key, cost, lease_until, now, image, bound, output)
             try:
                 image = await self._write(key.account, change)
-                lease = Lease(0 if image.unlimited else cost, lease_until)
-                return standing.admission(request, key, lease, image, now)
+                lease = Lease(0 if image.unlimited else cost, lease_until, output)
+                return standing.admission(request, key, lease, image, now, bound)
             except Conflict as conflict:
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
             if known := image.lease(request):
-                return standing.admission(request, key, known, image, now)
+                return standing.admission(request, key, known, image, now, bound)
             if key.generation != image.generation or not image.has_key(key.id):
                 raise KeyStale
             balance, ended = standing.as_it_is(image, cost, now)
@@ -85,27 +109,32 @@ class DynamoStore(DynamoFiles):
             limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
             if full := rules.full_window(limits, counts):
                 raise WindowFull(full)
+            meters.fitted(key, bound, image)
             if balance != image.balance:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
         raise StoreThrottled(BUSY)
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
         account = admission.key.account
         try:
-            image = await self._write(account, steps.settle(admission, model, usage, now))
+            image = await self._write(account, steps.settle(admission, model, usage, now, billed))
         except Conflict as conflict:
             self._seen(account, conflict)
             return False
         await self._tidy(account, image, now)
         return True
 
-    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
+    async def release(
+        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    ) -> bool:
         account = admission.key.account
         for number in range(TRIES):
             await self._pause(number)
             try:
-                image = await self._write(account, steps.release(admission, model, error, now))
+                image = await self._write(account, steps.release(admission, model, error, now, billed))
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
                 if seen is None or seen.lease(admission.id) is None:
@@ -146,7 +175,7 @@ class DynamoStore(DynamoFiles):
         count = 0
         for number in range(TRIES):
             await self._pause(number)
-            image = self._read(account, await directory.image_of(self._table, account))
+            image = self._read(account, await records.image_of(self._table, account))
             if image is None or not (ended := standing.some(image.ended(now))):
                 return count
             if await self._end(account, image, ended, now):
@@ -160,29 +189,33 @@ class DynamoStore(DynamoFiles):
 
     async def create_key(self, new: NewKey, now: int) -> Key:
         def draw(number: int) -> str:
-            return keys.key_id(self._below, long=number >= directory.SHORT)
+            return keys.key_id(self._below, long=number >= records.SHORT)
 
-        return self._met(*await directory.add_key(self._table, new, now, draw))
+        return self._met(*await records.add_key(self._table, new, now, draw))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         return await self._changed(key, lambda old: rules.changed(old, change(old)))
 
     async def rotate_key(self, key: str, digest: str, until: int, now: int) -> Key:
-        await directory.add_digest(self._table, key, digest)
+        await records.add_digest(self._table, key, digest)
         return await self._changed(key, lambda old: rules.rotated(old, digest, until))
 
     async def _changed(self, key: str, change: Callable[[Key], Key]) -> Key:
         for number in range(TRIES):
             await self._pause(number)
-            if changed := await directory.change_key(self._table, key, change):
+            if changed := await records.change_key(self._table, key, change):
                 return self._met(*changed)
         raise StoreThrottled(BUSY)
 
     async def revoke_key(self, key: str, now: int) -> Key:
-        return self._met(*await directory.end_key(self._table, key))
+        return self._met(*await records.end_key(self._table, key))
 
     async def rename_account(self, account: str, name: str, now: int) -> Account:
         await directory.rename(self._table, account, name)
+        return await self._shown(account, now)
+
+    async def set_budgets(self, account: str, wanted: Sequence[Budget], now: int) -> Account:
+        await directory.set_budgets(self._table, account, wanted)
         return await self._shown(account, now)
 
     async def delete_account(self, account: str) -> None:
@@ -205,7 +238,7 @@ class DynamoStore(DynamoFiles):
         id = keys.key_id(secrets.randbelow)[-6:]
         for number in range(TRIES):
             await self._pause(number)
-            image = await directory.image_of(self._table, account)
+            image = await records.image_of(self._table, account)
             if image is None:
                 raise Unknown(account)
             if image.unlimited:
@@ -228,22 +261,14 @@ class DynamoStore(DynamoFiles):
         return await self._shown(await directory.resolve(self._table, name), now)
 
     async def accounts(self, now: int) -> list[Account]:
-        found = await _each(await directory.every(self._table), lambda id: self._shown(id, now))
+        found = await directory.each(await directory.every(self._table), lambda id: self._shown(id, now))
         return sorted(found, key=lambda account: (account.created, account.id))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         first = since - since % rules.HOUR
         ids = await directory.every(self._table) if account is None else [account]
-        rows = chain(*await _each(ids, lambda id: self._used(id, first)))
+        rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
         return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
-
-    async def _used(self, account: str, since: int) -> list[UsageRow]:
-        try:
-            held = await directory.held(self._table, account)
-        except Unknown:
-            return []
-        seen = await history.read(self._table, account, held.image, since)
-        return history.rows(account, held.ids(), seen, since)
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await outages.publish(self._table, token, model, cause, until)
@@ -323,11 +348,3 @@ class DynamoStore(DynamoFiles):
     async def _pause(self, number: int) -> None:
         if number:
             await self._sleep(self._jitter() * min(LONGEST, PAUSE * 2**number))
-
-
-async def _each(ids: Sequence[str], step: Callable[[str], Awaitable[T]]) -> list[T]:
-    """Results in the order of `ids`, computed AT_ONCE at a time."""
-    found: list[T] = []
-    for start in range(0, len(ids), AT_ONCE):
-        found += await asyncio.gather(*map(step, ids[start : start + AT_ONCE]))
-    return found

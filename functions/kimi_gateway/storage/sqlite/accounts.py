@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from kimi_gateway.accounts import rules
+from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.store import Ambiguous, Taken, Unknown, Unlimited
-from kimi_gateway.accounts.values import Account, Balance, Grant, Key, Limits
+from kimi_gateway.accounts.values import Account, Balance, Budget, Grant, Key, Limits
+from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite.steps import purge_account, read_balance, write_balance
 
 Row = tuple[Any, ...]
 
 KEYS = """
 SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
-       a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until
+       a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until,
+       k.budgets, a.budgets
 FROM keys k JOIN accounts a ON a.id = k.account
 """
 UPDATE = """
 UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
     expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
-    old_until=:old_until WHERE id = :id
+    old_until=:old_until, budgets=:budgets WHERE id = :id
 """
 LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
@@ -40,7 +42,7 @@ def find_key(db: sqlite3.Connection, digest: str) -> Key | None:
 
 def _key(row: Row) -> Key:
     id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
-    models, expires, note, suspended, old_digest, old_until = terms
+    models, expires, note, suspended, old_digest, old_until, own, shared = terms
     return Key(
         id=id,
         digest=digest,
@@ -57,6 +59,8 @@ def _key(row: Row) -> Key:
         suspended=bool(suspended),
         old_digest=old_digest or "",
         old_until=old_until,
+        budgets=budgets.unpacked(own),
+        shared=budgets.unpacked(shared),
     )
 
 
@@ -66,7 +70,7 @@ def create_account(
     balance = Balance() if credits is None else rules.granted(Balance(), credits, now)
     row = (account, name, credits is None, now, 0, rules.packed(balance.grants))
     funds = (balance.spendable, balance.consumed, balance.expired)
-    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?)", (*row, *funds))
+    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,'')", (*row, *funds))
     return _shown(db, account, now)
 
 
@@ -98,6 +102,7 @@ def _columns(key: Key) -> dict[str, object]:
         "digest": key.digest,
         "old_digest": key.old_digest or None,
         "old_until": key.old_until,
+        "budgets": budgets.packed(key.budgets),
     }
 
 
@@ -143,10 +148,17 @@ def rename_account(db: sqlite3.Connection, account: str, name: str, now: int) ->
     return _shown(db, account, now)
 
 
+def set_budgets(db: sqlite3.Connection, account: str, wanted: Sequence[Budget], now: int) -> Account:
+    query = "UPDATE accounts SET budgets = ?, generation = generation + 1 WHERE id = ?"
+    if not db.execute(query, (budgets.packed(wanted), account)).rowcount:
+        raise Unknown(account)
+    return _shown(db, account, now)
+
+
 def delete_account(db: sqlite3.Connection, account: str) -> None:
     if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
         raise Unknown(account)
-    for table in ("keys", "leases", "usage", "replay"):
+    for table in ("keys", "leases", "usage", "replay", "spent"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 
@@ -188,12 +200,12 @@ def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
 
 def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
     purge_account(db, account, now)
-    query = "SELECT name, unlimited, created FROM accounts WHERE id = ?"
-    name, unlimited, created = db.execute(query, (account,)).fetchone()
+    query = "SELECT name, unlimited, created, budgets FROM accounts WHERE id = ?"
+    name, unlimited, created, shared = db.execute(query, (account,)).fetchone()
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
     (reserved,) = db.execute(query, (account,)).fetchone()
-    held = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
-    balance = read_balance(db, account)
+    rows = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
+    balance, held = read_balance(db, account), tuple(_key(row) for row in rows)
     return Account(
         id=account,
         name=name,
@@ -204,5 +216,9 @@ def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
         expired=balance.expired,
         created=created,
         grants=rules.unspent(balance),
-        keys=tuple(_key(row) for row in held),
+        keys=held,
+        budgets=budgets.unpacked(shared),
+        spent=budgets.spent(
+            held, budgets.unpacked(shared), now, lambda meter: meters.amount(db, account, meter)
+        ),
     )

@@ -90,6 +90,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX files_due ON files (expires)",
     ),
+    (
+        "ALTER TABLE keys ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE accounts ADD COLUMN budgets TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE leases ADD COLUMN output INTEGER NOT NULL DEFAULT 0",
+        """
+        CREATE TABLE spent (
+            account TEXT NOT NULL, scope TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL,
+            bucket INTEGER NOT NULL, amount INTEGER NOT NULL,
+            PRIMARY KEY (account, scope, unit, period, bucket)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 
 

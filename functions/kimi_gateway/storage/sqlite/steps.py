@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from kimi_gateway.accounts import rules
+from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Refused, Taken, Unknown, Unlimited, WindowFull
-from kimi_gateway.accounts.values import Admission, Balance, Key, Usage, UsageRow
+from kimi_gateway.accounts.store import (
+    NOTHING,
+    KeyStale,
+    NoCredit,
+    Refused,
+    Taken,
+    Unknown,
+    Unlimited,
+    WindowFull,
+)
+from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Usage, UsageRow
+from kimi_gateway.storage.sqlite import budgets as meters
 
 REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
@@ -18,7 +29,7 @@ Row = tuple[Any, ...]
 STANDING = """
 SELECT a.unlimited, a.generation, a.grants, a.spendable, a.consumed, a.expired,
        k.revoked, k.minute, k.in_minute, k.minute_rank, k.hour, k.in_hour, k.hour_rank,
-       k.day, k.in_day, k.day_rank, l.cost, l.expires
+       k.day, k.in_day, k.day_rank, l.cost, l.expires, l.output
 FROM accounts a JOIN keys k ON k.id = :key AND k.account = a.id
 LEFT JOIN leases l ON l.account = a.id AND l.request = :request WHERE a.id = :account
 """
@@ -39,17 +50,26 @@ WHERE hour >= ? AND account = coalesce(?, account) ORDER BY hour, account, key, 
 BALANCE = "SELECT grants, spendable, consumed, expired FROM accounts WHERE id = ?"
 
 
-def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+def admit(
+    db: sqlite3.Connection,
+    request: str,
+    key: Key,
+    cost: int,
+    lease_until: int,
+    now: int,
+    bound: Bound | None = None,
+) -> Admission:
     row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
     if row is None:
         raise KeyStale
     unlimited, generation, *funds, revoked = row[:7]
     known = Count(*row[7:10]), Count(*row[10:13]), Count(*row[13:16])
-    lease_cost, lease_expires = row[16:]
+    lease_cost, lease_expires, output = row[16:]
     balance = _balance(funds)
     if lease_cost is not None:
         counts = rules.rolled_over(known, now, rules.rank(balance.spendable + lease_cost))
-        return _admission(request, key, lease_cost, lease_expires, unlimited, balance, counts)
+        again = _admission(request, key, lease_cost, lease_expires, unlimited, balance, counts)
+        return again if bound is None else _budgeted(db, again, bound, output)
     if revoked or generation != key.generation:
         raise KeyStale
     ended = False
@@ -65,6 +85,7 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
     limits = rules.limits_in_force(key.limits, None if unlimited else counts)
     if full := rules.full_window(limits, counts):
         raise WindowFull(full)
+    output = meters.fit(db, key, bound)
     if ended:
         _end_leases(db, key.account, now)
     if not unlimited:
@@ -72,8 +93,18 @@ def admit(db: sqlite3.Connection, request: str, key: Key, cost: int, lease_until
         write_balance(db, key.account, balance)
     counts = rules.counted(counts)
     db.execute(COUNT, (*counts[0], *counts[1], *counts[2], key.id))
-    db.execute("INSERT INTO leases VALUES (?,?,?,?)", (key.account, request, cost, lease_until))
-    return _admission(request, key, cost, lease_until, unlimited, balance, counts)
+    db.execute("INSERT INTO leases VALUES (?,?,?,?,?)", (key.account, request, cost, lease_until, output))
+    admission = _admission(request, key, cost, lease_until, unlimited, balance, counts)
+    if bound is None:
+        return admission
+    meters.reserve(db, key, bound, output)
+    return _budgeted(db, admission, bound, output)
+
+
+def _budgeted(db: sqlite3.Connection, admission: Admission, bound: Bound, output: int) -> Admission:
+    key = admission.key
+    tokens = budgets.token_window(key, bound, lambda meter: meters.amount(db, key.account, meter))
+    return replace(admission, bound=bound, output=output, tokens=tokens)
 
 
 def _admission(
@@ -117,26 +148,42 @@ def _take_lease(db: sqlite3.Connection, admission: Admission) -> int | None:
     return rows[0][0] if rows else None
 
 
-def settle(db: sqlite3.Connection, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+def settle(
+    db: sqlite3.Connection,
+    admission: Admission,
+    model: str,
+    usage: Usage,
+    now: int,
+    billed: Amount | None = None,
+) -> bool:
     cost = _take_lease(db, admission)
     if cost is None:
         return False
     account = admission.key.account
     if cost:
         db.execute("UPDATE accounts SET consumed = consumed + ? WHERE id = ?", (cost, account))
+    meters.correct(db, admission, billed, now)
     hour = now - now % rules.HOUR
     row = (hour, account, admission.key.id, model, 1, 0, usage.input, usage.output, cost, now)
     db.execute(COUNT_USAGE, row)
     return True
 
 
-def release(db: sqlite3.Connection, admission: Admission, model: str, error: bool, now: int) -> bool:
+def release(
+    db: sqlite3.Connection,
+    admission: Admission,
+    model: str,
+    error: bool,
+    now: int,
+    billed: Amount | None = NOTHING,
+) -> bool:
     cost = _take_lease(db, admission)
     if cost is None:
         return False
     account = admission.key.account
     if cost:
         write_balance(db, account, rules.returned(read_balance(db, account), cost, now))
+    meters.correct(db, admission, billed, now)
     if error:
         hour = now - now % rules.HOUR
         db.execute(COUNT_USAGE, (hour, account, admission.key.id, model, 0, 1, 0, 0, 0, now))

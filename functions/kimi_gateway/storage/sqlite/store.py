@@ -14,8 +14,19 @@ from pathlib import Path
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.files import FileRecord, Room
-from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.accounts.values import Account, Admission, Grant, Key, NewKey, Usage, UsageRow
+from kimi_gateway.accounts.store import NOTHING, StoreDown
+from kimi_gateway.accounts.values import (
+    Account,
+    Admission,
+    Amount,
+    Bound,
+    Budget,
+    Grant,
+    Key,
+    NewKey,
+    Usage,
+    UsageRow,
+)
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
@@ -39,16 +50,26 @@ class SqliteStore:
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
 
-    async def admit(self, request: str, key: Key, cost: int, lease_until: int, now: int) -> Admission:
+    async def admit(
+        self, request: str, key: Key, cost: int, lease_until: int, now: int, bound: Bound | None = None
+    ) -> Admission:
         return await self._writer.run(
-            lambda db: steps.admit(db, request, key, cost, lease_until, now), brief=True
+            lambda db: steps.admit(db, request, key, cost, lease_until, now, bound), brief=True
         )
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
-        return await self._writer.run(lambda db: steps.settle(db, admission, model, usage, now), brief=True)
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
+        return await self._writer.run(
+            lambda db: steps.settle(db, admission, model, usage, now, billed), brief=True
+        )
 
-    async def release(self, admission: Admission, model: str, error: bool, now: int) -> bool:
-        return await self._writer.run(lambda db: steps.release(db, admission, model, error, now), brief=True)
+    async def release(
+        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    ) -> bool:
+        return await self._writer.run(
+            lambda db: steps.release(db, admission, model, error, now, billed), brief=True
+        )
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
@@ -83,6 +104,9 @@ class SqliteStore:
 
     async def rename_account(self, account: str, name: str, now: int) -> Account:
         return await self._writer.run(lambda db: directory.rename_account(db, account, name, now))
+
+    async def set_budgets(self, account: str, wanted: Sequence[Budget], now: int) -> Account:
+        return await self._writer.run(lambda db: directory.set_budgets(db, account, wanted, now))
 
     async def delete_account(self, account: str) -> None:
         await self._writer.run(lambda db: directory.delete_account(db, account))

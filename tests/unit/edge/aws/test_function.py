@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.accounts.values import Admission, Usage
+from kimi_gateway.accounts.values import Admission, Amount, Usage
 from kimi_gateway.edge.aws.function import Function, request_of
 from kimi_gateway.edge.aws.lambda_runtime import Streamed
 from kimi_gateway.errors import BodyTooLarge, InvalidRequest
@@ -105,11 +105,13 @@ class Deaf(MemoryStore):
 
     deaf = 1
 
-    async def settle(self, admission: Admission, model: str, usage: Usage, now: int) -> bool:
+    async def settle(
+        self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
+    ) -> bool:
         if self.deaf:
             self.deaf -= 1
             raise StoreDown("no answer")
-        return await super().settle(admission, model, usage, now)
+        return await super().settle(admission, model, usage, now, billed)
 
 
 def ask(gateway: InProcess, function: Function, key: str, seconds: float = 60, **more: Any) -> Any:

@@ -1,0 +1,63 @@
+"""The client's errors about budgets and models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.budgets import BudgetFull
+from kimi_gateway.accounts.values import NEVER, Bound, Budget, Key
+from kimi_gateway.errors import BudgetExceeded, GatewayError, PermissionDenied, RateLimited
+
+_EACH = {"day": "a day", "week": "a week", "month": "a month", "total": "in total"}
+
+
+def over_budget(full: BudgetFull, now: float) -> BudgetExceeded | RateLimited:
+    """403 for a budget, 429 for a minute's tokens."""
+    meter = full.meter
+    budget, whose = meter.budget, "this key" if meter.scope else "this account"
+    if budget.period == "minute":
+        wait = max(1, math.ceil(meter.resets - now))
+        return RateLimited(
+            f"The limit of {budget.limit} tokens a minute of {whose} is reached. Try again in {wait} s.",
+            retry_after=wait,
+            cause="tokens_per_minute",
+        )
+    needed = shown(Budget(budget.unit, budget.period, full.needed))
+    resets = "It does not reset."
+    if meter.resets < NEVER:
+        resets = f"It resets at {datetime.fromtimestamp(meter.resets, UTC).strftime('%Y-%m-%d %H:%M UTC')}."
+    return BudgetExceeded(
+        f"The budget of {shown(budget)} {_EACH[budget.period]} of {whose} leaves too little: this request may"
+        f" take {needed}. {resets} Shorten the input, lower the output limit, or ask the operator for more."
+    )
+
+
+def not_allowed(key: Key) -> PermissionDenied:
+    return PermissionDenied(
+        f"This API key may not use this model. It may use: {', '.join(key.models)}.", param="model"
+    )
+
+
+def of_terms(key: Key, models: Collection[str], bound: Bound | None) -> GatewayError | None:
+    """Why the key may not use a model with these names."""
+    if models and not terms.allows(key, models):
+        return not_allowed(key)
+    usd = any(each.unit == "usd" for each in (*key.budgets, *key.shared))
+    return unpriced() if usd and bound is not None and bound.input_price is None else None
+
+
+def unpriced() -> BudgetExceeded:
+    return BudgetExceeded(
+        "The price of this model is not known, so it cannot be used with a budget in USD. Choose another"
+        " model, or ask the operator to add its price."
+    )
+
+
+def shown(budget: Budget) -> str:
+    """The limit with its unit."""
+    if budget.unit == "tokens":
+        return f"{budget.limit:,} tokens"
+    return f"${budget.limit / 1_000_000:,.6f}".rstrip("0").rstrip(".")

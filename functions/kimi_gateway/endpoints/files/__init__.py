@@ -1,0 +1,1 @@
+"""The Files API in the shapes of OpenAI, the platform and Anthropic."""

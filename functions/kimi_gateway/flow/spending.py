@@ -1,0 +1,144 @@
+"""What a request may cost at most, and what the vendor billed for it.
+
+A token has at least one byte, so the bytes of a text bound its tokens; the template adds a few to each
+message and tool. What bytes do not bound (pictures, files, kept answers) is bounded by the model's window:
+the vendor refuses more, and bills no refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from kimi_gateway.accounts import budgets
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
+from kimi_gateway.catalog import models
+from kimi_gateway.catalog.models import Model, Price
+from kimi_gateway.errors import BudgetExceeded
+from kimi_gateway.flow.attempts import UpstreamCall
+from kimi_gateway.net import jsonio
+from kimi_gateway.pivot import token_estimate
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.pivot.window import output_of
+from kimi_gateway.providers.provider import Prepared
+
+TEMPLATE = 32  # tokens at most that the vendor's template adds to a message or a tool, and to the whole
+PER_MILLION = 1_000_000
+
+
+def input_bound(body: dict[str, Any], model: Model) -> int:
+    """Tokens of input at most."""
+    window = models.largest_window(model)
+    messages, tools = body["messages"], body.get("tools") or ()
+    if any(_has_media(message.get("content")) for message in messages):
+        return window
+    return min(window, len(jsonio.dumps(body)) + TEMPLATE * (len(messages) + len(tools) + 1))
+
+
+def _has_media(content: object) -> bool:
+    return type(content) is list and any(part.get("type") != "text" for part in content)
+
+
+def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, calls: int, at: int) -> Bound:
+    """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
+    bytes."""
+    window, price = models.largest_window(model), models.price_of(provider, model)
+    known = prepared is not None and prepared.missing is None
+    body = prepared.body if prepared is not None else {"messages": []}
+    output = min(output_of(body, model) or model.max_output, window)  # 0: the default is not known
+    estimate = token_estimate.of_messages(body["messages"], body.get("tools")) if known else size // 4
+    return Bound(
+        at=at,
+        input=input_bound(body, model) if known else window,
+        output=output,
+        least=min(budgets.LEAST_OUTPUT, output),
+        estimate=(estimate + min(output, 1_024)) * calls,
+        calls=calls,
+        input_price=None if price is None else _micro(_input_price(price, body, known)),
+        output_price=None if price is None else _micro(price.output),
+    )
+
+
+def _micro(usd: float) -> int:
+    """Micro-dollars for a million tokens."""
+    return round(usd * PER_MILLION)
+
+
+def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
+    """Of input that misses the cache. It may be written to the cache for an hour."""
+    options = body.get("prompt_cache_options")
+    short = known and not (isinstance(options, dict) and options.get("ttl", "5m") != "5m")
+    return max(price.input, price.cached, 0.0 if short else price.written)
+
+
+def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount) -> bool:
+    """Keep a body within its reservation, of which earlier rounds have `used` a part. Returns whether that
+    lowers the output limit that it asks for. Raises BudgetExceeded if too little is left."""
+    bound = admission.bound
+    if bound is None:
+        return False
+    allowed, asked = _allowed(body, model, admission, bound, used), output_of(body, model)
+    if allowed < bound.least:
+        raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
+    body["max_completion_tokens"] = min(asked or allowed, allowed)
+    return allowed < asked
+
+
+def limit_name(chat: ChatRequest) -> str:
+    """The client's name of the output limit."""
+    newer = "max_completion_tokens"
+    return chat.names.get(newer, newer if newer in chat.body else "max_tokens")
+
+
+def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound, used: Amount) -> int:
+    known = input_bound(body, model)
+    if known <= bound.input and used == Amount():
+        return admission.output
+    amount = budgets.largest(bound, admission.output)
+    larger = replace(bound, input=known)
+    units: tuple[Unit, ...] = ("tokens",) if bound.input_price is None else ("usd", "tokens")
+    return min(
+        budgets.affordable(larger, unit, getattr(amount, unit) - getattr(used, unit)) for unit in units
+    )
+
+
+def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
+    """What the vendor billed: by its usage; at the bound of a call that it may have billed without usage."""
+    total, bound = Amount(), admission.bound
+    for call in calls:
+        if bound is None:
+            break
+        usage = call.progress.usage if call.progress.complete else None
+        if usage is not None:
+            amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
+        elif call.maybe_billed:
+            amount = budgets.largest(replace(bound, calls=1), admission.output)
+        else:
+            continue
+        total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)
+    return total
+
+
+def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amount:
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    tokens = prompt + completion
+    if price is None:
+        return Amount(0, tokens)
+    hit = min(cached(usage), prompt)
+    micro = (prompt - hit) * (bound.input_price or 0) + hit * _micro(price.cached)
+    return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
+
+
+def count(usage: dict[str, Any], name: str) -> int:
+    """A count; 0 for null and invalid values."""
+    value = usage.get(name)
+    return max(0, value) if isinstance(value, int) else 0
+
+
+def cached(usage: dict[str, Any]) -> int:
+    """Input tokens from the vendor's cache, from either of its two places."""
+    details = usage.get("prompt_tokens_details")
+    return count(usage, "cached_tokens") or count(
+        details if isinstance(details, dict) else {}, "cached_tokens"
+    )

@@ -1,0 +1,53 @@
+"""The counters of budgets in SQLite, as parts of a transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from kimi_gateway.accounts import budgets
+from kimi_gateway.accounts.budgets import Meter
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Key
+
+OF = "account = ? AND scope = ? AND unit = ? AND period = ?"
+BOOK = """
+INSERT INTO spent VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
+"""
+
+
+def amount(db: sqlite3.Connection, account: str, meter: Meter) -> int:
+    row = db.execute(
+        f"SELECT amount FROM spent WHERE {OF} AND bucket = ?",  # noqa: S608 - a constant
+        (*_place(account, meter), meter.bucket),
+    ).fetchone()
+    return row[0] if row else 0
+
+
+def _place(account: str, meter: Meter) -> tuple[str, str, str, str]:
+    return account, meter.scope, meter.budget.unit, meter.budget.period
+
+
+def _book(db: sqlite3.Connection, account: str, meter: Meter, change: int) -> None:
+    db.execute(BOOK, (*_place(account, meter), meter.bucket, change))
+
+
+def fit(db: sqlite3.Connection, key: Key, bound: Bound | None) -> int:
+    """The output limit that the budgets allow; writes nothing. Raises BudgetFull."""
+    if bound is None:
+        return 0
+    metered = budgets.meters(key, bound.at)
+    return budgets.fitted(bound, [(meter, amount(db, key.account, meter)) for meter in metered])
+
+
+def reserve(db: sqlite3.Connection, key: Key, bound: Bound | None, output: int) -> None:
+    if bound is None:
+        return
+    for meter in budgets.meters(key, bound.at):
+        _book(db, key.account, meter, budgets.reserved(meter, bound, output))
+        old = (*_place(key.account, meter), meter.bucket - 1)
+        db.execute(f"DELETE FROM spent WHERE {OF} AND bucket < ?", old)  # noqa: S608 - a constant
+
+
+def correct(db: sqlite3.Connection, admission: Admission, billed: Amount | None, now: int) -> None:
+    key = admission.key
+    for meter, change in budgets.corrections(key, admission.bound, admission.output, billed, now):
+        _book(db, key.account, meter, change)

@@ -1,0 +1,198 @@
+"""Budgets of keys and accounts: what is reserved, lowered, refused and booked, in all three formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.values import Budget
+from kimi_gateway.net.http import ConnectFailed, ConnectionLost
+from support.error_shape import anthropic_error, openai_error
+from support.inprocess import NOW, InProcess, Sent, Told, streamed, told
+from upstream.kimi import chat_events, error
+
+HELLO = [{"role": "user", "content": "Hello"}]
+FORMATS = {
+    "chat": ("/v1/chat/completions", {"messages": HELLO}, "max_tokens"),
+    "messages": ("/v1/messages", {"messages": HELLO}, "max_tokens"),
+    "responses": ("/v1/responses", {"input": "Hello"}, "max_output_tokens"),
+}
+K26 = "kimi-k2.6"  # 0.95 USD for a million tokens of input, 0.16 from the cache, 4.00 for output
+
+
+@pytest.fixture
+def desk() -> Iterator[InProcess]:
+    with InProcess() as desk:
+        yield desk
+
+
+def limit(desk: InProcess, key: str, *budgets: Budget) -> None:
+    desk.run(
+        desk.store.update_key(keys.digest(key), lambda old: replace(old, budgets=budgets), int(desk.now))
+    )
+
+
+def spent(desk: InProcess, key: str) -> list[int]:
+    return [each.amount for each in desk.account(key).spent]
+
+
+def answers(prompt: int, completion: int, cached: int = 0) -> Any:
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached,
+             "total_tokens": prompt + completion}  # fmt: skip
+
+    def answer(sent: Sent) -> Told:
+        return streamed(*chat_events(model=sent.body["model"], usage=usage))
+
+    return answer
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_true_cost_is_booked_and_the_output_limit_is_lowered(
+    desk: InProcess, format: str, stream: bool
+) -> None:
+    path, body, name = FORMATS[format]
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 10_000), Budget("tokens", "total", 100_000))
+    desk.client.answer = answers(1_000, 100, cached=400)
+    answer = desk.call("POST", path, {"model": K26, name: 8_000, "stream": stream, **body}, key)
+    assert answer.status == 200
+    assert spent(desk, key) == [600 * 95 // 100 + 400 * 16 // 100 + 100 * 4, 1_100]
+    sent = desk.client.chats[-1].body["max_completion_tokens"]
+    assert 2_000 < sent < 2_500  # 10,000 micro-dollars at 4 a token, without the input's bound
+    assert name in answer.headers["x-param-ignored"]
+    assert desk.account(key).consumed == 1
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_budget_that_leaves_too_little_refuses_with_its_name_and_reset(
+    desk: InProcess, format: str
+) -> None:
+    path, body, name = FORMATS[format]
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 1_000), Budget("usd", "month", 10**9))
+    answer = desk.call("POST", path, {"model": K26, name: 8_000, **body}, key)
+    assert answer.status == 403
+    if format == "messages":
+        text = anthropic_error(answer.json)["message"]
+    else:
+        told = openai_error(answer.json)
+        assert (told["type"], told["code"]) == ("insufficient_quota", "budget_exceeded")
+        text = told["message"]
+    assert "$0.001 a day of this key" in text
+    assert "It resets at 2026-" in text
+    assert answer.headers["x-should-retry"] == "false"
+    assert desk.client.chats == []
+    account = desk.account(key)
+    assert (account.credits, account.reserved, spent(desk, key)) == (100, 0, [0, 0])
+    desk.call("POST", path, {"model": K26, name: 100, **body}, key)
+    assert len(desk.client.chats) == 1  # what was asked for is less than 256 tokens, and fits
+
+
+def test_the_budget_of_an_account_is_shared_by_its_keys(desk: InProcess) -> None:
+    first = desk.key()
+    account = desk.account(first)
+    desk.run(desk.store.set_budgets(account.id, [Budget("tokens", "week", 2_000)], int(desk.now)))
+    desk.client.answer = answers(900, 100)
+    assert desk.chat(first, {"model": K26, "max_tokens": 300}).status == 200
+    second = keys.new_key()
+    desk.run(desk.store.rotate_key(keys.digest(first), keys.digest(second), NOW * 2, int(desk.now)))
+    assert desk.chat(second, {"model": K26, "max_tokens": 300}).status == 200
+    refused = desk.chat(first, {"model": K26, "max_tokens": 300})
+    assert (refused.status, refused.json["error"]["code"]) == (403, "budget_exceeded")
+    assert "2,000 tokens a week of this account" in refused.json["error"]["message"]
+    desk.now += 7 * 86_400
+    assert desk.chat(first, {"model": K26, "max_tokens": 300}).status == 200
+
+
+FAILURES: dict[str, tuple[Any, int, bool]] = {
+    "refused": (lambda sent: told(error("invalid_request_error", "no"), 400), 1, False),
+    "unreachable": (ConnectFailed("no route"), 3, False),
+    "cut before any content": (lambda sent: streamed(done=False), 1, True),
+    "cut in the middle": (lambda sent: streamed(*chat_events(model=K26)[:2], done=False), 1, True),
+    "lost behind the request": (ConnectionLost("reset"), 1, True),
+    "server error": (lambda sent: told(error("server_error", "no"), 500), 1, True),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failure_is_booked_at_its_bound_where_it_may_have_been_billed(desk: InProcess, case: str) -> None:
+    how, attempts, booked = FAILURES[case]
+
+    def answer(sent: Sent) -> Told:
+        if isinstance(how, Exception):
+            raise how
+        result: Told = how(sent)
+        return result
+
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 10**7))
+    desk.client.answer = answer
+    desk.chat(key, {"model": K26, "max_tokens": 1_000})
+    assert len(desk.client.chats) == attempts
+    (amount,) = spent(desk, key)
+    assert (4_000 < amount < 4_500) if booked else amount == 0
+    assert desk.account(key).consumed == 0
+
+
+def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProcess) -> None:
+    from kimi_gateway.catalog import models
+
+    key = desk.key()
+    row = replace(models.neutral("kimi-new"), price=None)
+    desk.running.gateway.registry.rows["kimi-new"] = row
+    limit(desk, key, Budget("usd", "total", 10**9))
+    refused = desk.chat(key, {"model": "kimi-new", "max_tokens": 300})
+    assert (refused.status, "price" in refused.json["error"]["message"]) == (403, True)
+    limit(desk, key, Budget("tokens", "total", 10**9))
+    assert desk.chat(key, {"model": "kimi-new", "max_tokens": 300}).status == 200
+
+
+def test_a_picture_reserves_the_whole_window(desk: InProcess) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("tokens", "day", 262_144 + 299))
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    body = {"model": K26, "max_tokens": 300, "messages": [{"role": "user", "content": [picture]}]}
+    assert desk.chat(key, body).status == 200
+    assert desk.client.chats[-1].body["max_completion_tokens"] == 299
+    assert spent(desk, key)[0] < 262_144
+
+
+def test_each_choice_is_reserved(desk: InProcess) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 4_500))
+    assert desk.chat(key, {"model": K26, "max_tokens": 500, "n": 2}).status == 200
+    assert len(desk.client.chats) == 2
+    refused = desk.chat(key, {"model": K26, "max_tokens": 250, "n": 4})
+    assert refused.status in (200, 403)
+    assert spent(desk, key)[0] <= 4_500
+
+
+def test_tokens_a_minute_are_counted_by_an_estimate_and_trued_up(desk: InProcess) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("tokens", "minute", 2_000))
+    desk.client.answer = answers(1_500, 400)
+    first = desk.chat(key, {"model": K26, "max_tokens": 50_000})
+    assert first.status == 200
+    assert desk.client.chats[-1].body["max_completion_tokens"] == 50_000
+    assert first.headers["x-ratelimit-limit-tokens"] == "2000"
+    assert int(first.headers["x-ratelimit-remaining-tokens"]) < 1_000
+    assert spent(desk, key) == [1_900]
+    refused = desk.chat(key, {"model": K26, "max_tokens": 500})
+    assert (refused.status, refused.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    desk.now += 60
+    assert desk.chat(key, {"model": K26, "max_tokens": 500}).status == 200
+
+
+def test_windows_are_named_as_openai_names_them_too(desk: InProcess) -> None:
+    answer = desk.chat(desk.key(), {})
+    assert answer.headers["x-ratelimit-limit-requests"] == answer.headers["x-ratelimit-limit"] == "20"
+    assert answer.headers["x-ratelimit-remaining-requests"] == "19"
+    left = int(answer.headers["x-ratelimit-reset"]) - NOW
+    assert answer.headers["x-ratelimit-reset-requests"] == f"{left}s"
+    assert "x-ratelimit-limit-tokens" not in answer.headers
