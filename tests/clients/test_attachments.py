@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from clients.drivers import Driver
-from support.attaching import PATHS, body, place, user
+from support.attaching import PATHS, body, picture, place, user
 from support.error_shape import anthropic_error, openai_error
 from support.live import LiveGateway
 from support.resolving import PNG, pdf
@@ -230,3 +230,30 @@ def test_the_text_of_one_account_is_not_anothers(
         )
     gateway.do(gateway.app.running.attachments.cleaner.rest(5))  # type: ignore[union-attr]
     assert not upstream.files.files
+
+
+def uploaded(client: Any, data: bytes, name: str, purpose: str) -> str:
+    answer = client.post("/v1/files", files={"file": (name, data)}, data={"purpose": purpose})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+@pytest.mark.parametrize("form", PATHS)
+def test_a_kept_file_is_its_accounts_only(
+    gateway: LiveGateway, upstream: ScriptedUpstream, form: str
+) -> None:
+    with gateway.client(gateway.key()) as owner, gateway.client(gateway.key()) as stranger:
+        report = uploaded(owner, pdf(WORDS), "a.pdf", "user_data")
+        shown = uploaded(owner, PNG, "a.png", "vision")
+        given = body(form, user(form, document(form, {"id": report}), picture(form, shown)))
+        assert owner.post(PATHS[form], json=given).status_code == 200
+        told, message = upstream.chats[0].body["messages"]
+        assert WORDS in told["content"]
+        vendors = message["content"][0]["image_url"]["url"]
+        assert vendors.startswith("ms://")
+        names = [report, shown, vendors.removeprefix("ms://")]
+        for part in [document(form, {"id": id}) for id in names] + [picture(form, id) for id in names]:
+            refused = stranger.post(PATHS[form], json=body(form, user(form, part)))
+            assert refused.status_code == 404, refused.text
+            assert WORDS not in refused.text
+        assert len(upstream.chats) == 1

@@ -14,7 +14,8 @@ from support import ROOT
 
 TOO_LARGE = (
     "The request body is larger than the 6 MB that this gateway takes on AWS."
-    " Send fewer or smaller images, or a shorter conversation."
+    " Send fewer or smaller images, or a shorter conversation;"
+    " name a larger file by an https address."
 )
 
 

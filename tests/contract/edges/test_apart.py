@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,14 +16,6 @@ from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
 LONG = "word " * (LARGE // 4)
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url) as gateway:
-        yield gateway
 
 
 def workers() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 
 from support import api_gateway
 from support.api_gateway import Answered
+from support.attaching import PATHS, body, document, user
 from support.error_shape import openai_error
 from support.fault_table import TEXT, WHOLE
 from support.live import HELLO, events, text_of
+from support.resolving import pdf
 from support.runtime_api import ROOT, Invocation, Posted, RuntimeApi, Worker
 from support.server_process import StoreAtHome
 from upstream import Cut, Delay, Gated, ScriptedUpstream, Silence, Stall, Status, error
@@ -68,6 +71,16 @@ def answered(invocation: Invocation) -> Answered:
 def begun(invocation: Invocation, upstream: ScriptedUpstream) -> Posted:
     upstream.until(lambda: invocation.posts and b"\0" * 8 in invocation.posts[0].body, 15)
     return invocation.posts[0]
+
+
+def attached(form: str, words: str) -> dict[str, Any]:
+    """A PDF in the words of the format."""
+    data = base64.b64encode(pdf(words)).decode()
+    if form == "messages":
+        source = {"type": "base64", "media_type": "application/pdf", "data": data}
+        return {"type": "document", "source": source}
+    file = {"file_data": f"data:application/pdf;base64,{data}", "filename": "a.pdf"}
+    return {"type": "file", "file": file} if form == "chat" else {"type": "input_file", **file}
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +304,29 @@ def test_the_wrapper_starts_the_loop_with_lambdas_interpreter(tmp_path: Path) ->
         Worker(api, "handlers.account.handler", tmp_path / "log", (), given, **environ),
     ):
         assert answered(api.invoke(api_gateway.event("GET", "/ping"))).body == b"pong"
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_document_is_read_and_nothing_of_it_stays(
+    hasty: Deployed, upstream: ScriptedUpstream, form: str, stream: bool
+) -> None:
+    key = hasty.key(2)
+    upstream.files.uploads = upstream.files.deletions = 0
+    asked = body(form, user(form, attached(form, f"{form} {stream}")), stream=stream)
+    answer = answered(hasty.send("POST", PATHS[form], key, asked))
+    assert answer.status == 200, answer.body
+    document, _ = upstream.chats[0].body["messages"]
+    assert document["content"].endswith(f"{form} {stream}")
+    upstream.until(lambda: upstream.files.deletions == upstream.files.uploads == 1)
+    assert (hasty.account(key).credits, hasty.account(key).reserved) == (1, 0)
+
+
+@pytest.mark.parametrize("form", PATHS)
+def test_a_file_of_nobody_costs_nothing(hasty: Deployed, upstream: ScriptedUpstream, form: str) -> None:
+    key = hasty.key(1)
+    asked = body(form, user(form, document(form, "file-nobody")))
+    answer = answered(hasty.send("POST", PATHS[form], key, asked))
+    assert answer.status == 404, answer.body
+    assert (hasty.account(key).credits, hasty.account(key).reserved) == (1, 0)
+    assert not upstream.chats

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_gateway.edge.patterns import Pattern
-from kimi_gateway.edge.router import Paths, Route, Router
+from kimi_gateway.edge.router import Access, Paths, Route, Router
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request, Response
 
@@ -177,3 +177,15 @@ def test_a_path_with_v1_missing_or_twice_gets_the_hint(asked: tuple[Route, str, 
         status, _, body = seen.ask(route.method, bad)
         assert status == 404
         assert hint in body or not path.startswith("/v1/")
+
+
+def test_the_openapi_page_has_every_path_and_says_how_to_upload() -> None:
+    from kimi_gateway.edge.home.docs import schema
+
+    paths = schema(TABLE)["paths"]
+    assert set(paths) == {route.shown for route in TABLE}
+    for route in TABLE:
+        operation = paths[route.shown][route.method.lower()]
+        assert ("multipart/form-data" in operation.get("requestBody", {}).get("content", {})) == route.streams
+        assert [each["name"] for each in operation.get("parameters", [])] == list(route.pattern.names)
+        assert ("security" in operation) == (route.access is not Access.OPEN)

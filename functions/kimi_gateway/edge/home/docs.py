@@ -25,6 +25,11 @@ FILES = {
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "start.js": "text/javascript; charset=utf-8",
 }
+UPLOAD = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"purpose": {"type": "string"}, "file": {"type": "string", "format": "binary"}},
+}
 # Swagger UI sets styles on elements and draws its icons as data.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -87,7 +92,12 @@ def schema(table: tuple[Route, ...]) -> dict[str, Any]:
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                 for name in route.pattern.names
             ]
-        if route.example is not None:
+        if route.streams:
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"multipart/form-data": {"schema": UPLOAD}},
+            }
+        elif route.example is not None:
             operation["requestBody"] = {
                 "required": True,
                 "content": {"application/json": {"schema": {"type": "object"}, "example": route.example}},
