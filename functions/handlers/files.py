@@ -1,4 +1,4 @@
-"""Files: uploads, and what is known of them."""
+"""Files: uploads, their records and their text."""
 
 from kimi_gateway.edge.aws.function import Function
 

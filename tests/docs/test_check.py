@@ -47,4 +47,4 @@ def test_every_check_runs_and_each_failure_has_its_way_out(tmp_path: Path, faili
     assert done.stdout.split("\n")[:-1] == [f"ran {tool}" for tool in TOOLS]
     assert done.returncode == (1 if failing else 0)
     assert {tool for tool, told in TOOLS.items() if told in done.stderr} == failing
-    assert ("To mend it:" in done.stderr) == bool(failing)
+    assert ("To fix it:" in done.stderr) == bool(failing)

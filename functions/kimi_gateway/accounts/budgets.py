@@ -1,4 +1,4 @@
-"""Pure arithmetic of budgets: periods, the largest cost of a request, and what is left of a budget for it.
+"""Pure arithmetic of budgets: periods, the largest cost of a request, and the rest of a budget for it.
 
 A budget counts what the vendor may bill. Admission reserves the largest possible amount; settlement replaces
 it by the true one. A reservation whose request is lost stays spent, because the vendor may have billed it. So
@@ -83,7 +83,7 @@ def meters(key: Key, at: int) -> tuple[Meter, ...]:
 
 
 def largest(bound: Bound, output: int) -> Amount:
-    """What all calls of a request may cost at most with `output` tokens each."""
+    """The largest cost of all calls of a request with `output` tokens each."""
     micro = bound.input * (bound.input_price or 0) + output * (bound.output_price or 0)
     return Amount(-(-micro // MILLION) * bound.calls, (bound.input + output) * bound.calls)
 

@@ -159,7 +159,7 @@ class Usage:
 
 
 class Spent(NamedTuple):
-    """What is spent or reserved of a budget in its present period, which ends at `resets` (unix seconds).
+    """The spent or reserved part of a budget in its present period, which ends at `resets` (unix seconds).
     `scope` is the key's id, or "" for a budget of the account."""
 
     scope: str

@@ -190,7 +190,7 @@ def price_of(provider: str, model: Model) -> Price | None:
 
 
 def largest_window(model: Model) -> int:
-    """Of all rows with the same upstream model: what the vendor may accept."""
+    """The vendor's bound for all rows with the same upstream model."""
     return max([row.window for row in ROWS if row.upstream == model.upstream], default=model.window)
 
 

@@ -77,7 +77,7 @@ def budget_document(budgets: Sequence[Budget]) -> dict[str, Any]:
 
 
 def spent_document(spent: Sequence[Spent]) -> list[dict[str, Any]]:
-    """What is spent or reserved of each budget in its present period."""
+    """The spent or reserved part of each budget in its present period."""
     return [
         {
             "key": each.scope or None,

@@ -1,6 +1,6 @@
-"""What reads attachments, put together: resolver, deletion, and the fetcher of addresses.
+"""The parts that read attachments: resolver, deletion, and the fetcher of addresses.
 
-Its parts are loaded with the first request that needs them, because most functions of the cloud never do.
+They are loaded with the first request that needs them, because most functions of the cloud never do.
 """
 
 from __future__ import annotations

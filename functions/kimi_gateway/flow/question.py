@@ -166,7 +166,7 @@ async def _fitted(
 async def _within_budget(
     turn: Turn, model: Model, chat: ChatRequest, prepared: Prepared, size: int
 ) -> tuple[str, ...]:
-    """Keep what is asked within what is left of the reservation; returns the client's name of the output
+    """Keep the request within the rest of its reservation. Returns the client's name of the output
     limit if that lowers it. Raises BudgetExceeded."""
     if turn.admission.bound is None:
         return ()

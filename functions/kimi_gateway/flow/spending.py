@@ -1,4 +1,4 @@
-"""What a request may cost at most, and what the vendor billed for it.
+"""The largest cost of a request, and the cost that the vendor billed.
 
 A token has at least one byte, so the bytes of a text bound its tokens; the template adds a few to each
 message and tool. What bytes do not bound (pictures, files, kept answers) is bounded by the model's window:
@@ -66,7 +66,7 @@ def _micro(usd: float) -> int:
 
 
 def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
-    """Of input that misses the cache. It may be written to the cache for an hour."""
+    """The price of input that misses the cache. Such input may be written to the cache for an hour."""
     options = body.get("prompt_cache_options")
     short = known and not (isinstance(options, dict) and options.get("ttl", "5m") != "5m")
     return max(price.input, price.cached, 0.0 if short else price.written)
@@ -104,7 +104,7 @@ def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bo
 
 
 def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
-    """What the vendor billed: by its usage; at the bound of a call that it may have billed without usage."""
+    """The billed cost: by usage, or the bound of a call that the vendor may have billed without usage."""
     total, bound = Amount(), admission.bound
     for call in calls:
         if bound is None:

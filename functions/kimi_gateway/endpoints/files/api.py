@@ -90,7 +90,7 @@ class FilesApi:
         return answer(_shape(request).file(await self._record(key, file)))
 
     async def content(self, request: Request, file: str) -> Response:
-        """What the provider has made of a file: the text of a document, the lines of a batch's output."""
+        """Return a file's content at the provider: the text of a document, the lines of a batch's output."""
         key = await authenticate(self.gate, request)
         record = await self._record(key, file)
         if _shape(request) is ANTHROPIC:

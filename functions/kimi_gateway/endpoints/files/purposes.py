@@ -1,4 +1,4 @@
-"""What a client wants of an upload: its purpose as the platform knows it, and when the file expires."""
+"""The fields of an upload: its purpose in the platform's terms, and the time when the file expires."""
 
 from __future__ import annotations
 
