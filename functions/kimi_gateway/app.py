@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from kimi_gateway.accounts.files import FileStore, Room
@@ -26,6 +27,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import emit, redact
@@ -207,6 +209,7 @@ async def start(
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
+    gateway.plan = partial(_planned, settings)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -255,6 +258,16 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
         return DynamoStore(settings.table, aws)
     return open_store(settings)
+
+
+def _planned(settings: Settings, opening: Opening) -> Planner | None:
+    """Further rounds for a question that searches the web."""
+    if opening.chat.search is None or not settings.search:
+        return None
+    from kimi_gateway.flow.search import planner  # few requests need it
+    from kimi_gateway.flow.search.loop import Bounds
+
+    return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
 async def _beat(

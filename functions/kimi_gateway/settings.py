@@ -49,6 +49,9 @@ class Settings:
     token_concurrency: int = 0
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    search: bool = True
+    search_rounds: int = 5
+    search_seconds: float = 90
     account_files: int = 100
     account_file_bytes: int = 2**30
     keep_texts: int = 86_400
@@ -179,6 +182,9 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_SEARCH": ("search", _switch),
+    "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
+    "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
     "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
     "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),

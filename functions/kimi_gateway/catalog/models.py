@@ -7,7 +7,7 @@ Facts: docs/upstream.md (the platform's published tables of 2026-08 to 2026-10).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -199,6 +199,15 @@ def cost(provider: str, model: Model, input: int, cached: int, output: int) -> f
     its upstream model. `cached` is part of `input`."""
     price = model.price or _PRICES.get(model.upstream)
     return price.of(input, cached, output) if price is not None and provider == model.provider else None
+
+
+# USD for each call of a tool of the platform's; empty answers are free (its price page, 2026-10).
+FEES: Mapping[str, float] = {"search": 0.002, "search_pro": 0.003, "fetch": 0.002}
+
+
+def fee(tools: Iterable[str]) -> float:
+    """USD for calls of tools, by their names."""
+    return sum(FEES[tool] for tool in tools)
 
 
 def neutral(id: str, provider: ProviderName = "moonshot") -> Model:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 FAMILY = "kimi"  # the row for all names of the family
+MILLION = "[1m]"  # behind a name: Claude Code, for a window of a million tokens (2026-11)
 ONLINE = ":online"  # after any name: with web search, as OpenRouter's clients write it (2026-11)
 
 

@@ -84,7 +84,9 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await question.read(self.registry, request, dialect, raw, partial(self._may_ask, key))
+            asked = await question.read(
+                self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
+            )
             if self.closing:
                 raise ShuttingDown
             ask, model = asked.ask, asked.resolved.model
@@ -127,11 +129,12 @@ class Gateway:
     async def _answered(self, asked: Asked, turn: Turn) -> Response:
         request = asked.request
         try:
-            if asked.ask.unasked is not None:
+            if asked.ask.unasked is not None and not asked.searches:
                 return await self._unasked(asked, turn, asked.ask.unasked)
             whole = await question.complete(asked, turn, self.conversations, self.files)
             parsed, size = whole.parsed, whole.parsed.size
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, whole.lowered)
+            further = (*whole.lowered, *whole.unsearched)
+            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, further)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
@@ -267,8 +270,8 @@ class Gateway:
             return self._calls(asked, turn, chat, await further.call())
 
         planner = None
-        if self.plan is not None:
-            planner = self.plan(Opening(chat, resolved.options, ask, turn.rounds.show))
+        if self.plan is not None and (chat.search is None or whole.searches):
+            planner = self.plan(Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill))
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 

@@ -24,11 +24,13 @@ from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
+from kimi_gateway.providers.search import Searches
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes."""
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: its
+    upstream can search the web."""
 
     request: Request
     ask: Ask
@@ -36,6 +38,7 @@ class Asked:
     upstream: Upstream
     prepared: Prepared | None
     size: int
+    searches: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,13 @@ class Question:
     narrowed: bool
     token: str | None
     lowered: tuple[str, ...] = ()
+    searches: bool = False
+
+    @property
+    def unsearched(self) -> tuple[str, ...]:
+        """The client's fields that ask for a search, if none can run."""
+        search = self.parsed.chat.search
+        return () if search is None or self.searches else search.asked_by
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
@@ -61,20 +71,22 @@ async def read(
     dialect: Dialect,
     raw: bytes,
     may_ask: Callable[[], Awaitable[bool]],
+    may_search: bool,
 ) -> Asked:
     """Find the faults of a body that take little work."""
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
+    searches = may_search and isinstance(upstream.provider, Searches)
     if not ask.needs:
-        prepare = partial(_prepared, upstream.provider, request, resolved.model, cheaply=True)
+        prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
             prepared = None  # all that is known by now is that nothing else is wrong
-    return Asked(request, ask, resolved, upstream, prepared, len(raw))
+    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches)
 
 
 async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
@@ -87,11 +99,13 @@ async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, f
     resolution = await resolve(files, account, attached, model, turn.held)
     parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
-    if prepared is None:
-        prepared = await apart(size, partial(_prepared, asked.upstream.provider, asked.request, model, chat))
+    searches = asked.searches and turn.admission.bound is None  # a search's price is no part of a reservation
+    if prepared is None or searches != asked.searches:
+        provider = asked.upstream.provider
+        prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size)
-    return Question(parsed, prepared, narrowed, resolution.token, lowered)
+    return Question(parsed, prepared, narrowed, resolution.token, lowered, searches)
 
 
 async def go_on(
@@ -106,16 +120,25 @@ async def go_on(
     GatewayError."""
     size = question.parsed.size + added
     provider, model = asked.upstream.provider, asked.resolved.model
-    prepared = await apart(size, partial(_prepared, provider, asked.request, model, chat))
+    prepared = await apart(size, partial(_prepared, provider, question.searches, asked.request, model, chat))
     narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
     await _within_budget(turn, model, chat, prepared, size)
     return replace(question, prepared=prepared, narrowed=narrowed)
 
 
 def _prepared(
-    provider: Provider, request: Request, model: Model, chat: ChatRequest, cheaply: bool = False
+    provider: Provider,
+    searches: bool,
+    request: Request,
+    model: Model,
+    chat: ChatRequest,
+    cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
+    if searches and chat.search is not None:
+        from kimi_gateway.flow.search.tools import with_tools  # few requests need it
+
+        chat = with_tools(chat)
     try:
         return provider.prepare(chat, model, request.headers, cheaply)
     except InvalidRequest as error:

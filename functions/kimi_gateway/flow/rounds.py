@@ -19,6 +19,7 @@ from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.provider import Upstream
 
 MOST_ROUNDS = 32  # of one turn; a planner has a smaller bound of its own
 
@@ -53,15 +54,16 @@ class Planner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The start of a planner: the client's question and the options of its model's name. `ask` returns the
-    calls of a further round; it takes the extended chat and the bytes that were added to it. `show`
-    passes chunks to the client from within `Planner.next`: what was kept back of the last round, or a sign of
-    what a tool does."""
+    """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
+    round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
+    from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does. `bill`
+    gets the name of each call of an upstream's tool that costs money."""
 
     chat: ChatRequest
-    options: frozenset[str]
+    upstream: Upstream
     ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
     show: Callable[[list[Chunk]], Awaitable[None]]
+    bill: Callable[[str], None]
 
 
 Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough

@@ -49,11 +49,16 @@ class Turn:
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
         self._interrupted = False
+        self._fees: list[str] = []  # of the upstream's tools, by name
         self._usage: dict[str, Any] | None = None  # final with the decision
 
     @property
     def admission(self) -> Admission:
         return self._reservation.admission
+
+    def bill(self, tool: str) -> None:
+        """Note a call of an upstream's tool that costs money."""
+        self._fees.append(tool)
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
@@ -158,4 +163,7 @@ class Turn:
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
-            record.cost_usd = models.cost(record.provider, first.call.model, *counts)
+            cost = models.cost(record.provider, first.call.model, *counts)
+            record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
+        if self._fees:
+            record.searches = len(self._fees)

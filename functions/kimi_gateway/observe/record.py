@@ -18,7 +18,8 @@ class RequestRecord:
     `id` is the client's own if it sent a usable one; `admission_id` is the gateway's, of the reserved credit.
     Times are in milliseconds, sizes in tokens, costs in USD. `route` is the table's path, `path` the
     client's. `cause` is the reason of an error, also after a status 200. `input_tokens` include
-    `cached_tokens`. `credits` and `cost_usd` exist for charged requests only.
+    `cached_tokens`. `credits` and `cost_usd` exist for charged requests only. `searches`
+    are the calls of search tools that the upstream bills.
     """
 
     id: str = ""
@@ -46,6 +47,7 @@ class RequestRecord:
     output_tokens: int | None = None
     credits: int | None = None
     cost_usd: float | None = None
+    searches: int | None = None
     cause: str | None = None
 
     @property

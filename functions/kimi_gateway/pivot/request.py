@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import fields, parts, repair, tuning
+from kimi_gateway.pivot import fields, named, parts, repair, search_fields, tuning
 from kimi_gateway.pivot.fields import Check, fail
+from kimi_gateway.pivot.search import SearchOptions
 
 MAX_CHOICES = 4
 LONGEST_STOP = 4096  # bytes
@@ -28,7 +29,7 @@ class ChatRequest:
     wrote the pivot: unchanged members are forwarded in the client's own bytes. `names` are the client's names
     for fields of the body, if they differ. `ignored` names fields that are not sent upstream. `least_output`:
     an answer with fewer tokens is useless, unless the client asked for fewer. `free` names functions whose
-    arguments are free text.
+    arguments are free text. `search`: the model may search the web.
     """
 
     model: str
@@ -41,6 +42,7 @@ class ChatRequest:
     ignored: tuple[str, ...] = ()
     least_output: int = 1
     free: frozenset[str] = frozenset()
+    search: SearchOptions | None = None
 
 
 def read(raw: bytes) -> ChatRequest:
@@ -52,6 +54,7 @@ def read(raw: bytes) -> ChatRequest:
             fail(name, "is required")
     fields.apply(body, _FIELDS)
     _check_together(body)
+    search = search_fields.taken(body)
     sent = list(map(parts.outgoing, range(len(body["messages"])), body["messages"]))
     if all(map(operator.is_, sent, body["messages"])):
         sent = body["messages"]  # the same list, so that the client's own bytes are reused
@@ -66,6 +69,8 @@ def read(raw: bytes) -> ChatRequest:
             del body["tool_choice"]
     body.pop("stream_options", None)  # the gateway sends its own upstream
     ignored = tune(body)
+    search = named.apply(body["model"], body, search)
+    one_choice(search, body.get("n", 1))
     return ChatRequest(
         model=body["model"],
         stream=body.pop("stream", False),
@@ -74,7 +79,14 @@ def read(raw: bytes) -> ChatRequest:
         body=body,
         source=source,
         ignored=(*ignored, *mended),
+        search=search,
     )
+
+
+def one_choice(search: SearchOptions | None, choices: int) -> None:
+    """Several answers would search apart from each other, and each would cost. Raises InvalidRequest."""
+    if search is not None and choices > 1:
+        fail("n", "must be 1 in a request that searches the web")
 
 
 def tune(body: dict[str, Any]) -> tuple[str, ...]:

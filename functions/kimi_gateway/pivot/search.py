@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,7 +22,11 @@ RESULTS = {"low": 3, "medium": 5, "high": 10}  # pages of a search by OpenAI's `
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """`searches` and `pages`: which tools the model gets. `most`: searches that the client allows, None where
-    the gateway's own bound holds. `allowed` and `blocked` are domains; one of them is empty."""
+    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: the
+    model is told to search. `research`: more rounds. `lines`: an answer in OpenAI's own format has a line of
+    text for each page. `asked_by`: the client's fields that ask for it, which are named as ignored where no
+    search can run.
+    """
 
     searches: bool = True
     pages: bool = True
@@ -32,6 +37,10 @@ class SearchOptions:
     allowed: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     location: str = ""
+    forced: bool = False
+    research: bool = False
+    lines: bool = False
+    asked_by: tuple[str, ...] = field(default=(), compare=False)
 
     def permits(self, url: str) -> bool:
         """Whether the domain rules let this address through: a domain stands for its subdomains too."""
@@ -64,6 +73,24 @@ class SearchCall:
     done: bool = False
     sources: Sequence[Source] = ()
     error: ErrorCode | None = None
+
+
+_NUMBER = re.compile(r"[\[【](\d{1,4})[\]】]")
+MOST_CITED = 200  # places of one text
+
+
+def cited(text: str, sources: Sequence[Source]) -> list[tuple[int, int, int]]:
+    """Where a text cites a source: by its number, as in `[1]`, or by its address. Each place is the source's
+    index, and the start and end in code points; in order of their start."""
+    found = []
+    for mark in _NUMBER.finditer(text):
+        if 1 <= (number := int(mark[1])) <= len(sources):
+            found.append((number - 1, mark.start(), mark.end()))
+    for index, source in enumerate(sources):
+        at = text.find(source.url)
+        if at >= 0:
+            found.append((index, at, at + len(source.url)))
+    return sorted(found, key=lambda place: place[1:])[:MOST_CITED]
 
 
 class SearchChunk(Chunk):

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model, ProviderName, neutral
+from kimi_gateway.catalog.names import MILLION, NameOptions, parted
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
-
-# Suffixes of a model name, and the option that each selects.
-SUFFIXES: Mapping[str, str] = {
-    "[1m]": "1m",  # Claude Code, for a window of a million tokens (2026-11); the row has the actual window
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +19,7 @@ class Resolved:
     model; otherwise only the upstream's live list has it."""
 
     model: Model
-    options: frozenset[str]
+    options: NameOptions
     directory: Directory
     known: bool
 
@@ -69,9 +65,6 @@ class Registry:
         raise unknown
 
 
-def split(name: str) -> tuple[str, frozenset[str]]:
-    """The model's own name, and the options behind it."""
-    for suffix, option in SUFFIXES.items():
-        if name.endswith(suffix):
-            return name.removesuffix(suffix), frozenset((option,))
-    return name, frozenset()
+def split(name: str) -> tuple[str, NameOptions]:
+    """The model's own name, and what the other parts of the name ask for."""
+    return parted(name.removesuffix(MILLION))

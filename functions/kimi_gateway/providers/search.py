@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from kimi_gateway.providers.provider import Token
 
@@ -74,3 +74,11 @@ class Search(Protocol):
         ...
 
     async def open_page(self, url: str, token: Token) -> Page: ...
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """A provider that can search. Users check for it with `isinstance`."""
+
+    @property
+    def web(self) -> Search: ...

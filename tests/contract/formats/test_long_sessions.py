@@ -32,6 +32,12 @@ def desk() -> Iterator[InProcess]:
         yield desk
 
 
+@pytest.fixture
+def without_search() -> Iterator[InProcess]:
+    with InProcess(search=False) as desk:
+        yield desk
+
+
 def name_of(format: Format) -> str:
     return next((word for word in TOOLS if format.path.endswith(word)), "chat")
 
@@ -179,8 +185,9 @@ OTHER = {"role": "user", "content": "What is new?"}
     ],
 )  # fmt: skip
 def test_a_search_that_cannot_be_is_its_own_error_and_costs_nothing(
-    desk: InProcess, stream: bool, more: Json, query: str
+    without_search: InProcess, stream: bool, more: Json, query: str
 ) -> None:
+    desk = without_search
     key = desk.key(5)
     body = {"max_tokens": 9, "tools": [SEARCH], "stream": stream, **more}
     answer = posted(desk, MESSAGES, body, key)
@@ -207,7 +214,8 @@ def test_other_requests_with_a_search_are_answered_by_the_model(desk: InProcess,
     assert len(desk.client.chats) == 1
 
 
-def test_the_search_that_failed_may_come_back_in_the_history(desk: InProcess) -> None:
+def test_the_search_that_failed_may_come_back_in_the_history(without_search: InProcess) -> None:
+    desk = without_search
     body = {"max_tokens": 9, "tools": [SEARCH], "tool_choice": FORCED, "messages": [QUESTION]}
     said = posted(desk, MESSAGES, body).json["content"]
     history = [QUESTION, {"role": "assistant", "content": said}, OTHER]

@@ -10,6 +10,7 @@ import pytest
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import ROWS, Model, neutral
+from kimi_gateway.catalog.names import PLAIN, NameOptions
 from kimi_gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
@@ -79,9 +80,15 @@ def test_a_row_leads_to_its_provider_without_a_question(row: Model, suffix: str)
     two = Two()
     found = two.resolve(row.id + suffix)
     assert (found.model, found.known, found.window) == (row, True, row.window)
-    assert found.options == ({"1m"} if suffix else frozenset())
+    assert found.options == PLAIN
     assert found.upstream.provider is two.ours
     assert two.asked == (0, 0)
+
+
+def test_the_parts_of_a_name_are_options() -> None:
+    found = Two().resolve("kimi-search-silent")
+    assert (found.model.id, found.options) == ("kimi", NameOptions(search=True, silent=True))
+    assert Two().resolve("kimi-k3:online").model.id == "kimi-k3"
 
 
 @pytest.mark.parametrize("name", ["other-1", "o-3", "o-3[1m]"])

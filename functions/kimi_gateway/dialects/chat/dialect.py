@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kimi_gateway.dialects.chat.answer import JsonAnswer, StreamWriter
+from kimi_gateway.dialects.chat.searching import SearchingJsonAnswer, SearchingStreamWriter
 from kimi_gateway.pivot import request
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Ask
@@ -23,9 +24,13 @@ class ChatQuestion:
         return bool(options and options.get("include_usage"))
 
     def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
+        if (search := self.chat.search) is not None:
+            return SearchingStreamWriter(identity, self.include_usage, search.lines)
         return StreamWriter(identity, self.include_usage)
 
     def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
+        if (search := self.chat.search) is not None:
+            return SearchingJsonAnswer(identity, search.lines)
         return JsonAnswer(identity)
 
     def kept(self) -> dict[str, bytes]:

@@ -8,11 +8,13 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.dialects.messages.block_sequencer import Block, BlockSequencer, arguments
 from kimi_gateway.dialects.messages.content import SIGNATURE
+from kimi_gateway.dialects.messages.hosted import HostedBlocks, citations
 from kimi_gateway.dialects.messages.request import Read, Thoughts
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot.chunks import Chunk, Identity
+from kimi_gateway.pivot.search import SearchCall
 
 PING = sse.encode(b'{"type":"ping"}', b"ping")
 HIDDEN = 16  # chunks without visible content, after which a ping shows that the answer is alive
@@ -44,6 +46,15 @@ def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read, narrowed
         return f"toolu_{_number(identity)}_{index}"
 
     return BlockSequencer(sink, make_id, asked.chat.stops, asked.one_call, narrowed)
+
+
+def _hosted(identity: Identity, asked: Read) -> HostedBlocks | None:
+    """The blocks of searches, where the request may search."""
+    return None if asked.chat.search is None else HostedBlocks(_number(identity), identity.created)
+
+
+def _used(usage: dict[str, Any], hosted: HostedBlocks | None) -> dict[str, Any]:
+    return usage_of(usage) | ({} if hosted is None else {"server_tool_use": hosted.usage})
 
 
 def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +109,11 @@ def _signature(block: Block, pieces: list[str], thoughts: Thoughts) -> str:
 class _Events:
     """A sink that turns blocks into events."""
 
-    def __init__(self, thoughts: Thoughts) -> None:
+    def __init__(self, thoughts: Thoughts, hosted: HostedBlocks | None = None) -> None:
         self.out: list[bytes] = []
         self._thoughts = thoughts
+        self._hosted = hosted
+        self._cites: list[str] | None = None  # the open text, if it may cite sources
         self._index = -1
         self._block: Block | None = None
         self._head = b""  # of the open block's deltas; empty if they are not shown
@@ -118,8 +131,12 @@ class _Events:
         if block.kind == "thinking" and self._thoughts == "sealed":
             self._head = b""
             self._unshown = []
+        may_cite = block.kind == "text" and self._hosted is not None and self._hosted.sources
+        self._cites = [] if may_cite else None
 
     def write(self, text: str) -> None:
+        if self._cites is not None:
+            self._cites.append(text)
         if self._head:
             self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
         elif self._thoughts == "sealed":
@@ -132,6 +149,26 @@ class _Events:
                 return
             delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thoughts)}
             self.out.append(event("content_block_delta", index=self._index, delta=delta))
+        if self._cites is not None and self._hosted is not None:
+            for citation in citations("".join(self._cites), self._hosted.sources):
+                cites = {"type": "citations_delta", "citation": citation}
+                self.out.append(event("content_block_delta", index=self._index, delta=cites))
+        self.out.append(event("content_block_stop", index=self._index))
+
+    def insert(self, call: SearchCall) -> None:
+        if self._hosted is None:
+            return
+        self._index += 1
+        if call.done:
+            result = self._hosted.result(call)
+            self.out.append(event("content_block_start", index=self._index, content_block=result))
+        else:
+            use = self._hosted.use(call)
+            text = jsonio.dumps(use["input"]).decode()
+            start = {**use, "input": {}}
+            self.out.append(event("content_block_start", index=self._index, content_block=start))
+            delta = {"type": "input_json_delta", "partial_json": text}
+            self.out.append(event("content_block_delta", index=self._index, delta=delta))
         self.out.append(event("content_block_stop", index=self._index))
 
 
@@ -139,7 +176,8 @@ class StreamWriter:
     """`input_tokens` is an estimate for the first event; `message_delta` has the true count."""
 
     def __init__(self, identity: Identity, asked: Read, input_tokens: int, narrowed: bool = False) -> None:
-        self._events = _Events(asked.thoughts)
+        self._hosted = _hosted(identity, asked)
+        self._events = _Events(asked.thoughts, self._hosted)
         self._sequence = _sequence(self._events, identity, asked, narrowed)
         usage = usage_of({"prompt_tokens": input_tokens})
         start = event("message_start", message={**message_of(identity), "usage": usage})
@@ -167,7 +205,7 @@ class StreamWriter:
         self._sequence.end()
         reason, stop = self._sequence.outcome
         delta = {"stop_reason": reason, "stop_sequence": stop}
-        last = event("message_delta", delta=delta, usage=usage_of(usage))
+        last = event("message_delta", delta=delta, usage=_used(usage, self._hosted))
         return self._taken() + last + event("message_stop")
 
     def error(self, error: GatewayError) -> bytes:
@@ -183,9 +221,10 @@ class StreamWriter:
 class _Blocks:
     """A sink that collects blocks."""
 
-    def __init__(self, thoughts: Thoughts) -> None:
+    def __init__(self, thoughts: Thoughts, hosted: HostedBlocks | None = None) -> None:
         self.content: list[dict[str, Any]] = []
         self._thoughts = thoughts
+        self._hosted = hosted
         self._pieces: list[str] = []
 
     def open(self, block: Block) -> None:
@@ -200,12 +239,18 @@ class _Blocks:
             content["input"] = input_of(self._pieces)
         elif self._block.kind == "text":
             content["text"] = text
+            if self._hosted is not None and (found := citations(text, self._hosted.sources)):
+                content["citations"] = found
         elif self._thoughts == "hidden":
             return
         else:
             content["thinking"] = text if self._thoughts == "shown" else ""
             content["signature"] = _signature(self._block, self._pieces, self._thoughts)
         self.content.append(content)
+
+    def insert(self, call: SearchCall) -> None:
+        if self._hosted is not None:
+            self.content.append(self._hosted.result(call) if call.done else self._hosted.use(call))
 
 
 def input_of(pieces: list[str]) -> dict[str, Any]:
@@ -223,7 +268,8 @@ class JsonAnswer:
 
     def __init__(self, identity: Identity, asked: Read, narrowed: bool = False) -> None:
         self._identity = identity
-        self._blocks = _Blocks(asked.thoughts)
+        self._hosted = _hosted(identity, asked)
+        self._blocks = _Blocks(asked.thoughts, self._hosted)
         self._sequence = _sequence(self._blocks, identity, asked, narrowed)
 
     def add(self, chunks: list[Chunk]) -> None:
@@ -239,6 +285,6 @@ class JsonAnswer:
                 "content": self._blocks.content,
                 "stop_reason": reason,
                 "stop_sequence": stop,
-                "usage": usage_of(usage),
+                "usage": _used(usage, self._hosted),
             }
         )

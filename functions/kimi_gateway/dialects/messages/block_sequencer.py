@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.search import SearchCall, SearchChunk
 from kimi_gateway.pivot.slips import Mender
 
 MOST_WAITING = 1_024  # waiting blocks; beyond them a text joins the last waiting one of its kind
@@ -74,6 +75,10 @@ class Sink(Protocol):
 
     def close(self) -> None: ...
 
+    def insert(self, call: SearchCall) -> None:
+        """A search of the gateway's, where no block is open."""
+        ...
+
 
 class BlockSequencer:
     """`stops` are the client's stop strings. `one_call`: calls after the first are dropped. `make_id` makes
@@ -102,6 +107,10 @@ class BlockSequencer:
         self._window = False
 
     def add(self, chunk: Chunk) -> None:
+        if isinstance(chunk, SearchChunk):
+            self.end()  # it comes between two rounds of the model: nothing waits for more
+            self._sink.insert(chunk.call)
+            return
         for choice in chunk.body["choices"]:
             delta = choice.get("delta") or {}
             if text := delta.get("reasoning_content"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kimi_gateway.dialects.responses.seal import unseal
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import documents, fields, media
@@ -126,7 +127,10 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list):
         return [_readable(member) for member in value]
     if isinstance(value, dict):
-        return {name: _readable(member) for name, member in value.items() if name not in _OPAQUE}
+        told = {name: _readable(member) for name, member in value.items() if name not in _OPAQUE}
+        if value.get("type") == "web_search_result" and (found := unseal(value.get("encrypted_content"))):
+            told["content"] = found  # the gateway's own: what the model read of the page
+        return told
     return value
 
 

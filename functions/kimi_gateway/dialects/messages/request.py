@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kimi_gateway.dialects.messages import history, searches, tools
-from kimi_gateway.pivot import fields, tuning
+from kimi_gateway.dialects.messages import history, searches, tools, web_tools
+from kimi_gateway.pivot import fields, named, tuning
 from kimi_gateway.pivot import request as pivot
 from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.request import ChatRequest, stop_length
+from kimi_gateway.pivot.search import SearchOptions
 
 MOST_STOPS = 4
 LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, because Claude Code then compacts (2026-11)
@@ -71,12 +72,14 @@ def read(raw: bytes, counting: bool = False) -> Read:
     asked.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
         body["messages"], "messages", unread, seals
     )
-    _take_tools(asked, body)
+    search = web_tools.options(body, asked.ignored)
+    _take_tools(asked, body, search)
     asked.body = fields.drop_nulls(asked.body, pivot.BESIDE_MESSAGES)
     fields.apply(asked.body, pivot.BESIDE_MESSAGES)
     if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
         fail("output_config.format", "does not go together with a message that the assistant has begun")
     asked.ignored += [*pivot.tune(asked.body), *unread]
+    search = named.apply(body["model"], asked.body, search)
     chat = MessagesRequest(
         model=body["model"],
         stream=body.get("stream", False),
@@ -87,14 +90,16 @@ def read(raw: bytes, counting: bool = False) -> Read:
         ignored=tuple(dict.fromkeys(asked.ignored)),
         seals=seals,
         least_output=LEAST_OUTPUT,
+        search=search,
     )
     one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
     return Read(chat, _thoughts(body), one_call, searches.wanted(body))
 
 
-def _take_tools(asked: _Asked, body: dict[str, Any]) -> None:
+def _take_tools(asked: _Asked, body: dict[str, Any], search: SearchOptions | None) -> None:
     offered = tools.functions(body.get("tools", []), "tools")
-    asked.ignored += offered.ignored
+    hosted = () if search is None else search.asked_by
+    asked.ignored += [name for name in offered.ignored if name not in hosted]
     asked.names |= offered.places
     if offered.placed:
         asked.body["tools"] = offered.tools

@@ -7,6 +7,7 @@ from typing import Any
 
 from kimi_gateway.dialects.responses.emitter import Event
 from kimi_gateway.dialects.responses.output import Output
+from kimi_gateway.dialects.responses.web_search import tool_usage
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot.chunks import Chunk, Identity
@@ -44,9 +45,15 @@ class Answer:
     """The response object in each state. `clock` returns unix seconds."""
 
     def __init__(
-        self, asked: dict[str, Any], identity: Identity, output: Output, clock: Callable[[], float]
+        self,
+        asked: dict[str, Any],
+        identity: Identity,
+        output: Output,
+        clock: Callable[[], float],
+        searches: bool = False,
     ) -> None:
         self.output = output
+        self._searches = searches
         self._clock = clock
         reasoning, text = asked.get("reasoning", {}), asked.get("text", {})
         self._head = {
@@ -82,6 +89,8 @@ class Answer:
         return self._at("failed", self.output.items(), error=detail)
 
     def _at(self, status: str, output: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        if self._searches and status != "in_progress":
+            more["tool_usage"] = tool_usage(self.output.searched)
         members = {"completed_at": None, "error": None, "incomplete_details": None, "usage": None, **more}
         return {**self._head, "status": status, "output": output, **members}
 

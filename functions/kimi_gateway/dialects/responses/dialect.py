@@ -41,10 +41,11 @@ class ResponsesQuestion:
         return JsonAnswer(self._answer(identity))
 
     def _answer(self, identity: Identity) -> Answer:
-        sealed = _ENCRYPTED in self.asked.body.get("include", ())
+        include = frozenset(self.asked.body.get("include", ()))
         self._name = name_of(identity)
-        self._output = Output(self._name, self.asked.toolbox, sealed)
-        return Answer(self.asked.body, identity, self._output, self.clock)
+        self._output = Output(self._name, self.asked.toolbox, _ENCRYPTED in include, include)
+        searches = self.chat.search is not None
+        return Answer(self.asked.body, identity, self._output, self.clock, searches)
 
     def kept(self) -> dict[str, bytes]:
         """The conversation with this answer, unless `store` is false."""

@@ -13,7 +13,9 @@ from kimi_gateway.dialects.responses.calls import Call
 from kimi_gateway.dialects.responses.emitter import Event, Place
 from kimi_gateway.dialects.responses.texts import Message, Reasoning
 from kimi_gateway.dialects.responses.tools import Toolbox
+from kimi_gateway.dialects.responses.web_search import WebSearch
 from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.search import SearchCall, SearchChunk, Source
 
 # Why an answer is incomplete: the pivot's finish reasons in the words of `incomplete_details`.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -29,14 +31,21 @@ class _Unnamed:
 
 
 class Output:
-    """`name` makes the items' ids unique. `sealed`: reasoning is also returned as `encrypted_content`."""
+    """`name` makes the items' ids unique. `sealed`: reasoning is also returned as `encrypted_content`.
+    `include` is the client's list of further members."""
 
-    def __init__(self, name: str, toolbox: Toolbox, sealed: bool) -> None:
+    def __init__(
+        self, name: str, toolbox: Toolbox, sealed: bool, include: frozenset[str] = frozenset()
+    ) -> None:
         self._name = name
         self._toolbox = toolbox
         self._sealed = sealed
         self._events: list[Event] = []
-        self._items: list[Reasoning | Message | Call] = []
+        self._items: list[Reasoning | Message | Call | WebSearch] = []
+        self._include = include
+        self._searches: dict[str, WebSearch] = {}
+        self._sources: dict[str, Source] = {}
+        self.searched = 0  # searches and opened pages that succeeded
         self._ended: dict[int, dict[str, Any]] = {}
         self._current: Reasoning | Message | None = None
         self._calls: dict[int, Call] = {}
@@ -53,6 +62,8 @@ class Output:
         return [self._ended.get(item.place.index) or item.item("incomplete") for item in self._items]
 
     def add(self, chunk: Chunk) -> list[Event]:
+        if isinstance(chunk, SearchChunk):
+            self._add_search(chunk.call)
         for choice in chunk.body["choices"]:
             if choice.get("index", 0) == 0:
                 self._add_choice(choice)
@@ -85,6 +96,19 @@ class Output:
             self._add_call(fragment)
         self._finish = choice.get("finish_reason") or self._finish
 
+    def _add_search(self, call: SearchCall) -> None:
+        self._end_current()
+        item = self._searches.get(call.id)
+        if item is None:
+            item = self._searches[call.id] = WebSearch(self._place("ws"), call, self._include)
+            self._items.append(item)
+        if call.done:
+            item.done(call)
+            self.searched += call.error is None
+            if call.kind == "search":
+                self._sources |= {each.url: each for each in call.sources if each.url not in self._sources}
+            self._end_item(item, "completed")
+
     def _reasoning(self) -> Reasoning:
         if not isinstance(self._current, Reasoning):
             self._end_current()
@@ -95,7 +119,7 @@ class Output:
     def _message(self) -> Message:
         if not isinstance(self._current, Message):
             self._end_current()
-            self._current = Message(self._place("msg"))
+            self._current = Message(self._place("msg"), list(self._sources.values()))
             self._items.append(self._current)
         return self._current
 
@@ -130,7 +154,7 @@ class Output:
             self._end_item(self._current, "completed")
             self._current = None
 
-    def _end_item(self, item: Reasoning | Message | Call, status: str) -> None:
+    def _end_item(self, item: Reasoning | Message | Call | WebSearch, status: str) -> None:
         item.end(status)
         self._ended[item.place.index] = item.item(status)
 

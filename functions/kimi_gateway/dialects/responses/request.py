@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kimi_gateway.dialects.responses import web_search
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier
 from kimi_gateway.dialects.responses.tools import Toolbox
-from kimi_gateway.pivot import fields, placement, tuning
+from kimi_gateway.pivot import fields, named, placement, tuning
 from kimi_gateway.pivot.fields import Check, fail
 from kimi_gateway.pivot.request import ChatRequest, digest_of, model_name
 
@@ -62,6 +63,9 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
     for name, (sent_as, value) in _SENT.items():
         if name in body and (found := value(body[name])) is not None:
             sent.setdefault(sent_as, found)
+    search = named.apply(body["model"], sent, web_search.options(body))
+    hosted = () if search is None else search.asked_by
+    left_out = [name for name in toolbox.offered.ignored if name not in hosted]
     unsent = [name for name in _UNSENT if name in body]
     if _LOGPROBS in body.get("include", ()) or "top_logprobs" in body:
         sent["logprobs"] = True
@@ -72,8 +76,9 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         choices=1,
         stops=(),
         names=_NAMES | toolbox.offered.places,
-        ignored=tuple(dict.fromkeys((*toolbox.offered.ignored, *repaired, *unknown, *unsent))),
+        ignored=tuple(dict.fromkeys((*left_out, *repaired, *unknown, *unsent))),
         free=toolbox.free,
+        search=search,
     )
     return Asked(chat, body, messages, toolbox)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kimi_gateway.dialects.responses.emitter import Place
 from kimi_gateway.dialects.responses.seal import seal
+from kimi_gateway.pivot.search import Source, cited
 
 
 class Reasoning:
@@ -46,17 +48,26 @@ class _Part:
     kind: str
     pieces: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
 
     def whole(self) -> dict[str, Any]:
         text = "".join(self.pieces)
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+        return {
+            "type": "output_text",
+            "text": text,
+            "annotations": self.annotations,
+            "logprobs": self.logprobs,
+        }
 
 
 class Message:
-    def __init__(self, place: Place) -> None:
+    """`sources` are the pages that its text may cite."""
+
+    def __init__(self, place: Place, sources: Sequence[Source] = ()) -> None:
         self.place = place
+        self._sources = sources
         self._parts: list[_Part] = []
         place.added(self.item("in_progress"))
 
@@ -82,12 +93,23 @@ class Message:
     def _end_part(self) -> None:
         if not self._parts:
             return
+        if self._sources:
+            self._annotate(self._parts[-1])
         whole = self._parts[-1].whole()
         if whole["type"] == "refusal":
             self._tell("refusal.done", refusal=whole["refusal"])
         else:
             self._tell("output_text.done", text=whole["text"], logprobs=whole["logprobs"])
         self._tell("content_part.done", part=whole)
+
+    def _annotate(self, part: _Part) -> None:
+        for index, start, end in cited("".join(part.pieces), self._sources):
+            page = self._sources[index]
+            place = {"start_index": start, "end_index": end}
+            annotation = {"type": "url_citation", "url": page.url, "title": page.title, **place}
+            number = len(part.annotations)
+            part.annotations.append(annotation)
+            self._tell("output_text.annotation.added", annotation=annotation, annotation_index=number)
 
     def end(self, status: str) -> None:
         self._end_part()

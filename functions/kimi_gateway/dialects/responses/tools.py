@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from kimi_gateway.dialects.responses.web_search import KINDS
 from kimi_gateway.dialects.tool_set import ToolSet
 from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import Check, fail
+from kimi_gateway.pivot.search_fields import is_vendors
 
 # A custom tool takes free text; the model writes it into the one argument of a function.
 FREE_TEXT = "input"
@@ -54,6 +56,8 @@ class Toolbox:
             fields.string(tool.get("type"), f"{here}.type")
             if tool["type"] == "namespace":
                 self._add_namespace(tool, here, fresh)
+            elif is_vendors(tool):
+                self.offered.left_out.append("$web_search")
             elif tool["type"] == "builtin_function":  # the vendor's own, which may have any shape
                 self.offered.add(here, tool)
             elif tool["type"] in _KINDS:
@@ -91,9 +95,15 @@ class Toolbox:
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
             if choice == "required" and not self.offered.placed:
+                if KINDS & set(self.offered.left_out):
+                    return None
                 fail("tool_choice", "there is no tool that can be called")
             return choice
         fields.mapping(choice, "tool_choice")
+        if (
+            choice.get("type") in KINDS
+        ):  # the model is told in words, since nobody can force the gateway's tool
+            return None
         fields.one_of(*_KINDS, "allowed_tools")(choice.get("type"), "tool_choice.type")
         if choice["type"] in _KINDS:
             return self._named(choice, "tool_choice")

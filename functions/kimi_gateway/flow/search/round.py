@@ -15,16 +15,14 @@ from kimi_gateway.pivot.collect import Collector
 
 
 class RoundReader:
-    """Reads one choice; a request that searches has only one. `first`: an answer shows the role once."""
+    """Reads one choice; a request that searches has only one."""
 
-    def __init__(self, first: bool) -> None:
-        self._first = first
+    def __init__(self) -> None:
         self._collector = Collector()
         self._ours: set[int] = set()
         self._places: dict[int, int] = {}  # of the client's own calls, as it sees them
         self._unnamed: dict[int, list[dict[str, Any]]] = {}  # fragments of calls whose name has not come
         self._held: list[Chunk] = []  # from the finish reason on
-        self.spoke = False  # the client saw a text in this round
 
     def read(self, chunks: list[Chunk]) -> list[Chunk]:
         """The chunks that the client may see now."""
@@ -61,9 +59,11 @@ class RoundReader:
         return self._message
 
     def end(self) -> list[Chunk]:
-        """The rest of a round that is the last one."""
+        """The rest of the last round. If the client sees none of its calls, the model is done."""
         rest = [seen for chunk in self._held if (seen := self._seen(chunk))]
         self._held.clear()
+        if self._ours and not self._places:
+            return [_stopped(chunk) for chunk in rest]
         return rest
 
     def _seen(self, chunk: Chunk) -> Chunk | None:
@@ -71,13 +71,10 @@ class RoundReader:
         for choice in chunk.body["choices"]:
             delta = choice.get("delta") or {}
             kept = delta
-            if not self._first and "role" in delta:
-                kept = {name: value for name, value in kept.items() if name != "role"}
             if delta.get("tool_calls"):
                 kept = {name: value for name, value in kept.items() if name != "tool_calls"}
                 if shown := self._of_client(delta["tool_calls"]):
                     kept["tool_calls"] = shown
-            self.spoke |= bool(delta.get("content"))
             changed |= kept is not delta
             if kept or choice.get("finish_reason"):
                 choices.append(choice if kept is delta else {**choice, "delta": kept})
@@ -101,3 +98,11 @@ class RoundReader:
                 early = self._unnamed.pop(index, [])
                 shown += [{**each, "index": place} for each in (*early, fragment)]
         return shown
+
+
+def _stopped(chunk: Chunk) -> Chunk:
+    choices = [
+        {**choice, "finish_reason": "stop"} if choice.get("finish_reason") == "tool_calls" else choice
+        for choice in chunk.body["choices"]
+    ]
+    return Chunk({**chunk.body, "choices": choices}, chunk.substance, chunk.finishes)

@@ -5,9 +5,11 @@ The names are the gateway's, so that a client's own `web_search` never collides 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.net import jsonio
+from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.search import SearchOptions
 
 SEARCH = "gateway_web_search"
@@ -32,6 +34,8 @@ def offered(options: SearchOptions) -> list[dict[str, Any]]:
     tools = []
     if options.searches:
         about = "Search the web. Use it for what is recent, or what you do not know for certain."
+        if options.forced:
+            about += " Search before you answer."
         if options.location:
             about += f" The user is in {options.location}."
         tools.append(_function(SEARCH, about, "query", _QUERY))
@@ -39,6 +43,14 @@ def offered(options: SearchOptions) -> list[dict[str, Any]]:
         about = "Open one web page and read its text. Only addresses that occurred before can be opened."
         tools.append(_function(OPEN_PAGE, about, "url", _URL))
     return tools
+
+
+def with_tools(chat: ChatRequest) -> ChatRequest:
+    """The chat with the gateway's tools behind the client's own, if it asks for a search."""
+    if chat.search is None:
+        return chat
+    own = chat.body.get("tools") or []
+    return replace(chat, body={**chat.body, "tools": [*own, *offered(chat.search)]})
 
 
 def _function(name: str, about: str, member: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kimi_gateway.providers.provider import Call, Token
 
 if TYPE_CHECKING:
     from kimi_gateway.providers.moonshot.files import MoonshotFiles
+    from kimi_gateway.providers.moonshot.search import MoonshotSearch
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
 SLICE = 256  # events returned at a time, because one read may bring tens of thousands
@@ -53,6 +54,7 @@ class Moonshot:
         self._event_limit = event_limit
         self._uploads = uploads
         self._files: MoonshotFiles | None = None
+        self._web: MoonshotSearch | None = None
 
     @property
     def files(self) -> MoonshotFiles:
@@ -61,6 +63,14 @@ class Moonshot:
 
             self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
         return self._files
+
+    @property
+    def web(self) -> MoonshotSearch:
+        if self._web is None:
+            from kimi_gateway.providers.moonshot.search import MoonshotSearch  # few requests need it
+
+            self._web = MoonshotSearch(self._client, self._base, self._timeouts.connect)
+        return self._web
 
     def prepare(
         self, chat: ChatRequest, model: Model, headers: Headers, cheaply: bool = False

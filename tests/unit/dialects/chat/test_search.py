@@ -1,4 +1,4 @@
-"""Web search in Chat Completions: how it is asked for, and how an answer shows it."""
+"""How an answer of Chat Completions shows web searches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.chat.search import FOOTER, address, line, taken
+from kimi_gateway.dialects.chat.search import FOOTER, address, line
 from kimi_gateway.dialects.chat.searching import SearchingJsonAnswer, SearchingStreamWriter
-from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot.chunks import Chunk, Identity
-from kimi_gateway.pivot.search import SearchCall, SearchChunk, SearchOptions, Source
+from kimi_gateway.pivot.search import SearchCall, SearchChunk, Source
 
 IDENTITY = Identity("chatcmpl-1", "kimi-search", 1, "fp")
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -56,81 +55,6 @@ def json_answer(lines: bool, *chunks: Chunk) -> dict[str, Any]:
     return message
 
 
-@pytest.mark.parametrize(
-    ("asked", "options"),
-    [
-        ({"use_search": True}, SearchOptions()),
-        ({"use_search": "true"}, SearchOptions()),
-        ({"web_search_options": {}}, SearchOptions()),
-        ({"web_search_options": {"search_context_size": "high"}}, SearchOptions(results=10, thorough=True)),
-        ({"web_search_options": {"search_context_size": "huge"}}, SearchOptions()),
-        (
-            {
-                "web_search_options": {
-                    "user_location": {
-                        "type": "approximate",
-                        "approximate": {"city": "Bern", "country": "CH", "region": None},
-                    }
-                }
-            },
-            SearchOptions(location="Bern, CH"),
-        ),
-        ({"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]}, SearchOptions()),
-        (
-            {"tools": [{"type": "openrouter:web_search", "parameters": {"max_results": 3}}]},
-            SearchOptions(results=3),
-        ),
-        ({"plugins": [{"id": "web", "max_results": 99}]}, SearchOptions(results=20)),
-    ],
-)
-def test_each_way_to_ask_is_understood_and_taken_out(asked: dict[str, Any], options: SearchOptions) -> None:
-    body = {"model": "kimi-k3", **asked}
-    assert taken(body) == options
-    assert body == {"model": "kimi-k3"}
-
-
-@pytest.mark.parametrize("off", [False, "false", ""])
-def test_a_switch_that_is_off_asks_for_nothing(off: object) -> None:
-    body = {"use_search": off}
-    assert taken(body) is None
-    assert body == {}
-
-
-def test_other_tools_and_their_choice_stay() -> None:
-    mine = {"type": "function", "function": {"name": "mine"}}
-    vendors = {"type": "builtin_function", "function": {"name": "$web_search"}}
-    body = {"tools": [vendors, mine], "tool_choice": "auto"}
-    assert taken(body) == SearchOptions()
-    assert body == {"tools": [mine], "tool_choice": "auto"}
-    body = {"tools": [vendors], "tool_choice": "required"}
-    assert taken(body) == SearchOptions()
-    assert body == {}
-
-
-@pytest.mark.parametrize(
-    ("asked", "field"),
-    [
-        ({"use_search": 3}, "use_search"),
-        ({"use_search": "yes"}, "use_search"),
-        ({"web_search_options": []}, "web_search_options"),
-        ({"web_search_options": {"search_context_size": 1}}, "web_search_options.search_context_size"),
-        ({"web_search_options": {"user_location": "Bern"}}, "web_search_options.user_location"),
-        ({"web_search_options": {"user_location": {"city": 1}}}, "web_search_options.user_location.city"),
-        ({"plugins": {}}, "plugins"),
-        ({"plugins": [3]}, "plugins.0"),
-        ({"plugins": [{"id": "web", "max_results": 0}]}, "plugins.0.max_results"),
-        (
-            {"tools": [{"type": "openrouter:web_search", "parameters": {"max_results": "x"}}]},
-            "tools.0.parameters.max_results",
-        ),
-    ],
-)
-def test_what_is_wrong_is_named(asked: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        taken(asked)
-    assert refused.value.param == field
-
-
 def test_a_stream_has_a_line_for_each_page_and_then_its_annotations() -> None:
     events = streamed(True, text("Let me look."), searched(ONE, TWO), text("Found"), text(" it."), FINISH)
     content = content_of(events)
@@ -164,7 +88,7 @@ def test_without_lines_the_text_is_the_models_and_annotations_tell(streaming: bo
         message = json_answer(False, *chunks)
         content, annotations = message["content"], message["annotations"]
     assert content == "See https://b.example/2 for it."
-    unmentioned, mentioned = (each["url_citation"] for each in annotations)
+    mentioned, unmentioned = (each["url_citation"] for each in annotations)
     assert unmentioned["start_index"] == unmentioned["end_index"] == len(content)
     assert content[mentioned["start_index"] : mentioned["end_index"]] == TWO.url
 

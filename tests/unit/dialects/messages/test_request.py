@@ -9,6 +9,8 @@ import pytest
 
 from kimi_gateway.dialects.messages.client_tools import SCHEMAS
 from kimi_gateway.dialects.messages.request import read
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot.search import SearchOptions
 from support.messages_blocks import FUNCTION, HI, MARKED, TOOL, Json, chat, text
 from support.messages_stream import asked
 
@@ -110,12 +112,14 @@ def test_a_field_without_a_meaning_upstream_is_left_out_and_named(name: str) -> 
     assert read_.chat.ignored == (name,)
 
 
-def test_a_tool_of_anthropics_servers_is_left_out_and_named_and_so_is_the_choice_of_it() -> None:
+def test_a_search_of_anthropics_servers_is_asked_of_the_gateway_and_so_is_the_choice_of_it() -> None:
     search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
     choice = {"type": "tool", "name": "web_search"}
     alone = asked(tools=[search], tool_choice=choice)
     assert alone.chat.body == {"max_tokens": 9, "messages": [HI]}
-    assert alone.chat.ignored == ("tools.web_search_20250305",)
+    assert alone.chat.search == SearchOptions(pages=False, most=8, forced=True)
+    assert alone.chat.search.asked_by == ("tools.web_search_20250305",)
+    assert alone.chat.ignored == ()
     beside = asked(tools=[search, TOOL], tool_choice=choice)
     assert beside.chat.body["tools"] == [FUNCTION]
     assert "tool_choice" not in beside.chat.body
@@ -123,11 +127,63 @@ def test_a_tool_of_anthropics_servers_is_left_out_and_named_and_so_is_the_choice
 
 @pytest.mark.parametrize(
     "kind",
-    ["web_fetch_20260318", "code_execution_20250825", "computer_20251124", "browser_toolset_20260801",
+    ["code_execution_20250825", "computer_20251124", "browser_toolset_20260801",
      "tool_search_tool_bm25_20251119", "mcp_toolset", "advisor_20260301", "of_tomorrow"],
 )  # fmt: skip
 def test_no_tool_of_theirs_breaks_a_request(kind: str) -> None:
     assert asked(tools=[{"type": kind}]).chat.ignored == (f"tools.{kind}",)
+
+
+@pytest.mark.parametrize(
+    ("tools", "options"),
+    [
+        ([{"type": "web_fetch_20260318", "name": "web_fetch"}], SearchOptions(searches=False)),
+        (
+            [
+                {"type": "web_search_20260209", "name": "web_search", "allowed_domains": ["a.example"]},
+                {"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": 3},
+            ],
+            SearchOptions(most_pages=3, allowed=("a.example",)),
+        ),
+        (
+            [
+                {
+                    "type": "web_search_20250305",
+                    "name": "web_search",
+                    "blocked_domains": ["b.example"],
+                    "user_location": {"type": "approximate", "city": "Bern", "country": "CH"},
+                    "max_uses": None,
+                }
+            ],
+            SearchOptions(pages=False, blocked=("b.example",), location="Bern, CH"),
+        ),
+    ],
+)
+def test_hosted_tools_say_how_the_web_may_be_searched(
+    tools: list[dict[str, Any]], options: SearchOptions
+) -> None:
+    assert asked(tools=tools).chat.search == options
+
+
+def test_no_choice_of_tools_is_no_search() -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    assert asked(tools=[search], tool_choice={"type": "none"}).chat.search is None
+
+
+@pytest.mark.parametrize(
+    ("tool", "field"),
+    [
+        ({"max_uses": 0}, "tools.0.max_uses"),
+        ({"allowed_domains": "a"}, "tools.0.allowed_domains"),
+        ({"allowed_domains": [3]}, "tools.0.allowed_domains.0"),
+        ({"allowed_domains": ["a"], "blocked_domains": ["b"]}, "tools.0.blocked_domains"),
+        ({"user_location": "Bern"}, "tools.0.user_location"),
+    ],
+)
+def test_a_hosted_tool_that_is_wrong_is_named(tool: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        asked(tools=[{"type": "web_search_20250305", "name": "web_search", **tool}])
+    assert refused.value.param == field
 
 
 @pytest.mark.parametrize(

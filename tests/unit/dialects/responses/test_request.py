@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot.search import SearchOptions
 from support.responding import read, sent
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -61,8 +62,8 @@ BECOMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"tools": [function("f")]},
     ),
     "the vendor's own": (
-        {"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
-        {"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
+        {"tools": [{"type": "builtin_function", "function": {"name": "$excel"}}]},
+        {"tools": [{"type": "builtin_function", "function": {"name": "$excel"}}]},
     ),
     "a choice": (
         {"tools": [FUNCTION], "tool_choice": "required"},
@@ -150,11 +151,45 @@ def test_the_tools_of_a_namespace_have_its_name_before_theirs_and_one_its_descri
     assert sent(tools=[named], tool_choice=choice)["tool_choice"] == function("files__write")
 
 
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        ({"tools": [{"type": "web_search_preview"}]}, SearchOptions()),
+        ({"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]}, SearchOptions()),
+        (
+            {"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}},
+            SearchOptions(forced=True),
+        ),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, SearchOptions(forced=True)),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "none"}, None),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "web_search_2025_08_26",
+                        "filters": {"allowed_domains": ["a.example"]},
+                        "search_context_size": "low",
+                        "user_location": {"type": "approximate", "country": "CH", "city": None},
+                    }
+                ]
+            },
+            SearchOptions(results=3, allowed=("a.example",), location="CH"),
+        ),
+    ],
+)
+def test_a_hosted_search_is_asked_of_the_gateway(body: dict[str, Any], options: SearchOptions | None) -> None:
+    chat = read(body).chat
+    assert chat.search == options
+    assert "tools" not in chat.body
+    assert "tool_choice" not in chat.body
+
+
 def test_a_hosted_tool_is_left_out_and_named() -> None:
     tools = [{"type": "web_search", "external_web_access": False}, FUNCTION]
     chat = read({"tools": tools, "tool_choice": "auto"}).chat
     assert chat.body["tools"] == [LOOK]
-    assert chat.ignored == ("tools.web_search",)
+    assert chat.search is not None
+    assert (chat.ignored, chat.search.asked_by) == ((), ("tools.web_search",))
     assert "tools" not in sent(tools=[{"type": "web_search"}], tool_choice="auto")
     several = [{"type": "mcp", "server_label": str(at)} for at in range(50)]
     assert read({"tools": several}).chat.ignored == ("tools.mcp",), "once in a request"
@@ -222,10 +257,8 @@ def test_of_tools_that_come_with_the_input_the_newest_of_a_name_holds() -> None:
 
     newest = {"type": "custom", "name": "look", "description": "Anew."}
     given = [late({"type": "function", "name": "f"}), HELLO, late(newest, {"type": "function", "name": "g"})]
-    body = sent(
-        input=given, tools=[FUNCTION, {"type": "builtin_function", "function": {"name": "$web_search"}}]
-    )
-    assert [tool["function"]["name"] for tool in body["tools"]] == ["$web_search", "f", "look", "g"]
+    body = sent(input=given, tools=[FUNCTION, {"type": "builtin_function", "function": {"name": "$excel"}}])
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["$excel", "f", "look", "g"]
     assert body["tools"][2]["function"]["description"] == "Anew."
 
 

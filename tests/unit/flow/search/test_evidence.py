@@ -39,7 +39,7 @@ def once(text: str) -> None:
     st.lists(st.builds(Result, hostile, hostile, hostile, hostile, hostile, st.tuples(hostile)), min_size=1)
 )
 def test_results_stand_within_one_fence(results: list[Result]) -> None:
-    once(evidence.of_results(results))
+    once(evidence.of_results(results, range(1, len(results) + 1)))
 
 
 @given(st.builds(Page, hostile, hostile, hostile))
@@ -64,7 +64,7 @@ def test_results_are_numbered_and_have_what_a_citation_needs() -> None:
         Result("https://a.example/1", "One", "First.", date="2026-11-01"),
         Result("https://b.example", "Two"),
     ]
-    text = evidence.of_results(results, first=4)
+    text = evidence.of_results(results, [4, 5])
     assert "[4] One\nURL: https://a.example/1\nDate: 2026-11-01\nFirst." in text
     assert "[5] Two\nURL: https://b.example" in text
 
@@ -73,8 +73,8 @@ def test_sizes_are_bounded_whatever_a_page_holds() -> None:
     huge = "word " * 1_000_000
     assert len(evidence.of_page(Page("https://a.example", "t", huge))) < LONGEST_PAGE + 1_000
     many = [Result("https://a.example", huge, huge, passages=(huge,) * 5)] * 20
-    assert len(evidence.of_results(many)) < LONGEST_RESULTS + 1_000
+    assert len(evidence.of_results(many, range(20))) < LONGEST_RESULTS + 1_000
 
 
 def test_nothing_found_is_said() -> None:
-    assert evidence.of_results([]) == "The search found nothing."
+    assert evidence.of_results([], []) == "The search found nothing."

@@ -36,7 +36,7 @@ def folded(chunks: list[Chunk]) -> dict[str, Any]:
 
 
 def test_a_round_that_searches_shows_its_texts_only() -> None:
-    reader = RoundReader(first=True)
+    reader = RoundReader()
     shown = reader.read(
         [
             chunk(role="assistant", content=""),
@@ -58,17 +58,24 @@ def test_a_round_that_searches_shows_its_texts_only() -> None:
     assert reader.message["reasoning_content"] == "Hm."
 
 
-def test_the_last_round_ends_the_answer_and_shows_no_second_role() -> None:
-    reader = RoundReader(first=False)
+def test_the_last_round_ends_the_answer() -> None:
+    reader = RoundReader()
     shown = reader.read([chunk(role="assistant", content=""), chunk(content="Found."), chunk("stop")])
     assert reader.calls == []
     rest = reader.end()
     assert [each.finishes for each in rest] == [True]
-    assert all("role" not in choice["delta"] for each in shown + rest for choice in each.body["choices"])
+    assert folded(shown)["content"] == "Found."
+
+
+def test_a_round_whose_calls_nobody_sees_ends_as_if_the_model_were_done() -> None:
+    reader = RoundReader()
+    reader.read([chunk(content="x"), fragment(0, SEARCH, "{}", "a"), chunk("tool_calls")])
+    (last,) = reader.end()
+    assert last.body["choices"][0]["finish_reason"] == "stop"
 
 
 def test_the_clients_calls_beside_ours_keep_their_order_from_nought() -> None:
-    reader = RoundReader(first=True)
+    reader = RoundReader()
     shown = reader.read(
         [
             fragment(0, SEARCH, '{"query":"x"}', "a"),
@@ -108,7 +115,7 @@ def test_whatever_the_order_of_fragments_each_call_goes_to_one_side(
         stream = chance.choice(streams)
         order.append(stream.pop(0))
         streams = [each for each in streams if each]
-    reader, whole = RoundReader(first=True), RoundReader(first=True)
+    reader, whole = RoundReader(), RoundReader()
     shown = [seen for each in order for seen in reader.read([each])] + reader.read([chunk("tool_calls")])
     shown += reader.end()
     whole.read([*order, chunk("tool_calls")])

@@ -1,0 +1,87 @@
+"""The rounds of a turn that searches: the model asks, the gateway searches, the model goes on.
+
+A search beside a call of the client's own tools is dropped: the client has the next word, and the model may
+ask for the search again when it has the client's results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kimi_gateway.flow.attempts import UpstreamCall
+from kimi_gateway.flow.rounds import Opening
+from kimi_gateway.flow.search.addresses import KnownAddresses
+from kimi_gateway.flow.search.loop import Bounds, SearchLoop
+from kimi_gateway.flow.search.round import RoundReader
+from kimi_gateway.flow.search.runner import Searching
+from kimi_gateway.pivot.call_ids import vendors
+from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.pivot.search import SearchCall, SearchChunk, SearchOptions
+from kimi_gateway.providers.search import Searches
+
+ENOUGH = "\n\nDo not search or open pages any more. Answer now with what you have."
+RESEARCH = 3  # times the bounds of a search
+
+
+@dataclass(slots=True)
+class SearchPlanner:
+    """See flow.rounds.Planner."""
+
+    opening: Opening
+    searching: Searching
+    _chat: ChatRequest = field(init=False)
+    _reader: RoundReader = field(default_factory=RoundReader)
+
+    def __post_init__(self) -> None:
+        self._chat = self.opening.chat
+
+    def shown(self, chunks: list[Chunk]) -> list[Chunk]:
+        return self._reader.read(chunks)
+
+    async def next(self) -> Sequence[UpstreamCall]:
+        calls = self._reader.calls
+        if not calls or self._reader.clients or self._chat.search is None:
+            await self.opening.show(self._reader.end())
+            return ()
+        results = await self.searching.run(calls, self._show)
+        if self.searching.loop.over and results:
+            results[-1]["content"] += ENOUGH
+        asked = _asked(self._reader.message)
+        for result in results:
+            result["tool_call_id"] = vendors(result["tool_call_id"])
+        added = [asked, *results]
+        messages = [*self._chat.body["messages"], *added]
+        search = None if self.searching.loop.exhausted else self._chat.search
+        self._chat = replace(self._chat, body={**self._chat.body, "messages": messages}, search=search)
+        self._reader = RoundReader()
+        return await self.opening.ask(self._chat, sum(len(str(message)) for message in added))
+
+    async def _show(self, call: SearchCall) -> None:
+        await self.opening.show([SearchChunk(call)])
+
+
+def _asked(message: dict[str, Any]) -> dict[str, Any]:
+    """The model's message as it stands in the conversation, with the vendor's own ids."""
+    calls = [{**call, "id": vendors(str(call.get("id") or ""))} for call in message["tool_calls"]]
+    kept = {name: message[name] for name in ("role", "reasoning_content") if message.get(name)}
+    return {**kept, "content": message.get("content") or "", "tool_calls": calls}
+
+
+def plan(bounds: Bounds, opening: Opening) -> SearchPlanner | None:
+    """The planner of a request that searches; None where it does not, or where the provider cannot."""
+    chat, upstream = opening.chat, opening.upstream
+    if chat.search is None or not isinstance(upstream.provider, Searches):
+        return None
+    known = KnownAddresses()
+    known.read(chat.body["messages"])
+    loop = SearchLoop(chat.search, _bounds(bounds, chat.search), known)
+    return SearchPlanner(opening, Searching(loop, upstream.provider.web, upstream.tokens, opening.bill))
+
+
+def _bounds(bounds: Bounds, options: SearchOptions) -> Bounds:
+    if not options.research:
+        return bounds
+    return Bounds(bounds.rounds * RESEARCH, bounds.seconds * RESEARCH, bounds.characters * RESEARCH)
