@@ -22,8 +22,8 @@ RESULTS = {"low": 3, "medium": 5, "high": 10}  # pages of a search by OpenAI's `
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """`searches` and `pages`: which tools the model gets. `most`: searches that the client allows, None where
-    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: the
-    model is told to search. `research`: more rounds. `lines`: an answer in OpenAI's own format has a line of
+    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: a
+    note asks for a search. `research`: more rounds. `lines`: an answer in OpenAI's own format has a line of
     text for each page. `asked_by`: the client's fields that ask for it, which are named as ignored where no
     search can run.
     """

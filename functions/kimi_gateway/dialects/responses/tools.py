@@ -100,9 +100,7 @@ class Toolbox:
                 fail("tool_choice", "there is no tool that can be called")
             return choice
         fields.mapping(choice, "tool_choice")
-        if (
-            choice.get("type") in KINDS
-        ):  # the model is told in words, since nobody can force the gateway's tool
+        if choice.get("type") in KINDS:  # a note asks the model, since nobody can force the gateway's tool
             return None
         fields.one_of(*_KINDS, "allowed_tools")(choice.get("type"), "tool_choice.type")
         if choice["type"] in _KINDS:

@@ -49,7 +49,7 @@ class Searching:
         self, calls: Sequence[ToolCall], show: Callable[[SearchCall], Awaitable[None]]
     ) -> list[dict[str, Any]]:
         """Runs the calls of a round at the same time. `show` gets each as it begins and ends. Returns the
-        tools' messages in order. A search that fails is told to the model."""
+        tools' messages in order. The model sees the error of a failed search."""
         steps = self.loop.plan(calls)
         begun = [self._begun(step) for step in steps]
         for call in begun:
