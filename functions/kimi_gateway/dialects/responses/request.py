@@ -19,8 +19,9 @@ _LOGPROBS = "message.output_text.logprobs"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`body` is the client's without nulls. `messages` are the conversation without `instructions`."""
+class Translation:
+    """A request in the inner format, with what its answer needs. `body` is the client's without nulls.
+    `messages` are the conversation without `instructions`."""
 
     chat: ChatRequest
     body: dict[str, Any] = field(repr=False)
@@ -38,7 +39,7 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Translation:
     """The chat. `given` is the input without references. Raises InvalidRequest."""
     body, unknown = {**body}, list[str]()
     tuning.apply(body, _TUNED, unknown)
@@ -80,7 +81,7 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         free=toolbox.free,
         search=search,
     )
-    return Asked(chat, body, messages, toolbox)
+    return Translation(chat, body, messages, toolbox)
 
 
 # The client's names for fields that model rules may refuse.
