@@ -9,7 +9,7 @@ from kimi_gateway.dialects.messages import ids
 from kimi_gateway.dialects.messages.block_sequencer import Block, BlockSequencer, arguments
 from kimi_gateway.dialects.messages.content import SIGNATURE
 from kimi_gateway.dialects.messages.hosted import HostedBlocks, citations
-from kimi_gateway.dialects.messages.request import Read, Thoughts
+from kimi_gateway.dialects.messages.request import Thoughts, Translation
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
@@ -41,16 +41,18 @@ def _number(identity: Identity) -> str:
     return identity.id.removeprefix("chatcmpl-").replace("-", "")
 
 
-def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read, narrowed: bool) -> BlockSequencer:
+def _sequence(
+    sink: _Events | _Blocks, identity: Identity, translation: Translation, narrowed: bool
+) -> BlockSequencer:
     def make_id(index: int) -> str:
         return f"toolu_{_number(identity)}_{index}"
 
-    return BlockSequencer(sink, make_id, asked.chat.stops, asked.one_call, narrowed)
+    return BlockSequencer(sink, make_id, translation.chat.stops, translation.one_call, narrowed)
 
 
-def _hosted(identity: Identity, asked: Read) -> HostedBlocks | None:
+def _hosted(identity: Identity, translation: Translation) -> HostedBlocks | None:
     """The blocks of searches, where the request may search."""
-    return None if asked.chat.search is None else HostedBlocks(_number(identity), identity.created)
+    return None if translation.chat.search is None else HostedBlocks(_number(identity), identity.created)
 
 
 def _used(usage: dict[str, Any], hosted: HostedBlocks | None) -> dict[str, Any]:
@@ -175,10 +177,12 @@ class _Events:
 class StreamWriter:
     """`input_tokens` is an estimate for the first event; `message_delta` has the true count."""
 
-    def __init__(self, identity: Identity, asked: Read, input_tokens: int, narrowed: bool = False) -> None:
-        self._hosted = _hosted(identity, asked)
-        self._events = _Events(asked.thoughts, self._hosted)
-        self._sequence = _sequence(self._events, identity, asked, narrowed)
+    def __init__(
+        self, identity: Identity, translation: Translation, input_tokens: int, narrowed: bool = False
+    ) -> None:
+        self._hosted = _hosted(identity, translation)
+        self._events = _Events(translation.thoughts, self._hosted)
+        self._sequence = _sequence(self._events, identity, translation, narrowed)
         usage = usage_of({"prompt_tokens": input_tokens})
         start = event("message_start", message={**message_of(identity), "usage": usage})
         self._events.out.append(start)
@@ -266,11 +270,11 @@ def input_of(pieces: list[str]) -> dict[str, Any]:
 class JsonAnswer:
     """Collects chunks into one body."""
 
-    def __init__(self, identity: Identity, asked: Read, narrowed: bool = False) -> None:
+    def __init__(self, identity: Identity, translation: Translation, narrowed: bool = False) -> None:
         self._identity = identity
-        self._hosted = _hosted(identity, asked)
-        self._blocks = _Blocks(asked.thoughts, self._hosted)
-        self._sequence = _sequence(self._blocks, identity, asked, narrowed)
+        self._hosted = _hosted(identity, translation)
+        self._blocks = _Blocks(translation.thoughts, self._hosted)
+        self._sequence = _sequence(self._blocks, identity, translation, narrowed)
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
