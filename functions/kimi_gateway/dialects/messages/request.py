@@ -17,7 +17,7 @@ from kimi_gateway.pivot.search import SearchOptions
 MOST_STOPS = 4
 LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, because Claude Code then compacts (2026-11)
 
-Thoughts = Literal["shown", "sealed", "hidden"]
+ThinkingDisplay = Literal["shown", "sealed", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ class MessagesRequest(ChatRequest):
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A request in the inner format, with what its answer needs. `thoughts`: shown in full, as an
+    """A request in the inner format, with what its answer needs. `thinking`: shown in full, as an
     empty block that can be replayed (display "omitted"), or hidden, if the client wants no thinking from a
     model that always thinks. `one_call`: no parallel tool calls. `search`: the query, if the request is only
     a web search."""
 
     chat: MessagesRequest
-    thoughts: Thoughts
+    thinking: ThinkingDisplay
     one_call: bool
     search: str | None = None
 
@@ -94,7 +94,7 @@ def read(raw: bytes, counting: bool = False) -> Translation:
         search=search,
     )
     one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
-    return Translation(chat, _thoughts(body), one_call, searches.wanted(body))
+    return Translation(chat, _thinking_display(body), one_call, searches.wanted(body))
 
 
 def _take_tools(draft: _Draft, body: dict[str, Any], search: SearchOptions | None) -> None:
@@ -110,7 +110,7 @@ def _take_tools(draft: _Draft, body: dict[str, Any], search: SearchOptions | Non
             draft.body["tool_choice"] = choice
 
 
-def _thoughts(body: dict[str, Any]) -> Thoughts:
+def _thinking_display(body: dict[str, Any]) -> ThinkingDisplay:
     thinking = body.get("thinking", {})
     if thinking.get("type") == "disabled":
         return "hidden"
