@@ -98,14 +98,14 @@ def read(raw: bytes, counting: bool = False) -> Translation:
 
 
 def _take_tools(draft: _Draft, body: dict[str, Any], search: SearchOptions | None) -> None:
-    offered = tools.functions(body.get("tools", []), "tools")
+    tool_set = tools.functions(body.get("tools", []), "tools")
     hosted = () if search is None else search.asked_by
-    draft.ignored += [name for name in offered.ignored if name not in hosted]
-    draft.names |= offered.places
-    if offered.placed:
-        draft.body["tools"] = offered.tools
+    draft.ignored += [name for name in tool_set.ignored if name not in hosted]
+    draft.names |= tool_set.places
+    if tool_set.placed:
+        draft.body["tools"] = tool_set.tools
     if "tool_choice" in body:
-        choice = tools.choice(body["tool_choice"], "tool_choice", offered)
+        choice = tools.choice(body["tool_choice"], "tool_choice", tool_set)
         if choice is not None:
             draft.body["tool_choice"] = choice
 
