@@ -265,7 +265,9 @@ class Gateway:
 
         planner = None
         if self.plan is not None and (chat.search is None or whole.searches):
-            planner = self.plan(Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill))
+            planner = self.plan(
+                Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill, whole.parsed.size)
+            )
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 

@@ -124,7 +124,7 @@ async def complete(
     resolution = await resolve(files, account, recalled.attached, model, turn.held)
     parsed = await apart(asked.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
-    searches = asked.searches and turn.admission.bound is None  # a search's price is no part of a reservation
+    searches = asked.searches and turn.admission.bound is None  # a reservation excludes a search's price
     if prepared is None or searches != asked.searches:
         provider = asked.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))

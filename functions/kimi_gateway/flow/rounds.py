@@ -61,13 +61,14 @@ class Opening:
     """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
     round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
     from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does. `bill`
-    gets the name of each call of an upstream's tool that costs money."""
+    gets the name of each call of an upstream's tool that costs money. `size` is the question's, in bytes."""
 
     chat: ChatRequest
     upstream: Upstream
     ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
     show: Callable[[list[Chunk]], Awaitable[None]]
     bill: Callable[[str], None]
+    size: int
 
 
 Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough

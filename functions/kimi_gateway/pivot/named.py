@@ -1,4 +1,4 @@
-"""What the parts of a model's name (`kimi-k1-search`) change in a request. Pure."""
+"""The changes that parts of a model's name (`kimi-k1-search`) make to a request. Pure."""
 
 from __future__ import annotations
 

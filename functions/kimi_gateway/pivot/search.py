@@ -22,8 +22,8 @@ RESULTS = {"low": 3, "medium": 5, "high": 10}  # pages of a search by OpenAI's `
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
     """`searches` and `pages`: which tools the model gets. `most`: searches that the client allows, None where
-    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: the
-    model is told to search. `research`: more rounds. `lines`: an answer in OpenAI's own format has a line of
+    the gateway's own bound applies. `allowed` and `blocked` are domains; one of them is empty. `forced`: a
+    note asks for a search. `research`: more rounds. `lines`: an answer in OpenAI's own format has a line of
     text for each page. `asked_by`: the client's fields that ask for it, which are named as ignored where no
     search can run.
     """
@@ -77,16 +77,19 @@ class SearchCall:
 
 _NUMBER = re.compile(r"[\[【](\d{1,4})[\]】]")
 MOST_CITED = 200  # places of one text
+MOST_SOUGHT = 100  # sources whose address is sought in a text
+LONGEST_SOUGHT = 200_000  # characters of the text
 
 
 def cited(text: str, sources: Sequence[Source]) -> list[tuple[int, int, int]]:
     """Where a text cites a source: by its number, as in `[1]`, or by its address. Each place is the source's
     index, and the start and end in code points; in order of their start."""
     found = []
+    text = text[:LONGEST_SOUGHT]
     for mark in _NUMBER.finditer(text):
         if 1 <= (number := int(mark[1])) <= len(sources):
             found.append((number - 1, mark.start(), mark.end()))
-    for index, source in enumerate(sources):
+    for index, source in enumerate(sources[:MOST_SOUGHT]):
         at = text.find(source.url)
         if at >= 0:
             found.append((index, at, at + len(source.url)))

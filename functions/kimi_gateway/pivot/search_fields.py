@@ -1,4 +1,4 @@
-"""What a Chat Completions request says of web search.
+"""The fields of web search in a Chat Completions request.
 
 Clients ask in five ways: OpenAI's `web_search_options`, the vendor's `$web_search` (which the gateway runs
 itself), OpenRouter's tool and plugin, and `use_search` of the first free API for kimi.com.

@@ -21,7 +21,7 @@ def is_hosted(tool: Any) -> bool:
 
 
 def options(body: dict[str, Any], ignored: list[str]) -> SearchOptions | None:
-    """What the hosted tools of a body ask for; None without one. `ignored` gets what has no meaning here.
+    """The search that the hosted tools of a body request; None without one. `ignored` gets the rest.
     Raises InvalidRequest."""
     found: SearchOptions | None = None
     for index, tool in enumerate(body.get("tools") or ()):

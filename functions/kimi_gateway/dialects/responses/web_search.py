@@ -19,7 +19,7 @@ MOST_DOMAINS = 100
 
 
 def options(body: dict[str, Any]) -> SearchOptions | None:
-    """What the hosted tools of a body ask for; None without one. Raises InvalidRequest."""
+    """The search that the hosted tools of a body request; None without one. Raises InvalidRequest."""
     found: SearchOptions | None = None
     for index, tool in enumerate(body.get("tools") or ()):
         if isinstance(tool, dict) and (tool.get("type") in KINDS or is_vendors(tool)):
