@@ -25,7 +25,7 @@ from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.question import Asked, Question
+from kimi_gateway.flow.question import AdmittableRequest, CompletedRequest
 from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
@@ -84,38 +84,45 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await question.read(
+            admittable = await question.read(
                 self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
-            ask, model = asked.ask, asked.resolved.model
+            ask, model = admittable.ask, admittable.resolved.model
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, asked)
+                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
             )
             async with reservation:
-                return await self._serve(asked, reservation)
+                return await self._serve(admittable, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, asked: Asked) -> Bound:
-        provider, now = asked.upstream.provider.name, int(self.clock())
-        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
-        return await apart(asked.size, partial(spending.bound_of, *of))
+    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+        provider, now = admittable.upstream.provider.name, int(self.clock())
+        of = (
+            admittable.prepared,
+            admittable.resolved.model,
+            provider,
+            admittable.size,
+            admittable.ask.choices,
+            now,
+        )
+        return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
         await self.gate.require_credit(key)
         return True
 
-    async def _serve(self, asked: Asked, reservation: Reservation) -> Response:
+    async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
-        request, turn = asked.request, Turn(reservation, self.background, self.pardons)
+        request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
-            response = await self._answered(asked, turn)
+            response = await self._answered(admittable, turn)
             reservation.keep()
             return response
         except Exception:
@@ -126,45 +133,47 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
-    async def _answered(self, asked: Asked, turn: Turn) -> Response:
-        request = asked.request
+    async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
+        request = admittable.request
         try:
-            if asked.ask.unasked is not None and not asked.searches:
-                return await self._unasked(asked, turn, asked.ask.unasked)
-            whole = await question.complete(asked, turn, self.conversations, self.files)
-            parsed, size = whole.parsed, whole.parsed.size
-            further = (*whole.lowered, *whole.unsearched)
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, further)
+            if admittable.ask.unasked is not None and not admittable.searches:
+                return await self._unasked(admittable, turn, admittable.ask.unasked)
+            completed = await question.complete(admittable, turn, self.conversations, self.files)
+            parsed, size = completed.parsed, completed.parsed.size
+            further = (*completed.lowered, *completed.unsearched)
+            names = ignored.named(parsed.chat.ignored, completed.prepared.ignored, further)
             if names:
                 request.record.ignored = names
             headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            identity = self._identity(asked)
-            await self._begin(asked, turn, whole)
-            answer = self._answer(turn, whole, request)
+            identity = self._identity(admittable)
+            await self._begin(admittable, turn, completed)
+            answer = self._answer(turn, completed, request)
             if parsed.chat.stream:
-                writer = await apart(size, lambda: parsed.writer(identity, whole.narrowed))
+                writer = await apart(size, lambda: parsed.writer(identity, completed.narrowed))
                 return await self._stream(request, turn, answer, writer, headers)
-            collector = parsed.answer(identity, whole.narrowed)
+            collector = parsed.answer(identity, completed.narrowed)
             return await self._collect(request, turn, answer, collector, headers)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    def _identity(self, asked: Asked) -> Identity:
-        fingerprint = f"fp_{asked.resolved.model.upstream}"
-        return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
+    def _identity(self, admittable: AdmittableRequest) -> Identity:
+        fingerprint = f"fp_{admittable.resolved.model.upstream}"
+        return Identity(f"chatcmpl-{uuid.uuid4()}", admittable.ask.model, int(self.clock()), fingerprint)
 
-    async def _unasked(self, asked: Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
+    async def _unasked(
+        self, admittable: AdmittableRequest, turn: Turn, answer: Callable[[Identity], bytes]
+    ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
-        body = answer(self._identity(asked))
+        body = answer(self._identity(admittable))
         await turn.forgo("unasked")
-        kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
+        kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
         headers = [*kind, *admission_headers(turn.admission, released=True)]
-        return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
+        return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    def _answer(self, turn: Turn, whole: Question, request: Request) -> _Answer:
+    def _answer(self, turn: Turn, completed: CompletedRequest, request: Request) -> _Answer:
         """The chunks for the client, and what is stored of them for its next request."""
         chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
-        parsed, taps = whole.parsed, whole.prepared.taps()
+        parsed, taps = completed.parsed, completed.prepared.taps()
 
         async def settle() -> None:
             kept = await apart(parsed.size, parsed.kept)
@@ -258,32 +267,34 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    async def _begin(self, asked: Asked, turn: Turn, whole: Question) -> None:
+    async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = asked.resolved, asked.request, whole.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
 
         def error(failure: UpstreamFailure) -> GatewayError:
             return failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
-            further = await question.go_on(asked, whole, turn, self.conversations, chat, added)
-            return self._calls(asked, turn, chat, await further.call())
+            further = await question.go_on(admittable, completed, turn, self.conversations, chat, added)
+            return self._calls(admittable, turn, chat, await further.call())
 
         planner = None
-        if self.plan is not None and (chat.search is None or whole.searches):
+        if self.plan is not None and (chat.search is None or completed.searches):
             planner = self.plan(
-                Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill, whole.parsed.size)
+                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
             )
-        turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
+        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
-    def _calls(self, asked: Asked, turn: Turn, chat: ChatRequest, call: Call) -> list[UpstreamCall]:
+    def _calls(
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+    ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
-        of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
+        of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
 
 
