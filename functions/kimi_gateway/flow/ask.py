@@ -20,12 +20,12 @@ from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import question, spending
+from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.question import AdmittableRequest, CompletedRequest
+from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest
 from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
@@ -84,7 +84,7 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            admittable = await question.read(
+            admittable = await preparation.read(
                 self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
@@ -138,7 +138,7 @@ class Gateway:
         try:
             if admittable.ask.unasked is not None and not admittable.searches:
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
-            completed = await question.complete(admittable, turn, self.conversations, self.files)
+            completed = await preparation.complete(admittable, turn, self.conversations, self.files)
             parsed, size = completed.parsed, completed.parsed.size
             further = (*completed.lowered, *completed.unsearched)
             names = ignored.named(parsed.chat.ignored, completed.prepared.ignored, further)
@@ -275,7 +275,7 @@ class Gateway:
             return failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
-            further = await question.go_on(admittable, completed, turn, self.conversations, chat, added)
+            further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
             return self._calls(admittable, turn, chat, await further.call())
 
         planner = None
