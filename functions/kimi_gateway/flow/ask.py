@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,17 +25,18 @@ from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest
+from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
+from kimi_gateway.flow.streamed import StreamedAnswer
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.attachments import Resolver
-from kimi_gateway.pivot.chunks import Chunk, Identity
-from kimi_gateway.pivot.dialect import Dialect, JsonAnswer, StreamWriter
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Call
+from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
@@ -45,14 +46,6 @@ STREAM_HEADERS = [
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """`settle` charges and stores, before the client learns that it has all `chunks`."""
-
-    chunks: AsyncGenerator[list[Chunk], None]
-    settle: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -138,21 +131,13 @@ class Gateway:
         try:
             if admittable.ask.unasked is not None and not admittable.searches:
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
-            completed = await preparation.complete(admittable, turn, self.conversations, self.files)
-            parsed, size = completed.parsed, completed.parsed.size
-            further = (*completed.lowered, *completed.unsearched)
-            names = ignored.named(parsed.chat.ignored, completed.prepared.ignored, further)
-            if names:
-                request.record.ignored = names
-            headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            identity = self._identity(admittable)
+            recalled = await preparation.recall(admittable, turn, self.conversations)
+            if admittable.ask.stream:
+                return await self._stream(admittable, recalled, turn)
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
-            answer = self._answer(turn, completed, request)
-            if parsed.chat.stream:
-                writer = await apart(size, lambda: parsed.writer(identity, completed.narrowed))
-                return await self._stream(request, turn, answer, writer, headers)
-            collector = parsed.answer(identity, completed.narrowed)
-            return await self._collect(request, turn, answer, collector, headers)
+            return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
@@ -170,72 +155,78 @@ class Gateway:
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    def _answer(self, turn: Turn, completed: CompletedRequest, request: Request) -> _Answer:
-        """The chunks for the client, and what is stored of them for its next request."""
+    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
+        """Charge and store, before the client learns that it has all of the answer."""
+        kept = await apart(completed.parsed.size, completed.parsed.kept)
+        for tap in taps:
+            kept |= tap.kept()
+        if kept:
+            await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
+        else:
+            await turn.settle()
+
+    async def _stream(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> Response:
+        """Waits for the first content or the first ping, so that an early failure is still a status. Until
+        then attachments are read, and longer if need be."""
+        request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
+
+        async def begin() -> None:
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            parsed = completed.parsed
+            writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
+            await self._begin(admittable, turn, completed)
+            writing.complete(completed, writer)
+
+        if recalled.attached:
+            turn.rounds.begin_after(begin)
+        else:
+            await begin()
         chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
-        parsed, taps = completed.parsed, completed.prepared.taps()
-
-        async def settle() -> None:
-            kept = await apart(parsed.size, parsed.kept)
-            for tap in taps:
-                kept |= tap.kept()
-            if kept:
-                await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
-            else:
-                await turn.settle()
-
-        return _Answer(tee(chunks, taps) if taps else chunks, settle)
-
-    async def _stream(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        writer: StreamWriter,
-        headers: list[tuple[str, str]],
-    ) -> Response:
-        """Waits for the first content or the first ping, so that an early failure is still a status."""
-        chunks = answer.chunks
         first = await anext(chunks)
+        names = request.record.ignored
+        if writing.completed is None:
+            parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
+            writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
+            searches = admittable.searches and turn.admission.bound is None
+            further = preparation.unsearched(parsed.chat, searches)
+            names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:
-                yield writer.add(first) or writer.silence()
+                yield writing.add(first) or writing.silence()
                 async with aclosing(chunks):
                     async for some in chunks:
-                        if framed := writer.add(some) if some else writer.silence():
+                        if framed := writing.add(some):
                             yield framed
-                last = writer.end(turn.usage())
-                await answer.settle()
+                last = writing.writer.end(turn.usage())
+                assert writing.completed is not None  # noqa: S101  a round was begun with it
+                await self._settle(turn, writing.completed, writing.taps)
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
                 request.record.cause = error.cause
-                yield writer.error(error)
+                yield writing.writer.error(error)
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
+        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
         return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        collector: JsonAnswer,
-        headers: list[tuple[str, str]],
+        self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
     ) -> Response:
-        async for some in answer.chunks:
+        taps = completed.prepared.taps()
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
+        async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
         body = collector.end(turn.usage())
         headers = [
             ("content-type", "application/json"),
-            *headers,
+            *_named(request.record.ignored),
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await answer.settle()
+        await self._settle(turn, completed, taps)
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -270,6 +261,9 @@ class Gateway:
     async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        further = (*completed.lowered, *completed.unsearched)
+        names = ignored.named(chat.ignored, completed.prepared.ignored, further)
+        request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             return failure.shown(resolved.known, request.id, resolved.window)
@@ -296,6 +290,10 @@ class Gateway:
         careful = turn.admission.bound is not None
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+
+
+def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
+    return [(ignored.HEADER, ", ".join(names))] if names else []
 
 
 def _ms(seconds: float) -> float:

@@ -205,6 +205,9 @@ class StreamWriter:
     def silence(self) -> bytes:
         return self._taken() + PING
 
+    def follow(self, signs: int) -> None:
+        self._taken()  # the first event was sent with the first sign
+
     def end(self, usage: dict[str, Any]) -> bytes:
         self._sequence.end()
         reason, stop = self._sequence.outcome
