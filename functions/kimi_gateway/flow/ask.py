@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,22 +20,23 @@ from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import question, spending
+from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.question import Asked, Question
+from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
+from kimi_gateway.flow.streamed import StreamedAnswer
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.attachments import Resolver
-from kimi_gateway.pivot.chunks import Chunk, Identity
-from kimi_gateway.pivot.dialect import Dialect, JsonAnswer, StreamWriter
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Call
+from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
@@ -45,14 +46,6 @@ STREAM_HEADERS = [
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """`settle` charges and stores, before the client learns that it has all `chunks`."""
-
-    chunks: AsyncGenerator[list[Chunk], None]
-    settle: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -84,38 +77,45 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await question.read(
+            admittable = await preparation.read(
                 self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
-            ask, model = asked.ask, asked.resolved.model
+            ask, model = admittable.ask, admittable.resolved.model
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, asked)
+                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
             )
             async with reservation:
-                return await self._serve(asked, reservation)
+                return await self._serve(admittable, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, asked: Asked) -> Bound:
-        provider, now = asked.upstream.provider.name, int(self.clock())
-        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
-        return await apart(asked.size, partial(spending.bound_of, *of))
+    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+        provider, now = admittable.upstream.provider.name, int(self.clock())
+        of = (
+            admittable.prepared,
+            admittable.resolved.model,
+            provider,
+            admittable.size,
+            admittable.ask.choices,
+            now,
+        )
+        return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
         await self.gate.require_credit(key)
         return True
 
-    async def _serve(self, asked: Asked, reservation: Reservation) -> Response:
+    async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
-        request, turn = asked.request, Turn(reservation, self.background, self.pardons)
+        request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
-            response = await self._answered(asked, turn)
+            response = await self._answered(admittable, turn)
             reservation.keep()
             return response
         except Exception:
@@ -126,107 +126,107 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
-    async def _answered(self, asked: Asked, turn: Turn) -> Response:
-        request = asked.request
+    async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
+        request = admittable.request
         try:
-            if asked.ask.unasked is not None and not asked.searches:
-                return await self._unasked(asked, turn, asked.ask.unasked)
-            whole = await question.complete(asked, turn, self.conversations, self.files)
-            parsed, size = whole.parsed, whole.parsed.size
-            further = (*whole.lowered, *whole.unsearched)
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, further)
-            if names:
-                request.record.ignored = names
-            headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            identity = self._identity(asked)
-            await self._begin(asked, turn, whole)
-            answer = self._answer(turn, whole, request)
-            if parsed.chat.stream:
-                writer = await apart(size, lambda: parsed.writer(identity, whole.narrowed))
-                return await self._stream(request, turn, answer, writer, headers)
-            collector = parsed.answer(identity, whole.narrowed)
-            return await self._collect(request, turn, answer, collector, headers)
+            if admittable.ask.unasked is not None and not admittable.searches:
+                return await self._unasked(admittable, turn, admittable.ask.unasked)
+            recalled = await preparation.recall(admittable, turn, self.conversations)
+            if admittable.ask.stream:
+                return await self._stream(admittable, recalled, turn)
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
+            await self._begin(admittable, turn, completed)
+            return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    def _identity(self, asked: Asked) -> Identity:
-        fingerprint = f"fp_{asked.resolved.model.upstream}"
-        return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
+    def _identity(self, admittable: AdmittableRequest) -> Identity:
+        fingerprint = f"fp_{admittable.resolved.model.upstream}"
+        return Identity(f"chatcmpl-{uuid.uuid4()}", admittable.ask.model, int(self.clock()), fingerprint)
 
-    async def _unasked(self, asked: Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
-        """An answer without an upstream call: counted in the windows and not charged."""
-        body = answer(self._identity(asked))
-        await turn.forgo("unasked")
-        kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
-        headers = [*kind, *admission_headers(turn.admission, released=True)]
-        return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
-
-    def _answer(self, turn: Turn, whole: Question, request: Request) -> _Answer:
-        """The chunks for the client, and what is stored of them for its next request."""
-        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
-        parsed, taps = whole.parsed, whole.prepared.taps()
-
-        async def settle() -> None:
-            kept = await apart(parsed.size, parsed.kept)
-            for tap in taps:
-                kept |= tap.kept()
-            if kept:
-                await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
-            else:
-                await turn.settle()
-
-        return _Answer(tee(chunks, taps) if taps else chunks, settle)
-
-    async def _stream(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        writer: StreamWriter,
-        headers: list[tuple[str, str]],
+    async def _unasked(
+        self, admittable: AdmittableRequest, turn: Turn, answer: Callable[[Identity], bytes]
     ) -> Response:
-        """Waits for the first content or the first ping, so that an early failure is still a status."""
-        chunks = answer.chunks
+        """An answer without an upstream call: counted in the windows and not charged."""
+        body = answer(self._identity(admittable))
+        await turn.forgo("unasked")
+        kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        headers = [*kind, *admission_headers(turn.admission, released=True)]
+        return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
+
+    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
+        """Charge and store, before the client learns that it has all of the answer."""
+        kept = await apart(completed.parsed.size, completed.parsed.kept)
+        for tap in taps:
+            kept |= tap.kept()
+        if kept:
+            await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
+        else:
+            await turn.settle()
+
+    async def _stream(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> Response:
+        """Waits for the first content or the first ping, so that an early failure is still a status. Until
+        then attachments are read, and longer if need be."""
+        request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
+
+        async def begin() -> None:
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            parsed = completed.parsed
+            writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
+            await self._begin(admittable, turn, completed)
+            writing.complete(completed, writer)
+
+        if recalled.attached:
+            turn.rounds.begin_after(begin)
+        else:
+            await begin()
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
         first = await anext(chunks)
+        names = request.record.ignored
+        if writing.completed is None:
+            parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
+            writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
+            searches = admittable.searches and turn.admission.bound is None
+            further = preparation.unsearched(parsed.chat, searches)
+            names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:
-                yield writer.add(first) or writer.silence()
+                yield writing.add(first) or writing.silence()
                 async with aclosing(chunks):
                     async for some in chunks:
-                        if framed := writer.add(some) if some else writer.silence():
+                        if framed := writing.add(some):
                             yield framed
-                last = writer.end(turn.usage())
-                await answer.settle()
+                last = writing.writer.end(turn.usage())
+                assert writing.completed is not None  # noqa: S101  a round was begun with it
+                await self._settle(turn, writing.completed, writing.taps)
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
                 request.record.cause = error.cause
-                yield writer.error(error)
+                yield writing.writer.error(error)
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
+        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
         return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        collector: JsonAnswer,
-        headers: list[tuple[str, str]],
+        self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
     ) -> Response:
-        async for some in answer.chunks:
+        taps = completed.prepared.taps()
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
+        async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
         body = collector.end(turn.usage())
         headers = [
             ("content-type", "application/json"),
-            *headers,
+            *_named(request.record.ignored),
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await answer.settle()
+        await self._settle(turn, completed, taps)
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -258,33 +258,42 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    async def _begin(self, asked: Asked, turn: Turn, whole: Question) -> None:
+    async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = asked.resolved, asked.request, whole.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        further = (*completed.lowered, *completed.unsearched)
+        names = ignored.named(chat.ignored, completed.prepared.ignored, further)
+        request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             return failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
-            further = await question.go_on(asked, whole, turn, self.conversations, chat, added)
-            return self._calls(asked, turn, chat, await further.call())
+            further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
+            return self._calls(admittable, turn, chat, await further.call())
 
         planner = None
-        if self.plan is not None and (chat.search is None or whole.searches):
+        if self.plan is not None and (chat.search is None or completed.searches):
             planner = self.plan(
-                Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill, whole.parsed.size)
+                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
             )
-        turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
+        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
-    def _calls(self, asked: Asked, turn: Turn, chat: ChatRequest, call: Call) -> list[UpstreamCall]:
+    def _calls(
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+    ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
-        of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
+        of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+
+
+def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
+    return [(ignored.HEADER, ", ".join(names))] if names else []
 
 
 def _ms(seconds: float) -> float:

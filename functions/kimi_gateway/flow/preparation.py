@@ -1,9 +1,9 @@
-"""A question on its way to its model: read from the body, completed with what it refers to, prepared by the
-provider, fitted into the window."""
+"""Prepares a request for its model: reads the body, adds the content that it refers to, lets the provider
+adapt it, and fits it into the window."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields, placement, token_estimate
-from kimi_gateway.pivot.attachments import Resolver
+from kimi_gateway.pivot.attachments import Attachment, Resolver
 from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
@@ -28,7 +28,7 @@ from kimi_gateway.providers.search import Searches
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AdmittableRequest:
     """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: its
     upstream can search the web."""
 
@@ -39,10 +39,23 @@ class Asked:
     prepared: Prepared | None
     size: int
     searches: bool
+    ignored: tuple[str, ...] = ()  # by the provider, as far as that is known
+
+    def begun(self, recalled: Recalled) -> ParsedRequest:
+        """The request while its attachments are not read yet."""
+        return self.ask.complete(recalled.found, ())
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Recalled:
+    """What a request goes on from, and all attachments of both."""
+
+    found: Mapping[str, bytes]
+    attached: Sequence[Attachment]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
     client's name of the output limit, if a budget has lowered it."""
@@ -57,12 +70,15 @@ class Question:
     @property
     def unsearched(self) -> tuple[str, ...]:
         """The client's fields that ask for a search, if none can run."""
-        search = self.parsed.chat.search
-        return () if search is None or self.searches else search.asked_by
+        return unsearched(self.parsed.chat, self.searches)
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
         return call if self.token is None else replace(call, only=self.token)
+
+
+def unsearched(chat: ChatRequest, searches: bool) -> tuple[str, ...]:
+    return () if chat.search is None or searches else chat.search.asked_by
 
 
 async def read(
@@ -72,12 +88,13 @@ async def read(
     raw: bytes,
     may_ask: Callable[[], Awaitable[bool]],
     may_search: bool,
-) -> Asked:
+) -> AdmittableRequest:
     """Find the faults of a body that take little work."""
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
+    ignored: tuple[str, ...] = ()
     searches = may_search and isinstance(upstream.provider, Searches)
     if not ask.needs:
         prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
@@ -85,45 +102,58 @@ async def read(
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
+            ignored = prepared.ignored if prepared is not None else ()
             prepared = None  # all that is known by now is that nothing else is wrong
-    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches)
+    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
 
 
-async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
-    """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` keeps its uploads. Raises
-    GatewayError."""
-    ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
+async def recall(admittable: AdmittableRequest, turn: Turn, conversations: ConversationCache) -> Recalled:
+    """Raises GatewayError."""
+    ask, account = admittable.ask, turn.admission.key.account
     found = await conversations.recall(account, ask.needs) if ask.needs else {}
-    attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
-    resolution = await resolve(files, account, attached, model, turn.held)
-    parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
-    size, chat, prepared = parsed.size, parsed.chat, asked.prepared
-    searches = asked.searches and turn.admission.bound is None  # a reservation excludes a search's price
-    if prepared is None or searches != asked.searches:
-        provider = asked.upstream.provider
-        prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
+    return Recalled(found, await apart(admittable.size if ask.needs else 0, lambda: ask.attachments(found)))
+
+
+async def complete(
+    admittable: AdmittableRequest,
+    recalled: Recalled,
+    turn: Turn,
+    conversations: ConversationCache,
+    files: Resolver,
+) -> CompletedRequest:
+    """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
+    `turn` keeps its uploads. Raises GatewayError."""
+    ask, model, account = admittable.ask, admittable.resolved.model, turn.admission.key.account
+    resolution = await resolve(files, account, recalled.attached, model, turn.held)
+    parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
+    size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
+    searches = admittable.searches and turn.admission.bound is None  # a reservation excludes a search's price
+    if prepared is None or searches != admittable.searches:
+        provider = admittable.upstream.provider
+        prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
+    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size)
-    return Question(parsed, prepared, narrowed, resolution.token, lowered, searches)
+    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches)
 
 
 async def go_on(
-    asked: Asked,
-    question: Question,
+    admittable: AdmittableRequest,
+    completed: CompletedRequest,
     turn: Turn,
     conversations: ConversationCache,
     chat: ChatRequest,
     added: int,
-) -> Question:
-    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
+) -> CompletedRequest:
+    """The same request with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
-    size = question.parsed.size + added
-    provider, model = asked.upstream.provider, asked.resolved.model
-    prepared = await apart(size, partial(_prepared, provider, question.searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
+    size = completed.parsed.size + added
+    provider, model = admittable.upstream.provider, admittable.resolved.model
+    prepared = await apart(
+        size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
+    )
+    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     await _within_budget(turn, model, chat, prepared, size)
-    return replace(question, prepared=prepared, narrowed=narrowed)
+    return replace(completed, prepared=prepared, narrowed=narrowed)
 
 
 def _prepared(
@@ -146,7 +176,7 @@ def _prepared(
 
 
 async def _fitted(
-    asked: Asked,
+    admittable: AdmittableRequest,
     turn: Turn,
     conversations: ConversationCache,
     chat: ChatRequest,
@@ -158,7 +188,7 @@ async def _fitted(
     if missing := prepared.missing:
         size += await conversations.restore(turn.admission.key.account, missing)
     try:
-        return await fitted(prepared.body, asked.resolved, size, chat.least_output)
+        return await fitted(prepared.body, admittable.resolved, size, chat.least_output)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
 
