@@ -25,8 +25,9 @@ class FileRecord:
     From `expires` on any process may delete the file and this record; a file in the state `deleting` has an
     `expires` that has come. `token` is the id of the upstream token
     whose account has the file. `upstream` is the provider's id, empty until the upload was answered; the
-    provider's name of the file begins with `id`. `filename`, `media_type` and `purpose` are the client's.
-    Times are in unix seconds, `size` is in bytes.
+    provider's name of the file begins with `id`. `filename`, `media_type` and `purpose` are the client's;
+    `uploaded_as` is the purpose that the provider was told, which decides how the file can be used. It is
+    empty in records from before 2026-11-28. Times are in unix seconds, `size` is in bytes.
     """
 
     id: str
@@ -42,6 +43,7 @@ class FileRecord:
     media_type: str = ""
     purpose: str = ""
     detail: str = ""
+    uploaded_as: str = ""
 
     def live(self, now: int) -> bool:
         """Whether its account may still use it."""

@@ -81,7 +81,7 @@ class Resolving:
         """Kept pictures and videos bind the turn to their token. Raises Conflict if there are several."""
         for each in attachments:
             record = self.kept.get(each.source.id) if isinstance(each.source, FileId) else None
-            if record is None or _medium(record.media_type) is None:
+            if record is None or _medium(record) is None:
                 continue
             self._token(each, record)
             if self.token_id not in (None, record.token):
@@ -210,12 +210,11 @@ class Resolving:
         record = self.kept.get(id)
         if record is None:
             raise NotFound(f"{attachment.field}: there is no file {id[:80]!r}", param=attachment.field)
-        medium = _medium(record.media_type)
+        medium = _medium(record)
         if medium is not None and attachment.kind in (medium, "any"):
             return MediaUrl(f"ms://{record.upstream}", medium)
         if attachment.kind in ("image", "video") or medium is not None:
-            kind = "a document" if attachment.kind == "document" else _a(attachment.kind)
-            raise wrong(attachment, f"the file is {record.media_type}, not {kind}")
+            raise wrong(attachment, _other_use(record, attachment))
         text = await self.texts.look(self.account, record.id)
         if text is None:
             text = await self._extracted(attachment, record)
@@ -288,8 +287,18 @@ class Resolving:
         return token
 
 
-def _medium(media_type: str) -> Medium | None:
-    kind = media_type.partition("/")[0]
+def _other_use(record: FileRecord, attachment: Attachment) -> str:
+    kind = "a document" if attachment.kind == "document" else _a(attachment.kind)
+    said = f"the file is {record.media_type}, not {kind}"
+    if not record.uploaded_as:
+        return said
+    purpose = "file-extract" if attachment.kind == "document" else attachment.kind
+    return f"{said}, or was not uploaded as one; upload it with the purpose {purpose}"
+
+
+def _medium(record: FileRecord) -> Medium | None:
+    """The provider takes a file for what it was uploaded as, whatever type the client gave it."""
+    kind = record.uploaded_as or record.media_type.partition("/")[0]
     return "image" if kind == "image" else "video" if kind == "video" else None
 
 

@@ -208,3 +208,18 @@ def test_an_account_without_credits_uploads_and_reads_nothing(
         assert upload(client).status_code == 403
         assert client.get("/v1/files").json()["data"] == []
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("purpose", ["image", "vision", "user_data"])
+def test_a_picture_that_was_called_a_text_is_still_a_picture(
+    client: httpx.Client, upstream: ScriptedUpstream, purpose: str
+) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(200)
+    sent = {"file": ("a.txt", picture, "text/plain")}
+    id = client.post("/v1/files", data={"purpose": purpose}, files=sent).json()["id"]
+    part = {"type": "image_url", "image_url": {"url": f"ms://{id}"}}
+    asked = {"model": "kimi-k3", "messages": [{"role": "user", "content": [part]}]}
+    answer = client.post("/v1/chat/completions", json=asked)
+    assert answer.status_code == 200, answer.text
+    (chat,) = upstream.chats
+    assert chat.body["messages"][0]["content"][0]["image_url"]["url"].startswith("ms://")

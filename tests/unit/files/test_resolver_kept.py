@@ -144,3 +144,27 @@ async def test_the_words_of_a_real_pdf_are_read_here_and_no_page_is_lost(up: Scr
         with pytest.raises(InvalidRequest, match=f"{FIELD}: the document cannot be read"):
             await made.one(inline(data[: len(data) // 8], "document"))
     assert up.requests == []
+
+
+@pytest.mark.parametrize(("purpose", "declared"), [("image", "text/plain"), ("file-extract", "image/png")])
+async def test_what_a_file_was_uploaded_as_decides_and_not_the_clients_type(
+    up: ScriptedUpstream, purpose: Any, declared: str
+) -> None:
+    async with resolving(up) as made:
+
+        async def chunks() -> Any:
+            yield PNG if purpose == "image" else pdf("Its words.")
+
+        file = await made.moonshot.files.upload(A, "kept", purpose, chunks())
+        record = FileRecord(
+            "file-1", "acc_a", A.id, "kept", NOW, state="ready", upstream=file.id, media_type=declared,
+            uploaded_as=purpose,
+        )  # fmt: skip
+        await made.store.add_file(record, Room())
+        good, wrong = ("image", "document") if purpose == "image" else ("document", "image")
+        used = MediaUrl(f"ms://{file.id}") if purpose == "image" else DocumentText(None, "Its words.")
+        for kind in (good, "any"):
+            assert await made.one(attached(FileId(record.id), kind)) == used
+        needed = "file-extract" if wrong == "document" else "image"
+        with pytest.raises(InvalidRequest, match=f"{FIELD}: .* upload it with the purpose {needed}"):
+            await made.one(attached(FileId(record.id), wrong))

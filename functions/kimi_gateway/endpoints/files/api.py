@@ -140,6 +140,7 @@ class FilesApi:
         record = FileRecord(
             file_id(now), key.account, lease.token.id, "kept", now, now + SWEPT_AFTER,
             filename=form.filename, size=_expected(request, form), media_type=form.type, purpose=about.word,
+            uploaded_as=about.purpose,
         )  # fmt: skip
         try:
             await self._add(record)

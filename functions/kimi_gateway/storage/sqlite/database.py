@@ -102,6 +102,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    ("ALTER TABLE files ADD COLUMN uploaded_as TEXT NOT NULL DEFAULT ''",),
 )
 
 
