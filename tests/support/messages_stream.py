@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.messages.dialect import MessagesQuestion
-from kimi_gateway.dialects.messages.request import Read, read
+from kimi_gateway.dialects.messages.request import Translation, read
 from kimi_gateway.net import sse
 from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
 
@@ -27,7 +27,7 @@ _DELTAS = {
 }
 
 
-def asked(**more: Any) -> Read:
+def asked(**more: Any) -> Translation:
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], **more}
     return read(json.dumps(body).encode())
 
@@ -186,13 +186,13 @@ def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
     return [[chunk for chunk in batch if chunk is not None] for batch in batches]
 
 
-def streamed(batches: list[list[Chunk]], read: Read, usage: Json = USAGE) -> bytes:
+def streamed(batches: list[list[Chunk]], read: Translation, usage: Json = USAGE) -> bytes:
     writer = MessagesQuestion(read, 0).writer(IDENTITY)
     assert isinstance(writer, StreamWriter)
     return b"".join([*map(writer.add, batches), writer.end(usage)])
 
 
-def answered(batches: list[list[Chunk]], read: Read, usage: Json = USAGE) -> Json:
+def answered(batches: list[list[Chunk]], read: Translation, usage: Json = USAGE) -> Json:
     answer = MessagesQuestion(read, 0).answer(IDENTITY)
     assert isinstance(answer, JsonAnswer)
     for batch in batches:

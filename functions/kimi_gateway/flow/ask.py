@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,17 +25,18 @@ from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.question import Asked, Question
+from kimi_gateway.flow.question import Asked, Question, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
+from kimi_gateway.flow.streamed import StreamedAnswer
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.attachments import Resolver
-from kimi_gateway.pivot.chunks import Chunk, Identity
-from kimi_gateway.pivot.dialect import Dialect, JsonAnswer, StreamWriter
+from kimi_gateway.pivot.chunks import Identity
+from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Call
+from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
@@ -45,14 +46,6 @@ STREAM_HEADERS = [
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """`settle` charges and stores, before the client learns that it has all `chunks`."""
-
-    chunks: AsyncGenerator[list[Chunk], None]
-    settle: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -131,21 +124,13 @@ class Gateway:
         try:
             if asked.ask.unasked is not None and not asked.searches:
                 return await self._unasked(asked, turn, asked.ask.unasked)
-            whole = await question.complete(asked, turn, self.conversations, self.files)
-            parsed, size = whole.parsed, whole.parsed.size
-            further = (*whole.lowered, *whole.unsearched)
-            names = ignored.named(parsed.chat.ignored, whole.prepared.ignored, further)
-            if names:
-                request.record.ignored = names
-            headers = [(ignored.HEADER, ", ".join(names))] if names else []
-            identity = self._identity(asked)
+            recalled = await question.recall(asked, turn, self.conversations)
+            if asked.ask.stream:
+                return await self._stream(asked, recalled, turn)
+            whole = await question.complete(asked, recalled, turn, self.conversations, self.files)
+            collector = whole.parsed.answer(self._identity(asked), whole.narrowed)
             await self._begin(asked, turn, whole)
-            answer = self._answer(turn, whole, request)
-            if parsed.chat.stream:
-                writer = await apart(size, lambda: parsed.writer(identity, whole.narrowed))
-                return await self._stream(request, turn, answer, writer, headers)
-            collector = parsed.answer(identity, whole.narrowed)
-            return await self._collect(request, turn, answer, collector, headers)
+            return await self._collect(request, turn, whole, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
@@ -161,72 +146,78 @@ class Gateway:
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
 
-    def _answer(self, turn: Turn, whole: Question, request: Request) -> _Answer:
-        """The chunks for the client, and what is stored of them for its next request."""
+    async def _settle(self, turn: Turn, whole: Question, taps: Sequence[Tap]) -> None:
+        """Charge and store, before the client learns that it has all of the answer."""
+        kept = await apart(whole.parsed.size, whole.parsed.kept)
+        for tap in taps:
+            kept |= tap.kept()
+        if kept:
+            await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
+        else:
+            await turn.settle()
+
+    async def _stream(self, asked: Asked, recalled: Recalled, turn: Turn) -> Response:
+        """Waits for the first content or the first ping, so that an early failure is still a status. Until
+        then attachments are read, and longer if need be."""
+        request, identity, writing = asked.request, self._identity(asked), StreamedAnswer()
+
+        async def begin() -> None:
+            whole = await question.complete(asked, recalled, turn, self.conversations, self.files)
+            parsed = whole.parsed
+            writer = await apart(parsed.size, lambda: parsed.writer(identity, whole.narrowed))
+            await self._begin(asked, turn, whole)
+            writing.complete(whole, writer)
+
+        if recalled.attached:
+            turn.rounds.begin_after(begin)
+        else:
+            await begin()
         chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
-        parsed, taps = whole.parsed, whole.prepared.taps()
-
-        async def settle() -> None:
-            kept = await apart(parsed.size, parsed.kept)
-            for tap in taps:
-                kept |= tap.kept()
-            if kept:
-                await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
-            else:
-                await turn.settle()
-
-        return _Answer(tee(chunks, taps) if taps else chunks, settle)
-
-    async def _stream(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        writer: StreamWriter,
-        headers: list[tuple[str, str]],
-    ) -> Response:
-        """Waits for the first content or the first ping, so that an early failure is still a status."""
-        chunks = answer.chunks
         first = await anext(chunks)
+        names = request.record.ignored
+        if writing.question is None:
+            parsed = await apart(asked.size, lambda: asked.begun(recalled))
+            writing.begin(await apart(asked.size, lambda: parsed.writer(identity)))
+            searches = asked.searches and turn.admission.bound is None
+            further = question.unsearched(parsed.chat, searches)
+            names = ignored.named(parsed.chat.ignored, asked.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:
-                yield writer.add(first) or writer.silence()
+                yield writing.add(first) or writing.silence()
                 async with aclosing(chunks):
                     async for some in chunks:
-                        if framed := writer.add(some) if some else writer.silence():
+                        if framed := writing.add(some):
                             yield framed
-                last = writer.end(turn.usage())
-                await answer.settle()
+                last = writing.writer.end(turn.usage())
+                assert writing.question is not None  # noqa: S101  a round was begun with it
+                await self._settle(turn, writing.question, writing.taps)
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
                 request.record.cause = error.cause
-                yield writer.error(error)
+                yield writing.writer.error(error)
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *headers, *admission_headers(turn.admission), *turn.answered()]
+        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
         return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
-        self,
-        request: Request,
-        turn: Turn,
-        answer: _Answer,
-        collector: JsonAnswer,
-        headers: list[tuple[str, str]],
+        self, request: Request, turn: Turn, whole: Question, collector: JsonAnswer
     ) -> Response:
-        async for some in answer.chunks:
+        taps = whole.prepared.taps()
+        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
+        async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
         body = collector.end(turn.usage())
         headers = [
             ("content-type", "application/json"),
-            *headers,
+            *_named(request.record.ignored),
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await answer.settle()
+        await self._settle(turn, whole, taps)
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -261,6 +252,9 @@ class Gateway:
     async def _begin(self, asked: Asked, turn: Turn, whole: Question) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
         resolved, request, chat = asked.resolved, asked.request, whole.parsed.chat
+        further = (*whole.lowered, *whole.unsearched)
+        names = ignored.named(chat.ignored, whole.prepared.ignored, further)
+        request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             return failure.shown(resolved.known, request.id, resolved.window)
@@ -271,7 +265,9 @@ class Gateway:
 
         planner = None
         if self.plan is not None and (chat.search is None or whole.searches):
-            planner = self.plan(Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill))
+            planner = self.plan(
+                Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill, whole.parsed.size)
+            )
         turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
@@ -283,6 +279,10 @@ class Gateway:
         careful = turn.admission.bound is not None
         of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+
+
+def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
+    return [(ignored.HEADER, ", ".join(names))] if names else []
 
 
 def _ms(seconds: float) -> float:

@@ -3,7 +3,7 @@ provider, fitted into the window."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields, placement, token_estimate
-from kimi_gateway.pivot.attachments import Resolver
+from kimi_gateway.pivot.attachments import Attachment, Resolver
 from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
@@ -39,6 +39,19 @@ class Asked:
     prepared: Prepared | None
     size: int
     searches: bool
+    ignored: tuple[str, ...] = ()  # by the provider, as far as that is known
+
+    def begun(self, recalled: Recalled) -> ParsedRequest:
+        """The request while its attachments are not read yet."""
+        return self.ask.complete(recalled.found, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a request goes on from, and all attachments of both."""
+
+    found: Mapping[str, bytes]
+    attached: Sequence[Attachment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +70,15 @@ class Question:
     @property
     def unsearched(self) -> tuple[str, ...]:
         """The client's fields that ask for a search, if none can run."""
-        search = self.parsed.chat.search
-        return () if search is None or self.searches else search.asked_by
+        return unsearched(self.parsed.chat, self.searches)
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
         return call if self.token is None else replace(call, only=self.token)
+
+
+def unsearched(chat: ChatRequest, searches: bool) -> tuple[str, ...]:
+    return () if chat.search is None or searches else chat.search.asked_by
 
 
 async def read(
@@ -78,6 +94,7 @@ async def read(
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
+    ignored: tuple[str, ...] = ()
     searches = may_search and isinstance(upstream.provider, Searches)
     if not ask.needs:
         prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
@@ -85,19 +102,27 @@ async def read(
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
+            ignored = prepared.ignored if prepared is not None else ()
             prepared = None  # all that is known by now is that nothing else is wrong
-    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches)
+    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
 
 
-async def complete(asked: Asked, turn: Turn, conversations: ConversationCache, files: Resolver) -> Question:
+async def recall(asked: Asked, turn: Turn, conversations: ConversationCache) -> Recalled:
+    """Raises GatewayError."""
+    ask, account = asked.ask, turn.admission.key.account
+    found = await conversations.recall(account, ask.needs) if ask.needs else {}
+    return Recalled(found, await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found)))
+
+
+async def complete(
+    asked: Asked, recalled: Recalled, turn: Turn, conversations: ConversationCache, files: Resolver
+) -> Question:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
     `turn` keeps its uploads. Raises
     GatewayError."""
     ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
-    found = await conversations.recall(account, ask.needs) if ask.needs else {}
-    attached = await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found))
-    resolution = await resolve(files, account, attached, model, turn.held)
-    parsed = await apart(asked.size, lambda: ask.complete(found, resolution.results))
+    resolution = await resolve(files, account, recalled.attached, model, turn.held)
+    parsed = await apart(asked.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, asked.prepared
     searches = asked.searches and turn.admission.bound is None  # a reservation excludes a search's price
     if prepared is None or searches != asked.searches:

@@ -31,6 +31,10 @@ class NextRound:
     calls: Sequence[UpstreamCall]
 
 
+class Begun:
+    """Put into the mailbox when the step before the first round has begun it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ForClient:
     """Put into the mailbox by a planner: chunks that the client gets at once."""
@@ -57,13 +61,14 @@ class Opening:
     """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
     round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
     from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does. `bill`
-    gets the name of each call of an upstream's tool that costs money."""
+    gets the name of each call of an upstream's tool that costs money. `size` is the question's, in bytes."""
 
     chat: ChatRequest
     upstream: Upstream
     ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
     show: Callable[[list[Chunk]], Awaitable[None]]
     bill: Callable[[str], None]
+    size: int
 
 
 Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough
@@ -77,7 +82,7 @@ class Rounds:
     """`begin`, then `chunks` until the last round is complete; `stop` at the end, whatever happened."""
 
     def __init__(self) -> None:
-        self.box = Mailbox[Item | NextRound | ForClient]()
+        self.box = Mailbox[Item | NextRound | Begun | ForClient]()
         self.calls: list[UpstreamCall] = []  # of all rounds
         self.first_content: float | None = None  # time.monotonic()
         self._planner: Planner | None = None
@@ -86,6 +91,7 @@ class Rounds:
         self._error: Callable[[UpstreamFailure], GatewayError] = _as_it_is
         self._reading: list[asyncio.Task[None]] = []  # one for each of `calls` that runs
         self._planning: asyncio.Task[None] | None = None
+        self._before: Callable[[], Awaitable[None]] | None = None
 
     def begin(
         self,
@@ -98,6 +104,11 @@ class Rounds:
         self.calls = list(calls)
         self._error = error
         self._planner = planner
+
+    def begin_after(self, step: Callable[[], Awaitable[None]]) -> None:
+        """As `begin`, which `step` calls when it is done. It runs while `chunks` is read, so the client gets
+        signs of life meanwhile. What it raises, `chunks` raises."""
+        self._before = step
 
     @property
     def content_sent(self) -> bool:
@@ -114,8 +125,7 @@ class Rounds:
     async def chunks(self, silence: float, longest: float) -> AsyncGenerator[list[Chunk], None]:
         """Chunks as they arrive, and an empty list after each `silence` seconds without any. Raises
         GatewayError when the upstream failed for good, and after `longest` seconds."""
-        planner, rounds = self._planner, 1
-        running = self._run(self.calls)
+        rounds, running = 1, self._first()
         deadline = time.monotonic() + longest
         while running:
             left = deadline - time.monotonic()
@@ -126,9 +136,11 @@ class Rounds:
             item = await self.box.get(min(silence, left))
             if isinstance(item, Ended):
                 running -= 1
-                if not running and planner is not None:
-                    self._planning = asyncio.create_task(self._plan(planner))
+                if not running and self._planner is not None:
+                    self._planning = asyncio.create_task(self._plan(self._planner))
                     running = 1
+            elif isinstance(item, Begun):
+                running = self._run(self.calls)
             elif isinstance(item, NextRound):
                 rounds += 1
                 if rounds > MOST_ROUNDS:
@@ -142,6 +154,7 @@ class Rounds:
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:
+                planner = self._planner
                 if planner is not None and not (item := self._for_client(planner.shown(item))):
                     continue
                 if self.first_content is None:
@@ -165,6 +178,19 @@ class Rounds:
                     chunk.data = b""
                 self._begun.add(index)
         return chunks
+
+    def _first(self) -> int:
+        if self._before is None:
+            return self._run(self.calls)
+        self._planning = asyncio.create_task(self._opened(self._before))
+        return 1
+
+    async def _opened(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+            await self.box.put(Begun())
+        except Exception as exc:
+            await self.box.put(exc)
 
     def _run(self, calls: Sequence[UpstreamCall]) -> int:
         self._reading += [asyncio.create_task(call.run()) for call in calls]

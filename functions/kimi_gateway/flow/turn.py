@@ -125,7 +125,8 @@ class Turn:
 
     def answered(self) -> list[tuple[str, str]]:
         """The upstream's headers that the client may see."""
-        return list(self.rounds.calls[0].call.answered.items())
+        calls = self.rounds.calls
+        return list(calls[0].call.answered.items()) if calls else []
 
     def usage(self) -> dict[str, Any]:
         """The upstream's counts, summed over the calls; an estimate for calls without counts."""

@@ -28,6 +28,11 @@ class StreamWriter(Protocol):
         """A sign of life. It may be the first event that the client gets."""
         ...
 
+    def follow(self, signs: int) -> None:
+        """Before anything else: go on behind another writer of the same answer, which has written `signs`
+        signs of life and nothing more."""
+        ...
+
     def end(self, usage: dict[str, Any]) -> bytes:
         """The rest of a complete answer; `usage` has the pivot's names."""
         ...

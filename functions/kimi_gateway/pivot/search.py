@@ -77,16 +77,19 @@ class SearchCall:
 
 _NUMBER = re.compile(r"[\[【](\d{1,4})[\]】]")
 MOST_CITED = 200  # places of one text
+MOST_SOUGHT = 100  # sources whose address is sought in a text
+LONGEST_SOUGHT = 200_000  # characters of the text
 
 
 def cited(text: str, sources: Sequence[Source]) -> list[tuple[int, int, int]]:
     """Where a text cites a source: by its number, as in `[1]`, or by its address. Each place is the source's
     index, and the start and end in code points; in order of their start."""
     found = []
+    text = text[:LONGEST_SOUGHT]
     for mark in _NUMBER.finditer(text):
         if 1 <= (number := int(mark[1])) <= len(sources):
             found.append((number - 1, mark.start(), mark.end()))
-    for index, source in enumerate(sources):
+    for index, source in enumerate(sources[:MOST_SOUGHT]):
         at = text.find(source.url)
         if at >= 0:
             found.append((index, at, at + len(source.url)))

@@ -65,6 +65,9 @@ class StreamWriter:
     def silence(self) -> bytes:
         return PING
 
+    def follow(self, signs: int) -> None:
+        """Comments leave nothing behind."""
+
     def end(self, usage: dict[str, Any]) -> bytes:
         last = usage_frame(told(usage), self._identity) if self._include_usage else b""
         return self._held + last + sse.DONE

@@ -9,7 +9,7 @@ from kimi_gateway.dialects.messages import ids
 from kimi_gateway.dialects.messages.block_sequencer import Block, BlockSequencer, arguments
 from kimi_gateway.dialects.messages.content import SIGNATURE
 from kimi_gateway.dialects.messages.hosted import HostedBlocks, citations
-from kimi_gateway.dialects.messages.request import Read, Thoughts
+from kimi_gateway.dialects.messages.request import ThinkingDisplay, Translation
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
@@ -41,16 +41,18 @@ def _number(identity: Identity) -> str:
     return identity.id.removeprefix("chatcmpl-").replace("-", "")
 
 
-def _sequence(sink: _Events | _Blocks, identity: Identity, asked: Read, narrowed: bool) -> BlockSequencer:
+def _sequence(
+    sink: _Events | _Blocks, identity: Identity, translation: Translation, narrowed: bool
+) -> BlockSequencer:
     def make_id(index: int) -> str:
         return f"toolu_{_number(identity)}_{index}"
 
-    return BlockSequencer(sink, make_id, asked.chat.stops, asked.one_call, narrowed)
+    return BlockSequencer(sink, make_id, translation.chat.stops, translation.one_call, narrowed)
 
 
-def _hosted(identity: Identity, asked: Read) -> HostedBlocks | None:
+def _hosted(identity: Identity, translation: Translation) -> HostedBlocks | None:
     """The blocks of searches, where the request may search."""
-    return None if asked.chat.search is None else HostedBlocks(_number(identity), identity.created)
+    return None if translation.chat.search is None else HostedBlocks(_number(identity), identity.created)
 
 
 def _used(usage: dict[str, Any], hosted: HostedBlocks | None) -> dict[str, Any]:
@@ -68,9 +70,9 @@ def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
         "cache_read_input_tokens": cached,
         "output_tokens": _count(usage.get("completion_tokens")),
     }
-    thought = _object(usage.get("completion_tokens_details")).get("reasoning_tokens")
-    if thought is not None:
-        counts["output_tokens_details"] = {"thinking_tokens": _count(thought)}
+    thinking_tokens = _object(usage.get("completion_tokens_details")).get("reasoning_tokens")
+    if thinking_tokens is not None:
+        counts["output_tokens_details"] = {"thinking_tokens": _count(thinking_tokens)}
     return counts
 
 
@@ -100,18 +102,18 @@ _DELTA = {
 }
 
 
-def _signature(block: Block, pieces: list[str], thoughts: Thoughts) -> str:
+def _signature(block: Block, pieces: list[str], thinking: ThinkingDisplay) -> str:
     """The upstream's signature; else the sealed thinking if the client does not get its text; else a
     constant."""
-    return block.seal or (seal("".join(pieces)) if thoughts == "sealed" else SIGNATURE)
+    return block.seal or (seal("".join(pieces)) if thinking == "sealed" else SIGNATURE)
 
 
 class _Events:
     """A sink that turns blocks into events."""
 
-    def __init__(self, thoughts: Thoughts, hosted: HostedBlocks | None = None) -> None:
+    def __init__(self, thinking: ThinkingDisplay, hosted: HostedBlocks | None = None) -> None:
         self.out: list[bytes] = []
-        self._thoughts = thoughts
+        self._thinking = thinking
         self._hosted = hosted
         self._cites: list[str] | None = None  # the open text, if it may cite sources
         self._index = -1
@@ -121,14 +123,14 @@ class _Events:
 
     def open(self, block: Block) -> None:
         self._block = block
-        if block.kind == "thinking" and self._thoughts == "hidden":
+        if block.kind == "thinking" and self._thinking == "hidden":
             self._head = b""
             return
         self._index += 1
         start = event("content_block_start", index=self._index, content_block=_content(block))
         self.out.append(start)
         self._head = _HEAD % (self._index, _DELTA[block.kind])
-        if block.kind == "thinking" and self._thoughts == "sealed":
+        if block.kind == "thinking" and self._thinking == "sealed":
             self._head = b""
             self._unshown = []
         may_cite = block.kind == "text" and self._hosted is not None and self._hosted.sources
@@ -139,15 +141,15 @@ class _Events:
             self._cites.append(text)
         if self._head:
             self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
-        elif self._thoughts == "sealed":
+        elif self._thinking == "sealed":
             self._unshown.append(text)
 
     def close(self) -> None:
         block = self._block
         if block is not None and block.kind == "thinking":
-            if self._thoughts == "hidden":
+            if self._thinking == "hidden":
                 return
-            delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thoughts)}
+            delta = {"type": "signature_delta", "signature": _signature(block, self._unshown, self._thinking)}
             self.out.append(event("content_block_delta", index=self._index, delta=delta))
         if self._cites is not None and self._hosted is not None:
             for citation in citations("".join(self._cites), self._hosted.sources):
@@ -175,10 +177,12 @@ class _Events:
 class StreamWriter:
     """`input_tokens` is an estimate for the first event; `message_delta` has the true count."""
 
-    def __init__(self, identity: Identity, asked: Read, input_tokens: int, narrowed: bool = False) -> None:
-        self._hosted = _hosted(identity, asked)
-        self._events = _Events(asked.thoughts, self._hosted)
-        self._sequence = _sequence(self._events, identity, asked, narrowed)
+    def __init__(
+        self, identity: Identity, translation: Translation, input_tokens: int, narrowed: bool = False
+    ) -> None:
+        self._hosted = _hosted(identity, translation)
+        self._events = _Events(translation.thinking, self._hosted)
+        self._sequence = _sequence(self._events, identity, translation, narrowed)
         usage = usage_of({"prompt_tokens": input_tokens})
         start = event("message_start", message={**message_of(identity), "usage": usage})
         self._events.out.append(start)
@@ -201,6 +205,9 @@ class StreamWriter:
     def silence(self) -> bytes:
         return self._taken() + PING
 
+    def follow(self, signs: int) -> None:
+        self._taken()  # the first event was sent with the first sign
+
     def end(self, usage: dict[str, Any]) -> bytes:
         self._sequence.end()
         reason, stop = self._sequence.outcome
@@ -221,9 +228,9 @@ class StreamWriter:
 class _Blocks:
     """A sink that collects blocks."""
 
-    def __init__(self, thoughts: Thoughts, hosted: HostedBlocks | None = None) -> None:
+    def __init__(self, thinking: ThinkingDisplay, hosted: HostedBlocks | None = None) -> None:
         self.content: list[dict[str, Any]] = []
-        self._thoughts = thoughts
+        self._thinking = thinking
         self._hosted = hosted
         self._pieces: list[str] = []
 
@@ -241,11 +248,11 @@ class _Blocks:
             content["text"] = text
             if self._hosted is not None and (found := citations(text, self._hosted.sources)):
                 content["citations"] = found
-        elif self._thoughts == "hidden":
+        elif self._thinking == "hidden":
             return
         else:
-            content["thinking"] = text if self._thoughts == "shown" else ""
-            content["signature"] = _signature(self._block, self._pieces, self._thoughts)
+            content["thinking"] = text if self._thinking == "shown" else ""
+            content["signature"] = _signature(self._block, self._pieces, self._thinking)
         self.content.append(content)
 
     def insert(self, call: SearchCall) -> None:
@@ -266,11 +273,11 @@ def input_of(pieces: list[str]) -> dict[str, Any]:
 class JsonAnswer:
     """Collects chunks into one body."""
 
-    def __init__(self, identity: Identity, asked: Read, narrowed: bool = False) -> None:
+    def __init__(self, identity: Identity, translation: Translation, narrowed: bool = False) -> None:
         self._identity = identity
-        self._hosted = _hosted(identity, asked)
-        self._blocks = _Blocks(asked.thoughts, self._hosted)
-        self._sequence = _sequence(self._blocks, identity, asked, narrowed)
+        self._hosted = _hosted(identity, translation)
+        self._blocks = _Blocks(translation.thinking, self._hosted)
+        self._sequence = _sequence(self._blocks, identity, translation, narrowed)
 
     def add(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:

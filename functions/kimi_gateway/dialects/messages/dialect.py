@@ -7,7 +7,7 @@ from functools import partial
 
 from kimi_gateway.dialects.messages import request, search
 from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
-from kimi_gateway.dialects.messages.request import MessagesRequest, Read
+from kimi_gateway.dialects.messages.request import MessagesRequest, Translation
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Ask
@@ -16,20 +16,20 @@ from kimi_gateway.pivot.request import ChatRequest
 
 @dataclass(frozen=True, slots=True)
 class MessagesQuestion:
-    read: Read
+    translation: Translation
     size: int
 
     @property
     def chat(self) -> ChatRequest:
-        return self.read.chat
+        return self.translation.chat
 
     def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
         body = self.chat.body
         estimate = token_estimate.of_messages(body["messages"], body.get("tools"))
-        return StreamWriter(identity, self.read, estimate, narrowed)
+        return StreamWriter(identity, self.translation, estimate, narrowed)
 
     def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
-        return JsonAnswer(identity, self.read, narrowed)
+        return JsonAnswer(identity, self.translation, narrowed)
 
     def kept(self) -> dict[str, bytes]:
         return {}
@@ -37,10 +37,12 @@ class MessagesQuestion:
 
 class Messages:
     def read(self, raw: bytes) -> Ask:
-        read = request.read(raw)
+        translation = request.read(raw)
 
         def question(chat: MessagesRequest, size: int) -> MessagesQuestion:
-            return MessagesQuestion(replace(read, chat=chat), size)
+            return MessagesQuestion(replace(translation, chat=chat), size)
 
-        ask = Ask.whole(read.chat, len(raw), question)
-        return ask if read.search is None else replace(ask, unasked=partial(search.answer, read))
+        ask = Ask.whole(translation.chat, len(raw), question)
+        return (
+            ask if translation.search is None else replace(ask, unasked=partial(search.answer, translation))
+        )

@@ -148,7 +148,7 @@ class _Turn:
     def __init__(self, seals: dict[str, str]) -> None:
         self._seals = seals
         self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._thinking: list[str] = []
         self._calls: list[dict[str, Any]] = []
         self.places: list[str] = []
 
@@ -157,7 +157,7 @@ class _Turn:
             case "text":
                 self._texts.append(content.text(block, where))
             case "thinking":
-                self._thought(block, where)
+                self._add_thinking(block, where)
             case "redacted_thinking":  # sealed by another server
                 pass
             case "tool_use":
@@ -165,13 +165,13 @@ class _Turn:
             case _:
                 self._texts.append(content.foreign(block, where))
 
-    def _thought(self, block: dict[str, Any], where: str) -> None:
-        thought, seal = content.text(block, where, "thinking"), block.get("signature")
-        if not thought.strip():
-            thought = unseal(seal) or thought
-        self._thoughts.append(thought)
+    def _add_thinking(self, block: dict[str, Any], where: str) -> None:
+        thinking, seal = content.text(block, where, "thinking"), block.get("signature")
+        if not thinking.strip():
+            thinking = unseal(seal) or thinking
+        self._thinking.append(thinking)
         if isinstance(seal, str) and seal not in ("", content.SIGNATURE) and not is_seal(seal):
-            self._seals[thought] = seal
+            self._seals[thinking] = seal
 
     def _call(self, block: dict[str, Any], where: str) -> None:
         id = ids.upstream(content.text(block, where, "id"))
@@ -185,12 +185,12 @@ class _Turn:
 
     def message(self) -> Message | None:
         """The message; None if it has neither text nor calls, which the vendor refuses."""
-        said, thought = "".join(self._texts), "".join(self._thoughts)
+        said, thinking = "".join(self._texts), "".join(self._thinking)
         if not said and not self._calls:
             return None
         message: Message = {"role": "assistant", "content": said}
-        if thought:
-            message["reasoning_content"] = thought
+        if thinking:
+            message["reasoning_content"] = thinking
         if self._calls:
             message["tool_calls"] = self._calls
         return message

@@ -17,7 +17,7 @@ from kimi_gateway.pivot.search import SearchOptions
 MOST_STOPS = 4
 LEAST_OUTPUT = 1_024  # tokens; with less room an error is better, because Claude Code then compacts (2026-11)
 
-Thoughts = Literal["shown", "sealed", "hidden"]
+ThinkingDisplay = Literal["shown", "sealed", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,20 @@ class MessagesRequest(ChatRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """`thoughts`: shown in full, as an empty block that can be replayed (display "omitted"), or hidden, if
-    the client wants no thinking from a model that always thinks. `one_call`: no parallel tool calls.
-    `search`: the query, if the request is only a web search."""
+class Translation:
+    """A request in the inner format, with what its answer needs. `thinking`: shown in full, as an
+    empty block that can be replayed (display "omitted"), or hidden, if the client wants no thinking from a
+    model that always thinks. `one_call`: no parallel tool calls. `search`: the query, if the request is only
+    a web search."""
 
     chat: MessagesRequest
-    thoughts: Thoughts
+    thinking: ThinkingDisplay
     one_call: bool
     search: str | None = None
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Draft:
     """The pivot's body under construction. `ignored` collects dropped fields, `names` the client's names."""
 
     body: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class _Asked:
     names: dict[str, str] = field(default_factory=dict)  # the client's, by the pivot's
 
 
-def read(raw: bytes, counting: bool = False) -> Read:
+def read(raw: bytes, counting: bool = False) -> Translation:
     """Parse a request. `counting`: no answer is wanted, so `max_tokens` is not required. Raises
     InvalidRequest naming the field."""
     body = fields.drop_nulls(fields.json_object(raw).values, _CHECKS)
@@ -58,103 +59,103 @@ def read(raw: bytes, counting: bool = False) -> Read:
         if name not in body:
             fail(name, "is required")
     fields.apply(body, _CHECKS)
-    asked = _Asked()
-    tuning.apply(body, _TUNED, asked.ignored)
+    draft = _Draft()
+    tuning.apply(body, _TUNED, draft.ignored)
     for name, value in body.items():
         if name in _DROPPED:
-            asked.ignored.append(name)
+            draft.ignored.append(name)
         elif name in _TAKEN:
-            _TAKEN[name](asked, value)
+            _TAKEN[name](draft, value)
         elif name not in _TOGETHER:
-            asked.body[name] = value
+            draft.body[name] = value
     unread: list[str] = []
     seals: dict[str, str] = {}
-    asked.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
+    draft.body["messages"] = history.system(body.get("system", []), "system") + history.messages(
         body["messages"], "messages", unread, seals
     )
-    search = web_tools.options(body, asked.ignored)
-    _take_tools(asked, body, search)
-    asked.body = fields.drop_nulls(asked.body, pivot.BESIDE_MESSAGES)
-    fields.apply(asked.body, pivot.BESIDE_MESSAGES)
-    if asked.body["messages"][-1].get("partial") and "response_format" in asked.body:
+    search = web_tools.options(body, draft.ignored)
+    _take_tools(draft, body, search)
+    draft.body = fields.drop_nulls(draft.body, pivot.BESIDE_MESSAGES)
+    fields.apply(draft.body, pivot.BESIDE_MESSAGES)
+    if draft.body["messages"][-1].get("partial") and "response_format" in draft.body:
         fail("output_config.format", "does not go together with a message that the assistant has begun")
-    asked.ignored += [*pivot.tune(asked.body), *unread]
-    search = named.apply(body["model"], asked.body, search)
+    draft.ignored += [*pivot.tune(draft.body), *unread]
+    search = named.apply(body["model"], draft.body, search)
     chat = MessagesRequest(
         model=body["model"],
         stream=body.get("stream", False),
         choices=1,
-        stops=asked.stops,
-        body=asked.body,
-        names=asked.names,
-        ignored=tuple(dict.fromkeys(asked.ignored)),
+        stops=draft.stops,
+        body=draft.body,
+        names=draft.names,
+        ignored=tuple(dict.fromkeys(draft.ignored)),
         seals=seals,
         least_output=LEAST_OUTPUT,
         search=search,
     )
     one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
-    return Read(chat, _thoughts(body), one_call, searches.wanted(body))
+    return Translation(chat, _thinking_display(body), one_call, searches.wanted(body))
 
 
-def _take_tools(asked: _Asked, body: dict[str, Any], search: SearchOptions | None) -> None:
-    offered = tools.functions(body.get("tools", []), "tools")
+def _take_tools(draft: _Draft, body: dict[str, Any], search: SearchOptions | None) -> None:
+    tool_set = tools.functions(body.get("tools", []), "tools")
     hosted = () if search is None else search.asked_by
-    asked.ignored += [name for name in offered.ignored if name not in hosted]
-    asked.names |= offered.places
-    if offered.placed:
-        asked.body["tools"] = offered.tools
+    draft.ignored += [name for name in tool_set.ignored if name not in hosted]
+    draft.names |= tool_set.places
+    if tool_set.placed:
+        draft.body["tools"] = tool_set.tools
     if "tool_choice" in body:
-        choice = tools.choice(body["tool_choice"], "tool_choice", offered)
+        choice = tools.choice(body["tool_choice"], "tool_choice", tool_set)
         if choice is not None:
-            asked.body["tool_choice"] = choice
+            draft.body["tool_choice"] = choice
 
 
-def _thoughts(body: dict[str, Any]) -> Thoughts:
+def _thinking_display(body: dict[str, Any]) -> ThinkingDisplay:
     thinking = body.get("thinking", {})
     if thinking.get("type") == "disabled":
         return "hidden"
     return "sealed" if thinking.get("display") == "omitted" else "shown"
 
 
-def _thinking(asked: _Asked, value: dict[str, Any]) -> None:
+def _thinking(draft: _Draft, value: dict[str, Any]) -> None:
     budget = {"budget_tokens": value["budget_tokens"]} if value.get("budget_tokens") is not None else {}
-    asked.body["thinking"] = {"type": value["type"], **budget}
+    draft.body["thinking"] = {"type": value["type"], **budget}
 
 
-def _output_config(asked: _Asked, value: dict[str, Any]) -> None:
+def _output_config(draft: _Draft, value: dict[str, Any]) -> None:
     if value.get("effort") is not None:
-        asked.body["reasoning_effort"] = value["effort"]
+        draft.body["reasoning_effort"] = value["effort"]
     if value.get("format") is not None:
-        _output_format(asked, value["format"], "output_config.format")
+        _output_format(draft, value["format"], "output_config.format")
 
 
-def _output_format(asked: _Asked, value: dict[str, Any], name: str = "output_format") -> None:
+def _output_format(draft: _Draft, value: dict[str, Any], name: str = "output_format") -> None:
     schema = {"name": "output", "schema": value["schema"]}
-    asked.body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    asked.names["response_format.json_schema"] = name
+    draft.body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    draft.names["response_format.json_schema"] = name
 
 
-def _metadata(asked: _Asked, value: dict[str, Any]) -> None:
+def _metadata(draft: _Draft, value: dict[str, Any]) -> None:
     """The user's id. Claude Code makes one for each session, so it also serves as a cache key."""
     if value.get("user_id") is not None:
         digest = pivot.digest_of(value["user_id"])
-        asked.body["safety_identifier"] = digest
-        asked.body.setdefault("prompt_cache_key", digest)
+        draft.body["safety_identifier"] = digest
+        draft.body.setdefault("prompt_cache_key", digest)
 
 
-def _cache_control(asked: _Asked, value: dict[str, Any]) -> None:
+def _cache_control(draft: _Draft, value: dict[str, Any]) -> None:
     """The lifetime of the cache. Five minutes is the vendor's default; models without a choice drop the
     field."""
     if value.get("ttl") not in (None, "5m"):
-        asked.body["prompt_cache_options"] = {"mode": "implicit", "ttl": value["ttl"]}
+        draft.body["prompt_cache_options"] = {"mode": "implicit", "ttl": value["ttl"]}
 
 
-def _stop_sequences(asked: _Asked, value: list[str]) -> None:
+def _stop_sequences(draft: _Draft, value: list[str]) -> None:
     """Stop strings are found by the gateway, because the vendor does not say which one it found."""
-    asked.stops = tuple(dict.fromkeys(value))
+    draft.stops = tuple(dict.fromkeys(value))
 
 
-_TAKEN: dict[str, Callable[[_Asked, Any], None]] = {
+_TAKEN: dict[str, Callable[[_Draft, Any], None]] = {
     "cache_control": _cache_control,
     "metadata": _metadata,
     "output_config": _output_config,

@@ -6,23 +6,23 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_gateway.dialects.messages.answer import event, message_of, usage_of
-from kimi_gateway.dialects.messages.request import Read
+from kimi_gateway.dialects.messages.request import Translation
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import Identity
 
 
-def answer(asked: Read, identity: Identity) -> bytes:
+def answer(translation: Translation, identity: Identity) -> bytes:
     """The answer, as events or as one body."""
     message = message_of(identity)
     id = "srvtoolu_" + message["id"].removeprefix("msg_")
     error = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
-    query = {"query": asked.search}
+    query = {"query": translation.search}
     call: dict[str, Any] = {"type": "server_tool_use", "id": id, "name": "web_search", "input": query}
     result = {"type": "web_search_tool_result", "tool_use_id": id, "content": error}
-    usage = usage_of({"prompt_tokens": token_estimate.of_messages(asked.chat.body["messages"])})
+    usage = usage_of({"prompt_tokens": token_estimate.of_messages(translation.chat.body["messages"])})
     usage["server_tool_use"] = {"web_search_requests": 0}
-    if not asked.chat.stream:
+    if not translation.chat.stream:
         whole = {**message, "content": [call, result], "stop_reason": "end_turn", "usage": usage}
         return jsonio.dumps(whole)
     delta = {"type": "input_json_delta", "partial_json": jsonio.dumps(query).decode()}

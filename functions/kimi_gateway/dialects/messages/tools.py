@@ -18,7 +18,7 @@ _CUSTOM: dict[str, Check] = {"description": fields.string, "strict": fields.bool
 def functions(tools: Any, where: str) -> ToolSet:
     """The tools as functions. Raises InvalidRequest."""
     fields.array(tools, where)
-    offered = ToolSet("input_schema")
+    tool_set = ToolSet("input_schema")
     for index, tool in enumerate(tools):
         here = f"{where}.{index}"
         fields.mapping(tool, here)
@@ -26,12 +26,12 @@ def functions(tools: Any, where: str) -> ToolSet:
         fields.string(kind, f"{here}.type")
         function = _custom(tool, here) if kind == "custom" else _defined(kind, tool, here)
         if function is None:
-            offered.left_out.append(kind)
+            tool_set.left_out.append(kind)
             continue
-        if function["name"] in offered.placed:
+        if function["name"] in tool_set.placed:
             fail(f"{here}.name", f"function name {function['name']} is duplicated")
-        offered.add(here, {"type": "function", "function": function}, function["name"])
-    return offered
+        tool_set.add(here, {"type": "function", "function": function}, function["name"])
+    return tool_set
 
 
 def _custom(tool: dict[str, Any], here: str) -> dict[str, Any]:
@@ -53,18 +53,18 @@ def _defined(kind: str, tool: dict[str, Any], here: str) -> dict[str, Any] | Non
     return {"name": tool["name"], "description": description, "parameters": parameters}
 
 
-def choice(value: dict[str, Any], where: str, offered: ToolSet) -> Any:
+def choice(value: dict[str, Any], where: str, tool_set: ToolSet) -> Any:
     """The pivot's `tool_choice`; None if there are no tools or the chosen one was dropped."""
     kind = value.get("type")
     fields.one_of(*_CHOICES, "tool")(kind, f"{where}.type")
     if value.get("disable_parallel_tool_use") is not None:
         fields.boolean(value["disable_parallel_tool_use"], f"{where}.disable_parallel_tool_use")
     if kind != "tool":
-        return _CHOICES[str(kind)] if offered.placed else None
+        return _CHOICES[str(kind)] if tool_set.placed else None
     name = value.get("name")
     fields.string(name, f"{where}.name")
-    if name in offered.placed:
+    if name in tool_set.placed:
         return {"type": "function", "function": {"name": name}}
-    if not offered.left_out:
+    if not tool_set.left_out:
         fail(f"{where}.name", "is not the name of a tool")
     return None

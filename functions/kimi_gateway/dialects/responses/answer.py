@@ -146,6 +146,9 @@ class StreamWriter:
         """An event, because Codex measures the time since the last event and ignores comments."""
         return self._send(self._begin() or [self._progress()])
 
+    def follow(self, signs: int) -> None:
+        self._sequence = signs + 1  # the first sign has two events
+
     def end(self, usage: dict[str, Any]) -> bytes:
         events = self._begin() + self._answer.output.end()
         ended = self._answer.ended(usage)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
-from kimi_gateway.dialects.responses.request import Asked, chat_of, checked
+from kimi_gateway.dialects.responses.request import Translation, chat_of, checked
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Identity
@@ -24,7 +24,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 class ResponsesQuestion:
     """`size`: bytes of the request and of the content that it refers to."""
 
-    asked: Asked
+    translation: Translation
     size: int
     clock: Callable[[], float]
     _name: str = ""
@@ -32,7 +32,7 @@ class ResponsesQuestion:
 
     @property
     def chat(self) -> ChatRequest:
-        return self.asked.chat
+        return self.translation.chat
 
     def writer(self, identity: Identity, narrowed: bool = False) -> StreamWriter:
         return StreamWriter(self._answer(identity))
@@ -41,18 +41,22 @@ class ResponsesQuestion:
         return JsonAnswer(self._answer(identity))
 
     def _answer(self, identity: Identity) -> Answer:
-        include = frozenset(self.asked.body.get("include", ()))
+        include = frozenset(self.translation.body.get("include", ()))
         self._name = name_of(identity)
-        self._output = Output(self._name, self.asked.toolbox, _ENCRYPTED in include, include)
+        self._output = Output(self._name, self.translation.toolbox, _ENCRYPTED in include, include)
         searches = self.chat.search is not None
-        return Answer(self.asked.body, identity, self._output, self.clock, searches)
+        return Answer(self.translation.body, identity, self._output, self.clock, searches)
 
     def kept(self) -> dict[str, bytes]:
         """The conversation with this answer, unless `store` is false."""
-        if self._output is None or not self.asked.body.get("store", True) or self.size > references.LARGEST:
+        if (
+            self._output is None
+            or not self.translation.body.get("store", True)
+            or self.size > references.LARGEST
+        ):
             return {}
         self._output.end()
-        return references.Earlier(self.asked.messages, self._output.items()).entries(self._name)
+        return references.Earlier(self.translation.messages, self._output.items()).entries(self._name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Responses:
             )
         whole = _Whole(body, len(raw), self.clock)
         if not names or not self.keeps:
-            chat = whole.known({}).asked.chat
+            chat = whole.known({}).translation.chat
             return Ask(chat.model, chat.stream, chat.choices, (), whole.attachments, whole.complete)
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
         placement.attachments(chat.body["messages"])
@@ -80,7 +84,7 @@ class Responses:
 
 
 class _Known(NamedTuple):
-    asked: Asked
+    translation: Translation
     attached: Sequence[Attachment]
     size: int
 
@@ -97,19 +101,21 @@ class _Whole:
     def known(self, found: Mapping[str, bytes]) -> _Known:
         if self._last is None or self._last[0] != found:
             kept, recalled = references.unpack(found)
-            asked = chat_of(self.body, *references.resolve(self.body, kept))
-            attached = placement.attachments(asked.chat.body["messages"])
-            self._last = found, _Known(asked, attached, self.size + recalled)
+            translation = chat_of(self.body, *references.resolve(self.body, kept))
+            attached = placement.attachments(translation.chat.body["messages"])
+            self._last = found, _Known(translation, attached, self.size + recalled)
         return self._last[1]
 
     def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
         return self.known(found).attached
 
     def complete(self, found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
-        asked, attached, size = self.known(found)
+        translation, attached, size = self.known(found)
         if attached and resolved:
             became = dict(zip(attached, resolved, strict=True))
-            messages = placement.placed(asked.messages, became, storing=True)
-            asked = replace(asked, chat=attaching(asked.chat, attached, resolved), messages=messages)
+            messages = placement.placed(translation.messages, became, storing=True)
+            translation = replace(
+                translation, chat=attaching(translation.chat, attached, resolved), messages=messages
+            )
             size += placement.bytes_of(resolved)
-        return ResponsesQuestion(asked, size, self.clock)
+        return ResponsesQuestion(translation, size, self.clock)

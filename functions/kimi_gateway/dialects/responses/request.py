@@ -19,8 +19,9 @@ _LOGPROBS = "message.output_text.logprobs"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`body` is the client's without nulls. `messages` are the conversation without `instructions`."""
+class Translation:
+    """A request in the inner format, with what its answer needs. `body` is the client's without nulls.
+    `messages` are the conversation without `instructions`."""
 
     chat: ChatRequest
     body: dict[str, Any] = field(repr=False)
@@ -38,7 +39,7 @@ def checked(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Asked:
+def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Translation:
     """The chat. `given` is the input without references. Raises InvalidRequest."""
     body, unknown = {**body}, list[str]()
     tuning.apply(body, _TUNED, unknown)
@@ -56,8 +57,8 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
     if body.get("instructions"):
         sent["messages"] = [{"role": "system", "content": body["instructions"]}, *messages]
     choice = toolbox.choose(body["tool_choice"]) if "tool_choice" in body else None
-    if toolbox.offered.placed:
-        sent["tools"] = toolbox.offered.tools
+    if toolbox.tool_set.placed:
+        sent["tools"] = toolbox.tool_set.tools
         if choice is not None:
             sent["tool_choice"] = choice
     for name, (sent_as, value) in _SENT.items():
@@ -65,7 +66,7 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
             sent.setdefault(sent_as, found)
     search = named.apply(body["model"], sent, web_search.options(body))
     hosted = () if search is None else search.asked_by
-    left_out = [name for name in toolbox.offered.ignored if name not in hosted]
+    left_out = [name for name in toolbox.tool_set.ignored if name not in hosted]
     unsent = [name for name in _UNSENT if name in body]
     if _LOGPROBS in body.get("include", ()) or "top_logprobs" in body:
         sent["logprobs"] = True
@@ -75,12 +76,12 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         stream=body.get("stream", False),
         choices=1,
         stops=(),
-        names=_NAMES | toolbox.offered.places,
+        names=_NAMES | toolbox.tool_set.places,
         ignored=tuple(dict.fromkeys((*left_out, *repaired, *unknown, *unsent))),
         free=toolbox.free,
         search=search,
     )
-    return Asked(chat, body, messages, toolbox)
+    return Translation(chat, body, messages, toolbox)
 
 
 # The client's names for fields that model rules may refuse.

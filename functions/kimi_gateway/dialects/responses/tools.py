@@ -34,7 +34,7 @@ class Known:
 class Toolbox:
     """The tools of one request: as the model sees them, and as the client knows them."""
 
-    offered: ToolSet = field(default_factory=ToolSet)
+    tool_set: ToolSet = field(default_factory=ToolSet)
     _known: dict[str, Known] = field(default_factory=dict)
 
     @property
@@ -57,13 +57,13 @@ class Toolbox:
             if tool["type"] == "namespace":
                 self._add_namespace(tool, here, fresh)
             elif is_vendors(tool):
-                self.offered.left_out.append("$web_search")
+                self.tool_set.left_out.append("$web_search")
             elif tool["type"] == "builtin_function":  # the vendor's own, which may have any shape
-                self.offered.add(here, tool)
+                self.tool_set.add(here, tool)
             elif tool["type"] in _KINDS:
                 self._add(tool, here, fresh)
             else:
-                self.offered.left_out.append(tool["type"])
+                self.tool_set.left_out.append(tool["type"])
 
     def _add_namespace(self, tool: dict[str, Any], here: str, fresh: set[str]) -> None:
         fields.string(tool.get("name"), f"{here}.name")
@@ -88,14 +88,14 @@ class Toolbox:
         self._known[name] = Known(tool["name"], namespace, tool["type"] == "custom")
         described = "\n\n".join(filter(None, (about, tool.get("description"))))
         function = _KINDS[tool["type"]](tool, described)
-        self.offered.add(here, {"type": "function", "function": {"name": name, **function}}, name)
+        self.tool_set.add(here, {"type": "function", "function": {"name": name, **function}}, name)
 
     def choose(self, choice: Any) -> Any:
         """The pivot's `tool_choice`. Raises InvalidRequest if it names a missing tool."""
         if isinstance(choice, str):
             fields.one_of("auto", "none", "required")(choice, "tool_choice")
-            if choice == "required" and not self.offered.placed:
-                if KINDS & set(self.offered.left_out):
+            if choice == "required" and not self.tool_set.placed:
+                if KINDS & set(self.tool_set.left_out):
                     return None
                 fail("tool_choice", "there is no tool that can be called")
             return choice

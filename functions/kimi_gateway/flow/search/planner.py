@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.rounds import Opening
 from kimi_gateway.flow.search.addresses import KnownAddresses
@@ -34,6 +35,7 @@ class SearchPlanner:
     searching: Searching
     _chat: ChatRequest = field(init=False)
     _reader: RoundReader = field(default_factory=RoundReader)
+    _unread: bool = True
 
     def __post_init__(self) -> None:
         self._chat = self.opening.chat
@@ -46,6 +48,10 @@ class SearchPlanner:
         if not calls or self._reader.clients or self._chat.search is None:
             await self.opening.show(self._reader.end())
             return ()
+        if self._unread:  # the addresses of the conversation, when they are first needed
+            self._unread = False
+            messages = self._chat.body["messages"]
+            await apart(self.opening.size, lambda: self.searching.loop.known.read(messages))
         results = await self.searching.run(calls, self._show)
         if self.searching.loop.over and results:
             results[-1]["content"] += ENOUGH
@@ -75,9 +81,7 @@ def plan(bounds: Bounds, opening: Opening) -> SearchPlanner | None:
     chat, upstream = opening.chat, opening.upstream
     if chat.search is None or not isinstance(upstream.provider, Searches):
         return None
-    known = KnownAddresses()
-    known.read(chat.body["messages"])
-    loop = SearchLoop(chat.search, _bounds(bounds, chat.search), known)
+    loop = SearchLoop(chat.search, _bounds(bounds, chat.search), KnownAddresses())
     return SearchPlanner(opening, Searching(loop, upstream.provider.web, upstream.tokens, opening.bill))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.search import evidence
 from kimi_gateway.flow.search.loop import SearchLoop, Step, ToolCall
 from kimi_gateway.observe import emit
@@ -90,13 +91,14 @@ class Searching:
         allowed = [each for each in results if self.loop.options.permits(each.url)]
         self.loop.known.add(each.url for each in allowed)
         numbers = [self.numbers.setdefault(each.url, len(self.numbers) + 1) for each in allowed]
-        text = evidence.of_results(allowed, numbers)
-        return text, [_source(each) for each in allowed]
+        size = sum(len(each.snippet) + sum(map(len, each.passages)) for each in allowed)
+        text = await apart(size, lambda: evidence.of_results(allowed, numbers))
+        return text, await apart(size, lambda: [_source(each) for each in allowed])
 
     async def _opened(self, url: str) -> tuple[str, list[Source]]:
         page: Page = await self._leased(lambda token: self.search.open_page(url, token))
         self.bill("fetch")
-        text = evidence.of_page(page)
+        text = await apart(len(page.text), lambda: evidence.of_page(page))
         shown = evidence.cleaned(page.text, LONGEST_SHOWN)
         return text, [Source(url, evidence.cleaned(page.title, evidence.LONGEST_TITLE), text=shown)]
 

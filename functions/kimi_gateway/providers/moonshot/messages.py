@@ -82,10 +82,10 @@ def _add(said: list[Json], message: Json, seals: Mapping[str, str]) -> None:
     elif role == "system":  # in the middle, where the endpoint has no such role
         role = "user"
     elif role == "assistant":
-        thought = message.get("reasoning_content")
-        if thought:
-            seal = seals.get(thought, "")
-            blocks.insert(0, {"type": "thinking", "thinking": thought, "signature": seal})
+        thinking = message.get("reasoning_content")
+        if thinking:
+            seal = seals.get(thinking, "")
+            blocks.insert(0, {"type": "thinking", "thinking": thinking, "signature": seal})
         blocks += map(_use, message.get("tool_calls", ()))
     if said and said[-1]["role"] == role:
         said[-1]["content"] += blocks

@@ -5,6 +5,7 @@ Their errors differ from those of chat: types without the suffix `_error`, and 4
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,7 +15,8 @@ from kimi_gateway.observe import excerpt
 from kimi_gateway.providers.provider import Token
 from kimi_gateway.providers.search import MOST_RESULTS, MOST_SITES, Page, Query, Reason, Result, SearchFailed
 
-LONGEST_ANSWER = 4 * 2**20  # bytes
+LONGEST_ANSWER = 2 * 2**20  # bytes
+LARGE = 64 * 1024  # bytes of an answer that is parsed apart from the loop
 LONGEST_URL = 4_096  # characters
 LONGEST_SHORT = 1_000  # characters of a title, a site's name or a date
 LONGEST_TEXT = 200_000  # characters of a snippet, a passage or a page
@@ -79,7 +81,7 @@ class MoonshotSearch:
         if answer.status != 200:
             raise self._refused(answer.status, answer.headers, text)
         try:
-            parsed = jsonio.loads(text)
+            parsed = jsonio.loads(text) if len(text) < LARGE else await asyncio.to_thread(jsonio.loads, text)
         except (ValueError, RecursionError) as exc:
             raise SearchFailed("unavailable", "an answer that is not JSON") from exc
         if not isinstance(parsed, dict):

@@ -186,5 +186,5 @@ def test_an_answer_sent_back_is_what_the_model_said(told: Told) -> None:
         assert not id or call["id"] == id
 
 
-def test_the_seal_of_a_thought_is_base64() -> None:
+def test_the_seal_of_thinking_is_base64() -> None:
     assert base64.b64decode(SIGNATURE, validate=True) == b"kimi-gateway"

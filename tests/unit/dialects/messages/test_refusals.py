@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.dialects.messages.request import Read
+from kimi_gateway.dialects.messages.request import Translation
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import request as pivot
 from support.messages_blocks import HI, IMAGE, PNG, TOOL, Json, assistant, result, text, use, user
@@ -175,7 +175,7 @@ KNOWN = ["system", "tools", "tool_choice", "thinking", "metadata", "output_confi
 )
 def test_whatever_is_asked_is_read_or_refused_by_name(messages: list[Any], more: Json) -> None:
     """No third thing, and what is read the pivot takes."""
-    made: Read | None = None
+    made: Translation | None = None
     try:
         made = asked(messages=messages, **more)
     except InvalidRequest as exc:

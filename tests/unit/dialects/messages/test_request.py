@@ -213,9 +213,9 @@ SHOWN: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_thoughts_are_shown_as_asked(name: str) -> None:
-    given_, thoughts = SHOWN[name]
-    assert asked(**given_).thoughts == thoughts
+def test_thinking_is_shown_as_asked(name: str) -> None:
+    given_, thinking = SHOWN[name]
+    assert asked(**given_).thinking == thinking
 
 
 def test_counting_needs_no_max_tokens() -> None:

@@ -77,8 +77,8 @@ def test_any_stream_is_grammatical_and_folds_to_the_json_answer(told: Told, cuts
 def test_nothing_of_what_was_told_is_lost_or_told_twice(told: Told, cuts: list[int]) -> None:
     message = answered(chunks_of(told.body, cuts), PLAIN)
     assert "".join(block["text"] for block in blocks(message, "text")) == told.text("content")
-    thought = "".join(block["thinking"] for block in blocks(message, "thinking"))
-    assert thought == told.text("reasoning_content")
+    thinking = "".join(block["thinking"] for block in blocks(message, "thinking"))
+    assert thinking == told.text("reasoning_content")
     calls = blocks(message, "tool_use")
     assert [(call["name"], call["input"]) for call in calls] == [call[1:] for call in told.calls]
     for call, (id, _, _) in zip(calls, told.calls, strict=True):
@@ -122,7 +122,7 @@ def test_a_stream_that_breaks_anywhere_ends_with_an_error_and_looks_unfinished(
     thinking=st.sampled_from([{"type": "disabled"}, {"type": "adaptive", "display": "omitted"}]),
     one_call=st.booleans(),
 )
-def test_thoughts_and_further_calls_stay_out_where_they_are_not_wanted(
+def test_thinking_and_further_calls_stay_out_where_they_are_not_wanted(
     told: Told, cuts: list[int], thinking: Json, one_call: bool
 ) -> None:
     choice = {"type": "auto", "disable_parallel_tool_use": one_call}

@@ -78,3 +78,12 @@ def test_sizes_are_bounded_whatever_a_page_holds() -> None:
 
 def test_nothing_found_is_said() -> None:
     assert evidence.of_results([], []) == "The search found nothing."
+
+
+@pytest.mark.parametrize(
+    "piece", ["<", "< ", "< /", "<        /        web", "<web", "<web_content", "\u200b<"]
+)
+def test_what_is_like_a_fence_again_and_again_is_cut_and_leaves_none(piece: str) -> None:
+    text = cleaned(piece * (80_000 // len(piece)), 40_000)
+    assert len(text) <= 40_010
+    assert not evidence._FENCE.search(text)
