@@ -217,15 +217,7 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
-        FilesApi(
-            gate,
-            store,
-            upstream,
-            Room(settings.account_files, settings.account_file_bytes),
-            settings.idle_timeout,
-            clock,
-            bucket=_bucket(settings, aws, client),
-        ),
+        _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
     )
     heart = None
     if renewing:
@@ -260,6 +252,18 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
         return DynamoStore(settings.table, aws)
     return open_store(settings)
+
+
+def _files(
+    settings: Settings,
+    gate: Gate,
+    store: FileStore,
+    upstream: Callable[[], Upstream],
+    clock: Callable[[], float],
+    bucket: Bucket | None,
+) -> FilesApi:
+    room = Room(settings.account_files, settings.account_file_bytes)
+    return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
 
 def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
