@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
-from kimi_gateway.dialects.messages.dialect import MessagesQuestion
+from kimi_gateway.dialects.messages.dialect import ParsedMessagesRequest
 from kimi_gateway.dialects.messages.request import Translation, read
 from kimi_gateway.net import sse
 from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
@@ -187,13 +187,13 @@ def chunks_of(body: bytes, cuts: list[int]) -> list[list[Chunk]]:
 
 
 def streamed(batches: list[list[Chunk]], read: Translation, usage: Json = USAGE) -> bytes:
-    writer = MessagesQuestion(read, 0).writer(IDENTITY)
+    writer = ParsedMessagesRequest(read, 0).writer(IDENTITY)
     assert isinstance(writer, StreamWriter)
     return b"".join([*map(writer.add, batches), writer.end(usage)])
 
 
 def answered(batches: list[list[Chunk]], read: Translation, usage: Json = USAGE) -> Json:
-    answer = MessagesQuestion(read, 0).answer(IDENTITY)
+    answer = ParsedMessagesRequest(read, 0).answer(IDENTITY)
     assert isinstance(answer, JsonAnswer)
     for batch in batches:
         answer.add(batch)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from kimi_gateway.dialects.responses.dialect import Responses, ResponsesQuestion
+from kimi_gateway.dialects.responses.dialect import ParsedResponsesRequest, Responses
 from kimi_gateway.pivot.chunks import Chunk, Identity, Progress
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -34,13 +34,13 @@ def identity(name: str = NAME) -> Identity:
     return Identity(f"chatcmpl-{name}", "kimi-k3", int(NOW), "fp_x")
 
 
-def read(body: Any, kept: Kept | None = None, account: str = "acc_1") -> ResponsesQuestion:
+def read(body: Any, kept: Kept | None = None, account: str = "acc_1") -> ParsedResponsesRequest:
     """The question in a body; a dict joins a good one."""
     if isinstance(body, dict):
         body = {"model": "kimi-k3", "input": "Hello", **body}
     ask = Responses(lambda: NOW).read(json.dumps(body).encode())
     question = ask.complete((kept or Kept()).recall(account, ask.needs), ())
-    assert isinstance(question, ResponsesQuestion)
+    assert isinstance(question, ParsedResponsesRequest)
     return question
 
 
@@ -72,12 +72,12 @@ def chunks(*bodies: dict[str, Any]) -> list[Chunk]:
     return [one for one in read if one is not None]
 
 
-def streamed(question: ResponsesQuestion, *bodies: dict[str, Any], name: str = NAME) -> bytes:
+def streamed(question: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> bytes:
     writer = question.writer(identity(name))
     return writer.add(chunks(*bodies)) + writer.end(USAGE)
 
 
-def whole(question: ResponsesQuestion, *bodies: dict[str, Any], name: str = NAME) -> Any:
+def whole(question: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> Any:
     answer = question.answer(identity(name))
     answer.add(chunks(*bodies))
     return json.loads(answer.end(USAGE))

@@ -66,8 +66,8 @@ class Counts:
         raw = await request.body()
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await conversations.recall(key.account, ask.needs, renew=False) if ask.needs else {}
-        question = await apart(len(raw), lambda: ask.complete(found, ()))
-        count = await self._count(key, question.chat, question.size)
+        parsed = await apart(len(raw), lambda: ask.complete(found, ()))
+        count = await self._count(key, parsed.chat, parsed.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:

@@ -20,12 +20,12 @@ from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import question, spending
+from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.question import Asked, Question, Recalled
+from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.streamed import StreamedAnswer
 from kimi_gateway.flow.turn import Turn
@@ -77,38 +77,45 @@ class Gateway:
         try:
             raw = await request.body()
             size = len(raw)
-            asked = await question.read(
+            admittable = await preparation.read(
                 self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
-            ask, model = asked.ask, asked.resolved.model
+            ask, model = admittable.ask, admittable.resolved.model
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, asked)
+                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
             )
             async with reservation:
-                return await self._serve(asked, reservation)
+                return await self._serve(admittable, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, asked: Asked) -> Bound:
-        provider, now = asked.upstream.provider.name, int(self.clock())
-        of = asked.prepared, asked.resolved.model, provider, asked.size, asked.ask.choices, now
-        return await apart(asked.size, partial(spending.bound_of, *of))
+    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+        provider, now = admittable.upstream.provider.name, int(self.clock())
+        of = (
+            admittable.prepared,
+            admittable.resolved.model,
+            provider,
+            admittable.size,
+            admittable.ask.choices,
+            now,
+        )
+        return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
         await self.gate.require_credit(key)
         return True
 
-    async def _serve(self, asked: Asked, reservation: Reservation) -> Response:
+    async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
-        request, turn = asked.request, Turn(reservation, self.background, self.pardons)
+        request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
         try:
-            response = await self._answered(asked, turn)
+            response = await self._answered(admittable, turn)
             reservation.keep()
             return response
         except Exception:
@@ -119,36 +126,38 @@ class Gateway:
             await asyncio.shield(self._close(request, turn))
             raise
 
-    async def _answered(self, asked: Asked, turn: Turn) -> Response:
-        request = asked.request
+    async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
+        request = admittable.request
         try:
-            if asked.ask.unasked is not None and not asked.searches:
-                return await self._unasked(asked, turn, asked.ask.unasked)
-            recalled = await question.recall(asked, turn, self.conversations)
-            if asked.ask.stream:
-                return await self._stream(asked, recalled, turn)
-            whole = await question.complete(asked, recalled, turn, self.conversations, self.files)
-            collector = whole.parsed.answer(self._identity(asked), whole.narrowed)
-            await self._begin(asked, turn, whole)
-            return await self._collect(request, turn, whole, collector)
+            if admittable.ask.unasked is not None and not admittable.searches:
+                return await self._unasked(admittable, turn, admittable.ask.unasked)
+            recalled = await preparation.recall(admittable, turn, self.conversations)
+            if admittable.ask.stream:
+                return await self._stream(admittable, recalled, turn)
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
+            await self._begin(admittable, turn, completed)
+            return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    def _identity(self, asked: Asked) -> Identity:
-        fingerprint = f"fp_{asked.resolved.model.upstream}"
-        return Identity(f"chatcmpl-{uuid.uuid4()}", asked.ask.model, int(self.clock()), fingerprint)
+    def _identity(self, admittable: AdmittableRequest) -> Identity:
+        fingerprint = f"fp_{admittable.resolved.model.upstream}"
+        return Identity(f"chatcmpl-{uuid.uuid4()}", admittable.ask.model, int(self.clock()), fingerprint)
 
-    async def _unasked(self, asked: Asked, turn: Turn, answer: Callable[[Identity], bytes]) -> Response:
+    async def _unasked(
+        self, admittable: AdmittableRequest, turn: Turn, answer: Callable[[Identity], bytes]
+    ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
-        body = answer(self._identity(asked))
+        body = answer(self._identity(admittable))
         await turn.forgo("unasked")
-        kind = STREAM_HEADERS if asked.ask.stream else [("content-type", "application/json")]
+        kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
         headers = [*kind, *admission_headers(turn.admission, released=True)]
-        return Response(200, headers, body, close=lambda: self._close(asked.request, turn))
+        return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    async def _settle(self, turn: Turn, whole: Question, taps: Sequence[Tap]) -> None:
+    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
         """Charge and store, before the client learns that it has all of the answer."""
-        kept = await apart(whole.parsed.size, whole.parsed.kept)
+        kept = await apart(completed.parsed.size, completed.parsed.kept)
         for tap in taps:
             kept |= tap.kept()
         if kept:
@@ -156,17 +165,17 @@ class Gateway:
         else:
             await turn.settle()
 
-    async def _stream(self, asked: Asked, recalled: Recalled, turn: Turn) -> Response:
+    async def _stream(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> Response:
         """Waits for the first content or the first ping, so that an early failure is still a status. Until
         then attachments are read, and longer if need be."""
-        request, identity, writing = asked.request, self._identity(asked), StreamedAnswer()
+        request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            whole = await question.complete(asked, recalled, turn, self.conversations, self.files)
-            parsed = whole.parsed
-            writer = await apart(parsed.size, lambda: parsed.writer(identity, whole.narrowed))
-            await self._begin(asked, turn, whole)
-            writing.complete(whole, writer)
+            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            parsed = completed.parsed
+            writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
+            await self._begin(admittable, turn, completed)
+            writing.complete(completed, writer)
 
         if recalled.attached:
             turn.rounds.begin_after(begin)
@@ -175,12 +184,12 @@ class Gateway:
         chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
         first = await anext(chunks)
         names = request.record.ignored
-        if writing.question is None:
-            parsed = await apart(asked.size, lambda: asked.begun(recalled))
-            writing.begin(await apart(asked.size, lambda: parsed.writer(identity)))
-            searches = asked.searches and turn.admission.bound is None
-            further = question.unsearched(parsed.chat, searches)
-            names = ignored.named(parsed.chat.ignored, asked.ignored, further)
+        if writing.completed is None:
+            parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
+            writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
+            searches = admittable.searches and turn.admission.bound is None
+            further = preparation.unsearched(parsed.chat, searches)
+            names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:
@@ -190,8 +199,8 @@ class Gateway:
                         if framed := writing.add(some):
                             yield framed
                 last = writing.writer.end(turn.usage())
-                assert writing.question is not None  # noqa: S101  a round was begun with it
-                await self._settle(turn, writing.question, writing.taps)
+                assert writing.completed is not None  # noqa: S101  a round was begun with it
+                await self._settle(turn, writing.completed, writing.taps)
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
@@ -204,9 +213,9 @@ class Gateway:
         return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
-        self, request: Request, turn: Turn, whole: Question, collector: JsonAnswer
+        self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
     ) -> Response:
-        taps = whole.prepared.taps()
+        taps = completed.prepared.taps()
         chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
         async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
@@ -217,7 +226,7 @@ class Gateway:
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await self._settle(turn, whole, taps)
+        await self._settle(turn, completed, taps)
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -249,35 +258,37 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    async def _begin(self, asked: Asked, turn: Turn, whole: Question) -> None:
+    async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = asked.resolved, asked.request, whole.parsed.chat
-        further = (*whole.lowered, *whole.unsearched)
-        names = ignored.named(chat.ignored, whole.prepared.ignored, further)
+        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        further = (*completed.lowered, *completed.unsearched)
+        names = ignored.named(chat.ignored, completed.prepared.ignored, further)
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             return failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
-            further = await question.go_on(asked, whole, turn, self.conversations, chat, added)
-            return self._calls(asked, turn, chat, await further.call())
+            further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
+            return self._calls(admittable, turn, chat, await further.call())
 
         planner = None
-        if self.plan is not None and (chat.search is None or whole.searches):
+        if self.plan is not None and (chat.search is None or completed.searches):
             planner = self.plan(
-                Opening(chat, asked.upstream, ask, turn.rounds.show, turn.bill, whole.parsed.size)
+                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
             )
-        turn.rounds.begin(self._calls(asked, turn, chat, await whole.call()), error, planner)
+        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
-    def _calls(self, asked: Asked, turn: Turn, chat: ChatRequest, call: Call) -> list[UpstreamCall]:
+    def _calls(
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+    ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
-        of_call = (call, asked.upstream, turn.rounds.box, patience, settings.answer_limit)
+        of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
 
 

@@ -1,21 +1,21 @@
-"""The writing of one streamed answer, which may begin before its question is complete."""
+"""The writing of one streamed answer, which may begin before its request is completed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kimi_gateway.flow.question import Question
+from kimi_gateway.flow.preparation import CompletedRequest
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.dialect import StreamWriter
 from kimi_gateway.providers.provider import Tap
 
 
 class StreamedAnswer:
-    """`complete` gives it the question's own writer. If that takes long, `begin` gives it one that can only
-    write signs of life and an error; the other one then goes on behind it. `taps` see all chunks."""
+    """`complete` gives it the completed request's own writer. If that takes long, `begin` gives it one that
+    can only write signs of life and an error; the other one then goes on behind it. `taps` see all chunks."""
 
     def __init__(self) -> None:
-        self.question: Question | None = None
+        self.completed: CompletedRequest | None = None
         self.taps: Sequence[Tap] = ()
         self._writer: StreamWriter | None = None
         self._signs = 0  # of life, all of the first writer
@@ -26,13 +26,13 @@ class StreamedAnswer:
         return self._writer
 
     def begin(self, writer: StreamWriter) -> None:
-        if self.question is None:
+        if self.completed is None:
             self._writer = writer
 
-    def complete(self, question: Question, writer: StreamWriter) -> None:
+    def complete(self, completed: CompletedRequest, writer: StreamWriter) -> None:
         if self._signs:
             writer.follow(self._signs)
-        self.question, self._writer, self.taps = question, writer, question.prepared.taps()
+        self.completed, self._writer, self.taps = completed, writer, completed.prepared.taps()
 
     def add(self, chunks: list[Chunk]) -> bytes:
         """An empty list is a silence."""
@@ -41,6 +41,6 @@ class StreamedAnswer:
         return self.writer.add(chunks) if chunks else self.silence()
 
     def silence(self) -> bytes:
-        if self.question is None:
+        if self.completed is None:
             self._signs += 1
         return self.writer.silence()

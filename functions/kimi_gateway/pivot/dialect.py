@@ -76,7 +76,7 @@ class Ask:
     """A request's body, read without any I/O.
 
     `needs` names what the request goes on from and the account has kept (storage/cache.py). With what was
-    found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole question, from
+    found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole request, from
     what that became, one result for each. Without results the places of attachments stay open. Both raise
     InvalidRequest for what is missing. `unasked` gives the whole answer, where no upstream need be asked.
     """
@@ -90,12 +90,12 @@ class Ask:
     unasked: Callable[[Identity], bytes] | None = None
 
     @classmethod
-    def whole(cls, chat: Chat, size: int, question: Callable[[Chat, int], ParsedRequest]) -> Ask:
-        """One that needs nothing but its attachments; `question` takes a chat and its bytes."""
+    def whole(cls, chat: Chat, size: int, parsed: Callable[[Chat, int], ParsedRequest]) -> Ask:
+        """One that needs nothing but its attachments; `parsed` takes a chat and its bytes."""
         attached = placement.attachments(chat.body["messages"])
 
         def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
-            return question(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
+            return parsed(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
 
         return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
 

@@ -35,7 +35,7 @@ ANSWER = {"model": "kimi-k3", "input": "Hello"}
 FLOW = (
     "flow/ask.py",
     "flow/attempts.py",
-    "flow/question.py",
+    "flow/preparation.py",
     "flow/rounds.py",
     "flow/turn.py",
     "edge/router.py",

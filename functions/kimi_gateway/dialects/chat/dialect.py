@@ -13,7 +13,7 @@ from kimi_gateway.pivot.request import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
-class ChatQuestion:
+class ParsedChatRequest:
     chat: ChatRequest
     size: int
 
@@ -39,4 +39,4 @@ class ChatQuestion:
 
 class ChatCompletions:
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(request.read(raw), len(raw), ChatQuestion)
+        return Ask.whole(request.read(raw), len(raw), ParsedChatRequest)

@@ -15,7 +15,7 @@ from kimi_gateway.pivot.request import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
-class MessagesQuestion:
+class ParsedMessagesRequest:
     translation: Translation
     size: int
 
@@ -39,10 +39,10 @@ class Messages:
     def read(self, raw: bytes) -> Ask:
         translation = request.read(raw)
 
-        def question(chat: MessagesRequest, size: int) -> MessagesQuestion:
-            return MessagesQuestion(replace(translation, chat=chat), size)
+        def parsed(chat: MessagesRequest, size: int) -> ParsedMessagesRequest:
+            return ParsedMessagesRequest(replace(translation, chat=chat), size)
 
-        ask = Ask.whole(translation.chat, len(raw), question)
+        ask = Ask.whole(translation.chat, len(raw), parsed)
         return (
             ask if translation.search is None else replace(ask, unasked=partial(search.answer, translation))
         )

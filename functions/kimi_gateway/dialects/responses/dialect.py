@@ -21,7 +21,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 
 
 @dataclass(slots=True)
-class ResponsesQuestion:
+class ParsedResponsesRequest:
     """`size`: bytes of the request and of the content that it refers to."""
 
     translation: Translation
@@ -109,7 +109,7 @@ class _Whole:
     def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
         return self.known(found).attached
 
-    def complete(self, found: Mapping[str, bytes], resolved: Results) -> ResponsesQuestion:
+    def complete(self, found: Mapping[str, bytes], resolved: Results) -> ParsedResponsesRequest:
         translation, attached, size = self.known(found)
         if attached and resolved:
             became = dict(zip(attached, resolved, strict=True))
@@ -118,4 +118,4 @@ class _Whole:
                 translation, chat=attaching(translation.chat, attached, resolved), messages=messages
             )
             size += placement.bytes_of(resolved)
-        return ResponsesQuestion(translation, size, self.clock)
+        return ParsedResponsesRequest(translation, size, self.clock)

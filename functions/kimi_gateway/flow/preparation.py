@@ -1,5 +1,5 @@
-"""A question on its way to its model: read from the body, completed with what it refers to, prepared by the
-provider, fitted into the window."""
+"""Prepares a request for its model: reads the body, adds the content that it refers to, lets the provider
+adapt it, and fits it into the window."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kimi_gateway.providers.search import Searches
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AdmittableRequest:
     """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: its
     upstream can search the web."""
 
@@ -55,7 +55,7 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
     client's name of the output limit, if a budget has lowered it."""
@@ -88,7 +88,7 @@ async def read(
     raw: bytes,
     may_ask: Callable[[], Awaitable[bool]],
     may_search: bool,
-) -> Asked:
+) -> AdmittableRequest:
     """Find the faults of a body that take little work."""
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
@@ -104,51 +104,56 @@ async def read(
             placement.refused(attached, resolved.model)
             ignored = prepared.ignored if prepared is not None else ()
             prepared = None  # all that is known by now is that nothing else is wrong
-    return Asked(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
+    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
 
 
-async def recall(asked: Asked, turn: Turn, conversations: ConversationCache) -> Recalled:
+async def recall(admittable: AdmittableRequest, turn: Turn, conversations: ConversationCache) -> Recalled:
     """Raises GatewayError."""
-    ask, account = asked.ask, turn.admission.key.account
+    ask, account = admittable.ask, turn.admission.key.account
     found = await conversations.recall(account, ask.needs) if ask.needs else {}
-    return Recalled(found, await apart(asked.size if ask.needs else 0, lambda: ask.attachments(found)))
+    return Recalled(found, await apart(admittable.size if ask.needs else 0, lambda: ask.attachments(found)))
 
 
 async def complete(
-    asked: Asked, recalled: Recalled, turn: Turn, conversations: ConversationCache, files: Resolver
-) -> Question:
+    admittable: AdmittableRequest,
+    recalled: Recalled,
+    turn: Turn,
+    conversations: ConversationCache,
+    files: Resolver,
+) -> CompletedRequest:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` keeps its uploads. Raises
-    GatewayError."""
-    ask, model, account = asked.ask, asked.resolved.model, turn.admission.key.account
+    `turn` keeps its uploads. Raises GatewayError."""
+    ask, model, account = admittable.ask, admittable.resolved.model, turn.admission.key.account
     resolution = await resolve(files, account, recalled.attached, model, turn.held)
-    parsed = await apart(asked.size, lambda: ask.complete(recalled.found, resolution.results))
-    size, chat, prepared = parsed.size, parsed.chat, asked.prepared
-    searches = asked.searches and turn.admission.bound is None  # a reservation excludes a search's price
-    if prepared is None or searches != asked.searches:
-        provider = asked.upstream.provider
-        prepared = await apart(size, partial(_prepared, provider, searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
+    parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
+    size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
+    searches = admittable.searches and turn.admission.bound is None  # a reservation excludes a search's price
+    if prepared is None or searches != admittable.searches:
+        provider = admittable.upstream.provider
+        prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
+    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size)
-    return Question(parsed, prepared, narrowed, resolution.token, lowered, searches)
+    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches)
 
 
 async def go_on(
-    asked: Asked,
-    question: Question,
+    admittable: AdmittableRequest,
+    completed: CompletedRequest,
     turn: Turn,
     conversations: ConversationCache,
     chat: ChatRequest,
     added: int,
-) -> Question:
-    """The same question with the `chat` of a further round, to which `added` bytes were added. Raises
+) -> CompletedRequest:
+    """The same request with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
-    size = question.parsed.size + added
-    provider, model = asked.upstream.provider, asked.resolved.model
-    prepared = await apart(size, partial(_prepared, provider, question.searches, asked.request, model, chat))
-    narrowed = await _fitted(asked, turn, conversations, chat, prepared, size)
+    size = completed.parsed.size + added
+    provider, model = admittable.upstream.provider, admittable.resolved.model
+    prepared = await apart(
+        size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
+    )
+    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     await _within_budget(turn, model, chat, prepared, size)
-    return replace(question, prepared=prepared, narrowed=narrowed)
+    return replace(completed, prepared=prepared, narrowed=narrowed)
 
 
 def _prepared(
@@ -165,13 +170,16 @@ def _prepared(
 
         chat = with_tools(chat)
     try:
+        if not model.media:
+            messages = placement.without_media(chat.body["messages"], model)
+            chat = replace(chat, body={**chat.body, "messages": messages})
         return provider.prepare(chat, model, request.headers, cheaply)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
 
 
 async def _fitted(
-    asked: Asked,
+    admittable: AdmittableRequest,
     turn: Turn,
     conversations: ConversationCache,
     chat: ChatRequest,
@@ -183,7 +191,7 @@ async def _fitted(
     if missing := prepared.missing:
         size += await conversations.restore(turn.admission.key.account, missing)
     try:
-        return await fitted(prepared.body, asked.resolved, size, chat.least_output)
+        return await fitted(prepared.body, admittable.resolved, size, chat.least_output)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
 
