@@ -45,7 +45,15 @@ def test_the_wheel_holds_the_package_and_nothing_else_and_is_small(wheel: Path) 
     assert all(name.startswith(("kimi_gateway/", "kimi_gateway-")) for name in names)
     assert wheel.stat().st_size < LARGEST
     required = re.findall(r"^Requires-Dist: ([a-z0-9-]+)[^;\n]*$", needs, re.M)
-    assert sorted(required) == ["click", "fastapi", "httptools", "httpx2", "pydantic", "uvicorn"]
+    assert sorted(required) == [
+        "click",
+        "fastapi",
+        "httptools",
+        "httpx2",
+        "pydantic",
+        "python-multipart",
+        "uvicorn",
+    ]
 
 
 def test_it_serves_from_an_empty_environment(wheel: Path, tmp_path: Path) -> None:

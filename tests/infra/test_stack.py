@@ -218,7 +218,7 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
         ("DELETE", "/v1/models", 405, "Models"),
         ("POST", "/token/check", 200, "TokenCheck"),
         ("GET", "/user/credits", 200, "Account"),
-        ("GET", "/ping", 200, "Account"),
+        ("GET", "/v1/files", 200, "Files"),
         ("GET", "/v1/chat/completions", 405, "Account"),
         ("OPTIONS", "/v1/chat/completions", 204, "Account"),
         ("POST", "/v1/chat/completions/", 404, "Account"),
@@ -232,7 +232,7 @@ def test_every_function_answers_what_api_gateway_gives_it(
     body = json.dumps({"token": TOKEN}).encode() if method == "POST" else b""
     answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, timeout=30)
     assert (answer.status_code, endpoint.served[-1].function) == (status, function), answer.text
-    foreign = None if function == "TokenCheck" else "*"  # of other origins' pages
+    foreign = None if function == "TokenCheck" else "*"
     assert answer.headers.get("access-control-allow-origin") == foreign
     if status == 405:
         assert "OPTIONS" in answer.headers["allow"]
@@ -347,4 +347,4 @@ def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
 
 def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
     assert endpoint.guard.denied == []
-    assert {function for function, _ in endpoint.guard.passed} == {"Chat", "Models", "TokenCheck", "Account"}
+    assert {each for each, _ in endpoint.guard.passed} == {"Chat", "Models", "TokenCheck", "Account", "Files"}

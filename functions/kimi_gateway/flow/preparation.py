@@ -170,6 +170,9 @@ def _prepared(
 
         chat = with_tools(chat)
     try:
+        if not model.media:
+            messages = placement.without_media(chat.body["messages"], model)
+            chat = replace(chat, body={**chat.body, "messages": messages})
         return provider.prepare(chat, model, request.headers, cheaply)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None

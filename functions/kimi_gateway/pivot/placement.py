@@ -120,13 +120,18 @@ def attachments(messages: Sequence[Message]) -> tuple[Attachment, ...]:
 
 def _fresh(messages: Sequence[Message]) -> set[int]:
     """The ids of the slots in the user's newest messages."""
-    fresh = set[int]()
+    return set(map(id, slots(_newest(messages))))
+
+
+def _newest(messages: Sequence[Message]) -> list[Message]:
+    """What the user has just said: nothing while tools work."""
+    newest: list[Message] = []
     for message in reversed(messages):
         if message["role"] == "assistant":
-            return set() if message.get("tool_calls") else fresh
+            return [] if message.get("tool_calls") else newest
         if message["role"] != "tool":
-            fresh |= set(map(id, slots([message])))
-    return fresh
+            newest.append(message)
+    return newest
 
 
 def refused(attachments: Sequence[Attachment], model: Model) -> dict[Attachment, Resolved]:
@@ -141,6 +146,36 @@ def refused(attachments: Sequence[Attachment], model: Model) -> dict[Attachment,
             error = InvalidRequest(f"{each.field}: {model.id} takes no {noun}", param=each.field)
             refusals[each] = unreadable(each, error)
     return refusals
+
+
+def without_media(messages: list[Message], model: Model) -> list[Message]:
+    """For a model that accepts no pictures and videos: those that are in the messages themselves. A sentence
+    replaces them where the client sends them again with each request. Raises InvalidRequest."""
+    if model.media:
+        return messages
+    newest = set(map(id, _newest(messages)))
+    made: list[Message] = []
+    for message in messages:
+        content = message.get("content")
+        if type(content) is list and any(_media(part) for part in content):
+            parts: list[dict[str, Any]] = []
+            for part in content:
+                if noun := _media(part):
+                    error = InvalidRequest(f"messages: {model.id} takes no {noun}s", param="messages")
+                    if id(message) in newest:
+                        raise error
+                    part = {"type": "text", "text": instead_of(noun, error).sentence}
+                parts.append(part)
+            message = {**message, "content": parts}
+        made.append(message)
+    return made
+
+
+def _media(part: Mapping[str, Any]) -> str | None:
+    """The noun of a picture or video that needs no reading."""
+    if isinstance(part, Slot):
+        return None
+    return {"image_url": "picture", "video_url": "video"}.get(part.get("type", ""))
 
 
 def placed(

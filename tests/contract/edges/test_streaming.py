@@ -238,7 +238,12 @@ def test_frames_are_never_compressed_or_cached(up: ScriptedUpstream, start: Star
 
 def test_bytes_of_a_frame_are_the_vendors_own_words(up: ScriptedUpstream, start: Start) -> None:
     """Unknown members survive, at every level; text is not escaped anew."""
-    event = {"choices": [{"index": 0, "delta": {"content": "é\u2028👋", "mood": 1}, "seed": None}], "x": [{}]}
+    event = {
+        "choices": [
+            {"index": 0, "delta": {"role": "assistant", "content": "é\u2028👋", "mood": 1}, "seed": None}
+        ],
+        "x": [{}],
+    }
     up.plan(Sse([frame(event), EVENTS[-1]]))
     with start() as gateway:
         first = ask(gateway, True).seen.bodies[0]

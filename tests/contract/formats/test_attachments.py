@@ -216,15 +216,21 @@ def test_a_model_that_takes_no_pictures_says_so_before_any_fetch(form: str, tmp_
     with InProcess(models=table) as desk:
         desk.running.gateway.files = Files()
         key = desk.key(1)
-        given = body(form, user(form, picture(form, "address")), model="words")
-        answer = asked(desk, form, key, given)
-        assert answer.status == 400, answer.body
-        assert "takes no pictures" in answer.json["error"]["message"]
-        assert files(desk).asked == []
-        assert credits(desk, key) == (1, 0)
-        given = body(form, user(form), *result(form, picture(form, "address")), model="words")
-        assert asked(desk, form, key, given).status == 200
-        assert files(desk).asked == []
+        for source in ("address", "bytes", "file-1"):
+            given = body(form, user(form, picture(form, source)), model="words")
+            answer = asked(desk, form, key, given)
+            assert answer.status == 400, answer.body
+            assert "takes no pictures" in answer.json["error"]["message"]
+            assert files(desk).asked == []
+            assert desk.client.chats == []
+            assert credits(desk, key) == (1, 0)
+        for source in ("address", "bytes"):
+            given = body(form, user(form), *result(form, picture(form, source)), model="words")
+            assert asked(desk, form, desk.key(), given).status == 200
+            assert files(desk).asked == []
+            sent = json.dumps(desk.client.chats[-1].body)
+            assert "image_url" not in sent
+            assert "takes no pictures" in sent
 
 
 @in_all_formats

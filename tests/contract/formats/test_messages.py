@@ -179,10 +179,9 @@ def test_what_the_upstream_gets(desk: InProcess, name: str) -> None:
 
 
 def test_what_is_left_out_is_told_in_a_header(desk: InProcess) -> None:
-    search = {"type": "web_search_20250305", "name": "web_search"}
-    answer = ask(desk, tools=[search, TOOL], service_tier="auto", context_management={}, temperature=0.7)
+    answer = ask(desk, tools=[TOOL], service_tier="auto", context_management={}, temperature=0.7)
     told_of = set(answer.headers["x-param-ignored"].split(", "))
-    assert told_of == {"tools.web_search_20250305", "service_tier", "context_management", "temperature"}
+    assert told_of == {"service_tier", "context_management", "temperature"}
 
 
 def test_an_input_above_the_window_is_refused_before_the_upstream(desk: InProcess) -> None:

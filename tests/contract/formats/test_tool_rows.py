@@ -190,12 +190,12 @@ def test_two_names_never_become_one(gateway: LiveGateway, upstream: ScriptedUpst
 
 
 def test_the_vendors_own_tools_pass_untouched(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
-    own = {"type": "builtin_function", "function": {"name": "$web_search"}}
-    call = {"id": "$web_search:0", "type": "function", "function": {"name": "$web_search", "arguments": "{}"}}
+    own = {"type": "builtin_function", "function": {"name": "$convert"}}
+    call = {"id": "$convert:0", "type": "function", "function": {"name": "$convert", "arguments": "{}"}}
     messages = [
         *HELLO,
         {"role": "assistant", "content": None, "reasoning_content": "s", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "$web_search:0", "name": "$web_search", "content": "{}"},
+        {"role": "tool", "tool_call_id": "$convert:0", "name": "$convert", "content": "{}"},
     ]
     upstream.strict = False  # whose rule for names in the history is for functions
     try:

@@ -111,3 +111,36 @@ def blank_pdf() -> bytes:
     writer.add_blank_page(100, 100)
     writer.write(written)
     return written.getvalue()
+
+
+def worded_pdf(*pages: str) -> bytes:
+    """A whole PDF whose pages show these words, as a program would write it."""
+    import io
+
+    from pypdf import PdfWriter
+    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
+    writer, written = PdfWriter(), io.BytesIO()
+    names = {"/Type": "/Font", "/Subtype": "/Type1", "/BaseFont": "/Helvetica"}
+    font = DictionaryObject({NameObject(name): NameObject(value) for name, value in names.items()})
+    for words in pages:
+        page = writer.add_blank_page(300, 100)
+        page[NameObject("/Resources")] = DictionaryObject(
+            {NameObject("/Font"): DictionaryObject({NameObject("/F1"): font})}
+        )
+        shown = DecodedStreamObject()
+        shown.set_data(f"BT /F1 12 Tf 10 50 Td ({words}) Tj ET".encode())
+        page[NameObject("/Contents")] = writer._add_object(shown)
+    writer.write(written)
+    return written.getvalue()
+
+
+async def test_the_words_of_a_real_pdf_are_read_here_and_no_page_is_lost(up: ScriptedUpstream) -> None:
+    data = worded_pdf("The first page.", "The second page.")
+    async with resolving(up, local=True) as made:
+        found = await made.one(inline(data, "document", filename="two.pdf"))
+        assert found == DocumentText("two.pdf", "The first page.\n\nThe second page.")
+        assert await made.one(inline(data, "document", filename="two.pdf")) == found
+        with pytest.raises(InvalidRequest, match=f"{FIELD}: the document cannot be read"):
+            await made.one(inline(data[: len(data) // 8], "document"))
+    assert up.requests == []

@@ -34,7 +34,7 @@ def options(body: dict[str, Any], ignored: list[str]) -> SearchOptions | None:
         return found
     hosted = {tool.get("name") for tool in body["tools"] if is_hosted(tool)}
     alone = all(map(is_hosted, body["tools"]))
-    forced = choice.get("type") == "tool" and choice.get("name") in hosted
+    forced = choice.get("type") == "tool" and str(choice.get("name")) in hosted
     if choice.get("type") == "none":
         return None
     return replace(found, forced=True) if forced or choice.get("type") == "any" and alone else found

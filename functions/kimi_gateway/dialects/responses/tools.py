@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kimi_gateway.dialects.responses.web_search import KINDS
+from kimi_gateway.dialects.responses.web_search import KINDS, is_kind
 from kimi_gateway.dialects.tool_set import ToolSet
 from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import Check, fail
@@ -100,7 +100,7 @@ class Toolbox:
                 fail("tool_choice", "there is no tool that can be called")
             return choice
         fields.mapping(choice, "tool_choice")
-        if choice.get("type") in KINDS:  # a note asks the model, since nobody can force the gateway's tool
+        if is_kind(choice.get("type")):  # a note asks the model, since nobody can force the gateway's tool
             return None
         fields.one_of(*_KINDS, "allowed_tools")(choice.get("type"), "tool_choice.type")
         if choice["type"] in _KINDS:

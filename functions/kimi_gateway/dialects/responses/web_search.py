@@ -18,17 +18,22 @@ SOURCES, RESULTS_TOO = "web_search_call.action.sources", "web_search_call.result
 MOST_DOMAINS = 100
 
 
+def is_kind(kind: Any) -> bool:
+    """Whether it is the type of a hosted search; a client may send anything as a type."""
+    return isinstance(kind, str) and kind in KINDS
+
+
 def options(body: dict[str, Any]) -> SearchOptions | None:
     """The search that the hosted tools of a body request; None without one. Raises InvalidRequest."""
     found: SearchOptions | None = None
     for index, tool in enumerate(body.get("tools") or ()):
-        if isinstance(tool, dict) and (tool.get("type") in KINDS or is_vendors(tool)):
+        if isinstance(tool, dict) and (is_kind(tool.get("type")) or is_vendors(tool)):
             found = _of(tool, f"tools.{index}")
     choice = body.get("tool_choice")
     if found is None or choice == "none":
         return None
-    named = isinstance(choice, dict) and choice.get("type") in KINDS
-    only = all(isinstance(tool, dict) and tool.get("type") in KINDS for tool in body["tools"])
+    named = isinstance(choice, dict) and is_kind(choice.get("type"))
+    only = all(isinstance(tool, dict) and is_kind(tool.get("type")) for tool in body["tools"])
     return replace(found, forced=True) if named or choice == "required" and only else found
 
 

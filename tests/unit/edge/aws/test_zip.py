@@ -28,7 +28,8 @@ def entries() -> dict[str, zipfile.ZipInfo]:
 # What the lock file brings along; a new name here makes each cold start unpack more.
 LIBRARIES = {
     "annotated_types", "anyio", "aws_lambda_powertools", "h11", "httpcore2", "httptools", "httpx2", "idna",
-    "jmespath", "pydantic", "pydantic_core", "truststore", "typing_extensions", "typing_inspection",
+    "jmespath", "multipart", "pydantic", "pydantic_core", "python_multipart",
+    "truststore", "typing_extensions", "typing_inspection",
 }  # fmt: skip
 LOADED = {"aws_lambda_powertools", "httptools", "jmespath", "typing_extensions"}  # of them, at a start
 LARGEST = 9 * 2**20  # bytes
