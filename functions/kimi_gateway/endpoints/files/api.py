@@ -219,7 +219,7 @@ class FilesApi:
             raise self._full(full) from full
 
     async def _claim(self, pending: FileRecord, record: FileRecord) -> None:
-        """Of several requests that complete an upload, one goes on."""
+        """Only one of several requests may complete an upload."""
         try:
             claimed = await _stored(self.store.change_file(pending, record, self.room))
         except NoRoom as full:

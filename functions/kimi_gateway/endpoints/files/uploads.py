@@ -178,7 +178,7 @@ class Stored:
 
 
 def _fields(told: Mapping[str, Any]) -> dict[str, str]:
-    """Those of a form."""
+    """The fields that a form would have."""
     given = {"purpose": _text(told, "purpose")} if told.get("purpose") is not None else {}
     after = told.get("expires_after")
     if after is not None and not isinstance(after, dict):
