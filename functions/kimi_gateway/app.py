@@ -46,6 +46,7 @@ from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
     from kimi_gateway.net.aws import Aws
+    from kimi_gateway.net.s3 import Bucket
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
@@ -216,14 +217,7 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
-        FilesApi(
-            gate,
-            store,
-            upstream,
-            Room(settings.account_files, settings.account_file_bytes),
-            settings.idle_timeout,
-            clock,
-        ),
+        _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
     )
     heart = None
     if renewing:
@@ -242,12 +236,12 @@ def _clients(
     settings: Settings, client: Client | None, environ: Mapping[str, str]
 ) -> tuple[Client, Aws | None]:
     """The client for the upstream, and AWS over the same client if the settings use it."""
-    if not (settings.table or settings.secret):
+    if not (settings.table or settings.secret or settings.uploads):
         return client or http_client(settings.base_url, environ), None
     from kimi_gateway.net import aws, aws_environment
 
     address = aws.endpoints(environ, aws.region_of(environ))
-    more = (address(aws.DYNAMODB), address(aws.SECRETS))
+    more = (address(aws.DYNAMODB), address(aws.SECRETS), address(aws.S3))
     client = client or http_client(settings.base_url, environ, *more)
     return client, aws_environment.of_environment(client, environ)
 
@@ -258,6 +252,27 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
         return DynamoStore(settings.table, aws)
     return open_store(settings)
+
+
+def _files(
+    settings: Settings,
+    gate: Gate,
+    store: FileStore,
+    upstream: Callable[[], Upstream],
+    clock: Callable[[], float],
+    bucket: Bucket | None,
+) -> FilesApi:
+    room = Room(settings.account_files, settings.account_file_bytes)
+    return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
+
+
+def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
+    """Where clients put files that are too large for a request, if the operator has such a place."""
+    if not settings.uploads or aws is None:
+        return None
+    from kimi_gateway.net.s3 import Bucket
+
+    return Bucket(aws, client, settings.uploads)
 
 
 def _planned(settings: Settings, opening: Opening) -> Planner | None:

@@ -35,6 +35,7 @@ class Settings:
     base_url: str = HOSTS["ai"]
     table: str = ""
     secret: str = ""
+    uploads: str = ""
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
@@ -168,6 +169,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_BASE_URL": ("base_url", _base_url),
     "KIMI_GATEWAY_TABLE": ("table", _named(r"[A-Za-z0-9_.-]{3,255}", "a table's name")),
     "KIMI_GATEWAY_SECRET": ("secret", _named(r"[A-Za-z0-9/_+=.@:-]{1,2048}", "a secret's name or ARN")),
+    "KIMI_GATEWAY_UPLOADS": ("uploads", _named(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "a bucket's name")),
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
@@ -231,8 +233,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
-    if (settings.table or settings.secret) and not region:
-        faults.append("AWS_REGION is required if KIMI_GATEWAY_TABLE or KIMI_GATEWAY_SECRET is set")
+    if (settings.table or settings.secret or settings.uploads) and not region:
+        aws = "KIMI_GATEWAY_TABLE, KIMI_GATEWAY_SECRET or KIMI_GATEWAY_UPLOADS"
+        faults.append(f"AWS_REGION is required if {aws} is set")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

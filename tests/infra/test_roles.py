@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 
 from infra.iam import allowed, granted, leading_keys
-from infra.reading import resources
+from infra.reading import listed, resources, statements
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.values import Grant, Key, Usage
+from kimi_gateway.net.aws import Aws, endpoints
+from kimi_gateway.net.http1 import Http1Client
+from kimi_gateway.net.s3 import Bucket, NoObject
+from support import dynamo
 from support.dynamo_table import NOW, SharedTable
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +135,39 @@ async def test_a_role_allows_exactly_what_its_function_asks(
     template: Any, shared: SharedTable, function: str
 ) -> None:
     assert granted(template, function) == await asked(shared, NEEDS[function])
+
+
+OBJECTS = {"PUT": "s3:PutObject", "GET": "s3:GetObject", "DELETE": "s3:DeleteObject"}
+
+
+async def test_only_files_may_use_objects_and_may_exactly_what_uploads_need(
+    template: Any, moto_url: str
+) -> None:
+    client, asked_for = Http1Client(), []
+
+    class Noting(Aws):
+        async def presigned(self, method: str, *rest: Any) -> str:
+            asked_for.append(method)
+            return await super().presigned(method, *rest)
+
+    environ = {"AWS_ENDPOINT_URL": moto_url}
+    aws = Noting(client, dynamo.REGION, lambda: dynamo.FAKE, endpoints(environ, dynamo.REGION))
+    bucket = Bucket(aws, client, "bucket-of-nobody")
+    await bucket.address("key", 1, 60)
+    with pytest.raises(NoObject):
+        async with bucket.read("key"):
+            pass
+    await bucket.delete("key")
+    await client.close()
+    role = resources(template, "AWS::Lambda::Function")["Files"]["Role"]["Fn::GetAtt"][0]
+    found = {
+        (name, action, str(statement["Resource"]))
+        for name, statement in statements(template)
+        for action in listed(statement["Action"])
+        if action.startswith("s3:")
+    }
+    objects = str({"Fn::Sub": "${Uploads.Arn}/*"})
+    assert found == {(role, OBJECTS[method], objects) for method in asked_for}
 
 
 def test_every_function_is_looked_at(template: Any) -> None:

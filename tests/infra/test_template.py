@@ -69,7 +69,8 @@ def test_exactly_the_routes_that_ask_a_model_stream(template: Any) -> None:
 @pytest.mark.parametrize("route", table(), ids=lambda route: route.path)
 def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, route: Route) -> None:
     meant = {"/v1/models": "Models", "/v1/models/{model+}": "Models", "/token/check": "TokenCheck"}
-    meant |= {path: "Files" for path in ("/v1/files", "/v1/files/{file}", "/v1/files/{file}/content")}
+    files = ("/v1/files", "/v1/files/uploads", "/v1/files/{file}", "/v1/files/{file}/content")
+    meant |= {path: "Files" for path in files}
     wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
         path = place.replace("{model+}", "kimi/k3")
@@ -142,8 +143,10 @@ def test_each_function_has_a_role_of_its_own_and_no_role_a_wildcard(template: An
     assert len(set(roles)) == len(functions)
     for role in roles:
         assert "ManagedPolicyArns" not in template["Resources"][role]["Properties"]
+    objects = {"Fn::Sub": "${Uploads.Arn}/*"}  # of one bucket; S3 knows no other way to name them all
     for role, statement in statements(template):
-        assert "*" not in json.dumps([statement["Action"], statement["Resource"]]), role
+        resource = "" if statement["Resource"] == objects else statement["Resource"]
+        assert "*" not in json.dumps([statement["Action"], resource]), role
         assert (
             {"Effect", "Action", "Resource"}
             <= set(statement)
@@ -156,7 +159,7 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
     for role, statement in statements(template):
         for action in listed(statement["Action"]):
             allowed.setdefault(role, {})[action] = statement["Resource"]
-    for function in resources(template, "AWS::Lambda::Function").values():
+    for name, function in resources(template, "AWS::Lambda::Function").items():
         role = allowed[function["Role"]["Fn::GetAtt"][0]]
         log = function["LoggingConfig"]["LogGroup"]["Ref"]
         assert role["logs:PutLogEvents"] == role["logs:CreateLogStream"] == {"Fn::GetAtt": [log, "Arn"]}
@@ -165,7 +168,23 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         assert tables
         assert all(each == {"Fn::GetAtt": ["Table", "Arn"]} for each in tables)
         services = {action.partition(":")[0] for action in role}
-        assert services == {"logs", "secretsmanager", "dynamodb"}
+        assert services == {"logs", "secretsmanager", "dynamodb"} | ({"s3"} if name == "Files" else set())
+
+
+def test_only_files_reaches_the_bucket_which_is_private_and_keeps_nothing(raw: Any, template: Any) -> None:
+    ((name, bucket),) = resources(template, "AWS::S3::Bucket").items()
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", {"Ref": "UploadDays"})
+    assert raw["raw"]["Parameters"]["UploadDays"]["Default"] == 1
+    told = {
+        function: each["Environment"]["Variables"].get("KIMI_GATEWAY_UPLOADS")
+        for function, each in resources(template, "AWS::Lambda::Function").items()
+    }
+    assert {function for function, value in told.items() if value} == {"Files"}
+    assert told["Files"] == {"Ref": name}
+    (allowed,) = [each for _, each in statements(template) if "s3:" in json.dumps(each["Action"])]
+    assert set(allowed["Action"]) == {"s3:PutObject", "s3:GetObject", "s3:DeleteObject"}
 
 
 def test_every_handler_is_there_and_streams_where_its_integration_does(template: Any) -> None:
@@ -186,6 +205,7 @@ def test_every_handler_is_there_and_streams_where_its_integration_does(template:
 def test_functions_are_given_settings_that_the_gateway_takes(raw: Any, template: Any) -> None:
     given = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
     given |= {"Table": "a-table", "Secret": "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-secret"}
+    given["Uploads"] = "a-bucket"
     for function in resources(template, "AWS::Lambda::Function").values():
         variables = function["Environment"]["Variables"]
         environ = {

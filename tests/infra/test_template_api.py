@@ -15,7 +15,7 @@ from support import ROOT
 TOO_LARGE = (
     "The request body is larger than the 6 MB that this gateway takes on AWS."
     " Send fewer or smaller images, or a shorter conversation;"
-    " name a larger file by an https address."
+    " name a larger file by an https address, or send it by POST /v1/files/uploads."
 )
 
 

@@ -21,6 +21,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_BASE_URL", "http://127.0.0.1:9/v1/", "http://127.0.0.1:9/v1"),
     ("KIMI_BASE_URL", "https://[::1]:9/v1", "https://[::1]:9/v1"),
     ("KIMI_GATEWAY_TABLE", "kimi-gateway_Table.1", "kimi-gateway_Table.1"),
+    ("KIMI_GATEWAY_UPLOADS", "kimi-uploads.1", "kimi-uploads.1"),
     ("KIMI_GATEWAY_SECRET", "kimi/tokens", "kimi/tokens"),
     ("KIMI_GATEWAY_SECRET", ARN, ARN),
     ("KIMI_GATEWAY_DATA", "/srv/kimi", Path("/srv/kimi")),
@@ -72,6 +73,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_BASE_URL", "https://[::1/v1"),
     ("KIMI_BASE_URL", "https://a test/v1"),
     ("KIMI_GATEWAY_TABLE", "a table"),
+    ("KIMI_GATEWAY_UPLOADS", "Not/A.Bucket"),
     ("KIMI_GATEWAY_TABLE", "ab"),
     ("KIMI_GATEWAY_SECRET", "not a name"),
     ("KIMI_GATEWAY_MODELS", "/no/such/file.json"),
@@ -140,7 +142,7 @@ def test_the_defaults_hold_without_any() -> None:
     assert read(HOME | {"XDG_DATA_HOME": "/data"}).data == Path("/data/kimi-gateway")
 
 
-@pytest.mark.parametrize("name", ["KIMI_GATEWAY_TABLE", "KIMI_GATEWAY_SECRET"])
+@pytest.mark.parametrize("name", ["KIMI_GATEWAY_TABLE", "KIMI_GATEWAY_SECRET", "KIMI_GATEWAY_UPLOADS"])
 def test_what_is_kept_in_the_cloud_needs_a_region(name: str) -> None:
     with pytest.raises(SettingsFault, match="AWS_REGION"):
         read({"HOME": "/home/me", name: "kimi-gateway"})

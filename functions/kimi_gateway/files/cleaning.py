@@ -176,6 +176,9 @@ class Cleaner:
         for record in await self._store.due_files(NEVER - 1 if abandoned else now, most):
             if record.id in self._held or (record.kind == "kept" and record.expires > now):
                 continue
+            if not record.token:  # it never came to a provider
+                await self._store.remove_file(record)
+                continue
             try:
                 count = await self._delete_upstream(record)
             except (UpstreamFailure, GatewayError) as exc:

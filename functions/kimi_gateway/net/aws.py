@@ -17,7 +17,7 @@ from typing import Any
 
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.http import Client, NetError, Timeouts
-from kimi_gateway.net.sigv4 import Credentials, Scope, signed
+from kimi_gateway.net.sigv4 import Credentials, Scope, presigned, signed
 
 LONGEST_ANSWER = 8 * 2**20  # a page of a query has 1 MB, and its JSON is longer
 # Codes that allow another try whatever the status (AWS, "Error handling with DynamoDB"; read 2026-11).
@@ -67,6 +67,7 @@ class Service:
 
 DYNAMODB = Service("dynamodb", "DynamoDB_20120810", "1.0", "DYNAMODB")
 SECRETS = Service("secretsmanager", "secretsmanager", "1.1", "SECRETS_MANAGER")
+S3 = Service("s3", "", "", "S3")  # its calls are not JSON; see net/s3.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,21 @@ class Aws:
             why = why or f"no answer within {patience.total:g} s"
         raise (AwsThrottled if throttled else AwsDown)(f"{operation}: {why}")
 
+    async def presigned(
+        self, method: str, bucket: str, key: str, headers: Mapping[str, str], seconds: int
+    ) -> str:
+        """A URL for one operation on an object of S3. `key` must need no escaping. Raises AwsDown."""
+        base = self._endpoint(S3)
+        own = f"://s3.{self._region}.amazonaws."  # an emulator has no name for each bucket
+        place = base.replace("://", f"://{bucket}.") if own in base else f"{base}{bucket}/"
+        scope = Scope(self._region, S3.name)
+        credentials = await self._current()
+        return presigned(credentials, scope, method, place + key, headers, seconds, self._clock())
+
+    async def _current(self) -> Credentials:
+        found = self._credentials()
+        return found if isinstance(found, Credentials) else await found
+
     async def pause(self, number: int) -> None:
         """Wait as long as before try `number`; the first try is 0."""
         longest = min(self._patience.longest, self._patience.pause * 2 ** (number - 1))
@@ -146,8 +162,7 @@ class Aws:
             "X-Amz-Target": f"{service.target}.{operation}",
         }
         scope = Scope(self._region, service.name)
-        found = self._credentials()
-        credentials = found if isinstance(found, Credentials) else await found
+        credentials = await self._current()
         headers = signed(credentials, scope, "POST", url, headers, body, self._clock())
         try:
             async with self._client.send("POST", url, headers, body, self._patience.each) as answer:

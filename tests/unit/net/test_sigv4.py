@@ -5,14 +5,15 @@ from __future__ import annotations
 import calendar
 import string
 import time
+from urllib.parse import parse_qs, urlsplit
 
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.net.sigv4 import Credentials, Scope, signed
+from kimi_gateway.net.sigv4 import Credentials, Scope, presigned, signed
 
 WORD = st.text(string.ascii_letters + string.digits + "-", min_size=1, max_size=12)
 SECRET = st.text(string.ascii_letters + string.digits + "/+=", min_size=1, max_size=60)
@@ -50,6 +51,27 @@ def test_a_request_is_signed_as_botocore_signs_it(
     now = calendar.timegm(time.strptime(theirs.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ"))
     ours = signed(Credentials(access, secret, token), Scope(region, service), method, url, headers, body, now)
     assert ours == dict(theirs.headers.items())
+
+
+@given(
+    access=WORD, secret=SECRET, token=st.none() | SECRET, region=WORD, method=st.sampled_from(["GET", "PUT"]),
+    host=HOSTS, path=st.text(string.ascii_letters + string.digits + "-._/", max_size=20),
+    size=st.none() | st.integers(1, 10**9), seconds=st.integers(1, 3_600),
+)  # fmt: skip
+def test_a_url_is_signed_as_botocore_signs_it(
+    access: str, secret: str, token: str | None, region: str, method: str, host: str, path: str,
+    size: int | None, seconds: int,
+) -> None:  # fmt: skip
+    url = f"{host}/{path}"
+    headers = {} if size is None else {"content-length": str(size)}
+    theirs = AWSRequest(method, url, headers=dict(headers))
+    S3SigV4QueryAuth(BotoCredentials(access, secret, token), "s3", region, seconds).add_auth(theirs)
+    told = parse_qs(urlsplit(theirs.url).query)
+    now = calendar.timegm(time.strptime(told["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ"))
+    scope = Scope(region, "s3")
+    ours = presigned(Credentials(access, secret, token), scope, method, url, headers, seconds, now)
+    assert parse_qs(urlsplit(ours).query) == told
+    assert ours.partition("?")[0] == theirs.url.partition("?")[0]
 
 
 def test_credentials_do_not_show_themselves() -> None:

@@ -11,7 +11,8 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from kimi_gateway.accounts.files import FileRecord, FileStore, NoRoom, Room, file_id
 from kimi_gateway.accounts.gate import Gate
@@ -23,6 +24,7 @@ from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.endpoints.files.form import Form
 from kimi_gateway.endpoints.files.purposes import Wanted, kind_of, wanted
 from kimi_gateway.endpoints.files.shapes import Anthropic, OpenAi, Shape
+from kimi_gateway.endpoints.files.uploads import Source, asked, begun, completing, emptied, is_completion
 from kimi_gateway.errors import (
     BodyTooSlow,
     Conflict,
@@ -38,6 +40,9 @@ from kimi_gateway.providers.failures import CLIENTS_FAULT, OTHER_TOKEN, Upstream
 from kimi_gateway.providers.files import MOST_BYTES, Files, KeepsFiles
 from kimi_gateway.providers.provider import Token, Upstream
 
+if TYPE_CHECKING:
+    from kimi_gateway.net.s3 import Bucket
+
 UPLOADED_WITHIN = 3_000  # seconds for one upload
 SWEPT_AFTER = UPLOADED_WITHIN + 600  # seconds after which an unfinished one is nobody's
 MOST_BODY = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
@@ -48,7 +53,8 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class FilesApi:
-    """`patience`: seconds between two pieces of a content, and for a deletion at the provider."""
+    """`patience`: seconds between two pieces of a content, and for a deletion at the provider. `bucket` takes
+    files that are too large for a request."""
 
     gate: Gate
     store: FileStore
@@ -57,6 +63,7 @@ class FilesApi:
     patience: float
     clock: Callable[[], float]
     within: float = UPLOADED_WITHIN
+    bucket: Bucket | None = None
 
     async def create(self, request: Request) -> Response:
         key = await authenticate(self.gate, request)
@@ -67,6 +74,8 @@ class FilesApi:
         try:
             with self.gate.places.held(key.account):
                 async with asyncio.timeout(self.within), aclosing(request.stream()) as pieces:
+                    if self.bucket is not None and is_completion(request):
+                        return await self._complete(request, key, files, self.bucket, pieces)
                     form = Form(request.headers.get("content-type"), pieces)
                     await form.start()
                     kind = kind_of(form.head)
@@ -78,6 +87,32 @@ class FilesApi:
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, form.size if form else 0)
             raise
+        return answer(_shape(request).file(record))
+
+    async def begin(self, request: Request) -> Response:
+        """Return an address for a file that is too large for a request. Its record takes the room."""
+        key = await authenticate(self.gate, request)
+        if self.bucket is None:
+            raise NotFound("This gateway takes files of any size directly: POST /v1/files with the file.")
+        await self.gate.refuse(key)
+        await self.gate.require_credit(key)
+        self._files()
+        try:
+            record = asked(await request.body(), key.account, int(self.clock()))
+            await self._add(record)
+        except InvalidRequest:
+            self.gate.wasted(key, 0)
+            raise
+        return answer(await begun(self.bucket, record))
+
+    async def _complete(
+        self, request: Request, key: Key, files: Files, bucket: Bucket, pieces: AsyncIterator[bytes]
+    ) -> Response:
+        """Pass a file on that the client has put into the bucket, then delete it there."""
+        async with completing(bucket, pieces, partial(self._record, key)) as (source, pending):
+            about = wanted(source.fields, kind_of(source.head), _shape(request) is ANTHROPIC)
+            record = await self._upload(request, key, files, source, about, pending)
+        await emptied(bucket, record)
         return answer(_shape(request).file(record))
 
     async def list(self, request: Request) -> Response:
@@ -117,6 +152,10 @@ class FilesApi:
     async def delete(self, request: Request, file: str) -> Response:
         key = await authenticate(self.gate, request)
         record = await self._record(key, file)
+        if not record.token:
+            raise Conflict(
+                f"Upload {record.id} was not completed. It ends by itself within an hour.", param="file_id"
+            )
         gone = replace(record, state="deleting", expires=int(self.clock()))
         if not await _stored(self.store.change_file(record, gone, self.room)):
             raise Conflict(
@@ -128,9 +167,16 @@ class FilesApi:
         return answer(_shape(request).deleted(record.id))
 
     async def _upload(
-        self, request: Request, key: Key, files: Files, form: Form, about: Wanted
+        self,
+        request: Request,
+        key: Key,
+        files: Files,
+        form: Source,
+        about: Wanted,
+        pending: FileRecord | None = None,
     ) -> FileRecord:
-        """The record of a new file. Whatever happens, what the provider may have is in a record."""
+        """The record of a new file. Whatever happens, what the provider may have is in a record. `pending` is
+        the one that it replaces, and that returns if the provider surely has no such file."""
         try:
             lease = await self.upstream().tokens.lease(None, set())
         except UpstreamFailure as failure:
@@ -138,12 +184,13 @@ class FilesApi:
         failed: UpstreamFailure | None = None
         now = int(self.clock())
         record = FileRecord(
-            file_id(now), key.account, lease.token.id, "kept", now, now + SWEPT_AFTER,
+            pending.id if pending else file_id(now),
+            key.account, lease.token.id, "kept", now, now + SWEPT_AFTER,
             filename=form.filename, size=_expected(request, form), media_type=form.type, purpose=about.word,
             uploaded_as=about.purpose,
         )  # fmt: skip
         try:
-            await self._add(record)
+            await (self._claim(pending, record) if pending else self._add(record))
             async with aclosing(form.chunks()) as chunks:
                 told = await files.upload(
                     lease.token, f"{record.id}-{form.filename}", about.purpose, chunks, form.whole
@@ -158,10 +205,10 @@ class FilesApi:
             return done
         except UpstreamFailure as failure:
             failed = failure
-            await self._abandon(record, failure.cause in REFUSED or not form.ended)
+            await self._abandon(record, failure.cause in REFUSED or not form.ended, pending)
             raise _shown(failure, request) from failure
         except BaseException:
-            await asyncio.shield(self._abandon(record, not form.ended))
+            await asyncio.shield(self._abandon(record, not form.ended, pending))
             raise
         finally:
             lease.end(failed)
@@ -171,6 +218,15 @@ class FilesApi:
             await _stored(self.store.add_file(record, self.room))
         except NoRoom as full:
             raise self._full(full) from full
+
+    async def _claim(self, pending: FileRecord, record: FileRecord) -> None:
+        """Only one of several requests may complete an upload."""
+        try:
+            claimed = await _stored(self.store.change_file(pending, record, self.room))
+        except NoRoom as full:
+            raise self._full(full) from full
+        if not claimed:
+            raise Conflict(f"Upload {record.id} is being completed by another request.", param="upload")
 
     async def _finish(self, record: FileRecord, done: FileRecord) -> None:
         """The file is at the provider; it is deleted there unless its record says so."""
@@ -195,11 +251,13 @@ class FilesApi:
             param="file",
         )
 
-    async def _abandon(self, record: FileRecord, absent: bool) -> None:
-        """An upload failed. If the provider surely has no such file, its record goes; else it is due, and the
-        sweep looks for the file by its name."""
+    async def _abandon(self, record: FileRecord, absent: bool, pending: FileRecord | None) -> None:
+        """An upload failed. If the provider surely has no such file, its record goes, or is `pending` again;
+        else it is due, and the sweep looks for the file by its name."""
         with suppress(StoreDown):  # the record's own expiry does the same later
-            if absent:
+            if absent and pending:
+                await self.store.change_file(record, pending, self.room)
+            elif absent:
                 await self.store.remove_file(record)
             else:
                 due = replace(record, expires=int(self.clock()))
@@ -260,7 +318,7 @@ def _shape(request: Request) -> Shape:
     return ANTHROPIC if errors.dialect_of(request) == "anthropic" else OPENAI
 
 
-def _expected(request: Request, form: Form) -> int:
+def _expected(request: Request, form: Source) -> int:
     """Bytes that a file has at most, as far as they are known before it has come; so that several uploads at
     once cannot share one room."""
     length = request.headers.get("content-length")

@@ -32,7 +32,7 @@ Message = Mapping[str, Any]
 
 @dataclass(slots=True)
 class _Choice:
-    thought: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
     arguments: dict[int, list[str]] = field(default_factory=dict)  # of each call, by its index
     ids: dict[int, str] = field(default_factory=dict)
 
@@ -52,9 +52,9 @@ class ReasoningCollector:
                     self._add(self._choices.setdefault(piece.get("index", 0), _Choice()), delta)
 
     def _add(self, choice: _Choice, delta: Mapping[str, Any]) -> None:
-        thought = delta.get("reasoning_content")
-        if isinstance(thought, str) and thought:
-            choice.thought.append(thought)
+        reasoning = delta.get("reasoning_content")
+        if isinstance(reasoning, str) and reasoning:
+            choice.reasoning.append(reasoning)
         for call in delta.get("tool_calls") or ():
             index, id = call.get("index", 0), call.get("id")
             if isinstance(id, str) and id:
@@ -65,17 +65,17 @@ class ReasoningCollector:
 
     def kept(self) -> dict[str, bytes]:
         """The cache entries to keep: one for each message with calls, named after its first call."""
-        called = [choice for choice in self._choices.values() if choice.ids and choice.thought]
+        called = [choice for choice in self._choices.values() if choice.ids and choice.reasoning]
         if not called:
             return {}
         *_, (_, place) = _places(self._messages)
         found: dict[str, bytes] = {}
         for choice in called:
             index, id = next(iter(choice.ids.items()))
-            thought = "".join(choice.thought)
-            if len(thought) <= LONGEST:
+            reasoning = "".join(choice.reasoning)
+            if len(reasoning) <= LONGEST:
                 name = _name(place, id, "".join(choice.arguments.get(index, ())))
-                found.setdefault(name, _packed(thought))
+                found.setdefault(name, _packed(reasoning))
         return found
 
 
@@ -105,8 +105,8 @@ def lacking(messages: Sequence[Message]) -> list[MissingReasoning]:
 def lacks(message: Message) -> bool:
     if not message.get("tool_calls") or message["role"] != "assistant":
         return False
-    thought = message.get("reasoning_content")
-    return not thought or thought.isspace()
+    reasoning = message.get("reasoning_content")
+    return not reasoning or reasoning.isspace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +138,22 @@ def names(missing: Sequence[MissingReasoning]) -> list[str]:
 
 def known_reasoning(missing: Sequence[MissingReasoning], known: Mapping[str, bytes]) -> dict[int, str]:
     """The reasoning that was found, by the message's index."""
-    found = ((each.index, _thought(each, known)) for each in missing)
-    return {index: thought for index, thought in found if thought is not None}
+    found = ((each.index, _reasoning_of(each, known)) for each in missing)
+    return {index: reasoning for index, reasoning in found if reasoning is not None}
 
 
 def page_of(page: Page, found: Mapping[int, str]) -> bytes:
     """The page's entry, including gaps: reasoning that is missing now stays missing. Empty if it is too
     large."""
     told = [found.get(each.index) for each in page.members]
-    if sum(len(thought or "") for thought in told) > LARGEST_PAGE:
+    if sum(len(reasoning or "") for reasoning in told) > LARGEST_PAGE:
         return b""
     return _packed(json.dumps(told))
 
 
 def read_page(page: Page, entry: bytes) -> dict[int, str]:
     told = json.loads(_unpacked(entry, 8 * LARGEST_PAGE) or "[]")
-    return {each.index: thought for each, thought in zip(page.members, told, strict=False) if thought}
+    return {each.index: reasoning for each, reasoning in zip(page.members, told, strict=False) if reasoning}
 
 
 def restore(
@@ -165,12 +165,12 @@ def restore(
     added = 0
     for each in missing:
         message = messages[each.index]
-        thought = found.get(each.index)
-        if thought is None and replay == "required":
-            thought = message.get("reasoning_content") or PLACEHOLDER
-        if thought is not None and thought != message.get("reasoning_content"):
-            messages[each.index] = {**message, "reasoning_content": thought}
-            added += len(thought)
+        reasoning = found.get(each.index)
+        if reasoning is None and replay == "required":
+            reasoning = message.get("reasoning_content") or PLACEHOLDER
+        if reasoning is not None and reasoning != message.get("reasoning_content"):
+            messages[each.index] = {**message, "reasoning_content": reasoning}
+            added += len(reasoning)
     if added:
         body["messages"] = messages
     return added
@@ -207,12 +207,12 @@ class Lost:
         return restore(self.body, self.missing, self._found, self.replay)
 
 
-def _thought(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
-    return next((thought for name in missing.calls if (thought := _unpacked(known.get(name, b"")))), None)
+def _reasoning_of(missing: MissingReasoning, known: Mapping[str, bytes]) -> str | None:
+    return next((reasoning for name in missing.calls if (reasoning := _unpacked(known.get(name, b"")))), None)
 
 
-def _packed(thought: str) -> bytes:
-    return zlib.compress(thought.encode("utf-8", "surrogatepass"), 1)
+def _packed(reasoning: str) -> bytes:
+    return zlib.compress(reasoning.encode("utf-8", "surrogatepass"), 1)
 
 
 def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:

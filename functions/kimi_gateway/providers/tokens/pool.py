@@ -109,7 +109,7 @@ class Pool:
         return self._another(tried, model)
 
     def _another(self, tried: set[str], model: str) -> bool:
-        return any(token.id not in tried and self._is_in(token, model) for token in self._source())
+        return any(token.id not in tried and self._is_available(token, model) for token in self._source())
 
     async def lease(self, call: Call | None, tried: set[str], only: str | None = None) -> TokenLease:
         """A place at an available token that was not tried, else at the one due back first. `only`: without a
@@ -157,7 +157,7 @@ class Pool:
     def learned(self, lease: TokenLease, failure: UpstreamFailure | None) -> None:
         """Record the result of a call: an answer ends the outages known when it was sent, a failure may cause
         one."""
-        bad = self._told_by(failure, lease) if failure else None
+        bad = self._outage_of(failure, lease) if failure else None
         self._unreached = self._clock() if failure and failure.cause in readiness.UNREACHED else -math.inf
         if failure is None or failure.cause not in OF_BREAKER | {"timeout"}:
             self._in_a_row.pop(lease.token.id, None)
@@ -185,7 +185,7 @@ class Pool:
     async def close(self) -> None:
         await self._health.close()
 
-    def _told_by(self, failure: UpstreamFailure, lease: TokenLease) -> Outage | None:
+    def _outage_of(self, failure: UpstreamFailure, lease: TokenLease) -> Outage | None:
         id, now = lease.token.id, self._clock()
         if failure.cause in OF_BREAKER:
             of_all = [bad for bad in self._health.known(id, "") if bad.holds(now) or bad.cause in OF_BREAKER]
@@ -196,7 +196,7 @@ class Pool:
                 self._in_a_row[id] = max(self._in_a_row[id], outages.TRIPS_AFTER + 1)
         return outages.of_failure(failure, id, lease.model, self._in_a_row[id], now)
 
-    def _is_in(self, token: Token, model: str) -> bool:
+    def _is_available(self, token: Token, model: str) -> bool:
         """Whether a token is available. Dead tokens recover by a probe only; behind an open breaker one
         request is tried first."""
         now = self._clock()
@@ -205,7 +205,7 @@ class Pool:
             for bad in self._health.known(token.id, model)
         )
 
-    def _has_place(self, token: Token) -> bool:
+    def _has_capacity(self, token: Token) -> bool:
         return self._in_flight[token.id] < self._places
 
     def _chosen(self, request: TokenRequest) -> TokenLease | None:
@@ -215,13 +215,15 @@ class Pool:
             raise UpstreamFailure("authentication", "no upstream token is configured")
         if request.only is not None:
             tokens = (self._bound(tokens, request.only, request.model),)
-        usable = [token for token in tokens if self._is_in(token, request.model)]
+        usable = [token for token in tokens if self._is_available(token, request.model)]
         if usable:
             untried = [token for token in usable if token.id not in request.tried]
             order = self._in_order(request, untried or usable)
         else:
             order = [self._due_back_first(tokens, request)]
-        return next((self._leased(token, request.model) for token in order if self._has_place(token)), None)
+        return next(
+            (self._leased(token, request.model) for token in order if self._has_capacity(token)), None
+        )
 
     def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
         """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
@@ -230,8 +232,8 @@ class Pool:
         if token is None:
             raise UpstreamFailure("bound", "the token of the request's files is gone")
         now = self._clock()
-        out = any(bad.cause in LASTING and bad.holds(now) for bad in self._health.known(only, model))
-        if out and self._another({only}, model):
+        unavailable = any(bad.cause in LASTING and bad.holds(now) for bad in self._health.known(only, model))
+        if unavailable and self._another({only}, model):
             raise UpstreamFailure("bound", "the token of the request's files is unavailable")
         return token
 
@@ -268,7 +270,7 @@ class Pool:
             bad = next(iter(self._health.known(token.id, "")), None)
             if bad is None or bad.cause not in UNTIL_PROBED or not bad.due(now):
                 continue
-            if self._has_place(token) and self._another(set(), model):
+            if self._has_capacity(token) and self._another(set(), model):
                 lease, claimed = self._leased(token, model), False
                 try:
                     claimed = await self._health.claim(bad)

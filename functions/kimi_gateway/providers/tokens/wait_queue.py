@@ -26,31 +26,31 @@ class WaitQueue(Generic[W, G]):
     async def wait(self, request: W, seconds: float) -> G | None:
         """Wait at most `seconds`; None if nothing became free."""
         loop = asyncio.get_running_loop()
-        place: asyncio.Future[G] = loop.create_future()
-        self._waiting[place] = request
+        waiter: asyncio.Future[G] = loop.create_future()
+        self._waiting[waiter] = request
         end = loop.time() + seconds
         try:
-            while not place.done() and (left := end - loop.time()) > 0:
-                await asyncio.wait({place}, timeout=min(left, LOOKED))
-                if not place.done():
+            while not waiter.done() and (left := end - loop.time()) > 0:
+                await asyncio.wait({waiter}, timeout=min(left, LOOKED))
+                if not waiter.done():
                     self.serve()
         except BaseException:
-            if place.done() and place.exception() is None:
-                self._give_back(place.result())
+            if waiter.done() and waiter.exception() is None:
+                self._give_back(waiter.result())
             raise
         finally:
-            self._waiting.pop(place, None)
-        return place.result() if place.done() else None
+            self._waiting.pop(waiter, None)
+        return waiter.result() if waiter.done() else None
 
     def serve(self) -> None:
         """Call it whenever something may have become free."""
-        for place, request in list(self._waiting.items()):
+        for waiter, request in list(self._waiting.items()):
             try:
                 given = self._choose(request)
             except Exception as exc:
-                del self._waiting[place]
-                place.set_exception(exc)
+                del self._waiting[waiter]
+                waiter.set_exception(exc)
                 continue
             if given is not None:
-                del self._waiting[place]
-                place.set_result(given)
+                del self._waiting[waiter]
+                waiter.set_result(given)
