@@ -26,7 +26,7 @@ class FileRecord:
     `expires` that has come. `token` is the id of the upstream token
     whose account has the file. `upstream` is the provider's id, empty until the upload was answered; the
     provider's name of the file begins with `id`. `filename`, `media_type` and `purpose` are the client's;
-    `uploaded_as` is the purpose that the provider was told, which decides how the file can be used. It is
+    `uploaded_as` is the purpose of its upload at the provider, which decides how the file can be used. It is
     empty in records from before 2026-11-28. Times are in unix seconds, `size` is in bytes.
     """
 

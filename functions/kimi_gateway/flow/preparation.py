@@ -48,7 +48,7 @@ class AdmittableRequest:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What a request goes on from, and all attachments of both."""
+    """The earlier content of a request, and all attachments of both."""
 
     found: Mapping[str, bytes]
     attached: Sequence[Attachment]

@@ -124,7 +124,7 @@ def _fresh(messages: Sequence[Message]) -> set[int]:
 
 
 def _newest(messages: Sequence[Message]) -> list[Message]:
-    """What the user has just said: nothing while tools work."""
+    """The messages after the last answer; none while tools work."""
     newest: list[Message] = []
     for message in reversed(messages):
         if message["role"] == "assistant":
