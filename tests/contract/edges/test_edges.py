@@ -30,7 +30,10 @@ from upstream import (
 )
 
 # The connection's own, what each server adds, and what tells of the time.
-NOT_COMPARED = {"date", "server", "content-length", "transfer-encoding", "connection", "x-ratelimit-reset"}
+NOT_COMPARED = {
+    *("date", "server", "content-length", "transfer-encoding", "connection"),
+    *("x-ratelimit-reset", "x-ratelimit-reset-requests"),  # seconds from now
+}
 CHANGING = re.compile(
     rb"_kg\w{7}|Try again in \d+ s|chatcmpl-[0-9a-f-]{36}|(?:resp|msg|rs|fc)_[0-9a-f]{32}(?:_\d+)?"
     rb'|"(?:created|created_at|completed_at)": ?\d+| GET /docs lists the paths\.'
