@@ -55,6 +55,8 @@ class StreamWriter:
         """A choice begins with a role, whatever the upstream says: Node's accumulator fails without one
         (openai 7.57, 2026-11)."""
         choices = chunk.body["choices"]
+        if len(choices) == 1 and choices[0].get("index", 0) in self._begun:
+            return chunk
         new = {choice.get("index", 0) for choice in choices} - self._begun
         if not new:
             return chunk
