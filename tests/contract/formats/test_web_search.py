@@ -212,7 +212,8 @@ def test_a_client_that_leaves_meanwhile_pays_once(gateway: LiveGateway, upstream
     with gateway.client(key) as client:
         body = {"model": "kimi-search", "messages": ASK, "stream": True}
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            next(answer.iter_raw())
+            pieces = answer.iter_raw()  # held, since the client leaves when it is collected
+            next(pieces)
             upstream.until(lambda: upstream.searches)
     upstream.until(lambda: upstream.searches[0].closed_early.is_set())
     gateway.nothing_left(key)
