@@ -36,6 +36,7 @@ PARTS: Mapping[str, NameOptions] = {
 
 def parted(name: str) -> tuple[str, NameOptions]:
     """The name without its parts, and their options; another name is returned unchanged."""
+    name = name.removesuffix(MILLION)
     plain = name.removesuffix(ONLINE)
     options = PLAIN if plain == name else PARTS["search"]
     family, _, rest = plain.partition("-")

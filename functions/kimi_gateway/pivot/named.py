@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kimi_gateway.catalog.names import MILLION, PLAIN, parted
+from kimi_gateway.catalog.names import PLAIN, parted
 from kimi_gateway.pivot.search import SearchOptions
 
 
@@ -14,7 +14,7 @@ def apply(model: str, body: dict[str, Any], search: SearchOptions | None) -> Sea
 
     The client's own `thinking` and `reasoning_effort` count more than the name.
     """
-    _, asked = parted(model.removesuffix(MILLION))
+    _, asked = parted(model)
     if asked is PLAIN:
         return search
     if asked.thinking and not {"thinking", "reasoning_effort"} & body.keys():

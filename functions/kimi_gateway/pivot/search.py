@@ -16,6 +16,7 @@ ErrorCode = Literal[
     "url_not_allowed", "url_not_accessible", "unsupported_content_type", "url_too_long",
     "url_not_in_prior_context",
 ]  # fmt: skip
+Kind = Literal["search", "open_page"]
 RESULTS = {"low": 3, "medium": 5, "high": 10}  # pages of a search by OpenAI's `search_context_size`
 
 
@@ -68,7 +69,7 @@ class SearchCall:
     """
 
     id: str
-    kind: Literal["search", "open_page"]
+    kind: Kind
     argument: str
     done: bool = False
     sources: Sequence[Source] = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model, ProviderName, neutral
-from kimi_gateway.catalog.names import MILLION, NameOptions, parted
+from kimi_gateway.catalog.names import NameOptions, parted
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
@@ -50,7 +50,7 @@ class Registry:
         """The catalog's row, else a neutral one for a live id. An unknown name fetches the live lists once a
         minute, if `may_ask` allows it. Raises ModelNotFound, InvalidRequest for the id of an agent, and the
         errors of `may_ask`."""
-        plain, options = split(name)
+        plain, options = parted(name)
         row = self._catalog.find(plain)
         if row is not None:
             return Resolved(row, options, self.directories[row.provider], True)
@@ -63,8 +63,3 @@ class Registry:
             if plain in directory.listed:
                 return Resolved(neutral(plain, provider), options, directory, False)
         raise unknown
-
-
-def split(name: str) -> tuple[str, NameOptions]:
-    """The model's own name, and what the other parts of the name ask for."""
-    return parted(name.removesuffix(MILLION))

@@ -93,10 +93,7 @@ class SearchLoop:
         try:
             argument = tools.argument(call.name, call.arguments)
         except tools.BadCall as bad:
-            code: ErrorCode = "invalid_tool_input"
-            if bad.code in ("query_too_long", "url_too_long"):
-                code = "query_too_long" if bad.code == "query_too_long" else "url_too_long"
-            return Step(call, error=code, refusal=str(bad))
+            return Step(call, error=bad.code, refusal=str(bad))
         if place >= MOST_CALLS:
             return Step(call, argument, error="too_many_requests", refusal="Too many calls at once.")
         return self._search(call, argument) if call.name == tools.SEARCH else self._open(call, argument)

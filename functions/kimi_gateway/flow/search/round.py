@@ -6,6 +6,7 @@ another one follows, are not for it. Its own calls are numbered as if the others
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from kimi_gateway.flow.search.loop import ToolCall
@@ -50,13 +51,12 @@ class RoundReader:
         calls = self.message.get("tool_calls") or ()
         return any((call.get("function") or {}).get("name") not in NAMES for call in calls)
 
-    @property
+    @cached_property
     def message(self) -> dict[str, Any]:
         """The round as a message of the conversation, reasoning and all. After the last chunk."""
-        if not hasattr(self, "_message"):
-            choices = self._collector.answer()["choices"]
-            self._message: dict[str, Any] = choices[0]["message"] if choices else {"role": "assistant"}
-        return self._message
+        choices = self._collector.answer()["choices"]
+        message: dict[str, Any] = choices[0]["message"] if choices else {"role": "assistant"}
+        return message
 
     def end(self) -> list[Chunk]:
         """The rest of the last round. If the client sees none of its calls, the model is done."""

@@ -11,8 +11,9 @@ from typing import Any
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.search import evidence
 from kimi_gateway.flow.search.loop import SearchLoop, Step, ToolCall
+from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.observe import emit
-from kimi_gateway.pivot.search import ErrorCode, SearchCall, Source
+from kimi_gateway.pivot.search import ErrorCode, Kind, SearchCall, Source
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Tokens
 from kimi_gateway.providers.search import Page, Query, Reason, Result, Search, SearchFailed
@@ -66,8 +67,8 @@ class Searching:
 
     def _begun(self, step: Step) -> SearchCall:
         self._calls += 1
-        kind = "search" if step.call.name.endswith("search") else "open_page"
-        return SearchCall(str(self._calls), "search" if kind == "search" else "open_page", step.argument)
+        kind: Kind = "search" if step.call.name == SEARCH else "open_page"
+        return SearchCall(str(self._calls), kind, step.argument)
 
     async def _one(self, step: Step, call: SearchCall, show: Callable[[SearchCall], Awaitable[None]]) -> str:
         if step.error is not None:

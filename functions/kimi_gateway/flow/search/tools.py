@@ -10,7 +10,7 @@ from typing import Any
 
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.request import ChatRequest
-from kimi_gateway.pivot.search import SearchOptions
+from kimi_gateway.pivot.search import ErrorCode, SearchOptions
 
 SEARCH = "gateway_web_search"
 OPEN_PAGE = "gateway_open_page"
@@ -24,7 +24,7 @@ _URL = {"type": "string", "description": "An address from the search results or 
 class BadCall(ValueError):
     """The text is for the model, which may then ask again. `code` is Anthropic's word for it."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
 
