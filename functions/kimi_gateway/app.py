@@ -6,17 +6,18 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.files.api import FilesApi
@@ -47,6 +48,7 @@ from kimi_gateway.storage.sqlite.opening import open_store
 if TYPE_CHECKING:
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
+    from kimi_gateway.providers.vendors import Vendors
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
@@ -75,13 +77,16 @@ class Running:
     client: Client
     pool: Pool
     attachments: FileService
+    registry: Registry
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
         cleaning = self.attachments.busy
-        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
+        vendors = self.registry.loaded
+        pools = self.pool.busy if vendors is None else self.pool.busy | vendors.busy
+        if left := self.gateway.background | self.gateway.ledger.late | pools | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
@@ -98,37 +103,44 @@ class Running:
         await self.attachments.close()
         await self.gateway.ledger.drain(5)
         await self.pool.close()
+        if self.registry.loaded is not None:
+            await self.registry.loaded.close()
         await self.store.close()
         await self.client.close()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """`tokens` returns the current tokens. `renewal` is set if reading them takes a call; `known` then tells
-    whether one succeeded."""
+    """`tokens` returns the platform's current tokens, `kept` all stored ones by vendor. `renewal` is set if
+    reading them takes a call; `known` then tells whether one succeeded."""
 
     tokens: Callable[[], tuple[Token, ...]]
     faults: Callable[[], list[str]]
     renewal: Renewal | None = None
     known: Callable[[], bool] = lambda: True
+    kept: Callable[[], Mapping[str, Sequence[str]]] = dict
 
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
     """The environment's tokens, else the current ones of the secret or the file."""
-    if settings.moonshot_api_key:
-        redact.learn(settings.moonshot_api_key)
-        fixed = tuple(map(Token.of, settings.moonshot_api_key))
-        return TokenSource(lambda: fixed, list)
+    redact.learn(settings.moonshot_api_key)
+    fixed = tuple(map(Token.of, settings.moonshot_api_key))
     if settings.secret and aws is not None:
         from kimi_gateway.providers.tokens.secret import SecretTokens
 
         secret = SecretTokens(aws, settings.secret, clock)
-        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known)
-    tokens = TokenFile(settings.data / NAME).tokens
-    tokens()
-    return TokenSource(while_readable(tokens), lambda: token_faults(tokens))
+        if fixed:
+            return TokenSource(lambda: fixed, list, kept=secret.kept)
+        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known, secret.kept)
+    file = TokenFile(settings.data / NAME)
+    if fixed:
+        return TokenSource(lambda: fixed, list, kept=while_readable(file.kept))
+    file.tokens()
+    kept = while_readable(file.kept)
+    return TokenSource(while_readable(file.tokens), lambda: token_faults(file.tokens), kept=kept)
 
 
+T = TypeVar("T")
 UNREADABLE = (OSError, ValueError)  # errors of a token source
 
 
@@ -140,11 +152,11 @@ def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
     return []
 
 
-def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tuple[Token, ...]]:
+def while_readable(tokens: Callable[[], T]) -> Callable[[], T]:
     """A reader that raises Unavailable if the file becomes unreadable while the gateway runs; that never
     leads to the demo."""
 
-    def read() -> tuple[Token, ...]:
+    def read() -> T:
         try:
             return tokens()
         except UNREADABLE as exc:
@@ -191,6 +203,7 @@ async def start(
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
     models = catalog.load(settings.models)
+    catalog.check_vendors(models, settings.vendor_tokens)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -208,7 +221,9 @@ async def start(
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
-    registry = Registry(models, {"moonshot": directory})
+    vendors = partial(_vendors, models, settings, client, source, record, clock)
+    begun = partial(_have_vendors, models, settings, source)
+    registry = Registry(models, {PLATFORM: directory}, vendors, begun)
     gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
     endpoints = Endpoints(
@@ -229,7 +244,28 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, attachments, heart)
+    return Running(gateway, endpoints, store, client, pool, attachments, registry, heart)
+
+
+def _have_vendors(models: catalog.Catalog, settings: Settings, source: TokenSource) -> bool:
+    """Whether a vendor besides the platform has tokens, or an operator's row."""
+    with suppress(Unavailable):  # /health reports it
+        return bool(settings.vendor_tokens or models.own_vendors or source.kept().keys() - {PLATFORM})
+    return False
+
+
+def _vendors(
+    models: catalog.Catalog,
+    settings: Settings,
+    client: Client,
+    source: TokenSource,
+    record: OutageLog,
+    clock: Callable[[], float],
+) -> Vendors:
+    from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
+
+    kept = KeptTokens(source.kept, source.renewal, source.known)
+    return Vendors(models, settings, client, kept, record, clock)
 
 
 def _clients(

@@ -67,7 +67,9 @@ class FileResolver:
         self._local = local
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], upstream: Upstream | None = None
+    ) -> AsyncIterator[Resolution]:
         """Resolve attachments. Uploads are deleted after the context. Raises GatewayError naming the field,
         StoreDown, and Unavailable or RateLimited if the upstream fails."""
         if len(attachments) > self._bounds.count:
@@ -80,7 +82,7 @@ class FileResolver:
         kept = await self._kept(account, attachments)
         parts = Resolving(
             account,
-            self._upstream(),
+            upstream or self._upstream(),
             self._texts,
             self._cleaner,
             self._fetcher,

@@ -46,11 +46,11 @@ class FileService:
         self._fetcher: Fetcher | None = None
 
     def resolve(
-        self, account: str, attachments: Sequence[Attachment]
+        self, account: str, attachments: Sequence[Attachment], upstream: Upstream | None = None
     ) -> AbstractAsyncContextManager[Resolution]:
         if self._resolver is None:
             self._resolver = self._made()
-        return self._resolver.resolve(account, attachments)
+        return self._resolver.resolve(account, attachments, upstream)
 
     def _made(self) -> FileResolver:
         from kimi_gateway.files.bounds import Bounds

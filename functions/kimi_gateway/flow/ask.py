@@ -266,7 +266,7 @@ class Gateway:
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
-            return failure.shown(resolved.known, request.id, resolved.window)
+            return failure.shown(resolved.known, request.id, resolved.window, resolved.vendor)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)

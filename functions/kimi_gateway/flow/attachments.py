@@ -24,6 +24,7 @@ from kimi_gateway.pivot.attachments import (
     Results,
     unreadable,
 )
+from kimi_gateway.providers.provider import Upstream
 
 BUDGET = 120.0  # seconds for all attachments of one request
 
@@ -44,7 +45,9 @@ class NoFiles:
     """The resolver of an upstream without files."""
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], upstream: object = None
+    ) -> AsyncIterator[Resolution]:
         yield Known([_without_files(each) for each in attachments])
 
 
@@ -66,9 +69,10 @@ async def resolve(
     model: Model,
     held: AsyncExitStack,
     budget: float = BUDGET,
+    upstream: Upstream | None = None,
 ) -> Resolution:
-    """One result for each attachment. Uploads are given up when `held` is closed. Raises
-    GatewayError."""
+    """One result for each attachment. Uploads are given up when `held` is closed. `upstream` is None for the
+    platform. Raises GatewayError."""
     if not attachments:
         return NOTHING
     refused = placement.refused(attachments, model)
@@ -76,7 +80,7 @@ async def resolve(
     clock = asyncio.timeout(budget)
     try:
         async with clock:
-            found = await held.enter_async_context(resolver.resolve(account, wanted))
+            found = await held.enter_async_context(resolver.resolve(account, wanted, upstream))
     except TimeoutError:
         if not clock.expired():
             raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from kimi_gateway.catalog.models import Model
+from kimi_gateway.catalog.models import PLATFORM, Model
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
@@ -124,7 +124,8 @@ async def complete(
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
     `turn` keeps its uploads. Raises GatewayError."""
     ask, model, account = admittable.ask, admittable.resolved.model, turn.admission.key.account
-    resolution = await resolve(files, account, recalled.attached, model, turn.held)
+    vendors = admittable.upstream if model.provider != PLATFORM else None
+    resolution = await resolve(files, account, recalled.attached, model, turn.held, upstream=vendors)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.admission.bound is None  # a reservation excludes a search's price

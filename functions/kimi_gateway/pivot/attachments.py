@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from kimi_gateway.errors import GatewayError
 
@@ -117,9 +117,10 @@ class Resolution(Protocol):
 
 class Resolver(Protocol):
     def resolve(
-        self, account: str, attachments: Sequence[Attachment]
+        self, account: str, attachments: Sequence[Attachment], upstream: Any = None
     ) -> AbstractAsyncContextManager[Resolution]:
-        """Resolve attachments; keep the context open while the turn runs. Its uploads are deleted afterwards.
+        """Resolve attachments for a vendor's `upstream`, or for the platform (None). Keep the context open
+        while the turn runs; its uploads are deleted afterwards.
         Raises GatewayError naming the attachment's field; what is the fault of a `told` one becomes
         Unreadable."""
         ...

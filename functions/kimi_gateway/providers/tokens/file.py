@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.observe import redact
 from kimi_gateway.providers.provider import Token
 
@@ -15,35 +15,47 @@ NAME = "tokens.json"
 
 
 class TokenFile:
-    """A JSON list of tokens, mode 0600. A change by another process is noticed at the next read."""
+    """The stored tokens (kept.py), mode 0600. A change by another process is noticed at the next read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int] | None = None
         self._tokens: tuple[Token, ...] = ()
+        self._kept: Mapping[str, Sequence[str]] = {}
 
     def tokens(self) -> tuple[Token, ...]:
-        """The tokens. Raises ValueError if the file is not a JSON list of strings."""
+        """The platform's tokens. Raises ValueError if the file is not JSON with lists of tokens."""
+        self.kept()
+        return self._tokens
+
+    def kept(self) -> Mapping[str, Sequence[str]]:
+        """All tokens, by vendor. Raises ValueError like `tokens`."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:
-            self._seen, self._tokens = None, ()
-            return ()
+            self._seen, self._tokens, self._kept = None, (), {}
+            return {}
         if self._seen != (stat.st_mtime_ns, stat.st_ino):
-            secrets = json.loads(self._path.read_text("utf-8"))
-            if not isinstance(secrets, list) or not all(isinstance(secret, str) for secret in secrets):
-                raise ValueError(f"{self._path} is not a list of tokens")
-            redact.learn(secrets)
-            self._tokens = tuple(map(Token.of, secrets))
-            self._seen = (stat.st_mtime_ns, stat.st_ino)
-        return self._tokens
+            from kimi_gateway.providers.tokens.kept import parsed, secrets  # only if there is a file
 
-    def write(self, secrets: Sequence[str]) -> None:
+            text = self._path.read_text("utf-8")
+            try:
+                kept = parsed(text, plain=False)
+            except ValueError as exc:
+                raise ValueError(f"{self._path} {exc}") from None
+            redact.learn(secrets(kept))
+            self._kept, self._tokens = kept, tuple(map(Token.of, kept.get(PLATFORM, ())))
+            self._seen = (stat.st_mtime_ns, stat.st_ino)
+        return self._kept
+
+    def write(self, kept: Mapping[str, Sequence[str]]) -> None:
         """Replace the tokens. The file is replaced in one step, so no reader sees half of it."""
+        from kimi_gateway.providers.tokens.kept import written
+
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(list(secrets), file)
+                file.write(written(kept))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(name, self._path)
