@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from kimi_gateway.accounts.batches import BatchStore
 from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.batches.service import BatchService
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
 
-class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, and the records of files."""
+class Stores(Store, FileStore, BatchStore, Protocol):
+    """The stores: accounts, and the records of files and batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Endpoints:
     token_check: TokenCheck
     health: Health
     files: FilesApi
+    batches: BatchService
 
 
 @dataclass(slots=True)
@@ -77,10 +80,18 @@ class Running:
     attachments: FileService
     heart: asyncio.Task[None] | None
 
+    async def sweep(self) -> None:
+        """Delete files whose time has come, follow batches, and wait until that is done. For a process
+        without a heartbeat. Raises StoreDown."""
+        await self.attachments.cleaner.sweep()
+        await self.endpoints.batches.sweep()
+        while busy := self.attachments.busy | self.endpoints.batches.busy:
+            await asyncio.wait(busy)
+
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        cleaning = self.attachments.busy
+        cleaning = self.attachments.busy | self.endpoints.batches.busy
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
@@ -89,7 +100,7 @@ class Running:
         if self.heart is not None:
             self.heart.cancel()
             await asyncio.gather(self.heart, return_exceptions=True)
-        background = self.gateway.background
+        background = self.gateway.background | self.endpoints.batches.busy
         if background:
             await asyncio.wait(background, timeout=2)
         for task in background:
@@ -211,6 +222,7 @@ async def start(
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    batches = BatchService(gate, store, upstream, models, clock, settings.batches)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -218,10 +230,11 @@ async def start(
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
         _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
+        batches,
     )
     heart = None
     if renewing:
-        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
+        heart = asyncio.create_task(_beat(ledger, store, attachments, batches, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -286,14 +299,20 @@ def _planned(settings: Settings, opening: Opening) -> Planner | None:
 
 
 async def _beat(
-    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
+    ledger: Ledger,
+    store: Store,
+    attachments: FileService,
+    batches: BatchService,
+    every: float,
+    clock: Callable[[], float],
 ) -> None:
-    """Renew the leases and files of running requests, and end those of dead processes."""
+    """Renew the leases and files of running requests, end those of dead processes, and follow batches."""
     while True:
         await asyncio.sleep(every)
         try:
             await ledger.renew()
             await store.purge(int(clock()))
             await attachments.beat()
+            await batches.sweep()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

@@ -9,6 +9,7 @@ from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.edge.router import Access, Route
+from kimi_gateway.endpoints.batches.service import BatchService
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.files.api import MOST_BODY, FilesApi
 from kimi_gateway.flow.ask import Gateway
@@ -19,7 +20,9 @@ _MESSAGE = {**_CHAT, "max_tokens": 1024}
 # SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
+_BATCH = {"input_file_id": "file-…", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
+MOST_OF_BATCH = 64 * 1024  # bytes of a request for a batch; its metadata may have 10 KiB
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:
@@ -81,6 +84,23 @@ def _files(files: FilesApi) -> tuple[Route, ...]:
     )
 
 
+def _batches(batches: BatchService) -> tuple[Route, ...]:
+    one = "/v1/batches/{batch}"
+    return (
+        Route(
+            "POST",
+            "/v1/batches",
+            batches.create,
+            "Run a file of requests within hours, for keys that may",
+            example=_BATCH,
+            limit=MOST_OF_BATCH,
+        ),
+        Route("GET", "/v1/batches", batches.list, "The account's batches"),
+        Route("GET", one, batches.retrieve, "One batch"),
+        Route("POST", f"{one}/cancel", batches.cancel, "Cancel a batch", limit=OPEN_LIMIT),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -105,6 +125,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         *_files(endpoints.files),
+        *_batches(endpoints.batches),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

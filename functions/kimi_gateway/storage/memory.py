@@ -33,6 +33,7 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
 
 
@@ -75,9 +76,10 @@ def _place(meter: Meter) -> tuple[str, Unit, Period, int]:
     return meter.scope, meter.budget.unit, meter.budget.period, meter.bucket
 
 
-class MemoryStore(MemoryFiles):
+class MemoryStore(MemoryFiles, MemoryBatches):
     def __init__(self, below: keys.Below = secrets.randbelow) -> None:
-        super().__init__()
+        MemoryFiles.__init__(self)
+        MemoryBatches.__init__(self)
         self._below = below
         self._accounts: dict[str, _Held] = {}
         self._keys: dict[str, Key] = {}  # by id

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from kimi_gateway import settings
+from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.app import Running, start
 from kimi_gateway.dialects import errors
 from kimi_gateway.edge.aws.cloudwatch import to_cloudwatch
@@ -52,6 +53,7 @@ class Function:
 
     Paths in `elsewhere` belong to another function. A spelling that API Gateway does not know (such as a
     trailing slash) arrives here, where the answer would be buffered and cut after seconds, so it is refused.
+    `sweeps`: an event of EventBridge's schedule makes it sweep.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Function:
         *paths: str,
         elsewhere: tuple[str, ...] = (),
         streamed: bool = False,
+        sweeps: bool = False,
         patience: Patience | None = None,
     ) -> None:
         self.lifecycle = Lifecycle(self.start, self._idle, self._closing, self._stop, after_restore=_restored)
         self._paths = paths
         self._elsewhere = elsewhere
         self._streamed = streamed
+        self._sweeps = sweeps
         self._patience = patience or Patience()
         self._running: Running | None = None
         self._router = Router(())
@@ -88,6 +92,8 @@ class Function:
         if self._running is None:  # a loop without `lifecycle`
             await self.start()
         assert self._running is not None  # noqa: S101
+        if self._sweeps and _is_scheduled(event):
+            return await self._swept(self._running, context)
         try:
             request = request_of(event, context, self._running.gateway.settings.body_limit)
         except InvalidRequest as error:
@@ -96,6 +102,17 @@ class Function:
         if self._streamed:
             return await exchange.streamed(self._patience)
         return await exchange.buffered()
+
+    async def _swept(self, running: Running, context: Context) -> dict[str, Any]:
+        """What is not done in the function's time is done by the next sweep."""
+        left = context.get_remaining_time_in_millis() / 1000 - ENDED_BY
+        try:
+            async with asyncio.timeout(max(left, 0)):
+                await running.sweep()
+        except (StoreDown, TimeoutError) as exc:
+            cause = exc.cause if isinstance(exc, StoreDown) else "sweep_unfinished"
+            emit(cause, logging.WARNING, step="sweep", detail=str(exc))
+        return {}
 
     def _unreadable(self, error: InvalidRequest, context: Context) -> Streamed | dict[str, Any]:
         """The answer to an event that does not come from API Gateway, for example from a manual
@@ -120,6 +137,11 @@ class Function:
     async def _stop(self) -> None:
         if self._running is not None:
             await self._running.stop()
+
+
+def _is_scheduled(event: Any) -> bool:
+    """Whether EventBridge sent it. Clients cannot: what they send is inside of API Gateway's events."""
+    return isinstance(event, dict) and event.get("source") == "aws.events" and "httpMethod" not in event
 
 
 def _refused(route: Route) -> Route:

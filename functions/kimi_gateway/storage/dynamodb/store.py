@@ -45,6 +45,7 @@ from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
+from kimi_gateway.storage.dynamodb.batches import DynamoBatches
 from kimi_gateway.storage.dynamodb.files import DynamoFiles
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
@@ -56,10 +57,9 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoFiles):
+class DynamoStore(DynamoFiles, DynamoBatches):
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
-
+    (storage.cache.Cache) and the records of files and batches (accounts.files, accounts.batches).
     It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
     """
 

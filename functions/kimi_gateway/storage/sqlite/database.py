@@ -103,6 +103,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     ("ALTER TABLE files ADD COLUMN uploaded_as TEXT NOT NULL DEFAULT ''",),
+    (
+        """
+        CREATE TABLE batches (
+            account TEXT NOT NULL, id TEXT NOT NULL, due INTEGER NOT NULL, expires INTEGER NOT NULL,
+            record TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_due ON batches (due)",
+        "CREATE INDEX batches_expiry ON batches (expires)",
+    ),
 )
 
 
