@@ -139,7 +139,7 @@ class Following:
         return file.id
 
     async def _booked_quietly(self, record: BatchRecord, told: UpstreamBatch) -> None:
-        """What fails is done again by the next look."""
+        """The next look repeats a step that failed."""
         try:
             async with asyncio.timeout(READ_WITHIN):
                 await self._booked(record, told)
