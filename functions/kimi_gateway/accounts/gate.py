@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
@@ -14,6 +14,7 @@ from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
 from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit

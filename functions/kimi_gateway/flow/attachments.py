@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableDocument, UnreadableImage
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from kimi_gateway.accounts import budgets, keys, rules
 from kimi_gateway.accounts.budgets import Meter
@@ -33,6 +33,7 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.memory_files import MemoryFiles
 
 
