@@ -84,9 +84,9 @@ class Key:
     After a rotation `old_digest` works until `old_until`. `shared` are the budgets of the account.
 
     `in_flight` bounds the requests that run at one time, `tokens` the input and output of one request; None
-    bounds nothing. `search` and `files` say whether it may search the web and use files. `manages`: it may make
-    keys of its account. A key that another one made (`made_by`, an id) can do nothing that its `maker` cannot
-    do now, and counts in the maker's windows and budgets too.
+    bounds nothing. `search` and `files` say whether it may search the web and use files. `manages`: it may
+    make keys of its account. A key that another one made (`made_by`, an id) can do nothing that its `maker`
+    cannot do now, and counts in the maker's windows and budgets too.
     """
 
     id: str
