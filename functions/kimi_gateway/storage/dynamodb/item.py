@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.values import Balance, Key, Limits
+from kimi_gateway.dataclass import dataclass
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
