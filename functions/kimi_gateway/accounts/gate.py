@@ -221,12 +221,14 @@ class Gate:
         except InFlightFull as exc:
             raise refusals.too_many_in_flight(exc.limit) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
+            raise self._refusal(exc, key, cost, now) from exc
 
     def _refusal(
-        self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
+        self, exc: NoCredit | WindowFull | StoreDown, key: Key, cost: int, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
+            if cost > 1:
+                return refusals.too_few_credits(cost)
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):

@@ -42,7 +42,6 @@ from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
-COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -85,8 +84,9 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
+            bound = partial(self._bound, admittable)
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
+                self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
             async with reservation:
                 return await self._serve(admittable, reservation)
