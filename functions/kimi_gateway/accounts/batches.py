@@ -1,15 +1,16 @@
-"""Batches that users run at the provider: what is kept of each, so that it is found, shown and booked."""
+"""Records of the batches that users run at the provider, by which they are found, shown and booked."""
 
 from __future__ import annotations
 
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from typing import Any, Protocol
 
 from kimi_gateway.accounts.files import file_id
 from kimi_gateway.accounts.values import NEVER, Admission, Key
+from kimi_gateway.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class BatchStore(Protocol):
         ...
 
     async def batches(self, account: str, now: int) -> list[BatchRecord]:
-        """Those that have not expired, in the order of their creation."""
+        """All that have not expired, in the order of their creation."""
         ...
 
     async def due_batches(self, now: int, most: int) -> list[BatchRecord]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.provider import Token
 
 ENDPOINT = "/v1/chat/completions"  # the only one that the platform's batches know (2026-08-17)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model, ProviderName, neutral
 from kimi_gateway.catalog.names import NameOptions, parted
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
@@ -45,6 +45,10 @@ class Registry:
     def rows(self) -> dict[str, Model]:
         """The catalog's models by id."""
         return self._catalog.rows
+
+    def row(self, name: str) -> Model:
+        """The catalog's row for a name that an upstream told, else a neutral one."""
+        return self._catalog.find(name) or neutral(name)
 
     async def resolve(self, name: str, may_ask: Callable[[], Awaitable[bool]]) -> Resolved:
         """The catalog's row, else a neutral one for a live id. An unknown name fetches the live lists once a

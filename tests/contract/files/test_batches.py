@@ -222,11 +222,14 @@ def test_only_unlimited_accounts_without_budgets_may(
     budget = Budget("usd", "day", 1_000_000)
     gateway.do(gateway.store.set_budgets(gateway.account(key).id, [budget], int(gateway.clock())))
     assert "without budgets" in refusal(key)
-    assert "limits of its own" in refusal(gateway.key(None, Limits(day=5)))
-    named = keys.new_key()
-    new = NewKey(keys.digest(named), gateway.account(gateway.key(None)).id, models=("kimi-k3",))
-    gateway.do(gateway.store.create_key(new, int(gateway.clock())))
-    assert "certain models" in refusal(named)
+    limits: list[dict[str, Any]] = [
+        {"models": ("kimi-k3",)}, {"in_flight": 2}, {"tokens": 9}, {"limits": Limits(day=5)}
+    ]  # fmt: skip
+    for limit in limits:
+        named = keys.new_key()
+        new = NewKey(keys.digest(named), gateway.account(gateway.key(None)).id, **limit)
+        gateway.do(gateway.store.create_key(new, int(gateway.clock())))
+        assert "limits of its own" in refusal(named)
     assert upstream.batches.created == 0
 
 

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.app import Running, start
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.edge.aws.cloudwatch import to_cloudwatch
 from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed
@@ -104,7 +105,7 @@ class Function:
         return await exchange.buffered()
 
     async def _swept(self, running: Running, context: Context) -> dict[str, Any]:
-        """What is not done in the function's time is done by the next sweep."""
+        """The next sweep does the rest, if the function's time is over."""
         left = context.get_remaining_time_in_millis() / 1000 - ENDED_BY
         try:
             async with asyncio.timeout(max(left, 0)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from kimi_gateway.accounts.batches import BatchRecord, batch_id
@@ -13,8 +12,9 @@ from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key, Limits
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
-from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.endpoints.authentication import authenticate_for_files
 from kimi_gateway.endpoints.batches import asked, shape
 from kimi_gateway.endpoints.batches.asked import Asked
 from kimi_gateway.endpoints.batches.following import LONGER, Following, Stores
@@ -120,7 +120,7 @@ class BatchesApi:
 
     async def _allowed(self, request: Request) -> Key:
         """The caller's key. Raises PermissionDenied, and the errors of authentication."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         if not {key.id, ANYBODY} & set(self.allowed):
             raise PermissionDenied("This API key may not run batches. Ask the operator, who can allow it.")
         if not await self.gate.is_unlimited(key):
@@ -128,12 +128,12 @@ class BatchesApi:
                 "Batches are for unlimited accounts only: what a batch costs is known when it ends, so"
                 " credits cannot pay for it. Send the requests one by one."
             )
-        if key.budgets or key.shared:
+        if any(each.budgets or each.shared for each in key.line):
             raise PermissionDenied(
                 "Batches are for accounts and keys without budgets: what a batch costs is known when it ends."
                 " Send the requests one by one."
             )
-        if key.models or key.limits != Limits():
+        if any(map(_is_limited, key.line)):
             raise PermissionDenied(
                 "This API key has limits of its own or may use certain models only. A batch would pass by"
                 " them; use another key, or send the requests one by one."
@@ -232,6 +232,11 @@ class BatchesApi:
 
     def _now(self) -> int:
         return int(self.clock())
+
+
+def _is_limited(key: Key) -> bool:
+    """Whether a key has a limit that a batch would pass by."""
+    return bool(key.models) or key.limits != Limits() or key.in_flight is not None or key.tokens is not None
 
 
 async def _stored(step: Awaitable[T]) -> T:

@@ -18,8 +18,7 @@ from kimi_gateway.accounts.batches import BatchRecord, BatchStore
 from kimi_gateway.accounts.files import MOST_FILES, FileRecord, FileStore, NoRoom, Room, file_id
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Usage
-from kimi_gateway.catalog.catalog import Catalog
-from kimi_gateway.catalog.models import cost, neutral
+from kimi_gateway.catalog.models import cost
 from kimi_gateway.endpoints.batches.tally import Tally, of_lines
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
@@ -27,6 +26,7 @@ from kimi_gateway.providers.batches import PRICE, RunsBatches, UpstreamBatch
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.files import KeepsFiles
 from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.registry import Registry
 
 EVERY = 300  # seconds between two looks at a running batch, where nobody asks for it
 LOST = 900  # seconds after which a batch that the provider does not know is given up
@@ -50,13 +50,13 @@ class Following:
         self,
         store: Stores,
         upstream: Callable[[], Upstream],
-        catalog: Catalog,
+        registry: Registry,
         clock: Callable[[], float],
     ) -> None:
         self.busy: set[asyncio.Task[None]] = set()
         self._store = store
         self._upstream = upstream
-        self._catalog = catalog
+        self._registry = registry
         self._clock = clock
         self._booking: set[str] = set()
 
@@ -151,7 +151,7 @@ class Following:
 
     async def _booked(self, record: BatchRecord, told: UpstreamBatch) -> None:
         tally = await self._tally(record, told)
-        row = self._catalog.find(tally.model) or neutral(tally.model or "batch")
+        row = self._registry.row(tally.model or "batch")
         usage, now = Usage(tally.input, tally.output), int(self._clock())
         admission = record.admission()
         if tally.input or tally.output:

@@ -10,10 +10,10 @@ from kimi_gateway.http import Request, Response
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.gate import Gate
-    from kimi_gateway.catalog.catalog import Catalog
-    from kimi_gateway.endpoints.batches.api import BatchesApi
+        from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.batches.following import Following, Stores
     from kimi_gateway.providers.provider import Upstream
+    from kimi_gateway.providers.registry import Registry
 
 
 class BatchService:
@@ -24,14 +24,14 @@ class BatchService:
         gate: Gate,
         store: Stores,
         upstream: Callable[[], Upstream],
-        catalog: Catalog,
+        registry: Registry,
         clock: Callable[[], float],
         allowed: tuple[str, ...],
     ) -> None:
         self._gate = gate
         self._store = store
         self._upstream = upstream
-        self._catalog = catalog
+        self._registry = registry
         self._clock = clock
         self._allowed = allowed
         self._made: tuple[BatchesApi, Following] | None = None
@@ -63,7 +63,7 @@ class BatchService:
             from kimi_gateway.endpoints.batches.api import BatchesApi
             from kimi_gateway.endpoints.batches.following import Following
 
-            following = Following(self._store, self._upstream, self._catalog, self._clock)
+            following = Following(self._store, self._upstream, self._registry, self._clock)
             parts = self._gate, self._store, self._upstream, following, self._clock, self._allowed
             self._made = BatchesApi(*parts), following
         return self._made

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.net import jsonio

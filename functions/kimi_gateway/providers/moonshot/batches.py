@@ -96,7 +96,7 @@ class MoonshotBatches:
 
 
 def _batch(told: Mapping[str, Any]) -> UpstreamBatch:
-    """What may be shown of an answer; unknown members are left out."""
+    """The members of an answer that may be shown; unknown ones are left out."""
     id, status = _id(told.get("id")), _status(told.get("status"))
     if not id or status is None:
         raise UpstreamFailure("broken", "a batch without an id or with an unknown status")
