@@ -10,7 +10,7 @@ from kimi_gateway.http import Request, Response
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.gate import Gate
-        from kimi_gateway.endpoints.batches.api import BatchesApi
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.batches.following import Following, Stores
     from kimi_gateway.providers.provider import Upstream
     from kimi_gateway.providers.registry import Registry
