@@ -35,6 +35,15 @@ def over_budget(full: BudgetFull, now: float) -> BudgetExceeded | RateLimited:
     )
 
 
+def too_many_in_flight(limit: int) -> RateLimited:
+    noun = "request" if limit == 1 else "requests"
+    return RateLimited(
+        f"This key has {limit} {noun} in flight, as many as it may have. Wait for one to end and try again.",
+        retry_after=1,
+        cause="key_in_flight",
+    )
+
+
 def not_allowed(key: Key) -> PermissionDenied:
     return PermissionDenied(
         f"This API key may not use this model. It may use: {', '.join(key.models)}.", param="model"

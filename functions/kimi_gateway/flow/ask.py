@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kimi_gateway.accounts.gate import Gate, admission_headers
+from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger, Reservation
+from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Bound, Key
 from kimi_gateway.dialects import errors
