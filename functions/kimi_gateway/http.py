@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.observe import RequestRecord
 

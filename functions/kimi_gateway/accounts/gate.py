@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
@@ -23,6 +23,7 @@ from kimi_gateway.accounts.store import (
     WindowFull,
 )
 from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
@@ -220,12 +221,14 @@ class Gate:
         except InFlightFull as exc:
             raise refusals.too_many_in_flight(exc.limit) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
+            raise self._refusal(exc, key, cost, now) from exc
 
     def _refusal(
-        self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
+        self, exc: NoCredit | WindowFull | StoreDown, key: Key, cost: int, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
+            if cost > 1:
+                return refusals.too_few_credits(cost)
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):

@@ -15,13 +15,14 @@ import secrets
 import zlib
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import (
     Conflict,
     GatewayError,

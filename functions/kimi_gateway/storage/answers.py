@@ -3,8 +3,10 @@ that run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
+
+from kimi_gateway.dataclass import dataclass
 
 MOST_OF_ACCOUNT = 64 * 2**20  # bytes, in a store that must bound itself
 MOST = 512 * 2**20  # bytes of all accounts, there
