@@ -13,13 +13,14 @@ import math
 import re
 import secrets
 import zlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import field
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
+from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.dataclass import dataclass
@@ -32,11 +33,11 @@ from kimi_gateway.errors import (
     Unavailable,
 )
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import emit, log
 from kimi_gateway.pivot.dialect import Dialect
+from kimi_gateway.settings import Settings
 from kimi_gateway.storage.answers import AnswerStore, Claim
 
 T = TypeVar("T")
@@ -49,6 +50,21 @@ PATIENCE = 2.0  # seconds that the end of an answer waits for the store
 PIECE = 64 * 1024  # bytes of a repeated stream that are sent at once
 _FORM = re.compile(r"[\x21-\x7e]{1,255}")
 _OF_THE_MOMENT = ("x-ratelimit-", "x-credits-")  # headers that say how things stood
+
+
+class Gateway(Protocol):
+    """The parts of `flow.ask.Gateway` that are used here."""
+
+    gate: Gate
+    settings: Settings
+    clock: Callable[[], float]
+    answers: Callable[[], AnswerStore]
+    background: set[asyncio.Task[None]]
+
+    @property
+    def keeps(self) -> bool: ...
+
+    async def answer(self, request: Request, dialect: Dialect, key: Key) -> Response: ...
 
 
 async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) -> Response:
