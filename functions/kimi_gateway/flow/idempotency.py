@@ -57,9 +57,13 @@ class Gateway(Protocol):
 
     gate: Gate
     settings: Settings
-    clock: Callable[[], float]
-    answers: Callable[[], AnswerStore]
     background: set[asyncio.Task[None]]
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
+
+    @property
+    def answers(self) -> Callable[[], AnswerStore]: ...
 
     @property
     def keeps(self) -> bool: ...
