@@ -157,8 +157,8 @@ def run(desk: Desk, case: Case, at: tuple[str, int] | None = None) -> Probe:
 
 
 def probed(name: str) -> list[tuple[str, int]]:
-    """Where a request of this case is made to fail. Lines of the flow fail in both modes of the first format and
-    in one of the two other formats, by turns; lines of other modules in the first case that runs them."""
+    """Where a request of this case is made to fail. Lines of the flow fail in both modes of the first format
+    and in one of the two others, by turns; lines of other modules in the first case that runs them."""
     taken, places = set[tuple[str, int]](), list[tuple[str, int]]()
     for at, (each, case) in enumerate(CASES.items()):
         with InProcess() as inner:
