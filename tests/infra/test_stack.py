@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,20 +15,19 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import Result
 from openai import OpenAI
 
 from infra.cloud import STACK, Cloud, deployed
 from infra.conftest import Package
 from infra.endpoint import Endpoint
 from infra.reading import integrations
-from kimi_gateway.cli import main
 from support import ROOT
 from support.live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +45,14 @@ def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstrea
 
 @pytest.fixture(scope="module")
 def command(cloud: Cloud) -> Command:
-    """Without an interpreter of its own, which takes most of a second to load boto3."""
-
-    def run(
-        *words: str, typed: str = "", stack: str = STACK, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        own = cloud.environ | environ
-        hidden = {name: None for name in os.environ if name not in own}
-        done = CliRunner().invoke(main, ["--stack", stack, *words], input=typed, env=hidden | own)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
-
-    return run
+    return cloud.command
 
 
 @pytest.fixture(scope="module")
 def ask(command: Command) -> Callable[..., Any]:
     def run(*words: str, typed: str = "") -> Any:
         done = command(*words, "--json", typed=typed)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert (done.exit_code, done.stderr) == (0, ""), done.stderr
         return json.loads(done.stdout)
 
     return run
@@ -89,7 +75,7 @@ def test_a_new_stack_tells_its_address_and_shows_its_first_key_once(
     assert first["url"] == endpoint.url
     assert first["key"].startswith("sk-kg-")
     again = command("hello")
-    assert again.returncode == 0
+    assert again.exit_code == 0
     assert endpoint.url in again.stdout
     assert "sk-kg-" not in again.stdout
 
@@ -126,7 +112,7 @@ def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
     try:
         done = command("tokens", "add", "--json", typed="sk-another-upstream-token")
         error = json.loads(done.stderr)["error"]
-        assert (done.returncode, error["code"], error["message"]) == (1, "tokens_secret", says)
+        assert (done.exit_code, error["code"], error["message"]) == (1, "tokens_secret", says)
         kept = secrets.get_secret_value(SecretId=id)
         assert {name: kept[name] for name in spoilt} == spoilt
     finally:
@@ -286,7 +272,7 @@ def test_what_is_missing_is_named(
     nothing = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
     done = command("keys", "list", "--json", stack=stack, **nothing, **environ)
     error = json.loads(done.stderr)["error"]
-    assert (done.returncode, error["code"]) == (exit_code, code), error
+    assert (done.exit_code, error["code"]) == (exit_code, code), error
     assert says in error["message"]
 
 
@@ -302,7 +288,7 @@ def test_without_boto3_the_way_to_it_is_shown(cloud: Cloud, tmp_path: Path) -> N
 @pytest.mark.parametrize("words", [("serve",), ("backup", "file")])
 def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...]) -> None:
     done = command(*words)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "without --stack" in done.stderr
 
 
