@@ -20,6 +20,7 @@ from kimi_gateway.accounts.values import NEVER, Grant, Key, Usage
 from kimi_gateway.net.aws import Aws, endpoints
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.s3 import Bucket, NoObject
+from kimi_gateway.storage.answers import Claim
 from support import dynamo
 from support.dynamo_table import NOW, SharedTable
 
@@ -66,6 +67,16 @@ async def answers(shared: SharedTable, key: Key) -> None:
 
 async def earlier(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
+
+
+async def repeated(shared: SharedTable, key: Key) -> None:
+    """A request with an Idempotency-Key, its repetition, and one by a key that is refused."""
+    kept = shared.stores[1].answers()
+    for owner in ("first", "second"):
+        await kept.claim_answer(key.account, "n", Claim("asked", owner, NOW + LEASE), NOW)
+        await kept.keep_answer(key.account, "n", owner, b"whole", NOW + 86_400)
+        await kept.drop_claim(key.account, "n", owner)
+    assert await kept.find_answer(key.account, "n", NOW)
 
 
 async def attachments(shared: SharedTable, key: Key) -> None:
@@ -116,7 +127,7 @@ async def batches(shared: SharedTable, key: Key) -> None:
 
 
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers, earlier, attachments),
+    "Chat": (key, outages, credit, money, answers, earlier, repeated, attachments),
     "Models": (key, outages, credit),
     "Files": (key, outages, credit, money, files, attachments, batches),
     "TokenCheck": (key, outages),
