@@ -12,7 +12,6 @@ from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.batches import BatchStore
 from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
@@ -20,7 +19,6 @@ from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
-from kimi_gateway.endpoints.batches.service import BatchService
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -47,6 +45,8 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.batches import BatchStore
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
@@ -54,11 +54,10 @@ if TYPE_CHECKING:
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
+    class Stores(Store, FileStore, BatchStore, Protocol):
+        """The stores: accounts, the records of files and batches, and kept answers."""
 
-class Stores(Store, FileStore, BatchStore, Protocol):
-    """The stores: accounts, the records of files and batches, and kept answers."""
-
-    def answers(self) -> AnswerStore: ...
+        def answers(self) -> AnswerStore: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Endpoints:
     token_check: TokenCheck
     health: Health
     files: Callable[[], FilesApi]
-    batches: BatchService
+    batches: Callable[[], BatchesApi]
 
 
 @dataclass(slots=True)
@@ -90,14 +89,14 @@ class Running:
         """Delete files whose time has come, follow batches, and wait until that is done. For a process
         without a heartbeat. Raises StoreDown."""
         await self.attachments.cleaner.sweep()
-        await self.endpoints.batches.sweep()
-        while busy := self.attachments.busy | self.endpoints.batches.busy:
+        await self.endpoints.batches().following.sweep()
+        while busy := self.attachments.busy | self.gateway.background:
             await asyncio.wait(busy)
 
     async def rest(self, seconds: float) -> None:
         """Wait at most `seconds` for background work of requests, because the process may be frozen
         afterwards."""
-        cleaning = self.attachments.busy | self.endpoints.batches.busy
+        cleaning = self.attachments.busy
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
@@ -106,7 +105,7 @@ class Running:
         if self.heart is not None:
             self.heart.cancel()
             await asyncio.gather(self.heart, return_exceptions=True)
-        background = self.gateway.background | self.endpoints.batches.busy
+        background = self.gateway.background
         if background:
             await asyncio.wait(background, timeout=2)
         for task in background:
@@ -228,7 +227,7 @@ async def start(
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
-    batches = BatchService(gate, store, upstream, registry, clock, settings.batches)
+    batches = once(partial(_batches, gateway, store, upstream))
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -288,6 +287,14 @@ def _files(
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
 
+def _batches(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:
+    from kimi_gateway.endpoints.batches.api import BatchesApi
+    from kimi_gateway.endpoints.batches.following import Following
+
+    following = Following(store, upstream, gateway.registry, gateway.clock, gateway.background)
+    return BatchesApi(gateway.gate, store, upstream, following, gateway.clock, gateway.settings.batches)
+
+
 def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
     """Where clients put files that are too large for a request, if the operator has such a place."""
     if not settings.uploads or aws is None:
@@ -311,7 +318,7 @@ async def _beat(
     ledger: Ledger,
     store: Store,
     attachments: FileService,
-    batches: BatchService,
+    batches: Callable[[], BatchesApi],
     every: float,
     clock: Callable[[], float],
 ) -> None:
@@ -322,6 +329,6 @@ async def _beat(
             await ledger.renew()
             await store.purge(int(clock()))
             await attachments.beat()
-            await batches.sweep()
+            await batches().following.sweep()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

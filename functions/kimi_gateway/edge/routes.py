@@ -11,13 +11,13 @@ from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.edge.router import Access, Endpoint, Route
-from kimi_gateway.endpoints.batches.service import BatchService
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
@@ -107,21 +107,19 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
-def _batches(batches: BatchService) -> tuple[Route, ...]:
-    one = "/v1/batches/{batch}"
+def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
+    every, one = "/v1/batches", "/v1/batches/{batch}"
+    create, cancel = _later(lambda: batches().create), _later(lambda: batches().cancel)
     return (
-        Route(
-            "POST",
-            "/v1/batches",
-            batches.create,
-            "Run a file of requests within hours, for keys that may",
-            example=_BATCH,
-            limit=MOST_OF_BATCH,
-        ),
-        Route("GET", "/v1/batches", batches.list, "The account's batches"),
-        Route("GET", one, batches.retrieve, "One batch"),
-        Route("POST", f"{one}/cancel", batches.cancel, "Cancel a batch", limit=OPEN_LIMIT),
+        Route("POST", every, create, "Run a file of requests", example=_BATCH, limit=MOST_OF_BATCH),
+        Route("GET", every, _later(lambda: batches().list), "The account's batches"),
+        Route("GET", one, _later(lambda: batches().retrieve), "One batch"),
+        Route("POST", f"{one}/cancel", cancel, "Cancel a batch", limit=OPEN_LIMIT),
     )
+
+
+def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches))
 
 
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
@@ -147,8 +145,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_files(endpoints.files),
-        *_batches(endpoints.batches),
+        *_stored(endpoints),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from kimi_gateway import settings
-from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.app import Running, start
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
@@ -93,8 +92,11 @@ class Function:
         if self._running is None:  # a loop without `lifecycle`
             await self.start()
         assert self._running is not None  # noqa: S101
-        if self._sweeps and _is_scheduled(event):
-            return await self._swept(self._running, context)
+        if self._sweeps:
+            from kimi_gateway.edge.aws import scheduled  # one function sweeps
+
+            if scheduled.is_scheduled(event):
+                return await scheduled.sweep(self._running, context)
         try:
             request = request_of(event, context, self._running.gateway.settings.body_limit)
         except InvalidRequest as error:
@@ -103,17 +105,6 @@ class Function:
         if self._streamed:
             return await exchange.streamed(self._patience)
         return await exchange.buffered()
-
-    async def _swept(self, running: Running, context: Context) -> dict[str, Any]:
-        """The next sweep does the rest, if the function's time is over."""
-        left = context.get_remaining_time_in_millis() / 1000 - ENDED_BY
-        try:
-            async with asyncio.timeout(max(left, 0)):
-                await running.sweep()
-        except (StoreDown, TimeoutError) as exc:
-            cause = exc.cause if isinstance(exc, StoreDown) else "sweep_unfinished"
-            emit(cause, logging.WARNING, step="sweep", detail=str(exc))
-        return {}
 
     def _unreadable(self, error: InvalidRequest, context: Context) -> Streamed | dict[str, Any]:
         """The answer to an event that does not come from API Gateway, for example from a manual
@@ -138,11 +129,6 @@ class Function:
     async def _stop(self) -> None:
         if self._running is not None:
             await self._running.stop()
-
-
-def _is_scheduled(event: Any) -> bool:
-    """Whether EventBridge sent it. Clients cannot: what they send is inside of API Gateway's events."""
-    return isinstance(event, dict) and event.get("source") == "aws.events" and "httpMethod" not in event
 
 
 def _refused(route: Route) -> Route:

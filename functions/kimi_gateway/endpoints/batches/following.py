@@ -44,7 +44,7 @@ class Stores(Store, BatchStore, FileStore, Protocol):
 
 
 class Following:
-    """`busy` are bookings that run behind an answer."""
+    """`background` gets the bookings that run behind an answer."""
 
     def __init__(
         self,
@@ -52,8 +52,9 @@ class Following:
         upstream: Callable[[], Upstream],
         registry: Registry,
         clock: Callable[[], float],
+        background: set[asyncio.Task[None]],
     ) -> None:
-        self.busy: set[asyncio.Task[None]] = set()
+        self._background = background
         self._store = store
         self._upstream = upstream
         self._registry = registry
@@ -99,8 +100,8 @@ class Following:
         if told.ended and not record.booked and record.id not in self._booking:
             self._booking.add(record.id)
             task = asyncio.create_task(self._booked_quietly(record, told))
-            self.busy.add(task)
-            task.add_done_callback(self.busy.discard)
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
         return record
 
     async def _changed(self, old: BatchRecord, new: BatchRecord) -> BatchRecord:
