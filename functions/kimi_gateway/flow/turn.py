@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -100,14 +100,17 @@ class Turn:
 
     async def _settled(self) -> bool:
         self.usage()
-        return await self._reservation.settle(self._spent(self._counts), self.billed())
+        return await self._reservation.settle(self.spent(estimated=True), self.billed())
 
     async def _released(self, error: bool, cause: str = "") -> bool:
-        spent = self._spent([call.progress.usage for call in self.rounds.calls])
-        return await self._reservation.release(error, self.billed(), spent, cause)
+        return await self._reservation.release(error, self.billed(), self.spent(), cause)
 
-    def _spent(self, counts: Sequence[dict[str, Any] | None]) -> Usage:
-        return spending.usage_of(zip(self.rounds.calls, counts, strict=True), self._fees)
+    def spent(self, estimated: bool = False) -> Usage:
+        """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
+        they are wanted."""
+        calls = self.rounds.calls
+        counts = self._counts if estimated else [call.progress.usage for call in calls]
+        return spending.usage_of(zip(calls, counts, strict=True), self._fees)
 
     def billed(self) -> Amount:
         """For budgets: what the vendor billed so far, whether the client is charged or not."""

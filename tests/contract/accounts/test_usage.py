@@ -18,7 +18,8 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "messages": ("/v1/messages", {"messages": HELLO, "max_tokens": 900}),
     "responses": ("/v1/responses", {"input": "Hello"}),
 }
-MODEL = "kimi-k3.1-pro"  # 2 USD for a million tokens of input, 0.20 from the cache, 4 written to it for an hour, 10
+# USD for a million tokens: input 2, from the cache 0.20, written to it for an hour 4, output 10.
+MODEL = "kimi-k3.1-pro"
 
 
 @pytest.fixture(scope="module")
