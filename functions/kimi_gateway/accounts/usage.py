@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 
 from kimi_gateway.accounts.values import Admission, Usage, UsageRow
 
@@ -41,15 +42,19 @@ def cause_of(cause: str) -> str:
     return name if name in CAUSES else ""
 
 
+_TOKENS = attrgetter("input", "output", "cached", "written", "reasoning")
+_MONEY = attrgetter("fees", "cost", "saved")
+
+
+def added(one: Usage, other: Usage) -> Usage:
+    pairs = zip((*_TOKENS(one), *_MONEY(one)), (*_TOKENS(other), *_MONEY(other)), strict=True)
+    return Usage(*[mine + more for mine, more in pairs])
+
+
 def bounded(usage: Usage) -> Usage:
     """Usage with counts that a sum can hold, whatever an upstream said."""
-
-    def most(value: int, bound: int) -> int:
-        return max(0, min(value, bound))
-
-    counts = (usage.input, usage.output, usage.cached, usage.written, usage.reasoning)
-    money = (usage.fees, usage.cost, usage.saved)
-    return Usage(*(most(each, MOST_TOKENS) for each in counts), *(most(each, MOST_MONEY) for each in money))
+    tokens = [max(0, min(each, MOST_TOKENS)) for each in _TOKENS(usage)]
+    return Usage(*tokens, *[max(0, min(each, MOST_MONEY)) for each in _MONEY(usage)])
 
 
 def hour_of(at: int) -> int:

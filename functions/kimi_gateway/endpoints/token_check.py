@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets, SlidingWindow
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.errors import RateLimited, Unavailable
 from kimi_gateway.http import Request, Response, sendable

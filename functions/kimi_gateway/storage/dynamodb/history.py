@@ -9,11 +9,11 @@ which an account was used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.store import StoreDown, Unknown
 from kimi_gateway.accounts.values import UsageRow
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import accounts, tally
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, number, partition
 from kimi_gateway.storage.dynamodb.outages import TTL

@@ -21,6 +21,7 @@ from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import (
     NOTHING,
     UNUSED,
+    InFlightFull,
     KeyStale,
     StoreDown,
     StoreThrottled,
@@ -46,8 +47,8 @@ from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
-from kimi_gateway.storage.dynamodb.records import DynamoRecords
+from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
+from kimi_gateway.storage.dynamodb.notes import DynamoNotes
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 T = TypeVar("T")
@@ -57,12 +58,9 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoRecords):
-    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
-
-    It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
-    """
+class DynamoStore(DynamoNotes):
+    """It keeps the last image of each account that it met. Images never decide; they show what can be tidied
+    up."""
 
     def __init__(
         self,
@@ -103,17 +101,22 @@ class DynamoStore(DynamoRecords):
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
-            if known := image.lease(request):
+            if known := image.lease(request, key):
                 return standing.admission(request, key, known, image, now, bound)
             if key.generation != image.generation or not image.has_key(key.id):
                 raise KeyStale
             balance, ended = standing.as_it_is(image, cost, now)
-            counts = image.counts(key, now, rules.rank(balance.spendable))
-            limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
-            if full := rules.full_window(limits, counts):
+            standings = image.standing(key, now, rules.rank(balance.spendable))
+            if full := rules.last(rules.full_window(*each) for each in standings):
                 raise WindowFull(full)
-            meters.fitted(key, bound, image)
-            if balance != image.balance:
+            if (limit := rules.crowded(key, image.running)) is not None:
+                ended = standing.some(image.ended(now))
+                if not any(map(counted_by, ended)):
+                    raise InFlightFull(limit)
+                balance = rules.returned(balance, standing.credits(ended), now)
+            else:
+                meters.fitted(key, bound, image)
+            if balance != image.balance or ended:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
         raise StoreThrottled(BUSY)
@@ -148,7 +151,7 @@ class DynamoStore(DynamoRecords):
                 image = await self._write(account, change)
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
-                if seen is None or seen.lease(admission.id) is None:
+                if seen is None or seen.lease(admission.id, admission.key) is None:
                     return False
                 await self._rewrite(account, seen, rules.folded(seen.balance, now), {})
             else:

@@ -1,4 +1,4 @@
-"""What the table keeps beside accounts: outages of tokens, the cache, and the records of files."""
+"""Outages of upstream tokens, kept answers and files in DynamoDB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kimi_gateway.storage.dynamodb import cache, outages
 from kimi_gateway.storage.dynamodb.files import DynamoFiles
 
 
-class DynamoRecords(DynamoFiles):
+class DynamoNotes(DynamoFiles):
     """The record of outages (providers.tokens.outages.OutageLog), the cache (storage.cache.Cache) and the
     records of files (accounts.files.FileStore)."""
 
