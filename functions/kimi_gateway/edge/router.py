@@ -30,7 +30,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _EXPOSED = (
     "x-request-id, request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
-    " x-credits-remaining, x-param-ignored, retry-after, x-should-retry,"
+    " x-credits-remaining, x-param-ignored, retry-after, x-should-retry, idempotent-replayed,"
     " msh-request-timestamp, msh-request-signature"
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]

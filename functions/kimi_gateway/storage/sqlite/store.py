@@ -28,9 +28,10 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
 from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
@@ -56,6 +57,9 @@ class SqliteStore:
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
         self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
+
+    def answers(self) -> AnswerStore:
+        return answers.SqliteAnswers(self._writer)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
@@ -94,6 +98,7 @@ class SqliteStore:
     async def purge(self, now: int) -> int:
         def all(db: sqlite3.Connection) -> int:
             cache.purge(db, now)
+            answers.purge(db, now)
             rows.purge(db, now - self._keep_usage)
             return steps.purge(db, now)
 
