@@ -16,6 +16,7 @@ from kimi_gateway.accounts.files import FileStore, Room
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.values import Limits
 from kimi_gateway.catalog import catalog
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
@@ -27,6 +28,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.liveness import Liveness
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
@@ -45,6 +47,7 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
     from kimi_gateway.storage.dynamodb.store import DynamoStore
@@ -166,15 +169,18 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
 
 
 def upstreams(
-    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+    platform: Moonshot, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
     """The platform if it has a token, or while that is not `known`; otherwise the demo."""
-    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    native = settings.anthropic == "native"
-    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
     moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
+
+
+def _platform(settings: Settings, client: Client) -> Moonshot:
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    native = settings.anthropic == "native"
+    return Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
 
 
 async def start(
@@ -201,21 +207,25 @@ async def start(
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
-    upstream = upstreams(settings, client, pool, source.known, clock)
-    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
-    ledger = Ledger(store, clock, settings.lease)
+    platform = _platform(settings, client)
+    upstream = upstreams(platform, pool, source.known, clock)
     directory = Directory(upstream)
+    liveness = Liveness(platform.live if settings.passthrough else directory.is_live, clock)
+    passing = _passing(settings, platform, liveness, clock)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
+    ledger = Ledger(store, clock, settings.lease)
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
-        TokenCheck(store, directory, clock),
+        TokenCheck(store, liveness, clock),
         Health(store, upstream, source.faults, clock),
         _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
     )
@@ -273,6 +283,16 @@ def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | Non
     from kimi_gateway.net.s3 import Bucket
 
     return Bucket(aws, client, settings.uploads)
+
+
+def _passing(
+    settings: Settings, platform: Moonshot, liveness: Liveness, clock: Callable[[], float]
+) -> PassThrough | None:
+    if not settings.passthrough:
+        return None
+    from kimi_gateway.flow.passthrough import PassThrough
+
+    return PassThrough(platform, liveness, Limits(*settings.passthrough_limits), clock)
 
 
 def _planned(settings: Settings, opening: Opening) -> Planner | None:
