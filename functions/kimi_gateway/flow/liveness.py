@@ -52,7 +52,7 @@ class Liveness:
         self._asking = 0
 
     def known(self, name: str) -> bool | None:
-        """What is known of the token with this name; None if nothing, or not any more."""
+        """Whether Kimi accepts the token with this name; None if that is not known."""
         now = self._clock()
         if 0 <= now - self._live.get(name, -math.inf) < REMEMBERED:
             return True

@@ -31,4 +31,4 @@ class LocalHealth(TokenHealth):
         return True
 
     def _tell(self, key: Key) -> None:
-        """Nobody is told."""
+        """Nothing is shared."""
