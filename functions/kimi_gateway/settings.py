@@ -137,7 +137,7 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
 def _windows(text: str) -> tuple[int | None, int | None, int | None]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 is no limit")
+        raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 means no limit")
     minute, hour, day = (int(part) or None for part in parts)
     return minute, hour, day
 
