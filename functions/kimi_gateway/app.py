@@ -8,19 +8,19 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.files import FileStore, Room
+from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.catalog import catalog
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
-from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
@@ -47,6 +47,7 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
@@ -60,14 +61,16 @@ class Stores(Store, FileStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints that cost no credit; `edge/routes.py` gives each its path."""
+    """The endpoints that cost no credit; `edge/routes.py` gives each its path.
+
+    A callable makes its endpoint, and loads its modules, with the first request."""
 
     models: Models
     counts: Counts
     account: BalanceAndCredits
     token_check: TokenCheck
     health: Health
-    files: FilesApi
+    files: Callable[[], FilesApi]
 
 
 @dataclass(slots=True)
@@ -227,7 +230,7 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         TokenCheck(store, liveness, clock),
         Health(store, upstream, source.faults, clock),
-        _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
+        once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
     )
     heart = None
     if renewing:
@@ -272,6 +275,9 @@ def _files(
     clock: Callable[[], float],
     bucket: Bucket | None,
 ) -> FilesApi:
+    from kimi_gateway.accounts.files import Room
+    from kimi_gateway.endpoints.files.api import FilesApi
+
     room = Room(settings.account_files, settings.account_file_bytes)
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 

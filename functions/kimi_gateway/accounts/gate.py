@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
@@ -14,8 +14,17 @@ from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.guests import GuestKey, Guests
 from kimi_gateway.accounts.limit_headers import CREDITS, window_headers
 from kimi_gateway.accounts.places import Places
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
+from kimi_gateway.accounts.store import (
+    InFlightFull,
+    KeyStale,
+    NoCredit,
+    Store,
+    StoreDown,
+    Unknown,
+    WindowFull,
+)
 from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
@@ -80,10 +89,8 @@ class Gate:
         Unavailable if the store is down.
         """
         given = credentials(headers)
-        if self.guests is not None:
-            given = _own(given) or given
-            if not _own(given):
-                return await self.guests.key(given, client)
+        if self.guests is not None and not (given := _own(given)):
+            return await self.guests.key(credentials(headers), client)
         found = [await self._known(credential, client) for credential in given]
         return found[0]
 
@@ -91,21 +98,18 @@ class Gate:
         """Like `authenticate`, for calls without admission. The record is read again, and a bucket bounds
         these calls, including the reads of known keys."""
         now, found, given = self._clock(), list[Key](), credentials(headers)
-        if self.guests is not None and not (own := _own(given)):
-            found.append(await self.guests.key(given, client))
-            given = []
-        elif self.guests is not None:
-            given = own
+        if self.guests is not None and not (given := _own(given)):
+            found.append(await self.guests.key(credentials(headers), client))
         for credential in given:
             known = self._keys.get(keys.digest(credential))
             if known is None:
                 found.append(await self._known(credential, client))
                 continue
-            if wait := self._free.wait(known.id, now):
+            if wait := self._free.wait(known.root.id, now):
                 raise _too_many_free(wait)
             del self._keys[known.digest]
             found.append(await self._lookup(known.digest))
-        wait = self._free.take(found[0].id, now)
+        wait = self._free.take(found[0].root.id, now)
         if wait:
             raise _too_many_free(wait)
         return found[0]
@@ -117,17 +121,17 @@ class Gate:
         """
         now = self._clock()
         if key.account in self._without_credit:
-            if self._wasted.wait(key.id, now):
+            if self._wasted.wait(key.root.id, now):
                 raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
             if not await self.has_credit(key):
-                self._wasted.spend(key.id, now, 1)
+                self._wasted.spend(key.root.id, now, 1)
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
                 raise rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
-        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
+        if (wait := self._wasted.wait(key.root.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -137,7 +141,7 @@ class Gate:
 
     def wasted(self, key: Key, size: int) -> None:
         """Count a request of `size` bytes that was refused at no cost."""
-        self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
+        self._wasted.spend(key.root.id, self._clock(), 1 + size / WASTED_BYTES)
 
     async def has_credit(self, key: Key) -> bool:
         """Whether the account may spend anything. Asks the store each time, except for unlimited accounts. A
@@ -161,7 +165,7 @@ class Gate:
     async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
         """Whether a grant has raised the account's tier since. Asks the store at most once a second."""
         guest = isinstance(key, GuestKey)
-        if guest or refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+        if guest or refusal.window.limit not in LIFTABLE or self._asked_again.take(key.root.id, now):
             return False
         account = await self._account(key)
         return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
@@ -229,13 +233,17 @@ class Gate:
             return await self.admit(request, await self._lookup(key.digest), cost, models, bound, False)
         except BudgetFull as exc:
             raise refusals.over_budget(exc, now) from exc
+        except InFlightFull as exc:
+            raise refusals.too_many_in_flight(exc.limit) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
+            raise self._refusal(exc, key, cost, now) from exc
 
     def _refusal(
-        self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
+        self, exc: NoCredit | WindowFull | StoreDown, key: Key, cost: int, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
+            if cost > 1:
+                return refusals.too_few_credits(cost)
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):
@@ -329,7 +337,7 @@ def _store_down(step: str, exc: StoreDown) -> Unavailable:
 def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
     wait = max(1, math.ceil(window.reset - now))
     name = _WINDOWS[window.size]
-    own = getattr(key.limits, name) is not None
+    own = any(getattr(each.limits, name) == window.limit for each in key.line)
     whose = "this key's own limit" if own else "this account's limit at its present balance"
     if isinstance(key, GuestKey):
         whose = "the limit of a caller's own Kimi tokens"

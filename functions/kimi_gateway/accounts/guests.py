@@ -7,23 +7,23 @@ of this process; a token is known by its hash.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import WindowFull
 from kimi_gateway.accounts.values import Admission, Key, Limits, Window
+from kimi_gateway.dataclass import dataclass
 
 COUNTED = 10_000  # tokens whose requests are counted; the one that was counted longest ago is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class GuestKey(Key):
-    """`tokens` are the ids of the caller's tokens. After the admission, `counted` is the one whose windows
+    """`token_ids` are those of the caller's tokens. After the admission, `counted` is the one whose windows
     have this request."""
 
-    tokens: tuple[str, ...] = ()
+    token_ids: tuple[str, ...] = ()
     counted: str = ""
 
 

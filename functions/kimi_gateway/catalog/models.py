@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
+
+from kimi_gateway.dataclass import dataclass
 
 ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]
@@ -80,6 +82,7 @@ class Model:
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
     - `provider`: who serves it (providers/registry.py).
+    - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
@@ -105,6 +108,7 @@ class Model:
     owned_by: str = "moonshot-ai"
     provider: ProviderName = "moonshot"
     price: Price | None = None
+    credits: int = 1
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published

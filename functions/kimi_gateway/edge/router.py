@@ -7,11 +7,11 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from kimi_gateway.accounts import limit_headers
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.edge.body import check_length, unpack
 from kimi_gateway.edge.patterns import Pattern, split

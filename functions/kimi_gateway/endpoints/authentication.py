@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.values import Key
@@ -27,4 +28,12 @@ async def authenticate_account(gate: Gate, request: Request) -> Key:
             " their own.",
             cause="guest",
         )
+    return key
+
+
+async def authenticate_for_files(gate: Gate, request: Request) -> Key:
+    """The same for a key that may use files. Raises PermissionDenied too."""
+    key = await authenticate_account(gate, request)
+    if not terms.may_use_files(key):
+        raise PermissionDenied("This API key may not use files. Ask the operator to allow them.")
     return key

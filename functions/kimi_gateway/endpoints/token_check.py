@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts import keys, terms
 from kimi_gateway.accounts.bucket import Buckets
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.errors import RateLimited, Unavailable
 from kimi_gateway.flow.liveness import Liveness, is_platform_key, name_of

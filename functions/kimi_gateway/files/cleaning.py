@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.files import FileRecord, FileStore, Room, file_id
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import NEVER
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.failures import UpstreamFailure

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, NotFound
 from kimi_gateway.files import signatures, texts
 from kimi_gateway.files.bounds import Bounds

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Bound, Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow import preparation, spending
@@ -46,7 +47,6 @@ from kimi_gateway.settings import Settings
 if TYPE_CHECKING:
     from kimi_gateway.flow.passthrough import PassThrough
 
-COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -93,8 +93,9 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
+            bound = partial(self._bound, admittable)
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
+                self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
             async with reservation:
                 return await self._serve(admittable, reservation)

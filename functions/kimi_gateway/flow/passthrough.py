@@ -108,7 +108,7 @@ class PassThrough:
         if live:
             name = hashlib.sha256(",".join(live).encode()).hexdigest()[:32]
             account = ACCOUNT + live[0].removeprefix(OWN)
-            return GuestKey(ACCOUNT + name, "", account, limits=self.windows.limits, tokens=live)
+            return GuestKey(ACCOUNT + name, "", account, limits=self.windows.limits, token_ids=live)
         for result in found:
             if isinstance(result, BaseException):
                 raise result
@@ -128,7 +128,7 @@ class PassThrough:
 
     def admit(self, request: str, key: GuestKey, lease_until: int, now: int) -> Admission:
         """Count the request for one of the tokens. Raises WindowFull."""
-        counted, window = self.windows.take(key.tokens, now)
+        counted, window = self.windows.take(key.token_ids, now)
         return Admission(request, replace(key, counted=counted), 0, lease_until, None, window)
 
     def registry(self, registry: Registry, key: GuestKey, headers: Headers) -> Registry:
@@ -157,7 +157,7 @@ class GuestPool(Pool):
         self._windows = passing.windows
         self._liveness = passing.liveness
         self._given = tokens
-        self._tokens = [token for _, token in tokens if token.id in key.tokens]
+        self._tokens = [token for _, token in tokens if token.id in key.token_ids]
         self._served = list[str]()  # ids of tokens that were leased
 
     async def lease(self, call: Call | None, tried: set[str], only: str | None = None) -> TokenLease:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model, ProviderName, neutral
 from kimi_gateway.catalog.names import NameOptions, parted
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream

@@ -11,9 +11,10 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import readiness
 from kimi_gateway.providers.failures import UpstreamFailure
