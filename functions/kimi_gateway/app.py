@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import cache as once
 from functools import partial
@@ -16,19 +16,16 @@ from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
-from kimi_gateway.accounts.values import Limits
 from kimi_gateway.catalog import catalog
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
-from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
-from kimi_gateway.flow.liveness import Liveness
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
@@ -48,6 +45,8 @@ from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.token_check import TokenCheck
+    from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
@@ -68,7 +67,7 @@ class Endpoints:
     models: Models
     counts: Counts
     account: BalanceAndCredits
-    token_check: TokenCheck
+    token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
 
@@ -213,7 +212,7 @@ async def start(
     platform = _platform(settings, client)
     upstream = upstreams(platform, pool, source.known, clock)
     directory = Directory(upstream)
-    liveness = Liveness(platform.live if settings.passthrough else directory.is_live, clock)
+    liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
     passing = _passing(settings, platform, liveness, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
     ledger = Ledger(store, clock, settings.lease)
@@ -228,7 +227,7 @@ async def start(
         Models(gate, registry),
         Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
-        TokenCheck(store, liveness, clock),
+        once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
     )
@@ -291,14 +290,27 @@ def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | Non
     return Bucket(aws, client, settings.uploads)
 
 
+def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float]) -> Liveness:
+    from kimi_gateway.flow.liveness import Liveness
+
+    return Liveness(ask, clock)
+
+
+def _token_check(store: Store, liveness: Callable[[], Liveness], clock: Callable[[], float]) -> TokenCheck:
+    from kimi_gateway.endpoints.token_check import TokenCheck
+
+    return TokenCheck(store, liveness(), clock)
+
+
 def _passing(
-    settings: Settings, platform: Moonshot, liveness: Liveness, clock: Callable[[], float]
+    settings: Settings, platform: Moonshot, liveness: Callable[[], Liveness], clock: Callable[[], float]
 ) -> PassThrough | None:
     if not settings.passthrough:
         return None
+    from kimi_gateway.accounts.values import Limits
     from kimi_gateway.flow.passthrough import PassThrough
 
-    return PassThrough(platform, liveness, Limits(*settings.passthrough_limits), clock)
+    return PassThrough(platform, liveness(), Limits(*settings.passthrough_limits), clock)
 
 
 def _planned(settings: Settings, opening: Opening) -> Planner | None:
