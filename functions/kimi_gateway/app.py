@@ -50,12 +50,15 @@ if TYPE_CHECKING:
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
+    from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
 
 class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, and the records of files."""
+    """The stores: accounts, the records of files, and kept answers."""
+
+    def answers(self) -> AnswerStore: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,7 @@ async def start(
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
+    gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
     gateway.passing = passing
     endpoints = Endpoints(

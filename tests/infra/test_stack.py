@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
 from openai import OpenAI
 
 from infra.cloud import STACK, Cloud, deployed
@@ -26,8 +27,7 @@ from support.live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"
-PROGRAM = (sys.executable, "-m", "kimi_gateway.cli")
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +45,14 @@ def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstrea
 
 @pytest.fixture(scope="module")
 def command(cloud: Cloud) -> Command:
-    def run(
-        *words: str, typed: str = "", stack: str = STACK, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, "--stack", stack, *words], env=cloud.environ | environ, input=typed,
-            capture_output=True, text=True,
-        )  # fmt: skip
-
-    return run
+    return cloud.command
 
 
 @pytest.fixture(scope="module")
 def ask(command: Command) -> Callable[..., Any]:
     def run(*words: str, typed: str = "") -> Any:
         done = command(*words, "--json", typed=typed)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert (done.exit_code, done.stderr) == (0, ""), done.stderr
         return json.loads(done.stdout)
 
     return run
@@ -83,7 +75,7 @@ def test_a_new_stack_tells_its_address_and_shows_its_first_key_once(
     assert first["url"] == endpoint.url
     assert first["key"].startswith("sk-kg-")
     again = command("hello")
-    assert again.returncode == 0
+    assert again.exit_code == 0
     assert endpoint.url in again.stdout
     assert "sk-kg-" not in again.stdout
 
@@ -120,7 +112,7 @@ def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
     try:
         done = command("tokens", "add", "--json", typed="sk-another-upstream-token")
         error = json.loads(done.stderr)["error"]
-        assert (done.returncode, error["code"], error["message"]) == (1, "tokens_secret", says)
+        assert (done.exit_code, error["code"], error["message"]) == (1, "tokens_secret", says)
         kept = secrets.get_secret_value(SecretId=id)
         assert {name: kept[name] for name in spoilt} == spoilt
     finally:
@@ -280,13 +272,15 @@ def test_what_is_missing_is_named(
     nothing = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
     done = command("keys", "list", "--json", stack=stack, **nothing, **environ)
     error = json.loads(done.stderr)["error"]
-    assert (done.returncode, error["code"]) == (exit_code, code), error
+    assert (done.exit_code, error["code"]) == (exit_code, code), error
     assert says in error["message"]
 
 
-def test_without_boto3_the_way_to_it_is_told(command: Command, tmp_path: Path) -> None:
+def test_without_boto3_the_way_to_it_is_shown(cloud: Cloud, tmp_path: Path) -> None:
     (tmp_path / "boto3.py").write_text("raise ImportError\n")
-    done = command("keys", "list", PYTHONPATH=str(tmp_path))
+    environ = cloud.environ | {"PYTHONPATH": str(tmp_path)}
+    program = [sys.executable, "-m", "kimi_gateway.cli", "--stack", STACK, "keys", "list"]
+    done = subprocess.run(program, env=environ, capture_output=True, text=True)
     assert done.returncode == 1
     assert "scripts/setup cloud" in done.stderr
 
@@ -294,7 +288,7 @@ def test_without_boto3_the_way_to_it_is_told(command: Command, tmp_path: Path) -
 @pytest.mark.parametrize("words", [("serve",), ("backup", "file")])
 def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...]) -> None:
     done = command(*words)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "without --stack" in done.stderr
 
 

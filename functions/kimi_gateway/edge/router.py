@@ -39,6 +39,7 @@ EXPOSED = (
     ignored.HEADER,
     "retry-after",
     errors.NO_RETRY[0],
+    "idempotent-replayed",
     *SIGNATURE,
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", ", ".join(EXPOSED))]

@@ -46,6 +46,7 @@ from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.flow.passthrough import PassThrough
+    from kimi_gateway.storage.answers import AnswerStore
 
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -60,6 +61,7 @@ class Gateway:
     ledger: Ledger
     registry: Registry
     conversations: ConversationCache
+    answers: Callable[[], AnswerStore]
     settings: Settings
     clock: Callable[[], float] = time.time
     files: Files = field(default_factory=NoFiles)
@@ -78,6 +80,13 @@ class Gateway:
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
         request.record.key, request.record.account = key.id, key.account
+        if request.headers.all("idempotency-key"):
+            from kimi_gateway.flow import idempotency  # few requests need it
+
+            return await idempotency.ask(self, request, dialect, key)
+        return await self.answer(request, dialect, key)
+
+    async def answer(self, request: Request, dialect: Dialect, key: Key) -> Response:
         await self.gate.refuse(key)
         self.gate.places.check(key.account)
         size = 0
@@ -173,13 +182,25 @@ class Gateway:
     ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(admittable))
-        await turn.forgo("unasked")
         kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        if (recording := admittable.request.recording) is not None:
+            await recording.complete(kind, body)
+        await turn.forgo("unasked")
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
-        """Charge and store, before the client learns that it has all of the answer."""
+    async def _settle(
+        self,
+        request: Request,
+        turn: Turn,
+        completed: CompletedRequest,
+        taps: Sequence[Tap],
+        answered: tuple[Sequence[tuple[str, str]], bytes],
+    ) -> None:
+        """Charge and store, before the client learns that it has all of the answer. `answered` are its
+        headers and its last bytes."""
+        if request.recording is not None:  # first, so that no repeated request is charged again
+            await request.recording.complete(*answered)
         kept = await apart(completed.parsed.size, completed.parsed.kept)
         for tap in taps:
             kept |= tap.kept()
@@ -223,7 +244,7 @@ class Gateway:
                             yield framed
                 last = writing.writer.end(turn.usage())
                 assert writing.completed is not None  # noqa: S101  a round was begun with it
-                await self._settle(turn, writing.completed, writing.taps)
+                await self._settle(request, turn, writing.completed, writing.taps, (headers, last))
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
@@ -232,8 +253,8 @@ class Gateway:
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
-        return Response(200, headers, body(), close=lambda: self._close(request, turn))
+        headers = (*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered())
+        return Response(200, [*headers], body(), close=lambda: self._close(request, turn))
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -249,7 +270,7 @@ class Gateway:
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await self._settle(turn, completed, taps)
+        await self._settle(request, turn, completed, taps, (headers, body))
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
