@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.store import NOTHING, UNUSED, Refused, Store, StoreDown
 from kimi_gateway.accounts.usage import cause_of
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
@@ -160,12 +161,14 @@ class Ledger:
         return Reservation(self, gate, key, cost, model, alias, calls, bound)
 
     def opened(self, admission: Admission) -> None:
-        self._running[admission.id] = admission
+        if not isinstance(admission.key, GuestKey):
+            self._running[admission.id] = admission
 
     def undo(self, admission: Admission) -> None:
         """Undo an admission whose caller left before the store answered."""
         self._running.pop(admission.id, None)
-        self._behind(self._undo(admission))
+        if not isinstance(admission.key, GuestKey):
+            self._behind(self._undo(admission))
 
     async def settle(
         self, admission: Admission, model: str, usage: Usage, billed: Amount | None = None
@@ -217,6 +220,8 @@ class Ledger:
         self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
     ) -> bool:
         self._running.pop(admission.id, None)
+        if isinstance(admission.key, GuestKey):
+            return True  # it has no credits, and the store does not know of it
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()

@@ -154,8 +154,8 @@ def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amoun
 
 
 def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
-    """The usage of a request from the counts of its calls, None for a call without; `tools` are those that the
-    upstream bills."""
+    """The usage of a request, by the counts of its calls (None if a call has none). `tools` are those that
+    the upstream bills."""
     fees = round(models.fee(tools) * PER_MILLION)
     total = Usage(fees=fees, cost=fees)
     for call, usage in calls:
