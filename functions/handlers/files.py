@@ -1,8 +1,8 @@
 """Files and batches: uploads, their records, their text, and batches of requests. Once an hour it sweeps."""
 
-from kimi_gateway.edge.aws.function import Function
+from kimi_gateway.edge.aws.scheduled import SweepingFunction
 
-handler = Function(
+handler = SweepingFunction(
     "/v1/files",
     "/v1/files/uploads",
     "/v1/files/{file}",
@@ -10,5 +10,4 @@ handler = Function(
     "/v1/batches",
     "/v1/batches/{batch}",
     "/v1/batches/{batch}/cancel",
-    sweeps=True,
 )

@@ -74,6 +74,7 @@ def test_its_cost_is_booked_once_whoever_sees_the_end(
     assert (row.input, row.output, row.credits) == (3000, 300, 0)
     (line,) = [line for line in gateway.lines("batch_ended") if line["batch"] == id]
     assert (line["input_tokens"], line["cached_tokens"], line["output_tokens"]) == (3000, 1500, 300)
+    assert (row.cached, row.cost) == (1500, round(line["cost_usd"] * 1_000_000))
     full = 1500 * 0.95 + 1500 * 0.16 + 300 * 4.0  # kimi-k2.6 for a million tokens
     assert line["cost_usd"] == pytest.approx(full * 0.6 / 1_000_000)
     told = client.get(f"/v1/batches/{id}").json()["usage"]

@@ -53,7 +53,6 @@ class Function:
 
     Paths in `elsewhere` belong to another function. A spelling that API Gateway does not know (such as a
     trailing slash) arrives here, where the answer would be buffered and cut after seconds, so it is refused.
-    `sweeps`: an event of EventBridge's schedule makes it sweep.
     """
 
     def __init__(
@@ -61,14 +60,12 @@ class Function:
         *paths: str,
         elsewhere: tuple[str, ...] = (),
         streamed: bool = False,
-        sweeps: bool = False,
         patience: Patience | None = None,
     ) -> None:
         self.lifecycle = Lifecycle(self.start, self._idle, self._closing, self._stop, after_restore=_restored)
         self._paths = paths
         self._elsewhere = elsewhere
         self._streamed = streamed
-        self._sweeps = sweeps
         self._patience = patience or Patience()
         self._running: Running | None = None
         self._router = Router(())
@@ -92,11 +89,6 @@ class Function:
         if self._running is None:  # a loop without `lifecycle`
             await self.start()
         assert self._running is not None  # noqa: S101
-        if self._sweeps:
-            from kimi_gateway.edge.aws import scheduled  # one function sweeps
-
-            if scheduled.is_scheduled(event):
-                return await scheduled.sweep(self._running, context)
         try:
             request = request_of(event, context, self._running.gateway.settings.body_limit)
         except InvalidRequest as error:

@@ -26,6 +26,7 @@ from kimi_gateway.errors import (
     PermissionDenied,
     Unavailable,
 )
+from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import emit
 from kimi_gateway.pivot import ignored
@@ -237,6 +238,11 @@ class BatchesApi:
 def _is_limited(key: Key) -> bool:
     """Whether a key has a limit that a batch would pass by."""
     return bool(key.models) or key.limits != Limits() or key.in_flight is not None or key.tokens is not None
+
+
+def of_gateway(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:
+    following = Following(store, upstream, gateway.registry, gateway.clock, gateway.background)
+    return BatchesApi(gateway.gate, store, upstream, following, gateway.clock, gateway.settings.batches)
 
 
 async def _stored(step: Awaitable[T]) -> T:

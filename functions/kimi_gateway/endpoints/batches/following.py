@@ -17,8 +17,9 @@ from typing import Protocol
 from kimi_gateway.accounts.batches import BatchRecord, BatchStore
 from kimi_gateway.accounts.files import MOST_FILES, FileRecord, FileStore, NoRoom, Room, file_id
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.usage import bounded
 from kimi_gateway.accounts.values import NEVER, Usage
-from kimi_gateway.catalog.models import cost
+from kimi_gateway.catalog.models import price_of
 from kimi_gateway.endpoints.batches.tally import Tally, of_lines
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
@@ -153,18 +154,29 @@ class Following:
     async def _booked(self, record: BatchRecord, told: UpstreamBatch) -> None:
         tally = await self._tally(record, told)
         row = self._registry.row(tally.model or "batch")
-        usage, now = Usage(tally.input, tally.output), int(self._clock())
+        price = price_of(self._upstream().provider.name, row)
+        usd = 0.0 if price is None else price.of(tally.input, tally.cached, tally.output) * PRICE
+        saved = 0.0 if price is None else tally.cached * (price.input - price.cached) * PRICE
+        usage = bounded(
+            Usage(
+                tally.input,
+                tally.output,
+                tally.cached,
+                cost=round(usd * 1_000_000),
+                saved=max(0, round(saved)),
+            )
+        )
+        now = int(self._clock())
         admission = record.admission()
         if tally.input or tally.output:
             mine = await self._store.settle(admission, row.id, usage, now)
         else:
             mine = await self._store.release(admission, row.id, told.status == "failed", now)
         if mine:
-            usd = cost(self._upstream().provider.name, row, tally.input, tally.cached, tally.output)
             emit(
                 "batch_ended", batch=record.id, key=record.key, account=record.account, model=row.id,
                 status=told.status, answers=tally.answers, unread=tally.unread, **tally.counts,
-                cost_usd=None if usd is None else round(usd * PRICE, 9),
+                cost_usd=None if price is None else round(usd, 9),
             )  # fmt: skip
         state = {**record.state, "usage": tally.counts} | ({"model": row.id} if tally.model else {})
         await self._closed(record, state)
