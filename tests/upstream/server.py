@@ -37,6 +37,7 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
     answered: threading.Event = field(default_factory=threading.Event)
     closed_early: threading.Event = field(default_factory=threading.Event)
+    hangs: threading.Event = field(default_factory=threading.Event)  # all is written that comes for now
     closed_at: float | None = None
 
     @property
@@ -102,6 +103,8 @@ class Connection(asyncio.Protocol):
                 self.request = request = await self.read_request()
                 self.upstream.requests.append(request)
                 reply = self.upstream.step_for(request).reply(request)
+                if reply.delay:
+                    request.hangs.set()
                 await self.pause(reply.delay)
                 await self.write(reply, request)
                 request.answered.set()
@@ -175,6 +178,7 @@ class Connection(asyncio.Protocol):
         if self.gone.is_set():
             raise ConnectionResetError
         if part is HANG:
+            request.hangs.set()
             await self.gone.wait()
         elif isinstance(part, End):
             request.answered.set()
@@ -276,7 +280,7 @@ class ScriptedUpstream:
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
-    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 40.0) -> None:
         """Wait for something that another thread brings about."""
         end = time.monotonic() + seconds
         while not true():
