@@ -1,4 +1,4 @@
-"""Authentication and admission: finds the key, refuses cheaply, admits requests, and writes limit headers."""
+"""Authentication and admission: finds the key, refuses cheaply, and admits requests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.budgets import BudgetFull
+from kimi_gateway.accounts.guests import GuestKey, Guests
+from kimi_gateway.accounts.limit_headers import CREDITS, window_headers
 from kimi_gateway.accounts.places import Places
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
+from kimi_gateway.accounts.store import (
+    InFlightFull,
+    KeyStale,
+    NoCredit,
+    Store,
+    StoreDown,
+    Unknown,
+    WindowFull,
+)
 from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
 from kimi_gateway.observe import emit
@@ -52,8 +63,10 @@ class Gate:
         lease: float,
         concurrency: int = 250,
         monotonic: Callable[[], float] = time.monotonic,
+        guests: Guests | None = None,
     ) -> None:
         self.places = Places(concurrency)
+        self.guests = guests
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
@@ -75,23 +88,28 @@ class Gate:
         `client` is the address for which unknown keys are counted. Raises InvalidKey, RateLimited;
         Unavailable if the store is down.
         """
-        found = [await self._known(credential, client) for credential in credentials(headers)]
+        given = credentials(headers)
+        if self.guests is not None and not (given := _own(given)):
+            return await self.guests.key(credentials(headers), client)
+        found = [await self._known(credential, client) for credential in given]
         return found[0]
 
     async def authenticate_free(self, headers: Headers, client: str = "") -> Key:
         """Like `authenticate`, for calls without admission. The record is read again, and a bucket bounds
         these calls, including the reads of known keys."""
-        now, found = self._clock(), []
-        for credential in credentials(headers):
+        now, found, given = self._clock(), list[Key](), credentials(headers)
+        if self.guests is not None and not (given := _own(given)):
+            found.append(await self.guests.key(credentials(headers), client))
+        for credential in given:
             known = self._keys.get(keys.digest(credential))
             if known is None:
                 found.append(await self._known(credential, client))
                 continue
-            if wait := self._free.wait(known.id, now):
+            if wait := self._free.wait(known.root.id, now):
                 raise _too_many_free(wait)
             del self._keys[known.digest]
             found.append(await self._lookup(known.digest))
-        wait = self._free.take(found[0].id, now)
+        wait = self._free.take(found[0].root.id, now)
         if wait:
             raise _too_many_free(wait)
         return found[0]
@@ -103,17 +121,17 @@ class Gate:
         """
         now = self._clock()
         if key.account in self._without_credit:
-            if self._wasted.wait(key.id, now):
+            if self._wasted.wait(key.root.id, now):
                 raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
             if not await self.has_credit(key):
-                self._wasted.spend(key.id, now, 1)
+                self._wasted.spend(key.root.id, now, 1)
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
                 raise rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
-        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
+        if (wait := self._wasted.wait(key.root.id, now)) and not await self.is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -123,13 +141,16 @@ class Gate:
 
     def wasted(self, key: Key, size: int) -> None:
         """Count a request of `size` bytes that was refused at no cost."""
-        self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
+        self._wasted.spend(key.root.id, self._clock(), 1 + size / WASTED_BYTES)
 
     async def has_credit(self, key: Key) -> bool:
-        """Whether the account may spend anything. Asks the store each time, except for unlimited accounts.
+        """Whether the account may spend anything. Asks the store each time, except for unlimited accounts. A
+        guest may spend nothing of the operator's.
 
         Raises InvalidKey, Unavailable.
         """
+        if isinstance(key, GuestKey):
+            return False
         if self._unlimited.get(key.account):
             return True
         account = await self._account(key)
@@ -143,7 +164,8 @@ class Gate:
 
     async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
         """Whether a grant has raised the account's tier since. Asks the store at most once a second."""
-        if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+        guest = isinstance(key, GuestKey)
+        if guest or refusal.window.limit not in LIFTABLE or self._asked_again.take(key.root.id, now):
             return False
         account = await self._account(key)
         return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
@@ -161,11 +183,11 @@ class Gate:
         self._unlimited[key.account] = account.unlimited
         return account
 
-    async def _is_unlimited(self, key: Key) -> bool:
+    async def is_unlimited(self, key: Key) -> bool:
         """Whether the account is unlimited. Asks the store once."""
         if key.account not in self._unlimited:
             await self.has_credit(key)
-        return self._unlimited[key.account]
+        return self._unlimited.get(key.account, False)
 
     async def require_credit(self, key: Key) -> None:
         """For calls upstream without admission. Raises InsufficientCredits, and the errors of
@@ -199,7 +221,10 @@ class Gate:
             raise rate_limited(refusal.window, now, key)
         try:
             lease_until = math.ceil(now + self._lease)
-            admission = await self._store.admit(request, key, cost, lease_until, int(now), limits)
+            if isinstance(key, GuestKey) and self.guests is not None:
+                admission = self.guests.admit(request, key, lease_until, int(now))
+            else:
+                admission = await self._store.admit(request, key, cost, lease_until, int(now), limits)
             return replace(admission, asked=int(now))
         except KeyStale as exc:
             self._keys.pop(key.digest, None)
@@ -208,13 +233,17 @@ class Gate:
             return await self.admit(request, await self._lookup(key.digest), cost, models, bound, False)
         except BudgetFull as exc:
             raise refusals.over_budget(exc, now) from exc
+        except InFlightFull as exc:
+            raise refusals.too_many_in_flight(exc.limit) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
+            raise self._refusal(exc, key, cost, now) from exc
 
     def _refusal(
-        self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
+        self, exc: NoCredit | WindowFull | StoreDown, key: Key, cost: int, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
+            if cost > 1:
+                return refusals.too_few_credits(cost)
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):
@@ -280,13 +309,18 @@ def credentials(headers: Headers) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _own(given: Collection[str]) -> list[str]:
+    """The credentials that are meant as keys of this gateway."""
+    return [credential for credential in given if credential.startswith(keys.PREFIX)]
+
+
 def _invalid(hint: str = "") -> InvalidKey:
     return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
 
 
 def _no_credit() -> InsufficientCredits:
     text = "The account has no credits left. Ask the operator for more."
-    return InsufficientCredits(text, headers=(("x-credits-remaining", "0"),))
+    return InsufficientCredits(text, headers=((CREDITS, "0"),))
 
 
 def _too_many_free(wait: float) -> RateLimited:
@@ -303,43 +337,13 @@ def _store_down(step: str, exc: StoreDown) -> Unavailable:
 def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
     wait = max(1, math.ceil(window.reset - now))
     name = _WINDOWS[window.size]
-    own = getattr(key.limits, name) is not None
+    own = any(getattr(each.limits, name) == window.limit for each in key.line)
     whose = "this key's own limit" if own else "this account's limit at its present balance"
+    if isinstance(key, GuestKey):
+        whose = "the limit of a caller's own Kimi tokens"
     noun = "request" if window.limit == 1 else "requests"
     return RateLimited(
         f"{window.limit} {noun} per {name} reached ({whose}). Try again in {wait} s.",
         retry_after=wait,
         headers=window_headers(window),
     )
-
-
-def window_headers(window: Window | None) -> tuple[tuple[str, str], ...]:
-    if window is None:
-        return ()
-    return (
-        ("x-ratelimit-limit", str(window.limit)),
-        ("x-ratelimit-remaining", str(window.remaining)),
-        ("x-ratelimit-reset", str(window.reset)),
-    )
-
-
-def _as_openai(kind: str, window: Window | None, now: float) -> list[tuple[str, str]]:
-    """The same in OpenAI's names; `reset` is a time from now, such as 12s."""
-    if window is None:
-        return []
-    return [
-        (f"x-ratelimit-limit-{kind}", str(window.limit)),
-        (f"x-ratelimit-remaining-{kind}", str(window.remaining)),
-        (f"x-ratelimit-reset-{kind}", f"{max(0, math.ceil(window.reset - now))}s"),
-    ]
-
-
-def admission_headers(admission: Admission, released: bool = False) -> list[tuple[str, str]]:
-    """Headers with limits and balance after this request; `released` if its credit was given back."""
-    headers = list(window_headers(admission.window))
-    now = admission.asked
-    headers += _as_openai("requests", admission.window, now) + _as_openai("tokens", admission.tokens, now)
-    if admission.spendable is not None:
-        remaining = admission.spendable + (admission.cost if released else 0)
-        headers.append(("x-credits-remaining", str(remaining)))
-    return headers

@@ -20,6 +20,7 @@ from kimi_gateway.accounts.values import (
 )
 
 NOTHING = Amount()
+UNUSED = Usage()
 
 
 class Refused(Exception):
@@ -40,6 +41,14 @@ class WindowFull(Refused):
     def __init__(self, window: Window) -> None:
         super().__init__(f"{window.limit} requests until {window.reset}")
         self.window = window
+
+
+class InFlightFull(Refused):
+    """The key, or its maker, has as many requests in flight as it may have (`limit`)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} in flight")
+        self.limit = limit
 
 
 class StoreDown(Exception):
@@ -106,7 +115,9 @@ class Store(Protocol):
         With a `bound` the key's and the account's budgets reserve the largest cost of the request, with an
         output limit that all of them allow. A lease that ends by itself leaves that spent.
 
-        Raises KeyStale, NoCredit, WindowFull or BudgetFull, in this order.
+        A key with a bound of requests in flight counts those that were admitted since it has one.
+
+        Raises KeyStale, NoCredit, WindowFull, InFlightFull or BudgetFull, in this order.
         """
         ...
 
@@ -117,9 +128,17 @@ class Store(Protocol):
         ...
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
-        """Give the reserved credits back; `error` counts one failed request. False if the lease is gone."""
+        """Give the reserved credits back; `error` counts one failed request with its `cause`, if it is
+        one of accounts.usage.CAUSES. What the upstream counted is counted too. False if the lease is gone."""
         ...
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
@@ -190,7 +209,8 @@ class Store(Protocol):
     async def accounts(self, now: int) -> list[Account]: ...
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        """Rows from the hour that contains `since`, oldest first."""
+        """Rows from the hour that contains `since`, oldest first. What `settle` and `release` count is there
+        with them, in the same atomic step. Rows older than the store keeps may be gone."""
         ...
 
     async def close(self) -> None: ...

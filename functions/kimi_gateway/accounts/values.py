@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
+
+from kimi_gateway.dataclass import dataclass
 
 NEVER = 9_999_999_999  # an expiry that never comes
 
@@ -66,6 +68,12 @@ class NewKey:
     expires: int = NEVER
     note: str = ""
     budgets: tuple[Budget, ...] = ()
+    in_flight: int | None = None
+    tokens: int | None = None
+    search: bool = True
+    files: bool = True
+    manages: bool = False
+    made_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,11 @@ class Key:
     a cached record cannot outlive a change. `models` are the models and aliases that the key may use, with
     `*` as a wildcard; empty means all. `expires` is exclusive. `note` is the operator's own.
     After a rotation `old_digest` works until `old_until`. `shared` are the budgets of the account.
+
+    `in_flight` bounds the requests that run at one time, `tokens` the input and output of one request; None
+    bounds nothing. `search` and `files` say whether it may search the web and use files. `manages`: it may
+    make keys of its account. A key that another one made (`made_by`, an id) can do nothing that its `maker`
+    cannot do now, and counts in the maker's windows and budgets too.
     """
 
     id: str
@@ -95,6 +108,23 @@ class Key:
     old_until: int = 0
     budgets: tuple[Budget, ...] = ()
     shared: tuple[Budget, ...] = ()
+    in_flight: int | None = None
+    tokens: int | None = None
+    search: bool = True
+    files: bool = True
+    manages: bool = False
+    made_by: str = ""
+    maker: Key | None = None
+
+    @property
+    def line(self) -> tuple[Key, ...]:
+        """The keys whose limits and rights apply: its own, and those of its maker."""
+        return (self,) if self.maker is None else (self, self.maker)
+
+    @property
+    def root(self) -> Key:
+        """The key that the operator made."""
+        return self if self.maker is None else self.maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +182,21 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request, as billed by the upstream, else estimated."""
+    """Tokens and cost of one request, as the upstream counted them, else estimated.
+
+    `input` includes `cached` tokens and those `written` to the vendor's cache; `output` includes `reasoning`.
+    Money is in micro-dollars at list prices: `cost` includes the `fees` of searches; `saved` is what the
+    cached tokens would have cost beyond their price. An unknown price counts as 0.
+    """
 
     input: int = 0
     output: int = 0
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
+    fees: int = 0
+    cost: int = 0
+    saved: int = 0
 
 
 class Spent(NamedTuple):
@@ -189,7 +230,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One hour of one key on one model. `requests` were answered and charged, `errors` were not."""
+    """One hour of one key on one model. `requests` were answered and charged, `errors` were not. `free` were
+    neither, but the upstream counted tokens for them: empty answers, and clients that left early.
+
+    `last` is the unix second of the last request, `last_cost` its cost. `causes` are the errors by cause
+    (accounts/usage.py), by name; rows of earlier releases have none. The other members are as in `Usage`.
+    """
 
     hour: int
     account: str
@@ -201,3 +247,12 @@ class UsageRow:
     output: int
     credits: int
     last: int
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
+    fees: int = 0
+    cost: int = 0
+    saved: int = 0
+    free: int = 0
+    last_cost: int = 0
+    causes: tuple[tuple[str, int], ...] = ()

@@ -7,13 +7,14 @@ import fnmatch
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.faults import CatalogFault as CatalogFault
 from kimi_gateway.catalog.faults import near, told
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Model, neutral
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ _MEMBERS = (
     "like",
     *(each.name for each in dataclasses.fields(Model)),
 )  # members of a row in the operator's file
+
+
+MOST_CREDITS = 1_000_000  # of one request
 
 
 class Catalog:
@@ -136,6 +140,8 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: {row.id} needs window >= 1 and 1 <= max_output <= refuse_output")
     if row.default_output is not None and not 1 <= row.default_output <= row.max_output:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
+    if not 0 <= row.credits <= MOST_CREDITS:
+        raise CatalogFault(f"{where}: credits of {row.id} must lie between 0 and {MOST_CREDITS}")
     price = row.price
     if price is not None and min(price.input, price.cached, price.output) < 0:
         raise CatalogFault(f"{where}: the price of {row.id} must not be negative")

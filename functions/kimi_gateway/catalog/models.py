@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
+
+from kimi_gateway.dataclass import dataclass
 
 PLATFORM = "moonshot"  # the provider of all built-in rows; others are vendors (vendors.py)
 Thinking = Literal["switch", "always", "effort", "free"]
@@ -81,6 +83,7 @@ class Model:
     - `messages`: the platform's Messages endpoint supports it.
     - `tools`: it can call tools.
     - `provider`: who serves it (providers/registry.py).
+    - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
@@ -107,6 +110,7 @@ class Model:
     provider: str = PLATFORM
     price: Price | None = None
     tools: bool = True
+    credits: int = 1
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Any, ClassVar, Literal
 
 from kimi_gateway.catalog.models import ANY, Choice, Model, Price, Replay, neutral
+from kimi_gateway.dataclass import dataclass
 
 # The answer's field with reasoning. "think-tags": at the start of the content, between <think> and </think>.
 Reasoning = Literal["reasoning_content", "reasoning", "reasoning_details", "think-tags"]

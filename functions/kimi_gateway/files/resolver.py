@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.files import FileRecord, FileStore
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner
@@ -67,9 +67,7 @@ class FileResolver:
         self._local = local
 
     @asynccontextmanager
-    async def resolve(
-        self, account: str, attachments: Sequence[Attachment], upstream: Upstream | None = None
-    ) -> AsyncIterator[Resolution]:
+    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
         """Resolve attachments. Uploads are deleted after the context. Raises GatewayError naming the field,
         StoreDown, and Unavailable or RateLimited if the upstream fails."""
         if len(attachments) > self._bounds.count:
@@ -82,7 +80,7 @@ class FileResolver:
         kept = await self._kept(account, attachments)
         parts = Resolving(
             account,
-            upstream or self._upstream(),
+            self._upstream(),
             self._texts,
             self._cleaner,
             self._fetcher,

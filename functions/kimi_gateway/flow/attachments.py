@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from typing import Protocol
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableDocument, UnreadableImage
+from kimi_gateway.dataclass import dataclass
+from kimi_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    PermissionDenied,
+    Unavailable,
+    UnreadableDocument,
+    UnreadableImage,
+)
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Inline,
     Kind,
     MediaUrl,
     PlainText,
@@ -37,6 +46,12 @@ class Known:
     token: str | None = None
 
 
+class Files(Resolver, Protocol):
+    """A resolver that can also use the tokens of one request."""
+
+    def with_upstream(self, upstream: Upstream) -> Resolver: ...
+
+
 NOTHING = Known(())
 _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "document": UnreadableDocument}
 
@@ -44,10 +59,11 @@ _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "docu
 class NoFiles:
     """The resolver of an upstream without files."""
 
+    def with_upstream(self, upstream: Upstream) -> Resolver:
+        return self
+
     @asynccontextmanager
-    async def resolve(
-        self, account: str, attachments: Sequence[Attachment], upstream: object = None
-    ) -> AsyncIterator[Resolution]:
+    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
         yield Known([_without_files(each) for each in attachments])
 
 
@@ -68,19 +84,21 @@ async def resolve(
     attachments: Sequence[Attachment],
     model: Model,
     held: AsyncExitStack,
+    allowed: bool = True,
     budget: float = BUDGET,
-    upstream: Upstream | None = None,
 ) -> Resolution:
-    """One result for each attachment. Uploads are given up when `held` is closed. `upstream` is None for the
-    platform. Raises GatewayError."""
+    """One result for each attachment. Uploads are given up when `held` is closed. `allowed`: the key may use
+    files. Raises GatewayError."""
     if not attachments:
         return NOTHING
     refused = placement.refused(attachments, model)
+    if not allowed:
+        refused |= {each: _forbidden(each) for each in attachments if _is_file(each)}
     wanted = [each for each in attachments if each not in refused]
     clock = asyncio.timeout(budget)
     try:
         async with clock:
-            found = await held.enter_async_context(resolver.resolve(account, wanted, upstream))
+            found = await held.enter_async_context(resolver.resolve(account, wanted))
     except TimeoutError:
         if not clock.expired():
             raise
@@ -93,6 +111,21 @@ async def resolve(
         raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
     became = refused | dict(zip(wanted, found.results, strict=True))
     return Known([_taken(each, became[each], model) for each in attachments], found.token)
+
+
+def _is_file(attachment: Attachment) -> bool:
+    """Texts and pictures within the request are messages; everything else is a file."""
+    source = attachment.source
+    return not isinstance(source, PlainText | Inline) or (
+        isinstance(source, Inline) and attachment.kind != "image"
+    )
+
+
+def _forbidden(attachment: Attachment) -> Resolved:
+    """Raises PermissionDenied where no sentence can replace the file."""
+    where = attachment.field
+    error = PermissionDenied(f"{where}: this API key may not use files; send text or pictures", param=where)
+    return unreadable(attachment, error)
 
 
 def _taken(attachment: Attachment, became: Resolved, model: Model) -> Resolved:

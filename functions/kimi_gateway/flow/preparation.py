@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kimi_gateway.catalog.models import PLATFORM, Model
+from kimi_gateway.accounts import terms
+from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
@@ -123,9 +125,9 @@ async def complete(
 ) -> CompletedRequest:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
     `turn` keeps its uploads. Raises GatewayError."""
-    ask, model, account = admittable.ask, admittable.resolved.model, turn.admission.key.account
-    vendors = admittable.upstream if model.provider != PLATFORM else None
-    resolution = await resolve(files, account, recalled.attached, model, turn.held, upstream=vendors)
+    ask, model, key = admittable.ask, admittable.resolved.model, turn.admission.key
+    may_use_files = terms.may_use_files(key)
+    resolution = await resolve(files, key.account, recalled.attached, model, turn.held, may_use_files)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.admission.bound is None  # a reservation excludes a search's price
@@ -133,7 +135,8 @@ async def complete(
         provider = admittable.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
-    lowered = await _within_budget(turn, model, chat, prepared, size)
+    lowered = await _within_key(admittable, turn, chat, prepared, size)
+    lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches)
 
 
@@ -153,6 +156,7 @@ async def go_on(
         size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
     )
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
+    await _within_key(admittable, turn, chat, prepared, size)
     await _within_budget(turn, model, chat, prepared, size)
     return replace(completed, prepared=prepared, narrowed=narrowed)
 
@@ -195,6 +199,31 @@ async def _fitted(
         return await fitted(prepared.body, admittable.resolved, size, chat.least_output)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
+
+
+async def _within_key(
+    admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, prepared: Prepared, size: int
+) -> tuple[str, ...]:
+    """Keep the request within the tokens that its key allows for one; earlier rounds have used a part of
+    them, and each choice gets the same. Returns the client's name of the output limit if that lowers it.
+    Raises ContextLengthExceeded."""
+    most = terms.tokens(turn.admission.key)
+    if most is None:
+        return ()
+    used = spending.count(turn.usage(), "total_tokens") if turn.rounds.calls else 0
+    left = (most - used) // chat.choices
+    body, resolved = prepared.body, admittable.resolved
+    model = resolved.model
+    tokens = await apart(size, lambda: spending.input_bound(body, model))
+    if tokens + (output_of(body, model) or model.max_output) > left:
+        tools, estimate = await apart(size, lambda: _estimated(body))
+        most_counted = 2 * (estimate - tools) + 64  # if the upstream does not count
+        tokens = min(tokens, await resolved.directory.count(model, body["messages"], most_counted) + tools)
+    try:
+        lowered = spending.keep_within(body, model, tokens, left, most)
+    except InvalidRequest as error:
+        raise fields.renamed(error, chat.names) from None
+    return (spending.limit_name(chat),) if lowered else ()
 
 
 async def _within_budget(

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets
-from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
 from kimi_gateway.catalog.models import Model, Price
-from kimi_gateway.errors import BudgetExceeded
+from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
@@ -67,9 +68,14 @@ def _micro(usd: float) -> int:
 
 def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
     """The price of input that misses the cache. Such input may be written to the cache for an hour."""
-    options = body.get("prompt_cache_options")
-    short = known and not (isinstance(options, dict) and options.get("ttl", "5m") != "5m")
+    short = known and not _for_an_hour(body)
     return max(price.input, price.cached, 0.0 if short else price.written)
+
+
+def _for_an_hour(body: dict[str, Any]) -> bool:
+    """Whether input is written to the cache for longer than five minutes."""
+    options = body.get("prompt_cache_options")
+    return isinstance(options, dict) and options.get("ttl", "5m") != "5m"
 
 
 def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount) -> bool:
@@ -83,6 +89,23 @@ def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount
         raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
     body["max_completion_tokens"] = min(asked or allowed, allowed)
     return allowed < asked
+
+
+def keep_within(body: dict[str, Any], model: Model, input: int, left: int, most: int) -> bool:
+    """Lower the output limit to what `input` tokens leave of a key's tokens for one request. `most` is all of
+    them, for the error. Returns whether that lowers what the body asks for. Raises ContextLengthExceeded."""
+    asked, room = output_of(body, model), left - input
+    if room < min(asked or budgets.LEAST_OUTPUT, budgets.LEAST_OUTPUT):
+        needed = input + min(asked or budgets.LEAST_OUTPUT, budgets.LEAST_OUTPUT)
+        error = ContextLengthExceeded(
+            f"This API key may use {most} tokens of input and output in one request, and this one needs at"
+            f" least {most - left + needed}. Shorten the input, or ask the operator for more.",
+            param="messages",
+        )
+        error.tokens, error.maximum = most - left + needed, most
+        raise error
+    body["max_completion_tokens"] = min(asked or model.max_output, room)
+    return room < (asked or model.max_output)
 
 
 def limit_name(chat: ChatRequest) -> str:
@@ -130,6 +153,37 @@ def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amoun
     return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
 
 
+def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
+    """The usage of a request, by the counts of its calls (None if a call has none). `tools` are those that
+    the upstream bills."""
+    fees = round(models.fee(tools) * PER_MILLION)
+    total = Usage(fees=fees, cost=fees)
+    for call, usage in calls:
+        if usage is not None:
+            total = usages.added(total, _counted(call, usage))
+    return usages.bounded(total)
+
+
+def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    hit = min(cached(usage), prompt)
+    written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+    reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
+    price = models.price_of(call.upstream.provider.name, call.call.model)
+    if price is None:
+        return Usage(prompt, completion, hit, written, reasoning)
+    fresh, kept = _micro(price.input), _micro(price.cached)
+    micro = (prompt - hit - written) * fresh + hit * kept + completion * _micro(price.output)
+    micro += written * (_micro(price.written) if price.written and _for_an_hour(call.call.body) else fresh)
+    cost, saved = -(-micro // PER_MILLION), max(0, hit * (fresh - kept)) // PER_MILLION
+    return Usage(prompt, completion, hit, written, reasoning, 0, cost, saved)
+
+
+def _detail(usage: dict[str, Any], member: str, name: str) -> int:
+    details = usage.get(member)
+    return count(details, name) if isinstance(details, dict) else 0
+
+
 def count(usage: dict[str, Any], name: str) -> int:
     """A count; 0 for null and invalid values."""
     value = usage.get(name)
@@ -138,7 +192,4 @@ def count(usage: dict[str, Any], name: str) -> int:
 
 def cached(usage: dict[str, Any]) -> int:
     """Input tokens from the vendor's cache, from either of its two places."""
-    details = usage.get("prompt_tokens_details")
-    return count(usage, "cached_tokens") or count(
-        details if isinstance(details, dict) else {}, "cached_tokens"
-    )
+    return count(usage, "cached_tokens") or _detail(usage, "prompt_tokens_details", "cached_tokens")

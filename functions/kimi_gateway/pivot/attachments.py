@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import field
+from typing import Literal, Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 
 Kind = Literal["image", "video", "document", "any"]
@@ -117,10 +118,9 @@ class Resolution(Protocol):
 
 class Resolver(Protocol):
     def resolve(
-        self, account: str, attachments: Sequence[Attachment], upstream: Any = None
+        self, account: str, attachments: Sequence[Attachment]
     ) -> AbstractAsyncContextManager[Resolution]:
-        """Resolve attachments for a vendor's `upstream`, or for the platform (None). Keep the context open
-        while the turn runs; its uploads are deleted afterwards.
+        """Resolve attachments; keep the context open while the turn runs. Its uploads are deleted afterwards.
         Raises GatewayError naming the attachment's field; what is the fault of a `told` one becomes
         Unreadable."""
         ...

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import PLATFORM, UNKNOWN_WINDOW, Model, neutral
 from kimi_gateway.catalog.names import NameOptions, parted
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
@@ -76,7 +76,7 @@ class Registry:
         vendors: Callable[[], Vendors] | None = None,
         begun: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self.directories = directories
         self._load = vendors
         self._begun = begun
@@ -85,7 +85,7 @@ class Registry:
     @property
     def rows(self) -> dict[str, Model]:
         """The catalog's models by id, and the known ones of vendors with a token."""
-        rows = self._catalog.rows
+        rows = self.catalog.rows
         vendors = self.vendors
         return rows if vendors is None else {row.id: row for row in vendors.models()} | rows
 
@@ -119,21 +119,25 @@ class Registry:
 
     def _has(self, row: Model) -> bool:
         """Whether a row was written for the model; other models of a vendor have its neutral one."""
-        if row.provider in self.directories or row.id in self._catalog.rows:
+        if row.provider in self.directories or row.id in self.catalog.rows:
             return True
-        vendor = self._catalog.vendor(row.provider)
+        vendor = self.catalog.vendor(row.provider)
         return vendor is not None and vendor.model(row.upstream) is not None
+
+    def row(self, name: str) -> Model:
+        """The catalog's row for a name that an upstream told, else a neutral one."""
+        return self.catalog.find(name) or neutral(name)
 
     async def resolve(self, name: str, may_ask: Callable[[], Awaitable[bool]]) -> Resolved:
         """The catalog's row, else a neutral one for a live id. An unknown name fetches the live lists once a
         minute, if `may_ask` allows it. Raises ModelNotFound, InvalidRequest for the id of an agent, and the
         errors of `may_ask`."""
         plain, options = parted(name)
-        row = self._catalog.find(plain)
+        row = self.catalog.find(plain)
         if row is not None:
             directory = self._directory(row)
             return Resolved(row, options, directory, self._has(row))
-        unknown = self._catalog.unknown(name, plain)
+        unknown = self.catalog.unknown(name, plain)
         if isinstance(unknown, ModelNotFound):  # an agent's id is never looked up upstream
             for directory in self.directories.values():
                 if not directory.fresh(ASKED_ANEW) and await may_ask():

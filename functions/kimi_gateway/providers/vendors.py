@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import PLATFORM, Model
 from kimi_gateway.catalog.vendor import Vendor
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import redact

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,9 +18,10 @@ from kimi_gateway.accounts.files import FileRecord, FileStore, NoRoom, Room, fil
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.endpoints.answer import answer
-from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.endpoints.authentication import authenticate_for_files
 from kimi_gateway.endpoints.files.form import Form
 from kimi_gateway.endpoints.files.purposes import Wanted, kind_of, wanted
 from kimi_gateway.endpoints.files.shapes import Anthropic, OpenAi, Shape
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 UPLOADED_WITHIN = 3_000  # seconds for one upload
 SWEPT_AFTER = UPLOADED_WITHIN + 600  # seconds after which an unfinished one is nobody's
-MOST_BODY = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
 REFUSED = OTHER_TOKEN | CLIENTS_FAULT  # causes with an answer, so that the provider has no such file
 OPENAI, ANTHROPIC = OpenAi(), Anthropic()
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class FilesApi:
     bucket: Bucket | None = None
 
     async def create(self, request: Request) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         await self.gate.refuse(key)
         await self.gate.require_credit(key)
         files = self._files()
@@ -91,7 +91,7 @@ class FilesApi:
 
     async def begin(self, request: Request) -> Response:
         """Return an address for a file that is too large for a request. Its record takes the room."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         if self.bucket is None:
             raise NotFound("This gateway takes files of any size directly: POST /v1/files with the file.")
         await self.gate.refuse(key)
@@ -116,17 +116,17 @@ class FilesApi:
         return answer(_shape(request).file(record))
 
     async def list(self, request: Request) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         records = await _stored(self.store.files(key.account, int(self.clock())))
         return answer(_shape(request).page(records, request.query))
 
     async def retrieve(self, request: Request, file: str) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         return answer(_shape(request).file(await self._record(key, file)))
 
     async def content(self, request: Request, file: str) -> Response:
         """Return a file's content at the provider: the text of a document, the lines of a batch's output."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         record = await self._record(key, file)
         if _shape(request) is ANTHROPIC:
             raise NotDownloadable(
@@ -150,7 +150,7 @@ class FilesApi:
         raise AssertionError  # the stack swallows nothing
 
     async def delete(self, request: Request, file: str) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         record = await self._record(key, file)
         if not record.token:
             raise Conflict(

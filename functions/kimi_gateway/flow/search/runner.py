@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.search import evidence
 from kimi_gateway.flow.search.loop import SearchLoop, Step, ToolCall

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.catalog.vendor import Vendor
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure

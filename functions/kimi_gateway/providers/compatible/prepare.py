@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.catalog.vendor import Vendor, VendorModel
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import repair, tuning

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,6 +49,8 @@ class TokenFile:
 
     def write(self, kept: Mapping[str, Sequence[str]]) -> None:
         """Replace the tokens. The file is replaced in one step, so no reader sees half of it."""
+        import tempfile  # loads slowly, and the gateway only reads
+
         from kimi_gateway.providers.tokens.kept import written
 
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")

@@ -39,8 +39,7 @@ def admission(
     request: str, key: Key, lease: Lease, image: Image, now: int, bound: Bound | None = None
 ) -> Admission:
     spendable = None if image.unlimited else image.number("b")
-    counts = image.counts(key, now, rules.rank((spendable or 0) + lease.cost))
-    limits = rules.limits_in_force(key.limits, None if spendable is None else counts)
-    window = rules.minute_window(limits, counts)
+    standing = image.standing(key, now, rules.rank((spendable or 0) + lease.cost))
+    window = rules.tightest(rules.minute_window(*each) for each in standing)
     tokens = budgets.token_window(key, bound, lambda meter: meters.amount(image, meter))
     return Admission(request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens)

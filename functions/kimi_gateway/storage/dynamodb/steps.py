@@ -6,26 +6,28 @@ image shows the reason. If a step's lease is gone, the step was applied earlier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from functools import lru_cache
 from typing import Any
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.store import NOTHING, UNUSED
 from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Grant, Key, Limits, Usage
 from kimi_gateway.storage.dynamodb import budgets as meters
+from kimi_gateway.storage.dynamodb import tally
 from kimi_gateway.storage.dynamodb.item import (
     SPANS,
     Image,
     Lease,
     Raw,
-    Tally,
     base36,
+    counted_by,
     kid,
     lease_name,
     number,
-    usage_name,
     window_names,
 )
 from kimi_gateway.storage.dynamodb.table import Change
@@ -78,11 +80,12 @@ def admit(
     counters are old, and which tier a new window gets; if it is outdated, the condition fails."""
     unlimited = image is not None and image.unlimited
     rank = 0 if image is None or unlimited else rules.rank(image.number("b"))
-    minute, hour, day = window_names(key, now, not unlimited)
+    root = key.root
+    minute, hour, day = window_names(root, now, not unlimited)
     change = Change(
         sets=["#r = :lease"],
         conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
-        names={"#r": lease_name(request), "#m": minute, "#h": hour, "#d": day},
+        names={"#r": lease_name(request, key), "#m": minute, "#h": hour, "#d": day},
         values={
             ":lease": number(Lease(0 if unlimited else cost, lease_until, output).number),
             ":one": number(1),
@@ -102,16 +105,34 @@ def admit(
             change.values[f":{letter}b"] = number(rank * SPANS[name[0]])
         else:
             change.adds.append(f"#{letter} :one")
-    room, limits = _room(key.limits, not unlimited, rank)
+    room, limits = _room(root.limits, not unlimited, rank)
     if room:
         change.conditions.append(room)
         change.values |= limits
+    if root is not key:
+        _count_too(change, key, now)
+    for place, each in enumerate(rules.in_flight(key)):
+        change.adds.append(f"#n{place} :one")
+        change.conditions.append(f"(attribute_not_exists(#n{place}) OR #n{place} < :n{place})")
+        change.names[f"#n{place}"] = f"n{kid(each.id)}"
+        change.values[f":n{place}"] = number(each.in_flight or 0)
     meters.reserve(change, key, bound, output)
     if image is not None:
         for place, name in enumerate((*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])):
             change.removes.append(f"#w{place}")
             change.names[f"#w{place}"] = name
     return change
+
+
+def _count_too(change: Change, key: Key, now: int) -> None:
+    """Count the request in the windows of a key that another one made, by its own limits."""
+    columns = zip("xyz", window_names(key, now, False), astuple(key.limits), strict=True)
+    for letter, name, limit in columns:
+        change.adds.append(f"#{letter} :one")
+        change.names[f"#{letter}"] = name
+        if limit is not None:
+            change.conditions.append(f"(attribute_not_exists(#{letter}) OR #{letter} < :{letter})")
+            change.values[f":{letter}"] = number(limit)
 
 
 def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None) -> Change:
@@ -121,12 +142,18 @@ def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amo
     if cost:
         change.adds.append("c :c")
         change.values[":c"] = number(cost)
-    _count(change, admission, model, Tally(1, 0, cost, usage.input, usage.output), now)
+    tally.count(change, usages.settled(admission, model, usage, cost, now))
     return change
 
 
 def release(
-    admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    admission: Admission,
+    model: str,
+    error: bool,
+    now: int,
+    billed: Amount | None = NOTHING,
+    usage: Usage = UNUSED,
+    cause: str = "",
 ) -> Change:
     change = _end(admission)
     meters.correct(change, admission, billed, now)
@@ -134,25 +161,23 @@ def release(
         change.sets.append("b = b + :c")
         change.conditions.append("gx > :now")  # otherwise the credit would expire with an expired grant
         change.values |= {":c": number(admission.cost), ":now": number(now)}
-    if error:
-        _count(change, admission, model, Tally(errors=1), now)
+    tally.count(change, usages.released(admission, model, error, usage, cause, now))
     return change
 
 
 def _end(admission: Admission) -> Change:
-    return Change(removes=["#r"], conditions=["attribute_exists(#r)"], names={"#r": lease_name(admission.id)})
+    name = lease_name(admission.id, admission.key)
+    change = Change(removes=["#r"], conditions=["attribute_exists(#r)"], names={"#r": name})
+    _give_back(change, counted_by(name))
+    return change
 
 
-def _count(change: Change, admission: Admission, model: str, tally: Tally, now: int) -> None:
-    name = usage_name(admission.key.id, model, now)
-    change.adds.append("#q :q")
-    change.sets.append("#l = :l")
-    change.names |= {"#q": f"q{name}", "#l": f"l{name}"}
-    change.values |= {":q": number(tally.counts), ":l": number(now % rules.HOUR)}
-    if tally.tokens:
-        change.adds.append("#t :t")
-        change.names["#t"] = f"t{name}"
-        change.values[":t"] = number(tally.tokens)
+def _give_back(change: Change, counted: Iterable[str]) -> None:
+    """Requests in flight end that these keys, by short ids, count."""
+    for place, (short, ended) in enumerate(Counter(counted).items()):
+        change.adds.append(f"#n{place} :n{place}")
+        change.names[f"#n{place}"] = f"n{short}"
+        change.values[f":n{place}"] = number(-ended)
 
 
 def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
@@ -161,7 +186,7 @@ def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
     for place, admission in enumerate(admissions):
         change.sets.append(f"#r{place} = :r{place}")
         change.conditions.append(f"#r{place} < :r{place}")
-        change.names[f"#r{place}"] = lease_name(admission.id)
+        change.names[f"#r{place}"] = lease_name(admission.id, admission.key)
         change.values[f":r{place}"] = number(Lease(admission.cost, lease_until, admission.output).number)
     return change
 
@@ -170,7 +195,8 @@ def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -
     """The admissions whose leases exist and would be extended."""
     leases = image.leases()
     gone = Lease(0, lease_until)
-    return [each for each in admissions if leases.get(lease_name(each.id), gone).expires < lease_until]
+    name = lease_name
+    return [each for each in admissions if leases.get(name(each.id, each.key), gone).expires < lease_until]
 
 
 def opened(credits: Grant | None, now: int) -> Raw:
@@ -221,6 +247,7 @@ def _take_out(change: Change, ended: Mapping[str, Lease]) -> None:
         change.conditions.append(f"#e{place} = :e{place}")
         change.names[f"#e{place}"] = name
         change.values[f":e{place}"] = number(lease.number)
+    _give_back(change, [short for name in ended for short in counted_by(name)])
 
 
 def lift(change: Change, image: Image, rank: int, now: int) -> Change:

@@ -16,9 +16,12 @@ from itertools import chain
 from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
+    InFlightFull,
     KeyStale,
     StoreDown,
     StoreThrottled,
@@ -40,13 +43,12 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.net.aws import Aws
-from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
-from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.files import DynamoFiles
-from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
+from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
+from kimi_gateway.storage.dynamodb.notes import DynamoNotes
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 T = TypeVar("T")
@@ -56,12 +58,9 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoFiles):
-    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
-
-    It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
-    """
+class DynamoStore(DynamoNotes):
+    """It keeps the last image of each account that it met. Images never decide; they show what can be tidied
+    up."""
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class DynamoStore(DynamoFiles):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
+        keep_usage: int = usages.KEPT * usages.DAY,
     ) -> None:
         super().__init__(Table(table, aws))
         self._below = below
@@ -78,6 +78,7 @@ class DynamoStore(DynamoFiles):
         self._jitter = jitter
         self._images = BoundedDict[Image](MET)
         self._forsaken = forsaken
+        self._keep_usage = keep_usage
         self._tidying: set[str] = set()
 
     async def find_key(self, digest: str) -> Key | None:
@@ -100,17 +101,22 @@ class DynamoStore(DynamoFiles):
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
-            if known := image.lease(request):
+            if known := image.lease(request, key):
                 return standing.admission(request, key, known, image, now, bound)
             if key.generation != image.generation or not image.has_key(key.id):
                 raise KeyStale
             balance, ended = standing.as_it_is(image, cost, now)
-            counts = image.counts(key, now, rules.rank(balance.spendable))
-            limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
-            if full := rules.full_window(limits, counts):
+            standings = image.standing(key, now, rules.rank(balance.spendable))
+            if full := rules.last(rules.full_window(*each) for each in standings):
                 raise WindowFull(full)
-            meters.fitted(key, bound, image)
-            if balance != image.balance:
+            if (limit := rules.crowded(key, image.running)) is not None:
+                ended = standing.some(image.ended(now))
+                if not any(map(counted_by, ended)):
+                    raise InFlightFull(limit)
+                balance = rules.returned(balance, standing.credits(ended), now)
+            else:
+                meters.fitted(key, bound, image)
+            if balance != image.balance or ended:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
         raise StoreThrottled(BUSY)
@@ -128,16 +134,24 @@ class DynamoStore(DynamoFiles):
         return True
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         account = admission.key.account
+        change = steps.release(admission, model, error, now, billed, usage, cause)
         for number in range(TRIES):
             await self._pause(number)
             try:
-                image = await self._write(account, steps.release(admission, model, error, now, billed))
+                image = await self._write(account, change)
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
-                if seen is None or seen.lease(admission.id) is None:
+                if seen is None or seen.lease(admission.id, admission.key) is None:
                     return False
                 await self._rewrite(account, seen, rules.folded(seen.balance, now), {})
             else:
@@ -270,24 +284,6 @@ class DynamoStore(DynamoFiles):
         rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
         return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
 
-    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await outages.publish(self._table, token, model, cause, until)
-
-    async def retract(self, token: str, model: str) -> None:
-        await outages.retract(self._table, token, model)
-
-    async def published(self) -> list[tuple[str, str, str, int]]:
-        return await outages.published(self._table)
-
-    async def claim(self, token: str, now: int, until: int) -> bool:
-        return await outages.claim(self._table, token, now, until)
-
-    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        await cache.keep(self._table, account, fitting(entries), until)
-
-    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await cache.recall(self._table, account, names, now)
-
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""
 
@@ -322,7 +318,7 @@ class DynamoStore(DynamoFiles):
                 if late:
                     await self._write(account, steps.swept(image, standing.some(late), now))
                 else:
-                    await history.move(self._table, account, image, now)
+                    await history.move(self._table, account, image, now, self._keep_usage)
         finally:
             self._tidying.discard(account)
 
