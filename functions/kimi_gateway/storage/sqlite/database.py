@@ -124,6 +124,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX answers_sizes ON answers (account, size)",
         "CREATE INDEX answers_age ON answers (until)",
     ),
+    ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 

@@ -29,6 +29,7 @@ from kimi_gateway.accounts.values import (
 )
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
+from kimi_gateway.storage.moving import Mover
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
@@ -50,6 +51,11 @@ class SqliteStore:
 
     def answers(self) -> AnswerStore:
         return answers.SqliteAnswers(self._writer)
+
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
+
+        return SqliteMover(self._writer)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
