@@ -1,9 +1,9 @@
 """Accounts as lines of JSON, to back them up or move them to another store. Pure.
 
-The first line names the format, the last one has the number of lines before it and their SHA-256. Between them
-each account is followed by its keys and its usage. Keys are hashes, as in the stores. Fields that a release
-does not know are ignored, missing ones have their default, so files of later and earlier releases can be read
-as long as the format has the same number.
+The first line names the format, the last one has the number of lines before it and their SHA-256. Between
+them each account is followed by its keys and its usage. Keys are hashes, as in the stores. Fields that a
+release does not know are ignored and missing ones have their default, so files of later and earlier releases
+can be read as long as the format has the same number.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _moved(held: list[bytes], at: int) -> Moved:
     name = str(first.get("id"))[:60]
     try:
         if first["type"] != ACCOUNT:
-            raise ValueError("no account")  # noqa: TRY301
+            raise ValueError("no account")
         keys = tuple(_key_of(each, first["id"]) for each in others if each["type"] == KEY)
         rows = tuple(_of(UsageRow, each) for each in others if each["type"] == USAGE)
         account = _account(first, keys)
@@ -152,8 +152,16 @@ def _check(account: Account, rows: Iterable[UsageRow]) -> None:
     known = sum(grant.amount for grant in account.grants)
     if not account.unlimited and known != account.credits - account.reserved:
         raise ValueError("its grants are not its credits")
-    if any(key.account != account.id for key in account.keys) or any(row.account != account.id for row in rows):
+    if any(key.account != account.id for key in account.keys) or any(
+        row.account != account.id for row in rows
+    ):
         raise ValueError("a line is another account's")
+    ids = [key.id for key in account.keys]
+    digests = [digest for key in account.keys for digest in (key.digest, key.old_digest) if digest]
+    if len({*ids}) < len(ids) or len({*digests}) < len(digests):
+        raise ValueError("two of its keys are the same")
+    if {key.made_by for key in account.keys} - {"", *ids}:
+        raise ValueError("the maker of a key is missing")
 
 
 def _account(told: Mapping[str, Any], keys: tuple[Key, ...]) -> Account:

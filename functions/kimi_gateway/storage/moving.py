@@ -16,8 +16,8 @@ class Mover(Protocol):
         ...
 
     async def restore(self, moved: Moved, now: int) -> bool:
-        """Put an account into the store, all or nothing. Reserved credits come back without expiry. False if it
-        was put there before, whatever became of it since.
+        """Put an account into the store, all or nothing. Reserved credits come back without expiry. False if
+        it was put there before, whatever became of it since.
 
         Raises Taken if the store has another account or key with its ids; then nothing is written.
         """

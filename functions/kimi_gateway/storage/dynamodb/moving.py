@@ -1,8 +1,8 @@
 """Accounts that are moved from and to a table.
 
-An account comes into being with its hot item, which is written last but one. An interrupted import has left an
-account without it, which nothing finds, and is repeated whole. The second import of an account finds the mark
-of the first one in `info`.
+An account comes into being with its hot item, which is written last but one. An interrupted import has left
+an account without it, which nothing finds, and is repeated whole. The second import of an account finds the
+mark of the first one in `info`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kimi_gateway.accounts.values import Account, Balance, Key, UsageRow
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import history, steps
-from kimi_gateway.storage.dynamodb.item import HOT, Raw, kid, number, partition
+from kimi_gateway.storage.dynamodb.item import HOT, Raw, Tally, kid, number, partition, usage_name
 from kimi_gateway.storage.dynamodb.keys import record_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -138,9 +138,16 @@ def _created(raw: Raw) -> Change:
     return change
 
 
+def _attributes(row: UsageRow) -> Raw:
+    rest = usage_name(row.key, row.model, row.hour)
+    tally = Tally(row.requests, row.errors, row.credits, row.input, row.output)
+    counts = {f"q{rest}": tally.counts, f"t{rest}": tally.tokens, f"l{rest}": row.last % rules.HOUR}
+    return {name: number(value) for name, value in counts.items()}
+
+
 def _hour(rows: Sequence[UsageRow]) -> Raw:
     """An hour of the history, which no move of the table has added to."""
     item: Raw = {"f": number(0)}
     for row in rows:
-        item |= history.attributes(row)
+        item |= _attributes(row)
     return item

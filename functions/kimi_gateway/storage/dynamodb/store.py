@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
@@ -48,6 +48,9 @@ from kimi_gateway.storage.dynamodb import keys as records
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
 from kimi_gateway.storage.dynamodb.notes import DynamoNotes
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
 
 T = TypeVar("T")
 TRIES = 20  # tries of a step while other processes change the account
@@ -274,6 +277,14 @@ class DynamoStore(DynamoNotes):
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""
+
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.dynamodb.moving import DynamoMover  # one command needs it
+
+        return DynamoMover(self._table, self._all)
+
+    async def _all(self, now: int) -> tuple[list[Account], list[UsageRow]]:
+        return await self.accounts(now), await self.usage(0)
 
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)

@@ -47,7 +47,7 @@ def restore(db: sqlite3.Connection, moved: Moved, now: int) -> bool:
     row = (account.id, account.name, account.unlimited, account.created, now, rules.packed(account.grants))
     funds = (account.credits, account.consumed, account.expired, budgets.packed(account.budgets))
     db.execute(ACCOUNT, (*row, *funds))
-    for key in account.keys:
+    for key in sorted(account.keys, key=lambda key: bool(key.made_by)):  # a maker before what it made
         directory.create_key(db, key)
         db.execute("UPDATE keys SET revoked = ? WHERE id = ?", (key.revoked, key.id))
     for meter, amount in moved.counters:

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.files import FileRecord, Room
@@ -29,11 +30,13 @@ from kimi_gateway.accounts.values import (
 )
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
-from kimi_gateway.storage.moving import Mover
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
 
 
 class SqliteStore:
