@@ -17,7 +17,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from kimi_gateway.accounts.gate import Gate
-from kimi_gateway.accounts.store import NOTHING, Refused, Store, StoreDown
+from kimi_gateway.accounts.guests import GuestKey
+from kimi_gateway.accounts.store import NOTHING, UNUSED, Refused, Store, StoreDown
+from kimi_gateway.accounts.usage import cause_of
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
 from kimi_gateway.observe import emit
 
@@ -121,12 +123,15 @@ class Reservation:
         self.latch = Latch.SETTLED
         return await self._ledger.settle(self.admission, self._model, usage, billed)
 
-    async def release(self, error: bool, billed: Amount | None = NOTHING) -> bool:
-        """Give the credit back; `error` counts a failed request. Returns True as `settle` does."""
+    async def release(
+        self, error: bool, billed: Amount | None = NOTHING, usage: Usage = UNUSED, cause: str = ""
+    ) -> bool:
+        """Give the credit back; `error` counts a failed request with its `cause`. Returns True as `settle`
+        does."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.RELEASED
-        return await self._ledger.release(self.admission, self._model, error, billed)
+        return await self._ledger.release(self.admission, self._model, error, billed, usage, cause)
 
     def _give_places(self) -> None:
         calls, self._calls = self._calls, 0
@@ -156,12 +161,14 @@ class Ledger:
         return Reservation(self, gate, key, cost, model, alias, calls, bound)
 
     def opened(self, admission: Admission) -> None:
-        self._running[admission.id] = admission
+        if not isinstance(admission.key, GuestKey):
+            self._running[admission.id] = admission
 
     def undo(self, admission: Admission) -> None:
         """Undo an admission whose caller left before the store answered."""
         self._running.pop(admission.id, None)
-        self._behind(self._undo(admission))
+        if not isinstance(admission.key, GuestKey):
+            self._behind(self._undo(admission))
 
     async def settle(
         self, admission: Admission, model: str, usage: Usage, billed: Amount | None = None
@@ -175,12 +182,20 @@ class Ledger:
         )
 
     async def release(
-        self, admission: Admission, model: str, error: bool, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         return await self._end(
             "release",
             admission,
-            lambda: self._store.release(admission, model, error, int(self._clock()), billed),
+            lambda: self._store.release(
+                admission, model, error, int(self._clock()), billed, usage, cause_of(cause)
+            ),
         )
 
     async def renew(self) -> None:
@@ -205,6 +220,8 @@ class Ledger:
         self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
     ) -> bool:
         self._running.pop(admission.id, None)
+        if isinstance(admission.key, GuestKey):
+            return True  # it has no credits, and the store does not know of it
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.budgets import Meter
+from kimi_gateway.accounts.usage import CAUSES
 from kimi_gateway.accounts.values import Account, Grant, Key, Limits, Spent, UsageRow
 from kimi_gateway.dataclass import dataclass
 
@@ -134,7 +135,7 @@ def _moved(held: list[bytes], at: int) -> Moved:
         if first["type"] != ACCOUNT:
             raise ValueError("no account")
         keys = tuple(_key_of(each, first["id"]) for each in others if each["type"] == KEY)
-        rows = tuple(_of(UsageRow, each) for each in others if each["type"] == USAGE)
+        rows = tuple(_row_of(each) for each in others if each["type"] == USAGE)
         account = _account(first, keys)
         counters = tuple(
             (Meter(scope, budget, budgets.bucket(budget.period, at)), int(amount))
@@ -149,6 +150,8 @@ def _moved(held: list[bytes], at: int) -> Moved:
 
 def _check(account: Account, rows: Iterable[UsageRow]) -> None:
     """Raises ValueError if the account contradicts itself."""
+    if not 0 <= account.reserved <= account.credits or min(account.consumed, account.expired) < 0:
+        raise ValueError("its credits are negative")
     known = sum(grant.amount for grant in account.grants)
     if not account.unlimited and known != account.credits - account.reserved:
         raise ValueError("its grants are not its credits")
@@ -194,6 +197,12 @@ def _key_of(told: Mapping[str, Any], account: str) -> Key:
         "models": tuple(told["models"]),
     }
     return _of(Key, {name: value for name, value in told.items() if name not in NOT_MOVED} | made)
+
+
+def _row_of(told: Mapping[str, Any]) -> UsageRow:
+    """Errors with a cause that this release does not know are counted without one."""
+    known = [[cause, int(errors)] for cause, errors in told.get("causes", ()) if cause in CAUSES]
+    return _of(UsageRow, {**told, "causes": known})
 
 
 def _of(kind: type[T], told: Mapping[str, Any]) -> T:

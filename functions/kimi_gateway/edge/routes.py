@@ -146,7 +146,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         Route(
             "POST",
             "/token/check",
-            endpoints.token_check.check_token,
+            _later(lambda: endpoints.token_check().check_token),
             "Whether a token is live",
             access=Access.OPEN,
             example=_TOKEN,

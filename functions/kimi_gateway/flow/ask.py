@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
@@ -25,7 +26,7 @@ from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.attachments import NoFiles
+from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
@@ -44,6 +45,7 @@ from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.storage.answers import AnswerStore
 
 STREAM_HEADERS = [
@@ -62,12 +64,13 @@ class Gateway:
     answers: Callable[[], AnswerStore]
     settings: Settings
     clock: Callable[[], float] = time.time
-    files: Resolver = field(default_factory=NoFiles)
+    files: Files = field(default_factory=NoFiles)
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
     plan: Plan | None = None  # may add rounds to a turn
+    passing: PassThrough | None = None  # callers may bring tokens of their own
 
     @property
     def keeps(self) -> bool:
@@ -88,10 +91,13 @@ class Gateway:
         self.gate.places.check(key.account)
         size = 0
         try:
+            registry = self.registry
+            if isinstance(key, GuestKey) and self.passing is not None:
+                registry = self.passing.registry(registry, key, request.headers)
             raw = await request.body()
             size = len(raw)
             admittable = await preparation.read(
-                self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
+                registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
@@ -121,6 +127,8 @@ class Gateway:
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
+        if isinstance(key, GuestKey):
+            return False
         await self.gate.require_credit(key)
         return True
 
@@ -128,12 +136,14 @@ class Gateway:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
+        if self.passing is not None and isinstance(turn.admission.key, GuestKey):
+            self.passing.admitted(admittable.upstream, turn.admission.key)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
             return response
-        except Exception:
-            await turn.fail()
+        except Exception as exc:
+            await turn.fail(getattr(exc, "cause", GatewayError.code))
             await self._close(request, turn)
             raise
         except BaseException:
@@ -148,12 +158,20 @@ class Gateway:
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
+
+    async def _complete(
+        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
+    ) -> CompletedRequest:
+        files: Resolver = self.files
+        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
+            files = self.files.with_upstream(admittable.upstream)
+        return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
         fingerprint = f"fp_{admittable.resolved.model.upstream}"
@@ -197,7 +215,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, turn, completed)
@@ -229,7 +247,7 @@ class Gateway:
                 await self._settle(request, turn, writing.completed, writing.taps, (headers, last))
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
-                await turn.fail()
+                await turn.fail(error.cause)
                 request.record.cause = error.cause
                 yield writing.writer.error(error)
                 return
@@ -256,7 +274,7 @@ class Gateway:
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
-        await turn.fail()
+        await turn.fail(error.cause)
         response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
@@ -292,7 +310,8 @@ class Gateway:
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
-            return failure.shown(resolved.known, request.id, resolved.window)
+            own = self.passing and self.passing.shown(admittable.upstream, failure)
+            return own or failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import budgets
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Admission, Amount, Usage
@@ -48,9 +49,10 @@ class Turn:
         self._reservation = reservation
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
-        self._interrupted = False
+        self._interrupted = ""  # the cause
         self._fees: list[str] = []  # of the upstream's tools, by name
         self._usage: dict[str, Any] | None = None  # final with the decision
+        self._counts: list[dict[str, Any]] = []  # its parts, by call
 
     @property
     def admission(self) -> Admission:
@@ -62,7 +64,7 @@ class Turn:
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
-        self._interrupted = True
+        self._interrupted = error.cause
         self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
@@ -75,16 +77,16 @@ class Turn:
         """Decide not to charge, without an error."""
         await self._decide(outcome, partial(self._released, error=False))
 
-    async def fail(self) -> None:
-        """Decide not to charge, and count an error."""
-        await self._decide("failed", partial(self._released, error=True))
+    async def fail(self, cause: str = "") -> None:
+        """Decide not to charge, and count an error with its cause."""
+        await self._decide("failed", partial(self._released, error=True, cause=cause))
 
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
             stopped = self.rounds.stop(self._reservation.latch is Latch.SETTLED, self._background)
             if self._interrupted:  # and the client is so slow that it was not told
-                await self.fail()
+                await self.fail(self._interrupted)
             elif self.rounds.content_sent:
                 await self._decide("left_settled", self._settled)
             else:
@@ -98,12 +100,18 @@ class Turn:
                 await self._reservation.end()
 
     async def _settled(self) -> bool:
-        usage = self.usage()
-        counts = Usage(count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
-        return await self._reservation.settle(counts, self.billed())
+        self.usage()
+        return await self._reservation.settle(self.spent(estimated=True), self.billed())
 
-    async def _released(self, error: bool) -> bool:
-        return await self._reservation.release(error, self.billed())
+    async def _released(self, error: bool, cause: str = "") -> bool:
+        return await self._reservation.release(error, self.billed(), self.spent(), cause)
+
+    def spent(self, estimated: bool = False) -> Usage:
+        """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
+        they are wanted."""
+        calls = self.rounds.calls
+        counts = self._counts if estimated else [call.progress.usage for call in calls]
+        return spending.usage_of(zip(calls, counts, strict=True), self._fees)
 
     def billed(self) -> Amount:
         """For budgets: what the vendor billed so far, whether the client is charged or not."""
@@ -135,7 +143,8 @@ class Turn:
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
-        total, *others = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        self._counts = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        total, *others = self._counts
         for usage in others:
             total = add_usage(total, usage)
         prompt, completion = count(total, "prompt_tokens"), count(total, "completion_tokens")
@@ -161,10 +170,12 @@ class Turn:
         record.input_tokens = count(usage, "prompt_tokens")
         record.cached_tokens = cached(usage)
         record.output_tokens = count(usage, "completion_tokens")
+        if self._fees:
+            record.searches = len(self._fees)
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
+            if isinstance(self.admission.key, GuestKey):
+                return  # the operator pays nothing
             cost = models.cost(record.provider, first.call.model, *counts)
             record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
-        if self._fees:
-            record.searches = len(self._fees)

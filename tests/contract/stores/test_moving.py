@@ -49,12 +49,14 @@ async def filled(store: Any) -> None:
     key = await store.find_key("d1-new")
     for number, now in enumerate((NOW, NOW + 3_600, NOW + 7_200)):
         admission = await store.admit(f"r{number}", key, 1, now + LEASE, now, replace(BOUND, at=now))
-        await store.settle(admission, "kimi-k3", Usage(7, 11), now)
+        await store.settle(admission, "kimi-k3", Usage(7, 11, 3, 1, 2, 5, 40, 9), now)
     free = await store.create_account("", None, NOW + 1)
     await store.create_key(NewKey("d3", free.id), NOW + 1)
     await store.settle(
         await store.admit("f", await store.find_key("d3"), 1, NOW + LEASE, NOW), "kimi-k2", Usage(1), NOW
     )
+    failed = await store.admit("failed", await store.find_key("d3"), 1, NOW + LEASE, NOW)
+    await store.release(failed, "kimi-k2", True, NOW, cause="rate")
 
 
 async def exported(store: Any, now: int = LATER) -> list[bytes]:

@@ -11,16 +11,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from kimi_gateway.accounts import budgets, keys, rules
+from kimi_gateway.accounts import budgets, keys
 from kimi_gateway.accounts.budgets import Meter
 from kimi_gateway.accounts.moving import Moved
 from kimi_gateway.accounts.store import Taken
 from kimi_gateway.accounts.values import Account, Balance, Key, UsageRow
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
-from kimi_gateway.storage.dynamodb import history, steps
-from kimi_gateway.storage.dynamodb.item import HOT, Raw, Tally, kid, number, partition, usage_name
+from kimi_gateway.storage.dynamodb import history, steps, tally
+from kimi_gateway.storage.dynamodb.item import HOT, Raw, kid, number, partition
 from kimi_gateway.storage.dynamodb.keys import record_of
+from kimi_gateway.storage.dynamodb.outages import TTL
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 MARK = "imported"
@@ -28,14 +29,15 @@ READ = Callable[[int], Awaitable[tuple[list[Account], list[UsageRow]]]]
 
 
 class DynamoMover:
-    """`storage.moving.Mover`. `read` gives all accounts and usage."""
+    """`storage.moving.Mover`. `read` gives all accounts and usage, which is kept for `kept` seconds."""
 
-    def __init__(self, table: Table, read: READ) -> None:
+    def __init__(self, table: Table, read: READ, kept: int) -> None:
         self._table = table
+        self._kept = kept
         self._read = read
 
     async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
-        """Each account of one moment; accounts are read one after the other."""
+        """Accounts are read one after the other, each at one moment."""
         return await self._read(now)
 
     async def restore(self, moved: Moved, now: int) -> bool:
@@ -49,7 +51,7 @@ class DynamoMover:
             await table.put(partition(account.id), f"K#{kid(key.id)}", record_of(key))
         for hour in sorted({row.hour for row in moved.usage}):
             rows = [row for row in moved.usage if row.hour == hour]
-            await table.put(f"H#{account.id}", history.sort_key(hour), _hour(rows))
+            await table.put(f"H#{account.id}", history.sort_key(hour), _hour(rows, hour + self._kept))
         info: Raw = {"name": {"S": account.name}, "created": number(account.created)}
         await table.put(partition(account.id), directory.INFO, info | {MARK: {"S": moved.mark}})
         await table.put(f"N#{account.name}", account.id, {})
@@ -138,16 +140,11 @@ def _created(raw: Raw) -> Change:
     return change
 
 
-def _attributes(row: UsageRow) -> Raw:
-    rest = usage_name(row.key, row.model, row.hour)
-    tally = Tally(row.requests, row.errors, row.credits, row.input, row.output)
-    counts = {f"q{rest}": tally.counts, f"t{rest}": tally.tokens, f"l{rest}": row.last % rules.HOUR}
-    return {name: number(value) for name, value in counts.items()}
-
-
-def _hour(rows: Sequence[UsageRow]) -> Raw:
-    """An hour of the history, which no move of the table has added to."""
-    item: Raw = {"f": number(0)}
+def _hour(rows: Sequence[UsageRow], until: int) -> Raw:
+    """An hour of the history, which no move of the table has added to. DynamoDB deletes it after `until`."""
+    item: Raw = {"f": number(0), TTL: number(until)}
     for row in rows:
-        item |= _attributes(row)
+        change = Change()
+        tally.count(change, row)
+        item |= {name: change.values[f":{place[1:]}"] for place, name in change.names.items()}
     return item

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import fields
 
 from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.moving import Moved
@@ -11,7 +10,7 @@ from kimi_gateway.accounts.store import Taken
 from kimi_gateway.accounts.values import Account, Key, UsageRow
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import budgets as meters
-from kimi_gateway.storage.sqlite import steps
+from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.writer import Writer
 
 ACCOUNT = """
@@ -27,8 +26,8 @@ class SqliteMover:
         self._writer = writer
 
     async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
-        """Of one moment, also while requests run."""
-        return await self._writer.run(lambda db: (directory.accounts(db, now), steps.usage(db, 0, None)))
+        """All accounts at one moment, also while requests run."""
+        return await self._writer.run(lambda db: (directory.accounts(db, now), rows.rows(db, 0, None)))
 
     async def restore(self, moved: Moved, now: int) -> bool:
         return await self._writer.run(lambda db: restore(db, moved, now))
@@ -44,19 +43,16 @@ def restore(db: sqlite3.Connection, moved: Moved, now: int) -> bool:
     for key in account.keys:
         _refuse_taken(db, key)
     # No process may take a key that it knew before for one of these, so their generation is a new one.
-    row = (account.id, account.name, account.unlimited, account.created, now, rules.packed(account.grants))
+    held = (account.id, account.name, account.unlimited, account.created, now, rules.packed(account.grants))
     funds = (account.credits, account.consumed, account.expired, budgets.packed(account.budgets))
-    db.execute(ACCOUNT, (*row, *funds))
+    db.execute(ACCOUNT, (*held, *funds))
     for key in sorted(account.keys, key=lambda key: bool(key.made_by)):  # a maker before what it made
         directory.create_key(db, key)
         db.execute("UPDATE keys SET revoked = ? WHERE id = ?", (key.revoked, key.id))
     for meter, amount in moved.counters:
         meters.book(db, account.id, meter, amount)
-    names = [each.name for each in fields(UsageRow)]
-    db.executemany(
-        f"INSERT INTO usage ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - columns
-        [[getattr(usage, name) for name in names] for usage in moved.usage],
-    )
+    for row in moved.usage:
+        rows.count(db, row)
     db.execute("INSERT OR REPLACE INTO imports VALUES (?,?)", (account.id, moved.mark))
     return True
 
