@@ -7,14 +7,14 @@ mark of the first one in `info`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
 from kimi_gateway.accounts import budgets, keys
 from kimi_gateway.accounts.budgets import Meter
 from kimi_gateway.accounts.moving import Moved
-from kimi_gateway.accounts.store import Taken
+from kimi_gateway.accounts.store import Store, Taken
 from kimi_gateway.accounts.values import Account, Balance, Key, UsageRow
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
@@ -25,20 +25,19 @@ from kimi_gateway.storage.dynamodb.outages import TTL
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 MARK = "imported"
-READ = Callable[[int], Awaitable[tuple[list[Account], list[UsageRow]]]]
 
 
 class DynamoMover:
-    """`storage.moving.Mover`. `read` gives all accounts and usage, which is kept for `kept` seconds."""
+    """`storage.moving.Mover` for the table of `store`. Usage is kept for `kept` seconds."""
 
-    def __init__(self, table: Table, read: READ, kept: int) -> None:
+    def __init__(self, table: Table, store: Store, kept: int) -> None:
         self._table = table
         self._kept = kept
-        self._read = read
+        self._store = store
 
     async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
         """Accounts are read one after the other, each at one moment."""
-        return await self._read(now)
+        return await self._store.accounts(now), await self._store.usage(0)
 
     async def restore(self, moved: Moved, now: int) -> bool:
         table, moved = self._table, _with_short_ids(moved)

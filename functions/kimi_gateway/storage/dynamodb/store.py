@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
@@ -54,7 +54,6 @@ from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 if TYPE_CHECKING:
     from kimi_gateway.storage.moving import Mover
 
-T = TypeVar("T")
 TRIES = 20  # tries of a step while other processes change the account
 PAUSE, LONGEST = 0.005, 0.25  # seconds between two tries, doubled each time
 MET = 1_000  # accounts whose images are kept
@@ -195,7 +194,8 @@ class DynamoStore(DynamoNotes):
             image = self._read(account, await records.image_of(self._table, account))
             if image is None or not (ended := standing.some(image.ended(now))):
                 return count
-            if await self._end(account, image, ended, now):
+            balance = rules.returned(image.balance, standing.credits(ended), now)
+            if await self._rewrite(account, image, balance, ended):
                 count += len(ended)
         raise StoreThrottled(BUSY)
 
@@ -291,12 +291,9 @@ class DynamoStore(DynamoNotes):
         """Does nothing: the owner of the client closes it."""
 
     def moving(self) -> Mover:
-        from kimi_gateway.storage.dynamodb.moving import DynamoMover  # one command needs it
+        from kimi_gateway.storage.dynamodb.moving import DynamoMover
 
-        return DynamoMover(self._table, self._all, self._keep_usage)
-
-    async def _all(self, now: int) -> tuple[list[Account], list[UsageRow]]:
-        return await self.accounts(now), await self.usage(0)
+        return DynamoMover(self._table, self, self._keep_usage)
 
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)
@@ -333,11 +330,6 @@ class DynamoStore(DynamoNotes):
         finally:
             self._tidying.discard(account)
 
-    async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
-        """False if the image is outdated."""
-        balance = rules.returned(image.balance, standing.credits(ended), now)
-        return await self._rewrite(account, image, balance, ended)
-
     def _met(self, key: Key, image: Image) -> Key:
         self._images[key.account] = image
         return key
@@ -346,9 +338,8 @@ class DynamoStore(DynamoNotes):
         return self._read(account, None if conflict.item is None else Image(conflict.item))
 
     def _read(self, account: str, image: Image | None) -> Image | None:
-        if image is None:
-            self._images.pop(account, None)
-        else:
+        self._images.pop(account, None)
+        if image is not None:
             self._images[account] = image
         return image
 
