@@ -17,7 +17,7 @@ from functools import partial
 from kimi_gateway.accounts.gate import Gate, admission_headers
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Bound, Key
+from kimi_gateway.accounts.values import Amount, Bound, Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow import preparation, spending
@@ -102,6 +102,7 @@ class Gateway:
             admittable.size,
             admittable.ask.choices,
             now,
+            admittable.searches,
         )
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
@@ -187,7 +188,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.admission.bound is None
+            searches = admittable.searches and turn.may_search
             further = preparation.unsearched(parsed.chat, searches)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
@@ -270,18 +271,26 @@ class Gateway:
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
-            return self._calls(admittable, turn, chat, await further.call())
+            return self._calls(admittable, turn, chat, await further.call(), further.largest)
 
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             planner = self.plan(
-                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
+                Opening(
+                    chat,
+                    admittable.upstream,
+                    ask,
+                    turn.rounds.show,
+                    lambda: turn.allowance,
+                    completed.parsed.size,
+                )
             )
-        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
+        calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
+        turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     def _calls(
-        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call, largest: Amount
     ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
@@ -289,7 +298,7 @@ class Gateway:
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -8,9 +8,8 @@ import math
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Admission, Amount, Usage
@@ -23,6 +22,9 @@ from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.observe import RequestRecord, emit
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import add_usage
+
+if TYPE_CHECKING:
+    from kimi_gateway.flow.allowance import Allowance
 
 UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
@@ -49,16 +51,27 @@ class Turn:
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
         self._interrupted = False
-        self._fees: list[str] = []  # of the upstream's tools, by name
+        self._allowance: Allowance | None = None
         self._usage: dict[str, Any] | None = None  # final with the decision
 
     @property
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def bill(self, tool: str) -> None:
-        """Note a call of an upstream's tool that costs money."""
-        self._fees.append(tool)
+    @property
+    def allowance(self) -> Allowance:
+        """What further rounds and the upstream's tools may cost."""
+        if self._allowance is None:
+            from kimi_gateway.flow.allowance import Allowance  # few requests need it
+
+            self._allowance = Allowance(self._reservation, self._calls_billed)
+        return self._allowance
+
+    @property
+    def may_search(self) -> bool:
+        """Whether a search was reserved for, where there is a budget."""
+        bound = self.admission.bound
+        return bound is None or bound.spare
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
@@ -100,21 +113,26 @@ class Turn:
     async def _settled(self) -> bool:
         usage = self.usage()
         counts = Usage(count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
-        return await self._reservation.settle(counts, self.billed())
+        return await self._booked(partial(self._reservation.settle, counts))
 
     async def _released(self, error: bool) -> bool:
-        return await self._reservation.release(error, self.billed())
+        return await self._booked(partial(self._reservation.release, error))
 
-    def billed(self) -> Amount:
-        """For budgets: what the vendor billed so far, whether the client is charged or not."""
-        admission, calls = self.admission, self.rounds.calls
-        if admission.bound is None or not calls:
-            return NOTHING
-        billed = spending.billed(calls, admission)
-        most = budgets.largest(admission.bound, admission.output)
+    async def _booked(self, write: Callable[[Amount], Awaitable[bool]]) -> bool:
+        """For budgets: what the vendor billed, whether the client is charged or not."""
+        if self.admission.bound is None:
+            return await write(NOTHING)
+        allowance = self.allowance
+        billed, most = allowance.billed, allowance.reserved
         if billed.usd > most.usd or billed.tokens > most.tokens:
-            emit("billed_above_bound", logging.ERROR, id=admission.id, billed=billed, bound=most)
-        return billed
+            emit("billed_above_bound", logging.ERROR, id=self.admission.id, billed=billed, bound=most)
+        if not allowance.holds:
+            return await write(billed)
+        written, _ = await asyncio.gather(write(allowance.split()), allowance.close())
+        return written
+
+    def _calls_billed(self) -> Amount:
+        return spending.billed(self.rounds.calls, self.admission)
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
@@ -153,7 +171,7 @@ class Turn:
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first = self.rounds.calls[0]
+        first, fees = self.rounds.calls[0], self._allowance.fees if self._allowance is not None else []
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
@@ -165,6 +183,6 @@ class Turn:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
             cost = models.cost(record.provider, first.call.model, *counts)
-            record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
-        if self._fees:
-            record.searches = len(self._fees)
+            record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)
+        if fees:
+            record.searches = len(fees)

@@ -111,16 +111,33 @@ class MemoryStore(MemoryFiles):
         limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
         if full := rules.full_window(limits, counts):
             raise WindowFull(full)
-        output, metered = 0, budgets.meters(key, bound.at) if bound else ()
-        if bound is not None:
-            output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
-            for meter in metered:
-                held.book(meter, budgets.reserved(meter, bound, output))
+        output = self._reserved(held, key, bound)
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
         lease = held.leases[request] = _Lease(cost, lease_until, output)
         self._counts[key.id] = rules.counted(counts)
         return self._admission(request, key, held, lease, now, bound)
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None:
+            raise KeyStale
+        lease = held.leases.get(request)
+        if lease is None:
+            if known.revoked or key.generation != held.generation:
+                raise KeyStale
+            lease = held.leases[request] = _Lease(0, lease_until, self._reserved(held, key, bound))
+        return self._admission(request, key, held, lease, now, bound)
+
+    def _reserved(self, held: _Held, key: Key, bound: Bound | None) -> int:
+        """The output limit that the budgets allow; its cost is booked. Raises BudgetFull."""
+        if bound is None:
+            return 0
+        metered = budgets.meters(key, bound.at)
+        output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
+        for meter in metered:
+            held.book(meter, budgets.reserved(meter, bound, output))
+        return output
 
     def _admission(
         self, request: str, key: Key, held: _Held, lease: _Lease, now: int, bound: Bound | None

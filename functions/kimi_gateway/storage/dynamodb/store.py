@@ -40,12 +40,11 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.net.aws import Aws
-from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
-from kimi_gateway.storage.dynamodb import cache, history, outages, standing, steps
+from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.files import DynamoFiles
+from kimi_gateway.storage.dynamodb.beside import DynamoBeside
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
@@ -56,7 +55,7 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoFiles):
+class DynamoStore(DynamoBeside):
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
     (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
@@ -100,10 +99,8 @@ class DynamoStore(DynamoFiles):
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
-            if known := image.lease(request):
-                return standing.admission(request, key, known, image, now, bound)
-            if key.generation != image.generation or not image.has_key(key.id):
-                raise KeyStale
+            if known := standing.known(request, key, image, now, bound):
+                return known
             balance, ended = standing.as_it_is(image, cost, now)
             counts = image.counts(key, now, rules.rank(balance.spendable))
             limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
@@ -113,6 +110,24 @@ class DynamoStore(DynamoFiles):
             if balance != image.balance:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
+        raise StoreThrottled(BUSY)
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        image = self._images.get(key.account)
+        for number in range(TRIES):
+            await self._pause(number)
+            output = meters.guess(key, bound, image)
+            try:
+                image = await self._write(key.account, steps.hold(request, key, lease_until, bound, output))
+                lease = Lease(0, lease_until, output)
+                return standing.admission(request, key, lease, image, now, bound)
+            except Conflict as conflict:
+                image = self._seen(key.account, conflict)
+            if image is None:
+                raise KeyStale
+            if known := standing.known(request, key, image, now, bound):
+                return known
+            meters.fitted(key, bound, image)
         raise StoreThrottled(BUSY)
 
     async def settle(
@@ -269,24 +284,6 @@ class DynamoStore(DynamoFiles):
         ids = await directory.every(self._table) if account is None else [account]
         rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
         return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
-
-    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
-        await outages.publish(self._table, token, model, cause, until)
-
-    async def retract(self, token: str, model: str) -> None:
-        await outages.retract(self._table, token, model)
-
-    async def published(self) -> list[tuple[str, str, str, int]]:
-        return await outages.published(self._table)
-
-    async def claim(self, token: str, now: int, until: int) -> bool:
-        return await outages.claim(self._table, token, now, until)
-
-    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        await cache.keep(self._table, account, fitting(entries), until)
-
-    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
-        return await cache.recall(self._table, account, names, now)
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

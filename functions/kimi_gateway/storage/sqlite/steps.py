@@ -101,6 +101,27 @@ def admit(
     return _budgeted(db, admission, bound, output)
 
 
+def hold(
+    db: sqlite3.Connection, request: str, key: Key, lease_until: int, now: int, bound: Bound
+) -> Admission:
+    row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
+    if row is None:
+        raise KeyStale
+    unlimited, generation, *funds, revoked = row[:7]
+    _, lease_expires, output = row[16:]
+    if lease_expires is None:
+        if revoked or generation != key.generation:
+            raise KeyStale
+        lease_expires, output = lease_until, meters.fit(db, key, bound)
+        db.execute("INSERT INTO leases VALUES (?,?,?,?,?)", (key.account, request, 0, lease_until, output))
+        meters.reserve(db, key, bound, output)
+    balance = _balance(funds)
+    counted = Count(*row[7:10]), Count(*row[10:13]), Count(*row[13:16])
+    counts = rules.rolled_over(counted, now, rules.rank(balance.spendable))
+    held = _admission(request, key, 0, lease_expires, unlimited, balance, counts)
+    return _budgeted(db, held, bound, output)
+
+
 def _budgeted(db: sqlite3.Connection, admission: Admission, bound: Bound, output: int) -> Admission:
     key = admission.key
     tokens = budgets.token_window(key, bound, lambda meter: meters.amount(db, key.account, meter))

@@ -1,0 +1,29 @@
+"""What the store of the cloud keeps beside accounts: files, outages of upstream tokens, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kimi_gateway.storage.cache import fitting
+from kimi_gateway.storage.dynamodb import cache, outages
+from kimi_gateway.storage.dynamodb.files import DynamoFiles
+
+
+class DynamoBeside(DynamoFiles):
+    async def publish(self, token: str, model: str, cause: str, until: int) -> None:
+        await outages.publish(self._table, token, model, cause, until)
+
+    async def retract(self, token: str, model: str) -> None:
+        await outages.retract(self._table, token, model)
+
+    async def published(self) -> list[tuple[str, str, str, int]]:
+        return await outages.published(self._table)
+
+    async def claim(self, token: str, now: int, until: int) -> bool:
+        return await outages.claim(self._table, token, now, until)
+
+    async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
+        await cache.keep(self._table, account, fitting(entries), until)
+
+    async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
+        return await cache.recall(self._table, account, names, now)
