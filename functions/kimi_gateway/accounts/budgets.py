@@ -75,7 +75,7 @@ def end(period: Period, bucket: int) -> int:
 
 
 def meters(key: Key, at: int) -> tuple[Meter, ...]:
-    own = [(key.id, budget) for budget in key.budgets]
+    own = [(each.id, budget) for each in key.line for budget in each.budgets]
     return tuple(
         Meter(scope, budget, bucket(budget.period, at))
         for scope, budget in (*own, *(("", budget) for budget in key.shared))

@@ -11,8 +11,17 @@ from dataclasses import astuple, dataclass, replace
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.budgets import BudgetFull
+from kimi_gateway.accounts.limit_headers import window_headers
 from kimi_gateway.accounts.places import Places
-from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, StoreDown, Unknown, WindowFull
+from kimi_gateway.accounts.store import (
+    InFlightFull,
+    KeyStale,
+    NoCredit,
+    Store,
+    StoreDown,
+    Unknown,
+    WindowFull,
+)
 from kimi_gateway.accounts.values import Account, Admission, Bound, Key, Window
 from kimi_gateway.errors import InsufficientCredits, InvalidKey, RateLimited, Unavailable
 from kimi_gateway.http import Headers
@@ -87,11 +96,11 @@ class Gate:
             if known is None:
                 found.append(await self._known(credential, client))
                 continue
-            if wait := self._free.wait(known.id, now):
+            if wait := self._free.wait(known.root.id, now):
                 raise _too_many_free(wait)
             del self._keys[known.digest]
             found.append(await self._lookup(known.digest))
-        wait = self._free.take(found[0].id, now)
+        wait = self._free.take(found[0].root.id, now)
         if wait:
             raise _too_many_free(wait)
         return found[0]
@@ -103,17 +112,17 @@ class Gate:
         """
         now = self._clock()
         if key.account in self._without_credit:
-            if self._wasted.wait(key.id, now):
+            if self._wasted.wait(key.root.id, now):
                 raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
             if not await self.has_credit(key):
-                self._wasted.spend(key.id, now, 1)
+                self._wasted.spend(key.root.id, now, 1)
                 raise _no_credit()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
                 raise rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
-        if (wait := self._wasted.wait(key.id, now)) and not await self._is_unlimited(key):
+        if (wait := self._wasted.wait(key.root.id, now)) and not await self._is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -123,7 +132,7 @@ class Gate:
 
     def wasted(self, key: Key, size: int) -> None:
         """Count a request of `size` bytes that was refused at no cost."""
-        self._wasted.spend(key.id, self._clock(), 1 + size / WASTED_BYTES)
+        self._wasted.spend(key.root.id, self._clock(), 1 + size / WASTED_BYTES)
 
     async def has_credit(self, key: Key) -> bool:
         """Whether the account may spend anything. Asks the store each time, except for unlimited accounts.
@@ -143,7 +152,7 @@ class Gate:
 
     async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
         """Whether a grant has raised the account's tier since. Asks the store at most once a second."""
-        if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.id, now):
+        if refusal.window.limit not in LIFTABLE or self._asked_again.take(key.root.id, now):
             return False
         account = await self._account(key)
         return rules.rank(account.credits - account.reserved) > LIFTABLE[refusal.window.limit]
@@ -208,13 +217,17 @@ class Gate:
             return await self.admit(request, await self._lookup(key.digest), cost, models, bound, False)
         except BudgetFull as exc:
             raise refusals.over_budget(exc, now) from exc
+        except InFlightFull as exc:
+            raise refusals.too_many_in_flight(exc.limit) from exc
         except (NoCredit, WindowFull, StoreDown) as exc:
-            raise self._refusal(exc, key, now) from exc
+            raise self._refusal(exc, key, cost, now) from exc
 
     def _refusal(
-        self, exc: NoCredit | WindowFull | StoreDown, key: Key, now: float
+        self, exc: NoCredit | WindowFull | StoreDown, key: Key, cost: int, now: float
     ) -> InsufficientCredits | RateLimited | Unavailable:
         if isinstance(exc, NoCredit):
+            if cost > 1:
+                return refusals.too_few_credits(cost)
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):
@@ -303,7 +316,7 @@ def _store_down(step: str, exc: StoreDown) -> Unavailable:
 def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
     wait = max(1, math.ceil(window.reset - now))
     name = _WINDOWS[window.size]
-    own = getattr(key.limits, name) is not None
+    own = any(getattr(each.limits, name) == window.limit for each in key.line)
     whose = "this key's own limit" if own else "this account's limit at its present balance"
     noun = "request" if window.limit == 1 else "requests"
     return RateLimited(
@@ -311,35 +324,3 @@ def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
         retry_after=wait,
         headers=window_headers(window),
     )
-
-
-def window_headers(window: Window | None) -> tuple[tuple[str, str], ...]:
-    if window is None:
-        return ()
-    return (
-        ("x-ratelimit-limit", str(window.limit)),
-        ("x-ratelimit-remaining", str(window.remaining)),
-        ("x-ratelimit-reset", str(window.reset)),
-    )
-
-
-def _as_openai(kind: str, window: Window | None, now: float) -> list[tuple[str, str]]:
-    """The same in OpenAI's names; `reset` is a time from now, such as 12s."""
-    if window is None:
-        return []
-    return [
-        (f"x-ratelimit-limit-{kind}", str(window.limit)),
-        (f"x-ratelimit-remaining-{kind}", str(window.remaining)),
-        (f"x-ratelimit-reset-{kind}", f"{max(0, math.ceil(window.reset - now))}s"),
-    ]
-
-
-def admission_headers(admission: Admission, released: bool = False) -> list[tuple[str, str]]:
-    """Headers with limits and balance after this request; `released` if its credit was given back."""
-    headers = list(window_headers(admission.window))
-    now = admission.asked
-    headers += _as_openai("requests", admission.window, now) + _as_openai("tokens", admission.tokens, now)
-    if admission.spendable is not None:
-        remaining = admission.spendable + (admission.cost if released else 0)
-        headers.append(("x-credits-remaining", str(remaining)))
-    return headers

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.values import NEVER, Bound, Budget, Key
-from kimi_gateway.errors import BudgetExceeded, GatewayError, PermissionDenied, RateLimited
+from kimi_gateway.errors import (
+    BudgetExceeded,
+    GatewayError,
+    InsufficientCredits,
+    PermissionDenied,
+    RateLimited,
+)
 
 _EACH = {"day": "a day", "week": "a week", "month": "a month", "total": "in total"}
 
@@ -32,6 +38,22 @@ def over_budget(full: BudgetFull, now: float) -> BudgetExceeded | RateLimited:
     return BudgetExceeded(
         f"The budget of {shown(budget)} {_EACH[budget.period]} of {whose} leaves too little: this request may"
         f" take {needed}. {resets} Shorten the input, lower the output limit, or ask the operator for more."
+    )
+
+
+def too_few_credits(cost: int) -> InsufficientCredits:
+    return InsufficientCredits(
+        f"A request to this model costs {cost} credits, and the account has fewer. Choose another model, or"
+        " ask the operator for more."
+    )
+
+
+def too_many_in_flight(limit: int) -> RateLimited:
+    noun = "request" if limit == 1 else "requests"
+    return RateLimited(
+        f"This key has {limit} {noun} in flight, as many as it may have. Wait for one to end and try again.",
+        retry_after=1,
+        cause="key_in_flight",
     )
 
 

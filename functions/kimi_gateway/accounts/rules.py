@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -93,11 +93,31 @@ def made(new: NewKey, id: str, now: int) -> Key:
         expires=new.expires,
         note=new.note,
         budgets=new.budgets,
+        in_flight=new.in_flight,
+        tokens=new.tokens,
+        search=new.search,
+        files=new.files,
+        manages=new.manages,
+        made_by=new.made_by,
     )
 
 
 # Fields that an update of a key may change.
-CHANGEABLE = ("name", "limits", "see_balance", "models", "expires", "note", "suspended", "budgets")
+CHANGEABLE = (
+    "name",
+    "limits",
+    "see_balance",
+    "models",
+    "expires",
+    "note",
+    "suspended",
+    "budgets",
+    "in_flight",
+    "tokens",
+    "search",
+    "files",
+    "manages",
+)
 
 
 def changed(key: Key, wanted: Key) -> Key:
@@ -132,6 +152,30 @@ def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
         tier(hour.rank).hour if own.hour is None else own.hour,
         tier(day.rank).day if own.day is None else own.day,
     )
+
+
+def counting(key: Key, unlimited: bool) -> tuple[tuple[Key, bool], ...]:
+    """The keys in whose windows a request counts, and whether the tier limits them: the operator's key, and
+    the one that it made."""
+    root = (key.root, not unlimited)
+    return (root,) if key.maker is None else (root, (key, False))
+
+
+def in_flight(key: Key) -> tuple[Key, ...]:
+    """The keys that count a request while it runs."""
+    return tuple([each for each in key.line if each.in_flight is not None])
+
+
+def uncounted(key: Key) -> Key:
+    """The key for a lease that no key counts in flight."""
+    maker = None if key.maker is None else replace(key.maker, in_flight=None)
+    return replace(key, in_flight=None, maker=maker)
+
+
+def crowded(key: Key, running: Callable[[str], int]) -> int | None:
+    """The bound that leaves no room for one more request, given the running requests of a key by its id."""
+    full = [each.in_flight for each in in_flight(key) if running(each.id) >= (each.in_flight or 0)]
+    return full[0] if full else None
 
 
 def _rolled(count: Count, bucket: int, rank: int) -> Count:
@@ -179,7 +223,19 @@ def full_window(limits: Limits, counts: Counts) -> Window | None:
         for limit, count, size in columns
         if limit is not None and count.requests >= limit
     ]
-    return max(full, key=lambda window: window.reset, default=None)
+    return last(full)
+
+
+def last(windows: Iterable[Window | None]) -> Window | None:
+    """The window that resets last."""
+    found = [window for window in windows if window is not None]
+    return max(found, key=lambda window: window.reset, default=None)
+
+
+def tightest(windows: Iterable[Window | None]) -> Window | None:
+    """The window with the fewest requests left."""
+    found = [window for window in windows if window is not None]
+    return min(found, key=lambda window: (window.remaining, window.limit), default=None)
 
 
 def merged(grants: Iterable[Grant]) -> tuple[Grant, ...]:

@@ -42,6 +42,14 @@ class WindowFull(Refused):
         self.window = window
 
 
+class InFlightFull(Refused):
+    """The key, or its maker, has as many requests in flight as it may have (`limit`)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} in flight")
+        self.limit = limit
+
+
 class StoreDown(Exception):
     """The store did not answer in time or lost the connection; the step may have been applied.
 
@@ -106,7 +114,9 @@ class Store(Protocol):
         With a `bound` the key's and the account's budgets reserve the largest cost of the request, with an
         output limit that all of them allow. A lease that ends by itself leaves that spent.
 
-        Raises KeyStale, NoCredit, WindowFull or BudgetFull, in this order.
+        A key with a bound of requests in flight counts those that were admitted since it has one.
+
+        Raises KeyStale, NoCredit, WindowFull, InFlightFull or BudgetFull, in this order.
         """
         ...
 

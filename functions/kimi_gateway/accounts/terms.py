@@ -11,6 +11,8 @@ from kimi_gateway.accounts.values import Key
 
 def refusal(key: Key, now: float) -> str | None:
     """Why the key does not work at `now` (unix seconds), as a sentence for its user; None if it works."""
+    if key.maker is not None and refusal(key.maker, now) is not None:
+        return "The key that made this API key does not work any more, so this one does not either."
     if key.revoked:
         return "Invalid API key provided."
     if key.suspended:
@@ -23,4 +25,20 @@ def refusal(key: Key, now: float) -> str | None:
 
 def allows(key: Key, names: Collection[str]) -> bool:
     """Whether the key may use a model with one of these `names`: the id, and the alias asked for."""
-    return not key.models or any(fnmatchcase(name, pattern) for name in names for pattern in key.models)
+    return all(
+        not each.models or any(fnmatchcase(name, pattern) for name in names for pattern in each.models)
+        for each in key.line
+    )
+
+
+def may_search(key: Key) -> bool:
+    return all(each.search for each in key.line)
+
+
+def may_use_files(key: Key) -> bool:
+    return all(each.files for each in key.line)
+
+
+def tokens(key: Key) -> int | None:
+    """Tokens of input and output that one request may have; None if nothing bounds them."""
+    return min([each.tokens for each in key.line if each.tokens is not None], default=None)

@@ -70,6 +70,12 @@ class NewKey:
     expires: int = NEVER
     note: str = ""
     budgets: tuple[Budget, ...] = ()
+    in_flight: int | None = None
+    tokens: int | None = None
+    search: bool = True
+    files: bool = True
+    manages: bool = False
+    made_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,11 @@ class Key:
     a cached record cannot outlive a change. `models` are the models and aliases that the key may use, with
     `*` as a wildcard; empty means all. `expires` is exclusive. `note` is the operator's own.
     After a rotation `old_digest` works until `old_until`. `shared` are the budgets of the account.
+
+    `in_flight` bounds the requests that run at one time, `tokens` the input and output of one request; None
+    bounds nothing. `search` and `files` say whether it may search the web and use files. `manages`: it may
+    make keys of its account. A key that another one made (`made_by`, an id) can do nothing that its `maker`
+    cannot do now, and counts in the maker's windows and budgets too.
     """
 
     id: str
@@ -99,6 +110,23 @@ class Key:
     old_until: int = 0
     budgets: tuple[Budget, ...] = ()
     shared: tuple[Budget, ...] = ()
+    in_flight: int | None = None
+    tokens: int | None = None
+    search: bool = True
+    files: bool = True
+    manages: bool = False
+    made_by: str = ""
+    maker: Key | None = None
+
+    @property
+    def line(self) -> tuple[Key, ...]:
+        """The keys whose limits and rights apply: its own, and those of its maker."""
+        return (self,) if self.maker is None else (self, self.maker)
+
+    @property
+    def root(self) -> Key:
+        """The key that the operator made."""
+        return self if self.maker is None else self.maker
 
 
 @dataclass(frozen=True, slots=True)

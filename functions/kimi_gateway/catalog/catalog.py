@@ -27,6 +27,9 @@ _MEMBERS = (
 )  # members of a row in the operator's file
 
 
+MOST_CREDITS = 1_000_000  # of one request
+
+
 class CatalogFault(ValueError):
     """The operator's models file is wrong; the text names the place."""
 
@@ -131,6 +134,8 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: {row.id} needs window >= 1 and 1 <= max_output <= refuse_output")
     if row.default_output is not None and not 1 <= row.default_output <= row.max_output:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
+    if not 0 <= row.credits <= MOST_CREDITS:
+        raise CatalogFault(f"{where}: credits of {row.id} must lie between 0 and {MOST_CREDITS}")
     price = row.price
     if price is not None and min(price.input, price.cached, price.output) < 0:
         raise CatalogFault(f"{where}: the price of {row.id} must not be negative")

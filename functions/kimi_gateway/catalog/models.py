@@ -80,6 +80,7 @@ class Model:
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
     - `provider`: who serves it (providers/registry.py).
+    - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
     """
 
@@ -105,6 +106,7 @@ class Model:
     owned_by: str = "moonshot-ai"
     provider: ProviderName = "moonshot"
     price: Price | None = None
+    credits: int = 1
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published

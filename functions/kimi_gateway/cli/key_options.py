@@ -56,6 +56,8 @@ OPTIONS = (
     click.option("--rph", type=Limit(), help="Requests an hour."),
     click.option("--rpd", type=Limit(), help="Requests a day."),
     click.option("--tpm", type=Limit(), help="Tokens of input and output a minute."),
+    click.option("--tokens", type=Limit(), help="Tokens of input and output of one request."),
+    click.option("--in-flight", type=Limit(), help="Requests that run at one time."),
     budget_option,
     click.option(
         "--models",
@@ -68,6 +70,14 @@ OPTIONS = (
         callback=expiry_given,
         metavar="DATE|never",
         help="The key stops working then (UTC).",
+    ),
+    click.option("--search/--no-search", default=None, help="The key may search the web (default: yes)."),
+    click.option("--files/--no-files", default=None, help="The key may use files (default: yes)."),
+    click.option(
+        "--manage/--no-manage",
+        "manages",
+        default=None,
+        help="The key may make keys of its account, within its own limits: /user/keys (default: no).",
     ),
     click.option("--note", callback=note_given, metavar="TEXT", help="A note for yourself."),
     click.option(

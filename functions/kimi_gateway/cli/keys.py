@@ -115,6 +115,11 @@ def _new(terms: Key, account: str) -> NewKey:
         terms.expires,
         terms.note,
         terms.budgets,
+        terms.in_flight,
+        terms.tokens,
+        terms.search,
+        terms.files,
+        terms.manages,
     )
 
 

@@ -101,6 +101,12 @@ def key_document(key: Key) -> dict[str, Any]:
         "account": key.account,
         "name": key.name,
         "limits": {"rpm": key.limits.minute, "rph": key.limits.hour, "rpd": key.limits.day},
+        "in_flight": key.in_flight,
+        "tokens": key.tokens,
+        "search": key.search,
+        "files": key.files,
+        "manages": key.manages,
+        "made_by": key.made_by or None,
         "see_balance": key.see_balance,
         "budgets": budget_document(key.budgets),
         "models": list(key.models),
@@ -121,23 +127,48 @@ def state_of(key: Key, now: int) -> str:
 
 
 def limits_in_force(key: Key, holder: Account) -> dict[str, dict[str, Any]]:
-    """Each limit of a new window, with its source: the key's own, or the tier at the present balance."""
-    tier = rules.tier(rules.rank(holder.credits - holder.reserved))
+    """Each limit of a new window, with its source: the key's own, its maker's, the tier at the present
+    balance, the account, the model, or none."""
+    tier = None if holder.unlimited else rules.tier(rules.rank(holder.credits - holder.reserved))
     found = {}
     for name, window in (("rpm", "minute"), ("rph", "hour"), ("rpd", "day")):
-        own = getattr(key.limits, window)
-        if own is not None:
-            found[name] = {"limit": own, "source": "own"}
-        elif holder.unlimited:
-            found[name] = {"limit": None, "source": "unlimited account"}
-        else:
-            found[name] = {"limit": getattr(tier, window), "source": "tier"}
+        of_tier = (None, "unlimited account") if tier is None else (getattr(tier, window), "tier")
+        owned = [(getattr(each.limits, window), _whose(each, key)) for each in key.line]
+        if key.maker is not None and getattr(key.root.limits, window) is None:
+            owned.append(of_tier)  # of the maker's window
+        found[name] = _lowest(owned, of_tier)
+    per_minute = [
+        (budget.limit, whose)
+        for budgets, whose in (
+            *((each.budgets, _whose(each, key)) for each in key.line),
+            (key.shared, "account"),
+        )
+        for budget in budgets
+        if budget.period == "minute"
+    ]
+    found["tpm"] = _lowest(per_minute, (None, "none"))
+    found["tokens"] = _lowest([(each.tokens, _whose(each, key)) for each in key.line], (None, "model"))
+    found["in_flight"] = _lowest([(each.in_flight, _whose(each, key)) for each in key.line], (None, "none"))
     return found
+
+
+def _whose(each: Key, key: Key) -> str:
+    return "own" if each is key else "maker"
+
+
+def _lowest(owned: Sequence[tuple[int | None, str]], default: tuple[int | None, str]) -> dict[str, Any]:
+    """The lowest limit with its source."""
+    known = [(limit, source) for limit, source in owned if limit is not None]
+    limit, source = min(known, key=lambda each: each[0]) if known else default
+    return {"limit": limit, "source": source}
 
 
 def key_text(key: Key, holder: Account, now: int) -> str:
     document = key_document(key) | {"state": state_of(key, now), "models": " ".join(key.models) or "all"}
-    shown = ("id", "account", "name", "state", "models", "expires", "note", "see_balance", "created")
+    shown = (
+        *("id", "account", "name", "state", "models", "expires", "note", "see_balance", "search", "files"),
+        *("manages", "made_by", "created"),
+    )
     lines = [f"{name:<13}{_cell(document[name])}" for name in shown]
     if key.old_until > now:
         lines.append(f"{'old secret':<13}works until {utc(key.old_until)}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import Key
+from kimi_gateway.errors import PermissionDenied
 from kimi_gateway.http import Request
 
 
@@ -12,4 +14,12 @@ async def authenticate(gate: Gate, request: Request) -> Key:
     `Gate.authenticate_free`."""
     key = await gate.authenticate_free(request.headers, request.client)
     request.record.key, request.record.account = key.id, key.account
+    return key
+
+
+async def authenticate_for_files(gate: Gate, request: Request) -> Key:
+    """The same for a key that may use files. Raises PermissionDenied too."""
+    key = await authenticate(gate, request)
+    if not terms.may_use_files(key):
+        raise PermissionDenied("This API key may not use files. Ask the operator to allow them.")
     return key

@@ -14,8 +14,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
-from kimi_gateway.accounts.gate import Gate, admission_headers
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger, Reservation
+from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Amount, Bound, Key
 from kimi_gateway.dialects import errors
@@ -40,7 +42,6 @@ from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
-COST = 1  # credits of one request, whatever its model (docs/contract.md, Limits and credits)
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -78,13 +79,19 @@ class Gateway:
             raw = await request.body()
             size = len(raw)
             admittable = await preparation.read(
-                self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
+                self.registry,
+                request,
+                dialect,
+                raw,
+                partial(self._may_ask, key),
+                self.settings.search,
             )
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
+            bound = partial(self._bound, admittable, terms.may_search(key))
             reservation = self.ledger.reserve(
-                self.gate, key, COST, model.id, ask.model, ask.choices, partial(self._bound, admittable)
+                self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
             async with reservation:
                 return await self._serve(admittable, reservation)
@@ -93,7 +100,7 @@ class Gateway:
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+    async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
         of = (
             admittable.prepared,
@@ -102,7 +109,7 @@ class Gateway:
             admittable.size,
             admittable.ask.choices,
             now,
-            admittable.searches,
+            admittable.searches and may_search,
         )
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
@@ -130,7 +137,8 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            if admittable.ask.unasked is not None and not admittable.searches:
+            searches = admittable.searches and turn.may_search
+            if admittable.ask.unasked is not None and not searches:
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:

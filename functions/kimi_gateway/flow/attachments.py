@@ -9,12 +9,20 @@ from dataclasses import dataclass
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.catalog.models import Model
-from kimi_gateway.errors import GatewayError, InvalidRequest, Unavailable, UnreadableDocument, UnreadableImage
+from kimi_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    PermissionDenied,
+    Unavailable,
+    UnreadableDocument,
+    UnreadableImage,
+)
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Inline,
     Kind,
     MediaUrl,
     PlainText,
@@ -65,13 +73,16 @@ async def resolve(
     attachments: Sequence[Attachment],
     model: Model,
     held: AsyncExitStack,
+    allowed: bool = True,
     budget: float = BUDGET,
 ) -> Resolution:
-    """One result for each attachment. Uploads are given up when `held` is closed. Raises
-    GatewayError."""
+    """One result for each attachment. Uploads are given up when `held` is closed. `allowed`: the key may use
+    files. Raises GatewayError."""
     if not attachments:
         return NOTHING
     refused = placement.refused(attachments, model)
+    if not allowed:
+        refused |= {each: _forbidden(each) for each in attachments if _is_file(each)}
     wanted = [each for each in attachments if each not in refused]
     clock = asyncio.timeout(budget)
     try:
@@ -89,6 +100,21 @@ async def resolve(
         raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
     became = refused | dict(zip(wanted, found.results, strict=True))
     return Known([_taken(each, became[each], model) for each in attachments], found.token)
+
+
+def _is_file(attachment: Attachment) -> bool:
+    """Texts and pictures within the request are messages; everything else is a file."""
+    source = attachment.source
+    return not isinstance(source, PlainText | Inline) or (
+        isinstance(source, Inline) and attachment.kind != "image"
+    )
+
+
+def _forbidden(attachment: Attachment) -> Resolved:
+    """Raises PermissionDenied where no sentence can replace the file."""
+    where = attachment.field
+    error = PermissionDenied(f"{where}: this API key may not use files; send text or pictures", param=where)
+    return unreadable(attachment, error)
 
 
 def _taken(attachment: Attachment, became: Resolved, model: Model) -> Resolved:

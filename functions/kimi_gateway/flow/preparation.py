@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount
 from kimi_gateway.catalog.models import Model
@@ -127,8 +128,9 @@ async def complete(
 ) -> CompletedRequest:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
     `turn` keeps its uploads. Raises GatewayError."""
-    ask, model, account = admittable.ask, admittable.resolved.model, turn.admission.key.account
-    resolution = await resolve(files, account, recalled.attached, model, turn.held)
+    ask, model, key = admittable.ask, admittable.resolved.model, turn.admission.key
+    may_use_files = terms.may_use_files(key)
+    resolution = await resolve(files, key.account, recalled.attached, model, turn.held, may_use_files)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.may_search
@@ -136,7 +138,8 @@ async def complete(
         provider = admittable.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
-    lowered = await _within_budget(turn, model, chat, prepared, size)
+    lowered = await _within_key(admittable, turn, chat, prepared, size)
+    lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     largest = spending.of_one_call(turn.admission)
     return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches, largest)
 
@@ -157,6 +160,7 @@ async def go_on(
         size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
     )
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
+    await _within_key(admittable, turn, chat, prepared, size)
     largest = NOTHING
     if turn.admission.bound is not None:
         known = await apart(size, partial(spending.input_bound, prepared.body, model))
@@ -203,6 +207,31 @@ async def _fitted(
         return await fitted(prepared.body, admittable.resolved, size, chat.least_output)
     except InvalidRequest as error:
         raise fields.renamed(error, chat.names) from None
+
+
+async def _within_key(
+    admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, prepared: Prepared, size: int
+) -> tuple[str, ...]:
+    """Keep the request within the tokens that its key allows for one; earlier rounds have used a part of
+    them, and each choice gets the same. Returns the client's name of the output limit if that lowers it.
+    Raises ContextLengthExceeded."""
+    most = terms.tokens(turn.admission.key)
+    if most is None:
+        return ()
+    used = spending.count(turn.usage(), "total_tokens") if turn.rounds.calls else 0
+    left = (most - used) // chat.choices
+    body, resolved = prepared.body, admittable.resolved
+    model = resolved.model
+    tokens = await apart(size, lambda: spending.input_bound(body, model))
+    if tokens + (output_of(body, model) or model.max_output) > left:
+        tools, estimate = await apart(size, lambda: _estimated(body))
+        most_counted = 2 * (estimate - tools) + 64  # if the upstream does not count
+        tokens = min(tokens, await resolved.directory.count(model, body["messages"], most_counted) + tools)
+    try:
+        lowered = spending.keep_within(body, model, tokens, left, most)
+    except InvalidRequest as error:
+        raise fields.renamed(error, chat.names) from None
+    return (spending.limit_name(chat),) if lowered else ()
 
 
 async def _within_budget(

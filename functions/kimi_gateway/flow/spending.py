@@ -15,7 +15,7 @@ from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
 from kimi_gateway.catalog import models
 from kimi_gateway.catalog.models import Model, Price
-from kimi_gateway.errors import BudgetExceeded
+from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import token_estimate
@@ -86,6 +86,23 @@ def lower(body: dict[str, Any], model: Model, admission: Admission) -> bool:
         raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
     body["max_completion_tokens"] = min(asked or allowed, allowed)
     return allowed < asked
+
+
+def keep_within(body: dict[str, Any], model: Model, input: int, left: int, most: int) -> bool:
+    """Lower the output limit to what `input` tokens leave of a key's tokens for one request. `most` is all of
+    them, for the error. Returns whether that lowers what the body asks for. Raises ContextLengthExceeded."""
+    asked, room = output_of(body, model), left - input
+    if room < min(asked or budgets.LEAST_OUTPUT, budgets.LEAST_OUTPUT):
+        needed = input + min(asked or budgets.LEAST_OUTPUT, budgets.LEAST_OUTPUT)
+        error = ContextLengthExceeded(
+            f"This API key may use {most} tokens of input and output in one request, and this one needs at"
+            f" least {most - left + needed}. Shorten the input, or ask the operator for more.",
+            param="messages",
+        )
+        error.tokens, error.maximum = most - left + needed, most
+        raise error
+    body["max_completion_tokens"] = min(asked or model.max_output, room)
+    return room < (asked or model.max_output)
 
 
 def limit_name(chat: ChatRequest) -> str:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Admission, Amount, Usage
@@ -69,9 +70,9 @@ class Turn:
 
     @property
     def may_search(self) -> bool:
-        """Whether a search was reserved for, where there is a budget."""
+        """Whether the key may search, and a search was reserved for, where there is a budget."""
         bound = self.admission.bound
-        return bound is None or bound.spare
+        return terms.may_search(self.admission.key) and (bound is None or bound.spare)
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from kimi_gateway.accounts import budgets, keys, rules
-from kimi_gateway.accounts.budgets import Meter
 from kimi_gateway.accounts.store import (
     NOTHING,
     Ambiguous,
+    InFlightFull,
     KeyStale,
     NoCredit,
     Taken,
@@ -22,64 +22,24 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
-    Balance,
     Bound,
     Budget,
     Grant,
     Key,
+    Limits,
     NewKey,
-    Period,
-    Unit,
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.memory_account import Held, Lease
 from kimi_gateway.storage.memory_files import MemoryFiles
-
-
-@dataclass
-class _Lease:
-    cost: int
-    expires: int
-    output: int = 0
-
-
-@dataclass
-class _Held:
-    """An account in memory."""
-
-    id: str
-    name: str
-    unlimited: bool
-    created: int
-    balance: Balance = Balance()
-    generation: int = 0
-    budgets: tuple[Budget, ...] = ()
-    spent: dict[tuple[str, Unit, Period, int], int] = field(default_factory=dict)
-    leases: dict[str, _Lease] = field(default_factory=dict)
-
-    def amount(self, meter: Meter) -> int:
-        return self.spent.get(_place(meter), 0)
-
-    def book(self, meter: Meter, amount: int) -> None:
-        self.spent[_place(meter)] = self.amount(meter) + amount
-
-    def ended(self, now: int) -> list[str]:
-        return [request for request, lease in self.leases.items() if lease.expires <= now]
-
-    def end(self, requests: Iterable[str], now: int) -> None:
-        credits = sum(self.leases.pop(request).cost for request in requests)
-        self.balance = rules.returned(self.balance, credits, now)
-
-
-def _place(meter: Meter) -> tuple[str, Unit, Period, int]:
-    return meter.scope, meter.budget.unit, meter.budget.period, meter.bucket
 
 
 class MemoryStore(MemoryFiles):
     def __init__(self, below: keys.Below = secrets.randbelow) -> None:
         super().__init__()
         self._below = below
-        self._accounts: dict[str, _Held] = {}
+        self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
         self._counts: dict[str, rules.Counts] = {}  # by key id
         self._usage: dict[tuple[int, str, str, str], UsageRow] = {}
@@ -107,15 +67,22 @@ class MemoryStore(MemoryFiles):
             balance = rules.returned(balance, sum(held.leases[name].cost for name in ended), now)
             if balance.spendable < cost:
                 raise NoCredit
-        counts = rules.rolled_over(self._counts[key.id], now, rules.rank(balance.spendable))
-        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
-        if full := rules.full_window(limits, counts):
+        rank = rules.rank(balance.spendable)
+        standing = self._standing(key, held, now, rank)
+        if full := rules.last(rules.full_window(*each) for each in standing):
             raise WindowFull(full)
+        if (limit := rules.crowded(key, held.running)) is not None:
+            if not any(held.leases[name].counted for name in held.ended(now)):
+                raise InFlightFull(limit)
+            self._purge(held, now)
+            return await self.admit(request, key, cost, lease_until, now, bound)
         output = self._reserved(held, key, bound)
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
-        lease = held.leases[request] = _Lease(cost, lease_until, output)
-        self._counts[key.id] = rules.counted(counts)
+        counted = tuple(each.id for each in rules.in_flight(key))
+        lease = held.leases[request] = Lease(cost, lease_until, output, counted)
+        for (each, _), (_, counts) in zip(rules.counting(key, held.unlimited), standing, strict=True):
+            self._counts[each.id] = rules.counted(counts)
         return self._admission(request, key, held, lease, now, bound)
 
     async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
@@ -126,10 +93,10 @@ class MemoryStore(MemoryFiles):
         if lease is None:
             if known.revoked or key.generation != held.generation:
                 raise KeyStale
-            lease = held.leases[request] = _Lease(0, lease_until, self._reserved(held, key, bound))
-        return self._admission(request, key, held, lease, now, bound)
+            lease = held.leases[request] = Lease(0, lease_until, self._reserved(held, key, bound))
+        return self._admission(request, rules.uncounted(key), held, lease, now, bound)
 
-    def _reserved(self, held: _Held, key: Key, bound: Bound | None) -> int:
+    def _reserved(self, held: Held, key: Key, bound: Bound | None) -> int:
         """The output limit that the budgets allow; its cost is booked. Raises BudgetFull."""
         if bound is None:
             return 0
@@ -139,14 +106,21 @@ class MemoryStore(MemoryFiles):
             held.book(meter, budgets.reserved(meter, bound, output))
         return output
 
+    def _standing(self, key: Key, held: Held, now: int, rank: int) -> list[tuple[Limits, rules.Counts]]:
+        """The limits in force, and the counts, of each key in whose windows a request counts."""
+        standing = []
+        for each, tiered in rules.counting(key, held.unlimited):
+            counts = rules.rolled_over(self._counts[each.id], now, rank)
+            standing.append((rules.limits_in_force(each.limits, counts if tiered else None), counts))
+        return standing
+
     def _admission(
-        self, request: str, key: Key, held: _Held, lease: _Lease, now: int, bound: Bound | None
+        self, request: str, key: Key, held: Held, lease: Lease, now: int, bound: Bound | None
     ) -> Admission:
         spendable = None if held.unlimited else held.balance.spendable
         rank = rules.rank(held.balance.spendable + lease.cost)
-        counts = rules.rolled_over(self._counts[key.id], now, rank)
-        limits = rules.limits_in_force(key.limits, None if held.unlimited else counts)
-        window = rules.minute_window(limits, counts)
+        standing = self._standing(key, held, now, rank)
+        window = rules.tightest(rules.minute_window(*each) for each in standing)
         tokens = budgets.token_window(key, bound, held.amount)
         return Admission(
             request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens
@@ -176,7 +150,7 @@ class MemoryStore(MemoryFiles):
             self._count(admission, model, now, 0, 1, Usage(), 0)
         return True
 
-    def _book(self, held: _Held, admission: Admission, billed: Amount | None, now: int) -> None:
+    def _book(self, held: Held, admission: Admission, billed: Amount | None, now: int) -> None:
         of = admission.key, admission.bound, admission.output
         for meter, change in budgets.corrections(*of, billed, now):
             held.book(meter, change)
@@ -212,14 +186,14 @@ class MemoryStore(MemoryFiles):
     async def purge(self, now: int) -> int:
         return sum(self._purge(held, now) for held in self._accounts.values())
 
-    def _purge(self, held: _Held, now: int) -> int:
+    def _purge(self, held: Held, now: int) -> int:
         ended = held.ended(now)
         if ended:
             held.end(ended, now)
         return len(ended)
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
-        held = _Held(keys.account_id(self._below), name, credits is None, now)
+        held = Held(keys.account_id(self._below), name, credits is None, now)
         if credits is not None:
             held.balance = rules.granted(held.balance, credits, now)
         self._accounts[held.id] = held
@@ -235,7 +209,8 @@ class MemoryStore(MemoryFiles):
 
     def _current(self, key: Key) -> Key:
         held = self._accounts[key.account]
-        return replace(key, generation=held.generation, shared=held.budgets)
+        maker = self._current(self._keys[key.made_by]) if key.made_by else None
+        return replace(key, generation=held.generation, shared=held.budgets, maker=maker)
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         found = self._found(key)
@@ -281,7 +256,7 @@ class MemoryStore(MemoryFiles):
         self._counts = {id: counts for id, counts in self._counts.items() if id in self._keys}
         self._usage = {at: row for at, row in self._usage.items() if row.account != account}
 
-    def _held(self, account: str) -> _Held:
+    def _held(self, account: str) -> Held:
         if account not in self._accounts:
             raise Unknown(account)
         return self._accounts[account]
@@ -300,7 +275,7 @@ class MemoryStore(MemoryFiles):
         held.balance = rules.deducted(held.balance, credits, now)
         return self._shown(held, now)
 
-    def _limited(self, account: str) -> _Held:
+    def _limited(self, account: str) -> Held:
         held = self._held(account)
         if held.unlimited:
             raise Unlimited(account)
@@ -319,7 +294,7 @@ class MemoryStore(MemoryFiles):
         held = sorted(self._accounts.values(), key=lambda held: (held.created, held.id))
         return [self._shown(each, now) for each in held]
 
-    def _shown(self, held: _Held, now: int) -> Account:
+    def _shown(self, held: Held, now: int) -> Account:
         held.balance = rules.folded(held.balance, now)
         self._purge(held, now)
         balance, reserved = held.balance, sum(lease.cost for lease in held.leases.values())

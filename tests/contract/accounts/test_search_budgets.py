@@ -234,3 +234,31 @@ def test_nothing_is_spent_beyond_a_budget_whatever_fails_in_a_round(
         assert desk.account(key).reserved == 0
         assert not any(held.leases for held in desk.store._accounts.values())
         assert not desk.running.gateway.ledger.late
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"use_search": True, "messages": QUESTION}),
+        ("/v1/responses", {"tools": [{"type": "web_search"}], "input": "What is new?"}),
+        (
+            "/v1/messages",
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}], "messages": QUESTION},
+        ),
+    ],
+)
+def test_a_key_without_the_right_to_search_is_served_without_it(
+    desk: InProcess, path: str, body: dict[str, Any]
+) -> None:
+    key = desk.key()
+    asked = {"model": K26, "max_tokens": 300, **body} if path == "/v1/messages" else {"model": K26, **body}
+    may = desk.call("POST", path, asked, key)
+    assert "x-param-ignored" not in may.headers
+    assert len(desk.client.chats[-1].body["tools"]) >= 1
+    desk.run(desk.store.update_key(keys.digest(key), lambda old: replace(old, search=False), int(desk.now)))
+    may_not = desk.call("POST", path, asked, key)
+    assert may_not.status == 200
+    assert ("use_search" in may_not.headers["x-param-ignored"]) or "tools.web" in may_not.headers[
+        "x-param-ignored"
+    ]
+    assert "tools" not in desk.client.chats[-1].body

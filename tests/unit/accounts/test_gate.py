@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.bucket import Buckets, SlidingWindow
-from kimi_gateway.accounts.gate import Gate, admission_headers, credentials
+from kimi_gateway.accounts.gate import Gate, credentials
+from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
 from kimi_gateway.accounts.values import Admission, Bound, Grant, Key, Limits, NewKey, Usage, Window
 from kimi_gateway.errors import (

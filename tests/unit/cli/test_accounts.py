@@ -19,8 +19,8 @@ from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.command import TIME, Cli, fault, mode
 
 KEY_FIELDS = [
-    "id", "account", "name", "limits", "see_balance", "budgets", "models", "expires", "note", "suspended",
-    "revoked", "created",
+    "id", "account", "name", "limits", "in_flight", "tokens", "search", "files", "manages", "made_by",
+    "see_balance", "budgets", "models", "expires", "note", "suspended", "revoked", "created",
 ]  # fmt: skip
 
 
@@ -88,6 +88,12 @@ def test_limits_and_the_balance_flag_are_kept(ask: Any) -> None:
         "account": made["account"],
         "name": "n",
         "limits": {"rpm": 1, "rph": None, "rpd": 3},
+        "in_flight": None,
+        "tokens": None,
+        "search": True,
+        "files": True,
+        "manages": False,
+        "made_by": None,
         "see_balance": True,
         "budgets": {},
         "models": [],

@@ -29,10 +29,22 @@ def test_an_update_changes_what_is_given_and_nothing_else(ask: Any) -> None:
     assert ask("keys", "update", "desk", "--expires", "never")["expires"] is None
 
 
+def test_the_rights_of_a_key_are_switched(ask: Any) -> None:
+    rights = ("search", "files", "manages")
+    made = ask("keys", "create", "--no-search", "--no-files", "--manage", "--in-flight", 3, "--tokens", 800)
+    shown = ask("keys", "show", made["id"])
+    assert [shown[name] for name in (*rights, "in_flight", "tokens")] == [False, False, True, 3, 800]
+    words = ("--search", "--files", "--no-manage", "--in-flight", "none", "--tokens", "none")
+    changed = ask("keys", "update", made["id"], *words)
+    assert [changed[name] for name in (*rights, "in_flight", "tokens")] == [True, True, False, None, None]
+
+
 @pytest.mark.parametrize(
     "words",
     [
         (),
+        ("--in-flight", "0"),
+        ("--tokens", "some"),
         ("--rpm", "0"),
         ("--rpm", "many"),
         ("--models", " , "),
@@ -75,7 +87,16 @@ def test_show_names_the_source_of_each_limit(ask: Any) -> None:
         "rpm": {"limit": 5, "source": "own"},
         "rph": {"limit": 2_000, "source": "tier"},
         "rpd": {"limit": 20_000, "source": "tier"},
+        "tpm": {"limit": None, "source": "none"},
+        "tokens": {"limit": None, "source": "model"},
+        "in_flight": {"limit": None, "source": "none"},
     }
+    ask("keys", "update", made["id"], "--tpm", 900, "--tokens", 500, "--in-flight", 2)
+    shown = ask("keys", "show", made["id"])["limits_in_force"]
+    assert {name: shown[name]["limit"] for name in ("tpm", "tokens", "in_flight")} == {
+        "tpm": 900, "tokens": 500, "in_flight": 2,
+    }  # fmt: skip
+    assert {shown[name]["source"] for name in ("tpm", "tokens", "in_flight")} == {"own"}
     free = ask("keys", "create", "--credits", "unlimited")
     assert ask("keys", "show", free["id"])["limits_in_force"]["rpm"] == {
         "limit": None,

@@ -20,7 +20,7 @@ from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.dialects import errors
 from kimi_gateway.endpoints.answer import answer
-from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.endpoints.authentication import authenticate_for_files
 from kimi_gateway.endpoints.files.form import Form
 from kimi_gateway.endpoints.files.purposes import Wanted, kind_of, wanted
 from kimi_gateway.endpoints.files.shapes import Anthropic, OpenAi, Shape
@@ -66,7 +66,7 @@ class FilesApi:
     bucket: Bucket | None = None
 
     async def create(self, request: Request) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         await self.gate.refuse(key)
         await self.gate.require_credit(key)
         files = self._files()
@@ -91,7 +91,7 @@ class FilesApi:
 
     async def begin(self, request: Request) -> Response:
         """Return an address for a file that is too large for a request. Its record takes the room."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         if self.bucket is None:
             raise NotFound("This gateway takes files of any size directly: POST /v1/files with the file.")
         await self.gate.refuse(key)
@@ -116,17 +116,17 @@ class FilesApi:
         return answer(_shape(request).file(record))
 
     async def list(self, request: Request) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         records = await _stored(self.store.files(key.account, int(self.clock())))
         return answer(_shape(request).page(records, request.query))
 
     async def retrieve(self, request: Request, file: str) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         return answer(_shape(request).file(await self._record(key, file)))
 
     async def content(self, request: Request, file: str) -> Response:
         """Return a file's content at the provider: the text of a document, the lines of a batch's output."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         record = await self._record(key, file)
         if _shape(request) is ANTHROPIC:
             raise NotDownloadable(
@@ -150,7 +150,7 @@ class FilesApi:
         raise AssertionError  # the stack swallows nothing
 
     async def delete(self, request: Request, file: str) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_for_files(self.gate, request)
         record = await self._record(key, file)
         if not record.token:
             raise Conflict(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kimi_gateway.errors import BudgetExceeded
+from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.rounds import Opening
@@ -69,11 +69,11 @@ class SearchPlanner:
         return await self._asked_again()
 
     async def _asked_again(self) -> Sequence[UpstreamCall]:
-        """The next round. If the budgets do not pay for it, one without tools; if those do not pay for what
-        was found either, the question alone, for which they reserved at first."""
+        """The next round. If it does not fit into the budgets, the window or the key's tokens, one without
+        tools; if what was found is too much for that too, the question alone, for which there is room."""
         try:
             return await self.opening.ask(self._chat, self._added)
-        except BudgetExceeded:
+        except (BudgetExceeded, ContextLengthExceeded):
             if self._chat.search is not None:
                 self._chat = replace(self._chat, search=None)
                 return await self._asked_again()

@@ -27,7 +27,7 @@ from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Budget, Key
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
-from kimi_gateway.storage.dynamodb.keys import key_of, shared_of
+from kimi_gateway.storage.dynamodb.keys import key_of, made_by, shared_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 INFO = "info"
@@ -125,7 +125,8 @@ class Held:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        held = [key_of(record, self.image) for record in self.records]
+        by_id = {record["id"]["S"]: record for record in self.records}
+        held = [key_of(record, self.image, by_id.get(made_by(record))) for record in self.records]
         return tuple(sorted(held, key=lambda key: (key.created, key.id)))
 
     def ids(self) -> dict[str, str]:

@@ -10,7 +10,9 @@ gr  grants as "expiry:amount …" at the last rewrite       gx  the earliest exp
 gi  ids of the latest grants, with their time, to recognise a repeated grant
 m<kid><bucket>  h…  d…   requests in a minute, hour, day: a new window needs no read
 M<kid><bucket>  H…  D…   the same if the tier limits them, with the tier's rank in front (see `SPANS`)
-r<request>               a lease: its output limit, its cost and its expiry in one number
+r<request><kid>…         a lease: its output limit, its cost and its expiry in one number; the keys are those
+                         that count it in flight
+n<kid>                   requests in flight of a key that has a bound of them
 bg  budgets of the account       B…  counters of budgets (storage/dynamodb/budgets.py)
 q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
 o   usage of past hours on its way to the history, as a map of q, t and l
@@ -26,7 +28,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.values import Balance, Key
+from kimi_gateway.accounts.values import Balance, Key, Limits
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
@@ -69,9 +71,21 @@ def bucket_of(counter: str) -> str:
     return counter[1 + kid_length(counter[1]) :]
 
 
-def lease_name(request: str) -> str:
-    """The attribute of a lease: 48 bits of the request id's hash, unique among the few in flight."""
-    return "r" + urlsafe_b64encode(sha256(request.encode()).digest()[:6]).decode()
+def lease_name(request: str, key: Key) -> str:
+    """The attribute of a lease: 48 bits of the request id's hash, unique among the few in flight, and the
+    keys that count it."""
+    counted = "".join([kid(each.id) for each in rules.in_flight(key)])
+    return "r" + urlsafe_b64encode(sha256(request.encode()).digest()[:6]).decode() + counted
+
+
+def counted_by(lease: str) -> list[str]:
+    """The short ids of the keys that count a lease, by its attribute."""
+    rest, found = lease[9:], []
+    while rest:
+        length = kid_length(rest[0])
+        found.append(rest[:length])
+        rest = rest[length:]
+    return found
 
 
 def window_names(key: Key, now: int, tiers: bool) -> tuple[str, str, str]:
@@ -171,8 +185,8 @@ class Image:
         grants = rules.unpacked(self.raw["gr"]["S"])
         return Balance(grants, self.number("b"), self.number("c"), self.number("x"))
 
-    def lease(self, request: str) -> Lease | None:
-        name = lease_name(request)
+    def lease(self, request: str, key: Key) -> Lease | None:
+        name = lease_name(request, key)
         return Lease.of(self.number(name)) if name in self.raw else None
 
     def leases(self) -> dict[str, Lease]:
@@ -183,9 +197,21 @@ class Image:
     def ended(self, now: int) -> dict[str, Lease]:
         return {name: lease for name, lease in self.leases().items() if lease.expires <= now}
 
-    def counts(self, key: Key, now: int, rank: int) -> rules.Counts:
+    def running(self, key: str) -> int:
+        """The requests that count as running for a key (by id)."""
+        return self.number(f"n{kid(key)}")
+
+    def standing(self, key: Key, now: int, rank: int) -> list[tuple[Limits, rules.Counts]]:
+        """The limits in force, and the counts, of each key in whose windows a request counts."""
+        standing = []
+        for each, tiered in rules.counting(key, self.unlimited):
+            counts = self._counts(each, now, rank, tiered)
+            standing.append((rules.limits_in_force(each.limits, counts if tiered else None), counts))
+        return standing
+
+    def _counts(self, key: Key, now: int, rank: int, tiered: bool) -> rules.Counts:
         """Counts of the windows at `now`; a new window would begin with `rank`."""
-        minute, hour, day = window_names(key, now, not self.unlimited)
+        minute, hour, day = window_names(key, now, tiered)
         return (
             self._count(minute, now // rules.MINUTE, rank),
             self._count(hour, now // rules.HOUR, rank),

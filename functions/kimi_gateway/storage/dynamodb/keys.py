@@ -37,7 +37,8 @@ async def add_key(table: Table, new: NewKey, now: int, draw: Callable[[int], str
     await table.put(f"I#{key.id}", HOT, {"digest": {"S": key.digest}})
     alive = Change(adds=["ks :kid"], conditions=["attribute_exists(pk)"], values={":kid": {"SS": [short]}})
     image = Image(await table.update(partition(key.account), HOT, alive))
-    return key_of(_record(key), image), image
+    record = _record(key)
+    return key_of(record, image, await _maker(table, record)), image
 
 
 async def _place(table: Table, new: NewKey, now: int, draw: Callable[[int], str], image: Image) -> Key:
@@ -70,9 +71,17 @@ async def _read(table: Table, pointer: Raw) -> tuple[Key, Image] | None:
         )
         if record is None or image is None:
             return None
-        if _version(record) >= image.number(f"v{short}"):
-            return key_of(record, image), image
+        maker = await _maker(table, record)
+        if all(
+            _version(each) >= image.number(f"v{kid(each['id']['S'])}") for each in (record, maker or record)
+        ):
+            return key_of(record, image, maker), image
     raise StoreDown(f"the key was older than its account in {READINGS} readings")
+
+
+async def _maker(table: Table, record: Raw) -> Raw | None:
+    by = made_by(record)
+    return await table.get(partition(record["account"]["S"]), f"K#{kid(by)}") if by else None
 
 
 def _version(record: Raw) -> int:
@@ -103,7 +112,7 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
     record = await table.get(partition(account), f"K#{short}")
     if record is None:
         raise Unknown(key)
-    return key_of(record, image), image
+    return key_of(record, image, await _maker(table, record)), image
 
 
 async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tuple[Key, Image] | None:
@@ -115,7 +124,8 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
     )
     if record is None or image is None:
         raise Unknown(key)
-    old, version = key_of(record, image), _version(record)
+    maker = await _maker(table, record)
+    old, version = key_of(record, image, maker), _version(record)
     wanted = _record(change(old)) | {"v": number(version + 1)}
     try:
         await table.update(partition(account), f"K#{short}", _replaced(record, wanted, version))
@@ -129,7 +139,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
         image = Image(await table.update(partition(account), HOT, known))
     except Conflict:
         return None
-    return key_of(wanted, image), image
+    return key_of(wanted, image, maker), image
 
 
 async def add_digest(table: Table, key: str, digest: str) -> None:
@@ -177,11 +187,17 @@ def _record(key: Key) -> Raw:
         "old": {"S": key.old_digest},
         "until": number(key.old_until),
         "budgets": {"S": budgets.packed(key.budgets)},
+        "search": {"BOOL": key.search},
+        "files": {"BOOL": key.files},
+        "manages": {"BOOL": key.manages},
+        "by": {"S": key.made_by},
     }
+    own |= {"flight": key.in_flight, "tokens": key.tokens}
     return record | {letter: number(limit) for letter, limit in own.items() if limit is not None}
 
 
-def key_of(record: Raw, image: Image) -> Key:
+def key_of(record: Raw, image: Image, maker: Raw | None = None) -> Key:
+    """`maker`: the record of the key that made it."""
     minute, hour, day = (int(record[letter]["N"]) if letter in record else None for letter in "mhd")
     id = record["id"]["S"]
     return Key(
@@ -202,4 +218,15 @@ def key_of(record: Raw, image: Image) -> Key:
         old_until=int(record["until"]["N"]) if "until" in record else 0,
         budgets=budgets.unpacked(record["budgets"]["S"]) if "budgets" in record else (),
         shared=shared_of(image),
+        in_flight=int(record["flight"]["N"]) if "flight" in record else None,
+        tokens=int(record["tokens"]["N"]) if "tokens" in record else None,
+        search="search" not in record or record["search"]["BOOL"],
+        files="files" not in record or record["files"]["BOOL"],
+        manages="manages" in record and record["manages"]["BOOL"],
+        made_by=made_by(record),
+        maker=None if maker is None else key_of(maker, image),
     )
+
+
+def made_by(record: Raw) -> str:
+    return str(record["by"]["S"]) if "by" in record else ""

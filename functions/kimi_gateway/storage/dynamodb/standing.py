@@ -37,7 +37,7 @@ def as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Leas
 
 def known(request: str, key: Key, image: Image, now: int, bound: Bound | None) -> Admission | None:
     """The admission of a request that has a lease; None if it has none. Raises KeyStale."""
-    if lease := image.lease(request):
+    if lease := image.lease(request, key):
         return admission(request, key, lease, image, now, bound)
     if key.generation != image.generation or not image.has_key(key.id):
         raise KeyStale
@@ -48,8 +48,7 @@ def admission(
     request: str, key: Key, lease: Lease, image: Image, now: int, bound: Bound | None = None
 ) -> Admission:
     spendable = None if image.unlimited else image.number("b")
-    counts = image.counts(key, now, rules.rank((spendable or 0) + lease.cost))
-    limits = rules.limits_in_force(key.limits, None if spendable is None else counts)
-    window = rules.minute_window(limits, counts)
+    standing = image.standing(key, now, rules.rank((spendable or 0) + lease.cost))
+    window = rules.tightest(rules.minute_window(*each) for each in standing)
     tokens = budgets.token_window(key, bound, lambda meter: meters.amount(image, meter))
     return Admission(request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens)

@@ -6,7 +6,8 @@ image shows the reason. If a step's lease is gone, the step was applied earlier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ from kimi_gateway.storage.dynamodb.item import (
     Raw,
     Tally,
     base36,
+    counted_by,
     kid,
     lease_name,
     number,
@@ -78,11 +80,12 @@ def admit(
     counters are old, and which tier a new window gets; if it is outdated, the condition fails."""
     unlimited = image is not None and image.unlimited
     rank = 0 if image is None or unlimited else rules.rank(image.number("b"))
-    minute, hour, day = window_names(key, now, not unlimited)
+    root = key.root
+    minute, hour, day = window_names(root, now, not unlimited)
     change = Change(
         sets=["#r = :lease"],
         conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
-        names={"#r": lease_name(request), "#m": minute, "#h": hour, "#d": day},
+        names={"#r": lease_name(request, key), "#m": minute, "#h": hour, "#d": day},
         values={
             ":lease": number(Lease(0 if unlimited else cost, lease_until, output).number),
             ":one": number(1),
@@ -102,10 +105,17 @@ def admit(
             change.values[f":{letter}b"] = number(rank * SPANS[name[0]])
         else:
             change.adds.append(f"#{letter} :one")
-    room, limits = _room(key.limits, not unlimited, rank)
+    room, limits = _room(root.limits, not unlimited, rank)
     if room:
         change.conditions.append(room)
         change.values |= limits
+    if root is not key:
+        _count_too(change, key, now)
+    for place, each in enumerate(rules.in_flight(key)):
+        change.adds.append(f"#n{place} :one")
+        change.conditions.append(f"(attribute_not_exists(#n{place}) OR #n{place} < :n{place})")
+        change.names[f"#n{place}"] = f"n{kid(each.id)}"
+        change.values[f":n{place}"] = number(each.in_flight or 0)
     meters.reserve(change, key, bound, output)
     if image is not None:
         old = (*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])
@@ -121,7 +131,7 @@ def hold(request: str, key: Key, lease_until: int, bound: Bound, output: int) ->
     change = Change(
         sets=["#r = :lease"],
         conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
-        names={"#r": lease_name(request)},
+        names={"#r": lease_name(request, key)},
         values={
             ":lease": number(Lease(0, lease_until, output).number),
             ":g": number(key.generation),
@@ -130,6 +140,17 @@ def hold(request: str, key: Key, lease_until: int, bound: Bound, output: int) ->
     )
     meters.reserve(change, key, bound, output)
     return change
+
+
+def _count_too(change: Change, key: Key, now: int) -> None:
+    """Count the request in the windows of a key that another one made, by its own limits."""
+    columns = zip("xyz", window_names(key, now, False), astuple(key.limits), strict=True)
+    for letter, name, limit in columns:
+        change.adds.append(f"#{letter} :one")
+        change.names[f"#{letter}"] = name
+        if limit is not None:
+            change.conditions.append(f"(attribute_not_exists(#{letter}) OR #{letter} < :{letter})")
+            change.values[f":{letter}"] = number(limit)
 
 
 def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None) -> Change:
@@ -158,7 +179,18 @@ def release(
 
 
 def _end(admission: Admission) -> Change:
-    return Change(removes=["#r"], conditions=["attribute_exists(#r)"], names={"#r": lease_name(admission.id)})
+    name = lease_name(admission.id, admission.key)
+    change = Change(removes=["#r"], conditions=["attribute_exists(#r)"], names={"#r": name})
+    _give_back(change, counted_by(name))
+    return change
+
+
+def _give_back(change: Change, counted: Iterable[str]) -> None:
+    """Requests in flight end that these keys, by short ids, count."""
+    for place, (short, ended) in enumerate(Counter(counted).items()):
+        change.adds.append(f"#n{place} :n{place}")
+        change.names[f"#n{place}"] = f"n{short}"
+        change.values[f":n{place}"] = number(-ended)
 
 
 def _count(change: Change, admission: Admission, model: str, tally: Tally, now: int) -> None:
@@ -179,7 +211,7 @@ def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
     for place, admission in enumerate(admissions):
         change.sets.append(f"#r{place} = :r{place}")
         change.conditions.append(f"#r{place} < :r{place}")
-        change.names[f"#r{place}"] = lease_name(admission.id)
+        change.names[f"#r{place}"] = lease_name(admission.id, admission.key)
         change.values[f":r{place}"] = number(Lease(admission.cost, lease_until, admission.output).number)
     return change
 
@@ -188,7 +220,8 @@ def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -
     """The admissions whose leases exist and would be extended."""
     leases = image.leases()
     gone = Lease(0, lease_until)
-    return [each for each in admissions if leases.get(lease_name(each.id), gone).expires < lease_until]
+    name = lease_name
+    return [each for each in admissions if leases.get(name(each.id, each.key), gone).expires < lease_until]
 
 
 def opened(credits: Grant | None, now: int) -> Raw:
@@ -239,6 +272,7 @@ def _take_out(change: Change, ended: Mapping[str, Lease]) -> None:
         change.conditions.append(f"#e{place} = :e{place}")
         change.names[f"#e{place}"] = name
         change.values[f":e{place}"] = number(lease.number)
+    _give_back(change, [short for name in ended for short in counted_by(name)])
 
 
 def lift(change: Change, image: Image, rank: int, now: int) -> Change:

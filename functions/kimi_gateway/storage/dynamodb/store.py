@@ -19,6 +19,7 @@ from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import (
     NOTHING,
+    InFlightFull,
     KeyStale,
     StoreDown,
     StoreThrottled,
@@ -44,8 +45,8 @@ from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.beside import DynamoBeside
-from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, partition
+from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
+from kimi_gateway.storage.dynamodb.notes import DynamoNotes
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 T = TypeVar("T")
@@ -55,12 +56,9 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoBeside):
-    """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
-
-    It keeps the last image of each account that it met. Images never decide; they show what can be tidied up.
-    """
+class DynamoStore(DynamoNotes):
+    """It keeps the last image of each account that it met. Images never decide; they show what can be tidied
+    up."""
 
     def __init__(
         self,
@@ -102,18 +100,23 @@ class DynamoStore(DynamoBeside):
             if known := standing.known(request, key, image, now, bound):
                 return known
             balance, ended = standing.as_it_is(image, cost, now)
-            counts = image.counts(key, now, rules.rank(balance.spendable))
-            limits = rules.limits_in_force(key.limits, None if image.unlimited else counts)
-            if full := rules.full_window(limits, counts):
+            standings = image.standing(key, now, rules.rank(balance.spendable))
+            if full := rules.last(rules.full_window(*each) for each in standings):
                 raise WindowFull(full)
-            meters.fitted(key, bound, image)
-            if balance != image.balance:
+            if (limit := rules.crowded(key, image.running)) is not None:
+                ended = standing.some(image.ended(now))
+                if not any(map(counted_by, ended)):
+                    raise InFlightFull(limit)
+                balance = rules.returned(balance, standing.credits(ended), now)
+            else:
+                meters.fitted(key, bound, image)
+            if balance != image.balance or ended:
                 await self._rewrite(key.account, image, balance, ended)
                 image = self._images.get(key.account)
         raise StoreThrottled(BUSY)
 
     async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
-        image = self._images.get(key.account)
+        key, image = rules.uncounted(key), self._images.get(key.account)
         for number in range(TRIES):
             await self._pause(number)
             output = meters.guess(key, bound, image)
@@ -152,7 +155,7 @@ class DynamoStore(DynamoBeside):
                 image = await self._write(account, steps.release(admission, model, error, now, billed))
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
-                if seen is None or seen.lease(admission.id) is None:
+                if seen is None or seen.lease(admission.id, admission.key) is None:
                     return False
                 await self._rewrite(account, seen, rules.folded(seen.balance, now), {})
             else:

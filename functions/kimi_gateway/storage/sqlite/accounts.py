@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
@@ -17,13 +18,14 @@ Row = tuple[Any, ...]
 KEYS = """
 SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
        a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until,
-       k.budgets, a.budgets
+       k.budgets, a.budgets, k.in_flight, k.tokens, k.search, k.files, k.manages, k.made_by
 FROM keys k JOIN accounts a ON a.id = k.account
 """
 UPDATE = """
 UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
     expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
-    old_until=:old_until, budgets=:budgets WHERE id = :id
+    old_until=:old_until, budgets=:budgets, in_flight=:in_flight, tokens=:tokens, search=:search,
+    files=:files, manages=:manages, made_by=:made_by WHERE id = :id
 """
 LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
@@ -37,12 +39,18 @@ UNION SELECT account FROM keys WHERE :name IN (id, digest, old_digest)
 
 def find_key(db: sqlite3.Connection, digest: str) -> Key | None:
     row = db.execute(KEYS + "WHERE k.digest = :it OR k.old_digest = :it", {"it": digest}).fetchone()
-    return row and rules.found_by(_key(row), digest)
+    return row and rules.found_by(_key(db, row), digest)
 
 
-def _key(row: Row) -> Key:
+def _key(db: sqlite3.Connection, row: Row) -> Key:
+    key = _own(row)
+    return replace(key, maker=_read_key(db, key.made_by)) if key.made_by else key
+
+
+def _own(row: Row) -> Key:
     id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
-    models, expires, note, suspended, old_digest, old_until, own, shared = terms
+    models, expires, note, suspended, old_digest, old_until, own, shared, *rights = terms
+    in_flight, tokens, search, files, manages, made_by = rights
     return Key(
         id=id,
         digest=digest,
@@ -61,6 +69,12 @@ def _key(row: Row) -> Key:
         old_until=old_until,
         budgets=budgets.unpacked(own),
         shared=budgets.unpacked(shared),
+        in_flight=in_flight,
+        tokens=tokens,
+        search=bool(search),
+        files=bool(files),
+        manages=bool(manages),
+        made_by=made_by,
     )
 
 
@@ -103,6 +117,12 @@ def _columns(key: Key) -> dict[str, object]:
         "old_digest": key.old_digest or None,
         "old_until": key.old_until,
         "budgets": budgets.packed(key.budgets),
+        "in_flight": key.in_flight,
+        "tokens": key.tokens,
+        "search": key.search,
+        "files": key.files,
+        "manages": key.manages,
+        "made_by": key.made_by,
     }
 
 
@@ -113,7 +133,7 @@ def _read_key(db: sqlite3.Connection, name: str) -> Key:
     ).fetchone()
     if row is None:
         raise Unknown(name)
-    return _key(row)
+    return _key(db, row)
 
 
 def _refuse_taken(db: sqlite3.Connection, digest: str, but: str = "") -> None:
@@ -205,7 +225,7 @@ def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
     (reserved,) = db.execute(query, (account,)).fetchone()
     rows = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
-    balance, held = read_balance(db, account), tuple(_key(row) for row in rows)
+    balance, held = read_balance(db, account), tuple(_key(db, row) for row in rows)
     return Account(
         id=account,
         name=name,

@@ -103,6 +103,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     ("ALTER TABLE files ADD COLUMN uploaded_as TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE keys ADD COLUMN in_flight INTEGER",
+        "ALTER TABLE keys ADD COLUMN tokens INTEGER",
+        "ALTER TABLE keys ADD COLUMN search INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE keys ADD COLUMN files INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE keys ADD COLUMN manages INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE keys ADD COLUMN made_by TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE leases ADD COLUMN key TEXT NOT NULL DEFAULT ''",  # that counts it while it runs
+        "ALTER TABLE leases ADD COLUMN maker TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 

@@ -12,6 +12,7 @@ from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
 from kimi_gateway.accounts.store import (
     NOTHING,
+    InFlightFull,
     KeyStale,
     NoCredit,
     Refused,
@@ -20,12 +21,17 @@ from kimi_gateway.accounts.store import (
     Unlimited,
     WindowFull,
 )
-from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Usage, UsageRow
+from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage, UsageRow
 from kimi_gateway.storage.sqlite import budgets as meters
 
 REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
+Standing = Sequence[tuple[Limits, rules.Counts]]
 
+RUNNING = "SELECT count(*) FROM leases WHERE account = :account AND :key IN (key, maker)"
+COUNTS = """
+SELECT minute, in_minute, minute_rank, hour, in_hour, hour_rank, day, in_day, day_rank FROM keys WHERE id = ?
+"""
 STANDING = """
 SELECT a.unlimited, a.generation, a.grants, a.spendable, a.consumed, a.expired,
        k.revoked, k.minute, k.in_minute, k.minute_rank, k.hour, k.in_hour, k.hour_rank,
@@ -63,12 +69,13 @@ def admit(
     if row is None:
         raise KeyStale
     unlimited, generation, *funds, revoked = row[:7]
-    known = Count(*row[7:10]), Count(*row[10:13]), Count(*row[13:16])
+    known = _known(row[7:16])
     lease_cost, lease_expires, output = row[16:]
     balance = _balance(funds)
     if lease_cost is not None:
-        counts = rules.rolled_over(known, now, rules.rank(balance.spendable + lease_cost))
-        again = _admission(request, key, lease_cost, lease_expires, unlimited, balance, counts)
+        rank = rules.rank(balance.spendable + lease_cost)
+        standing = _standing(db, key, unlimited, known, now, rank)
+        again = _admission(request, key, lease_cost, lease_expires, unlimited, balance, standing)
         return again if bound is None else _budgeted(db, again, bound, output)
     if revoked or generation != key.generation:
         raise KeyStale
@@ -81,20 +88,27 @@ def admit(
             balance, ended = _with_ended_leases(db, key.account, balance, now), True
         if balance.spendable < cost:
             raise NoCredit
-    counts = rules.rolled_over(known, now, rules.rank(balance.spendable))
-    limits = rules.limits_in_force(key.limits, None if unlimited else counts)
-    if full := rules.full_window(limits, counts):
+    standing = _standing(db, key, unlimited, known, now, rules.rank(balance.spendable))
+    if full := rules.last([rules.full_window(*each) for each in standing]):
         raise WindowFull(full)
+    if (limit := rules.crowded(key, lambda id: _running(db, key.account, id))) is not None:
+        if not _has_ended_counted(db, key.account, now):
+            raise InFlightFull(limit)
+        purge_account(db, key.account, now)
+        return admit(db, request, key, cost, lease_until, now, bound)
     output = meters.fit(db, key, bound)
     if ended:
         _end_leases(db, key.account, now)
     if not unlimited:
         balance = rules.reserved(balance, cost)
         write_balance(db, key.account, balance)
-    counts = rules.counted(counts)
-    db.execute(COUNT, (*counts[0], *counts[1], *counts[2], key.id))
-    db.execute("INSERT INTO leases VALUES (?,?,?,?,?)", (key.account, request, cost, lease_until, output))
-    admission = _admission(request, key, cost, lease_until, unlimited, balance, counts)
+    standing = [(limits, rules.counted(counts)) for limits, counts in standing]
+    for (each, _), (_, counts) in zip(rules.counting(key, bool(unlimited)), standing, strict=True):
+        db.execute(COUNT, (*counts[0], *counts[1], *counts[2], each.id))
+    counted = [each.id if each.in_flight is not None else "" for each in (key, key.root)]
+    lease = (key.account, request, cost, lease_until, output, *counted)
+    db.execute("INSERT INTO leases VALUES (?,?,?,?,?,?,?)", lease)
+    admission = _admission(request, key, cost, lease_until, unlimited, balance, standing)
     if bound is None:
         return admission
     meters.reserve(db, key, bound, output)
@@ -113,13 +127,43 @@ def hold(
         if revoked or generation != key.generation:
             raise KeyStale
         lease_expires, output = lease_until, meters.fit(db, key, bound)
-        db.execute("INSERT INTO leases VALUES (?,?,?,?,?)", (key.account, request, 0, lease_until, output))
+        db.execute(
+            "INSERT INTO leases VALUES (?,?,?,?,?,?,?)",
+            (key.account, request, 0, lease_until, output, "", ""),
+        )
         meters.reserve(db, key, bound, output)
     balance = _balance(funds)
-    counted = Count(*row[7:10]), Count(*row[10:13]), Count(*row[13:16])
-    counts = rules.rolled_over(counted, now, rules.rank(balance.spendable))
-    held = _admission(request, key, 0, lease_expires, unlimited, balance, counts)
+    standing = _standing(db, key, unlimited, _known(row[7:16]), now, rules.rank(balance.spendable))
+    held = _admission(request, rules.uncounted(key), 0, lease_expires, unlimited, balance, standing)
     return _budgeted(db, held, bound, output)
+
+
+def _known(row: Sequence[Any]) -> rules.Counts:
+    return Count(*row[:3]), Count(*row[3:6]), Count(*row[6:])
+
+
+def _standing(
+    db: sqlite3.Connection, key: Key, unlimited: int, known: rules.Counts, now: int, rank: int
+) -> Standing:
+    """The limits in force, and the counts, of each key in whose windows a request counts. `known` are the
+    stored counts of `key`."""
+    standing = []
+    for each, tiered in rules.counting(key, bool(unlimited)):
+        stored = known if each is key else _known(db.execute(COUNTS, (each.id,)).fetchone())
+        counts = rules.rolled_over(stored, now, rank)
+        standing.append((rules.limits_in_force(each.limits, counts if tiered else None), counts))
+    return standing
+
+
+def _running(db: sqlite3.Connection, account: str, key: str) -> int:
+    """The requests that count as running for a key."""
+    found: int = db.execute(RUNNING, {"account": account, "key": key}).fetchone()[0]
+    return found
+
+
+def _has_ended_counted(db: sqlite3.Connection, account: str, now: int) -> bool:
+    query = "SELECT 1 FROM leases WHERE account = ? AND expires <= ? AND (key <> '' OR maker <> '')"
+    return db.execute(query, (account, now)).fetchone() is not None
 
 
 def _budgeted(db: sqlite3.Connection, admission: Admission, bound: Bound, output: int) -> Admission:
@@ -129,11 +173,10 @@ def _budgeted(db: sqlite3.Connection, admission: Admission, bound: Bound, output
 
 
 def _admission(
-    request: str, key: Key, cost: int, expires: int, unlimited: int, balance: Balance, counts: rules.Counts
+    request: str, key: Key, cost: int, expires: int, unlimited: int, balance: Balance, standing: Standing
 ) -> Admission:
     spendable = None if unlimited else balance.spendable
-    limits = rules.limits_in_force(key.limits, None if unlimited else counts)
-    window = rules.minute_window(limits, counts)
+    window = rules.tightest([rules.minute_window(*each) for each in standing])
     return Admission(request, key, cost, expires, spendable, window)
 
 

@@ -1,4 +1,4 @@
-"""What the store of the cloud keeps beside accounts: files, outages of upstream tokens, the cache."""
+"""Outages of upstream tokens, kept answers and files in DynamoDB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from kimi_gateway.storage.dynamodb import cache, outages
 from kimi_gateway.storage.dynamodb.files import DynamoFiles
 
 
-class DynamoBeside(DynamoFiles):
+class DynamoNotes(DynamoFiles):
+    """The record of outages (providers.tokens.outages.OutageLog), the cache (storage.cache.Cache) and the
+    records of files (accounts.files.FileStore)."""
+
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await outages.publish(self._table, token, model, cause, until)
 
