@@ -6,23 +6,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.files import FileStore, Room
+from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.catalog import catalog
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
-from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
-from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
@@ -45,26 +44,35 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.token_check import TokenCheck
+    from kimi_gateway.flow.liveness import Liveness
+    from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
     from kimi_gateway.net.s3 import Bucket
+    from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
 
 class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, and the records of files."""
+    """The stores: accounts, the records of files, and kept answers."""
+
+    def answers(self) -> AnswerStore: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints that cost no credit; `edge/routes.py` gives each its path."""
+    """The endpoints that cost no credit; `edge/routes.py` gives each its path.
+
+    A callable makes its endpoint, and loads its modules, with the first request."""
 
     models: Models
     counts: Counts
     account: BalanceAndCredits
-    token_check: TokenCheck
+    token_check: Callable[[], TokenCheck]
     health: Health
-    files: FilesApi
+    files: Callable[[], FilesApi]
 
 
 @dataclass(slots=True)
@@ -166,15 +174,18 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
 
 
 def upstreams(
-    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+    platform: Moonshot, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
     """The platform if it has a token, or while that is not `known`; otherwise the demo."""
-    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    native = settings.anthropic == "native"
-    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
     moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
+
+
+def _platform(settings: Settings, client: Client) -> Moonshot:
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    native = settings.anthropic == "native"
+    return Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
 
 
 async def start(
@@ -201,23 +212,27 @@ async def start(
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
-    upstream = upstreams(settings, client, pool, source.known, clock)
-    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
-    ledger = Ledger(store, clock, settings.lease)
+    platform = _platform(settings, client)
+    upstream = upstreams(platform, pool, source.known, clock)
     directory = Directory(upstream)
+    liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
+    passing = _passing(settings, platform, liveness, clock)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
+    ledger = Ledger(store, clock, settings.lease)
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
+    gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
-        TokenCheck(store, directory, clock),
+        once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
-        _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
+        once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
     )
     heart = None
     if renewing:
@@ -262,6 +277,9 @@ def _files(
     clock: Callable[[], float],
     bucket: Bucket | None,
 ) -> FilesApi:
+    from kimi_gateway.accounts.files import Room
+    from kimi_gateway.endpoints.files.api import FilesApi
+
     room = Room(settings.account_files, settings.account_file_bytes)
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
@@ -273,6 +291,29 @@ def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | Non
     from kimi_gateway.net.s3 import Bucket
 
     return Bucket(aws, client, settings.uploads)
+
+
+def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float]) -> Liveness:
+    from kimi_gateway.flow.liveness import Liveness
+
+    return Liveness(ask, clock)
+
+
+def _token_check(store: Store, liveness: Callable[[], Liveness], clock: Callable[[], float]) -> TokenCheck:
+    from kimi_gateway.endpoints.token_check import TokenCheck
+
+    return TokenCheck(store, liveness(), clock)
+
+
+def _passing(
+    settings: Settings, platform: Moonshot, liveness: Callable[[], Liveness], clock: Callable[[], float]
+) -> PassThrough | None:
+    if not settings.passthrough:
+        return None
+    from kimi_gateway.accounts.values import Limits
+    from kimi_gateway.flow.passthrough import PassThrough
+
+    return PassThrough(platform, liveness(), Limits(*settings.passthrough_limits), clock)
 
 
 def _planned(settings: Settings, opening: Opening) -> Planner | None:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from kimi_gateway.dataclass import dataclass
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
@@ -48,6 +50,8 @@ class Settings:
     max_request: float = 0
     lease: float = 660
     token_concurrency: int = 0
+    passthrough: bool = False
+    passthrough_limits: tuple[int | None, int | None, int | None] = (20, 600, 5_000)
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
     search: bool = True
@@ -132,6 +136,14 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
     return parse
 
 
+def _windows(text: str) -> tuple[int | None, int | None, int | None]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 means no limit")
+    minute, hour, day = (int(part) or None for part in parts)
+    return minute, hour, day
+
+
 def _named(form: str, what: str) -> Callable[[str], Any]:
     def parse(text: str) -> str:
         if not re.fullmatch(form, text):
@@ -183,6 +195,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
+    "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
+    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),

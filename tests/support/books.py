@@ -34,6 +34,7 @@ from kimi_gateway.storage.dynamodb.store import DynamoStore
 from kimi_gateway.storage.memory import MemoryStore
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support import dynamo
+from support.examples import examples
 from support.store_client import LEASE, NOW
 
 OWN = Limits(6, 10, 15)
@@ -322,4 +323,4 @@ class Books(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-LONG = settings(max_examples=50, stateful_step_count=40, report_multiple_bugs=False, deadline=None)
+LONG = settings(max_examples=examples(100), stateful_step_count=40, report_multiple_bugs=False, deadline=None)

@@ -22,6 +22,7 @@ from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite.opening import STORE_NAME, open_store
 from kimi_gateway.storage.sqlite.store import SqliteStore
+from support.tls import NO_TLS
 
 T = TypeVar("T")
 
@@ -131,12 +132,12 @@ class ServerProcess(StoreAtHome):
 
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=NO_TLS)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
         try:
-            return httpx.get(f"{self.url}/ping", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/ping", trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,7 +43,7 @@ class Request:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token if scheme == "Bearer" else None
 
-    @property
+    @cached_property
     def body(self) -> Any:
         """The JSON of the body, None where it is not JSON."""
         try:
@@ -121,16 +122,19 @@ class Connection(asyncio.Protocol):
         if "100-continue" in headers.get("expect", ""):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if headers.get("transfer-encoding") == "chunked":
-            body = b""
+            pieces = []
             while size := int(await self.take_until(b"\r\n"), 16):
-                body += (await self.take(size + 2))[:-2]
+                pieces.append((await self.take(size + 2))[:-2])
             await self.take_until(b"\r\n")
+            body = b"".join(pieces)
         else:
             body = await self.take(int(headers.get("content-length", 0)))
         return Request(method, path.partition("?")[0], headers, body, self.number)
 
     async def take_until(self, mark: bytes) -> bytes:
-        while (at := self.buffer.find(mark)) < 0:
+        seen = 0
+        while (at := self.buffer.find(mark, max(seen - len(mark), 0))) < 0:
+            seen = len(self.buffer)
             if self.buffer.startswith(b"\x16"):  # a TLS hello, of which this server knows nothing
                 raise ConnectionResetError
             await self.more()

@@ -8,12 +8,12 @@ spent ≤ limit holds at any time. The budget of a minute is a rate limit: it re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
 
 from kimi_gateway.accounts.store import Refused
 from kimi_gateway.accounts.values import NEVER, Amount, Bound, Budget, Key, Period, Spent, Unit, Window
+from kimi_gateway.dataclass import dataclass
 
 MILLION = 1_000_000
 DAY = 86_400

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from kimi_gateway.accounts import budgets, terms
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.store import NOTHING, KeyStale, Refused, Store, StoreDown
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
 from kimi_gateway.errors import BudgetExceeded
@@ -189,12 +190,14 @@ class Ledger:
         return Reservation(self, gate, key, cost, model, alias, calls, bound)
 
     def opened(self, admission: Admission) -> None:
-        self._running[admission.id] = admission
+        if not isinstance(admission.key, GuestKey):
+            self._running[admission.id] = admission
 
     def undo(self, admission: Admission, held: bool = False) -> None:
         """Undo an admission whose caller left before the store answered. `held`: it was to hold more."""
         self._running.pop(admission.id, None)
-        self._behind(self._undo(admission, held))
+        if not isinstance(admission.key, GuestKey):
+            self._behind(self._undo(admission, held))
 
     async def hold(self, key: Key, amount: Amount) -> Admission | None:
         """Hold more of the budgets for a request of `key` that runs. An outdated key record is read again."""
@@ -271,6 +274,8 @@ class Ledger:
         self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
     ) -> bool:
         self._running.pop(admission.id, None)
+        if isinstance(admission.key, GuestKey):
+            return True  # it has no credits, and the store does not know of it
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()

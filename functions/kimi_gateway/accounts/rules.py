@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kimi_gateway.accounts.values import NEVER, Balance, Grant, Key, Limits, NewKey, Window
+from kimi_gateway.dataclass import dataclass
 
 
 class TooMuch(ValueError):

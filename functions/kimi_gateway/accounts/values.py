@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
+
+from kimi_gateway.dataclass import dataclass
 
 NEVER = 9_999_999_999  # an expiry that never comes
 

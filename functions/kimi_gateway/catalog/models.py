@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
+
+from kimi_gateway.dataclass import dataclass
 
 ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]

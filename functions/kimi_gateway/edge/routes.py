@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.app import Endpoints
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.edge.router import Access, Route
+from kimi_gateway.edge.router import Access, Endpoint, Route
 from kimi_gateway.endpoints.counts import Counts
-from kimi_gateway.endpoints.files.api import MOST_BODY, FilesApi
 from kimi_gateway.flow.ask import Gateway
+from kimi_gateway.http import Request, Response
+from kimi_gateway.providers.files import MOST_BYTES
+
+if TYPE_CHECKING:
+    from kimi_gateway.endpoints.files.api import FilesApi
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -20,6 +26,16 @@ _MESSAGE = {**_CHAT, "max_tokens": 1024}
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
 OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
+FILE_LIMIT = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
+
+
+def _later(endpoint: Callable[[], Endpoint]) -> Endpoint:
+    """An endpoint that is made with its first request."""
+
+    async def made(request: Request, **names: Any) -> Response:
+        return await endpoint()(request, **names)
+
+    return made
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:
@@ -52,32 +68,39 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
     )
 
 
-def _files(files: FilesApi) -> tuple[Route, ...]:
+def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     """At the path of OpenAI and the platform, which Anthropic's clients use too, and below /anthropic."""
-    one, content = "/v1/files/{file}", "/v1/files/{file}/content"
+    every, one, content = "/v1/files", "/v1/files/{file}", "/v1/files/{file}/content"
+
+    def below(method: str, path: str, endpoint: Endpoint, summary: str, **more: Any) -> Route:
+        return Route(method, path, endpoint, summary, aliases=(f"/anthropic{path}",), **more)
+
     return (
-        Route(
+        below("POST", every, _later(lambda: files().create), "Upload a file", limit=FILE_LIMIT, streams=True),
+        below(
             "POST",
-            "/v1/files",
-            files.create,
-            "Upload a file",
-            aliases=("/anthropic/v1/files",),
-            limit=MOST_BODY,
-            streams=True,
-        ),
-        Route(
-            "POST",
-            "/v1/files/uploads",
-            files.begin,
+            f"{every}/uploads",
+            _later(lambda: files().begin),
             "An address to upload a file to, in the cloud",
             example={"bytes": 20_000_000},
-            aliases=("/anthropic/v1/files/uploads",),
             limit=OPEN_LIMIT,
         ),
-        Route("GET", "/v1/files", files.list, "The account's files", aliases=("/anthropic/v1/files",)),
-        Route("GET", one, files.retrieve, "One file", aliases=(f"/anthropic{one}",)),
-        Route("DELETE", one, files.delete, "Delete a file", aliases=(f"/anthropic{one}",)),
-        Route("GET", content, files.content, "The text of a file", aliases=(f"/anthropic{content}",)),
+        Route(
+            "GET",
+            "/v1/files",
+            _later(lambda: files().list),
+            "The account's files",
+            aliases=("/anthropic/v1/files",),
+        ),
+        Route("GET", one, _later(lambda: files().retrieve), "One file", aliases=(f"/anthropic{one}",)),
+        Route("DELETE", one, _later(lambda: files().delete), "Delete a file", aliases=(f"/anthropic{one}",)),
+        Route(
+            "GET",
+            content,
+            _later(lambda: files().content),
+            "The text of a file",
+            aliases=(f"/anthropic{content}",),
+        ),
     )
 
 
@@ -123,7 +146,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         Route(
             "POST",
             "/token/check",
-            endpoints.token_check.check_token,
+            _later(lambda: endpoints.token_check().check_token),
             "Whether a token is live",
             access=Access.OPEN,
             example=_TOKEN,

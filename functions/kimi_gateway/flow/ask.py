@@ -11,20 +11,23 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.attachments import NoFiles
+from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
@@ -42,6 +45,10 @@ from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
+if TYPE_CHECKING:
+    from kimi_gateway.flow.passthrough import PassThrough
+    from kimi_gateway.storage.answers import AnswerStore
+
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -55,14 +62,16 @@ class Gateway:
     ledger: Ledger
     registry: Registry
     conversations: ConversationCache
+    answers: Callable[[], AnswerStore]
     settings: Settings
     clock: Callable[[], float] = time.time
-    files: Resolver = field(default_factory=NoFiles)
+    files: Files = field(default_factory=NoFiles)
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
     plan: Plan | None = None  # may add rounds to a turn
+    passing: PassThrough | None = None  # callers may bring tokens of their own
 
     @property
     def keeps(self) -> bool:
@@ -72,19 +81,24 @@ class Gateway:
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
         request.record.key, request.record.account = key.id, key.account
+        if request.headers.all("idempotency-key"):
+            from kimi_gateway.flow import idempotency  # few requests need it
+
+            return await idempotency.ask(self, request, dialect, key)
+        return await self.answer(request, dialect, key)
+
+    async def answer(self, request: Request, dialect: Dialect, key: Key) -> Response:
         await self.gate.refuse(key)
         self.gate.places.check(key.account)
         size = 0
         try:
+            registry = self.registry
+            if isinstance(key, GuestKey) and self.passing is not None:
+                registry = self.passing.registry(registry, key, request.headers)
             raw = await request.body()
             size = len(raw)
             admittable = await preparation.read(
-                self.registry,
-                request,
-                dialect,
-                raw,
-                partial(self._may_ask, key),
-                self.settings.search,
+                registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
@@ -115,6 +129,8 @@ class Gateway:
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
+        if isinstance(key, GuestKey):
+            return False
         await self.gate.require_credit(key)
         return True
 
@@ -122,6 +138,8 @@ class Gateway:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
+        if self.passing is not None and isinstance(turn.admission.key, GuestKey):
+            self.passing.admitted(admittable.upstream, turn.admission.key)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
@@ -143,12 +161,20 @@ class Gateway:
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
+
+    async def _complete(
+        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
+    ) -> CompletedRequest:
+        files: Resolver = self.files
+        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
+            files = self.files.with_upstream(admittable.upstream)
+        return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
         fingerprint = f"fp_{admittable.resolved.model.upstream}"
@@ -159,13 +185,25 @@ class Gateway:
     ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(admittable))
-        await turn.forgo("unasked")
         kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        if (recording := admittable.request.recording) is not None:
+            await recording.complete(kind, body)
+        await turn.forgo("unasked")
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
-        """Charge and store, before the client learns that it has all of the answer."""
+    async def _settle(
+        self,
+        request: Request,
+        turn: Turn,
+        completed: CompletedRequest,
+        taps: Sequence[Tap],
+        answered: tuple[Sequence[tuple[str, str]], bytes],
+    ) -> None:
+        """Charge and store, before the client learns that it has all of the answer. `answered` are its
+        headers and its last bytes."""
+        if request.recording is not None:  # first, so that no repeated request is charged again
+            await request.recording.complete(*answered)
         kept = await apart(completed.parsed.size, completed.parsed.kept)
         for tap in taps:
             kept |= tap.kept()
@@ -180,7 +218,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, turn, completed)
@@ -209,7 +247,7 @@ class Gateway:
                             yield framed
                 last = writing.writer.end(turn.usage())
                 assert writing.completed is not None  # noqa: S101  a round was begun with it
-                await self._settle(turn, writing.completed, writing.taps)
+                await self._settle(request, turn, writing.completed, writing.taps, (headers, last))
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail()
@@ -218,8 +256,8 @@ class Gateway:
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
-        return Response(200, headers, body(), close=lambda: self._close(request, turn))
+        headers = (*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered())
+        return Response(200, [*headers], body(), close=lambda: self._close(request, turn))
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -235,7 +273,7 @@ class Gateway:
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await self._settle(turn, completed, taps)
+        await self._settle(request, turn, completed, taps, (headers, body))
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
@@ -275,7 +313,8 @@ class Gateway:
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
-            return failure.shown(resolved.known, request.id, resolved.window)
+            own = self.passing and self.passing.shown(admittable.upstream, failure)
+            return own or failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)

@@ -15,11 +15,12 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import sse
 from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Admission, Amount, Usage
@@ -180,10 +181,12 @@ class Turn:
         record.input_tokens = count(usage, "prompt_tokens")
         record.cached_tokens = cached(usage)
         record.output_tokens = count(usage, "completion_tokens")
+        if fees:
+            record.searches = len(fees)
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
+            if isinstance(self.admission.key, GuestKey):
+                return  # the operator pays nothing
             cost = models.cost(record.provider, first.call.model, *counts)
             record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)
-        if fees:
-            record.searches = len(fees)

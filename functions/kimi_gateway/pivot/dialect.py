@@ -4,9 +4,10 @@ answers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results

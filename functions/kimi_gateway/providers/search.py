@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol, runtime_checkable
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.provider import Token
 
 Reason = Literal[

@@ -28,6 +28,7 @@ from support.built import MINOR, emulator, task_root
 from support.fault_table import TEXT, WHOLE
 from support.live import HELLO, events, text_of
 from support.server_process import StoreAtHome
+from support.tls import NO_TLS
 from upstream import Cut, Gated, ScriptedUpstream
 
 USER, GROUP = 993, 990  # the emulator gives these to the runtime in its multi-concurrency mode
@@ -62,7 +63,7 @@ class Emulated:
         headers = [("Authorization", f"Bearer {key}")]
         event = api_gateway.event(method, path, headers, b"" if body is None else json.dumps(body).encode())
         for _ in range(200):
-            got = httpx.post(self.url, json=event, timeout=60, trust_env=False)
+            got = httpx.post(self.url, json=event, timeout=60, trust_env=False, verify=NO_TLS)
             if "no idle runtimes" not in got.text:
                 break
             time.sleep(0.05)
@@ -163,7 +164,9 @@ def test_the_platforms_end_reaches_the_process_as_sigterm(up: ScriptedUpstream, 
     """The emulator, told to end, ends the runtime as Lambda does: without an extension by SIGKILL."""
     tests = str(ROOT / "tests")
     with emulated(tmp_path, up.url, "support.lambda_handlers.protocol.handler", PYTHONPATH=tests) as function:
-        assert httpx.post(function.url, json={"do": "echo"}, trust_env=False).json() == {"do": "echo"}
+        assert httpx.post(function.url, json={"do": "echo"}, trust_env=False, verify=NO_TLS).json() == {
+            "do": "echo"
+        }
         function.process.send_signal(signal.SIGTERM)
         function.process.wait(20)
         assert "stopped after start idle closing stop" in function.log.read_text()

@@ -6,6 +6,7 @@ from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
@@ -23,6 +24,7 @@ from kimi_gateway.accounts.values import (
     Usage,
 )
 from support.books import LONG, OWN, Books
+from support.examples import examples
 from support.store_client import LEASE
 
 BUDGETS = (
@@ -159,11 +161,13 @@ class Budgets(Books):
         super().teardown()
 
 
+@pytest.mark.hypothesis
 def test_budgets_hold_on_sqlite() -> None:
     run_state_machine_as_test(Budgets, settings=LONG)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.hypothesis
 def test_budgets_hold_on_dynamodb(dynalite_url: str) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Budgets(dynalite_url), settings=settings(LONG, max_examples=8)
+        lambda: Budgets(dynalite_url), settings=settings(LONG, max_examples=examples(16))
     )

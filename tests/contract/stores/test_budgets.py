@@ -16,7 +16,7 @@ from kimi_gateway.accounts.values import Admission, Amount, Bound, Budget, Grant
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.dynamo_table import SharedTable
-from support.store_client import LEASE, NOW, Client, MakeClient
+from support.store_client import LEASE, NOW, Client, MakeClient, one_of_each
 
 pytestmark = pytest.mark.anyio
 WIDE = Limits(10**6, 10**6, 10**6)
@@ -39,6 +39,7 @@ async def amounts(store: Store, key: Key, now: int = NOW) -> list[int]:
     return [each.amount for each in (await store.account(key.account, now)).spent]
 
 
+@one_of_each
 async def test_many_requests_at_once_stay_within_a_budget(store: Store, client: MakeClient) -> None:
     """30 at once; a third of them end, a third fail, and a third never end."""
     alice = await client(credits=1_000, limits=WIDE)

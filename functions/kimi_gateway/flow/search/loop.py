@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.search import tools
 from kimi_gateway.flow.search.addresses import KnownAddresses
 from kimi_gateway.pivot.search import ErrorCode, SearchOptions

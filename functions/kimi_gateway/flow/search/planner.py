@@ -7,9 +7,10 @@ ask for the search again when it has the client's results.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import UpstreamCall

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.allowance import Allowance
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.search import evidence

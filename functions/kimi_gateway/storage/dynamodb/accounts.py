@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Budget, Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
 from kimi_gateway.storage.dynamodb.keys import key_of, made_by, shared_of

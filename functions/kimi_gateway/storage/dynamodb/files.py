@@ -11,13 +11,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import astuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.accounts.files import FileRecord, NoRoom, Room, check_room, in_order
 from kimi_gateway.accounts.store import StoreThrottled
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.storage.dynamodb.item import number
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.answers import AnswerStore
 
 DUE = "FILES"
 FILES, SIZE = "n", "s"  # of an account's item; a record's attribute is `f` with the file's id
@@ -31,6 +34,11 @@ class DynamoFiles:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+
+    def answers(self) -> AnswerStore:
+        from kimi_gateway.storage.dynamodb.answers import DynamoAnswers  # few requests need it
+
+        return DynamoAnswers(self._table)
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
         await add(self._table, record, room)

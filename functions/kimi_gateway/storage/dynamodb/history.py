@@ -9,11 +9,11 @@ which an account was used.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.store import StoreDown, Unknown
 from kimi_gateway.accounts.values import UsageRow
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import accounts
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, Tally, Used, number, partition, usage_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table

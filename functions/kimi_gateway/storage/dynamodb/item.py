@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.values import Balance, Key, Limits
+from kimi_gateway.dataclass import dataclass
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items

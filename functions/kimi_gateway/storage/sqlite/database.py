@@ -113,6 +113,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE leases ADD COLUMN key TEXT NOT NULL DEFAULT ''",  # that counts it while it runs
         "ALTER TABLE leases ADD COLUMN maker TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        """
+        CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+            owner TEXT NOT NULL, until INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+            size INTEGER NOT NULL DEFAULT 0, value BLOB, UNIQUE (account, name)
+        )
+        """,
+        "CREATE INDEX answers_sizes ON answers (account, size)",
+        "CREATE INDEX answers_age ON answers (until)",
+    ),
 )
 
 
@@ -166,13 +177,17 @@ def copy(path: Path, target: Path, conversations: bool = True) -> None:
         with contextlib.closing(source), contextlib.closing(copied):
             source.backup(copied)
             if not conversations:
-                copied.execute("DELETE FROM replay")
+                for (table,) in copied.execute(KEPT_FOR_LATER).fetchall():
+                    copied.execute(f"DELETE FROM {table}")  # noqa: S608 - a table of ours
                 copied.commit()
                 copied.execute("VACUUM")  # deleted rows would stay in the file's free pages
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
+
+
+KEPT_FOR_LATER = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('replay', 'answers')"
 
 
 class NotOurs(ValueError):

@@ -27,9 +27,10 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
@@ -46,6 +47,9 @@ class SqliteStore:
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
         self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
+
+    def answers(self) -> AnswerStore:
+        return answers.SqliteAnswers(self._writer)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
@@ -82,6 +86,7 @@ class SqliteStore:
     async def purge(self, now: int) -> int:
         def both(db: sqlite3.Connection) -> int:
             cache.purge(db, now)
+            answers.purge(db, now)
             return steps.purge(db, now)
 
         return await self._writer.run(both)
