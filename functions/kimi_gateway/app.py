@@ -16,6 +16,7 @@ from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
@@ -265,7 +266,7 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
     if settings.table and aws is not None:
         from kimi_gateway.storage.dynamodb.store import DynamoStore
 
-        return DynamoStore(settings.table, aws)
+        return DynamoStore(settings.table, aws, keep_usage=settings.keep_usage * DAY)
     return open_store(settings)
 
 

@@ -41,6 +41,7 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
+    keep_usage: int = 90
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
@@ -185,6 +186,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),

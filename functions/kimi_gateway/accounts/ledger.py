@@ -19,7 +19,8 @@ from typing import Any, Self
 from kimi_gateway.accounts import budgets, terms
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.guests import GuestKey
-from kimi_gateway.accounts.store import NOTHING, KeyStale, Refused, Store, StoreDown
+from kimi_gateway.accounts.store import NOTHING, UNUSED, KeyStale, Refused, Store, StoreDown
+from kimi_gateway.accounts.usage import cause_of
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
 from kimi_gateway.errors import BudgetExceeded
 from kimi_gateway.observe import emit
@@ -151,12 +152,15 @@ class Reservation:
         self.latch = Latch.SETTLED
         return await self._ledger.settle(self.admission, self._model, usage, billed)
 
-    async def release(self, error: bool, billed: Amount | None = NOTHING) -> bool:
-        """Give the credit back; `error` counts a failed request. Returns True as `settle` does."""
+    async def release(
+        self, error: bool, billed: Amount | None = NOTHING, usage: Usage = UNUSED, cause: str = ""
+    ) -> bool:
+        """Give the credit back; `error` counts a failed request with its `cause`. Returns True as `settle`
+        does."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.RELEASED
-        return await self._ledger.release(self.admission, self._model, error, billed)
+        return await self._ledger.release(self.admission, self._model, error, billed, usage, cause)
 
     def _give_places(self) -> None:
         calls, self._calls = self._calls, 0
@@ -244,12 +248,20 @@ class Ledger:
         )
 
     async def release(
-        self, admission: Admission, model: str, error: bool, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         return await self._end(
             "release",
             admission,
-            lambda: self._store.release(admission, model, error, int(self._clock()), billed),
+            lambda: self._store.release(
+                admission, model, error, int(self._clock()), billed, usage, cause_of(cause)
+            ),
         )
 
     async def renew(self) -> None:

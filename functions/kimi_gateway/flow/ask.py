@@ -144,8 +144,8 @@ class Gateway:
             response = await self._answered(admittable, turn)
             reservation.keep()
             return response
-        except Exception:
-            await turn.fail()
+        except Exception as exc:
+            await turn.fail(getattr(exc, "cause", GatewayError.code))
             await self._close(request, turn)
             raise
         except BaseException:
@@ -250,7 +250,7 @@ class Gateway:
                 await self._settle(request, turn, writing.completed, writing.taps, (headers, last))
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
-                await turn.fail()
+                await turn.fail(error.cause)
                 request.record.cause = error.cause
                 yield writing.writer.error(error)
                 return
@@ -277,7 +277,7 @@ class Gateway:
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
-        await turn.fail()
+        await turn.fail(error.cause)
         response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)

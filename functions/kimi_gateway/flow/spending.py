@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets
-from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
 from kimi_gateway.catalog.models import Model, Price
 from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
@@ -70,9 +71,14 @@ def _micro(usd: float) -> int:
 
 def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
     """The price of input that misses the cache. Such input may be written to the cache for an hour."""
-    options = body.get("prompt_cache_options")
-    short = known and not (isinstance(options, dict) and options.get("ttl", "5m") != "5m")
+    short = known and not _for_an_hour(body)
     return max(price.input, price.cached, 0.0 if short else price.written)
+
+
+def _for_an_hour(body: dict[str, Any]) -> bool:
+    """Whether input is written to the cache for longer than five minutes."""
+    options = body.get("prompt_cache_options")
+    return isinstance(options, dict) and options.get("ttl", "5m") != "5m"
 
 
 def lower(body: dict[str, Any], model: Model, admission: Admission) -> bool:
@@ -153,6 +159,37 @@ def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amoun
     return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
 
 
+def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
+    """The usage of a request, by the counts of its calls (None if a call has none). `tools` are those that
+    the upstream bills."""
+    fees = round(models.fee(tools) * PER_MILLION)
+    total = Usage(fees=fees, cost=fees)
+    for call, usage in calls:
+        if usage is not None:
+            total = usages.added(total, _counted(call, usage))
+    return usages.bounded(total)
+
+
+def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    hit = min(cached(usage), prompt)
+    written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+    reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
+    price = models.price_of(call.upstream.provider.name, call.call.model)
+    if price is None:
+        return Usage(prompt, completion, hit, written, reasoning)
+    fresh, kept = _micro(price.input), _micro(price.cached)
+    micro = (prompt - hit - written) * fresh + hit * kept + completion * _micro(price.output)
+    micro += written * (_micro(price.written) if price.written and _for_an_hour(call.call.body) else fresh)
+    cost, saved = -(-micro // PER_MILLION), max(0, hit * (fresh - kept)) // PER_MILLION
+    return Usage(prompt, completion, hit, written, reasoning, 0, cost, saved)
+
+
+def _detail(usage: dict[str, Any], member: str, name: str) -> int:
+    details = usage.get(member)
+    return count(details, name) if isinstance(details, dict) else 0
+
+
 def count(usage: dict[str, Any], name: str) -> int:
     """A count; 0 for null and invalid values."""
     value = usage.get(name)
@@ -161,7 +198,4 @@ def count(usage: dict[str, Any], name: str) -> int:
 
 def cached(usage: dict[str, Any]) -> int:
     """Input tokens from the vendor's cache, from either of its two places."""
-    details = usage.get("prompt_tokens_details")
-    return count(usage, "cached_tokens") or count(
-        details if isinstance(details, dict) else {}, "cached_tokens"
-    )
+    return count(usage, "cached_tokens") or _detail(usage, "prompt_tokens_details", "cached_tokens")

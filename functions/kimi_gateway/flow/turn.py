@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,9 +52,10 @@ class Turn:
         self._reservation = reservation
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
-        self._interrupted = False
+        self._interrupted = ""  # the cause
         self._allowance: Allowance | None = None
         self._usage: dict[str, Any] | None = None  # final with the decision
+        self._counts: list[dict[str, Any]] = []  # its parts, by call
 
     @property
     def admission(self) -> Admission:
@@ -77,7 +78,7 @@ class Turn:
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
-        self._interrupted = True
+        self._interrupted = error.cause
         self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
@@ -90,16 +91,16 @@ class Turn:
         """Decide not to charge, without an error."""
         await self._decide(outcome, partial(self._released, error=False))
 
-    async def fail(self) -> None:
-        """Decide not to charge, and count an error."""
-        await self._decide("failed", partial(self._released, error=True))
+    async def fail(self, cause: str = "") -> None:
+        """Decide not to charge, and count an error with its cause."""
+        await self._decide("failed", partial(self._released, error=True, cause=cause))
 
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
             stopped = self.rounds.stop(self._reservation.latch is Latch.SETTLED, self._background)
             if self._interrupted:  # and the client is so slow that it was not told
-                await self.fail()
+                await self.fail(self._interrupted)
             elif self.rounds.content_sent:
                 await self._decide("left_settled", self._settled)
             else:
@@ -113,12 +114,25 @@ class Turn:
                 await self._reservation.end()
 
     async def _settled(self) -> bool:
-        usage = self.usage()
-        counts = Usage(count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
-        return await self._booked(partial(self._reservation.settle, counts))
+        self.usage()
+        spent = self.spent(estimated=True)
+        return await self._booked(partial(self._reservation.settle, spent))
 
-    async def _released(self, error: bool) -> bool:
-        return await self._booked(partial(self._reservation.release, error))
+    async def _released(self, error: bool, cause: str = "") -> bool:
+        spent = self.spent()
+        return await self._booked(lambda billed: self._reservation.release(error, billed, spent, cause))
+
+    def spent(self, estimated: bool = False) -> Usage:
+        """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
+        they are wanted."""
+        calls = self.rounds.calls
+        counts = self._counts if estimated else [call.progress.usage for call in calls]
+        return spending.usage_of(zip(calls, counts, strict=True), self._fees)
+
+    @property
+    def _fees(self) -> Sequence[str]:
+        """Calls of the upstream's tools that cost money, by name."""
+        return () if self._allowance is None else self._allowance.fees
 
     async def _booked(self, write: Callable[[Amount], Awaitable[bool]]) -> bool:
         """For budgets: what the vendor billed, whether the client is charged or not."""
@@ -155,7 +169,8 @@ class Turn:
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
-        total, *others = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        self._counts = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        total, *others = self._counts
         for usage in others:
             total = add_usage(total, usage)
         prompt, completion = count(total, "prompt_tokens"), count(total, "completion_tokens")
@@ -173,7 +188,7 @@ class Turn:
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first, fees = self.rounds.calls[0], self._allowance.fees if self._allowance is not None else []
+        first, fees = self.rounds.calls[0], self._fees
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]

@@ -13,21 +13,21 @@ from functools import lru_cache
 from typing import Any
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.store import NOTHING, UNUSED
 from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Grant, Key, Limits, Usage
 from kimi_gateway.storage.dynamodb import budgets as meters
+from kimi_gateway.storage.dynamodb import tally
 from kimi_gateway.storage.dynamodb.item import (
     SPANS,
     Image,
     Lease,
     Raw,
-    Tally,
     base36,
     counted_by,
     kid,
     lease_name,
     number,
-    usage_name,
     window_names,
 )
 from kimi_gateway.storage.dynamodb.table import Change
@@ -160,12 +160,18 @@ def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amo
     if cost:
         change.adds.append("c :c")
         change.values[":c"] = number(cost)
-    _count(change, admission, model, Tally(1, 0, cost, usage.input, usage.output), now)
+    tally.count(change, usages.settled(admission, model, usage, cost, now))
     return change
 
 
 def release(
-    admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    admission: Admission,
+    model: str,
+    error: bool,
+    now: int,
+    billed: Amount | None = NOTHING,
+    usage: Usage = UNUSED,
+    cause: str = "",
 ) -> Change:
     change = _end(admission)
     meters.correct(change, admission, billed, now)
@@ -173,8 +179,7 @@ def release(
         change.sets.append("b = b + :c")
         change.conditions.append("gx > :now")  # otherwise the credit would expire with an expired grant
         change.values |= {":c": number(admission.cost), ":now": number(now)}
-    if error:
-        _count(change, admission, model, Tally(errors=1), now)
+    tally.count(change, usages.released(admission, model, error, usage, cause, now))
     return change
 
 
@@ -191,18 +196,6 @@ def _give_back(change: Change, counted: Iterable[str]) -> None:
         change.adds.append(f"#n{place} :n{place}")
         change.names[f"#n{place}"] = f"n{short}"
         change.values[f":n{place}"] = number(-ended)
-
-
-def _count(change: Change, admission: Admission, model: str, tally: Tally, now: int) -> None:
-    name = usage_name(admission.key.id, model, now)
-    change.adds.append("#q :q")
-    change.sets.append("#l = :l")
-    change.names |= {"#q": f"q{name}", "#l": f"l{name}"}
-    change.values |= {":q": number(tally.counts), ":l": number(now % rules.HOUR)}
-    if tally.tokens:
-        change.adds.append("#t :t")
-        change.names["#t"] = f"t{name}"
-        change.values[":t"] = number(tally.tokens)
 
 
 def renew(admissions: Sequence[Admission], lease_until: int) -> Change:

@@ -16,9 +16,11 @@ from itertools import chain
 from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
     InFlightFull,
     KeyStale,
     StoreDown,
@@ -68,6 +70,7 @@ class DynamoStore(DynamoNotes):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
+        keep_usage: int = usages.KEPT * usages.DAY,
     ) -> None:
         super().__init__(Table(table, aws))
         self._below = below
@@ -75,6 +78,7 @@ class DynamoStore(DynamoNotes):
         self._jitter = jitter
         self._images = BoundedDict[Image](MET)
         self._forsaken = forsaken
+        self._keep_usage = keep_usage
         self._tidying: set[str] = set()
 
     async def find_key(self, digest: str) -> Key | None:
@@ -146,13 +150,21 @@ class DynamoStore(DynamoNotes):
         return True
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         account = admission.key.account
+        change = steps.release(admission, model, error, now, billed, usage, cause)
         for number in range(TRIES):
             await self._pause(number)
             try:
-                image = await self._write(account, steps.release(admission, model, error, now, billed))
+                image = await self._write(account, change)
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
                 if seen is None or seen.lease(admission.id, admission.key) is None:
@@ -322,7 +334,7 @@ class DynamoStore(DynamoNotes):
                 if late:
                     await self._write(account, steps.swept(image, standing.some(late), now))
                 else:
-                    await history.move(self._table, account, image, now)
+                    await history.move(self._table, account, image, now, self._keep_usage)
         finally:
             self._tidying.discard(account)
 

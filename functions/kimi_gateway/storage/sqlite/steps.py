@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
     InFlightFull,
     KeyStale,
     NoCredit,
@@ -21,8 +23,9 @@ from kimi_gateway.accounts.store import (
     Unlimited,
     WindowFull,
 )
-from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage
 from kimi_gateway.storage.sqlite import budgets as meters
+from kimi_gateway.storage.sqlite import usage as rows
 
 REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
 Row = tuple[Any, ...]
@@ -42,16 +45,6 @@ LEFT JOIN leases l ON l.account = a.id AND l.request = :request WHERE a.id = :ac
 COUNT = """
 UPDATE keys SET minute=?, in_minute=?, minute_rank=?, hour=?, in_hour=?, hour_rank=?,
     day=?, in_day=?, day_rank=? WHERE id=?
-"""
-COUNT_USAGE = """
-INSERT INTO usage VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
-    requests = requests + excluded.requests, errors = errors + excluded.errors,
-    input = input + excluded.input, output = output + excluded.output,
-    credits = credits + excluded.credits, last = max(last, excluded.last)
-"""
-USAGE = """
-SELECT hour, account, key, model, requests, errors, input, output, credits, last FROM usage
-WHERE hour >= ? AND account = coalesce(?, account) ORDER BY hour, account, key, model
 """
 BALANCE = "SELECT grants, spendable, consumed, expired FROM accounts WHERE id = ?"
 
@@ -227,9 +220,7 @@ def settle(
     if cost:
         db.execute("UPDATE accounts SET consumed = consumed + ? WHERE id = ?", (cost, account))
     meters.correct(db, admission, billed, now)
-    hour = now - now % rules.HOUR
-    row = (hour, account, admission.key.id, model, 1, 0, usage.input, usage.output, cost, now)
-    db.execute(COUNT_USAGE, row)
+    rows.count(db, usages.settled(admission, model, usage, cost, now))
     return True
 
 
@@ -240,6 +231,8 @@ def release(
     error: bool,
     now: int,
     billed: Amount | None = NOTHING,
+    usage: Usage = UNUSED,
+    cause: str = "",
 ) -> bool:
     cost = _take_lease(db, admission)
     if cost is None:
@@ -248,9 +241,7 @@ def release(
     if cost:
         write_balance(db, account, rules.returned(read_balance(db, account), cost, now))
     meters.correct(db, admission, billed, now)
-    if error:
-        hour = now - now % rules.HOUR
-        db.execute(COUNT_USAGE, (hour, account, admission.key.id, model, 0, 1, 0, 0, 0, now))
+    rows.count(db, usages.released(admission, model, error, usage, cause, now))
     return True
 
 
@@ -270,8 +261,3 @@ def purge_account(db: sqlite3.Connection, account: str, now: int) -> int:
     balance = _with_ended_leases(db, account, read_balance(db, account), now)
     write_balance(db, account, balance)
     return _end_leases(db, account, now)
-
-
-def usage(db: sqlite3.Connection, since: int, account: str | None) -> list[UsageRow]:
-    rows = db.execute(USAGE, (since - since % rules.HOUR, account))
-    return [UsageRow(*row) for row in rows]

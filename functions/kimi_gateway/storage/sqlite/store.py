@@ -1,7 +1,7 @@
 """The store of one machine: one SQLite file, exact across all processes that share it.
 
 Windows and leases are bounded: there is one counter each for the latest minute, hour and day of a key, and
-leases end. Usage rows (one for each hour, key and model) are kept.
+leases end. Usage rows (one for each hour, key and model) are kept for a while.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.files import FileRecord, Room
-from kimi_gateway.accounts.store import NOTHING, StoreDown
+from kimi_gateway.accounts.store import NOTHING, UNUSED, StoreDown
 from kimi_gateway.accounts.values import (
     Account,
     Admission,
@@ -31,6 +32,7 @@ from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
@@ -39,11 +41,19 @@ class SqliteStore:
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
     (storage.cache.Cache) and the records of files (accounts.files.FileStore).
 
-    `lock_timeout`: seconds to wait for another process's transaction.
+    `lock_timeout`: seconds to wait for another process's transaction. `keep_usage`: seconds that usage rows
+    are kept.
     """
 
-    def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        below: keys.Below = secrets.randbelow,
+        lock_timeout: float = 5.0,
+        keep_usage: int = usages.KEPT * usages.DAY,
+    ) -> None:
         self._path = path
+        self._keep_usage = keep_usage
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
         self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
@@ -74,22 +84,30 @@ class SqliteStore:
         )
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         return await self._writer.run(
-            lambda db: steps.release(db, admission, model, error, now, billed), brief=True
+            lambda db: steps.release(db, admission, model, error, now, billed, usage, cause), brief=True
         )
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
 
     async def purge(self, now: int) -> int:
-        def both(db: sqlite3.Connection) -> int:
+        def all(db: sqlite3.Connection) -> int:
             cache.purge(db, now)
             answers.purge(db, now)
+            rows.purge(db, now - self._keep_usage)
             return steps.purge(db, now)
 
-        return await self._writer.run(both)
+        return await self._writer.run(all)
 
     async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
         account = keys.account_id(self._below)
@@ -134,7 +152,7 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.accounts(db, now))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        return await self._writer.run(lambda db: steps.usage(db, since, account))
+        return await self._writer.run(lambda db: rows.rows(db, since, account))
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))
