@@ -1,4 +1,4 @@
-"""What one turn may spend of the budgets: its admission's reservation, and further ones between its rounds.
+"""The share of the budgets that one turn may spend: its admission's reservation, and further ones.
 
 Nothing runs before its largest cost is reserved. A turn has at most one further reservation at a time: before
 the next one, it ends with what was billed of it. A turn that searches keeps the cost of one answer back, so
@@ -36,7 +36,7 @@ class Allowance:
 
     @property
     def billed(self) -> Amount:
-        """What the vendor billed so far, or may bill."""
+        """The vendor's bill so far, with what it may bill."""
         usd = sum(map(models.fee_in_micro, (*self.fees, *self._unsure)))
         return _sum(self._calls(), Amount(usd))
 
@@ -45,7 +45,7 @@ class Allowance:
         return _sum(self._of_admission(), self._booked, NOTHING if self._hold is None else self._hold.amount)
 
     def left(self, last: bool) -> Amount:
-        """What is reserved and not spent. Only the `last` round may spend what is kept for the answer."""
+        """The reserved part that is not spent. Only the `last` round may spend the answer's share."""
         bound = self._admission.bound
         left = _difference(self.reserved, self.billed)
         if last or bound is None or not bound.spare:
@@ -115,7 +115,7 @@ class Allowance:
 
     @property
     def _units(self) -> Collection[Unit]:
-        """Those of the budgets. What counts in a minute goes by an estimate and reserves nothing here."""
+        """The units of the budgets. The limit of a minute goes by an estimate and reserves nothing here."""
         key = self._admission.key
         return {each.unit for each in (*key.budgets, *key.shared) if each.period != "minute"}
 

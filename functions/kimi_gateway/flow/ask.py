@@ -116,15 +116,9 @@ class Gateway:
 
     async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        of = (
-            admittable.prepared,
-            admittable.resolved.model,
-            provider,
-            admittable.size,
-            admittable.ask.choices,
-            now,
-            admittable.searches and may_search,
-        )
+        size, choices = admittable.size, admittable.ask.choices
+        spare = admittable.searches and may_search
+        of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
@@ -322,16 +316,8 @@ class Gateway:
 
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
-            planner = self.plan(
-                Opening(
-                    chat,
-                    admittable.upstream,
-                    ask,
-                    turn.rounds.show,
-                    lambda: turn.allowance,
-                    completed.parsed.size,
-                )
-            )
+            of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
+            planner = self.plan(Opening(*of, completed.parsed.size))
         calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
         turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)

@@ -63,7 +63,7 @@ class Turn:
 
     @property
     def allowance(self) -> Allowance:
-        """What further rounds and the upstream's tools may cost."""
+        """It decides about further rounds and the upstream's tools, and notes their cost."""
         if self._allowance is None:
             from kimi_gateway.flow.allowance import Allowance  # few requests need it
 
