@@ -34,15 +34,17 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.storage.memory_account import Held, Lease
+from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
 from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles):
+class MemoryStore(MemoryFiles, MemoryBatches):
     def __init__(
         self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
     ) -> None:
-        super().__init__()
+        MemoryFiles.__init__(self)
+        MemoryBatches.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
