@@ -82,6 +82,11 @@ class SqliteStore:
             lambda db: steps.admit(db, request, key, cost, lease_until, now, bound), brief=True
         )
 
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        return await self._writer.run(
+            lambda db: steps.hold(db, request, key, lease_until, now, bound), brief=True
+        )
+
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
     ) -> bool:
