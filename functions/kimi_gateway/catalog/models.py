@@ -222,6 +222,11 @@ def fee(tools: Iterable[str]) -> float:
     return sum(FEES[tool] for tool in tools)
 
 
+def fee_in_micro(tool: str) -> int:
+    """Micro-dollars for a call of a tool."""
+    return round(FEES[tool] * 1_000_000)
+
+
 UNKNOWN_WINDOW = 10_000_000
 
 
