@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache as once
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
@@ -31,15 +31,15 @@ from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
-from kimi_gateway.observe import emit, redact
+from kimi_gateway.observe import emit
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
 from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.registry import Registry
-from kimi_gateway.providers.tokens.file import NAME, TokenFile
+from kimi_gateway.providers.tokens.file import TokenSource, token_source
 from kimi_gateway.providers.tokens.outages import LocalOutageLog, OutageLog
-from kimi_gateway.providers.tokens.pool import Pool, Renewal
+from kimi_gateway.providers.tokens.pool import Pool
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.cache import Cache
 from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
@@ -121,65 +121,6 @@ class Running:
         await self.client.close()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSource:
-    """`tokens` returns the platform's current tokens, `kept` all stored ones by vendor. `renewal` is set if
-    reading them takes a call; `known` then tells whether one succeeded."""
-
-    tokens: Callable[[], tuple[Token, ...]]
-    faults: Callable[[], list[str]]
-    renewal: Renewal | None = None
-    known: Callable[[], bool] = lambda: True
-    kept: Callable[[], Mapping[str, Sequence[str]]] = dict
-
-
-def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
-    """The environment's tokens, else the current ones of the secret or the file."""
-    redact.learn(settings.moonshot_api_key)
-    fixed = tuple(map(Token.of, settings.moonshot_api_key))
-    if settings.secret and aws is not None:
-        from kimi_gateway.providers.tokens.secret import SecretTokens
-
-        secret = SecretTokens(aws, settings.secret, clock)
-        if fixed:
-            return TokenSource(lambda: fixed, list, kept=secret.kept)
-        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known, secret.kept)
-    file = TokenFile(settings.data / NAME)
-    if fixed:
-        return TokenSource(lambda: fixed, list, kept=while_readable(file.kept))
-    file.tokens()
-    kept = while_readable(file.kept)
-    return TokenSource(while_readable(file.tokens), lambda: token_faults(file.tokens), kept=kept)
-
-
-T = TypeVar("T")
-UNREADABLE = (OSError, ValueError)  # errors of a token source
-
-
-def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
-    try:
-        tokens()
-    except UNREADABLE as exc:
-        return [f"tokens: {exc}"]
-    return []
-
-
-def while_readable(tokens: Callable[[], T]) -> Callable[[], T]:
-    """A reader that raises Unavailable if the file becomes unreadable while the gateway runs; that never
-    leads to the demo."""
-
-    def read() -> T:
-        try:
-            return tokens()
-        except UNREADABLE as exc:
-            emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
-            raise Unavailable(
-                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
-            ) from exc
-
-    return read
-
-
 def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
     """Our own client, or the one over httpx2 if a proxy applies to the upstream or to `more`."""
     if any(proxied(each, environ) for each in (url, *more)):
@@ -217,8 +158,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models)
-    catalog.check_vendors(models, settings.vendor_tokens)
+    models = catalog.load(settings.models, settings.vendor_tokens)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -239,9 +179,7 @@ async def start(
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
-    vendors = partial(_vendors, models, settings, client, source, record, clock)
-    begun = partial(_have_vendors, models, settings, source)
-    registry = Registry(models, {PLATFORM: directory}, vendors, begun)
+    registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
     batches = once(partial(_batches, gateway, store, upstream))
@@ -269,7 +207,21 @@ async def start(
     return Running(gateway, endpoints, store, client, pool, attachments, registry, heart)
 
 
-def _have_vendors(models: catalog.Catalog, settings: Settings, source: TokenSource) -> bool:
+def _registry(
+    models: catalog.Catalog,
+    settings: Settings,
+    client: Client,
+    source: TokenSource,
+    record: OutageLog,
+    clock: Callable[[], float],
+    directory: Directory,
+) -> Registry:
+    """The platform at once; other vendors when they are used."""
+    vendors = partial(_vendors, models, settings, client, source, record, clock)
+    return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
+
+
+def _begun(models: catalog.Catalog, settings: Settings, source: TokenSource) -> bool:
     """Whether a vendor besides the platform has tokens, or an operator's row."""
     with suppress(Unavailable):  # /health reports it
         return bool(settings.vendor_tokens or models.own_vendors or source.kept().keys() - {PLATFORM})

@@ -11,9 +11,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kimi_gateway.catalog.faults import CatalogFault as CatalogFault
-from kimi_gateway.catalog.faults import near, told
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
@@ -47,6 +46,8 @@ class Catalog:
         self.own_vendors = dict(vendors or {})
         for alias, target in self.aliases.items():
             if target not in self.rows and self.of_vendor(target) is None:
+                from kimi_gateway.catalog.faults import near
+
                 like = near(target, self.rows)
                 hint = f"; did you mean {like!r}?" if like else ""
                 raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is not a model{hint}")
@@ -92,15 +93,21 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
-def load(path: Path | None) -> Catalog:
+def load(path: Path | None, with_tokens: Iterable[str] = ()) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    Raises CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. Raises CatalogFault.
     """
-    if path is None:
-        return Catalog()
+    models = Catalog() if path is None else _of_file(path)
+    _check_vendors(models, with_tokens)
+    return models
+
+
+def _of_file(path: Path) -> Catalog:
     from pydantic import TypeAdapter, ValidationError  # only if there is a file to check
+
+    from kimi_gateway.catalog.faults import told
 
     try:
         document = TypeAdapter(_Document).validate_json(path.read_bytes())
@@ -123,10 +130,11 @@ def load(path: Path | None) -> Catalog:
         raise CatalogFault(f"{path}: {exc}") from exc
 
 
-def check_vendors(models: Catalog, names: Iterable[str]) -> None:
+def _check_vendors(models: Catalog, names: Iterable[str]) -> None:
     """Raises CatalogFault for a name in KIMI_GATEWAY_TOKENS_… that does not belong to a vendor."""
     for name in names:
         if models.vendor(name) is None:
+            from kimi_gateway.catalog.faults import near
             from kimi_gateway.catalog.vendors import VENDORS
 
             known = (*VENDORS, *models.own_vendors)

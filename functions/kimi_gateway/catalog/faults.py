@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class CatalogFault(ValueError):
-    """The operator's models file is wrong; the text names the place."""
-
-
 def told(error: ValidationError, where: str, names: Sequence[str]) -> str:
     """pydantic's findings as a text for the operator, each with its place."""
     return "; ".join(_finding(each, where, names) for each in error.errors(include_url=False)[:5])

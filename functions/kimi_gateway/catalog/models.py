@@ -37,6 +37,10 @@ MOST_TOOLS = 128  # in one request (vendor's pages, 2026-09-03)
 TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
 
 
+class CatalogFault(ValueError):
+    """The operator's models file is wrong; the text names the place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """USD for a million tokens of input without a cache hit, input with one, and output. `source` says where

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
-from kimi_gateway.catalog.faults import CatalogFault, told
+from kimi_gateway.catalog.faults import told
+from kimi_gateway.catalog.models import CatalogFault
 from kimi_gateway.catalog.vendor import NAME, Vendor
 from kimi_gateway.catalog.vendors import VENDORS
 

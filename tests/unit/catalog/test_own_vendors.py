@@ -99,5 +99,5 @@ def test_the_age_of_a_row() -> None:
 
 def test_a_name_without_a_vendor_is_told_at_the_start() -> None:
     with pytest.raises(CatalogFault, match="'qven' is not a vendor; did you mean 'qwen'"):
-        catalog.check_vendors(catalog.Catalog(), ["qven"])
-    catalog.check_vendors(catalog.Catalog(), ["qwen", "spark"])
+        catalog.load(None, ["qven"])
+    catalog.load(None, ["qwen", "spark"])

@@ -1,14 +1,23 @@
-"""Upstream tokens at home, in a file that only its owner can read."""
+"""Upstream tokens at home, in a file that only its owner can read; and the source of a gateway's tokens."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from kimi_gateway.catalog.models import PLATFORM
-from kimi_gateway.observe import redact
+from kimi_gateway.dataclass import dataclass
+from kimi_gateway.errors import Unavailable
+from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.pool import Renewal
+from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.net.aws import Aws
 
 NAME = "tokens.json"
 
@@ -63,3 +72,62 @@ class TokenFile:
         except BaseException:
             os.unlink(name)
             raise
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """`tokens` returns the platform's current tokens, `kept` all stored ones by vendor. `renewal` is set if
+    reading them takes a call; `known` then tells whether one succeeded."""
+
+    tokens: Callable[[], tuple[Token, ...]]
+    faults: Callable[[], list[str]]
+    renewal: Renewal | None = None
+    known: Callable[[], bool] = lambda: True
+    kept: Callable[[], Mapping[str, Sequence[str]]] = dict
+
+
+def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
+    """The environment's tokens, else the current ones of the secret or the file."""
+    redact.learn(settings.moonshot_api_key)
+    fixed = tuple(map(Token.of, settings.moonshot_api_key))
+    if settings.secret and aws is not None:
+        from kimi_gateway.providers.tokens.secret import SecretTokens
+
+        secret = SecretTokens(aws, settings.secret, clock)
+        if fixed:
+            return TokenSource(lambda: fixed, list, kept=secret.kept)
+        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known, secret.kept)
+    file = TokenFile(settings.data / NAME)
+    if fixed:
+        return TokenSource(lambda: fixed, list, kept=while_readable(file.kept))
+    file.tokens()
+    kept = while_readable(file.kept)
+    return TokenSource(while_readable(file.tokens), lambda: token_faults(file.tokens), kept=kept)
+
+
+T = TypeVar("T")
+UNREADABLE = (OSError, ValueError)  # errors of a token source
+
+
+def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
+    try:
+        tokens()
+    except UNREADABLE as exc:
+        return [f"tokens: {exc}"]
+    return []
+
+
+def while_readable(tokens: Callable[[], T]) -> Callable[[], T]:
+    """A reader that raises Unavailable if the file becomes unreadable while the gateway runs; that never
+    leads to the demo."""
+
+    def read() -> T:
+        try:
+            return tokens()
+        except UNREADABLE as exc:
+            emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
+            raise Unavailable(
+                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
+            ) from exc
+
+    return read
