@@ -45,6 +45,7 @@ from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.kept_answers import KeptAnswers
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
@@ -73,6 +74,7 @@ class Endpoints:
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
+    kept: Callable[[], KeptAnswers]
 
 
 @dataclass(slots=True)
@@ -233,6 +235,7 @@ async def start(
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
+        once(partial(_kept, gate, conversations)),
     )
     heart = None
     if renewing:
@@ -303,6 +306,12 @@ def _token_check(store: Store, liveness: Callable[[], Liveness], clock: Callable
     from kimi_gateway.endpoints.token_check import TokenCheck
 
     return TokenCheck(store, liveness(), clock)
+
+
+def _kept(gate: Gate, conversations: ConversationCache) -> KeptAnswers:
+    from kimi_gateway.endpoints.kept_answers import KeptAnswers
+
+    return KeptAnswers(gate, conversations)
 
 
 def _passing(

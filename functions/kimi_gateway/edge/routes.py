@@ -18,6 +18,7 @@ from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.kept_answers import KeptAnswers
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -43,7 +44,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/chat/completions",
-            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
+            partial(Gateway.ask, gateway, dialect=ChatCompletions(gateway.keeps)),
             "Chat Completions, JSON or SSE (1 credit)",
             access=Access.CREDIT,
             example=_CHAT,
@@ -104,6 +105,23 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
+def _kept(kept: Callable[[], KeptAnswers]) -> tuple[Route, ...]:
+    one = "/v1/responses/{response}"
+    return (
+        Route("GET", one, _later(lambda: kept().retrieve), "A kept response"),
+        Route("DELETE", one, _later(lambda: kept().delete), "Delete a kept response"),
+        Route("GET", f"{one}/input_items", _later(lambda: kept().input_items), "What a response answered"),
+        Route("POST", f"{one}/cancel", _later(lambda: kept().cancel), "Refused: nothing runs in background"),
+        Route(
+            "DELETE",
+            "/v1/conversations/{conversation_id}",
+            _later(lambda: kept().delete_conversation),
+            "Delete a conversation of Chat Completions",
+            aliases=("/v1/chat/completions/{conversation_id}",),
+        ),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -128,6 +146,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         *_files(endpoints.files),
+        *_kept(endpoints.kept),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

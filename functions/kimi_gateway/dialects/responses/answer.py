@@ -55,6 +55,7 @@ class Answer:
         self.output = output
         self._searches = searches
         self._clock = clock
+        self.final: dict[str, Any] | None = None  # the object after `ended`
         reasoning, text = asked.get("reasoning", {}), asked.get("text", {})
         self._head = {
             "id": response_id(identity),
@@ -76,13 +77,14 @@ class Answer:
         """The final object. `usage` has the pivot's names. Call it after `output.end()`."""
         why = self.output.incomplete
         details = {"reason": why} if why else None
-        return self._at(
+        self.final = self._at(
             "incomplete" if why else "completed",
             self.output.items(),
             completed_at=None if why else int(self._clock()),
             incomplete_details=details,
             usage=_usage(usage),
         )
+        return self.final
 
     def failed(self, error: GatewayError) -> dict[str, Any]:
         detail = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
