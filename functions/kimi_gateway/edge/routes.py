@@ -117,7 +117,6 @@ def _kept(kept: Callable[[], KeptAnswers]) -> tuple[Route, ...]:
             "/v1/conversations/{conversation_id}",
             _later(lambda: kept().delete_conversation),
             "Delete a conversation of Chat Completions",
-            aliases=("/v1/chat/completions/{conversation_id}",),
         ),
     )
 

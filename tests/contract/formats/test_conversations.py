@@ -266,8 +266,8 @@ def test_a_conversation_that_becomes_too_large_is_refused_and_not_cut(desk: InPr
     assert conversation.entry(id).startswith(DELETABLE)
 
 
-@pytest.mark.parametrize("path", ["/v1/conversations", "/v1/chat/completions"])
-def test_a_conversation_is_deleted_with_all_that_was_kept_for_it(desk: InProcess, path: str) -> None:
+def test_a_conversation_is_deleted_with_all_that_was_kept_for_it(desk: InProcess) -> None:
+    path = "/v1/conversations"
     key, other = desk.key(None), desk.key(None)
     function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
     tools = [{"type": "function", "function": function}]
