@@ -1,7 +1,7 @@
 """`conversation_id`, as the first free API had it: the conversation is kept here, and continued.
 
 `none` begins a conversation; its id is the `id` of the answer. A request with that id sends new messages
-only, and those of earlier turns are put before them. Each complete answer replaces what is kept. So of
+only, and those of earlier turns are put before them. Each complete answer replaces the entry. So of
 several requests at one time the last one to end counts.
 """
 
@@ -102,7 +102,7 @@ class _Known(NamedTuple):
 
 @dataclass(slots=True)
 class _Whole:
-    """A request with what was kept of its conversation, put together once for each finding."""
+    """A request with the kept part of its conversation, put together once for each finding."""
 
     chat: ChatRequest
     raw: bytes
