@@ -24,9 +24,11 @@ from infra.endpoint import Endpoint
 from infra.reading import integrations
 from support import ROOT
 from support.live import HELLO
+from support.tls import NO_TLS
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"
+PLAIN: Any = {"timeout": 30, "verify": NO_TLS}
 Command = Callable[..., Result]
 
 
@@ -145,7 +147,7 @@ def test_content_arrives_while_the_upstream_has_more(
     body = {"model": "kimi-k3", "messages": HELLO, "stream": True}
     url, headers = f"{endpoint.url}/v1/chat/completions", {"authorization": f"Bearer {first['key']}"}
     gate.let(3)
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", url, json=body, headers=headers, **PLAIN) as answer:
         lines = answer.iter_lines()
         seen = next(line for line in lines if re.search(r'content": ?"[^"]', line))
         assert gate.sent == 3, "the first content came with all the rest"
@@ -163,14 +165,14 @@ def test_a_compressed_body_is_taken(
     body = gzip.compress(json.dumps({"model": "kimi-k3", "messages": HELLO, "stream": stream}).encode())
     headers = {"authorization": f"Bearer {first['key']}", "content-encoding": "gzip"}
     url = f"{endpoint.url}/v1/chat/completions"
-    assert httpx.post(url, content=body, headers=headers, timeout=30).status_code == 200
+    assert httpx.post(url, content=body, headers=headers, **PLAIN).status_code == 200
     assert upstream.chats[-1].body["messages"] == HELLO
 
 
 def test_a_body_that_lambda_does_not_take_is_413_with_what_to_do(first: Any, endpoint: Endpoint) -> None:
     body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "x" * 6_300_000}]}
     headers = {"authorization": f"Bearer {first['key']}"}
-    answer = httpx.post(f"{endpoint.url}/v1/messages", json=body, headers=headers, timeout=30)
+    answer = httpx.post(f"{endpoint.url}/v1/messages", json=body, headers=headers, **PLAIN)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     assert "Send fewer or smaller images" in answer.json()["error"]["message"]
 
@@ -181,7 +183,7 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
     made = ask("keys", "create", "--credits", "5")
     body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "a very private question"}]}
     headers = {"authorization": f"Bearer {made['key']}", "x-request-id": "look-for-me"}
-    answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, timeout=30)
+    answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, **PLAIN)
     assert answer.status_code == 200, answer.text
 
     def line() -> Any:
@@ -222,7 +224,7 @@ def test_every_function_answers_what_api_gateway_gives_it(
 ) -> None:
     headers = {"authorization": f"Bearer {first['key']}", "content-type": "application/json"}
     body = json.dumps({"token": TOKEN}).encode() if method == "POST" else b""
-    answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, timeout=30)
+    answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, **PLAIN)
     assert (answer.status_code, endpoint.served[-1].function) == (status, function), answer.text
     foreign = None if function == "TokenCheck" else "*"
     assert answer.headers.get("access-control-allow-origin") == foreign
@@ -242,11 +244,11 @@ def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoi
     headers = {"authorization": f"Bearer {made['key']}"}
     body = {"model": "kimi-k3", "messages": HELLO}
     url = f"{endpoint.url}/v1/chat/completions"
-    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
-    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, "timeout": 30}
+    assert httpx.post(url, json=body, headers=headers, **PLAIN).status_code == 200
+    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, **PLAIN}
     assert httpx.post(**check).json() == {"live": True}
     ask("keys", "revoke", made["id"])
-    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 401
+    assert httpx.post(url, json=body, headers=headers, **PLAIN).status_code == 401
     assert httpx.post(**check).json() == {"live": False}
 
 

@@ -124,6 +124,29 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX answers_sizes ON answers (account, size)",
         "CREATE INDEX answers_age ON answers (until)",
     ),
+    (
+        *(
+            f"ALTER TABLE usage ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
+            for name in ("cached", "written", "reasoning", "fees", "cost", "saved", "free", "last_cost")
+        ),
+        """
+        CREATE TABLE failures (
+            hour INTEGER NOT NULL, account TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
+            cause TEXT NOT NULL, errors INTEGER NOT NULL, PRIMARY KEY (hour, account, key, model, cause)
+        ) WITHOUT ROWID
+        """,
+    ),
+    (
+        """
+        CREATE TABLE batches (
+            account TEXT NOT NULL, id TEXT NOT NULL, due INTEGER NOT NULL, expires INTEGER NOT NULL,
+            record TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_due ON batches (due)",
+        "CREATE INDEX batches_expiry ON batches (expires)",
+    ),
+    ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 
