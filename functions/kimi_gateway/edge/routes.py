@@ -140,8 +140,8 @@ def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
     )
 
 
-def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
-    return (*_files(endpoints.files), *_batches(endpoints.batches))
+def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
@@ -167,8 +167,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_stored(endpoints),
-        *_kept(gateway),
+        *_stored(gateway, endpoints),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 from kimi_gateway.catalog.names import parted
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.dialects.chat.dialect import ParsedChatRequest
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import placement, request
 from kimi_gateway.pivot.attachments import Attachment, Results
 from kimi_gateway.pivot.chunks import Chunk, Identity
 from kimi_gateway.pivot.collect import Collector
-from kimi_gateway.pivot.dialect import Ask, JsonAnswer, StreamWriter, attaching
+from kimi_gateway.pivot.dialect import Ask, JsonAnswer, ParsedRequest, StreamWriter, attaching
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.search import SearchChunk
@@ -35,6 +34,7 @@ MOST_BESIDE = 500  # names of entries that a conversation remembers for its dele
 _ID = re.compile(r"[0-9a-z]{20}")  # the form of the first free API's ids
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 Message = dict[str, Any]
+Parsed = Callable[[ChatRequest, int], ParsedRequest]
 
 
 def entry(conversation: str) -> str:
@@ -42,19 +42,20 @@ def entry(conversation: str) -> str:
     return f"conversation:{conversation}" if _ID.fullmatch(conversation) else ""
 
 
-def read(chat: ChatRequest, given: str, raw: bytes, keeps: bool) -> Ask:
-    """`chat` is the request as it stands, `given` its conversation_id. `keeps`: whether this gateway keeps
-    conversations. Raises InvalidRequest."""
+def read(chat: ChatRequest, raw: bytes, keeps: bool, parsed: Parsed) -> Ask:
+    """`chat` is the request as it stands, with a conversation_id. `keeps`: whether this gateway keeps
+    conversations. `parsed` makes a request of a chat and its size. Raises InvalidRequest."""
+    given = "" if chat.source is None else chat.source.values[FIELD]
     if not keeps and given != NONE:
         fail(FIELD, "this gateway keeps no conversations; send the whole conversation as messages")
     stores = chat.source is not None and chat.source.values.get("store") is not False
     name = entry(given)
     if not keeps or not (stores or name):
-        return Ask.whole(chat, len(raw), ParsedChatRequest)
-    whole = _Whole(chat, raw, name, given, stores)
-    return Ask(
-        chat.model, chat.stream, chat.choices, (name,) if name else (), whole.attachments, whole.complete
-    )
+        return Ask.whole(chat, len(raw), parsed)
+    whole = _Whole(chat, raw, name, given, stores, parsed)
+    needs = (name,) if name else ()
+    of = (whole.attachments, whole.complete)
+    return Ask(chat.model, chat.stream, chat.choices, needs, *of, searches=chat.search is not None)
 
 
 class Kept(NamedTuple):
@@ -109,6 +110,7 @@ class _Whole:
     name: str
     given: str
     stores: bool
+    parsed: Parsed
     _last: tuple[Mapping[str, bytes], _Known] | None = None
 
     def known(self, found: Mapping[str, bytes]) -> _Known:
@@ -124,12 +126,10 @@ class _Whole:
     def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
         return self.known(found).attached
 
-    def complete(
-        self, found: Mapping[str, bytes], resolved: Results
-    ) -> ParsedConversation | ParsedChatRequest:
+    def complete(self, found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
         chat, attached, kept = self.known(found)
         size = len(self.raw) + (kept.size if kept else 0) + placement.bytes_of(resolved)
-        parsed = ParsedChatRequest(attaching(chat, attached, resolved), size)
+        parsed = self.parsed(attaching(chat, attached, resolved), size)
         if not self.stores and kept is None:
             return parsed
         messages = chat.body["messages"][1 if parted(chat.model)[1].system else 0 :]
@@ -145,7 +145,7 @@ class ParsedConversation:
     """`messages` are those to keep, without the answer. `known`: the id of the conversation that is
     continued, empty for a new one."""
 
-    parsed: ParsedChatRequest
+    parsed: ParsedRequest
     messages: list[Message] = field(repr=False)
     beside: tuple[str, ...]
     known: str

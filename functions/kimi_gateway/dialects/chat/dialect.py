@@ -54,9 +54,8 @@ class ChatCompletions:
 
     def read(self, raw: bytes) -> Ask:
         chat = request.read(raw)
-        given = chat.source.values.get("conversation_id") if chat.source else None
-        if not given:
+        if chat.source is None or not chat.source.values.get("conversation_id"):
             return Ask.whole(chat, len(raw), ParsedChatRequest)
         from kimi_gateway.dialects.chat import conversation  # few requests need it
 
-        return conversation.read(chat, given, raw, self.keeps)
+        return conversation.read(chat, raw, self.keeps, ParsedChatRequest)
