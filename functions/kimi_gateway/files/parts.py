@@ -243,7 +243,7 @@ class Resolving:
         try:
             token = lease.token
             tried.add(token.id)
-            record = await self.cleaner.begin(self.account, token, purpose, type.media_type)
+            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files)
             chunks = reader.stream(ended)
             name = f"{record.id}.{_extension(attachment, reader, type)}"
             try:

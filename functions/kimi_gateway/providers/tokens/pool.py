@@ -84,12 +84,13 @@ class Pool:
         clock: Callable[[], float],
         places: int = 0,
         renewal: Renewal | None = None,
+        health: TokenHealth | None = None,
     ) -> None:
         self.patience = QUEUED
         self._renewal = renewal
         self._doubted = False
         self._source = source
-        self._health = TokenHealth(record, clock)
+        self._health = health or TokenHealth(record, clock)
         self._clock = clock
         self._places = places or math.inf
         self._in_a_row: Counter[str] = Counter()
