@@ -114,8 +114,7 @@ class Progress:
             at += max(len(strings), 1)
 
     def _alike(self, events: list[sse.Event], at: int) -> list[bytes]:
-        """What stands for the text in the events that match the template, from `at` to the first that does
-        not."""
+        """The strings in the place of the text, from event `at` to the first that does not match."""
         template = self._template
         if template is None:
             return []

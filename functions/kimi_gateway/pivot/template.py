@@ -53,7 +53,7 @@ class ChunkTemplate:
 
 
 def texts_of(strings: list[bytes]) -> list[str] | None:
-    """The texts of JSON strings without their quotes. None if one is no such string."""
+    """The texts of JSON strings, given without their quotes. None if one is not a JSON string."""
     if not _STRINGS.fullmatch(b"\n".join(strings)):
         return None
     try:
