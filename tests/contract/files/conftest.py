@@ -21,13 +21,6 @@ def gateway(
 
 
 @pytest.fixture
-def upstream(module_upstream: ScriptedUpstream) -> ScriptedUpstream:
-    module_upstream.forget()
-    module_upstream.requests.clear()
-    return module_upstream
-
-
-@pytest.fixture
 def client(gateway: LiveGateway, upstream: ScriptedUpstream) -> Iterator[httpx.Client]:
     with gateway.client(gateway.key()) as client:
         yield client
