@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache as once
 from functools import partial
@@ -45,21 +45,23 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.batches import BatchStore
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
-    from kimi_gateway.net.s3 import Bucket
     from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
+    class Stores(Store, FileStore, BatchStore, Protocol):
+        """The stores: accounts, the records of files and batches, and kept answers."""
 
-class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, the records of files, and kept answers."""
+        def answers(self) -> AnswerStore: ...
 
-    def answers(self) -> AnswerStore: ...
+    Step = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Endpoints:
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
+    batches: Callable[[], BatchesApi]
 
 
 @dataclass(slots=True)
@@ -226,6 +229,7 @@ async def start(
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    batches = once(partial(_batches, gateway, store, upstream))
     gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
@@ -233,11 +237,13 @@ async def start(
         BalanceAndCredits(gate, store, directory, clock),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
-        once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
+        once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
+        batches,
     )
     heart = None
     if renewing:
-        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
+        steps = ledger.renew, attachments.beat, lambda: batches().following.sweep()
+        heart = asyncio.create_task(_beat(store, steps, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -276,22 +282,24 @@ def _files(
     store: FileStore,
     upstream: Callable[[], Upstream],
     clock: Callable[[], float],
-    bucket: Bucket | None,
+    aws: Aws | None,
+    client: Client,
 ) -> FilesApi:
     from kimi_gateway.accounts.files import Room
     from kimi_gateway.endpoints.files.api import FilesApi
 
-    room = Room(settings.account_files, settings.account_file_bytes)
+    room, bucket = Room(settings.account_files, settings.account_file_bytes), None
+    if settings.uploads and aws is not None:  # where clients put files that are too large for a request
+        from kimi_gateway.net.s3 import Bucket
+
+        bucket = Bucket(aws, client, settings.uploads)
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
 
-def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
-    """Where clients put files that are too large for a request, if the operator has such a place."""
-    if not settings.uploads or aws is None:
-        return None
-    from kimi_gateway.net.s3 import Bucket
+def _batches(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:
+    from kimi_gateway.endpoints.batches import api
 
-    return Bucket(aws, client, settings.uploads)
+    return api.of_gateway(gateway, store, upstream)
 
 
 def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float]) -> Liveness:
@@ -327,15 +335,13 @@ def _planned(settings: Settings, opening: Opening) -> Planner | None:
     return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
-async def _beat(
-    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
-) -> None:
-    """Renew the leases and files of running requests, and end those of dead processes."""
+async def _beat(store: Store, steps: Sequence[Step], every: float, clock: Callable[[], float]) -> None:
+    """Renew the leases and files of running requests, end those of dead processes, and follow batches."""
     while True:
         await asyncio.sleep(every)
         try:
-            await ledger.renew()
+            for step in steps:
+                await step()
             await store.purge(int(clock()))
-            await attachments.beat()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

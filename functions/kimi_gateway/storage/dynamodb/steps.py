@@ -118,9 +118,27 @@ def admit(
         change.values[f":n{place}"] = number(each.in_flight or 0)
     meters.reserve(change, key, bound, output)
     if image is not None:
-        for place, name in enumerate((*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])):
+        old = (*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])
+        used = change.names.values()  # a late repetition counts in a period that is old by now
+        for place, name in enumerate([name for name in old if name not in used]):
             change.removes.append(f"#w{place}")
             change.names[f"#w{place}"] = name
+    return change
+
+
+def hold(request: str, key: Key, lease_until: int, bound: Bound, output: int) -> Change:
+    """The change that reserves more for a request that is admitted already."""
+    change = Change(
+        sets=["#r = :lease"],
+        conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
+        names={"#r": lease_name(request, key)},
+        values={
+            ":lease": number(Lease(0, lease_until, output).number),
+            ":g": number(key.generation),
+            ":kid": {"S": kid(key.id)},
+        },
+    )
+    meters.reserve(change, key, bound, output)
     return change
 
 

@@ -136,6 +136,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE batches (
+            account TEXT NOT NULL, id TEXT NOT NULL, due INTEGER NOT NULL, expires INTEGER NOT NULL,
+            record TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_due ON batches (due)",
+        "CREATE INDEX batches_expiry ON batches (expires)",
+    ),
 )
 
 
