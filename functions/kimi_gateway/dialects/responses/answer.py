@@ -10,7 +10,7 @@ from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.web_search import tool_usage
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import Chunk, Identity
+from kimi_gateway.pivot.chunks import Chunk, Identity, apart
 
 # `error.code` of a failed response, if it is not server_error: the codes that OpenAI's clients know (its
 # SDK's types; Codex does not repeat a request after the second and third, 2026-11).
@@ -140,7 +140,7 @@ class StreamWriter:
 
     def add(self, chunks: list[Chunk]) -> bytes:
         events = self._begin()
-        for chunk in chunks:
+        for chunk in apart(chunks):
             events += self._answer.output.add(chunk)
         return self._send(events)
 
