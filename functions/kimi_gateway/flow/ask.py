@@ -132,9 +132,9 @@ class Gateway:
     async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
-        self.turns.add(turn)
         if self.passing is not None and isinstance(turn.admission.key, GuestKey):
             self.passing.admitted(admittable.upstream, turn.admission.key)
+        self.turns.add(turn)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
@@ -335,9 +335,11 @@ class Gateway:
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        careful = turn.admission.bound is not None
+        afford = None
+        if turn.admission.bound is not None:
+            afford = lambda: turn.allowance.afford_attempt(largest)  # noqa: E731
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, afford=afford, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
