@@ -28,6 +28,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.preparation import FallBack
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
@@ -158,7 +159,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens)
+    models = catalog.load(settings.models, settings.vendor_tokens, settings.fallbacks)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -183,7 +184,7 @@ async def start(
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
     batches = once(partial(_batches, gateway, store, upstream))
-    gateway.passing = passing
+    gateway.passing, gateway.fall_back = passing, _fall_back(settings, registry, conversations, clock)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -205,6 +206,16 @@ async def start(
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
     return Running(gateway, endpoints, store, client, pool, attachments, registry, heart)
+
+
+def _fall_back(
+    settings: Settings, registry: Registry, conversations: ConversationCache, clock: Callable[[], float]
+) -> FallBack | None:
+    if not settings.fallbacks:
+        return None
+    from kimi_gateway.flow.fallback import Fallbacks  # few gateways have chains
+
+    return Fallbacks(settings.fallbacks, registry, conversations, clock)
 
 
 def _registry(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Model, neutral
@@ -93,14 +94,25 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
-def load(path: Path | None, with_tokens: Iterable[str] = ()) -> Catalog:
+def load(
+    path: Path | None,
+    with_tokens: Iterable[str] = (),
+    chains: Mapping[str, Iterable[str]] = MappingProxyType({}),
+) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. Raises CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. Raises
+    CatalogFault.
     """
     models = Catalog() if path is None else _of_file(path)
     _check_vendors(models, with_tokens)
+    for name, links in chains.items():
+        for link in links:
+            if models.find(link) is None:
+                raise CatalogFault(
+                    f"KIMI_GATEWAY_FALLBACKS: {link!r} in the chain of {name!r} is not a model"
+                )
     return models
 
 
