@@ -159,7 +159,7 @@ class Chain:
         if bound.input_price is None and any(each.unit == "usd" for each in (*key.budgets, *key.shared)):
             return None
         allowance = self.turn.allowance
-        alone = self.chat.choices == 1  # else what is left may belong to the calls beside it
+        alone = self.chat.choices == 1  # else the rest may belong to the calls beside it
         paid = await (allowance.afford(needed, last=True) if alone else allowance.afford_attempt(needed))
         return bound if paid else None
 

@@ -124,7 +124,7 @@ class Rounds:
 
     @property
     def answering(self) -> list[UpstreamCall]:
-        """Of each call the one that answers; none where all models failed."""
+        """The calls that answer, one for each choice and round; none where all models failed."""
         return [last for call in self.calls if not (last := call.last).given_up]
 
     @property
