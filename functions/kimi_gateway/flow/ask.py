@@ -31,11 +31,11 @@ from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
-from kimi_gateway.flow.streamed import StreamedAnswer
+from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, headers_of
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import ignored
-from kimi_gateway.pivot.attachments import Resolver
+from kimi_gateway.pivot.attachments import NO_IDS, Ids, Resolver
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
@@ -47,12 +47,6 @@ from kimi_gateway.settings import Settings
 if TYPE_CHECKING:
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.storage.answers import AnswerStore
-
-STREAM_HEADERS = [
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-cache"),
-    ("x-accel-buffering", "no"),
-]
 
 
 @dataclass(slots=True)
@@ -115,14 +109,8 @@ class Gateway:
 
     async def _bound(self, admittable: AdmittableRequest) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        of = (
-            admittable.prepared,
-            admittable.resolved.model,
-            provider,
-            admittable.size,
-            admittable.ask.choices,
-            now,
-        )
+        model, choices = admittable.resolved.model, admittable.ask.choices
+        of = admittable.prepared, model, provider, admittable.size, choices, now
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
@@ -160,18 +148,18 @@ class Gateway:
                 return await self._stream(admittable, recalled, turn)
             completed = await self._complete(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
-            await self._begin(admittable, turn, completed)
+            await self._begin(admittable, recalled, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
     async def _complete(
-        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
+        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn, without: Ids = NO_IDS
     ) -> CompletedRequest:
         files: Resolver = self.files
         if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
             files = self.files.with_upstream(admittable.upstream)
-        return await preparation.complete(admittable, recalled, turn, self.conversations, files)
+        return await preparation.complete(admittable, recalled, turn, self.conversations, files, without)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
         fingerprint = f"fp_{admittable.resolved.model.upstream}"
@@ -182,7 +170,7 @@ class Gateway:
     ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(admittable))
-        kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        kind = STREAM if admittable.ask.stream else JSON
         if (recording := admittable.request.recording) is not None:
             await recording.complete(kind, body)
         await turn.forgo("unasked")
@@ -218,7 +206,7 @@ class Gateway:
             completed = await self._complete(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
-            await self._begin(admittable, turn, completed)
+            await self._begin(admittable, recalled, turn, completed)
             writing.complete(completed, writer)
 
         if recalled.attached:
@@ -253,8 +241,8 @@ class Gateway:
                 return
             yield last
 
-        headers = (*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered())
-        return Response(200, [*headers], body(), close=lambda: self._close(request, turn))
+        headers = headers_of(STREAM, names, turn)
+        return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -264,12 +252,7 @@ class Gateway:
         async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
         body = collector.end(turn.usage())
-        headers = [
-            ("content-type", "application/json"),
-            *_named(request.record.ignored),
-            *admission_headers(turn.admission),
-            *turn.answered(),
-        ]
+        headers = headers_of(JSON, request.record.ignored, turn)
         await self._settle(request, turn, completed, taps, (headers, body))
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
@@ -302,8 +285,16 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
-        """Give the turn its first round; it begins to run when its chunks are asked for."""
+    async def _begin(
+        self,
+        admittable: AdmittableRequest,
+        recalled: Recalled,
+        turn: Turn,
+        completed: CompletedRequest,
+        without: Ids = NO_IDS,
+    ) -> None:
+        """Give the turn its first round; it begins to run when its chunks are asked for. `without`: ids of
+        tokens that failed with its files."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
@@ -322,7 +313,18 @@ class Gateway:
             planner = self.plan(
                 Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
             )
-        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
+
+        call = await completed.call()
+
+        async def again() -> None:
+            """Upload the files with another token, and ask again."""
+            failed, before = without | {call.only or ""}, turn.rounds.calls[0]
+            moved = await self._complete(admittable, recalled, turn, failed)
+            await self._begin(admittable, recalled, turn, moved, failed)
+            turn.rounds.calls[0].go_on_from(before)
+
+        calls = self._calls(admittable, turn, chat, call)
+        turn.rounds.begin(calls, error, planner, again if call.movable else None)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     def _calls(
@@ -335,10 +337,6 @@ class Gateway:
         careful = turn.admission.bound is not None
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
-
-
-def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
-    return [(ignored.HEADER, ", ".join(names))] if names else []
 
 
 def _ms(seconds: float) -> float:

@@ -60,7 +60,8 @@ class Recalled:
 class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
-    client's name of the output limit, if a budget has lowered it."""
+    client's name of the output limit, if a budget has lowered it. `movable`: its files can be uploaded again
+    with another token."""
 
     parsed: ParsedRequest
     prepared: Prepared
@@ -68,6 +69,7 @@ class CompletedRequest:
     token: str | None
     lowered: tuple[str, ...] = ()
     searches: bool = False
+    movable: bool = False
 
     @property
     def unsearched(self) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ class CompletedRequest:
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
-        return call if self.token is None else replace(call, only=self.token)
+        return call if self.token is None else replace(call, only=self.token, movable=self.movable)
 
 
 def unsearched(chat: ChatRequest, searches: bool) -> tuple[str, ...]:
@@ -122,9 +124,10 @@ async def complete(
     turn: Turn,
     conversations: ConversationCache,
     files: Resolver,
+    without: frozenset[str] = frozenset(),
 ) -> CompletedRequest:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` keeps its uploads. Raises GatewayError."""
+    `turn` keeps its uploads, which use no token of `without` (ids). Raises GatewayError."""
     ask, model, key = admittable.ask, admittable.resolved.model, turn.admission.key
     may_use_files = terms.may_use_files(key)
     resolution = await resolve(files, key.account, recalled.attached, model, turn.held, may_use_files)
@@ -137,7 +140,9 @@ async def complete(
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     lowered = await _within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
-    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches)
+    return CompletedRequest(
+        parsed, prepared, narrowed, resolution.token, lowered, searches, resolution.movable
+    )
 
 
 async def go_on(
