@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
@@ -38,6 +39,9 @@ from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
+
 
 class SqliteStore:
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
@@ -63,6 +67,11 @@ class SqliteStore:
     def answers(self) -> AnswerStore:
         return answers.SqliteAnswers(self._writer)
 
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
+
+        return SqliteMover(self._writer)
+
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
 
@@ -71,6 +80,11 @@ class SqliteStore:
     ) -> Admission:
         return await self._writer.run(
             lambda db: steps.admit(db, request, key, cost, lease_until, now, bound), brief=True
+        )
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        return await self._writer.run(
+            lambda db: steps.hold(db, request, key, lease_until, now, bound), brief=True
         )
 
     async def settle(
