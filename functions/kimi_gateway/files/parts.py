@@ -286,9 +286,8 @@ class Resolving:
             lease.end(failed)
 
     async def _may_move(self, bound: str, failure: UpstreamFailure) -> bool:
-        if self.pinned or failure.cause not in OTHER_TOKEN | {"bound"}:
-            return False
-        return await self.upstream.tokens.another({bound, *self.without}, "")
+        causes = OTHER_TOKEN | {"bound"} if not self.pinned else ()
+        return failure.cause in causes and await self.upstream.tokens.another({bound, *self.without}, "")
 
     def _not_uploaded(self, record: FileRecord, failure: UpstreamFailure) -> None:
         """After a refusal there is no file; after a lost answer there may be one."""

@@ -302,8 +302,7 @@ class Gateway:
         completed: CompletedRequest,
         without: Ids = NO_IDS,
     ) -> None:
-        """Give the turn its first round; it begins to run when its chunks are asked for. `without`: ids of
-        tokens that failed with its files."""
+        """Give the turn its first round, which its chunks start. `without`: tokens that failed with its files."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
@@ -323,8 +322,7 @@ class Gateway:
             planner = self.plan(Opening(*of, completed.parsed.size))
         call = await completed.call()
 
-        async def again() -> None:
-            """Upload the files with another token, and ask again."""
+        async def again() -> None:  # with uploads to another token
             failed, before = without | {call.only or ""}, turn.rounds.calls[0]
             moved = await self._complete(admittable, recalled, turn, failed)
             await self._begin(admittable, recalled, turn, moved, failed)
