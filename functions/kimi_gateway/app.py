@@ -19,7 +19,7 @@ from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.account import UpstreamBalance
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -47,6 +47,7 @@ from kimi_gateway.storage.sqlite.opening import open_store
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.token_check import TokenCheck
+    from kimi_gateway.endpoints.usage import UserUsage
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
@@ -70,7 +71,8 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: BalanceAndCredits
+    account: UpstreamBalance
+    usage: Callable[[], UserUsage]
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
@@ -230,7 +232,8 @@ async def start(
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        BalanceAndCredits(gate, store, directory, clock),
+        UpstreamBalance(gate, directory),
+        once(partial(_usage, settings, gate, store, clock)),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
@@ -268,6 +271,12 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
 
         return DynamoStore(settings.table, aws, keep_usage=settings.keep_usage * DAY)
     return open_store(settings)
+
+
+def _usage(settings: Settings, gate: Gate, store: Store, clock: Callable[[], float]) -> UserUsage:
+    from kimi_gateway.endpoints.usage import UserUsage
+
+    return UserUsage(gate, store, clock, settings.keep_usage)
 
 
 def _files(

@@ -18,6 +18,7 @@ from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.usage import UserUsage
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -104,6 +105,19 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
+def _user(usage: Callable[[], UserUsage]) -> tuple[Route, ...]:
+    return (
+        Route(
+            "GET",
+            "/user/credits",
+            _later(lambda: usage().credits),
+            "Balance, limits, budgets, and usage by day and hour",
+        ),
+        Route("GET", "/user/usage", _later(lambda: usage().usage), "Usage by day, hour, model or key"),
+        Route("GET", "/user/status", _later(lambda: usage().status), "What is left today, and the last cost"),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -152,9 +166,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
-        Route(
-            "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
-        ),
+        *_user(endpoints.usage),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

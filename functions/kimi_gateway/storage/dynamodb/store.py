@@ -12,7 +12,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import TypeVar
 
 from kimi_gateway.accounts import keys, rules
@@ -40,7 +39,6 @@ from kimi_gateway.accounts.values import (
     Key,
     NewKey,
     Usage,
-    UsageRow,
 )
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.dynamodb import accounts as directory
@@ -48,8 +46,8 @@ from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
-from kimi_gateway.storage.dynamodb.notes import DynamoNotes
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+from kimi_gateway.storage.dynamodb.usage import DynamoUsage
 
 T = TypeVar("T")
 TRIES = 20  # tries of a step while other processes change the account
@@ -58,7 +56,7 @@ MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoNotes):
+class DynamoStore(DynamoUsage):
     """It keeps the last image of each account that it met. Images never decide; they show what can be tidied
     up."""
 
@@ -277,12 +275,6 @@ class DynamoStore(DynamoNotes):
     async def accounts(self, now: int) -> list[Account]:
         found = await directory.each(await directory.every(self._table), lambda id: self._shown(id, now))
         return sorted(found, key=lambda account: (account.created, account.id))
-
-    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        first = since - since % rules.HOUR
-        ids = await directory.every(self._table) if account is None else [account]
-        rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
-        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

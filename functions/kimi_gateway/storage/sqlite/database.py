@@ -136,6 +136,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "CREATE INDEX usage_of_account ON usage (account, hour)",
+        "CREATE INDEX failures_of_account ON failures (account, hour)",
+    ),
 )
 
 
