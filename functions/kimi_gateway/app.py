@@ -6,12 +6,13 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from kimi_gateway import on_demand
 from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
@@ -45,22 +46,24 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.batches import BatchStore
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.endpoints.usage import UserUsage
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
-    from kimi_gateway.net.s3 import Bucket
     from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
+    class Stores(Store, FileStore, BatchStore, Protocol):
+        """The stores: accounts, the records of files and batches, and kept answers."""
 
-class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, the records of files, and kept answers."""
+        def answers(self) -> AnswerStore: ...
 
-    def answers(self) -> AnswerStore: ...
+    Step = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Endpoints:
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
+    batches: Callable[[], BatchesApi]
 
 
 @dataclass(slots=True)
@@ -89,8 +93,7 @@ class Running:
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """Wait at most `seconds` for background work of requests, because the process may be frozen
-        afterwards."""
+        """Wait at most `seconds` for requests' background work, before the process may be frozen."""
         cleaning = self.attachments.busy
         if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
             await asyncio.wait(left, timeout=seconds)
@@ -228,19 +231,22 @@ async def start(
     registry = Registry(models, {"moonshot": directory})
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    batches = once(partial(_batches, gateway, store, upstream))
     gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
         UpstreamBalance(gate, directory),
-        once(partial(_usage, settings, gate, store, clock)),
+        once(partial(on_demand.usage, gateway, store)),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
-        once(partial(_files, settings, gate, store, upstream, clock, _bucket(settings, aws, client))),
+        once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
+        batches,
     )
     heart = None
     if renewing:
-        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
+        steps = ledger.renew, attachments.beat, lambda: batches().following.sweep()
+        heart = asyncio.create_task(_beat(store, steps, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -273,34 +279,30 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
     return open_store(settings)
 
 
-def _usage(settings: Settings, gate: Gate, store: Store, clock: Callable[[], float]) -> UserUsage:
-    from kimi_gateway.endpoints.usage import UserUsage
-
-    return UserUsage(gate, store, clock, settings.keep_usage)
-
-
 def _files(
     settings: Settings,
     gate: Gate,
     store: FileStore,
     upstream: Callable[[], Upstream],
     clock: Callable[[], float],
-    bucket: Bucket | None,
+    aws: Aws | None,
+    client: Client,
 ) -> FilesApi:
     from kimi_gateway.accounts.files import Room
     from kimi_gateway.endpoints.files.api import FilesApi
 
-    room = Room(settings.account_files, settings.account_file_bytes)
+    room, bucket = Room(settings.account_files, settings.account_file_bytes), None
+    if settings.uploads and aws is not None:  # where clients put files that are too large for a request
+        from kimi_gateway.net.s3 import Bucket
+
+        bucket = Bucket(aws, client, settings.uploads)
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
 
-def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
-    """Where clients put files that are too large for a request, if the operator has such a place."""
-    if not settings.uploads or aws is None:
-        return None
-    from kimi_gateway.net.s3 import Bucket
+def _batches(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:
+    from kimi_gateway.endpoints.batches import api
 
-    return Bucket(aws, client, settings.uploads)
+    return api.of_gateway(gateway, store, upstream)
 
 
 def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float]) -> Liveness:
@@ -336,15 +338,13 @@ def _planned(settings: Settings, opening: Opening) -> Planner | None:
     return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
-async def _beat(
-    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
-) -> None:
-    """Renew the leases and files of running requests, and end those of dead processes."""
+async def _beat(store: Store, steps: Sequence[Step], every: float, clock: Callable[[], float]) -> None:
+    """Renew the leases and files of running requests, end those of dead processes, and follow batches."""
     while True:
         await asyncio.sleep(every)
         try:
-            await ledger.renew()
+            for step in steps:
+                await step()
             await store.purge(int(clock()))
-            await attachments.beat()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

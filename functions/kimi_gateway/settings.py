@@ -60,6 +60,7 @@ class Settings:
     search_seconds: float = 90
     account_files: int = 100
     account_file_bytes: int = 2**30
+    batches: tuple[str, ...] = ()
     keep_texts: int = 86_400
     fetch_allowed: tuple[str, ...] = ()
     attachment_limit: int = 100 * 2**20
@@ -121,6 +122,17 @@ def _targets(text: str) -> tuple[str, ...]:
         host, _, port = part.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
             raise ValueError(f"is not a list of host:port: {part!r}")
+    return found
+
+
+def _batches(text: str) -> tuple[str, ...]:
+    """The ids of keys that may run batches; `*` stands for all."""
+    if text.lower() in ("on", "off"):
+        return ("*",) if text.lower() == "on" else ()
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in found:
+        if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
+            raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
     return found
 
 
@@ -205,6 +217,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
     "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
     "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
+    "KIMI_GATEWAY_BATCHES": ("batches", _batches),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
     "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
     "KIMI_GATEWAY_ATTACHMENT_LIMIT": ("attachment_limit", _number(int, 1024, 100 * 2**20, "bytes")),

@@ -14,8 +14,9 @@ import pytest
 
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import listed, resources, statements
+from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
-from kimi_gateway.accounts.values import Grant, Key, Usage
+from kimi_gateway.accounts.values import NEVER, Grant, Key, Usage
 from kimi_gateway.net.aws import Aws, endpoints
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.s3 import Bucket, NoObject
@@ -118,10 +119,21 @@ async def files(shared: SharedTable, key: Key) -> None:
     assert await store.remove_file(done)
 
 
+async def batches(shared: SharedTable, key: Key) -> None:
+    """One from its creation to its end, and one that the upstream refuses."""
+    store = shared.stores[1]
+    record = BatchRecord("batch_1", key.account, key.id, "tok_1", NOW, "file-1", "24h", NOW + 900, NOW)
+    await store.add_batch(record)
+    assert await store.batch(key.account, record.id, NOW) == record
+    assert await store.batches(key.account, NOW) == await store.due_batches(NOW, 10) == [record]
+    assert await store.change_batch(record, ended := replace(record, due=NEVER))
+    await store.remove_batch(ended)
+
+
 NEEDS: dict[str, tuple[Step, ...]] = {
     "Chat": (key, outages, credit, money, answers, earlier, repeated, attachments),
     "Models": (key, outages, credit),
-    "Files": (key, outages, credit, files),
+    "Files": (key, outages, credit, money, files, attachments, batches),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier),
 }

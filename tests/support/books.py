@@ -197,6 +197,8 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data())
     def admit_again(self, data: st.DataObject) -> None:
         old = data.draw(st.sampled_from(sorted(self.leases.items())))[1]
+        if old.bound is not None and old.bound.at // 60 < self.now // 60 - 1:
+            return  # a store may forget the tokens of a minute that is over
         again = self.ask(lambda store: store.admit(old.id, old.key, old.cost, 0, self.now, old.bound))
         assert (again.id, again.cost, again.expires) == (old.id, old.cost, old.expires)
         assert (again.output, again.bound) == (old.output, old.bound)

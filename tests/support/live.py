@@ -25,6 +25,7 @@ from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey, UsageRo
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
+from support.idle import settle
 from support.tls import NO_TLS
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class LiveGateway:
 
     def do(self, step: Coroutine[Any, Any, T]) -> T:
         """Run something on the gateway's own loop."""
-        return asyncio.run_coroutine_threadsafe(step, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(step, self._loop).result(30)
 
     def call(self, step: Callable[[], object]) -> None:
         """The same for what is no coroutine."""
@@ -159,7 +160,11 @@ class LiveGateway:
 
         return self.do(look())
 
-    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
+    def rest(self) -> None:
+        """Let the gateway do all that it can do with what it has received."""
+        self.do(settle())
+
+    def until(self, true: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait for something that comes about on the gateway's side."""
         end = time.monotonic() + seconds
         while not true():

@@ -116,7 +116,7 @@ class ServerProcess(StoreAtHome):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 40) -> int:
         """The exit code, once its workers too are gone: only then has its output an end."""
         self.process.communicate(timeout=seconds)
         code: int = self.process.returncode
@@ -141,7 +141,7 @@ class ServerProcess(StoreAtHome):
         except httpx.TransportError:
             return False
 
-    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 40) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

@@ -83,9 +83,9 @@ def meters(key: Key, at: int) -> tuple[Meter, ...]:
 
 
 def largest(bound: Bound, output: int) -> Amount:
-    """The largest cost of all calls of a request with `output` tokens each."""
+    """The largest cost of a request whose calls have `output` tokens each."""
     micro = bound.input * (bound.input_price or 0) + output * (bound.output_price or 0)
-    return Amount(-(-micro // MILLION) * bound.calls, (bound.input + output) * bound.calls)
+    return Amount(-(-micro // MILLION) * bound.calls + bound.fee, (bound.input + output) * bound.calls)
 
 
 def reserved(meter: Meter, bound: Bound, output: int) -> int:
@@ -96,10 +96,9 @@ def reserved(meter: Meter, bound: Bound, output: int) -> int:
 
 def affordable(bound: Bound, unit: Unit, left: int) -> int:
     """Output tokens of each call that `left` pays for; negative if it does not pay for the input."""
-    each = left // bound.calls
     if unit == "tokens":
-        return each - bound.input
-    rest = each * MILLION - bound.input * (bound.input_price or 0)
+        return left // bound.calls - bound.input
+    rest = (left - bound.fee) // bound.calls * MILLION - bound.input * (bound.input_price or 0)
     if bound.output_price:
         return rest // bound.output_price
     return bound.output if rest >= 0 else -1

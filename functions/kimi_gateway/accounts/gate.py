@@ -130,7 +130,7 @@ class Gate:
             if not await self._is_lifted(refusal, key, now):
                 raise rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
-        if (wait := self._wasted.wait(key.root.id, now)) and not await self._is_unlimited(key):
+        if (wait := self._wasted.wait(key.root.id, now)) and not await self.is_unlimited(key):
             raise RateLimited(
                 "Too many requests with this key that were refused before they cost anything."
                 f" Mend them, and try again in {math.ceil(wait)} seconds.",
@@ -182,7 +182,7 @@ class Gate:
         self._unlimited[key.account] = account.unlimited
         return account
 
-    async def _is_unlimited(self, key: Key) -> bool:
+    async def is_unlimited(self, key: Key) -> bool:
         """Whether the account is unlimited. Asks the store once."""
         if key.account not in self._unlimited:
             await self.has_credit(key)

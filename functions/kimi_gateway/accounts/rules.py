@@ -167,6 +167,12 @@ def in_flight(key: Key) -> tuple[Key, ...]:
     return tuple([each for each in key.line if each.in_flight is not None])
 
 
+def uncounted(key: Key) -> Key:
+    """The key for a lease that no key counts in flight."""
+    maker = None if key.maker is None else replace(key.maker, in_flight=None)
+    return replace(key, in_flight=None, maker=maker)
+
+
 def crowded(key: Key, running: Callable[[str], int]) -> int | None:
     """The bound that leaves no room for one more request, given the running requests of a key by its id."""
     full = [each.in_flight for each in in_flight(key) if running(each.id) >= (each.in_flight or 0)]

@@ -122,6 +122,14 @@ class Store(Protocol):
         """
         ...
 
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        """Reserve more of the budgets for a request that runs, under an id of its own: without a credit, and
+        not counted in the windows. Idempotent as `admit`; `release` ends it.
+
+        Raises KeyStale or BudgetFull.
+        """
+        ...
+
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
     ) -> bool:

@@ -43,7 +43,9 @@ class Amount(NamedTuple):
 class Bound:
     """The most that a request may use, asked for at `at` (unix seconds): tokens of input and output of each
     of its `calls`. With fewer than `least` tokens of output it is not worth sending. `estimate` is what all
-    calls will probably use. Prices are micro-dollars for a million tokens, None if unknown."""
+    calls will probably use. Prices are micro-dollars for a million tokens, None if unknown. `fee` is in
+    micro-dollars, once. `spare`: one of the calls is held for the answer of a request that searches; without
+    it the request does not search."""
 
     at: int
     input: int
@@ -53,6 +55,8 @@ class Bound:
     calls: int = 1
     input_price: int | None = None
     output_price: int | None = None
+    fee: int = 0
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,11 @@ def fee(tools: Iterable[str]) -> float:
     return sum(FEES[tool] for tool in tools)
 
 
+def fee_in_micro(tool: str) -> int:
+    """Micro-dollars for a call of a tool."""
+    return round(FEES[tool] * 1_000_000)
+
+
 def neutral(id: str, provider: ProviderName = "moonshot") -> Model:
     """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
     defaulted."""

@@ -17,6 +17,7 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.usage import UserUsage
 
@@ -26,7 +27,9 @@ _MESSAGE = {**_CHAT, "max_tokens": 1024}
 # SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
+_BATCH = {"input_file_id": "file-…", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
+MOST_OF_BATCH = 64 * 1024  # bytes of a request for a batch; its metadata may have 10 KiB
 FILE_LIMIT = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
 
 
@@ -118,6 +121,21 @@ def _user(usage: Callable[[], UserUsage]) -> tuple[Route, ...]:
     )
 
 
+def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
+    every, one = "/v1/batches", "/v1/batches/{batch}"
+    create, cancel = _later(lambda: batches().create), _later(lambda: batches().cancel)
+    return (
+        Route("POST", every, create, "Run a file of requests", example=_BATCH, limit=MOST_OF_BATCH),
+        Route("GET", every, _later(lambda: batches().list), "The account's batches"),
+        Route("GET", one, _later(lambda: batches().retrieve), "One batch"),
+        Route("POST", f"{one}/cancel", cancel, "Cancel a batch", limit=OPEN_LIMIT),
+    )
+
+
+def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches))
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -141,7 +159,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_files(endpoints.files),
+        *_stored(endpoints),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

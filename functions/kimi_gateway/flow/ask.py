@@ -15,12 +15,13 @@ from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Bound, Key
+from kimi_gateway.accounts.values import Amount, Bound, Key
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
@@ -102,7 +103,7 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
-            bound = partial(self._bound, admittable)
+            bound = partial(self._bound, admittable, terms.may_search(key))
             reservation = self.ledger.reserve(
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
@@ -113,16 +114,11 @@ class Gateway:
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+    async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        of = (
-            admittable.prepared,
-            admittable.resolved.model,
-            provider,
-            admittable.size,
-            admittable.ask.choices,
-            now,
-        )
+        size, choices = admittable.size, admittable.ask.choices
+        spare = admittable.searches and may_search
+        of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
@@ -153,7 +149,8 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            if admittable.ask.unasked is not None and not admittable.searches:
+            searches = admittable.searches and turn.may_search
+            if admittable.ask.unasked is not None and not searches:
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
@@ -231,7 +228,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.admission.bound is None
+            searches = admittable.searches and turn.may_search
             further = preparation.unsearched(parsed.chat, searches)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
@@ -315,18 +312,18 @@ class Gateway:
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
-            return self._calls(admittable, turn, chat, await further.call())
+            return self._calls(admittable, turn, chat, await further.call(), further.largest)
 
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
-            planner = self.plan(
-                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
-            )
-        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
+            of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
+            planner = self.plan(Opening(*of, completed.parsed.size))
+        calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
+        turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     def _calls(
-        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call, largest: Amount
     ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
@@ -334,7 +331,7 @@ class Gateway:
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -41,9 +41,11 @@ def _has_media(content: object) -> bool:
     return type(content) is list and any(part.get("type") != "text" for part in content)
 
 
-def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, calls: int, at: int) -> Bound:
+def bound_of(
+    prepared: Prepared | None, model: Model, provider: str, size: int, choices: int, at: int, spare: bool
+) -> Bound:
     """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
-    bytes."""
+    bytes. `spare` adds a call for the answer of a request that searches."""
     window, price = models.largest_window(model), models.price_of(provider, model)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
@@ -54,8 +56,9 @@ def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, 
         input=input_bound(body, model) if known else window,
         output=output,
         least=min(budgets.LEAST_OUTPUT, output),
-        estimate=(estimate + min(output, 1_024)) * calls,
-        calls=calls,
+        estimate=(estimate + min(output, 1_024)) * choices,
+        calls=choices + spare,
+        spare=spare,
         input_price=None if price is None else _micro(_input_price(price, body, known)),
         output_price=None if price is None else _micro(price.output),
     )
@@ -78,13 +81,13 @@ def _for_an_hour(body: dict[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("ttl", "5m") != "5m"
 
 
-def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount) -> bool:
-    """Keep a body within its reservation, of which earlier rounds have `used` a part. Returns whether that
-    lowers the output limit that it asks for. Raises BudgetExceeded if too little is left."""
+def lower(body: dict[str, Any], model: Model, admission: Admission) -> bool:
+    """Keep the first round's body within its reservation. Returns whether that lowers the output limit that
+    it asks for. Raises BudgetExceeded if too little is left."""
     bound = admission.bound
     if bound is None:
         return False
-    allowed, asked = _allowed(body, model, admission, bound, used), output_of(body, model)
+    allowed, asked = _allowed(body, model, admission, bound), output_of(body, model)
     if allowed < bound.least:
         raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
     body["max_completion_tokens"] = min(asked or allowed, allowed)
@@ -114,16 +117,19 @@ def limit_name(chat: ChatRequest) -> str:
     return chat.names.get(newer, newer if newer in chat.body else "max_tokens")
 
 
-def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound, used: Amount) -> int:
+def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound) -> int:
     known = input_bound(body, model)
-    if known <= bound.input and used == Amount():
+    if known <= bound.input:
         return admission.output
-    amount = budgets.largest(bound, admission.output)
-    larger = replace(bound, input=known)
+    amount, larger = budgets.largest(bound, admission.output), replace(bound, input=known)
     units: tuple[Unit, ...] = ("tokens",) if bound.input_price is None else ("usd", "tokens")
-    return min(
-        budgets.affordable(larger, unit, getattr(amount, unit) - getattr(used, unit)) for unit in units
-    )
+    return min(budgets.affordable(larger, unit, getattr(amount, unit)) for unit in units)
+
+
+def of_one_call(admission: Admission) -> Amount:
+    """The largest cost of a call of the first round."""
+    bound = admission.bound
+    return Amount() if bound is None else budgets.largest(replace(bound, calls=1), admission.output)
 
 
 def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
@@ -136,7 +142,7 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
         if usage is not None:
             amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
         elif call.maybe_billed:
-            amount = budgets.largest(replace(bound, calls=1), admission.output)
+            amount = call.largest
         else:
             continue
         total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kimi_gateway.accounts import budgets
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
@@ -24,6 +24,9 @@ from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.observe import RequestRecord, emit
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import add_usage
+
+if TYPE_CHECKING:
+    from kimi_gateway.flow.allowance import Allowance
 
 UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
@@ -50,7 +53,7 @@ class Turn:
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
         self._interrupted = ""  # the cause
-        self._fees: list[str] = []  # of the upstream's tools, by name
+        self._allowance: Allowance | None = None
         self._usage: dict[str, Any] | None = None  # final with the decision
         self._counts: list[dict[str, Any]] = []  # its parts, by call
 
@@ -58,9 +61,20 @@ class Turn:
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def bill(self, tool: str) -> None:
-        """Note a call of an upstream's tool that costs money."""
-        self._fees.append(tool)
+    @property
+    def allowance(self) -> Allowance:
+        """It decides about further rounds and the upstream's tools, and notes their cost."""
+        if self._allowance is None:
+            from kimi_gateway.flow.allowance import Allowance  # few requests need it
+
+            self._allowance = Allowance(self._reservation, self._calls_billed)
+        return self._allowance
+
+    @property
+    def may_search(self) -> bool:
+        """Whether the key may search, and a search was reserved for, where there is a budget."""
+        bound = self.admission.bound
+        return terms.may_search(self.admission.key) and (bound is None or bound.spare)
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
@@ -101,10 +115,12 @@ class Turn:
 
     async def _settled(self) -> bool:
         self.usage()
-        return await self._reservation.settle(self.spent(estimated=True), self.billed())
+        spent = self.spent(estimated=True)
+        return await self._booked(partial(self._reservation.settle, spent))
 
     async def _released(self, error: bool, cause: str = "") -> bool:
-        return await self._reservation.release(error, self.billed(), self.spent(), cause)
+        spent = self.spent()
+        return await self._booked(lambda billed: self._reservation.release(error, billed, spent, cause))
 
     def spent(self, estimated: bool = False) -> Usage:
         """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
@@ -113,16 +129,26 @@ class Turn:
         counts = self._counts if estimated else [call.progress.usage for call in calls]
         return spending.usage_of(zip(calls, counts, strict=True), self._fees)
 
-    def billed(self) -> Amount:
-        """For budgets: what the vendor billed so far, whether the client is charged or not."""
-        admission, calls = self.admission, self.rounds.calls
-        if admission.bound is None or not calls:
-            return NOTHING
-        billed = spending.billed(calls, admission)
-        most = budgets.largest(admission.bound, admission.output)
+    @property
+    def _fees(self) -> Sequence[str]:
+        """Calls of the upstream's tools that cost money, by name."""
+        return () if self._allowance is None else self._allowance.fees
+
+    async def _booked(self, write: Callable[[Amount], Awaitable[bool]]) -> bool:
+        """For budgets: what the vendor billed, whether the client is charged or not."""
+        if self.admission.bound is None:
+            return await write(NOTHING)
+        allowance = self.allowance
+        billed, most = allowance.billed, allowance.reserved
         if billed.usd > most.usd or billed.tokens > most.tokens:
-            emit("billed_above_bound", logging.ERROR, id=admission.id, billed=billed, bound=most)
-        return billed
+            emit("billed_above_bound", logging.ERROR, id=self.admission.id, billed=billed, bound=most)
+        if not allowance.holds:
+            return await write(billed)
+        written, _ = await asyncio.gather(write(allowance.split()), allowance.close())
+        return written
+
+    def _calls_billed(self) -> Amount:
+        return spending.billed(self.rounds.calls, self.admission)
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
@@ -162,7 +188,7 @@ class Turn:
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first = self.rounds.calls[0]
+        first, fees = self.rounds.calls[0], self._fees
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
@@ -170,12 +196,12 @@ class Turn:
         record.input_tokens = count(usage, "prompt_tokens")
         record.cached_tokens = cached(usage)
         record.output_tokens = count(usage, "completion_tokens")
-        if self._fees:
-            record.searches = len(self._fees)
+        if fees:
+            record.searches = len(fees)
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
             if isinstance(self.admission.key, GuestKey):
                 return  # the operator pays nothing
             cost = models.cost(record.provider, first.call.model, *counts)
-            record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
+            record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)

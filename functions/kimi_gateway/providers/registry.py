@@ -46,6 +46,10 @@ class Registry:
         """The catalog's models by id."""
         return self.catalog.rows
 
+    def row(self, name: str) -> Model:
+        """The catalog's row for a name that an upstream told, else a neutral one."""
+        return self.catalog.find(name) or neutral(name)
+
     async def resolve(self, name: str, may_ask: Callable[[], Awaitable[bool]]) -> Resolved:
         """The catalog's row, else a neutral one for a live id. An unknown name fetches the live lists once a
         minute, if `may_ask` allows it. Raises ModelNotFound, InvalidRequest for the id of an agent, and the

@@ -35,15 +35,17 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.storage.memory_account import Held, Lease
+from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
 from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles):
+class MemoryStore(MemoryFiles, MemoryBatches):
     def __init__(
         self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
     ) -> None:
-        super().__init__()
+        MemoryFiles.__init__(self)
+        MemoryBatches.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
@@ -82,11 +84,7 @@ class MemoryStore(MemoryFiles):
                 raise InFlightFull(limit)
             self._purge(held, now)
             return await self.admit(request, key, cost, lease_until, now, bound)
-        output, metered = 0, budgets.meters(key, bound.at) if bound else ()
-        if bound is not None:
-            output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
-            for meter in metered:
-                held.book(meter, budgets.reserved(meter, bound, output))
+        output = self._reserved(held, key, bound)
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
         counted = tuple(each.id for each in rules.in_flight(key))
@@ -94,6 +92,27 @@ class MemoryStore(MemoryFiles):
         for (each, _), (_, counts) in zip(rules.counting(key, held.unlimited), standing, strict=True):
             self._counts[each.id] = rules.counted(counts)
         return self._admission(request, key, held, lease, now, bound)
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None:
+            raise KeyStale
+        lease = held.leases.get(request)
+        if lease is None:
+            if known.revoked or key.generation != held.generation:
+                raise KeyStale
+            lease = held.leases[request] = Lease(0, lease_until, self._reserved(held, key, bound))
+        return self._admission(request, rules.uncounted(key), held, lease, now, bound)
+
+    def _reserved(self, held: Held, key: Key, bound: Bound | None) -> int:
+        """The output limit that the budgets allow; its cost is booked. Raises BudgetFull."""
+        if bound is None:
+            return 0
+        metered = budgets.meters(key, bound.at)
+        output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
+        for meter in metered:
+            held.book(meter, budgets.reserved(meter, bound, output))
+        return output
 
     def _standing(self, key: Key, held: Held, now: int, rank: int) -> list[tuple[Limits, rules.Counts]]:
         """The limits in force, and the counts, of each key in whose windows a request counts."""

@@ -39,7 +39,7 @@ def get(desk: InProcess, path: str, key: str) -> Any:
 def test_usage_by_each_of_its_columns(desk: InProcess) -> None:
     key = desk.key()
     desk.chat(key, {})
-    desk.now += DAY
+    desk.now += DAY + HOUR
     desk.chat(key, {"model": "kimi-k2.6"})
     desk.client.answer = lambda sent: told(error("server_error", "down"), 500)
     desk.chat(key, {})

@@ -62,21 +62,39 @@ class Budgets(Books):
         output=st.integers(1, 900),
         calls=st.integers(1, 2),
         prices=st.sampled_from([(500_000, 1_000_000), (0, 0), (333_333, 999_999)]),
+        fee=st.sampled_from([0, 0, 300]),
+        more=st.booleans(),
     )
-    def admit_bounded(self, which: int, input: int, output: int, calls: int, prices: tuple[int, int]) -> None:
+    def admit_bounded(
+        self,
+        which: int,
+        input: int,
+        output: int,
+        calls: int,
+        prices: tuple[int, int],
+        fee: int,
+        more: bool,
+    ) -> None:
+        """A request of its own, or `more` for one that runs, which counts in no window."""
         key, id = self.keys[which], f"r{next(self.numbers)}"
         least = min(100, output)
-        bound = Bound(self.now, input, output, least, input // 2, calls, *prices)
+        bound = Bound(self.now, input, output, least, input // 2, calls, *prices, fee)
         purse = deepcopy(self.purse)
-        purse.fold(self.now)
+        if not more:
+            purse.fold(self.now)
         metered = meters(key, self.now)
         refused: BudgetFull | None = None
         left = {meter: meter.budget.limit - self.booked[meter] for meter in metered}
         try:
-            admission = self.ask(lambda store: store.admit(id, key, 0, self.now + LEASE, self.now, bound))
+            if more:
+                admission = self.ask(lambda store: store.hold(id, key, self.now + LEASE, self.now, bound))
+                assert admission.cost == 0
+            else:
+                admission = self.ask(lambda store: store.admit(id, key, 0, self.now + LEASE, self.now, bound))
         except KeyStale:
             assert self.stale
         except WindowFull:  # after an update, or of a new key
+            assert not more
             assert self.own[key.id].day == OWN.day
         except BudgetFull as full:
             refused = full
@@ -89,7 +107,8 @@ class Budgets(Books):
             for meter in metered:
                 self.booked[meter] += reserved(meter, bound, admission.output)
             self.purse, self.leases[id] = purse, admission
-            self.admitted.append((key.id, self.now))
+            if not more:
+                self.admitted.append((key.id, self.now))
         if refused is not None:
             assert reserved(refused.meter, bound, least) > left[refused.meter]
             assert refused.needed == reserved(refused.meter, bound, least)

@@ -48,6 +48,17 @@ class Step:
     error: ErrorCode | None = None
     refusal: str = ""
 
+    @property
+    def tool(self) -> str | None:
+        """The provider's tool that runs it (its name in catalog.models.FEES); None if nothing runs."""
+        if self.query is not None:
+            return tool_of(self.query)
+        return None if self.url is None else "fetch"
+
+
+def tool_of(query: Query) -> str:
+    return "search_pro" if query.thorough else "search"
+
 
 @dataclass(slots=True)
 class SearchLoop:

@@ -118,9 +118,27 @@ def admit(
         change.values[f":n{place}"] = number(each.in_flight or 0)
     meters.reserve(change, key, bound, output)
     if image is not None:
-        for place, name in enumerate((*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])):
+        old = (*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])
+        used = change.names.values()  # a late repetition counts in a period that is old by now
+        for place, name in enumerate([name for name in old if name not in used]):
             change.removes.append(f"#w{place}")
             change.names[f"#w{place}"] = name
+    return change
+
+
+def hold(request: str, key: Key, lease_until: int, bound: Bound, output: int) -> Change:
+    """The change that reserves more for a request that is admitted already."""
+    change = Change(
+        sets=["#r = :lease"],
+        conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
+        names={"#r": lease_name(request, key)},
+        values={
+            ":lease": number(Lease(0, lease_until, output).number),
+            ":g": number(key.generation),
+            ":kid": {"S": kid(key.id)},
+        },
+    )
+    meters.reserve(change, key, bound, output)
     return change
 
 
@@ -202,10 +220,10 @@ def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -
 def opened(credits: Grant | None, now: int) -> Raw:
     """A new account's item; None makes it unlimited."""
     raw: Raw = {"kg": number(0), "f": number(0)}
-    return raw if credits is None else raw | _funds(rules.granted(Balance(), credits, now))
+    return raw if credits is None else raw | funds(rules.granted(Balance(), credits, now))
 
 
-def _funds(balance: Balance) -> Raw:
+def funds(balance: Balance) -> Raw:
     return {
         "b": number(balance.spendable),
         "x": number(balance.expired),
@@ -219,7 +237,7 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
     has changed since the image."""
     change = Change()
     if not image.unlimited:
-        for name, value in _funds(balance).items():
+        for name, value in funds(balance).items():
             change.sets.append(f"{name} = :{name}")
             change.values[f":{name}"] = value
         for name in ("b", "x", "gr"):

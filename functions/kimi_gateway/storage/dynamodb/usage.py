@@ -9,10 +9,10 @@ from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.values import Key, Overview, UsageRow
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import history
-from kimi_gateway.storage.dynamodb.notes import DynamoNotes
+from kimi_gateway.storage.dynamodb.images import DynamoImages
 
 
-class DynamoUsage(DynamoNotes):
+class DynamoUsage(DynamoImages):
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         first = usages.hour_of(since)
         ids = await directory.every(self._table) if account is None else [account]

@@ -137,6 +137,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     (
+        """
+        CREATE TABLE batches (
+            account TEXT NOT NULL, id TEXT NOT NULL, due INTEGER NOT NULL, expires INTEGER NOT NULL,
+            record TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_due ON batches (due)",
+        "CREATE INDEX batches_expiry ON batches (expires)",
+    ),
+    ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
+    (
         "CREATE INDEX usage_of_account ON usage (account, hour)",
         "CREATE INDEX failures_of_account ON failures (account, hour)",
     ),

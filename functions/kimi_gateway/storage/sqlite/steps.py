@@ -108,6 +108,29 @@ def admit(
     return _budgeted(db, admission, bound, output)
 
 
+def hold(
+    db: sqlite3.Connection, request: str, key: Key, lease_until: int, now: int, bound: Bound
+) -> Admission:
+    row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
+    if row is None:
+        raise KeyStale
+    unlimited, generation, *funds, revoked = row[:7]
+    _, lease_expires, output = row[16:]
+    if lease_expires is None:
+        if revoked or generation != key.generation:
+            raise KeyStale
+        lease_expires, output = lease_until, meters.fit(db, key, bound)
+        db.execute(
+            "INSERT INTO leases VALUES (?,?,?,?,?,?,?)",
+            (key.account, request, 0, lease_until, output, "", ""),
+        )
+        meters.reserve(db, key, bound, output)
+    balance = _balance(funds)
+    standing = _standing(db, key, unlimited, _known(row[7:16]), now, rules.rank(balance.spendable))
+    held = _admission(request, rules.uncounted(key), 0, lease_expires, unlimited, balance, standing)
+    return _budgeted(db, held, bound, output)
+
+
 def _known(row: Sequence[Any]) -> rules.Counts:
     return Count(*row[:3]), Count(*row[3:6]), Count(*row[6:])
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import NOTHING, UNUSED, StoreDown
 from kimi_gateway.accounts.values import (
@@ -36,17 +37,21 @@ from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import batches as batch_rows
 from kimi_gateway.storage.sqlite import overview as views
 from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
 
 T = TypeVar("T")
 
 
 class SqliteStore:
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
+    (storage.cache.Cache) and the records of files and batches (accounts.files, accounts.batches).
 
     `lock_timeout`: seconds to wait for another process's transaction. `keep_usage`: seconds that usage rows
     are kept.
@@ -68,6 +73,11 @@ class SqliteStore:
     def answers(self) -> AnswerStore:
         return answers.SqliteAnswers(self._writer)
 
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
+
+        return SqliteMover(self._writer)
+
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
 
@@ -76,6 +86,11 @@ class SqliteStore:
     ) -> Admission:
         return await self._writer.run(
             lambda db: steps.admit(db, request, key, cost, lease_until, now, bound), brief=True
+        )
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        return await self._writer.run(
+            lambda db: steps.hold(db, request, key, lease_until, now, bound), brief=True
         )
 
     async def settle(
@@ -213,6 +228,24 @@ class SqliteStore:
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await self._writer.run(lambda db: files.due(db, now, most))
+
+    async def add_batch(self, record: BatchRecord) -> None:
+        await self._writer.run(lambda db: batch_rows.add(db, record), brief=True)
+
+    async def change_batch(self, old: BatchRecord, new: BatchRecord) -> bool:
+        return await self._writer.run(lambda db: batch_rows.change(db, old, new), brief=True)
+
+    async def remove_batch(self, record: BatchRecord) -> None:
+        await self._writer.run(lambda db: batch_rows.remove(db, record), brief=True)
+
+    async def batch(self, account: str, id: str, now: int) -> BatchRecord | None:
+        return await self._writer.run(lambda db: batch_rows.find(db, account, id, now), brief=True)
+
+    async def batches(self, account: str, now: int) -> list[BatchRecord]:
+        return await self._writer.run(lambda db: batch_rows.all_of(db, account, now))
+
+    async def due_batches(self, now: int, most: int) -> list[BatchRecord]:
+        return await self._writer.run(lambda db: batch_rows.due(db, now, most))
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
         """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises
