@@ -12,7 +12,6 @@ from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway import on_demand
 from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
@@ -20,7 +19,7 @@ from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import UpstreamBalance
+from kimi_gateway.endpoints.account import BalanceAndUsage
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.token_check import TokenCheck
-    from kimi_gateway.endpoints.usage import UserUsage
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
@@ -74,8 +72,7 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: UpstreamBalance
-    usage: Callable[[], UserUsage]
+    account: BalanceAndUsage
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
@@ -236,8 +233,7 @@ async def start(
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        UpstreamBalance(gate, directory),
-        once(partial(on_demand.usage, gateway, store)),
+        BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),

@@ -17,9 +17,9 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
-    from kimi_gateway.endpoints.usage import UserUsage
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -108,16 +108,16 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
-def _user(usage: Callable[[], UserUsage]) -> tuple[Route, ...]:
+def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
     return (
         Route(
             "GET",
             "/user/credits",
-            _later(lambda: usage().credits),
+            account.credits,
             "Balance, limits, budgets, and usage by day and hour",
         ),
-        Route("GET", "/user/usage", _later(lambda: usage().usage), "Usage by day, hour, model or key"),
-        Route("GET", "/user/status", _later(lambda: usage().status), "What is left today, and the last cost"),
+        Route("GET", "/user/usage", account.usage, "Usage by day, hour, model or key"),
+        Route("GET", "/user/status", account.status, "What is left today, and the last cost"),
     )
 
 
@@ -184,7 +184,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
-        *_user(endpoints.usage),
+        *_user(endpoints.account),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

@@ -1,8 +1,12 @@
-"""The upstream balance."""
+"""The upstream balance, and the usage of a key's account."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
@@ -12,11 +16,19 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.failures import UpstreamFailure
 
+if TYPE_CHECKING:
+    from kimi_gateway.endpoints.usage import UserUsage
+
 
 @dataclass(frozen=True, slots=True)
-class UpstreamBalance:
+class BalanceAndUsage:
+    """`keep`: days that usage is kept."""
+
     gate: Gate
+    store: Store
     directory: Directory
+    clock: Callable[[], float]
+    keep: int
 
     async def balance(self, request: Request) -> Response:
         """The upstream balance; for an account without credits the last known one."""
@@ -39,3 +51,18 @@ class UpstreamBalance:
                 cause="no_credit",
             )
         return self.directory.last_balance
+
+    async def credits(self, request: Request) -> Response:
+        return await self._of_user.credits(request)
+
+    async def usage(self, request: Request) -> Response:
+        return await self._of_user.usage(request)
+
+    async def status(self, request: Request) -> Response:
+        return await self._of_user.status(request)
+
+    @property
+    def _of_user(self) -> UserUsage:
+        from kimi_gateway.endpoints.usage import UserUsage  # few requests need it
+
+        return UserUsage(self.gate, self.store, self.clock, self.keep)
