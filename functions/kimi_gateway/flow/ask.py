@@ -198,11 +198,15 @@ class Gateway:
         headers and its last bytes."""
         if request.recording is not None:  # first, so that no repeated request is charged again
             await request.recording.complete(*answered)
-        kept = await apart(completed.parsed.size, completed.parsed.kept)
-        for tap in taps:
-            kept |= tap.kept()
+        account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
+        if parsed.stores:
+            for tap in taps:
+                kept |= tap.kept()
+            kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
+        if kept and parsed.continues and not await self.conversations.has(account, parsed.continues):
+            kept = {}
         if kept:
-            await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
+            await asyncio.gather(turn.settle(), self.conversations.keep(account, kept))
         else:
             await turn.settle()
 

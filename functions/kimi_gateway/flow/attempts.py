@@ -208,6 +208,9 @@ class UpstreamCall:
     ) -> None:
         """Add the batch's chunks to `held`, also those before a broken event."""
         try:
+            if stops is None and self.index is None:
+                progress.read_all(batch, held)
+                return
             for event in batch:
                 chunk = progress.read(event)
                 if chunk is not None and stops is not None:
