@@ -228,7 +228,7 @@ class Store(Protocol):
         ...
 
     async def overview(self, key: Key, since: int, now: int) -> Overview:
-        """What the holder of a key may see, with usage from the hour that contains `since`. Raises KeyStale,
+        """The part for the holder of a key, with usage from the hour that contains `since`. Raises KeyStale,
         as `admit` does."""
         ...
 

@@ -160,7 +160,7 @@ async def read(table: Table, account: str, image: Image, since: int) -> Seen:
 
 
 async def overview(table: Table, key: Key, since: int, now: int) -> Overview:
-    """What the holder of a key may see: two reads and one query. Raises KeyStale."""
+    """The part for the holder of a key: two reads and one query. Raises KeyStale."""
     first = await table.get(partition(key.account))
     image = Image(first or {})
     if first is None or key.generation != image.generation or not image.has_key(key.id):
