@@ -302,7 +302,7 @@ class Gateway:
         completed: CompletedRequest,
         without: Ids = NO_IDS,
     ) -> None:
-        """Give the turn its first round, which its chunks start. `without`: tokens that failed with its files."""
+        """Give the turn its first round, which its chunks start. `without`: tokens that failed its files."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
