@@ -199,6 +199,7 @@ class Gateway:
         if request.recording is not None:  # first, so that no repeated request is charged again
             await request.recording.complete(*answered)
         kept = await apart(completed.parsed.size, completed.parsed.kept)
+        kept |= turn.kept
         for tap in taps:
             kept |= tap.kept()
         if kept:
@@ -301,7 +302,7 @@ class Gateway:
 
     async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
         request.record.ignored = names or None
@@ -317,7 +318,8 @@ class Gateway:
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
-            planner = self.plan(Opening(*of, completed.parsed.size))
+            asked = completed.parsed.chat.body["messages"]
+            planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
         calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
         turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
