@@ -44,7 +44,7 @@ async def move(table: Table, account: str, image: Image, now: int, kept: int) ->
             return  # another process did it, or a past hour was counted just now
     for hour, rows in _by_hour(image.outbox).items():
         try:
-            await table.update(_partition(account), _sort_key(hour), added(rows, image.folds, hour + kept))
+            await table.update(_partition(account), sort_key(hour), added(rows, image.folds, hour + kept))
         except Conflict:
             continue
     taken = Change(removes=["o"], conditions=["f = :f"], values={":f": number(image.folds)})
@@ -54,7 +54,7 @@ async def move(table: Table, account: str, image: Image, now: int, kept: int) ->
         return
 
 
-def _sort_key(hour: int) -> str:
+def sort_key(hour: int) -> str:
     return f"{hour:010d}"
 
 
@@ -149,7 +149,7 @@ async def read(table: Table, account: str, image: Image, since: int) -> Seen:
     """A consistent view of usage. `image` was read just before; both are read again while rows are being
     moved. Raises StoreDown, also if rows are moved during each of READINGS readings."""
     for _ in range(READINGS):
-        history = await table.query(_partition(account), _sort_key(since))
+        history = await table.query(_partition(account), sort_key(since))
         raw = await table.get(partition(account))
         now = Image(raw or {})
         if now.folds == image.folds:

@@ -37,7 +37,7 @@ async def add_key(table: Table, new: NewKey, now: int, draw: Callable[[int], str
     await table.put(f"I#{key.id}", HOT, {"digest": {"S": key.digest}})
     alive = Change(adds=["ks :kid"], conditions=["attribute_exists(pk)"], values={":kid": {"SS": [short]}})
     image = Image(await table.update(partition(key.account), HOT, alive))
-    record = _record(key)
+    record = record_of(key)
     return key_of(record, image, await _maker(table, record)), image
 
 
@@ -48,7 +48,7 @@ async def _place(table: Table, new: NewKey, now: int, draw: Callable[[int], str]
         key = rules.made(new, draw(drawn), now)
         if not image.has_key(key.id):
             try:
-                await table.put_new(partition(key.account), f"K#{kid(key.id)}", _record(key), "id")
+                await table.put_new(partition(key.account), f"K#{kid(key.id)}", record_of(key), "id")
                 return key
             except Conflict:
                 continue
@@ -126,7 +126,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
         raise Unknown(key)
     maker = await _maker(table, record)
     old, version = key_of(record, image, maker), _version(record)
-    wanted = _record(change(old)) | {"v": number(version + 1)}
+    wanted = record_of(change(old)) | {"v": number(version + 1)}
     try:
         await table.update(partition(account), f"K#{short}", _replaced(record, wanted, version))
         known = Change(
@@ -171,7 +171,7 @@ def shared_of(image: Image) -> tuple[Budget, ...]:
     return budgets.unpacked(image.raw["bg"]["S"]) if "bg" in image.raw else ()
 
 
-def _record(key: Key) -> Raw:
+def record_of(key: Key) -> Raw:
     own = {"m": key.limits.minute, "h": key.limits.hour, "d": key.limits.day}
     record: Raw = {
         "id": {"S": key.id},

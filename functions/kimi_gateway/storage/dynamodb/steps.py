@@ -220,10 +220,10 @@ def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -
 def opened(credits: Grant | None, now: int) -> Raw:
     """A new account's item; None makes it unlimited."""
     raw: Raw = {"kg": number(0), "f": number(0)}
-    return raw if credits is None else raw | _funds(rules.granted(Balance(), credits, now))
+    return raw if credits is None else raw | funds(rules.granted(Balance(), credits, now))
 
 
-def _funds(balance: Balance) -> Raw:
+def funds(balance: Balance) -> Raw:
     return {
         "b": number(balance.spendable),
         "x": number(balance.expired),
@@ -237,7 +237,7 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
     has changed since the image."""
     change = Change()
     if not image.unlimited:
-        for name, value in _funds(balance).items():
+        for name, value in funds(balance).items():
             change.sets.append(f"{name} = :{name}")
             change.values[f":{name}"] = value
         for name in ("b", "x", "gr"):

@@ -10,10 +10,10 @@ import asyncio
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
@@ -50,7 +50,9 @@ from kimi_gateway.storage.dynamodb.images import DynamoImages
 from kimi_gateway.storage.dynamodb.item import Image, Lease, counted_by
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
+
 TRIES = 20  # tries of a step while other processes change the account
 BUSY = "others changed the account each time it was tried"
 
@@ -199,7 +201,8 @@ class DynamoStore(DynamoImages):
             image = self._read(account, await records.image_of(self._table, account))
             if image is None or not (ended := standing.some(image.ended(now))):
                 return count
-            if await self._end(account, image, ended, now):
+            balance = rules.returned(image.balance, standing.credits(ended), now)
+            if await self._rewrite(account, image, balance, ended):
                 count += len(ended)
         raise StoreThrottled(BUSY)
 
@@ -294,6 +297,11 @@ class DynamoStore(DynamoImages):
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""
 
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.dynamodb.moving import DynamoMover
+
+        return DynamoMover(self._table, self, self._keep_usage)
+
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)
         self._images[account] = held.image
@@ -313,8 +321,3 @@ class DynamoStore(DynamoImages):
                     await history.move(self._table, account, image, now, self._keep_usage)
         finally:
             self._tidying.discard(account)
-
-    async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
-        """False if the image is outdated."""
-        balance = rules.returned(image.balance, standing.credits(ended), now)
-        return await self._rewrite(account, image, balance, ended)

@@ -178,7 +178,7 @@ def set_budgets(db: sqlite3.Connection, account: str, wanted: Sequence[Budget], 
 def delete_account(db: sqlite3.Connection, account: str) -> None:
     if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
         raise Unknown(account)
-    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers"):
+    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 

@@ -146,6 +146,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX batches_due ON batches (due)",
         "CREATE INDEX batches_expiry ON batches (expires)",
     ),
+    ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
 )
 
 

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
@@ -38,6 +39,9 @@ from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
+
 
 class SqliteStore:
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
@@ -62,6 +66,11 @@ class SqliteStore:
 
     def answers(self) -> AnswerStore:
         return answers.SqliteAnswers(self._writer)
+
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
+
+        return SqliteMover(self._writer)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
