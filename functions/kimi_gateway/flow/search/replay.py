@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import call_places
+from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.call_ids import vendors
 from kimi_gateway.pivot.request import ChatRequest
 
@@ -41,7 +41,7 @@ def kept(asked: Sequence[Message], call: Message, searched: Sequence[Searched]) 
     if not told:
         return {}
     packed = zlib.compress(jsonio.dumps(told), 1)
-    return {_name(call_places.following(asked), call): packed}
+    return {_name(call_ids.next_place(asked), call): packed}
 
 
 async def restored(cache: ConversationCache, account: str, chat: ChatRequest) -> tuple[ChatRequest, int]:
@@ -65,7 +65,7 @@ def _names(messages: Sequence[Message]) -> dict[int, str]:
     """The names of possible entries, by the index of the message with the calls."""
     if not any(map(_calls, messages)):
         return {}
-    places = enumerate(call_places.of(messages))
+    places = enumerate(call_ids.places(messages))
     called = [(index, place, message) for index, (message, place) in places if message and _calls(message)]
     return {index: _name(place, message["tool_calls"][0]) for index, place, message in called[-MOST:]}
 
@@ -76,7 +76,7 @@ def _calls(message: Message) -> bool:
 
 def _name(place: bytes, call: Message) -> str:
     function = call.get("function") or {}
-    return call_places.name(_PREFIX, place, vendors(str(call.get("id") or "")), function.get("arguments"))
+    return call_ids.entry(_PREFIX, place, vendors(str(call.get("id") or "")), function.get("arguments"))
 
 
 def _with(message: Message, searched: Sequence[Searched]) -> list[Message]:

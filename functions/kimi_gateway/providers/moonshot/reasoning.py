@@ -1,6 +1,6 @@
 """The reasoning before tool calls: collected from answers, restored where a client dropped it.
 
-A call is recognised by its id, its arguments and its place (pivot/call_places.py).
+A call is recognised by its id, its arguments and its place (pivot/call_ids.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from kimi_gateway.catalog.models import Replay
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.pivot import call_ids, call_places
+from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.providers.provider import Entries
 
@@ -67,7 +67,7 @@ class ReasoningCollector:
         called = [choice for choice in self._choices.values() if choice.ids and choice.reasoning]
         if not called:
             return {}
-        place = call_places.following(self._messages)
+        place = call_ids.next_place(self._messages)
         found: dict[str, bytes] = {}
         for choice in called:
             index, id = next(iter(choice.ids.items()))
@@ -91,7 +91,7 @@ def lacking(messages: Sequence[Message]) -> list[MissingReasoning]:
     if not any(map(lacks, messages)):
         return []
     found = []
-    for index, (message, place) in enumerate(call_places.of(messages)):
+    for index, (message, place) in enumerate(call_ids.places(messages)):
         if message is not None and lacks(message):
             calls = (call for call in message["tool_calls"] if isinstance(call.get("id"), str))
             named = [
@@ -225,4 +225,4 @@ def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
 
 
 def _name(place: bytes, id: str, arguments: Any) -> str:
-    return call_places.name("thought-", place, id, arguments)
+    return call_ids.entry("thought-", place, id, arguments)
