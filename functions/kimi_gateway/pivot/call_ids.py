@@ -71,7 +71,7 @@ def _text(content: Any) -> bytes:
 
 def next_place(messages: Sequence[Message]) -> bytes:
     """The place of the message that follows."""
-    *_, (_, place) = of(messages)
+    *_, (_, place) = places(messages)
     return place
 
 

@@ -104,6 +104,7 @@ def test_chat_completions(gateway: LiveGateway, upstream: ScriptedUpstream, stre
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_responses(gateway: LiveGateway, upstream: ScriptedUpstream, kept: bool) -> None:
+    """With `store: false` nothing is kept; the conversation goes on without what was found."""
     upstream.web.pages = {"https://example.com/9": "# Nine"}
     upstream.plan(MIXED, DONE)
     client = chat(gateway, gateway.key(9))
@@ -132,9 +133,9 @@ def test_responses(gateway: LiveGateway, upstream: ScriptedUpstream, kept: bool)
         }
     client.responses.create(**{**asked, **more})
     names, texts = evidence(upstream)[-1]
-    assert names == ["mine", SEARCH, OPEN_PAGE]
+    assert names == (["mine", SEARCH, OPEN_PAGE] if kept else ["mine"])
     assert texts[0] == "Sunny"
-    assert "The snippet of page 1." in texts[1]
+    assert not kept or "The snippet of page 1." in texts[1]
 
 
 @pytest.mark.parametrize("stream", [False, True])

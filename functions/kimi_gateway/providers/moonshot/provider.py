@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
-from kimi_gateway.pivot.chunks import MOST_COUNTED, counts
 from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.pivot.usage import MOST_COUNTED, counts
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
