@@ -117,10 +117,9 @@ class Gateway:
 
     async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        size, choices = admittable.size, admittable.ask.choices
-        spare = admittable.searches and may_search
+        size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(admittable.size, partial(spending.bound_of, *of))
+        return await apart(size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -150,8 +149,7 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            searches = admittable.searches and turn.may_search
-            if admittable.ask.unasked is not None and not searches:
+            if admittable.ask.unasked is not None and not (admittable.searches and turn.may_search):
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
@@ -235,8 +233,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.may_search
-            further = preparation.unsearched(parsed.chat, searches)
+            further = preparation.unsearched(parsed.chat, admittable.searches and turn.may_search)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
