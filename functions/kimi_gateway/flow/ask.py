@@ -21,12 +21,12 @@ from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.accounts.values import Amount, Key
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import preparation, spending
+from kimi_gateway.flow import preparation
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
@@ -98,7 +98,7 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
-            bound = partial(self._bound, admittable, terms.may_search(key))
+            bound = partial(preparation.bound, admittable, terms.may_search(key), self.clock)
             reservation = self.ledger.reserve(
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
@@ -108,13 +108,6 @@ class Gateway:
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
-
-    async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
-        provider, now = admittable.upstream.provider.name, int(self.clock())
-        size, choices = admittable.size, admittable.ask.choices
-        spare = admittable.searches and may_search
-        of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -144,8 +137,7 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            searches = admittable.searches and turn.may_search
-            if admittable.ask.unasked is not None and not searches:
+            if admittable.ask.unasked is not None and not (admittable.searches and turn.may_search):
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
@@ -196,6 +188,7 @@ class Gateway:
             await request.recording.complete(*answered)
         account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
         if parsed.stores:
+            kept |= turn.kept
             for tap in taps:
                 kept |= tap.kept()
             kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
@@ -228,8 +221,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.may_search
-            further = preparation.unsearched(parsed.chat, searches)
+            further = preparation.unsearched(parsed.chat, admittable.searches and turn.may_search)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
@@ -303,7 +295,7 @@ class Gateway:
         without: Ids = NO_IDS,
     ) -> None:
         """Give the turn its first round, which its chunks start. `without`: tokens that failed its files."""
-        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
         request.record.ignored = names or None
@@ -319,7 +311,8 @@ class Gateway:
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
-            planner = self.plan(Opening(*of, completed.parsed.size))
+            asked = completed.parsed.chat.body["messages"]
+            planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
         call = await completed.call()
 
         async def again() -> None:  # with uploads to another token
