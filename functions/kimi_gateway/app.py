@@ -21,6 +21,7 @@ from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
+from kimi_gateway.endpoints.members import Members
 from kimi_gateway.endpoints.models import Models
 from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
@@ -65,6 +66,7 @@ class Endpoints:
     token_check: TokenCheck
     health: Health
     files: FilesApi
+    members: Members
 
 
 @dataclass(slots=True)
@@ -190,6 +192,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
+    redact.learn(settings.payment_secret)
     models = catalog.load(settings.models)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
@@ -218,6 +221,7 @@ async def start(
         TokenCheck(store, directory, clock),
         Health(store, upstream, source.faults, clock),
         _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
+        Members(gate, store, settings, clock),
     )
     heart = None
     if renewing:

@@ -26,18 +26,28 @@ INVITE_FIRST_PAYMENT = Grant(500)
 
 @dataclass(frozen=True, slots=True)
 class Package:
+    """Credits that are sold together. `months`: how long they last, None for ever. `cents`: the seed's price
+    in USD, None if it is agreed on."""
+
     credits: int
     months: int | None = None
+    cents: int | None = None
 
     def bought(self, now: int) -> Grant:
         return Grant(self.credits, NEVER if self.months is None else months_later(now, self.months))
 
 
 PACKAGES = {
-    "starter": Package(500),
-    "standard": Package(5_000, months=1),
-    "premium": Package(20_000, months=1),
+    "starter": Package(500, cents=499),
+    "standard": Package(5_000, months=1, cents=2_999),
+    "premium": Package(20_000, months=1, cents=5_999),
 }
+
+
+def packages(own: Iterable[tuple[str, int, int | None]]) -> dict[str, Package]:
+    """The packages with the operator's own: names, credits and months."""
+    return PACKAGES | {name: Package(credits, months) for name, credits, months in own}
+
 
 # Tiers by spendable credits before the request's own reservation. The lowest tier starts at 0: a request that
 # costs nothing is admitted at 0 credits.
@@ -301,6 +311,11 @@ def deducted(balance: Balance, credits: int, now: int) -> Balance:
         raise TooMuch(before.spendable)
     taken = replace(before, spendable=before.spendable - credits)
     return replace(taken, grants=unspent(taken))
+
+
+def taken(balance: Balance, most: int, now: int) -> Balance:
+    """Take at most so many credits away, as many as can be spent."""
+    return deducted(balance, min(most, folded(balance, now).spendable), now)
 
 
 def reserved(balance: Balance, credits: int) -> Balance:

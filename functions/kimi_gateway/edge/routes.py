@@ -11,6 +11,7 @@ from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.files.api import MOST_BODY, FilesApi
+from kimi_gateway.endpoints.members import Members
 from kimi_gateway.flow.ask import Gateway
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
@@ -81,6 +82,47 @@ def _files(files: FilesApi) -> tuple[Route, ...]:
     )
 
 
+def _members(members: Members) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/user/register",
+            members.register,
+            "Open an account, if the operator allows it",
+            access=Access.OPEN,
+            example={"name": "laptop", "invite_code": "inv_0123456789"},
+            limit=OPEN_LIMIT,
+        ),
+        Route("GET", "/user/keys", members.keys, "This key, and the keys that it made"),
+        Route(
+            "POST",
+            "/user/keys",
+            members.make_key,
+            "Make a key within the limits of this one",
+            example={"name": "phone", "limits": {"rpm": 5}, "models": ["kimi-k3"]},
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "PATCH",
+            "/user/keys/{key}",
+            members.change_key,
+            "Change a key that this one made",
+            example={"name": "phone", "budgets": {"usd/day": 1.5}},
+            limit=OPEN_LIMIT,
+        ),
+        Route("DELETE", "/user/keys/{key}", members.delete_key, "Delete a key that this one made"),
+        Route(
+            "POST",
+            "/webhooks/payment",
+            members.payment,
+            "A payment service reports a payment or a refund, signed",
+            access=Access.OPEN,
+            example={"id": "evt_1", "type": "payment", "account": "acc_0123456789", "package": "standard"},
+            limit=OPEN_LIMIT,
+        ),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -105,6 +147,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         *_files(endpoints.files),
+        *_members(endpoints.members),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(

@@ -14,6 +14,7 @@ from kimi_gateway.accounts.store import (
     KeyStale,
     NoCredit,
     Taken,
+    TooManyKeys,
     Unknown,
     Unlimited,
     WindowFull,
@@ -22,6 +23,7 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
@@ -42,6 +44,7 @@ class MemoryStore(MemoryFiles):
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
         self._counts: dict[str, rules.Counts] = {}  # by key id
+        self._tallies: dict[str, tuple[int, int]] = {}  # by name: events, until
         self._usage: dict[tuple[int, str, str, str], UsageRow] = {}
 
     async def find_key(self, digest: str) -> Key | None:
@@ -175,17 +178,22 @@ class MemoryStore(MemoryFiles):
             held.end(ended, now)
         return len(ended)
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
-        held = Held(keys.account_id(self._below), name, credits is None, now)
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
+        held = Held(keys.account_id(self._below), name, credits is None, now, invited_by=invited_by)
         if credits is not None:
             held.balance = rules.granted(held.balance, credits, now)
         self._accounts[held.id] = held
         return self._shown(held, now)
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         if new.account not in self._accounts:
             raise Unknown(new.account)
         self._refuse_taken(new.digest)
+        theirs = [key for key in self._keys.values() if key.account == new.account and not key.revoked]
+        if most is not None and len(theirs) >= most:
+            raise TooManyKeys(new.account)
         key = rules.made(new, keys.key_id(self._below), now)
         self._keys[key.id], self._counts[key.id] = key, rules.UNCOUNTED
         return self._current(key)
@@ -247,11 +255,36 @@ class MemoryStore(MemoryFiles):
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         held = self._limited(account)
         held.balance = rules.granted(held.balance, grant, now)
+        self._lift(held)
+        return self._shown(held, now)
+
+    def _lift(self, held: Held) -> None:
         rank = rules.rank(held.balance.spendable)
         for key in self._keys.values():
-            if key.account == account:
+            if key.account == held.id:
                 self._counts[key.id] = rules.lifted(self._counts[key.id], rank)
-        return self._shown(held, now)
+
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        held = self._limited(account)
+        if name in held.funded:
+            return False
+        before = rules.folded(held.balance, now)
+        held.balance = change(before)
+        held.funded[name] = held.balance.spendable - before.spendable
+        if held.funded[name] > 0:
+            self._lift(held)
+        return True
+
+    async def funded(self, account: str, name: str) -> int | None:
+        return self._held(account).funded.get(name)
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        self._tallies = {each: known for each, known in self._tallies.items() if known[1] > now}
+        count, _ = self._tallies.get(name, (0, 0))
+        if count >= most:
+            return False
+        self._tallies[name] = (count + 1, until)
+        return True
 
     async def deduct(self, account: str, credits: int, now: int) -> Account:
         held = self._limited(account)
@@ -296,6 +329,7 @@ class MemoryStore(MemoryFiles):
             keys=tuple(own),
             budgets=held.budgets,
             spent=budgets.spent(own, held.budgets, now, held.amount),
+            invited_by=held.invited_by,
         )
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:

@@ -30,6 +30,8 @@ class Held:
     generation: int = 0
     budgets: tuple[Budget, ...] = ()
     spent: dict[tuple[str, Unit, Period, int], int] = field(default_factory=dict)
+    invited_by: str = ""
+    funded: dict[str, int] = field(default_factory=dict)  # credits by the name of the change
     leases: dict[str, Lease] = field(default_factory=dict)
 
     def amount(self, meter: Meter) -> int:

@@ -7,6 +7,8 @@ K#<digest>   -           the id and account of the key with this digest
 I#<key id>   -           the digest
 N#<name>     <account>   accounts by name
 ACCOUNTS     <account>   all of them
+G#<account>  <place>     changes of its balance that are made once (storage/dynamodb/funds.py)
+T#<name>     -           counts of events
 H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
 No step needs a transaction. A key becomes valid with the last write of its creation. An interrupted creation
@@ -36,8 +38,8 @@ AT_ONCE = 16  # accounts, if all are read
 T = TypeVar("T")
 
 
-async def add_account(table: Table, account: str, name: str, hot: Raw, now: int) -> None:
-    info: Raw = {"name": {"S": name}, "created": number(now)}
+async def add_account(table: Table, account: str, name: str, hot: Raw, now: int, invited_by: str) -> None:
+    info: Raw = {"name": {"S": name}, "created": number(now), "by": {"S": invited_by}}
     await table.put(partition(account), HOT, hot)
     await table.put(partition(account), INFO, info)
     await table.put(f"N#{name}", account, {})
@@ -79,8 +81,9 @@ async def remove(table: Table, account: str) -> None:
     await table.delete(partition(account), HOT)
     await table.delete(EVERY, account)
     await table.delete(f"N#{items[INFO]['name']['S']}", account)
-    for hour in await table.query(f"H#{account}"):
-        await table.delete(f"H#{account}", hour["sk"]["S"])
+    for partition_key in (f"H#{account}", f"G#{account}"):
+        for item in await table.query(partition_key):
+            await table.delete(partition_key, item["sk"]["S"])
     for sk, record in items.items():
         if sk.startswith("K#"):
             for digest in {record["digest"]["S"], record.get("old", {"S": ""})["S"]} - {""}:
@@ -122,6 +125,7 @@ class Held:
     name: str
     created: int
     records: list[Raw]
+    invited_by: str = ""
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -141,7 +145,8 @@ async def held(table: Table, account: str) -> Held:
         raise Unknown(account)
     info = items[INFO]
     records = [item for sk, item in items.items() if sk.startswith("K#")]
-    return Held(account, Image(items[HOT]), info["name"]["S"], int(info["created"]["N"]), records)
+    by = info["by"]["S"] if "by" in info else ""
+    return Held(account, Image(items[HOT]), info["name"]["S"], int(info["created"]["N"]), records, by)
 
 
 def shown(held: Held, now: int) -> Account:
@@ -165,6 +170,7 @@ def shown(held: Held, now: int) -> Account:
         spent=budgets.spent(
             held.keys, shared_of(held.image), now, lambda meter: meters.amount(held.image, meter)
         ),
+        invited_by=held.invited_by,
     )
 
 

@@ -113,6 +113,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE leases ADD COLUMN key TEXT NOT NULL DEFAULT ''",  # that counts it while it runs
         "ALTER TABLE leases ADD COLUMN maker TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE accounts ADD COLUMN invited_by TEXT NOT NULL DEFAULT ''",
+        """
+        CREATE TABLE funded (
+            account TEXT NOT NULL, name TEXT NOT NULL, credits INTEGER NOT NULL, PRIMARY KEY (account, name)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE tallies (name TEXT PRIMARY KEY, count INTEGER NOT NULL, until INTEGER NOT NULL)
+        WITHOUT ROWID
+        """,
+        "CREATE INDEX tallies_until ON tallies (until)",
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from kimi_gateway.accounts.store import (
     NoCredit,
     Refused,
     Taken,
+    TooManyKeys,
     Unknown,
     Unlimited,
     WindowFull,
@@ -24,7 +25,7 @@ from kimi_gateway.accounts.store import (
 from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage, UsageRow
 from kimi_gateway.storage.sqlite import budgets as meters
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooManyKeys, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 Standing = Sequence[tuple[Limits, rules.Counts]]
 
