@@ -219,6 +219,8 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
         ("POST", "/token/check", 200, "TokenCheck"),
         ("GET", "/user/credits", 200, "Account"),
         ("GET", "/v1/files", 200, "Files"),
+        ("GET", "/user/keys", 200, "Users"),
+        ("POST", "/user/register", 404, "Users"),
         ("GET", "/v1/chat/completions", 405, "Account"),
         ("OPTIONS", "/v1/chat/completions", 204, "Account"),
         ("POST", "/v1/chat/completions/", 404, "Account"),
@@ -232,7 +234,7 @@ def test_every_function_answers_what_api_gateway_gives_it(
     body = json.dumps({"token": TOKEN}).encode() if method == "POST" else b""
     answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, timeout=30)
     assert (answer.status_code, endpoint.served[-1].function) == (status, function), answer.text
-    foreign = None if function == "TokenCheck" else "*"
+    foreign = None if path in ("/token/check", "/user/register") else "*"
     assert answer.headers.get("access-control-allow-origin") == foreign
     if status == 405:
         assert "OPTIONS" in answer.headers["allow"]
@@ -243,6 +245,21 @@ def test_the_doctor_finds_a_deployed_gateway_well(tokens: Any, ask: Callable[...
     found = {each["name"]: each["status"] for each in document["checks"]}
     assert document["ok"]
     assert found == {"stack": "ok", "table": "ok", "keys": "ok", "token": "ok", "health": "ok"}
+
+
+def test_a_key_makes_changes_and_deletes_a_key(
+    tokens: Any, ask: Callable[..., Any], endpoint: Endpoint
+) -> None:
+    maker = ask("keys", "create", "--credits", "5", "--manage")
+    url, headers = f"{endpoint.url}/user/keys", {"authorization": f"Bearer {maker['key']}"}
+    made = httpx.post(url, json={"name": "phone", "limits": {"rpm": 2}}, headers=headers, timeout=30).json()
+    one = f"{url}/{made['id']}"
+    assert httpx.patch(one, json={"name": "pad"}, headers=headers, timeout=30).json()["name"] == "pad"
+    shown = ask("keys", "show", made["id"])
+    assert (shown["made_by"], shown["limits"]["rpm"]) == (maker["id"], 2)
+    assert httpx.delete(one, headers=headers, timeout=30).json()["deleted"] is True
+    assert ask("keys", "show", made["id"])["revoked"] is True
+    assert endpoint.served[-1].function == "Users"
 
 
 def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoint: Endpoint) -> None:
@@ -347,4 +364,6 @@ def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
 
 def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
     assert endpoint.guard.denied == []
-    assert {each for each, _ in endpoint.guard.passed} == {"Chat", "Models", "TokenCheck", "Account", "Files"}
+    assert {each for each, _ in endpoint.guard.passed} == {
+        *("Chat", "Models", "TokenCheck", "Account", "Files", "Users")
+    }
