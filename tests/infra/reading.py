@@ -56,8 +56,8 @@ def _integration(method: str, path: str, spec: dict[str, Any]) -> Integration:
 
 
 def chosen(template: Any, method: str, path: str) -> Integration:
-    """The integration that API Gateway takes: an exact path before one with a parameter, that before a greedy
-    one, the longer of these first; a method by name before ANY. It stays with the path once that is chosen."""
+    """The integration that API Gateway takes: an exact path, else one with a parameter, else the longest
+    greedy one; a method by name before ANY. It stays with the path once that is chosen."""
     table: dict[str, dict[str, Integration]] = {}
     for each in integrations(template):
         table.setdefault(each.path, {})[each.method] = each

@@ -1,6 +1,6 @@
-"""Payments, refunds, and the rewards of who invited somebody. Each is booked once, however often it is told.
+"""Payments, refunds, and the rewards of who invited somebody. Each is booked once, however often it is reported.
 
-A call that broke off between two bookings is finished by telling it again.
+A call that broke off between two bookings is finished by the next one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ from kimi_gateway.accounts.store import Store, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Grant
 
 LONGEST_ID = 200  # characters of a payment's id
+INVITE = "inv_"
+
+
+def invite_code(account: str) -> str:
+    """The invitation of an account, by its id."""
+    return INVITE + account.removeprefix("acc_")
 
 
 async def pay(store: Store, account: Account, payment: str, grant: Grant, now: int) -> bool:

@@ -314,7 +314,7 @@ def deducted(balance: Balance, credits: int, now: int) -> Balance:
 
 
 def taken(balance: Balance, most: int, now: int) -> Balance:
-    """Take at most so many credits away, as many as can be spent."""
+    """Take at most `most` credits away, and no more than can be spent."""
     return deducted(balance, min(most, folded(balance, now).spendable), now)
 
 

@@ -1,4 +1,4 @@
-"""What users do for themselves: register, manage keys, pay. The work is loaded when it is first asked for."""
+"""Registration, own keys and payments. Their modules are loaded by the first request that needs them."""
 
 from __future__ import annotations
 

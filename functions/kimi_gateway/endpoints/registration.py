@@ -19,12 +19,6 @@ from kimi_gateway.settings import Settings
 
 DAY = 86_400
 OF_AN_ADDRESS = 3  # accounts a day
-INVITE = "inv_"
-
-
-def invite_code(account: str) -> str:
-    """The invitation of an account, by its id."""
-    return INVITE + account.removeprefix("acc_")
 
 
 async def register(store: Store, settings: Settings, request: Request, now: int) -> Response:
@@ -50,7 +44,7 @@ async def register(store: Store, settings: Settings, request: Request, now: int)
         "id": key,
         "name": name,
         "credits": account.credits,
-        "invite_code": invite_code(account.id),
+        "invite_code": payments.invite_code(account.id),
     }
     response = answer(shown)
     response.headers.append(NO_STORE)
@@ -59,9 +53,9 @@ async def register(store: Store, settings: Settings, request: Request, now: int)
 
 async def _inviter(store: Store, code: str, request: Request, now: int) -> Account:
     """Raises InvalidRequest."""
-    id = "acc_" + code.removeprefix(INVITE)
+    id = "acc_" + code.removeprefix(payments.INVITE)
     try:
-        found = await store.account(id, now) if code.startswith(INVITE) and len(code) < 40 else None
+        found = await store.account(id, now) if code.startswith(payments.INVITE) and len(code) < 40 else None
     except Unknown:
         found = None
     if found is None or found.id != id:
@@ -99,8 +93,8 @@ async def _count(store: Store, settings: Settings, client: str, now: int) -> Non
 async def _opened(
     store: Store, credits: int, name: str, inviter: Account | None, now: int
 ) -> tuple[Account, str, str]:
-    """The account, the id of its key, and the key. The reward comes before the key: whoever has one has paid
-    for the invitation."""
+    """The account, the id of its key, and the key. The reward comes before the key, so no key works whose
+    invitation is not rewarded."""
     secret = keys.new_key()
     by = inviter.id if inviter is not None else ""
     account = await store.create_account("", Grant(credits), now, by)

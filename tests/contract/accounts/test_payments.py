@@ -169,13 +169,3 @@ def test_the_secret_is_in_no_representation_and_is_redacted() -> None:
     assert SECRET not in repr(values)
     with InProcess(payment_secret=(SECRET,)):
         assert SECRET not in observe.redact(f"it is {SECRET}")
-    with pytest.raises(settings.SettingsFault, match="16 printable"):
-        settings.read({"KIMI_GATEWAY_PAYMENT_SECRET": "short"})
-
-
-def test_packages_of_the_operator_are_read() -> None:
-    values = settings.read({"KIMI_GATEWAY_PACKAGES": "trial=50/1m, big=90000"})
-    assert values.packages == (("trial", 50, 1), ("big", 90_000, None))
-    for wrong in ("trial", "trial=0", "trial=5/1y", "Trial=5", "trial=5/0m"):
-        with pytest.raises(settings.SettingsFault):
-            settings.read({"KIMI_GATEWAY_PACKAGES": wrong})

@@ -129,6 +129,8 @@ def test_an_account_is_shown_by_any_of_its_names(ask: Any, data: Path) -> None:
     assert shown == {
         "id": made["account"],
         "name": "alice",
+        "invite_code": "inv_" + made["account"].removeprefix("acc_"),
+        "invited_by": None,
         "unlimited": False,
         "credits": 8,
         "reserved": 0,
