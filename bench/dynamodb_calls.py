@@ -23,20 +23,21 @@ from kimi_gateway.net.aws import Aws
 from kimi_gateway.net.http import Answer, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.sigv4 import Credentials
-from kimi_gateway.storage.dynamodb.item import usage_name, window_names
+from kimi_gateway.storage.dynamodb import tally
+from kimi_gateway.storage.dynamodb.item import window_names
 from kimi_gateway.storage.dynamodb.store import DynamoStore
 
 ROUNDS, PAIRS = 15, 200
 NOW = 1_800_000_000
 REGION, FAKE = "eu-central-1", Credentials("AKIDEXAMPLE", "wJalrXUtnFEMIexampleKEY")
 KEY = Key("key_abcdefghij", "digest", "acc_abcdefghij")
-USED = usage_name(KEY.id, "kimi-k3", NOW)
+USED = tally.name_of(NOW, KEY.id, "kimi-k3")
 ITEM = {
     "pk": {"S": "A#acc_abcdefghij"}, "sk": {"S": "-"}, "b": {"N": "19990"}, "c": {"N": "10"}, "x": {"N": "0"},
     "kg": {"N": "0"}, "ks": {"SS": ["ab"]}, "gr": {"S": "9999999999:20000"}, "gx": {"N": "9999999999"},
     "f": {"N": "0"}, f"q{USED}": {"N": "100000001000000000"}, f"l{USED}": {"N": "17"},
     f"t{USED}": {"N": "1200000000000340"},
-    **{name: {"N": "10"} for name in window_names(KEY.id, NOW)},
+    **{name: {"N": "10"} for name in window_names(KEY, NOW, False)},
     **{f"rAAAAAA{number:02}": {"N": "11800000660"} for number in range(10)},
 }  # fmt: skip
 

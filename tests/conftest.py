@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +13,13 @@ from support import dynamo
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
-settings.register_profile("steady", deadline=None)  # a busy machine is no fault of a case
-settings.load_profile("steady")
+# Else each process compiles all tests and the package again, which takes longer than most tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+settings.register_profile("deep", deadline=None)  # a busy machine is no fault of a case
+settings.register_profile("suite", deadline=None, max_examples=30)
+settings.load_profile("suite")
 settings.register_profile(
     "fuzz", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )

@@ -1,5 +1,13 @@
-"""Files: uploads, their records and their text."""
+"""Files and batches: uploads, their records, their text, and batches of requests. Once an hour it sweeps."""
 
-from kimi_gateway.edge.aws.function import Function
+from kimi_gateway.edge.aws.scheduled import SweepingFunction
 
-handler = Function("/v1/files", "/v1/files/uploads", "/v1/files/{file}", "/v1/files/{file}/content")
+handler = SweepingFunction(
+    "/v1/files",
+    "/v1/files/uploads",
+    "/v1/files/{file}",
+    "/v1/files/{file}/content",
+    "/v1/batches",
+    "/v1/batches/{batch}",
+    "/v1/batches/{batch}/cancel",
+)

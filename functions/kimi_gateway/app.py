@@ -6,24 +6,24 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import cache as once
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.accounts.files import FileStore, Room
+from kimi_gateway.accounts.files import FileStore
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.account import BalanceAndCredits
 from kimi_gateway.endpoints.counts import Counts
-from kimi_gateway.endpoints.files.api import FilesApi
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.members import Members
 from kimi_gateway.endpoints.models import Models
-from kimi_gateway.endpoints.token_check import TokenCheck
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
@@ -46,26 +46,38 @@ from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.opening import open_store
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.batches import BatchStore
+    from kimi_gateway.endpoints.batches.api import BatchesApi
+    from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.token_check import TokenCheck
+    from kimi_gateway.flow.liveness import Liveness
+    from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
-    from kimi_gateway.net.s3 import Bucket
+    from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
+    class Stores(Store, FileStore, BatchStore, Protocol):
+        """The stores: accounts, the records of files and batches, and kept answers."""
 
-class Stores(Store, FileStore, Protocol):
-    """The stores: accounts, and the records of files."""
+        def answers(self) -> AnswerStore: ...
+
+    Step = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The endpoints that cost no credit; `edge/routes.py` gives each its path."""
+    """The endpoints that cost no credit; `edge/routes.py` gives each its path.
+
+    A callable makes its endpoint, and loads its modules, with the first request."""
 
     models: Models
     counts: Counts
     account: BalanceAndCredits
-    token_check: TokenCheck
+    token_check: Callable[[], TokenCheck]
     health: Health
-    files: FilesApi
+    files: Callable[[], FilesApi]
+    batches: Callable[[], BatchesApi]
     members: Members
 
 
@@ -117,8 +129,8 @@ class TokenSource:
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
     """The environment's tokens, else the current ones of the secret or the file."""
+    redact.learn((*settings.moonshot_api_key, *settings.payment_secret))
     if settings.moonshot_api_key:
-        redact.learn(settings.moonshot_api_key)
         fixed = tuple(map(Token.of, settings.moonshot_api_key))
         return TokenSource(lambda: fixed, list)
     if settings.secret and aws is not None:
@@ -168,15 +180,18 @@ def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
 
 
 def upstreams(
-    settings: Settings, client: Client, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
+    platform: Moonshot, pool: Pool, known: Callable[[], bool], clock: Callable[[], float]
 ) -> Callable[[], Upstream]:
     """The platform if it has a token, or while that is not `known`; otherwise the demo."""
-    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-    native = settings.anthropic == "native"
-    platform = Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
     moonshot = Upstream(platform, pool)
     demo = Upstream(Demo(), Pool(lambda: (Token("", "demo"),), LocalOutageLog(), clock))
     return lambda: demo if known() and not pool.all() else moonshot
+
+
+def _platform(settings: Settings, client: Client) -> Moonshot:
+    timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+    native = settings.anthropic == "native"
+    return Moonshot(client, settings.base_url, timeouts, settings.event_limit, native)
 
 
 async def start(
@@ -192,7 +207,6 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    redact.learn(settings.payment_secret)
     models = catalog.load(settings.models)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
@@ -204,28 +218,35 @@ async def start(
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
             await source.renewal.fresh()
-    upstream = upstreams(settings, client, pool, source.known, clock)
-    gate = Gate(store, clock, settings.lease, settings.account_concurrency)
-    ledger = Ledger(store, clock, settings.lease)
+    platform = _platform(settings, client)
+    upstream = upstreams(platform, pool, source.known, clock)
     directory = Directory(upstream)
+    liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
+    passing = _passing(settings, platform, liveness, clock)
+    gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
+    ledger = Ledger(store, clock, settings.lease)
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = Registry(models, {"moonshot": directory})
-    gateway = Gateway(gate, ledger, registry, conversations, settings, clock, attachments)
+    gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan = partial(_planned, settings)
+    batches = once(partial(_batches, gateway, store, upstream))
+    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
         BalanceAndCredits(gate, store, directory, clock),
-        TokenCheck(store, directory, clock),
+        once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
-        _files(settings, gate, store, upstream, clock, _bucket(settings, aws, client)),
+        once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
+        batches,
         Members(gate, store, settings, clock),
     )
     heart = None
     if renewing:
-        heart = asyncio.create_task(_beat(ledger, store, attachments, settings.lease / 3, clock))
+        steps = ledger.renew, attachments.beat, lambda: batches().following.sweep()
+        heart = asyncio.create_task(_beat(store, steps, settings.lease / 3, clock))
     emit("started", provider=upstream().provider.name, data=settings.table or str(settings.data))
     if upstream().provider.name == "demo":
         emit("demo", logging.WARNING, note="no upstream token: the built-in demo provider answers")
@@ -254,7 +275,7 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
     if settings.table and aws is not None:
         from kimi_gateway.storage.dynamodb.store import DynamoStore
 
-        return DynamoStore(settings.table, aws)
+        return DynamoStore(settings.table, aws, keep_usage=settings.keep_usage * DAY)
     return open_store(settings)
 
 
@@ -264,19 +285,47 @@ def _files(
     store: FileStore,
     upstream: Callable[[], Upstream],
     clock: Callable[[], float],
-    bucket: Bucket | None,
+    aws: Aws | None,
+    client: Client,
 ) -> FilesApi:
-    room = Room(settings.account_files, settings.account_file_bytes)
+    from kimi_gateway.accounts.files import Room
+    from kimi_gateway.endpoints.files.api import FilesApi
+
+    room, bucket = Room(settings.account_files, settings.account_file_bytes), None
+    if settings.uploads and aws is not None:  # where clients put files that are too large for a request
+        from kimi_gateway.net.s3 import Bucket
+
+        bucket = Bucket(aws, client, settings.uploads)
     return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
 
 
-def _bucket(settings: Settings, aws: Aws | None, client: Client) -> Bucket | None:
-    """Where clients put files that are too large for a request, if the operator has such a place."""
-    if not settings.uploads or aws is None:
-        return None
-    from kimi_gateway.net.s3 import Bucket
+def _batches(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:
+    from kimi_gateway.endpoints.batches import api
 
-    return Bucket(aws, client, settings.uploads)
+    return api.of_gateway(gateway, store, upstream)
+
+
+def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float]) -> Liveness:
+    from kimi_gateway.flow.liveness import Liveness
+
+    return Liveness(ask, clock)
+
+
+def _token_check(store: Store, liveness: Callable[[], Liveness], clock: Callable[[], float]) -> TokenCheck:
+    from kimi_gateway.endpoints.token_check import TokenCheck
+
+    return TokenCheck(store, liveness(), clock)
+
+
+def _passing(
+    settings: Settings, platform: Moonshot, liveness: Callable[[], Liveness], clock: Callable[[], float]
+) -> PassThrough | None:
+    if not settings.passthrough:
+        return None
+    from kimi_gateway.accounts.values import Limits
+    from kimi_gateway.flow.passthrough import PassThrough
+
+    return PassThrough(platform, liveness(), Limits(*settings.passthrough_limits), clock)
 
 
 def _planned(settings: Settings, opening: Opening) -> Planner | None:
@@ -289,15 +338,13 @@ def _planned(settings: Settings, opening: Opening) -> Planner | None:
     return planner.plan(Bounds(settings.search_rounds, settings.search_seconds), opening)
 
 
-async def _beat(
-    ledger: Ledger, store: Store, attachments: FileService, every: float, clock: Callable[[], float]
-) -> None:
-    """Renew the leases and files of running requests, and end those of dead processes."""
+async def _beat(store: Store, steps: Sequence[Step], every: float, clock: Callable[[], float]) -> None:
+    """Renew the leases and files of running requests, end those of dead processes, and follow batches."""
     while True:
         await asyncio.sleep(every)
         try:
-            await ledger.renew()
+            for step in steps:
+                await step()
             await store.purge(int(clock()))
-            await attachments.beat()
         except StoreDown as exc:
             emit(exc.cause, logging.ERROR, step="renew", detail=str(exc))

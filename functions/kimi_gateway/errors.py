@@ -19,6 +19,7 @@ GatewayError                     500  api_error              internal_error
 ├── Conflict                     409  invalid_request_error  conflict
 ├── BodyTooLarge                 413  invalid_request_error  request_too_large
 ├── UnsupportedMedia             415  invalid_request_error  unsupported_media_type
+├── IdempotencyKeyReused         422  invalid_request_error  idempotency_key_reused
 ├── UpgradeRequired              426  invalid_request_error  upgrade_required
 ├── RateLimited                  429  rate_limit_error       rate_limit_exceeded
 └── Unavailable                  503  api_error              service_unavailable
@@ -144,6 +145,10 @@ class Conflict(GatewayError):
 
 class UnsupportedMedia(GatewayError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class IdempotencyKeyReused(GatewayError):
+    status, type, code = 422, "invalid_request_error", "idempotency_key_reused"
 
 
 class UpgradeRequired(GatewayError):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import field
+from typing import Protocol
 from urllib.parse import parse_qsl
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.observe import RequestRecord
 
@@ -100,6 +102,14 @@ async def _nothing() -> None:
     return None
 
 
+class Recording(Protocol):
+    """Keeps an answer for a repeated request."""
+
+    async def complete(self, headers: Sequence[tuple[str, str]], last: bytes) -> None:
+        """The answer is complete with its `last` bytes, which the client does not have yet."""
+        ...
+
+
 @dataclass(slots=True)
 class Request:
     """One request. `path` is percent-decoded, without the query.
@@ -110,7 +120,8 @@ class Request:
     A client that leaves cancels the task that handles its request.
 
     `started` and `deadline`, by which the answer must have ended, are times of time.monotonic(). `record`
-    collects facts for the request's log line.
+    collects facts for the request's log line. `recording` is set if the answer is kept for a repeated
+    request.
     """
 
     method: str
@@ -125,6 +136,7 @@ class Request:
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
     record: RequestRecord = field(default_factory=RequestRecord)
+    recording: Recording | None = None
 
 
 @dataclass(slots=True)

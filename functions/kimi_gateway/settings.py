@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from kimi_gateway.dataclass import dataclass
 
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
@@ -44,6 +46,7 @@ class Settings:
     register_daily: int = 100
     account_keys: int = 20
     payment_secret: tuple[str, ...] = field(default=(), repr=False)
+    keep_usage: int = 90
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
@@ -53,6 +56,8 @@ class Settings:
     max_request: float = 0
     lease: float = 660
     token_concurrency: int = 0
+    passthrough: bool = False
+    passthrough_limits: tuple[int | None, int | None, int | None] = (20, 600, 5_000)
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
     search: bool = True
@@ -60,6 +65,7 @@ class Settings:
     search_seconds: float = 90
     account_files: int = 100
     account_file_bytes: int = 2**30
+    batches: tuple[str, ...] = ()
     keep_texts: int = 86_400
     fetch_allowed: tuple[str, ...] = ()
     attachment_limit: int = 100 * 2**20
@@ -144,6 +150,17 @@ def _secrets(text: str) -> tuple[str, ...]:
     return found
 
 
+def _batches(text: str) -> tuple[str, ...]:
+    """The ids of keys that may run batches; `*` stands for all."""
+    if text.lower() in ("on", "off"):
+        return ("*",) if text.lower() == "on" else ()
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in found:
+        if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
+            raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
+    return found
+
+
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
@@ -155,6 +172,14 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
         return value
 
     return parse
+
+
+def _windows(text: str) -> tuple[int | None, int | None, int | None]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 means no limit")
+    minute, hour, day = (int(part) or None for part in parts)
+    return minute, hour, day
 
 
 def _named(form: str, what: str) -> Callable[[str], Any]:
@@ -203,6 +228,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
     "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
     "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
+    "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
@@ -213,12 +239,15 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_LEASE": ("lease", _number(float, 1, 86_400, "seconds")),
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
+    "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
+    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
     "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
     "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
+    "KIMI_GATEWAY_BATCHES": ("batches", _batches),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
     "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
     "KIMI_GATEWAY_ATTACHMENT_LIMIT": ("attachment_limit", _number(int, 1024, 100 * 2**20, "bytes")),

@@ -26,7 +26,7 @@ def test_code_of_the_package_counts(name: str) -> None:
 
 
 def test_what_runs_as_long_as_the_gateway_and_what_is_not_its_own_does_not() -> None:
-    for coroutine in (app._beat(None, None, None, 1, float), asyncio.sleep(0)):  # type: ignore[arg-type]
+    for coroutine in (app._beat(None, (), 1, float), asyncio.sleep(0)):  # type: ignore[arg-type]
         assert not serves_requests(coroutine)
         coroutine.close()
 

@@ -9,6 +9,8 @@ from typing import Any, Self, TypeVar
 
 import anthropic
 
+from support.tls import NO_TLS
+
 T = TypeVar("T")
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 ASK: Any = {"model": "kimi-k3", "max_tokens": 1000, "messages": HELLO}
@@ -16,7 +18,13 @@ ASK: Any = {"model": "kimi-k3", "max_tokens": 1000, "messages": HELLO}
 
 class Blocking:
     def __init__(self, url: str, **key: str) -> None:
-        self.client = anthropic.Anthropic(base_url=url, max_retries=0, timeout=30, **key)  # type: ignore[arg-type]
+        self.client = anthropic.Anthropic(
+            base_url=url,
+            max_retries=0,
+            timeout=30,
+            http_client=anthropic.DefaultHttpxClient(verify=NO_TLS),
+            **key,
+        )  # type: ignore[arg-type]
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -44,7 +52,13 @@ class Async:
     """The same calls on AsyncAnthropic, each run to its end."""
 
     def __init__(self, url: str, **key: str) -> None:
-        self.client = anthropic.AsyncAnthropic(base_url=url, max_retries=0, timeout=30, **key)  # type: ignore[arg-type]
+        self.client = anthropic.AsyncAnthropic(
+            base_url=url,
+            max_retries=0,
+            timeout=30,
+            http_client=anthropic.DefaultAsyncHttpxClient(verify=NO_TLS),
+            **key,
+        )  # type: ignore[arg-type]
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

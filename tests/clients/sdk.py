@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import openai
 
+from support.tls import NO_TLS
 from upstream import Kimi, Reply, Request, Status, error
 from upstream.steps import Part, rate_limited
 
@@ -20,7 +21,13 @@ HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 class Blocking:
     def __init__(self, url: str, key: str) -> None:
-        self.client = openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=30)
+        self.client = openai.OpenAI(
+            api_key=key,
+            base_url=url,
+            max_retries=0,
+            timeout=30,
+            http_client=openai.DefaultHttpxClient(verify=NO_TLS),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +88,13 @@ class Async:
     """The same calls on AsyncOpenAI, each run to its end."""
 
     def __init__(self, url: str, key: str) -> None:
-        self.client = openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=30)
+        self.client = openai.AsyncOpenAI(
+            api_key=key,
+            base_url=url,
+            max_retries=0,
+            timeout=30,
+            http_client=openai.DefaultAsyncHttpxClient(verify=NO_TLS),
+        )
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:

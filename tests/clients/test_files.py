@@ -17,6 +17,7 @@ import pytest
 from clients.drivers import Driver
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
+from upstream.batches import lines
 
 OPENAI = {
     "node": ("node", "openai"), "old-node": ("node", "openai-old"), "old-python": ("python", "openai"),
@@ -127,3 +128,54 @@ def test_curl_with_the_file_first_is_served_too(gateway: LiveGateway) -> None:
     parts = {"file": ("notes.txt", DATA), "purpose": (None, "file-extract")}
     headers = {"authorization": f"Bearer {gateway.key()}"}
     assert httpx.post(f"{gateway.url}/v1/files", files=parts, headers=headers).status_code == 200
+
+
+# Batches
+
+
+@pytest.fixture(scope="module")
+def batching(
+    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveGateway]:
+    with LiveGateway(tmp_path_factory.mktemp("batches"), module_upstream.url, batches=("*",)) as gateway:
+        yield gateway
+
+
+def test_openais_batches_from_creation_to_results(batching: LiveGateway, upstream: ScriptedUpstream) -> None:
+    client = openai.OpenAI(
+        api_key=batching.key(None), base_url=f"{batching.url}/v1", max_retries=0,
+        _strict_response_validation=True,
+    )  # fmt: skip
+    with client:
+        file = client.files.create(file=("in.jsonl", lines()), purpose="batch")
+        made = [
+            client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                metadata={"number": str(number)},
+            )
+            for number in range(3)
+        ]  # fmt: skip
+        assert {each.status for each in made} == {"in_progress"}
+        assert client.batches.retrieve(made[0].id) == made[0]
+        assert [each.id for each in client.batches.list(limit=1)] == sorted(
+            (b.id for b in made), reverse=True
+        )
+        assert client.batches.cancel(made[1].id).status == "cancelling"
+        upstream.batches.run()
+        done = client.batches.retrieve(made[2].id)
+        assert done.status == "completed" and done.metadata == {"number": "2"}  # noqa: PT018
+        assert done.output_file_id is not None
+        rows = client.files.content(done.output_file_id).text.splitlines()
+        assert [json.loads(row)["custom_id"] for row in rows] == ["a0", "a1", "a2"]
+
+
+@pytest.mark.parametrize("name", OPENAI)
+def test_openais_batches_in_other_sdks(batching: LiveGateway, upstream: ScriptedUpstream, name: str) -> None:
+    with Driver(*OPENAI[name], f"{batching.url}/v1") as sdk:
+        outcome = sdk("batches", key=batching.key(None), body={"lines": lines().decode()})
+    assert not outcome.classes, outcome
+    life = outcome.value
+    assert life["made"]["status"] == "in_progress"
+    assert life["shown"] == life["made"]
+    assert [each["id"] for each in life["listed"]] == [life["made"]["id"]]
+    assert life["cancelled"]["status"] == "cancelling"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -40,13 +41,27 @@ def sam() -> Sam:
 
 
 @pytest.fixture(scope="session")
-def read_template(sam: Sam) -> Callable[[Path], Any]:
+def read_template(sam: Sam, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Any]:
+    """Each template is read once for all workers: SAM's own code takes seconds to load."""
+    kept = shared(tmp_path_factory)
+
     def read(path: Path) -> Any:
-        done = sam("python", str(Path(__file__).with_name("sam_transform.py")), str(path))
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        answer = kept / f"template-{digest}.json"
+        with one_at_a_time(digest):
+            if not answer.exists():
+                done = sam("python", str(Path(__file__).with_name("sam_transform.py")), str(path))
+                assert done.returncode == 0, done.stderr
+                answer.write_text(done.stdout)
+        return json.loads(answer.read_text())
 
     return read
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +111,7 @@ def package(
 ) -> Package:
     """Of a fresh clone, to a bucket of moto's. Built for this machine, since its functions run here, and once
     for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    built = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sam-build"
+    built = shared(tmp_path_factory) / "sam-build"
     with one_at_a_time("package"):
         if not built.exists():
             options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}

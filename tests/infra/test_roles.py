@@ -16,12 +16,14 @@ import pytest
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import listed, resources, statements
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import TooManyKeys
-from kimi_gateway.accounts.values import Grant, Key, NewKey, Usage
+from kimi_gateway.accounts.values import NEVER, Grant, Key, NewKey, Usage
 from kimi_gateway.net.aws import Aws, endpoints
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.s3 import Bucket, NoObject
+from kimi_gateway.storage.answers import Claim
 from support import dynamo
 from support.dynamo_table import NOW, SharedTable
 
@@ -68,6 +70,16 @@ async def answers(shared: SharedTable, key: Key) -> None:
 
 async def earlier(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
+
+
+async def repeated(shared: SharedTable, key: Key) -> None:
+    """A request with an Idempotency-Key, its repetition, and one by a key that is refused."""
+    kept = shared.stores[1].answers()
+    for owner in ("first", "second"):
+        await kept.claim_answer(key.account, "n", Claim("asked", owner, NOW + LEASE), NOW)
+        await kept.keep_answer(key.account, "n", owner, b"whole", NOW + 86_400)
+        await kept.drop_claim(key.account, "n", owner)
+    assert await kept.find_answer(key.account, "n", NOW)
 
 
 async def attachments(shared: SharedTable, key: Key) -> None:
@@ -120,10 +132,21 @@ async def users(shared: SharedTable, key: Key) -> None:
     assert await store.funded(guest.id, "p") == 5
 
 
+async def batches(shared: SharedTable, key: Key) -> None:
+    """One from its creation to its end, and one that the upstream refuses."""
+    store = shared.stores[1]
+    record = BatchRecord("batch_1", key.account, key.id, "tok_1", NOW, "file-1", "24h", NOW + 900, NOW)
+    await store.add_batch(record)
+    assert await store.batch(key.account, record.id, NOW) == record
+    assert await store.batches(key.account, NOW) == await store.due_batches(NOW, 10) == [record]
+    assert await store.change_batch(record, ended := replace(record, due=NEVER))
+    await store.remove_batch(ended)
+
+
 NEEDS: dict[str, tuple[Step, ...]] = {
-    "Chat": (key, outages, credit, money, answers, earlier, attachments),
+    "Chat": (key, outages, credit, money, answers, earlier, repeated, attachments),
     "Models": (key, outages, credit),
-    "Files": (key, outages, credit, files),
+    "Files": (key, outages, credit, money, files, attachments, batches),
     "Users": (key, outages, credit, users),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier),

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
 from openai import OpenAI
 
 from infra.cloud import STACK, Cloud, deployed
@@ -23,11 +24,12 @@ from infra.endpoint import Endpoint
 from infra.reading import integrations
 from support import ROOT
 from support.live import HELLO
+from support.tls import NO_TLS
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"
-PROGRAM = (sys.executable, "-m", "kimi_gateway.cli")
-Command = Callable[..., subprocess.CompletedProcess[str]]
+PLAIN: Any = {"timeout": 30, "verify": NO_TLS}
+Command = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +47,14 @@ def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstrea
 
 @pytest.fixture(scope="module")
 def command(cloud: Cloud) -> Command:
-    def run(
-        *words: str, typed: str = "", stack: str = STACK, **environ: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, "--stack", stack, *words], env=cloud.environ | environ, input=typed,
-            capture_output=True, text=True,
-        )  # fmt: skip
-
-    return run
+    return cloud.command
 
 
 @pytest.fixture(scope="module")
 def ask(command: Command) -> Callable[..., Any]:
     def run(*words: str, typed: str = "") -> Any:
         done = command(*words, "--json", typed=typed)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert (done.exit_code, done.stderr) == (0, ""), done.stderr
         return json.loads(done.stdout)
 
     return run
@@ -83,7 +77,7 @@ def test_a_new_stack_tells_its_address_and_shows_its_first_key_once(
     assert first["url"] == endpoint.url
     assert first["key"].startswith("sk-kg-")
     again = command("hello")
-    assert again.returncode == 0
+    assert again.exit_code == 0
     assert endpoint.url in again.stdout
     assert "sk-kg-" not in again.stdout
 
@@ -120,7 +114,7 @@ def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
     try:
         done = command("tokens", "add", "--json", typed="sk-another-upstream-token")
         error = json.loads(done.stderr)["error"]
-        assert (done.returncode, error["code"], error["message"]) == (1, "tokens_secret", says)
+        assert (done.exit_code, error["code"], error["message"]) == (1, "tokens_secret", says)
         kept = secrets.get_secret_value(SecretId=id)
         assert {name: kept[name] for name in spoilt} == spoilt
     finally:
@@ -153,7 +147,7 @@ def test_content_arrives_while_the_upstream_has_more(
     body = {"model": "kimi-k3", "messages": HELLO, "stream": True}
     url, headers = f"{endpoint.url}/v1/chat/completions", {"authorization": f"Bearer {first['key']}"}
     gate.let(3)
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=30) as answer:
+    with httpx.stream("POST", url, json=body, headers=headers, **PLAIN) as answer:
         lines = answer.iter_lines()
         seen = next(line for line in lines if re.search(r'content": ?"[^"]', line))
         assert gate.sent == 3, "the first content came with all the rest"
@@ -171,14 +165,14 @@ def test_a_compressed_body_is_taken(
     body = gzip.compress(json.dumps({"model": "kimi-k3", "messages": HELLO, "stream": stream}).encode())
     headers = {"authorization": f"Bearer {first['key']}", "content-encoding": "gzip"}
     url = f"{endpoint.url}/v1/chat/completions"
-    assert httpx.post(url, content=body, headers=headers, timeout=30).status_code == 200
+    assert httpx.post(url, content=body, headers=headers, **PLAIN).status_code == 200
     assert upstream.chats[-1].body["messages"] == HELLO
 
 
 def test_a_body_that_lambda_does_not_take_is_413_with_what_to_do(first: Any, endpoint: Endpoint) -> None:
     body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "x" * 6_300_000}]}
     headers = {"authorization": f"Bearer {first['key']}"}
-    answer = httpx.post(f"{endpoint.url}/v1/messages", json=body, headers=headers, timeout=30)
+    answer = httpx.post(f"{endpoint.url}/v1/messages", json=body, headers=headers, **PLAIN)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     assert "Send fewer or smaller images" in answer.json()["error"]["message"]
 
@@ -189,7 +183,7 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
     made = ask("keys", "create", "--credits", "5")
     body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "a very private question"}]}
     headers = {"authorization": f"Bearer {made['key']}", "x-request-id": "look-for-me"}
-    answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, timeout=30)
+    answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, **PLAIN)
     assert answer.status_code == 200, answer.text
 
     def line() -> Any:
@@ -232,7 +226,7 @@ def test_every_function_answers_what_api_gateway_gives_it(
 ) -> None:
     headers = {"authorization": f"Bearer {first['key']}", "content-type": "application/json"}
     body = json.dumps({"token": TOKEN}).encode() if method == "POST" else b""
-    answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, timeout=30)
+    answer = httpx.request(method, endpoint.url + path, headers=headers, content=body, **PLAIN)
     assert (answer.status_code, endpoint.served[-1].function) == (status, function), answer.text
     foreign = None if path in ("/token/check", "/user/register") else "*"
     assert answer.headers.get("access-control-allow-origin") == foreign
@@ -267,11 +261,11 @@ def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoi
     headers = {"authorization": f"Bearer {made['key']}"}
     body = {"model": "kimi-k3", "messages": HELLO}
     url = f"{endpoint.url}/v1/chat/completions"
-    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
-    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, "timeout": 30}
+    assert httpx.post(url, json=body, headers=headers, **PLAIN).status_code == 200
+    check = {"url": f"{endpoint.url}/token/check", "json": {"token": made["key"]}, **PLAIN}
     assert httpx.post(**check).json() == {"live": True}
     ask("keys", "revoke", made["id"])
-    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 401
+    assert httpx.post(url, json=body, headers=headers, **PLAIN).status_code == 401
     assert httpx.post(**check).json() == {"live": False}
 
 
@@ -297,13 +291,15 @@ def test_what_is_missing_is_named(
     nothing = {"HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
     done = command("keys", "list", "--json", stack=stack, **nothing, **environ)
     error = json.loads(done.stderr)["error"]
-    assert (done.returncode, error["code"]) == (exit_code, code), error
+    assert (done.exit_code, error["code"]) == (exit_code, code), error
     assert says in error["message"]
 
 
-def test_without_boto3_the_way_to_it_is_told(command: Command, tmp_path: Path) -> None:
+def test_without_boto3_the_way_to_it_is_shown(cloud: Cloud, tmp_path: Path) -> None:
     (tmp_path / "boto3.py").write_text("raise ImportError\n")
-    done = command("keys", "list", PYTHONPATH=str(tmp_path))
+    environ = cloud.environ | {"PYTHONPATH": str(tmp_path)}
+    program = [sys.executable, "-m", "kimi_gateway.cli", "--stack", STACK, "keys", "list"]
+    done = subprocess.run(program, env=environ, capture_output=True, text=True)
     assert done.returncode == 1
     assert "scripts/setup cloud" in done.stderr
 
@@ -311,7 +307,7 @@ def test_without_boto3_the_way_to_it_is_told(command: Command, tmp_path: Path) -
 @pytest.mark.parametrize("words", [("serve",), ("backup", "file")])
 def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...]) -> None:
     done = command(*words)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "without --stack" in done.stderr
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from kimi_gateway.net.fetch.fetcher import Fetcher
 from support.raw_server import RawServer
+from support.tls import NO_TLS
 
 HI = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi"
 
@@ -34,6 +36,11 @@ async def fetching(fetcher: Fetcher) -> AsyncIterator[Fetcher]:
         await fetcher.close()
 
 
+def plain(*given: Any, **named: Any) -> Fetcher:
+    """One that never speaks TLS."""
+    return Fetcher(*given, tls=NO_TLS, **named)
+
+
 def port_of(server: RawServer) -> int:
     return int(server.url.rstrip("/").rpartition(":")[2])
 
@@ -45,5 +52,5 @@ async def served(
     names = Names(a_example=[["127.0.0.1"]])
     async with RawServer([[b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", *pieces]]) as server:
         port = port_of(server)
-        async with fetching(Fetcher([f"a.example:{port}"], resolver=names, **options)) as fetcher:  # type: ignore[arg-type]
+        async with fetching(plain([f"a.example:{port}"], resolver=names, **options)) as fetcher:  # type: ignore[arg-type]
             yield fetcher, f"http://a.example:{port}/", server

@@ -142,7 +142,8 @@ class InProcess:
         return self.running.gateway.registry.directories["moonshot"]
 
     def run(self, step: Any) -> Any:
-        return self._runner.run(step)
+        """`Runner.run` would also set the handler of SIGINT twice, which takes longer than most calls."""
+        return self._runner.get_loop().run_until_complete(step)
 
     def key(self, credits: int | None = 100, limits: Limits | None = None, see_balance: bool = False) -> str:
         """A new account's key; None credits are an unlimited account."""

@@ -81,7 +81,7 @@ class Invocation:
     posts: list[Posted] = field(default_factory=list)
     done: Future[Posted] = field(default_factory=Future)
 
-    def answer(self, within: float = 15) -> Posted:
+    def answer(self, within: float = 40) -> Posted:
         return self.done.result(within)
 
 
@@ -302,10 +302,10 @@ class Worker:
         """As the platform ends a process: with SIGTERM where an extension is ready, else with SIGKILL."""
         self.process.send_signal(signal.SIGTERM if self.api.ready else signal.SIGKILL)
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 40) -> int:
         return self.process.wait(seconds)
 
-    def until(self, true: Callable[[], object], seconds: float = 15) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 40) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

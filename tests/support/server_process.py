@@ -22,6 +22,7 @@ from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite.opening import STORE_NAME, open_store
 from kimi_gateway.storage.sqlite.store import SqliteStore
+from support.tls import NO_TLS
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class ServerProcess(StoreAtHome):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 40) -> int:
         """The exit code, once its workers too are gone: only then has its output an end."""
         self.process.communicate(timeout=seconds)
         code: int = self.process.returncode
@@ -131,16 +132,16 @@ class ServerProcess(StoreAtHome):
 
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=NO_TLS)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
         try:
-            return httpx.get(f"{self.url}/ping", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/ping", trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.TransportError:
             return False
 
-    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 40) -> None:
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, self.log

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Account, Admission, Key, Usage
 from kimi_gateway.net.http1 import Http1Client
@@ -42,6 +44,10 @@ async def dynamodb(folder: Path, url: str) -> AsyncIterator[Store]:
 
 STORES = {"memory": memory, "sqlite": sqlite, "moto": dynamodb, "dynalite": dynamodb}
 ON_DYNAMODB = ("moto", "dynalite")
+
+# For tests of many requests: moto takes four times as long, and it serves one after the other.
+one_of_each = pytest.mark.parametrize("store", ["memory", "sqlite", "dynalite"], indirect=True)
+one_table = pytest.mark.parametrize("shared", ["dynalite"], indirect=True)
 
 
 @dataclass

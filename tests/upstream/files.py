@@ -27,6 +27,7 @@ class Asked(Protocol):
 
     method: str
     path: str
+    query: str
     headers: dict[str, str]
     raw: bytes
 
@@ -121,6 +122,8 @@ class FileStore:
         return Status(201, {**told, "extract_status": "ready"})
 
     def _content(self, file: File) -> Status:
+        if file.purpose == "batch_output":
+            return Status(200, file.data.decode())
         if file.purpose != "file-extract":
             return _invalid("the content of this file cannot be read")
         told = {

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
-from upstream import files, kimi, messages, search
+from upstream import batches, files, kimi, messages, search
 from upstream.kimi import WINDOWS
 from upstream.rules import refusal
 from upstream.steps import HANG, RESET, End, Kimi, Part, Reply, Status, Step, length
@@ -32,9 +33,11 @@ class Request:
     headers: dict[str, str]
     raw: bytes
     connection: int  # the how-manieth accepted connection brought it
+    query: str = ""
     arrived: float = field(default_factory=time.monotonic)
     answered: threading.Event = field(default_factory=threading.Event)
     closed_early: threading.Event = field(default_factory=threading.Event)
+    hangs: threading.Event = field(default_factory=threading.Event)  # all is written that comes for now
     closed_at: float | None = None
 
     @property
@@ -42,7 +45,7 @@ class Request:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token if scheme == "Bearer" else None
 
-    @property
+    @cached_property
     def body(self) -> Any:
         """The JSON of the body, None where it is not JSON."""
         try:
@@ -100,6 +103,8 @@ class Connection(asyncio.Protocol):
                 self.request = request = await self.read_request()
                 self.upstream.requests.append(request)
                 reply = self.upstream.step_for(request).reply(request)
+                if reply.delay:
+                    request.hangs.set()
                 await self.pause(reply.delay)
                 await self.write(reply, request)
                 request.answered.set()
@@ -121,16 +126,20 @@ class Connection(asyncio.Protocol):
         if "100-continue" in headers.get("expect", ""):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if headers.get("transfer-encoding") == "chunked":
-            body = b""
+            pieces = []
             while size := int(await self.take_until(b"\r\n"), 16):
-                body += (await self.take(size + 2))[:-2]
+                pieces.append((await self.take(size + 2))[:-2])
             await self.take_until(b"\r\n")
+            body = b"".join(pieces)
         else:
             body = await self.take(int(headers.get("content-length", 0)))
-        return Request(method, path.partition("?")[0], headers, body, self.number)
+        path, _, query = path.partition("?")
+        return Request(method, path, headers, body, self.number, query)
 
     async def take_until(self, mark: bytes) -> bytes:
-        while (at := self.buffer.find(mark)) < 0:
+        seen = 0
+        while (at := self.buffer.find(mark, max(seen - len(mark), 0))) < 0:
+            seen = len(self.buffer)
             if self.buffer.startswith(b"\x16"):  # a TLS hello, of which this server knows nothing
                 raise ConnectionResetError
             await self.more()
@@ -169,6 +178,7 @@ class Connection(asyncio.Protocol):
         if self.gone.is_set():
             raise ConnectionResetError
         if part is HANG:
+            request.hangs.set()
             await self.gone.wait()
         elif isinstance(part, End):
             request.answered.set()
@@ -203,6 +213,7 @@ class ScriptedUpstream:
         self.balance = 49.58
         self.web = search.Web()
         self.files = files.FileStore()
+        self.batches = batches.BatchStore(self.files)
         self.requests: list[Request] = []
         self.accepted = 0
         self.connections: set[Connection] = set()
@@ -246,12 +257,16 @@ class ScriptedUpstream:
         """For every request on another path, such as /v1/models."""
         self._at[path] = step
 
+    def forget_at(self, path: str) -> None:
+        self._at.pop(path, None)
+
     def forget(self) -> None:
         """What it was told to do; not what it saw."""
         self._plan.clear()
         self._at.clear()
         self._always = Kimi()
         self.web, self.files = search.Web(), files.FileStore()
+        self.batches = batches.BatchStore(self.files)
 
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""
@@ -265,7 +280,7 @@ class ScriptedUpstream:
 
         asyncio.run_coroutine_threadsafe(close(), self._loop).result()
 
-    def until(self, true: Callable[[], object], seconds: float = 20.0) -> None:
+    def until(self, true: Callable[[], object], seconds: float = 40.0) -> None:
         """Wait for something that another thread brings about."""
         end = time.monotonic() + seconds
         while not true():
@@ -284,6 +299,8 @@ class ScriptedUpstream:
         match request.method, request.path:
             case _, path if path == files.PATH or path.startswith(files.PATH + "/"):
                 return self.files.answer(request)
+            case _, path if path == batches.PATH or path.startswith(batches.PATH + "/"):
+                return self.batches.answer(request)
             case "POST", path if path in search.PATHS:
                 return self.web.answer(path, body)
             case "GET", "/v1/models":

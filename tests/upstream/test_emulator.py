@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.tls import NO_TLS
 from upstream import (
     DONE,
     BigEvent,
@@ -38,12 +39,12 @@ TOOLS = [("get_weather", {"city": "Rome"}), ("search", '{"q":"あ"}')]
 
 
 def post(up: ScriptedUpstream, path: str = "/chat/completions", **fields: Any) -> httpx.Response:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=NO_TLS) as client:
         return client.post(up.url + path, json=ORDER | fields, headers={"authorization": "Bearer sk-one"})
 
 
 def get(up: ScriptedUpstream, path: str) -> httpx.Response:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=NO_TLS) as client:
         return client.get(up.url + path)
 
 
@@ -232,7 +233,7 @@ def test_a_cut_sends_so_many_bytes_of_the_body_and_no_end(up: ScriptedUpstream, 
     up.plan(Cut(7, step))
     got: list[bytes] = []
     with (
-        httpx.Client(trust_env=False) as client,
+        httpx.Client(trust_env=False, verify=NO_TLS) as client,
         client.stream("POST", up.url + "/chat/completions", json=ORDER) as cut,
         pytest.raises(httpx.RemoteProtocolError),
     ):
@@ -242,7 +243,7 @@ def test_a_cut_sends_so_many_bytes_of_the_body_and_no_end(up: ScriptedUpstream, 
 
 
 def test_every_request_is_remembered_with_its_connection(up: ScriptedUpstream) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, verify=NO_TLS) as client:
         for text in ("one", "two"):
             client.post(up.url + "/chat/completions?beta=true", json={"text": text})
     assert [(r.method, r.path, r.body["text"], r.connection) for r in up.requests] == [

@@ -8,12 +8,12 @@ spent ≤ limit holds at any time. The budget of a minute is a rate limit: it re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
 
 from kimi_gateway.accounts.store import Refused
 from kimi_gateway.accounts.values import NEVER, Amount, Bound, Budget, Key, Period, Spent, Unit, Window
+from kimi_gateway.dataclass import dataclass
 
 MILLION = 1_000_000
 DAY = 86_400
@@ -83,9 +83,9 @@ def meters(key: Key, at: int) -> tuple[Meter, ...]:
 
 
 def largest(bound: Bound, output: int) -> Amount:
-    """The largest cost of all calls of a request with `output` tokens each."""
+    """The largest cost of a request whose calls have `output` tokens each."""
     micro = bound.input * (bound.input_price or 0) + output * (bound.output_price or 0)
-    return Amount(-(-micro // MILLION) * bound.calls, (bound.input + output) * bound.calls)
+    return Amount(-(-micro // MILLION) * bound.calls + bound.fee, (bound.input + output) * bound.calls)
 
 
 def reserved(meter: Meter, bound: Bound, output: int) -> int:
@@ -96,10 +96,9 @@ def reserved(meter: Meter, bound: Bound, output: int) -> int:
 
 def affordable(bound: Bound, unit: Unit, left: int) -> int:
     """Output tokens of each call that `left` pays for; negative if it does not pay for the input."""
-    each = left // bound.calls
     if unit == "tokens":
-        return each - bound.input
-    rest = each * MILLION - bound.input * (bound.input_price or 0)
+        return left // bound.calls - bound.input
+    rest = (left - bound.fee) // bound.calls * MILLION - bound.input * (bound.input_price or 0)
     if bound.output_price:
         return rest // bound.output_price
     return bound.output if rest >= 0 else -1

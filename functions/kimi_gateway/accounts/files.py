@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from kimi_gateway.accounts.values import NEVER
+from kimi_gateway.dataclass import dataclass
 
 Kind = Literal["kept", "passing"]
 State = Literal["uploading", "ready", "failed", "deleting"]

@@ -16,9 +16,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from kimi_gateway.accounts import budgets, terms
 from kimi_gateway.accounts.gate import Gate
-from kimi_gateway.accounts.store import NOTHING, Refused, Store, StoreDown
+from kimi_gateway.accounts.guests import GuestKey
+from kimi_gateway.accounts.store import NOTHING, UNUSED, KeyStale, Refused, Store, StoreDown
+from kimi_gateway.accounts.usage import cause_of
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
+from kimi_gateway.errors import BudgetExceeded
 from kimi_gateway.observe import emit
 
 FIRST_TRY = 2.0  # seconds that an answer waits for its settlement
@@ -31,6 +35,24 @@ class Latch(Enum):
     OPEN = "open"
     SETTLED = "settled"
     RELEASED = "released"
+
+
+class Hold:
+    """More of the budgets for a running request. Its owner releases it once."""
+
+    def __init__(self, ledger: Ledger, admission: Admission, model: str) -> None:
+        self._ledger = ledger
+        self._admission = admission
+        self._model = model
+
+    @property
+    def amount(self) -> Amount:
+        bound = self._admission.bound
+        return NOTHING if bound is None else budgets.largest(bound, self._admission.output)
+
+    async def release(self, billed: Amount) -> None:
+        """Give back all but what was billed."""
+        await self._ledger.release(self._admission, self._model, False, billed)
 
 
 class Reservation:
@@ -69,13 +91,13 @@ class Reservation:
         wanted, gate = self.admission, self._gate
         gate.places.take(wanted.key.account, self._calls)
         try:
-            self.admission = await gate.admit(
-                wanted.id,
-                wanted.key,
-                wanted.cost,
-                self._names,
-                partial(self._bounded, self._bound) if self._bound else None,
-            )
+            try:
+                self.admission = await self._admitted(wanted, self._bound)
+            except BudgetExceeded:
+                bound = self.admission.bound
+                if bound is None or not bound.spare:
+                    raise
+                self.admission = await self._admitted(wanted, partial(_without_spare, bound))
             self._ledger.opened(self.admission)
         except Exception:
             await self._refused()
@@ -86,6 +108,15 @@ class Reservation:
             self._ledger.undo(self.admission)
             raise
         return self
+
+    async def _admitted(self, wanted: Admission, bound: Callable[[], Awaitable[Bound]] | None) -> Admission:
+        bounded = partial(self._bounded, bound) if bound else None
+        return await self._gate.admit(wanted.id, wanted.key, wanted.cost, self._names, bounded)
+
+    async def hold(self, amount: Amount) -> Hold | None:
+        """Reserve more of the budgets. None if they leave less, or if the store cannot answer."""
+        held = await self._ledger.hold(self.admission.key, amount)
+        return None if held is None else Hold(self._ledger, held, self._model)
 
     async def _bounded(self, ask: Callable[[], Awaitable[Bound]]) -> Bound:
         """Kept, because an admission that is undone must name what it reserved."""
@@ -121,16 +152,23 @@ class Reservation:
         self.latch = Latch.SETTLED
         return await self._ledger.settle(self.admission, self._model, usage, billed)
 
-    async def release(self, error: bool, billed: Amount | None = NOTHING) -> bool:
-        """Give the credit back; `error` counts a failed request. Returns True as `settle` does."""
+    async def release(
+        self, error: bool, billed: Amount | None = NOTHING, usage: Usage = UNUSED, cause: str = ""
+    ) -> bool:
+        """Give the credit back; `error` counts a failed request with its `cause`. Returns True as `settle`
+        does."""
         if self.latch is not Latch.OPEN:
             return False
         self.latch = Latch.RELEASED
-        return await self._ledger.release(self.admission, self._model, error, billed)
+        return await self._ledger.release(self.admission, self._model, error, billed, usage, cause)
 
     def _give_places(self) -> None:
         calls, self._calls = self._calls, 0
         self._gate.places.give(self.admission.key.account, calls)
+
+
+async def _without_spare(bound: Bound) -> Bound:
+    return replace(bound, calls=bound.calls - 1, spare=False)
 
 
 class Ledger:
@@ -156,12 +194,47 @@ class Ledger:
         return Reservation(self, gate, key, cost, model, alias, calls, bound)
 
     def opened(self, admission: Admission) -> None:
-        self._running[admission.id] = admission
+        if not isinstance(admission.key, GuestKey):
+            self._running[admission.id] = admission
 
-    def undo(self, admission: Admission) -> None:
-        """Undo an admission whose caller left before the store answered."""
+    def undo(self, admission: Admission, held: bool = False) -> None:
+        """Undo an admission whose caller left before the store answered. `held`: it was to hold more."""
         self._running.pop(admission.id, None)
-        self._behind(self._undo(admission))
+        if not isinstance(admission.key, GuestKey):
+            self._behind(self._undo(admission, held))
+
+    async def hold(self, key: Key, amount: Amount) -> Admission | None:
+        """Hold more of the budgets for a request of `key` that runs. An outdated key record is read again."""
+        now = int(self._clock())
+        bound = Bound(now, amount.tokens, 0, 0, 0, fee=amount.usd)
+        wanted = Admission(secrets.token_hex(16), key, 0, 0, None, None, bound)
+        try:
+            async with asyncio.timeout(FIRST_TRY):
+                try:
+                    held = await self._hold(wanted)
+                except KeyStale:
+                    fresh = await self._store.find_key(key.digest)
+                    if fresh is None or terms.refusal(fresh, now) is not None:
+                        return None
+                    wanted = replace(wanted, key=fresh)
+                    held = await self._hold(wanted)
+        except Refused:
+            return None
+        except BaseException as exc:  # it may or may not be written
+            self.undo(wanted, held=True)
+            if not isinstance(exc, StoreDown | TimeoutError):
+                raise
+            emit(StoreDown.cause, logging.ERROR, step="hold", id=wanted.id, detail=str(exc))
+            return None
+        self.opened(held)
+        return held
+
+    async def _hold(self, wanted: Admission) -> Admission:
+        now = self._clock()
+        assert wanted.bound is not None  # noqa: S101  both callers give one
+        return await self._store.hold(
+            wanted.id, wanted.key, math.ceil(now + self._lease), int(now), wanted.bound
+        )
 
     async def settle(
         self, admission: Admission, model: str, usage: Usage, billed: Amount | None = None
@@ -175,12 +248,20 @@ class Ledger:
         )
 
     async def release(
-        self, admission: Admission, model: str, error: bool, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         return await self._end(
             "release",
             admission,
-            lambda: self._store.release(admission, model, error, int(self._clock()), billed),
+            lambda: self._store.release(
+                admission, model, error, int(self._clock()), billed, usage, cause_of(cause)
+            ),
         )
 
     async def renew(self) -> None:
@@ -205,6 +286,8 @@ class Ledger:
         self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], once: bool = True
     ) -> bool:
         self._running.pop(admission.id, None)
+        if isinstance(admission.key, GuestKey):
+            return True  # it has no credits, and the store does not know of it
         try:
             async with asyncio.timeout(FIRST_TRY):
                 applied = await write()
@@ -223,15 +306,14 @@ class Ledger:
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    async def _undo(self, admission: Admission) -> None:
+    async def _undo(self, admission: Admission, more: bool) -> None:
         """Release an admission that may have been written: admitting the same id again returns it."""
         now = self._clock()
         try:
             async with asyncio.timeout(FIRST_TRY):
                 lease_until = math.ceil(now + self._lease)
-                held = await self._store.admit(
-                    admission.id, admission.key, admission.cost, lease_until, int(now), admission.bound
-                )
+                again = (admission.id, admission.key, admission.cost, lease_until, int(now), admission.bound)
+                held = await (self._hold(admission) if more else self._store.admit(*again))
                 await self._store.release(held, "", False, int(now))
         except Refused:
             return

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from kimi_gateway.dataclass import dataclass
 
 AN_HOUR = 5
 HOUR = 3600

@@ -1,4 +1,4 @@
-"""Payments, refunds, and the rewards of who invited somebody. Each is booked once, however often it is reported.
+"""Payments, refunds, and rewards of invitations. Each is booked once, however often it is reported.
 
 A call that broke off between two bookings is finished by the next one.
 """

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kimi_gateway.accounts.values import NEVER, Balance, Grant, Key, Limits, NewKey, Window
+from kimi_gateway.dataclass import dataclass
 
 
 class TooMuch(ValueError):
@@ -174,6 +175,12 @@ def counting(key: Key, unlimited: bool) -> tuple[tuple[Key, bool], ...]:
 def in_flight(key: Key) -> tuple[Key, ...]:
     """The keys that count a request while it runs."""
     return tuple([each for each in key.line if each.in_flight is not None])
+
+
+def uncounted(key: Key) -> Key:
+    """The key for a lease that no key counts in flight."""
+    maker = None if key.maker is None else replace(key.maker, in_flight=None)
+    return replace(key, in_flight=None, maker=maker)
 
 
 def crowded(key: Key, running: Callable[[str], int]) -> int | None:

@@ -21,6 +21,7 @@ from kimi_gateway.accounts.values import (
 )
 
 NOTHING = Amount()
+UNUSED = Usage()
 
 
 class Refused(Exception):
@@ -125,6 +126,14 @@ class Store(Protocol):
         """
         ...
 
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        """Reserve more of the budgets for a request that runs, under an id of its own: without a credit, and
+        not counted in the windows. Idempotent as `admit`; `release` ends it.
+
+        Raises KeyStale or BudgetFull.
+        """
+        ...
+
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
     ) -> bool:
@@ -132,9 +141,17 @@ class Store(Protocol):
         ...
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
-        """Give the reserved credits back; `error` counts one failed request. False if the lease is gone."""
+        """Give the reserved credits back; `error` counts one failed request with its `cause`, if it is
+        one of accounts.usage.CAUSES. What the upstream counted is counted too. False if the lease is gone."""
         ...
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
@@ -227,7 +244,8 @@ class Store(Protocol):
     async def accounts(self, now: int) -> list[Account]: ...
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        """Rows from the hour that contains `since`, oldest first."""
+        """Rows from the hour that contains `since`, oldest first. What `settle` and `release` count is there
+        with them, in the same atomic step. Rows older than the store keeps may be gone."""
         ...
 
     async def close(self) -> None: ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
+
+from kimi_gateway.dataclass import dataclass
 
 NEVER = 9_999_999_999  # an expiry that never comes
 
@@ -41,7 +43,9 @@ class Amount(NamedTuple):
 class Bound:
     """The most that a request may use, asked for at `at` (unix seconds): tokens of input and output of each
     of its `calls`. With fewer than `least` tokens of output it is not worth sending. `estimate` is what all
-    calls will probably use. Prices are micro-dollars for a million tokens, None if unknown."""
+    calls will probably use. Prices are micro-dollars for a million tokens, None if unknown. `fee` is in
+    micro-dollars, once. `spare`: one of the calls is held for the answer of a request that searches; without
+    it the request does not search."""
 
     at: int
     input: int
@@ -51,6 +55,8 @@ class Bound:
     calls: int = 1
     input_price: int | None = None
     output_price: int | None = None
+    fee: int = 0
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +186,21 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request, as billed by the upstream, else estimated."""
+    """Tokens and cost of one request, as the upstream counted them, else estimated.
+
+    `input` includes `cached` tokens and those `written` to the vendor's cache; `output` includes `reasoning`.
+    Money is in micro-dollars at list prices: `cost` includes the `fees` of searches; `saved` is what the
+    cached tokens would have cost beyond their price. An unknown price counts as 0.
+    """
 
     input: int = 0
     output: int = 0
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
+    fees: int = 0
+    cost: int = 0
+    saved: int = 0
 
 
 class Spent(NamedTuple):
@@ -218,7 +235,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One hour of one key on one model. `requests` were answered and charged, `errors` were not."""
+    """One hour of one key on one model. `requests` were answered and charged, `errors` were not. `free` were
+    neither, but the upstream counted tokens for them: empty answers, and clients that left early.
+
+    `last` is the unix second of the last request, `last_cost` its cost. `causes` are the errors by cause
+    (accounts/usage.py), by name; rows of earlier releases have none. The other members are as in `Usage`.
+    """
 
     hour: int
     account: str
@@ -230,3 +252,12 @@ class UsageRow:
     output: int
     credits: int
     last: int
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
+    fees: int = 0
+    cost: int = 0
+    saved: int = 0
+    free: int = 0
+    last_cost: int = 0
+    causes: tuple[tuple[str, int], ...] = ()

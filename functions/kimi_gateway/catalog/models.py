@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
+
+from kimi_gateway.dataclass import dataclass
 
 ProviderName = Literal["moonshot"]
 Thinking = Literal["switch", "always", "effort", "free"]
@@ -210,6 +212,11 @@ FEES: Mapping[str, float] = {"search": 0.002, "search_pro": 0.003, "fetch": 0.00
 def fee(tools: Iterable[str]) -> float:
     """USD for calls of tools, by their names."""
     return sum(FEES[tool] for tool in tools)
+
+
+def fee_in_micro(tool: str) -> int:
+    """Micro-dollars for a call of a tool."""
+    return round(FEES[tool] * 1_000_000)
 
 
 def neutral(id: str, provider: ProviderName = "moonshot") -> Model:

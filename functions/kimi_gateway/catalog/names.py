@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from kimi_gateway.dataclass import dataclass
 
 FAMILY = "kimi"  # the row for all names of the family
 MILLION = "[1m]"  # behind a name: Claude Code, for a window of a million tokens (2026-11)

@@ -10,6 +10,7 @@ from kimi_gateway.cli.backup import backup
 from kimi_gateway.cli.doctor import doctor
 from kimi_gateway.cli.entry import EXIT_CODES, SCRIPTS, Commands
 from kimi_gateway.cli.hello import hello
+from kimi_gateway.cli.moving import export, import_
 from kimi_gateway.cli.restore import restore
 from kimi_gateway.cli.serve import serve
 from kimi_gateway.cli.usage import usage
@@ -24,7 +25,7 @@ def main(stack: str | None) -> None:
 
 COMMANDS = (
     *(serve, hello, keys.group, accounts.group, usage, tokens.group, files.group),
-    *(doctor, backup, restore),
+    *(doctor, backup, restore, export, import_),
 )
 for command in COMMANDS:
     main.add_command(command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,6 +15,7 @@ from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import NEVER, Account, Grant, Key
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
 from kimi_gateway.cli.selection import target
+from kimi_gateway.dataclass import dataclass
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.target import TargetStore

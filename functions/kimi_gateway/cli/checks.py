@@ -10,7 +10,6 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +19,7 @@ from kimi_gateway.cli.entry import Failed, program
 from kimi_gateway.cli.home import Home
 from kimi_gateway.cli.target import Target
 from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.settings import Settings, SettingsFault
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
 

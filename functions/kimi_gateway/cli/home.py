@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kimi_gateway.cli.entry import Failed
 from kimi_gateway.cli.target import KeptIn
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite import opening

@@ -50,8 +50,15 @@ BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "conte
     metavar="ADDRESSES",
     help="Addresses and networks, separated by commas, whose X-Forwarded-For is trusted; none by default.",
 )
-def serve(host: str, port: int, workers: int, trusted_proxies: str | None) -> None:
+@click.option(
+    "--passthrough/--no-passthrough",
+    default=None,
+    help="Whether callers may send Kimi tokens of their own instead of a key.",
+)
+def serve(host: str, port: int, workers: int, trusted_proxies: str | None, passthrough: bool | None) -> None:
     """Run the gateway. The first start creates an unlimited key and prints it once."""
+    if passthrough is not None:
+        os.environ["KIMI_GATEWAY_PASSTHROUGH"] = "on" if passthrough else "off"  # for the workers too
     if trusted_proxies is not None:
         os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
     values = at_home("serve runs the gateway at home")
@@ -71,6 +78,8 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     secret = ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
+    if values.passthrough:
+        lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:
         lines.append(f"More keys: {program()} keys create")
     else:

@@ -8,8 +8,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+
+from kimi_gateway.dataclass import dataclass
 
 NAMES = "server-*.json"
 

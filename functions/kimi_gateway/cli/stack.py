@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
 from kimi_gateway.cli.target import KeptIn
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import FIELDS, Settings
 

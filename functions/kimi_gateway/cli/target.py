@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from kimi_gateway.cli.serving import Serving
     from kimi_gateway.providers.provider import Token
     from kimi_gateway.providers.tokens.outages import OutageLog
+    from kimi_gateway.storage.moving import Mover
 
     class TargetStore(Store, OutageLog, FileStore, Protocol):
         """A store with accounts, the outages of tokens and the records of files."""
+
+        def moving(self) -> Mover: ...
 
 
 KeptIn = Literal["file", "secret"]

@@ -7,11 +7,11 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.cli.show import utc
 from kimi_gateway.cli.target import KeptIn, Target
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
 

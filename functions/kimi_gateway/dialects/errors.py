@@ -28,8 +28,9 @@ _ANTHROPIC = {
 }
 
 
-# Statuses for which repeating the request is useless. Anthropic's and OpenAI's SDKs read this header.
-_FINAL = frozenset((401, 403, 404, 405, 409, 413))
+# Statuses for which repeating the request is useless, unless the error says when. Anthropic's and OpenAI's
+# SDKs read this header.
+_FINAL = frozenset((401, 403, 404, 405, 409, 413, 422))
 NO_RETRY = ("x-should-retry", "false")
 
 
@@ -80,7 +81,7 @@ def _in_messages(error: GatewayError) -> str:
 
 def retry_headers(error: GatewayError) -> tuple[tuple[str, str], ...]:
     """Headers for clients that would otherwise decide by the status alone."""
-    return (NO_RETRY,) if error.status in _FINAL else ()
+    return (NO_RETRY,) if error.status in _FINAL and error.retry_after is None else ()
 
 
 def crashed(request: Request) -> GatewayError:

@@ -4,8 +4,9 @@ ones."""
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
+
+from kimi_gateway.dataclass import dataclass
 
 _PARAMETER = re.compile(r"\{([a-z_]+)(\+?)\}")
 

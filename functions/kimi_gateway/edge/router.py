@@ -7,10 +7,11 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from kimi_gateway.accounts import limit_headers
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.edge.body import check_length, unpack
 from kimi_gateway.edge.patterns import Pattern, split
@@ -25,15 +26,23 @@ from kimi_gateway.errors import (
 )
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import current_request, finished
+from kimi_gateway.pivot import ignored
+from kimi_gateway.providers.moonshot.provider import SIGNATURE
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])?(?::\d{0,5})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_EXPOSED = (
-    "x-request-id, request-id, x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset,"
-    " x-credits-remaining, x-param-ignored, retry-after, x-should-retry,"
-    " msh-request-timestamp, msh-request-signature"
+# Headers that a page of another origin may read.
+EXPOSED = (
+    "x-request-id",
+    "request-id",
+    *limit_headers.NAMES,
+    ignored.HEADER,
+    "retry-after",
+    errors.NO_RETRY[0],
+    "idempotent-replayed",
+    *SIGNATURE,
 )
-_FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
+_FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", ", ".join(EXPOSED))]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
 # Below any prefix: pages of other origins may not use them.
 _NOT_FOREIGN = ("/token/check", "/user/register", "/webhooks/")

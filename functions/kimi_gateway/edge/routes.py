@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.app import Endpoints
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
-from kimi_gateway.edge.router import Access, Route
+from kimi_gateway.edge.router import Access, Endpoint, Route
 from kimi_gateway.endpoints.counts import Counts
-from kimi_gateway.endpoints.files.api import MOST_BODY, FilesApi
-from kimi_gateway.endpoints.members import Members
 from kimi_gateway.flow.ask import Gateway
+from kimi_gateway.http import Request, Response
+from kimi_gateway.providers.files import MOST_BYTES
+
+if TYPE_CHECKING:
+    from kimi_gateway.endpoints.batches.api import BatchesApi
+    from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.members import Members
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -20,7 +27,19 @@ _MESSAGE = {**_CHAT, "max_tokens": 1024}
 # SDKs append /v1/messages to a base URL that may end in /v1 or /anthropic.
 _MESSAGES = ("/anthropic/v1/messages", "/v1/v1/messages")
 _TOKEN = {"token": "the token to check"}
+_BATCH = {"input_file_id": "file-…", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
 OPEN_LIMIT = 8 * 1024  # bytes of a body without a key
+MOST_OF_BATCH = 64 * 1024  # bytes of a request for a batch; its metadata may have 10 KiB
+FILE_LIMIT = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
+
+
+def _later(endpoint: Callable[[], Endpoint]) -> Endpoint:
+    """An endpoint that is made with its first request."""
+
+    async def made(request: Request, **names: Any) -> Response:
+        return await endpoint()(request, **names)
+
+    return made
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:
@@ -53,32 +72,39 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
     )
 
 
-def _files(files: FilesApi) -> tuple[Route, ...]:
+def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     """At the path of OpenAI and the platform, which Anthropic's clients use too, and below /anthropic."""
-    one, content = "/v1/files/{file}", "/v1/files/{file}/content"
+    every, one, content = "/v1/files", "/v1/files/{file}", "/v1/files/{file}/content"
+
+    def below(method: str, path: str, endpoint: Endpoint, summary: str, **more: Any) -> Route:
+        return Route(method, path, endpoint, summary, aliases=(f"/anthropic{path}",), **more)
+
     return (
-        Route(
+        below("POST", every, _later(lambda: files().create), "Upload a file", limit=FILE_LIMIT, streams=True),
+        below(
             "POST",
-            "/v1/files",
-            files.create,
-            "Upload a file",
-            aliases=("/anthropic/v1/files",),
-            limit=MOST_BODY,
-            streams=True,
-        ),
-        Route(
-            "POST",
-            "/v1/files/uploads",
-            files.begin,
+            f"{every}/uploads",
+            _later(lambda: files().begin),
             "An address to upload a file to, in the cloud",
             example={"bytes": 20_000_000},
-            aliases=("/anthropic/v1/files/uploads",),
             limit=OPEN_LIMIT,
         ),
-        Route("GET", "/v1/files", files.list, "The account's files", aliases=("/anthropic/v1/files",)),
-        Route("GET", one, files.retrieve, "One file", aliases=(f"/anthropic{one}",)),
-        Route("DELETE", one, files.delete, "Delete a file", aliases=(f"/anthropic{one}",)),
-        Route("GET", content, files.content, "The text of a file", aliases=(f"/anthropic{content}",)),
+        Route(
+            "GET",
+            "/v1/files",
+            _later(lambda: files().list),
+            "The account's files",
+            aliases=("/anthropic/v1/files",),
+        ),
+        Route("GET", one, _later(lambda: files().retrieve), "One file", aliases=(f"/anthropic{one}",)),
+        Route("DELETE", one, _later(lambda: files().delete), "Delete a file", aliases=(f"/anthropic{one}",)),
+        Route(
+            "GET",
+            content,
+            _later(lambda: files().content),
+            "The text of a file",
+            aliases=(f"/anthropic{content}",),
+        ),
     )
 
 
@@ -123,6 +149,21 @@ def _members(members: Members) -> tuple[Route, ...]:
     )
 
 
+def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
+    every, one = "/v1/batches", "/v1/batches/{batch}"
+    create, cancel = _later(lambda: batches().create), _later(lambda: batches().cancel)
+    return (
+        Route("POST", every, create, "Run a file of requests", example=_BATCH, limit=MOST_OF_BATCH),
+        Route("GET", every, _later(lambda: batches().list), "The account's batches"),
+        Route("GET", one, _later(lambda: batches().retrieve), "One batch"),
+        Route("POST", f"{one}/cancel", cancel, "Cancel a batch", limit=OPEN_LIMIT),
+    )
+
+
+def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches))
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -146,7 +187,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_files(endpoints.files),
+        *_stored(endpoints),
         *_members(endpoints.members),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
@@ -166,7 +207,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         Route(
             "POST",
             "/token/check",
-            endpoints.token_check.check_token,
+            _later(lambda: endpoints.token_check().check_token),
             "Whether a token is live",
             access=Access.OPEN,
             example=_TOKEN,

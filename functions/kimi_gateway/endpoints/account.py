@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.values import NEVER, Account, Key, UsageRow
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
-from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.endpoints.authentication import authenticate_account
 from kimi_gateway.errors import PermissionDenied, Unavailable
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.directory import Directory
@@ -29,7 +29,7 @@ class BalanceAndCredits:
 
     async def balance(self, request: Request) -> Response:
         """The upstream balance; for an account without credits the last known one."""
-        key = await authenticate(self.gate, request)
+        key = await authenticate_account(self.gate, request)
         if not key.see_balance:
             raise PermissionDenied("This key may not see the upstream balance.")
         try:
@@ -50,7 +50,7 @@ class BalanceAndCredits:
         return self.directory.last_balance
 
     async def credits(self, request: Request) -> Response:
-        key = await authenticate(self.gate, request)
+        key = await authenticate_account(self.gate, request)
         now = int(self.clock())
         try:
             account = await self.store.account(key.account, now)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.messages import request as anthropic
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate

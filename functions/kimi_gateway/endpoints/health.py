@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts.store import Store, StoreDown
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.provider import Upstream

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts.bucket import Buckets
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.errors import NotFound, RateLimited
 from kimi_gateway.http import Request, Response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.refusals import not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
 from kimi_gateway.http import Request, Response

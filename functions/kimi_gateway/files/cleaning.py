@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.accounts.files import FileRecord, FileStore, Room, file_id
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import NEVER
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -27,6 +29,7 @@ POSTPONED = 60  # seconds until a sweep tries again
 LOST = 120  # seconds after which an upload whose answer was lost is looked for once more
 UNREACHABLE = 30 * 86_400  # seconds after which a file of a token that is gone is forgotten
 AT_ONCE = 100  # records of one sweep
+REACHED = 10_000  # files of this process that are not deleted yet
 SWEPT_EVERY = 600  # seconds between the sweeps behind turns, where there is no heartbeat
 _ROOM = Room()  # passing files need none
 
@@ -59,10 +62,14 @@ class Cleaner:
         self._lease = lease
         self._sleep = sleep
         self._held: dict[str, FileRecord] = {}
+        self._reached = BoundedDict[tuple[Files, Token]](REACHED)  # by record; tokens stay in memory only
         self._swept = clock()
 
-    async def begin(self, account: str, token: Token, purpose: str, media_type: str) -> FileRecord:
-        """The record of an upload that may start now. Raises StoreDown."""
+    async def begin(
+        self, account: str, token: Token, purpose: str, media_type: str, files: Files | None = None
+    ) -> FileRecord:
+        """The record of an upload that may start now. `files`: the provider's, with which this process can
+        delete it although its token is a guest's. Raises StoreDown."""
         now = int(self._clock())
         until = now + int(self._lease)
         record = FileRecord(
@@ -70,6 +77,8 @@ class Cleaner:
         )
         await self._store.add_file(record, _ROOM)
         self._held[record.id] = record
+        if files is not None:
+            self._reached[record.id] = files, token
         return record
 
     async def uploaded(self, record: FileRecord, file: UpstreamFile) -> FileRecord:
@@ -123,6 +132,7 @@ class Cleaner:
             await self._postpone(record, LOST)
             return
         current = self._held.pop(record.id, record)
+        self._reached.pop(record.id, None)
         try:
             await self._store.remove_file(current)
         except StoreDown as exc:
@@ -148,6 +158,8 @@ class Cleaner:
         return sum([await files.delete(token, file.id) for file in named])
 
     def _reach(self, record: FileRecord) -> tuple[Files, Token]:
+        if record.id in self._reached:
+            return self._reached[record.id]
         upstream = self._upstream()
         token = next((token for token in upstream.tokens.all() if token.id == record.token), None)
         if token is None or not isinstance(upstream.provider, KeepsFiles):
@@ -194,6 +206,7 @@ class Cleaner:
                 later = replace(record, state="deleting", expires=now + LOST)
                 await self._store.change_file(record, later, _ROOM)
             else:
+                self._reached.pop(record.id, None)
                 await self._store.remove_file(record)
         if deleted or left:
             emit("files_swept", deleted=deleted, left=left)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, NotFound
 from kimi_gateway.files import signatures, texts
 from kimi_gateway.files.bounds import Bounds
@@ -242,7 +243,7 @@ class Resolving:
         try:
             token = lease.token
             tried.add(token.id)
-            record = await self.cleaner.begin(self.account, token, purpose, type.media_type)
+            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files)
             chunks = reader.stream(ended)
             name = f"{record.id}.{_extension(attachment, reader, type)}"
             try:

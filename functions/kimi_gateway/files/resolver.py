@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.files import FileRecord, FileStore
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot import placement
-from kimi_gateway.pivot.attachments import Attachment, Resolution
+from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_gateway.files.cleaning import Cleaner
     from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
-    from kimi_gateway.providers.provider import Upstream
+    from kimi_gateway.providers.provider import Provider, Upstream
     from kimi_gateway.storage.cache import Cache
 
 
@@ -44,15 +44,21 @@ class FileService:
         self._cleaner: Cleaner | None = None
         self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
+        self._guests: Provider | None = None
 
     def resolve(
         self, account: str, attachments: Sequence[Attachment]
     ) -> AbstractAsyncContextManager[Resolution]:
         if self._resolver is None:
-            self._resolver = self._made()
+            self._resolver = self._made(self._upstream)
         return self._resolver.resolve(account, attachments)
 
-    def _made(self) -> FileResolver:
+    def with_upstream(self, upstream: Upstream) -> Resolver:
+        """The same for the tokens of one request."""
+        self._guests = upstream.provider
+        return self._made(lambda: upstream)
+
+    def _made(self, upstream: Callable[[], Upstream]) -> FileResolver:
         from kimi_gateway.files.bounds import Bounds
         from kimi_gateway.files.resolver import FileResolver
         from kimi_gateway.files.texts import Texts
@@ -65,7 +71,7 @@ class FileService:
         )
         return FileResolver(
             self._store,
-            self._upstream,
+            upstream,
             Texts(self._cache, clock, bounds.keep),
             self.cleaner,
             self.fetcher,
@@ -104,9 +110,11 @@ class FileService:
             await self._cleaner.rest(5)
         if self._fetcher is not None:
             await self._fetcher.close()
+        providers = [self._guests]
         with suppress(Unavailable):  # the tokens cannot be read any more
-            from kimi_gateway.providers.files import KeepsFiles
+            providers.append(self._upstream().provider)
+        from kimi_gateway.providers.files import KeepsFiles
 
-            provider = self._upstream().provider
+        for provider in providers:
             if isinstance(provider, KeepsFiles):
                 await provider.files.close()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import codecs
 import zlib
-from dataclasses import dataclass
 from typing import Literal
+
+from kimi_gateway.dataclass import dataclass
 
 Kind = Literal["image", "video", "audio", "document", "archive", "unknown"]
 

@@ -11,19 +11,23 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
+from typing import TYPE_CHECKING
 
+from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Bound, Key
+from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow import preparation, spending
 from kimi_gateway.flow.apart import apart
-from kimi_gateway.flow.attachments import NoFiles
+from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
@@ -41,6 +45,10 @@ from kimi_gateway.providers.provider import Call, Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
+if TYPE_CHECKING:
+    from kimi_gateway.flow.passthrough import PassThrough
+    from kimi_gateway.storage.answers import AnswerStore
+
 STREAM_HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
@@ -54,14 +62,16 @@ class Gateway:
     ledger: Ledger
     registry: Registry
     conversations: ConversationCache
+    answers: Callable[[], AnswerStore]
     settings: Settings
     clock: Callable[[], float] = time.time
-    files: Resolver = field(default_factory=NoFiles)
+    files: Files = field(default_factory=NoFiles)
     turns: set[Turn] = field(default_factory=set)
     background: set[asyncio.Task[None]] = field(default_factory=set)
     closing: bool = False
     pardons: Pardons = field(default_factory=Pardons)
     plan: Plan | None = None  # may add rounds to a turn
+    passing: PassThrough | None = None  # callers may bring tokens of their own
 
     @property
     def keeps(self) -> bool:
@@ -71,19 +81,29 @@ class Gateway:
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
         request.record.key, request.record.account = key.id, key.account
+        if request.headers.all("idempotency-key"):
+            from kimi_gateway.flow import idempotency  # few requests need it
+
+            return await idempotency.ask(self, request, dialect, key)
+        return await self.answer(request, dialect, key)
+
+    async def answer(self, request: Request, dialect: Dialect, key: Key) -> Response:
         await self.gate.refuse(key)
         self.gate.places.check(key.account)
         size = 0
         try:
+            registry = self.registry
+            if isinstance(key, GuestKey) and self.passing is not None:
+                registry = self.passing.registry(registry, key, request.headers)
             raw = await request.body()
             size = len(raw)
             admittable = await preparation.read(
-                self.registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
+                registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
-            bound = partial(self._bound, admittable)
+            bound = partial(self._bound, admittable, terms.may_search(key))
             reservation = self.ledger.reserve(
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
@@ -94,20 +114,17 @@ class Gateway:
                 self.gate.wasted(key, size)
             raise
 
-    async def _bound(self, admittable: AdmittableRequest) -> Bound:
+    async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        of = (
-            admittable.prepared,
-            admittable.resolved.model,
-            provider,
-            admittable.size,
-            admittable.ask.choices,
-            now,
-        )
+        size, choices = admittable.size, admittable.ask.choices
+        spare = admittable.searches and may_search
+        of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
         return await apart(admittable.size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
+        if isinstance(key, GuestKey):
+            return False
         await self.gate.require_credit(key)
         return True
 
@@ -115,12 +132,14 @@ class Gateway:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
+        if self.passing is not None and isinstance(turn.admission.key, GuestKey):
+            self.passing.admitted(admittable.upstream, turn.admission.key)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
             return response
-        except Exception:
-            await turn.fail()
+        except Exception as exc:
+            await turn.fail(getattr(exc, "cause", GatewayError.code))
             await self._close(request, turn)
             raise
         except BaseException:
@@ -130,17 +149,26 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            if admittable.ask.unasked is not None and not admittable.searches:
+            searches = admittable.searches and turn.may_search
+            if admittable.ask.unasked is not None and not searches:
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
+
+    async def _complete(
+        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
+    ) -> CompletedRequest:
+        files: Resolver = self.files
+        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
+            files = self.files.with_upstream(admittable.upstream)
+        return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
         fingerprint = f"fp_{admittable.resolved.model.upstream}"
@@ -151,13 +179,25 @@ class Gateway:
     ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(admittable))
-        await turn.forgo("unasked")
         kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        if (recording := admittable.request.recording) is not None:
+            await recording.complete(kind, body)
+        await turn.forgo("unasked")
         headers = [*kind, *admission_headers(turn.admission, released=True)]
         return Response(200, headers, body, close=lambda: self._close(admittable.request, turn))
 
-    async def _settle(self, turn: Turn, completed: CompletedRequest, taps: Sequence[Tap]) -> None:
-        """Charge and store, before the client learns that it has all of the answer."""
+    async def _settle(
+        self,
+        request: Request,
+        turn: Turn,
+        completed: CompletedRequest,
+        taps: Sequence[Tap],
+        answered: tuple[Sequence[tuple[str, str]], bytes],
+    ) -> None:
+        """Charge and store, before the client learns that it has all of the answer. `answered` are its
+        headers and its last bytes."""
+        if request.recording is not None:  # first, so that no repeated request is charged again
+            await request.recording.complete(*answered)
         kept = await apart(completed.parsed.size, completed.parsed.kept)
         for tap in taps:
             kept |= tap.kept()
@@ -172,7 +212,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await preparation.complete(admittable, recalled, turn, self.conversations, self.files)
+            completed = await self._complete(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, turn, completed)
@@ -188,7 +228,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.admission.bound is None
+            searches = admittable.searches and turn.may_search
             further = preparation.unsearched(parsed.chat, searches)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
@@ -201,17 +241,17 @@ class Gateway:
                             yield framed
                 last = writing.writer.end(turn.usage())
                 assert writing.completed is not None  # noqa: S101  a round was begun with it
-                await self._settle(turn, writing.completed, writing.taps)
+                await self._settle(request, turn, writing.completed, writing.taps, (headers, last))
             except Exception as exc:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
-                await turn.fail()
+                await turn.fail(error.cause)
                 request.record.cause = error.cause
                 yield writing.writer.error(error)
                 return
             yield last
 
-        headers = [*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered()]
-        return Response(200, headers, body(), close=lambda: self._close(request, turn))
+        headers = (*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered())
+        return Response(200, [*headers], body(), close=lambda: self._close(request, turn))
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -227,11 +267,11 @@ class Gateway:
             *admission_headers(turn.admission),
             *turn.answered(),
         ]
-        await self._settle(turn, completed, taps)
+        await self._settle(request, turn, completed, taps, (headers, body))
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
     async def _failed(self, request: Request, turn: Turn, error: GatewayError) -> Response:
-        await turn.fail()
+        await turn.fail(error.cause)
         response = errors.response(error, request)
         response.headers += admission_headers(turn.admission, released=True)
         response.close = lambda: self._close(request, turn)
@@ -267,22 +307,23 @@ class Gateway:
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
-            return failure.shown(resolved.known, request.id, resolved.window)
+            own = self.passing and self.passing.shown(admittable.upstream, failure)
+            return own or failure.shown(resolved.known, request.id, resolved.window)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
-            return self._calls(admittable, turn, chat, await further.call())
+            return self._calls(admittable, turn, chat, await further.call(), further.largest)
 
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
-            planner = self.plan(
-                Opening(chat, admittable.upstream, ask, turn.rounds.show, turn.bill, completed.parsed.size)
-            )
-        turn.rounds.begin(self._calls(admittable, turn, chat, await completed.call()), error, planner)
+            of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
+            planner = self.plan(Opening(*of, completed.parsed.size))
+        calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
+        turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     def _calls(
-        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call, largest: Amount
     ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
         settings = self.settings
@@ -290,7 +331,7 @@ class Gateway:
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         careful = turn.admission.bound is not None
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:

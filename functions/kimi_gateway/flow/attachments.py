@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from typing import Protocol
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -32,6 +33,7 @@ from kimi_gateway.pivot.attachments import (
     Results,
     unreadable,
 )
+from kimi_gateway.providers.provider import Upstream
 
 BUDGET = 120.0  # seconds for all attachments of one request
 
@@ -44,12 +46,21 @@ class Known:
     token: str | None = None
 
 
+class Files(Resolver, Protocol):
+    """A resolver that can also use the tokens of one request."""
+
+    def with_upstream(self, upstream: Upstream) -> Resolver: ...
+
+
 NOTHING = Known(())
 _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "document": UnreadableDocument}
 
 
 class NoFiles:
     """The resolver of an upstream without files."""
+
+    def with_upstream(self, upstream: Upstream) -> Resolver:
+        return self
 
     @asynccontextmanager
     async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:

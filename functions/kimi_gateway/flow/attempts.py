@@ -15,9 +15,12 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
+from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts.values import Amount
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import sse
 from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
@@ -81,6 +84,7 @@ class UpstreamCall:
     content_sent: bool = False
     ended: bool = False
     careful: bool = False  # there is a budget: no attempt after one that the vendor may have billed
+    largest: Amount = NOTHING  # that the vendor may bill for it, where there is a budget
     maybe_billed: bool = False  # an attempt was sent, and the vendor did not refuse it
     _again: bool = True  # an empty answer is tried once more
 

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.observe import emit, log
 from kimi_gateway.pivot.chunks import Chunk

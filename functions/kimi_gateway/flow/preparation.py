@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts.values import Amount
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
@@ -30,8 +33,8 @@ from kimi_gateway.providers.search import Searches
 
 @dataclass(frozen=True, slots=True)
 class AdmittableRequest:
-    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: its
-    upstream can search the web."""
+    """A request before admission. `prepared` is set if that was cheap; `size` is in bytes. `searches`: it
+    asks for a search, and its upstream can search the web."""
 
     request: Request
     ask: Ask
@@ -59,7 +62,8 @@ class Recalled:
 class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
-    client's name of the output limit, if a budget has lowered it."""
+    client's name of the output limit, if a budget has lowered it. `largest` is what one call may cost, where
+    there is a budget."""
 
     parsed: ParsedRequest
     prepared: Prepared
@@ -67,6 +71,7 @@ class CompletedRequest:
     token: str | None
     lowered: tuple[str, ...] = ()
     searches: bool = False
+    largest: Amount = NOTHING
 
     @property
     def unsearched(self) -> tuple[str, ...]:
@@ -96,7 +101,7 @@ async def read(
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
     ignored: tuple[str, ...] = ()
-    searches = may_search and isinstance(upstream.provider, Searches)
+    searches = may_search and ask.searches and isinstance(upstream.provider, Searches)
     if not ask.needs:
         prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
@@ -129,14 +134,15 @@ async def complete(
     resolution = await resolve(files, key.account, recalled.attached, model, turn.held, may_use_files)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
-    searches = admittable.searches and turn.admission.bound is None  # a reservation excludes a search's price
+    searches = admittable.searches and turn.may_search
     if prepared is None or searches != admittable.searches:
         provider = admittable.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     lowered = await _within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
-    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches)
+    largest = spending.of_one_call(turn.admission)
+    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches, largest)
 
 
 async def go_on(
@@ -156,8 +162,12 @@ async def go_on(
     )
     narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
     await _within_key(admittable, turn, chat, prepared, size)
-    await _within_budget(turn, model, chat, prepared, size)
-    return replace(completed, prepared=prepared, narrowed=narrowed)
+    largest = NOTHING
+    if turn.admission.bound is not None:
+        known = await apart(size, partial(spending.input_bound, prepared.body, model))
+        asked, last = output_of(prepared.body, model), chat.search is None
+        largest = await turn.allowance.afford_round(prepared.body, known, asked, last)
+    return replace(completed, prepared=prepared, narrowed=narrowed, largest=largest)
 
 
 def _prepared(
@@ -232,7 +242,7 @@ async def _within_budget(
     limit if that lowers it. Raises BudgetExceeded."""
     if turn.admission.bound is None:
         return ()
-    lower = partial(spending.lower, prepared.body, model, turn.admission, turn.billed())
+    lower = partial(spending.lower, prepared.body, model, turn.admission)
     return (spending.limit_name(chat),) if await apart(size, lower) else ()
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.net.mailbox import Mailbox
@@ -20,6 +20,9 @@ from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Upstream
+
+if TYPE_CHECKING:
+    from kimi_gateway.flow.allowance import Allowance
 
 MOST_ROUNDS = 32  # of one turn; a planner has a smaller bound of its own
 
@@ -60,14 +63,14 @@ class Planner(Protocol):
 class Opening:
     """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
     round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
-    from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does. `bill`
-    gets the name of each call of an upstream's tool that costs money. `size` is the question's, in bytes."""
+    from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does.
+    `allowance` gives what decides about calls of an upstream's tool. `size` is the question's, in bytes."""
 
     chat: ChatRequest
     upstream: Upstream
     ask: Callable[[ChatRequest, int], Awaitable[Sequence[UpstreamCall]]]
     show: Callable[[list[Chunk]], Awaitable[None]]
-    bill: Callable[[str], None]
+    allowance: Callable[[], Allowance]
     size: int
 
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets
-from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
 from kimi_gateway.catalog.models import Model, Price
 from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
@@ -40,9 +41,11 @@ def _has_media(content: object) -> bool:
     return type(content) is list and any(part.get("type") != "text" for part in content)
 
 
-def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, calls: int, at: int) -> Bound:
+def bound_of(
+    prepared: Prepared | None, model: Model, provider: str, size: int, choices: int, at: int, spare: bool
+) -> Bound:
     """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
-    bytes."""
+    bytes. `spare` adds a call for the answer of a request that searches."""
     window, price = models.largest_window(model), models.price_of(provider, model)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
@@ -53,8 +56,9 @@ def bound_of(prepared: Prepared | None, model: Model, provider: str, size: int, 
         input=input_bound(body, model) if known else window,
         output=output,
         least=min(budgets.LEAST_OUTPUT, output),
-        estimate=(estimate + min(output, 1_024)) * calls,
-        calls=calls,
+        estimate=(estimate + min(output, 1_024)) * choices,
+        calls=choices + spare,
+        spare=spare,
         input_price=None if price is None else _micro(_input_price(price, body, known)),
         output_price=None if price is None else _micro(price.output),
     )
@@ -67,18 +71,23 @@ def _micro(usd: float) -> int:
 
 def _input_price(price: Price, body: dict[str, Any], known: bool) -> float:
     """The price of input that misses the cache. Such input may be written to the cache for an hour."""
-    options = body.get("prompt_cache_options")
-    short = known and not (isinstance(options, dict) and options.get("ttl", "5m") != "5m")
+    short = known and not _for_an_hour(body)
     return max(price.input, price.cached, 0.0 if short else price.written)
 
 
-def lower(body: dict[str, Any], model: Model, admission: Admission, used: Amount) -> bool:
-    """Keep a body within its reservation, of which earlier rounds have `used` a part. Returns whether that
-    lowers the output limit that it asks for. Raises BudgetExceeded if too little is left."""
+def _for_an_hour(body: dict[str, Any]) -> bool:
+    """Whether input is written to the cache for longer than five minutes."""
+    options = body.get("prompt_cache_options")
+    return isinstance(options, dict) and options.get("ttl", "5m") != "5m"
+
+
+def lower(body: dict[str, Any], model: Model, admission: Admission) -> bool:
+    """Keep the first round's body within its reservation. Returns whether that lowers the output limit that
+    it asks for. Raises BudgetExceeded if too little is left."""
     bound = admission.bound
     if bound is None:
         return False
-    allowed, asked = _allowed(body, model, admission, bound, used), output_of(body, model)
+    allowed, asked = _allowed(body, model, admission, bound), output_of(body, model)
     if allowed < bound.least:
         raise BudgetExceeded("The request needs more than its budget had reserved for it. Shorten the input.")
     body["max_completion_tokens"] = min(asked or allowed, allowed)
@@ -108,16 +117,19 @@ def limit_name(chat: ChatRequest) -> str:
     return chat.names.get(newer, newer if newer in chat.body else "max_tokens")
 
 
-def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound, used: Amount) -> int:
+def _allowed(body: dict[str, Any], model: Model, admission: Admission, bound: Bound) -> int:
     known = input_bound(body, model)
-    if known <= bound.input and used == Amount():
+    if known <= bound.input:
         return admission.output
-    amount = budgets.largest(bound, admission.output)
-    larger = replace(bound, input=known)
+    amount, larger = budgets.largest(bound, admission.output), replace(bound, input=known)
     units: tuple[Unit, ...] = ("tokens",) if bound.input_price is None else ("usd", "tokens")
-    return min(
-        budgets.affordable(larger, unit, getattr(amount, unit) - getattr(used, unit)) for unit in units
-    )
+    return min(budgets.affordable(larger, unit, getattr(amount, unit)) for unit in units)
+
+
+def of_one_call(admission: Admission) -> Amount:
+    """The largest cost of a call of the first round."""
+    bound = admission.bound
+    return Amount() if bound is None else budgets.largest(replace(bound, calls=1), admission.output)
 
 
 def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
@@ -130,7 +142,7 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
         if usage is not None:
             amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
         elif call.maybe_billed:
-            amount = budgets.largest(replace(bound, calls=1), admission.output)
+            amount = call.largest
         else:
             continue
         total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)
@@ -147,6 +159,37 @@ def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amoun
     return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
 
 
+def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
+    """The usage of a request, by the counts of its calls (None if a call has none). `tools` are those that
+    the upstream bills."""
+    fees = round(models.fee(tools) * PER_MILLION)
+    total = Usage(fees=fees, cost=fees)
+    for call, usage in calls:
+        if usage is not None:
+            total = usages.added(total, _counted(call, usage))
+    return usages.bounded(total)
+
+
+def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    hit = min(cached(usage), prompt)
+    written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+    reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
+    price = models.price_of(call.upstream.provider.name, call.call.model)
+    if price is None:
+        return Usage(prompt, completion, hit, written, reasoning)
+    fresh, kept = _micro(price.input), _micro(price.cached)
+    micro = (prompt - hit - written) * fresh + hit * kept + completion * _micro(price.output)
+    micro += written * (_micro(price.written) if price.written and _for_an_hour(call.call.body) else fresh)
+    cost, saved = -(-micro // PER_MILLION), max(0, hit * (fresh - kept)) // PER_MILLION
+    return Usage(prompt, completion, hit, written, reasoning, 0, cost, saved)
+
+
+def _detail(usage: dict[str, Any], member: str, name: str) -> int:
+    details = usage.get(member)
+    return count(details, name) if isinstance(details, dict) else 0
+
+
 def count(usage: dict[str, Any], name: str) -> int:
     """A count; 0 for null and invalid values."""
     value = usage.get(name)
@@ -155,7 +198,4 @@ def count(usage: dict[str, Any], name: str) -> int:
 
 def cached(usage: dict[str, Any]) -> int:
     """Input tokens from the vendor's cache, from either of its two places."""
-    details = usage.get("prompt_tokens_details")
-    return count(usage, "cached_tokens") or count(
-        details if isinstance(details, dict) else {}, "cached_tokens"
-    )
+    return count(usage, "cached_tokens") or _detail(usage, "prompt_tokens_details", "cached_tokens")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kimi_gateway.accounts import budgets
+from kimi_gateway.accounts import terms
+from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Latch, Reservation
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Admission, Amount, Usage
@@ -23,6 +24,9 @@ from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.observe import RequestRecord, emit
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.chunks import add_usage
+
+if TYPE_CHECKING:
+    from kimi_gateway.flow.allowance import Allowance
 
 UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
@@ -48,21 +52,33 @@ class Turn:
         self._reservation = reservation
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
-        self._interrupted = False
-        self._fees: list[str] = []  # of the upstream's tools, by name
+        self._interrupted = ""  # the cause
+        self._allowance: Allowance | None = None
         self._usage: dict[str, Any] | None = None  # final with the decision
+        self._counts: list[dict[str, Any]] = []  # its parts, by call
 
     @property
     def admission(self) -> Admission:
         return self._reservation.admission
 
-    def bill(self, tool: str) -> None:
-        """Note a call of an upstream's tool that costs money."""
-        self._fees.append(tool)
+    @property
+    def allowance(self) -> Allowance:
+        """It decides about further rounds and the upstream's tools, and notes their cost."""
+        if self._allowance is None:
+            from kimi_gateway.flow.allowance import Allowance  # few requests need it
+
+            self._allowance = Allowance(self._reservation, self._calls_billed)
+        return self._allowance
+
+    @property
+    def may_search(self) -> bool:
+        """Whether the key may search, and a search was reserved for, where there is a budget."""
+        bound = self.admission.bound
+        return terms.may_search(self.admission.key) and (bound is None or bound.spare)
 
     def interrupt(self, error: GatewayError) -> None:
         """End the turn from outside, as an upstream failure would."""
-        self._interrupted = True
+        self._interrupted = error.cause
         self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
@@ -75,16 +91,16 @@ class Turn:
         """Decide not to charge, without an error."""
         await self._decide(outcome, partial(self._released, error=False))
 
-    async def fail(self) -> None:
-        """Decide not to charge, and count an error."""
-        await self._decide("failed", partial(self._released, error=True))
+    async def fail(self, cause: str = "") -> None:
+        """Decide not to charge, and count an error with its cause."""
+        await self._decide("failed", partial(self._released, error=True, cause=cause))
 
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
             stopped = self.rounds.stop(self._reservation.latch is Latch.SETTLED, self._background)
             if self._interrupted:  # and the client is so slow that it was not told
-                await self.fail()
+                await self.fail(self._interrupted)
             elif self.rounds.content_sent:
                 await self._decide("left_settled", self._settled)
             else:
@@ -98,23 +114,41 @@ class Turn:
                 await self._reservation.end()
 
     async def _settled(self) -> bool:
-        usage = self.usage()
-        counts = Usage(count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
-        return await self._reservation.settle(counts, self.billed())
+        self.usage()
+        spent = self.spent(estimated=True)
+        return await self._booked(partial(self._reservation.settle, spent))
 
-    async def _released(self, error: bool) -> bool:
-        return await self._reservation.release(error, self.billed())
+    async def _released(self, error: bool, cause: str = "") -> bool:
+        spent = self.spent()
+        return await self._booked(lambda billed: self._reservation.release(error, billed, spent, cause))
 
-    def billed(self) -> Amount:
-        """For budgets: what the vendor billed so far, whether the client is charged or not."""
-        admission, calls = self.admission, self.rounds.calls
-        if admission.bound is None or not calls:
-            return NOTHING
-        billed = spending.billed(calls, admission)
-        most = budgets.largest(admission.bound, admission.output)
+    def spent(self, estimated: bool = False) -> Usage:
+        """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
+        they are wanted."""
+        calls = self.rounds.calls
+        counts = self._counts if estimated else [call.progress.usage for call in calls]
+        return spending.usage_of(zip(calls, counts, strict=True), self._fees)
+
+    @property
+    def _fees(self) -> Sequence[str]:
+        """Calls of the upstream's tools that cost money, by name."""
+        return () if self._allowance is None else self._allowance.fees
+
+    async def _booked(self, write: Callable[[Amount], Awaitable[bool]]) -> bool:
+        """For budgets: what the vendor billed, whether the client is charged or not."""
+        if self.admission.bound is None:
+            return await write(NOTHING)
+        allowance = self.allowance
+        billed, most = allowance.billed, allowance.reserved
         if billed.usd > most.usd or billed.tokens > most.tokens:
-            emit("billed_above_bound", logging.ERROR, id=admission.id, billed=billed, bound=most)
-        return billed
+            emit("billed_above_bound", logging.ERROR, id=self.admission.id, billed=billed, bound=most)
+        if not allowance.holds:
+            return await write(billed)
+        written, _ = await asyncio.gather(write(allowance.split()), allowance.close())
+        return written
+
+    def _calls_billed(self) -> Amount:
+        return spending.billed(self.rounds.calls, self.admission)
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
@@ -135,7 +169,8 @@ class Turn:
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
-        total, *others = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        self._counts = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        total, *others = self._counts
         for usage in others:
             total = add_usage(total, usage)
         prompt, completion = count(total, "prompt_tokens"), count(total, "completion_tokens")
@@ -153,7 +188,7 @@ class Turn:
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first = self.rounds.calls[0]
+        first, fees = self.rounds.calls[0], self._fees
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
@@ -161,10 +196,12 @@ class Turn:
         record.input_tokens = count(usage, "prompt_tokens")
         record.cached_tokens = cached(usage)
         record.output_tokens = count(usage, "completion_tokens")
+        if fees:
+            record.searches = len(fees)
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
+            if isinstance(self.admission.key, GuestKey):
+                return  # the operator pays nothing
             cost = models.cost(record.provider, first.call.model, *counts)
-            record.cost_usd = None if cost is None else round(cost + models.fee(self._fees), 9)
-        if self._fees:
-            record.searches = len(self._fees)
+            record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)

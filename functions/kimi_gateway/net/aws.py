@@ -12,9 +12,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio
 from kimi_gateway.net.http import Client, NetError, Timeouts
 from kimi_gateway.net.sigv4 import Credentials, Scope, presigned, signed

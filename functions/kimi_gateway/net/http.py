@@ -13,8 +13,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
+
+from kimi_gateway.dataclass import dataclass
 
 
 class NetError(Exception): ...

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn
+
+from kimi_gateway.dataclass import dataclass
 
 DEEPEST = 256  # nested containers; every later reader needs stack for them
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from hashlib import sha256
 from hmac import digest
 from posixpath import normpath
 from urllib.parse import quote, urlsplit
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.wire import PORTS
 
 ALGORITHM = "AWS4-HMAC-SHA256"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
+
+from kimi_gateway.dataclass import dataclass
 
 PAID = ("settled", "left_settled")  # outcomes that spent the credit
 LEFT = 499  # the status in the log if the client left before it was answered

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 
 Kind = Literal["image", "video", "document", "any"]

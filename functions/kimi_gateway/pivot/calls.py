@@ -9,9 +9,10 @@ the arguments are repaired.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.call_ids import Randomness

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness

@@ -4,9 +4,10 @@ answers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Results
@@ -79,6 +80,7 @@ class Ask:
     found of it, `attachments` gives what is to be resolved (files/), and `complete` the whole request, from
     what that became, one result for each. Without results the places of attachments stay open. Both raise
     InvalidRequest for what is missing. `unasked` gives the whole answer, where no upstream need be asked.
+    `searches`: it asks for a web search.
     """
 
     model: str
@@ -88,6 +90,7 @@ class Ask:
     attachments: Callable[[Mapping[str, bytes]], Sequence[Attachment]]
     complete: Callable[[Mapping[str, bytes], Results], ParsedRequest]
     unasked: Callable[[Identity], bytes] | None = None
+    searches: bool = False
 
     @classmethod
     def whole(cls, chat: Chat, size: int, parsed: Callable[[Chat, int], ParsedRequest]) -> Ask:
@@ -97,7 +100,9 @@ class Ask:
         def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
             return parsed(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
 
-        return cls(chat.model, chat.stream, chat.choices, (), lambda found: attached, complete)
+        searches = chat.search is not None
+        of_chat = (chat.model, chat.stream, chat.choices, ())
+        return cls(*of_chat, lambda found: attached, complete, searches=searches)
 
 
 def attaching(chat: Chat, attached: Sequence[Attachment], resolved: Results) -> Chat:

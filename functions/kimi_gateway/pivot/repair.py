@@ -11,9 +11,10 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot import call_ids
 
 Message = dict[str, Any]

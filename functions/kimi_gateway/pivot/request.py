@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import fields, named, parts, repair, search_fields, tuning
 from kimi_gateway.pivot.fields import Check, fail

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 from urllib.parse import urlsplit
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot.chunks import Chunk
 
 # Anthropic's error codes of both tools (its documentation, read 2026-11); OpenAI has none of its own.

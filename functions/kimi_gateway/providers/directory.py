@@ -34,6 +34,12 @@ class Directory:
         self._asking = asyncio.Lock()
         self.last_balance: dict[str, float] | None = None  # the last result of `balance`
 
+    def with_upstream(self, upstream: Callable[[], Upstream]) -> Directory:
+        """The same list as known now, with another upstream to ask."""
+        other = Directory(upstream, self._monotonic)
+        other._listed, other._asked_at = self._listed, self._asked_at
+        return other
+
     @property
     def listed(self) -> dict[str, dict[str, Any]]:
         """The last known list of the upstream, by id; empty before the first call."""

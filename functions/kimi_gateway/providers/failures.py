@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import (
     Conflict,
     ContentFiltered,

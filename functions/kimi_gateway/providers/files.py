@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.provider import Token
 
 Purpose = Literal["file-extract", "image", "video", "batch"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import Model, ProviderName, neutral
 from kimi_gateway.catalog.names import NameOptions, parted
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Upstream
@@ -35,26 +35,30 @@ class Resolved:
 
 
 class Registry:
-    """The provider of each model. `directories` has one for each provider that a row may name."""
+    """The provider of each model. A row whose provider is not among `directories` is not found."""
 
     def __init__(self, catalog: Catalog, directories: Mapping[ProviderName, Directory]) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self.directories = directories
 
     @property
     def rows(self) -> dict[str, Model]:
         """The catalog's models by id."""
-        return self._catalog.rows
+        return self.catalog.rows
+
+    def row(self, name: str) -> Model:
+        """The catalog's row for a name that an upstream told, else a neutral one."""
+        return self.catalog.find(name) or neutral(name)
 
     async def resolve(self, name: str, may_ask: Callable[[], Awaitable[bool]]) -> Resolved:
         """The catalog's row, else a neutral one for a live id. An unknown name fetches the live lists once a
         minute, if `may_ask` allows it. Raises ModelNotFound, InvalidRequest for the id of an agent, and the
         errors of `may_ask`."""
         plain, options = parted(name)
-        row = self._catalog.find(plain)
-        if row is not None:
+        row = self.catalog.find(plain)
+        if row is not None and row.provider in self.directories:
             return Resolved(row, options, self.directories[row.provider], True)
-        unknown = self._catalog.unknown(name, plain)
+        unknown = self.catalog.unknown(name, plain)
         if isinstance(unknown, ModelNotFound):  # an agent's id is never looked up upstream
             for directory in self.directories.values():
                 if not directory.fresh(ASKED_ANEW) and await may_ask():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol, runtime_checkable
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.provider import Token
 
 Reason = Literal[
@@ -12,7 +13,8 @@ Reason = Literal[
     "refused_address",  # the provider does not open this page
     "no_text",  # the page has no readable text
     "rate",  # too many searches at present
-    "unavailable",  # anything else: time-outs, faults, a token without the right to search
+    "token",  # this token may not search
+    "unavailable",  # anything else: time-outs, faults
 ]
 MOST_RESULTS = 20  # of one search (platform's page "search", 2026-11)
 MOST_SITES = 5  # for one search (platform's page "search pro", 2026-11)
@@ -57,12 +59,20 @@ class Page:
 
 
 class SearchFailed(Exception):
-    """`detail` is for the log. `retry_after` is in seconds, None if the provider does not say."""
+    """`detail` is for the log. `billed`: whether the provider wants money for it, None if that is not known.
+    `retry_after` is in seconds, None if the provider does not say."""
 
-    def __init__(self, reason: Reason, detail: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str = "",
+        billed: bool | None = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.billed = billed
         self.retry_after = retry_after
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kimi_gateway.accounts import budgets, keys, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
     Ambiguous,
     InFlightFull,
     KeyStale,
@@ -34,18 +36,23 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.storage.memory_account import Held, Lease
+from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
+from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles):
-    def __init__(self, below: keys.Below = secrets.randbelow) -> None:
-        super().__init__()
+class MemoryStore(MemoryFiles, MemoryBatches):
+    def __init__(
+        self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
+    ) -> None:
+        MemoryFiles.__init__(self)
+        MemoryBatches.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
         self._counts: dict[str, rules.Counts] = {}  # by key id
         self._tallies: dict[str, tuple[int, int]] = {}  # by name: events, until
-        self._usage: dict[tuple[int, str, str, str], UsageRow] = {}
+        self._usage = MemoryUsage(keep_usage)
 
     async def find_key(self, digest: str) -> Key | None:
         found = (rules.found_by(self._current(key), digest) for key in self._keys.values())
@@ -79,11 +86,7 @@ class MemoryStore(MemoryFiles):
                 raise InFlightFull(limit)
             self._purge(held, now)
             return await self.admit(request, key, cost, lease_until, now, bound)
-        output, metered = 0, budgets.meters(key, bound.at) if bound else ()
-        if bound is not None:
-            output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
-            for meter in metered:
-                held.book(meter, budgets.reserved(meter, bound, output))
+        output = self._reserved(held, key, bound)
         held.end(ended, now)
         held.balance = rules.reserved(balance, cost)
         counted = tuple(each.id for each in rules.in_flight(key))
@@ -91,6 +94,27 @@ class MemoryStore(MemoryFiles):
         for (each, _), (_, counts) in zip(rules.counting(key, held.unlimited), standing, strict=True):
             self._counts[each.id] = rules.counted(counts)
         return self._admission(request, key, held, lease, now, bound)
+
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None:
+            raise KeyStale
+        lease = held.leases.get(request)
+        if lease is None:
+            if known.revoked or key.generation != held.generation:
+                raise KeyStale
+            lease = held.leases[request] = Lease(0, lease_until, self._reserved(held, key, bound))
+        return self._admission(request, rules.uncounted(key), held, lease, now, bound)
+
+    def _reserved(self, held: Held, key: Key, bound: Bound | None) -> int:
+        """The output limit that the budgets allow; its cost is booked. Raises BudgetFull."""
+        if bound is None:
+            return 0
+        metered = budgets.meters(key, bound.at)
+        output = budgets.fitted(bound, [(meter, held.amount(meter)) for meter in metered])
+        for meter in metered:
+            held.book(meter, budgets.reserved(meter, bound, output))
+        return output
 
     def _standing(self, key: Key, held: Held, now: int, rank: int) -> list[tuple[Limits, rules.Counts]]:
         """The limits in force, and the counts, of each key in whose windows a request counts."""
@@ -121,47 +145,31 @@ class MemoryStore(MemoryFiles):
             return False
         held.balance = replace(held.balance, consumed=held.balance.consumed + lease.cost)
         self._book(held, admission, billed, now)
-        self._count(admission, model, now, 1, 0, usage, lease.cost)
+        self._usage.count(usages.settled(admission, model, usage, lease.cost, now))
         return True
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         held = self._accounts.get(admission.key.account)
         if held is None or admission.id not in held.leases:
             return False
         held.end([admission.id], now)
         self._book(held, admission, billed, now)
-        if error:
-            self._count(admission, model, now, 0, 1, Usage(), 0)
+        self._usage.count(usages.released(admission, model, error, usage, cause, now))
         return True
 
     def _book(self, held: Held, admission: Admission, billed: Amount | None, now: int) -> None:
         of = admission.key, admission.bound, admission.output
         for meter, change in budgets.corrections(*of, billed, now):
             held.book(meter, change)
-
-    def _count(
-        self,
-        admission: Admission,
-        model: str,
-        now: int,
-        requests: int,
-        errors: int,
-        usage: Usage,
-        credits: int,
-    ) -> None:
-        at = (now - now % rules.HOUR, admission.key.account, admission.key.id, model)
-        row = self._usage.get(at) or UsageRow(*at, 0, 0, 0, 0, 0, 0)
-        self._usage[at] = UsageRow(
-            *at,
-            row.requests + requests,
-            row.errors + errors,
-            row.input + usage.input,
-            row.output + usage.output,
-            row.credits + credits,
-            max(row.last, now),
-        )
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         for admission in admissions:
@@ -170,6 +178,7 @@ class MemoryStore(MemoryFiles):
                 lease.expires = max(lease.expires, lease_until)
 
     async def purge(self, now: int) -> int:
+        self._usage.purge(now)
         return sum(self._purge(held, now) for held in self._accounts.values())
 
     def _purge(self, held: Held, now: int) -> int:
@@ -245,7 +254,7 @@ class MemoryStore(MemoryFiles):
         del self._accounts[self._held(account).id]
         self._keys = {id: key for id, key in self._keys.items() if key.account != account}
         self._counts = {id: counts for id, counts in self._counts.items() if id in self._keys}
-        self._usage = {at: row for at, row in self._usage.items() if row.account != account}
+        self._usage.forget(account)
 
     def _held(self, account: str) -> Held:
         if account not in self._accounts:
@@ -333,9 +342,7 @@ class MemoryStore(MemoryFiles):
         )
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        first = since - since % rules.HOUR
-        rows = (row for row in self._usage.values() if row.hour >= first and account in (None, row.account))
-        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
+        return self._usage.rows(since, account)
 
     async def close(self) -> None:
         pass

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.budgets import Meter
 from kimi_gateway.accounts.values import Balance, Budget, Period, Unit
+from kimi_gateway.dataclass import dataclass
 
 
 @dataclass

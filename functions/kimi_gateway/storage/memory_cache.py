@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.cache import MOST, MOST_OF_ACCOUNT, Cache, fitting, size
 
 REMEMBERED = 600  # seconds for which an answer of the store is reused

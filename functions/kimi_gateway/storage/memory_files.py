@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from kimi_gateway.accounts.files import FileRecord, Room, check_room, in_order
+from kimi_gateway.storage.answers import AnswerStore
+from kimi_gateway.storage.memory_answers import MemoryAnswers
 
 
 class MemoryFiles:
     def __init__(self) -> None:
         self._files: dict[tuple[str, str], FileRecord] = {}  # by account and id
+        self._answers = MemoryAnswers()
+
+    def answers(self) -> AnswerStore:
+        return self._answers
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
         if (record.account, record.id) not in self._files:

@@ -29,5 +29,15 @@ await outcomes(async ({ do: verb, base, key, body }, seen) => {
       const gone = await (client.files.delete ?? client.files.del).call(client.files, made.id);
       return { made, waited, listed, text, gone };
     }
+    case "batches": {
+      const file = await client.files.create({ purpose: "batch", file: await toFile(Buffer.from(body.lines), "in.jsonl") });
+      const wanted = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };
+      const made = await client.batches.create(wanted);
+      const shown = await client.batches.retrieve(made.id);
+      const listed = [];
+      for await (const batch of client.batches.list({ limit: 1 })) listed.push(batch);
+      const cancelled = await client.batches.cancel(made.id);
+      return { made, shown, listed, cancelled };
+    }
   }
 });

@@ -35,6 +35,19 @@ def call(order: dict[str, Any], seen: Seen) -> Any:
                 "listed": [file.model_dump() for file in listed],
                 "text": text,
             }
+        case "batches":
+            file = client.files.create(file=("in.jsonl", body["lines"].encode()), purpose="batch")
+            made = client.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
+            shown = client.batches.retrieve(made.id)
+            listed = list(client.batches.list(limit=1))
+            cancelled = client.batches.cancel(made.id)
+            told = {"made": made, "shown": shown, "cancelled": cancelled}
+            return {
+                **{name: value.model_dump() for name, value in told.items()},
+                "listed": [batch.model_dump() for batch in listed],
+            }
 
 
 outcomes(call)

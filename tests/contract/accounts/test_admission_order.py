@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.storage.memory_cache import MemoryCache
+from support.examples import examples
 from support.inprocess import Answered, InProcess
 
 GOOD = {"model": "kimi-k3", "input": "Hello"}
@@ -135,7 +136,7 @@ PASSED_ON = (
 )  # fmt: skip
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(more=st.dictionaries(st.sampled_from(PASSED_ON), _JSON, max_size=3), tools=st.booleans())
 def test_no_field_of_messages_holds_a_credit_on_the_native_path(more: dict[str, Any], tools: bool) -> None:
     with InProcess(anthropic="native") as desk:

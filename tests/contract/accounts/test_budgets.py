@@ -12,7 +12,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Budget
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost
 from support.error_shape import anthropic_error, openai_error
-from support.inprocess import NOW, InProcess, Sent, Told, streamed, told
+from support.inprocess import NOW, Answered, InProcess, Sent, Told, streamed, told
 from upstream.kimi import chat_events, error
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -187,6 +187,23 @@ def test_tokens_a_minute_are_counted_by_an_estimate_and_trued_up(desk: InProcess
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     desk.now += 60
     assert desk.chat(key, {"model": K26, "max_tokens": 500}).status == 200
+
+
+def unreadable(answer: Answered) -> set[str]:
+    """Headers that a page of another origin cannot read; of these the list of safe ones is the browsers'."""
+    safe = {"cache-control", "content-type", "content-length", "x-accel-buffering"}
+    exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+    return {name for name in answer.headers if not name.startswith("access-control-")} - safe - exposed
+
+
+def test_a_page_of_another_origin_can_read_every_limit(desk: InProcess) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("tokens", "minute", 2_000))
+    body = {"model": K26, "max_tokens": 500}
+    told = [desk.chat(key, body | {"stream": stream}) for stream in (True, False)]
+    assert "x-ratelimit-remaining-tokens" in told[0].headers
+    told.append(desk.chat(desk.key(0), {}))
+    assert [unreadable(answer) for answer in told] == [set(), set(), set()]
 
 
 def test_windows_are_named_as_openai_names_them_too(desk: InProcess) -> None:

@@ -138,7 +138,8 @@ class Clients(RuleBasedStateMachine):
         return self.open[which % len(self.open)]
 
 
-def run(examples: int | None) -> None:
+@pytest.mark.fuzz
+def test_whatever_connections_do_the_server_holds_little_for_them() -> None:
     """With one server for all examples; what it holds afterwards is what it held before."""
     more: dict[str, int] = {"body_limit": BODY, "keyless_per_address": PER_ADDRESS}
     with tempfile.TemporaryDirectory() as folder, LiveGateway(Path(folder), **more) as gateway:
@@ -148,17 +149,6 @@ def run(examples: int | None) -> None:
 
         Here.gateway, Here.key = gateway, gateway.key(None)
         chosen = settings(settings.default, deadline=None, stateful_step_count=30)
-        if examples is not None:
-            chosen = settings(chosen, max_examples=examples)
         files = len(os.listdir("/proc/self/fd"))
         run_state_machine_as_test(Here, settings=chosen)
         assert len(os.listdir("/proc/self/fd")) <= files + 8  # the store's own
-
-
-def test_whatever_connections_do_the_server_holds_little_for_them() -> None:
-    run(250)
-
-
-@pytest.mark.fuzz
-def test_whatever_connections_do_for_long() -> None:
-    run(None)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def test_a_client_that_leaves_before_content_pays_nothing(
     up.plan(step)
     key = gateway.key()
     with send(gateway, key, stream, format=format):
-        up.until(lambda: up.chats)
-        time.sleep(0.05)
+        up.until(lambda: up.chats and up.chats[0].hangs.is_set())
+        gateway.rest()
     is_left(gateway, up, key)
     assert (len(up.chats), ledger(gateway, key)) == (1, UNTOUCHED)
 
@@ -149,7 +149,7 @@ def test_a_client_that_does_not_read_makes_the_upstream_wait(
     up.plan(flood)
     key = gateway.key()
     with send(gateway, key, buffer=64 * 1024):
-        stands_still(up, flood)
+        stands_still(gateway, up, flood)
         assert flood.written < 64 * MIB
         assert flood.written > 64 * 1024
     is_left(gateway, up, key)
@@ -172,20 +172,19 @@ def test_a_client_that_reads_nothing_for_the_idle_time_out_has_left(
         assert gateway.lines("crash") == []
 
 
-def stands_still(up: ScriptedUpstream, flood: Flood) -> None:
-    """The upstream's socket takes no more, and did not in between: a busy machine alone does not do that."""
-    before = -1
+def stands_still(gateway: LiveGateway, up: ScriptedUpstream, flood: Flood) -> None:
+    """The upstream's socket takes no more, though the gateway has nothing left to do."""
 
     def full() -> bool:
         return any(not connection.writable.is_set() for connection in up.connections)
 
     def still() -> bool:
-        nonlocal before
-        last, before = before, flood.written
-        if not full():
-            return False
-        time.sleep(0.2)
-        return full() and flood.written == last > 0
+        before = flood.written
+        for _ in range(10):
+            if not full():
+                return False
+            gateway.rest()
+        return full() and flood.written == before > 0
 
     up.until(still)
 
@@ -198,8 +197,8 @@ def test_a_slow_client_is_not_the_upstreams_silence(up: ScriptedUpstream, tmp_pa
         key = gateway.key()
         with streaming(gateway, key) as (_, lines):
             next(lines)
-            stands_still(up, flood)
-            time.sleep(0.5)
+            stands_still(gateway, up, flood)
+            gateway.do(asyncio.sleep(0.5))  # timers of the gateway that are due earlier run before
             data = list(lines)
             assert sum(line.count("x") for line in data[:-2]) >= 48 * MIB
             assert data[-1] == "data: [DONE]"

@@ -66,7 +66,7 @@ def test_an_open_route_reads_no_more_than_8_kib_in_chunks(edge: type[LiveGateway
 def test_who_asks_too_often_is_refused_before_the_body_is_sent(tmp_path: Path) -> None:
     with LiveGateway(tmp_path) as gateway:
         assert gateway.app.running is not None
-        now, askers = gateway.clock(), gateway.app.running.endpoints.token_check._askers
+        now, askers = gateway.clock(), gateway.app.running.endpoints.token_check()._askers
         while not askers.take("127.0.0.1", now):
             pass
         with connect(gateway) as client:

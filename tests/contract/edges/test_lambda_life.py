@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,8 +96,7 @@ def test_sigterm_while_idle_ends_the_process_in_good_order(api: RuntimeApi, tmp_
 def test_sigterm_lets_what_runs_end_and_takes_nothing_new(api: RuntimeApi, tmp_path: Path) -> None:
     with Worker(api, HANDLER, tmp_path / "log", AWS_LAMBDA_MAX_CONCURRENCY="3") as worker:
         waiting = api.invoke({"do": "wait", "name": "a"})
-        worker.until(lambda: api.log.count("GET invocation/next") == 3)
-        time.sleep(0.2)
+        worker.until(lambda: api.log.count("GET invocation/next") == 3 and "a waits" in worker.log)
         worker.terminate()
         assert waiting.answer().json == "told to end"
         assert worker.ended() == 0

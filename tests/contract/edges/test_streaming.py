@@ -63,7 +63,9 @@ def test_the_head_waits_for_the_first_content(up: ScriptedUpstream, start: Start
         asking = pool.submit(gateway.chat, key, stream=True)
         gate.let()
         up.until(lambda: gate.sent == 1)
-        time.sleep(0.1)
+        gateway.rest()
+        with gateway.client() as other:
+            assert other.get("/ping").status_code == 200  # by then an answer to the first had come
         assert not asking.done()
         gate.let(ALL)
         answer = asking.result()
@@ -171,7 +173,9 @@ def test_the_end_of_an_answer_waits_for_its_settlement(
 
         reading = pool.submit(read)
         gateway.until(store.settling.is_set)
-        time.sleep(0.1)
+        gateway.rest()
+        with gateway.client() as other:
+            assert other.get("/ping").status_code == 200  # by then the pieces that were sent had come
         assert b'"stop"' not in b"".join(pieces)
         assert b"[DONE]" not in b"".join(pieces)
         assert ledger(gateway, key) == UNTOUCHED

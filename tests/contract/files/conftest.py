@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from support.batching import Clock
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
@@ -25,6 +26,16 @@ def upstream(module_upstream: ScriptedUpstream) -> ScriptedUpstream:
     module_upstream.forget()
     module_upstream.requests.clear()
     return module_upstream
+
+
+@pytest.fixture(scope="module")
+def batching(
+    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveGateway]:
+    """A gateway on which all keys may run batches."""
+    tokens, folder = ("sk-upstream-1", "sk-upstream-2"), tmp_path_factory.mktemp("batches")
+    with LiveGateway(folder, module_upstream.url, tokens, lambda: Clock.now, batches=("*",)) as gateway:
+        yield gateway
 
 
 @pytest.fixture

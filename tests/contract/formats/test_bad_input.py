@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kimi_gateway.accounts.values import Limits
 from support.error_shape import openai_error
+from support.examples import examples
 from support.inprocess import Answered, InProcess
 
 GOOD = b'"model":"kimi-k3","messages":[{"role":"user","content":"Hello"}]'
@@ -315,14 +316,14 @@ def unlimited(desk: InProcess) -> str:
 
 
 @given(body=BODY | JSON)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 def test_any_json_is_answered_or_refused_in_shape(desk: InProcess, unlimited: str, body: Any) -> None:
     answer = desk.call("POST", "/v1/chat/completions", body, unlimited)
     check(answer)
 
 
 @given(body=st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_any_bytes_are_refused_in_shape(desk: InProcess, unlimited: str, body: bytes) -> None:
     answer = desk.call("POST", "/v1/chat/completions", body, unlimited)
     assert answer.status == 400

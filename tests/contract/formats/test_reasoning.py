@@ -47,9 +47,11 @@ def thoughts(upstream: ScriptedUpstream) -> list[str | None]:
 def test_fifty_turns_bring_each_thought_back_byte_for_byte(
     gateway: LiveGateway, upstream: ScriptedUpstream, dialect: str, model: str
 ) -> None:
-    plan(upstream, TURNS)
+    """Each dialect with one model; a few turns with the others, whose rules differ in the first ones."""
+    turns = TURNS if [*LOOPS].index(dialect) == THINKING.index(model) else 6
+    plan(upstream, turns)
     loop = LOOPS[dialect](gateway.key(None), model)
-    for turn in range(TURNS):
+    for turn in range(turns):
         assert loop.turn(gateway, stream=turn % 2 == 0) == [("step", {"n": turn}), ("look", {})]
         assert thoughts(upstream) == [thought(earlier) for earlier in range(turn)]
 

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_gateway.accounts.store import KeyStale, NoCredit, Store, WindowFull
 from kimi_gateway.accounts.values import Grant, Limits, NewKey, Usage, Window
-from support.store_client import LEASE, NOW, MakeClient
+from support.store_client import LEASE, NOW, MakeClient, one_of_each
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +70,7 @@ async def test_a_request_id_belongs_to_its_account(client: MakeClient) -> None:
     assert (await bob.admit("r")).spendable == 19
 
 
+@one_of_each
 async def test_concurrent_admissions_are_counted_one_by_one(client: MakeClient) -> None:
     alice = await client(limits=Limits(minute=20))
     outcomes = await asyncio.gather(*(alice.admit() for _ in range(50)), return_exceptions=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from copy import deepcopy
 from dataclasses import replace
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
@@ -23,6 +24,7 @@ from kimi_gateway.accounts.values import (
     Usage,
 )
 from support.books import LONG, OWN, Books
+from support.examples import examples
 from support.store_client import LEASE
 
 BUDGETS = (
@@ -60,21 +62,39 @@ class Budgets(Books):
         output=st.integers(1, 900),
         calls=st.integers(1, 2),
         prices=st.sampled_from([(500_000, 1_000_000), (0, 0), (333_333, 999_999)]),
+        fee=st.sampled_from([0, 0, 300]),
+        more=st.booleans(),
     )
-    def admit_bounded(self, which: int, input: int, output: int, calls: int, prices: tuple[int, int]) -> None:
+    def admit_bounded(
+        self,
+        which: int,
+        input: int,
+        output: int,
+        calls: int,
+        prices: tuple[int, int],
+        fee: int,
+        more: bool,
+    ) -> None:
+        """A request of its own, or `more` for one that runs, which counts in no window."""
         key, id = self.keys[which], f"r{next(self.numbers)}"
         least = min(100, output)
-        bound = Bound(self.now, input, output, least, input // 2, calls, *prices)
+        bound = Bound(self.now, input, output, least, input // 2, calls, *prices, fee)
         purse = deepcopy(self.purse)
-        purse.fold(self.now)
+        if not more:
+            purse.fold(self.now)
         metered = meters(key, self.now)
         refused: BudgetFull | None = None
         left = {meter: meter.budget.limit - self.booked[meter] for meter in metered}
         try:
-            admission = self.ask(lambda store: store.admit(id, key, 0, self.now + LEASE, self.now, bound))
+            if more:
+                admission = self.ask(lambda store: store.hold(id, key, self.now + LEASE, self.now, bound))
+                assert admission.cost == 0
+            else:
+                admission = self.ask(lambda store: store.admit(id, key, 0, self.now + LEASE, self.now, bound))
         except KeyStale:
             assert self.stale
         except WindowFull:  # after an update, or of a new key
+            assert not more
             assert self.own[key.id].day == OWN.day
         except BudgetFull as full:
             refused = full
@@ -87,7 +107,8 @@ class Budgets(Books):
             for meter in metered:
                 self.booked[meter] += reserved(meter, bound, admission.output)
             self.purse, self.leases[id] = purse, admission
-            self.admitted.append((key.id, self.now))
+            if not more:
+                self.admitted.append((key.id, self.now))
         if refused is not None:
             assert reserved(refused.meter, bound, least) > left[refused.meter]
             assert refused.needed == reserved(refused.meter, bound, least)
@@ -140,11 +161,13 @@ class Budgets(Books):
         super().teardown()
 
 
+@pytest.mark.hypothesis
 def test_budgets_hold_on_sqlite() -> None:
     run_state_machine_as_test(Budgets, settings=LONG)  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.hypothesis
 def test_budgets_hold_on_dynamodb(dynalite_url: str) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Budgets(dynalite_url), settings=settings(LONG, max_examples=8)
+        lambda: Budgets(dynalite_url), settings=settings(LONG, max_examples=examples(16))
     )

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from kimi_gateway.accounts.budgets import BudgetFull, largest
-from kimi_gateway.accounts.store import Store, Unknown
+from kimi_gateway.accounts.store import KeyStale, Store, Unknown
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Budget, Grant, Key, Limits, Usage
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.dynamo_table import SharedTable
-from support.store_client import LEASE, NOW, Client, MakeClient
+from support.store_client import LEASE, NOW, Client, MakeClient, one_of_each
 
 pytestmark = pytest.mark.anyio
 WIDE = Limits(10**6, 10**6, 10**6)
@@ -39,6 +39,7 @@ async def amounts(store: Store, key: Key, now: int = NOW) -> list[int]:
     return [each.amount for each in (await store.account(key.account, now)).spent]
 
 
+@one_of_each
 async def test_many_requests_at_once_stay_within_a_budget(store: Store, client: MakeClient) -> None:
     """30 at once; a third of them end, a third fail, and a third never end."""
     alice = await client(credits=1_000, limits=WIDE)
@@ -135,7 +136,37 @@ async def test_a_request_with_budgets_costs_one_write_a_step_within_a_kilobyte(s
     admission = await admit(store, key, "x" * 32, bound(later), later)
     assert await store.settle(admission, "kimi-k2.6", Usage(10**5, 10**5), later, Amount(123_456, 10**5))
     assert shared.client.calls == {"UpdateItem": 2}
+    shared.client.calls.clear()
+    more = await store.hold("y" * 32, key, later + LEASE, later, Bound(later, 5_000, 0, 0, 0, fee=2_000))
+    assert await store.release(more, "kimi-k2.6", False, later, Amount(2_000, 0))
+    assert shared.client.calls == {"UpdateItem": 2}
     assert dynamo.size(await shared.hot(key)) <= 1_024
+
+
+async def test_more_is_held_for_a_request_once_and_counts_in_no_window(
+    store: Store, client: MakeClient
+) -> None:
+    alice = await client(credits=5, limits=Limits(1, 1, 1))
+    key = await limited(store, alice, Budget("usd", "day", 10_000), Budget("tokens", "total", 9_000))
+    first = await admit(store, key, "a", bound())
+    fees = Bound(NOW, 2_000, 0, 0, 0, fee=6_000)
+    held = await store.hold("b", key, NOW + LEASE, NOW, fees)
+    assert await store.hold("b", key, NOW + 2 * LEASE, NOW, fees) == held  # its answer was lost
+    assert (held.cost, held.expires) == (0, NOW + LEASE)
+    assert await amounts(store, key) == [1_900 + 6_000, 1_000 + 2_000]
+    with pytest.raises(BudgetFull):
+        await store.hold("c", key, NOW + LEASE, NOW, fees)
+    with pytest.raises(KeyStale):
+        await store.hold("d", alice.key, NOW + LEASE, NOW, fees)
+    assert await store.release(held, "m", False, NOW, Amount(2_000, 500))
+    assert not await store.release(held, "m", False, NOW, Amount(2_000, 500))
+    assert await amounts(store, key) == [1_900 + 2_000, 1_000 + 500]
+    assert await store.settle(first, "m", Usage(), NOW, Amount(1, 1))
+    lost = await store.hold("e", key, NOW + LEASE, NOW, fees)
+    await store.purge(lost.expires)
+    assert await amounts(store, key) == [2_001 + 6_000, 501 + 2_000]  # what a lost one held stays spent
+    account = await store.account(key.account, NOW)
+    assert (account.credits, account.reserved, account.consumed) == (4, 0, 1)
 
 
 async def test_a_database_of_before_has_keys_that_work_and_take_budgets(tmp_path: Path) -> None:

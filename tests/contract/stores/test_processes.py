@@ -78,15 +78,15 @@ def look(path: Path, now: int = NOW) -> tuple[Account, list[UsageRow]]:
     return asyncio.run(run())
 
 
-def test_eight_processes_share_one_limit_exactly(path: Path) -> None:
+def test_four_processes_share_one_limit_exactly(path: Path) -> None:
     open_account(path, None, Limits(minute=60))
-    counted = outcomes(path, "attempts", processes=8, attempts=500)
+    counted = outcomes(path, "attempts", processes=4, attempts=500)
     assert counted == {"succeeded": 60, "WindowFull": 440}
 
 
-def test_eight_processes_share_one_balance_exactly(path: Path) -> None:
+def test_four_processes_share_one_balance_exactly(path: Path) -> None:
     open_account(path, Grant(100), WIDE)
-    counted = outcomes(path, "failing-attempts", processes=8, attempts=500)
+    counted = outcomes(path, "failing-attempts", processes=4, attempts=500)
     account, (usage,) = look(path)
     assert sum(counted.values()) == 500
     assert counted["failed"] > 0
@@ -112,8 +112,8 @@ def test_the_credit_of_a_killed_process_returns_when_its_lease_ends(path: Path) 
     assert (account.credits, account.reserved, account.consumed) == (1, 0, 0)
 
 
-def test_eight_processes_may_create_the_file_at_once(path: Path) -> None:
-    assert outcomes(path, "create", processes=8) == {"keys": 0}
+def test_four_processes_may_create_the_file_at_once(path: Path) -> None:
+    assert outcomes(path, "create", processes=4) == {"keys": 0}
 
 
 def test_a_full_disk_is_a_store_that_is_down_until_there_is_room(path: Path) -> None:

@@ -13,7 +13,7 @@ from kimi_gateway.accounts.store import Ambiguous, NoCredit, Store, Unknown, Unl
 from kimi_gateway.accounts.values import Grant, Limits, NewKey, Window
 from kimi_gateway.net.aws import DYNAMODB
 from support.dynamo_table import SharedTable
-from support.store_client import LEASE, NOW, STORES, Client, MakeClient
+from support.store_client import LEASE, NOW, STORES, Client, MakeClient, one_of_each, one_table
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +37,7 @@ async def test_a_balance_that_falls_below_its_tier_lowers_the_next_minute_only(
     assert await limit(alice) == next_rpm
 
 
+@one_of_each
 async def test_122_credits_serve_sixty_requests_within_the_minute(client: MakeClient) -> None:
     alice = await client(credits=122)
     assert [await limit(alice) for _ in range(60)] == [60] * 60
@@ -78,6 +79,7 @@ async def test_the_hour_and_the_day_keep_their_tier_in_the_condition(
     assert refused.value.window == Window(most, 0, NOW + length)
 
 
+@one_of_each
 async def test_a_grant_lifts_all_windows_of_all_keys_at_once(store: Store, client: MakeClient) -> None:
     alice = await client(credits=100)
     other = replace(alice, key=await store.create_key(NewKey("other", alice.id), NOW))
@@ -114,6 +116,7 @@ async def test_own_limits_are_not_lifted(store: Store, client: MakeClient) -> No
         await alice.admit()
 
 
+@one_of_each
 async def test_concurrent_requests_at_the_border_of_a_tier_are_counted_exactly(client: MakeClient) -> None:
     alice = await client(credits=110)
     outcomes = await asyncio.gather(*(alice.admit() for _ in range(70)), return_exceptions=True)
@@ -167,6 +170,7 @@ async def test_a_window_that_begins_in_another_tier_than_was_known_is_still_righ
     assert shared.client.calls == {"UpdateItem": 1}
 
 
+@one_table
 async def test_a_grant_lifts_more_windows_than_one_write_can(shared: SharedTable) -> None:
     await shared.key(Grant(100), Limits(), keys=17)  # 51 windows, one more than a write takes
     store = shared.stores[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed, request_id, trace_id
@@ -38,6 +39,8 @@ async def cancelled() -> None:
 async def pieces(event: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     try:
         for number in range(event.get("pieces", 0)):
+            while "gate" in event and not Path(event["gate"], str(number)).exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
             yield b"piece %d\n" % number
             await asyncio.sleep(event.get("gap", 0))
             if event.get("fails_after") == number + 1:
@@ -82,6 +85,7 @@ async def handler(event: dict[str, Any], context: Context) -> Any:
             return {"before": before, "after": where(context)}
         case "wait":
             waiting[event["name"]] = asyncio.Event()
+            print(event["name"], "waits", flush=True)
             await waiting[event["name"]].wait()
             return "told to end"
         case "sleep":

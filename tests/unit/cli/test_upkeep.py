@@ -9,6 +9,7 @@ import pty
 import select
 import sqlite3
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -284,7 +285,8 @@ def test_at_a_terminal_a_token_is_asked_for_and_not_echoed(data: Path) -> None:
     with subprocess.Popen(words, env=environment(), start_new_session=True, **ends) as asked:
         os.close(theirs)
         seen = _until(ours, b"Token")
-        time.sleep(0.05)  # the echo goes off right after the prompt
+        while termios.tcgetattr(ours)[3] & termios.ECHO:  # it goes off right after the prompt
+            time.sleep(0.001)
         os.write(ours, GOOD.encode() + b"\n")
         seen += _until(ours, b"added")
         asked.wait(10)

@@ -14,6 +14,7 @@ from kimi_gateway.edge.patterns import Pattern
 from kimi_gateway.edge.router import Access, Paths, Route, Router
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.http import Headers, Request, Response
+from support.examples import examples
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "BREW")
 WORDS = ("a", "b", "files", "v1")
@@ -43,7 +44,7 @@ def rank(pattern: str) -> list[int]:
     return [2 if part.endswith("+}") else 1 if part.startswith("{") else 0 for part in pattern.split("/")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     patterns=st.lists(PATTERNS, unique_by=lambda text: re.sub(r"\{\w+", "{", text), max_size=6), path=PATHS
 )
@@ -139,7 +140,7 @@ def asked(draw: st.DrawFn) -> tuple[Route, str, dict[str, str]]:
     return route, draw(st.sampled_from(["", "/api"])) + path + slash, given
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(asked=asked(), method=st.sampled_from(METHODS))
 def test_every_route_is_served_and_every_other_method_is_405(
     asked: tuple[Route, str, dict[str, str]], method: str
@@ -163,7 +164,7 @@ def test_every_route_is_served_and_every_other_method_is_405(
     assert ("access-control-allow-origin" in headers) == ("/token/check" not in path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(asked=asked())
 def test_a_path_with_v1_missing_or_twice_gets_the_hint(asked: tuple[Route, str, dict[str, str]]) -> None:
     route, path, _ = asked

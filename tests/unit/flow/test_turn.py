@@ -11,7 +11,7 @@ import pytest
 
 from kimi_gateway.accounts.ledger import Reservation
 from kimi_gateway.accounts.places import Places
-from kimi_gateway.accounts.values import Admission, Key
+from kimi_gateway.accounts.values import Admission, Key, Usage
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item
 from kimi_gateway.flow.turn import Turn
@@ -61,6 +61,9 @@ class Quiet(Turn):
 
     def usage(self) -> dict[str, Any]:
         return {}
+
+    def spent(self, estimated: bool = False) -> Usage:
+        return Usage()
 
 
 async def turn(script: Script) -> tuple[Turn, Book, Calls]:

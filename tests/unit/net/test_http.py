@@ -11,6 +11,7 @@ import pytest
 
 from kimi_gateway.net import http
 from support.asking import BODY, CHUNKED, HEAD, HEADERS, LENGTH, SECRET, TIMES, Run, ask, post
+from support.idle import settle
 from upstream import (
     CLOSE,
     DONE,
@@ -179,7 +180,7 @@ def test_leaving_while_another_task_reads_ends_that_reader(run: Run, up: Scripte
             chunks = answer.chunks()
             await anext(chunks)
             reader = asyncio.ensure_future(anext(chunks))
-            await asyncio.sleep(0.01)
+            await settle()
         with pytest.raises(http.ConnectionLost):
             await reader
 

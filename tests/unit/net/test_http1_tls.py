@@ -12,6 +12,7 @@ import pytest
 
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost, Timeouts
 from kimi_gateway.net.http1 import Http1Client
+from support.idle import settle
 from support.raw_server import RawServer
 
 pytestmark = pytest.mark.anyio
@@ -95,7 +96,7 @@ async def test_a_connection_closed_while_idle_is_replaced(client: Http1Client, t
         for number in range(3):
             assert await ask(client, server.url) == b"hi"
             await server.writers[number].wait_closed()
-            await asyncio.sleep(0.01)
+            await settle()
         assert server.accepted == 3
 
 

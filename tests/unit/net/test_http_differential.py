@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kimi_gateway.net.http import Client, NetError, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.httpx_client import HttpxClient
+from support.examples import examples
 from support.raw_server import RawServer
 
 TIMES = Timeouts(connect=10, first_byte=10)
@@ -63,7 +64,7 @@ def duo() -> Iterator[Duo]:
         runner.run(duo.close())
 
 
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefXYZ"
 FRAMING = {"content-length", "transfer-encoding", "connection", "content-encoding", "upgrade"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.chat.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.chat.searching import SearchingJsonAnswer, SearchingStreamWriter
 from kimi_gateway.pivot import request

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.messages import request, search
 from kimi_gateway.dialects.messages.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.messages.request import MessagesRequest, Translation

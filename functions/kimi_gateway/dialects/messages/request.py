@@ -4,9 +4,10 @@ Messages."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.messages import history, searches, tools, web_tools
 from kimi_gateway.pivot import fields, named, tuning
 from kimi_gateway.pivot import request as pivot

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, NamedTuple
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.dialects.responses.answer import Answer, JsonAnswer, StreamWriter, name_of
 from kimi_gateway.dialects.responses.output import Output
@@ -77,10 +78,10 @@ class Responses:
         whole = _Whole(body, len(raw), self.clock)
         if not names or not self.keeps:
             chat = whole.known({}).translation.chat
-            return Ask(chat.model, chat.stream, chat.choices, (), whole.attachments, whole.complete)
+            return whole.ask(chat, ())
         chat = chat_of(body, references.without(body), None).chat  # for its faults: they cost nothing yet
         placement.attachments(chat.body["messages"])
-        return Ask(chat.model, chat.stream, chat.choices, names, whole.attachments, whole.complete)
+        return whole.ask(chat, names)
 
 
 class _Known(NamedTuple):
@@ -105,6 +106,10 @@ class _Whole:
             attached = placement.attachments(translation.chat.body["messages"])
             self._last = found, _Known(translation, attached, self.size + recalled)
         return self._last[1]
+
+    def ask(self, chat: ChatRequest, needs: Sequence[str]) -> Ask:
+        searches, of_chat = chat.search is not None, (chat.model, chat.stream, chat.choices)
+        return Ask(*of_chat, needs, self.attachments, self.complete, searches=searches)
 
     def attachments(self, found: Mapping[str, bytes]) -> Sequence[Attachment]:
         return self.known(found).attached

@@ -6,9 +6,10 @@ because their fragments may interleave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses.calls import Call
 from kimi_gateway.dialects.responses.emitter import Event, Place
 from kimi_gateway.dialects.responses.texts import Message, Reasoning

@@ -4,9 +4,10 @@ rest becomes a chat. Ranges and decisions: docs/contract.md, Responses."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses import web_search
 from kimi_gateway.dialects.responses.items import Conversation
 from kimi_gateway.dialects.responses.references import Earlier

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses.emitter import Place
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.pivot.search import Source, cited

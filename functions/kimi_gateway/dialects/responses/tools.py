@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses.web_search import KINDS, is_kind
 from kimi_gateway.dialects.tool_set import ToolSet
 from kimi_gateway.pivot import fields

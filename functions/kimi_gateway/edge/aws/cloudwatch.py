@@ -54,6 +54,7 @@ _TOKENS = {
     "cached_tokens": "CachedTokens",
     "output_tokens": "OutputTokens",
 }
+_OF_BATCH = {**_TOKENS, "cost_usd": "CostUSD"}
 _WORD = re.compile(r"[a-z_]{1,40}")
 
 # A dimension besides `service`, and its values.
@@ -70,6 +71,8 @@ def measured(
     elif event == "attempt_failed":
         yield {}, {"UpstreamFailures": 1}
         yield {"cause": _word(fields.get("cause"))}, {"UpstreamFailures": 1}
+    elif event == "batch_ended":
+        yield {}, {metric: fields[name] for name, metric in _OF_BATCH.items() if name in fields}
     elif event in _OF_EVENTS:
         yield {}, {_OF_EVENTS[event]: 1}
 

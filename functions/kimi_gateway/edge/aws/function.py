@@ -14,13 +14,14 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
 from kimi_gateway import settings
 from kimi_gateway.app import Running, start
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.edge.aws.cloudwatch import to_cloudwatch
 from kimi_gateway.edge.aws.lambda_runtime import Context, Lifecycle, Streamed

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +18,7 @@ from kimi_gateway.accounts.files import FileRecord, FileStore, NoRoom, Room, fil
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate_for_files
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 UPLOADED_WITHIN = 3_000  # seconds for one upload
 SWEPT_AFTER = UPLOADED_WITHIN + 600  # seconds after which an unfinished one is nobody's
-MOST_BODY = MOST_BYTES + 64 * 1024  # bytes of a form around the largest file
 REFUSED = OTHER_TOKEN | CLIENTS_FAULT  # causes with an answer, so that the provider has no such file
 OPENAI, ANTHROPIC = OpenAi(), Anthropic()
 T = TypeVar("T")

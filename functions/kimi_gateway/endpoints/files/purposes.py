@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from kimi_gateway.accounts.values import NEVER
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.files import signatures
 from kimi_gateway.providers.files import PURPOSES, Purpose

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.search import tools
 from kimi_gateway.flow.search.addresses import KnownAddresses
 from kimi_gateway.pivot.search import ErrorCode, SearchOptions
@@ -46,6 +47,17 @@ class Step:
     url: str | None = None
     error: ErrorCode | None = None
     refusal: str = ""
+
+    @property
+    def tool(self) -> str | None:
+        """The provider's tool that runs it (its name in catalog.models.FEES); None if nothing runs."""
+        if self.query is not None:
+            return tool_of(self.query)
+        return None if self.url is None else "fetch"
+
+
+def tool_of(query: Query) -> str:
+    return "search_pro" if query.thorough else "search"
 
 
 @dataclass(slots=True)

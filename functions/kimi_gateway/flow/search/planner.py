@@ -7,9 +7,11 @@ ask for the search again when it has the client's results.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
+from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.rounds import Opening
@@ -36,6 +38,7 @@ class SearchPlanner:
     _chat: ChatRequest = field(init=False)
     _reader: RoundReader = field(default_factory=RoundReader)
     _unread: bool = True
+    _added: int = 0  # bytes, about
 
     def __post_init__(self) -> None:
         self._chat = self.opening.chat
@@ -63,7 +66,20 @@ class SearchPlanner:
         search = None if self.searching.loop.exhausted else self._chat.search
         self._chat = replace(self._chat, body={**self._chat.body, "messages": messages}, search=search)
         self._reader = RoundReader()
-        return await self.opening.ask(self._chat, sum(len(str(message)) for message in added))
+        self._added += sum(len(str(message)) for message in added)
+        return await self._asked_again()
+
+    async def _asked_again(self) -> Sequence[UpstreamCall]:
+        """The next round. If it does not fit into the budgets, the window or the key's tokens, one without
+        tools; if what was found is too much for that too, the question alone, for which there is room."""
+        try:
+            return await self.opening.ask(self._chat, self._added)
+        except (BudgetExceeded, ContextLengthExceeded):
+            if self._chat.search is not None:
+                self._chat = replace(self._chat, search=None)
+                return await self._asked_again()
+        self._chat = replace(self.opening.chat, search=None)
+        return await self.opening.ask(self._chat, 0)
 
     async def _show(self, call: SearchCall) -> None:
         await self.opening.show([SearchChunk(call)])
@@ -82,7 +98,9 @@ def plan(bounds: Bounds, opening: Opening) -> SearchPlanner | None:
     if chat.search is None or not isinstance(upstream.provider, Searches):
         return None
     loop = SearchLoop(chat.search, _bounds(bounds, chat.search), KnownAddresses())
-    return SearchPlanner(opening, Searching(loop, upstream.provider.web, upstream.tokens, opening.bill))
+    return SearchPlanner(
+        opening, Searching(loop, upstream.provider.web, upstream.tokens, opening.allowance())
+    )
 
 
 def _bounds(bounds: Bounds, options: SearchOptions) -> Bounds:

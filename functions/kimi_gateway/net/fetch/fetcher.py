@@ -12,12 +12,13 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
 from kimi_gateway import __version__
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.fetch.addresses import is_public
 from kimi_gateway.net.fetch.target import BadTarget, Target, read, redirected
 from kimi_gateway.net.http import ConnectionLost

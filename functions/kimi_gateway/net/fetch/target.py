@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from urllib.parse import quote, urljoin
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.fetch.addresses import literal
 
 LONGEST = 8 * 1024  # characters

@@ -6,10 +6,11 @@ The rules are columns of the catalog; docs/contract.md, Models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import repair
 from kimi_gateway.pivot.request import ChatRequest

@@ -18,6 +18,7 @@ from kimi_gateway.providers.moonshot.prepare import MessagesCall, PreparedChat, 
 from kimi_gateway.providers.provider import Call, Token
 
 if TYPE_CHECKING:
+    from kimi_gateway.providers.moonshot.batches import MoonshotBatches
     from kimi_gateway.providers.moonshot.files import MoonshotFiles
     from kimi_gateway.providers.moonshot.search import MoonshotSearch
 
@@ -55,6 +56,7 @@ class Moonshot:
         self._uploads = uploads
         self._files: MoonshotFiles | None = None
         self._web: MoonshotSearch | None = None
+        self._batches: MoonshotBatches | None = None
 
     @property
     def files(self) -> MoonshotFiles:
@@ -63,6 +65,14 @@ class Moonshot:
 
             self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
         return self._files
+
+    @property
+    def batches(self) -> MoonshotBatches:
+        if self._batches is None:
+            from kimi_gateway.providers.moonshot.batches import MoonshotBatches  # few requests need it
+
+            self._batches = MoonshotBatches(self._client, self._base, self._timeouts.connect)
+        return self._batches
 
     @property
     def web(self) -> MoonshotSearch:

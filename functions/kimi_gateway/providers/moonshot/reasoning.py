@@ -11,10 +11,11 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.catalog.models import Replay
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.providers.provider import Entries

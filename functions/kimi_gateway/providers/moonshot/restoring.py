@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.providers.moonshot.argument_names import Keys
 

@@ -32,7 +32,7 @@ _BY_TYPE: Mapping[str, Reason] = {
     "rate_limited": "rate",
     "rate_limit_unavailable": "rate",
 }
-_BY_STATUS: Mapping[int, Reason] = {400: "invalid", 429: "rate"}
+_BY_STATUS: Mapping[int, Reason] = {400: "invalid", 401: "token", 403: "token", 429: "rate"}
 
 
 class MoonshotSearch:
@@ -59,8 +59,11 @@ class MoonshotSearch:
         path = "/tools/search_pro" if query.thorough else "/tools/search"
         found = (await self._call(path, body, body["timeout_seconds"] + SLACK, token)).get("search_results")
         if not isinstance(found, list):
-            raise SearchFailed("unavailable", "an answer without search_results")
-        return [result for each in found[:MOST_RESULTS] if (result := _result(each)) is not None]
+            raise SearchFailed("unavailable", "an answer without search_results", billed=None)
+        results = [result for each in found[:MOST_RESULTS] if (result := _result(each)) is not None]
+        if found and not results:
+            raise SearchFailed("unavailable", "results without an address", billed=True)
+        return results
 
     async def open_page(self, url: str, token: Token) -> Page:
         told = await self._call("/tools/fetch", {"url": url}, OPENING, token)
@@ -72,20 +75,22 @@ class MoonshotSearch:
     async def _call(self, path: str, body: dict[str, Any], seconds: float, token: Token) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {token.secret}", "content-type": "application/json"}
         patience = http.Timeouts(self._connect, seconds)
+        sending = self._client.send("POST", self._base + path, headers, jsonio.dumps(body), patience)
         try:
-            sending = self._client.send("POST", self._base + path, headers, jsonio.dumps(body), patience)
-            async with sending as answer:
+            async with asyncio.timeout(self._connect + seconds), sending as answer:
                 text = await answer.read(LONGEST_ANSWER)
-        except http.NetError as exc:
+        except http.ConnectFailed as exc:
             raise SearchFailed("unavailable", str(exc)) from exc
+        except (http.NetError, TimeoutError) as exc:
+            raise SearchFailed("unavailable", str(exc) or "no answer in time", billed=None) from exc
         if answer.status != 200:
             raise self._refused(answer.status, answer.headers, text)
         try:
             parsed = jsonio.loads(text) if len(text) < LARGE else await asyncio.to_thread(jsonio.loads, text)
         except (ValueError, RecursionError) as exc:
-            raise SearchFailed("unavailable", "an answer that is not JSON") from exc
+            raise SearchFailed("unavailable", "an answer that is not JSON", billed=None) from exc
         if not isinstance(parsed, dict):
-            raise SearchFailed("unavailable", "an answer that is not an object")
+            raise SearchFailed("unavailable", "an answer that is not an object", billed=None)
         return parsed
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> SearchFailed:
@@ -98,7 +103,7 @@ class MoonshotSearch:
         reason = _BY_TYPE.get(kind) if isinstance(kind, str) and status < 500 else None
         reason = reason or _BY_STATUS.get(status, "unavailable")
         after = self._seconds_until(headers.get("x-ratelimit-reset")) if reason == "rate" else None
-        return SearchFailed(reason, f"status {status} {detail}".rstrip(), after)
+        return SearchFailed(reason, f"status {status} {detail}".rstrip(), retry_after=after)
 
     def _seconds_until(self, moment: str | None) -> float | None:
         """The header is in unix seconds; only limits of requests a second have it."""

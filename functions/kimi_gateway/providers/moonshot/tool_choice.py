@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from kimi_gateway.catalog.models import Choice
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.providers.moonshot.tool_names import Names
 

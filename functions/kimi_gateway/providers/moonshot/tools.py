@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.catalog.models import MOST_TOOLS, TOOL_NAME, Model
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.providers.moonshot import tool_names
 from kimi_gateway.providers.moonshot.argument_names import escaped_text

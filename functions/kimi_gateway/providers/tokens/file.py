@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +39,8 @@ class TokenFile:
 
     def write(self, secrets: Sequence[str]) -> None:
         """Replace the tokens. The file is replaced in one step, so no reader sees half of it."""
+        import tempfile  # loads slowly, and the gateway only reads
+
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -4,9 +4,9 @@ share. Rules: docs/reliability.md, Tokens."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.failures import UpstreamFailure
 
 PROBE_EVERY = 60  # seconds between two probes of a token that is invalid or has no balance

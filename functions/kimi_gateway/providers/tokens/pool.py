@@ -11,9 +11,10 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import emit
 from kimi_gateway.providers import readiness
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -83,12 +84,13 @@ class Pool:
         clock: Callable[[], float],
         places: int = 0,
         renewal: Renewal | None = None,
+        health: TokenHealth | None = None,
     ) -> None:
         self.patience = QUEUED
         self._renewal = renewal
         self._doubted = False
         self._source = source
-        self._health = TokenHealth(record, clock)
+        self._health = health or TokenHealth(record, clock)
         self._clock = clock
         self._places = places or math.inf
         self._in_a_row: Counter[str] = Counter()

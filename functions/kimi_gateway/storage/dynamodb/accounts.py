@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import Account, Budget, Key
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
 from kimi_gateway.storage.dynamodb.keys import key_of, made_by, shared_of
@@ -39,11 +39,15 @@ T = TypeVar("T")
 
 
 async def add_account(table: Table, account: str, name: str, hot: Raw, now: int, invited_by: str) -> None:
-    info: Raw = {"name": {"S": name}, "created": number(now), "by": {"S": invited_by}}
+    info = info_of(name, now, invited_by)
     await table.put(partition(account), HOT, hot)
     await table.put(partition(account), INFO, info)
     await table.put(f"N#{name}", account, {})
     await table.put(EVERY, account, {})
+
+
+def info_of(name: str, created: int, invited_by: str) -> Raw:
+    return {"name": {"S": name}, "created": number(created), "by": {"S": invited_by}}
 
 
 async def rename(table: Table, account: str, name: str) -> None:

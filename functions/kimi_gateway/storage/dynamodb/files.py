@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple
-from typing import Any
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.accounts.files import FileRecord, NoRoom, Room, check_room, in_order
 from kimi_gateway.accounts.store import StoreThrottled
 from kimi_gateway.accounts.values import NEVER
-from kimi_gateway.storage.dynamodb.item import number
+from kimi_gateway.storage.dynamodb.item import Raw, number
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.answers import AnswerStore
 
 DUE = "FILES"
 FILES, SIZE = "n", "s"  # of an account's item; a record's attribute is `f` with the file's id
 RECORD = "r"  # of an item with an end
 ONE = "-"  # the sort key of an account's item
 TRIES = 20
+FIELDS = len(fields(FileRecord))
 
 
 class DynamoFiles:
@@ -31,6 +35,11 @@ class DynamoFiles:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+
+    def answers(self) -> AnswerStore:
+        from kimi_gateway.storage.dynamodb.answers import DynamoAnswers  # few requests need it
+
+        return DynamoAnswers(self._table)
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
         await add(self._table, record, room)
@@ -93,9 +102,9 @@ async def change(table: Table, old: FileRecord, new: FileRecord, room: Room) -> 
     written = Change(
         sets=["#f = :new"],
         adds=["#s :growth"],
-        conditions=["#f = :old"],
+        conditions=[_same("#f")],
         names={"#f": _name(old.id), "#s": SIZE},
-        values={":new": {"S": _text(new)}, ":old": {"S": _text(old)}, ":growth": number(growth)},
+        values={":new": {"S": _text(new)}, **_as_read(old), ":growth": number(growth)},
     )
     if growth > 0:
         written.conditions.append("#s <= :left")
@@ -118,9 +127,9 @@ async def _change_passing(table: Table, old: FileRecord, new: FileRecord) -> boo
     """One write decides, at the old key; then the item moves to the new one."""
     written = Change(
         sets=["#r = :new"],
-        conditions=["#r = :old"],
+        conditions=[_same("#r")],
         names={"#r": RECORD},
-        values={":new": {"S": _text(new)}, ":old": {"S": _text(old)}},
+        values={":new": {"S": _text(new)}, **_as_read(old)},
     )
     try:
         await table.update(DUE, _due_key(old), written)
@@ -149,9 +158,9 @@ async def remove(table: Table, record: FileRecord) -> bool:
         gone = Change(
             removes=["#f"],
             adds=["#n :one", "#s :size"],
-            conditions=["#f = :old"],
+            conditions=[_same("#f")],
             names={"#f": _name(record.id), "#n": FILES, "#s": SIZE},
-            values={":old": {"S": _text(known)}, ":one": number(-1), ":size": number(-known.size)},
+            values={**_as_read(known), ":one": number(-1), ":size": number(-known.size)},
         )
         try:
             await table.update(_partition(record.account), ONE, gone)
@@ -229,4 +238,15 @@ def _text(record: FileRecord) -> str:
 
 
 def _record(text: str) -> FileRecord:
-    return FileRecord(*json.loads(text))
+    """A later release may have added fields at the end."""
+    return FileRecord(*json.loads(text)[:FIELDS])
+
+
+def _same(name: str) -> str:
+    """The condition that a stored text is the record of `_as_read`, whatever fields follow."""
+    return f"({name} = :old OR begins_with({name}, :older))"
+
+
+def _as_read(record: FileRecord) -> Raw:
+    text = _text(record)
+    return {":old": {"S": text}, ":older": {"S": f"{text[:-1]},"}}

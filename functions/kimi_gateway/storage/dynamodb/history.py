@@ -8,17 +8,19 @@ which an account was used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-from kimi_gateway.accounts import rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.store import StoreDown, Unknown
 from kimi_gateway.accounts.values import UsageRow
-from kimi_gateway.storage.dynamodb import accounts
-from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, Tally, Used, number, partition, usage_of
+from kimi_gateway.dataclass import dataclass
+from kimi_gateway.storage.dynamodb import accounts, tally
+from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, number, partition
+from kimi_gateway.storage.dynamodb.outages import TTL
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 ROWS = 20  # rows moved at a time
+PARTS = 150  # attributes of them; an expression may have 300 operators
 READINGS = 5  # of one history, if rows are moved during each; a move takes place about once an hour
 
 
@@ -28,12 +30,13 @@ def _partition(account: str) -> str:
 
 def over(image: Image, now: int) -> bool:
     """Whether there are rows to move."""
-    this = now - now % rules.HOUR
-    return "o" in image.raw or any(used.hour < this for used in image.used())
+    this = usages.hour_of(now)
+    return "o" in image.raw or any(hour < this for hour in tally.hours(image.raw))
 
 
-async def move(table: Table, account: str, image: Image, now: int) -> None:
-    """Move the rows of past hours. Raises StoreDown; a later call then continues."""
+async def move(table: Table, account: str, image: Image, now: int, kept: int) -> None:
+    """Move the rows of past hours, which are kept for `kept` seconds. Raises StoreDown; a later call then
+    continues."""
     if "o" not in image.raw:
         try:
             image = Image(await table.update(partition(account), HOT, frozen(image, now)))
@@ -41,7 +44,7 @@ async def move(table: Table, account: str, image: Image, now: int) -> None:
             return  # another process did it, or a past hour was counted just now
     for hour, rows in _by_hour(image.outbox).items():
         try:
-            await table.update(_partition(account), _sort_key(hour), added(rows, image.folds))
+            await table.update(_partition(account), sort_key(hour), added(rows, image.folds, hour + kept))
         except Conflict:
             continue
     taken = Change(removes=["o"], conditions=["f = :f"], values={":f": number(image.folds)})
@@ -51,45 +54,59 @@ async def move(table: Table, account: str, image: Image, now: int) -> None:
         return
 
 
-def _sort_key(hour: int) -> str:
+def sort_key(hour: int) -> str:
     return f"{hour:010d}"
 
 
 def frozen(image: Image, now: int) -> Change:
     """The change that freezes rows of past hours. Each write to a row changes its counter, so an equal
     counter means an unchanged row."""
-    this = now - now % rules.HOUR
-    names = [name for name in image.raw if name[0] == "q" and int(name[1:5], 36) * rules.HOUR < this][:ROWS]
+    this = usages.hour_of(now)
     moved: Raw = {}
     change = Change(
         sets=["o = :o", "f = :f"],
         conditions=["attribute_not_exists(o)", "f = :oldf"],
         values={":f": number(image.folds + 1), ":oldf": number(image.folds)},
     )
-    for place, name in enumerate(names):
-        change.conditions.append(f"#q{place} = :q{place}")
-        change.values[f":q{place}"] = image.raw[name]
-        for letter in "qtl":
-            if (part := letter + name[1:]) in image.raw:
-                moved[part] = image.raw[part]
-                change.names[f"#{letter}{place}"] = part
-                change.removes.append(f"#{letter}{place}")
+    for parts in _rows(image.raw, this):
+        for name in parts:
+            placeholder = f"#o{len(moved)}"
+            change.names[placeholder] = name
+            change.removes.append(placeholder)
+            if name[0] == "q":
+                change.conditions.append(f"{placeholder} = :o{len(moved)}")
+                change.values[f":o{len(moved)}"] = image.raw[name]
+            moved[name] = image.raw[name]
     change.values[":o"] = {"M": moved}
     return change
+
+
+def _rows(raw: Raw, before: int) -> list[list[str]]:
+    """The attributes of past rows, as many rows as one write can move."""
+    rows: dict[str, list[str]] = {}
+    for name in raw:
+        if (rest := tally.part_of(name)) and tally.hour_in(name) < before:
+            rows.setdefault(rest, []).append(name)
+    some = list(rows.values())[:ROWS]
+    while len(some) > 1 and sum(map(len, some)) > PARTS:
+        some.pop()
+    return some
 
 
 def _by_hour(outbox: Raw) -> dict[int, Raw]:
     hours: dict[int, Raw] = {}
     for name, value in outbox.items():
-        hours.setdefault(int(name[1:5], 36) * rules.HOUR, {})[name] = value
+        hours.setdefault(tally.hour_in(name), {})[name] = value
     return hours
 
 
-def added(rows: Raw, fold: int) -> Change:
+def added(rows: Raw, fold: int, until: int) -> Change:
+    """The change that adds rows to an hour, which DynamoDB deletes after `until`."""
     change = Change(
-        sets=["f = :f"],
+        sets=["f = :f", "#ttl = :ttl"],
         conditions=["(attribute_not_exists(f) OR f < :f)"],
-        values={":f": number(fold)},
+        names={"#ttl": TTL},
+        values={":f": number(fold), ":ttl": number(until)},
     )
     for place, (name, value) in enumerate(rows.items()):
         change.names[f"#n{place}"] = name
@@ -108,22 +125,31 @@ class Seen:
     image: Image
     history: list[Raw]
 
-    def all(self) -> Iterable[Used]:
-        yield from self.image.used()
+    def rows(self, account: str, keys: Mapping[str, str], since: int) -> list[UsageRow]:
+        """Rows since `since`, summed. `keys` are key ids by short id."""
+        sums: dict[tuple[int, str, str], UsageRow] = {}
+        for row in self._all(account, keys):
+            if row.hour >= since:
+                at = row.hour, row.key, row.model
+                sums[at] = usages.both(sums[at], row) if at in sums else row
+        return list(sums.values())
+
+    def _all(self, account: str, keys: Mapping[str, str]) -> Iterator[UsageRow]:
+        yield from tally.rows(self.image.raw, account, keys)
         applied = {}
         for item in self.history:
             applied[int(item["sk"]["S"])] = int(item["f"]["N"])
-            yield from usage_of({name: value for name, value in item.items() if len(name) > 2})
-        for used in usage_of(self.image.outbox):
-            if applied.get(used.hour, -1) < self.image.folds:
-                yield used
+            yield from tally.rows(item, account, keys)
+        for row in tally.rows(self.image.outbox, account, keys):
+            if applied.get(row.hour, -1) < self.image.folds:
+                yield row
 
 
 async def read(table: Table, account: str, image: Image, since: int) -> Seen:
     """A consistent view of usage. `image` was read just before; both are read again while rows are being
     moved. Raises StoreDown, also if rows are moved during each of READINGS readings."""
     for _ in range(READINGS):
-        history = await table.query(_partition(account), _sort_key(since))
+        history = await table.query(_partition(account), sort_key(since))
         raw = await table.get(partition(account))
         now = Image(raw or {})
         if now.folds == image.folds:
@@ -132,25 +158,11 @@ async def read(table: Table, account: str, image: Image, since: int) -> Seen:
     raise StoreDown(f"usage was being moved during {READINGS} readings")
 
 
-def rows(account: str, keys: dict[str, str], seen: Seen, since: int) -> list[UsageRow]:
-    """Rows since `since`, summed. `keys` are key ids by short id."""
-    sums: dict[tuple[int, str, str], tuple[Tally, int]] = {}
-    for used in seen.all():
-        if used.hour >= since:
-            at = used.hour, keys.get(used.kid, used.kid), used.model
-            tally, last = sums.get(at, (Tally(), 0))
-            both = Tally(*(mine + more for mine, more in zip(tally, used.tally, strict=True)))
-            sums[at] = both, max(last, used.last)
-    return [
-        UsageRow(hour, account, key, model, *tally[:2], tally.input, tally.output, tally.credits, last)
-        for (hour, key, model), (tally, last) in sums.items()
-    ]
-
-
 async def of_account(table: Table, account: str, since: int) -> list[UsageRow]:
     """Empty if there is no such account."""
     try:
         held = await accounts.held(table, account)
     except Unknown:
         return []
-    return rows(account, held.ids(), await read(table, account, held.image, since), since)
+    seen = await read(table, account, held.image, since)
+    return seen.rows(account, held.ids(), since)

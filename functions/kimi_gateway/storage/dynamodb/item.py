@@ -14,27 +14,24 @@ r<request><kid>…         a lease: its output limit, its cost and its expiry in
                          that count it in flight
 n<kid>                   requests in flight of a key that has a bound of them
 bg  budgets of the account       B…  counters of budgets (storage/dynamodb/budgets.py)
-q<hour><kid><model>  t…  l…   usage of an hour (see `Tally`), its tokens, the second of the last one
-o   usage of past hours on its way to the history, as a map of q, t and l
+q<hour><kid><model>  t…  i…  p…  l…  e…   usage of an hour (storage/dynamodb/tally.py)
+o   usage of past hours on its way to the history, as a map of the same names
 f   number of moves of usage to the history
 """
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.values import Balance, Key, Limits
+from kimi_gateway.dataclass import dataclass
 
 Raw = dict[str, dict[str, Any]]  # an item in DynamoDB's JSON
 HOT = "-"  # the sort key of hot items
-COST = 10**10  # a lease's number is (output * this + cost) * EXPIRY + expiry
-EXPIRY = 10**10  # a lease's number is its cost times this, plus its expiry
-REQUESTS, CREDITS, INPUT = 10**8, 10**16, 10**13  # factors in the numbers of usage
+COST = EXPIRY = 10**10  # a lease's number is (output * COST + cost) * EXPIRY + expiry
 SPANS = {"M": 10**3, "H": 10**5, "D": 10**6}  # a window's number is its rank times this, plus its requests
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -99,11 +96,6 @@ def window_names(key: Key, now: int, tiers: bool) -> tuple[str, str, str]:
     return f"{m}{short}{minute}", f"{h}{short}{hour}", f"{d}{short}{day}"
 
 
-def usage_name(key: str, model: str, now: int) -> str:
-    """The part of the attribute behind the letter q, t or l."""
-    return f"{base36(now // rules.HOUR)}{kid(key)}{model}"
-
-
 class Lease(NamedTuple):
     """`output` is the output limit of each call, if the request has budgets."""
 
@@ -120,40 +112,6 @@ class Lease(NamedTuple):
         rest, expires = divmod(number, EXPIRY)
         output, cost = divmod(rest, COST)
         return cls(cost, expires, output)
-
-
-class Tally(NamedTuple):
-    """Usage as two numbers that can be added to: one for credits, requests and errors, one for tokens."""
-
-    requests: int = 0
-    errors: int = 0
-    credits: int = 0
-    input: int = 0
-    output: int = 0
-
-    @property
-    def counts(self) -> int:
-        return self.credits * CREDITS + self.requests * REQUESTS + self.errors
-
-    @property
-    def tokens(self) -> int:
-        return self.input * INPUT + self.output
-
-    @classmethod
-    def of(cls, counts: int, tokens: int) -> Tally:
-        credits, rest = divmod(counts, CREDITS)
-        requests, errors = divmod(rest, REQUESTS)
-        return cls(requests, errors, credits, *divmod(tokens, INPUT))
-
-
-class Used(NamedTuple):
-    """Usage of one key (by short id) on one model in the hour that begins at `hour`."""
-
-    hour: int
-    kid: str
-    model: str
-    tally: Tally
-    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +206,6 @@ class Image:
             if (last := oldest.get(name[0])) and (len(bucket_of(name)), bucket_of(name)) < (len(last), last)
         ]
 
-    def used(self) -> Iterator[Used]:
-        return usage_of(self.raw)
-
     @property
     def folds(self) -> int:
         return self.number("f")
@@ -260,14 +215,3 @@ class Image:
         """Usage on its way to the history, under its original names."""
         moved: Raw = self.raw["o"]["M"] if "o" in self.raw else {}
         return moved
-
-
-def usage_of(raw: Raw) -> Iterator[Used]:
-    for name, value in raw.items():
-        if name[0] == "q":
-            rest = name[1:]
-            behind = 4 + kid_length(rest[4])
-            hour, short, model = int(rest[:4], 36) * rules.HOUR, rest[4:behind], rest[behind:]
-            tokens = int(raw[f"t{rest}"]["N"]) if f"t{rest}" in raw else 0
-            last = hour + int(raw[f"l{rest}"]["N"])
-            yield Used(hour, short, model, Tally.of(int(value["N"]), tokens), last)

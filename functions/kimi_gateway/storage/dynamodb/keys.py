@@ -51,7 +51,7 @@ async def add_key(
         ):
             await table.delete(pk, sk)
         raise (Unknown if conflict.item is None else TooManyKeys)(key.account) from None
-    record = _record(key)
+    record = record_of(key)
     return key_of(record, image, await _maker(table, record)), image
 
 
@@ -62,7 +62,7 @@ async def _place(table: Table, new: NewKey, now: int, below: keys.Below, image: 
         key = rules.made(new, keys.key_id(below, long=drawn >= SHORT), now)
         if not image.has_key(key.id):
             try:
-                await table.put_new(partition(key.account), f"K#{kid(key.id)}", _record(key), "id")
+                await table.put_new(partition(key.account), f"K#{kid(key.id)}", record_of(key), "id")
                 return key
             except Conflict:
                 continue
@@ -140,7 +140,7 @@ async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tu
         raise Unknown(key)
     maker = await _maker(table, record)
     old, version = key_of(record, image, maker), _version(record)
-    wanted = _record(change(old)) | {"v": number(version + 1)}
+    wanted = record_of(change(old)) | {"v": number(version + 1)}
     try:
         await table.update(partition(account), f"K#{short}", _replaced(record, wanted, version))
         known = Change(
@@ -185,7 +185,7 @@ def shared_of(image: Image) -> tuple[Budget, ...]:
     return budgets.unpacked(image.raw["bg"]["S"]) if "bg" in image.raw else ()
 
 
-def _record(key: Key) -> Raw:
+def record_of(key: Key) -> Raw:
     own = {"m": key.limits.minute, "h": key.limits.hour, "d": key.limits.day}
     record: Raw = {
         "id": {"S": key.id},

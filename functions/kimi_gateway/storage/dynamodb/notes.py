@@ -1,4 +1,4 @@
-"""Outages of upstream tokens, kept answers and files in DynamoDB."""
+"""Outages of upstream tokens, kept answers, files and batches in DynamoDB."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.dynamodb import cache, outages
+from kimi_gateway.storage.dynamodb.batches import DynamoBatches
 from kimi_gateway.storage.dynamodb.files import DynamoFiles
 
 
-class DynamoNotes(DynamoFiles):
+class DynamoNotes(DynamoFiles, DynamoBatches):
     """The record of outages (providers.tokens.outages.OutageLog), the cache (storage.cache.Cache) and the
-    records of files (accounts.files.FileStore)."""
+    records of files and batches (accounts.files, accounts.batches)."""
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await outages.publish(self._table, token, model, cause, until)

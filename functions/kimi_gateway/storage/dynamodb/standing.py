@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.store import NoCredit
+from kimi_gateway.accounts.store import KeyStale, NoCredit
 from kimi_gateway.accounts.values import Admission, Balance, Bound, Key
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import Image, Lease
@@ -33,6 +33,15 @@ def as_it_is(image: Image, cost: int, now: int) -> tuple[Balance, dict[str, Leas
         raise NoCredit
     now_ended = some(ended)
     return rules.returned(balance, credits(now_ended), now), now_ended
+
+
+def known(request: str, key: Key, image: Image, now: int, bound: Bound | None) -> Admission | None:
+    """The admission of a request that has a lease; None if it has none. Raises KeyStale."""
+    if lease := image.lease(request, key):
+        return admission(request, key, lease, image, now, bound)
+    if key.generation != image.generation or not image.has_key(key.id):
+        raise KeyStale
+    return None
 
 
 def admission(

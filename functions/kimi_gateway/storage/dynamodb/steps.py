@@ -13,21 +13,21 @@ from functools import lru_cache
 from typing import Any
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import NOTHING
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.store import NOTHING, UNUSED
 from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Grant, Key, Limits, Usage
 from kimi_gateway.storage.dynamodb import budgets as meters
+from kimi_gateway.storage.dynamodb import tally
 from kimi_gateway.storage.dynamodb.item import (
     SPANS,
     Image,
     Lease,
     Raw,
-    Tally,
     base36,
     counted_by,
     kid,
     lease_name,
     number,
-    usage_name,
     window_names,
 )
 from kimi_gateway.storage.dynamodb.table import Change
@@ -118,9 +118,27 @@ def admit(
         change.values[f":n{place}"] = number(each.in_flight or 0)
     meters.reserve(change, key, bound, output)
     if image is not None:
-        for place, name in enumerate((*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])):
+        old = (*image.old_windows(now)[:SWEPT], *meters.old(image, now)[:SWEPT])
+        used = change.names.values()  # a late repetition counts in a period that is old by now
+        for place, name in enumerate([name for name in old if name not in used]):
             change.removes.append(f"#w{place}")
             change.names[f"#w{place}"] = name
+    return change
+
+
+def hold(request: str, key: Key, lease_until: int, bound: Bound, output: int) -> Change:
+    """The change that reserves more for a request that is admitted already."""
+    change = Change(
+        sets=["#r = :lease"],
+        conditions=["attribute_not_exists(#r)", "kg = :g", "contains(ks, :kid)"],
+        names={"#r": lease_name(request, key)},
+        values={
+            ":lease": number(Lease(0, lease_until, output).number),
+            ":g": number(key.generation),
+            ":kid": {"S": kid(key.id)},
+        },
+    )
+    meters.reserve(change, key, bound, output)
     return change
 
 
@@ -142,12 +160,18 @@ def settle(admission: Admission, model: str, usage: Usage, now: int, billed: Amo
     if cost:
         change.adds.append("c :c")
         change.values[":c"] = number(cost)
-    _count(change, admission, model, Tally(1, 0, cost, usage.input, usage.output), now)
+    tally.count(change, usages.settled(admission, model, usage, cost, now))
     return change
 
 
 def release(
-    admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+    admission: Admission,
+    model: str,
+    error: bool,
+    now: int,
+    billed: Amount | None = NOTHING,
+    usage: Usage = UNUSED,
+    cause: str = "",
 ) -> Change:
     change = _end(admission)
     meters.correct(change, admission, billed, now)
@@ -155,8 +179,7 @@ def release(
         change.sets.append("b = b + :c")
         change.conditions.append("gx > :now")  # otherwise the credit would expire with an expired grant
         change.values |= {":c": number(admission.cost), ":now": number(now)}
-    if error:
-        _count(change, admission, model, Tally(errors=1), now)
+    tally.count(change, usages.released(admission, model, error, usage, cause, now))
     return change
 
 
@@ -173,18 +196,6 @@ def _give_back(change: Change, counted: Iterable[str]) -> None:
         change.adds.append(f"#n{place} :n{place}")
         change.names[f"#n{place}"] = f"n{short}"
         change.values[f":n{place}"] = number(-ended)
-
-
-def _count(change: Change, admission: Admission, model: str, tally: Tally, now: int) -> None:
-    name = usage_name(admission.key.id, model, now)
-    change.adds.append("#q :q")
-    change.sets.append("#l = :l")
-    change.names |= {"#q": f"q{name}", "#l": f"l{name}"}
-    change.values |= {":q": number(tally.counts), ":l": number(now % rules.HOUR)}
-    if tally.tokens:
-        change.adds.append("#t :t")
-        change.names["#t"] = f"t{name}"
-        change.values[":t"] = number(tally.tokens)
 
 
 def renew(admissions: Sequence[Admission], lease_until: int) -> Change:
@@ -209,10 +220,10 @@ def renewable(admissions: Sequence[Admission], lease_until: int, image: Image) -
 def opened(credits: Grant | None, now: int) -> Raw:
     """A new account's item; None makes it unlimited."""
     raw: Raw = {"kg": number(0), "f": number(0)}
-    return raw if credits is None else raw | _funds(rules.granted(Balance(), credits, now))
+    return raw if credits is None else raw | funds(rules.granted(Balance(), credits, now))
 
 
-def _funds(balance: Balance) -> Raw:
+def funds(balance: Balance) -> Raw:
     return {
         "b": number(balance.spendable),
         "x": number(balance.expired),
@@ -226,7 +237,7 @@ def rewritten(image: Image, balance: Balance, ended: Mapping[str, Lease]) -> Cha
     has changed since the image."""
     change = Change()
     if not image.unlimited:
-        for name, value in _funds(balance).items():
+        for name, value in funds(balance).items():
             change.sets.append(f"{name} = :{name}")
             change.values[f":{name}"] = value
         for name in ("b", "x", "gr"):

@@ -10,15 +10,16 @@ import asyncio
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
-from kimi_gateway.accounts.bucket import BoundedDict
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
     InFlightFull,
     KeyStale,
     StoreDown,
@@ -45,20 +46,18 @@ from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import funds, history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.item import HOT, Image, Lease, counted_by, partition
-from kimi_gateway.storage.dynamodb.notes import DynamoNotes
+from kimi_gateway.storage.dynamodb.images import DynamoImages
+from kimi_gateway.storage.dynamodb.item import Image, Lease, counted_by
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
+
 TRIES = 20  # tries of a step while other processes change the account
-PAUSE, LONGEST = 0.005, 0.25  # seconds between two tries, doubled each time
-MET = 1_000  # accounts whose images are kept
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoNotes):
-    """Keeps the last image of each account that it met. Images never decide; they show what to tidy up."""
-
+class DynamoStore(DynamoImages):
     def __init__(
         self,
         table: str,
@@ -67,13 +66,12 @@ class DynamoStore(DynamoNotes):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         forsaken: int = 0,
+        keep_usage: int = usages.KEPT * usages.DAY,
     ) -> None:
-        super().__init__(Table(table, aws))
+        super().__init__(Table(table, aws), sleep, jitter)
         self._below = below
-        self._sleep = sleep
-        self._jitter = jitter
-        self._images = BoundedDict[Image](MET)
         self._forsaken = forsaken
+        self._keep_usage = keep_usage
         self._tidying: set[str] = set()
 
     async def find_key(self, digest: str) -> Key | None:
@@ -96,10 +94,8 @@ class DynamoStore(DynamoNotes):
                 image = self._seen(key.account, conflict)
             if image is None:
                 raise KeyStale
-            if known := image.lease(request, key):
-                return standing.admission(request, key, known, image, now, bound)
-            if key.generation != image.generation or not image.has_key(key.id):
-                raise KeyStale
+            if known := standing.known(request, key, image, now, bound):
+                return known
             balance, ended = standing.as_it_is(image, cost, now)
             standings = image.standing(key, now, rules.rank(balance.spendable))
             if full := rules.last(rules.full_window(*each) for each in standings):
@@ -116,6 +112,24 @@ class DynamoStore(DynamoNotes):
                 image = self._images.get(key.account)
         raise StoreThrottled(BUSY)
 
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        key, image = rules.uncounted(key), self._images.get(key.account)
+        for number in range(TRIES):
+            await self._pause(number)
+            output = meters.guess(key, bound, image)
+            try:
+                image = await self._write(key.account, steps.hold(request, key, lease_until, bound, output))
+                lease = Lease(0, lease_until, output)
+                return standing.admission(request, key, lease, image, now, bound)
+            except Conflict as conflict:
+                image = self._seen(key.account, conflict)
+            if image is None:
+                raise KeyStale
+            if known := standing.known(request, key, image, now, bound):
+                return known
+            meters.fitted(key, bound, image)
+        raise StoreThrottled(BUSY)
+
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
     ) -> bool:
@@ -129,13 +143,21 @@ class DynamoStore(DynamoNotes):
         return True
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         account = admission.key.account
+        change = steps.release(admission, model, error, now, billed, usage, cause)
         for number in range(TRIES):
             await self._pause(number)
             try:
-                image = await self._write(account, steps.release(admission, model, error, now, billed))
+                image = await self._write(account, change)
             except Conflict as conflict:
                 seen = self._seen(account, conflict)
                 if seen is None or seen.lease(admission.id, admission.key) is None:
@@ -179,7 +201,8 @@ class DynamoStore(DynamoNotes):
             image = self._read(account, await records.image_of(self._table, account))
             if image is None or not (ended := standing.some(image.ended(now))):
                 return count
-            if await self._end(account, image, ended, now):
+            balance = rules.returned(image.balance, standing.credits(ended), now)
+            if await self._rewrite(account, image, balance, ended):
                 count += len(ended)
         raise StoreThrottled(BUSY)
 
@@ -289,25 +312,15 @@ class DynamoStore(DynamoNotes):
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""
 
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.dynamodb.moving import DynamoMover
+
+        return DynamoMover(self._table, self, self._keep_usage)
+
     async def _shown(self, account: str, now: int) -> Account:
         held = await directory.held(self._table, account)
         self._images[account] = held.image
         return directory.shown(held, now)
-
-    async def _rewrite(
-        self, account: str, image: Image, balance: Balance, ended: Mapping[str, Lease]
-    ) -> bool:
-        """False if the image is outdated."""
-        try:
-            await self._write(account, steps.rewritten(image, balance, ended))
-        except Conflict as conflict:
-            self._seen(account, conflict)
-            return False
-        return True
-
-    async def _write(self, account: str, change: Change) -> Image:
-        image = self._images[account] = Image(await self._table.update(partition(account), HOT, change))
-        return image
 
     async def _tidy(self, account: str, image: Image, now: int) -> None:
         """Tidy up a part of the account behind a request; failures are left to a later request."""
@@ -320,29 +333,6 @@ class DynamoStore(DynamoNotes):
                 if late:
                     await self._write(account, steps.swept(image, standing.some(late), now))
                 else:
-                    await history.move(self._table, account, image, now)
+                    await history.move(self._table, account, image, now, self._keep_usage)
         finally:
             self._tidying.discard(account)
-
-    async def _end(self, account: str, image: Image, ended: Mapping[str, Lease], now: int) -> bool:
-        """False if the image is outdated."""
-        balance = rules.returned(image.balance, standing.credits(ended), now)
-        return await self._rewrite(account, image, balance, ended)
-
-    def _met(self, key: Key, image: Image) -> Key:
-        self._images[key.account] = image
-        return key
-
-    def _seen(self, account: str, conflict: Conflict) -> Image | None:
-        return self._read(account, None if conflict.item is None else Image(conflict.item))
-
-    def _read(self, account: str, image: Image | None) -> Image | None:
-        if image is None:
-            self._images.pop(account, None)
-        else:
-            self._images[account] = image
-        return image
-
-    async def _pause(self, number: int) -> None:
-        if number:
-            await self._sleep(self._jitter() * min(LONGEST, PAUSE * 2**number))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from kimi_gateway.accounts.store import StoreDown, StoreThrottled
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottled
 from kimi_gateway.storage.dynamodb.item import Raw
 

@@ -88,7 +88,7 @@ def create_account(
     return _shown(db, account, now)
 
 
-def create_key(db: sqlite3.Connection, key: Key, most: int | None) -> Key:
+def create_key(db: sqlite3.Connection, key: Key, most: int | None = None) -> Key:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
         raise Unknown(key.account)
     _refuse_taken(db, key.digest)
@@ -181,7 +181,7 @@ def set_budgets(db: sqlite3.Connection, account: str, wanted: Sequence[Budget], 
 def delete_account(db: sqlite3.Connection, account: str) -> None:
     if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
         raise Unknown(account)
-    for table in ("keys", "leases", "usage", "replay", "spent", "funded"):
+    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports", "funded"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 

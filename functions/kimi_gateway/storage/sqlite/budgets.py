@@ -26,7 +26,7 @@ def _place(account: str, meter: Meter) -> tuple[str, str, str, str]:
     return account, meter.scope, meter.budget.unit, meter.budget.period
 
 
-def _book(db: sqlite3.Connection, account: str, meter: Meter, change: int) -> None:
+def book(db: sqlite3.Connection, account: str, meter: Meter, change: int) -> None:
     db.execute(BOOK, (*_place(account, meter), meter.bucket, change))
 
 
@@ -42,7 +42,7 @@ def reserve(db: sqlite3.Connection, key: Key, bound: Bound | None, output: int) 
     if bound is None:
         return
     for meter in budgets.meters(key, bound.at):
-        _book(db, key.account, meter, budgets.reserved(meter, bound, output))
+        book(db, key.account, meter, budgets.reserved(meter, bound, output))
         old = (*_place(key.account, meter), meter.bucket - 1)
         db.execute(f"DELETE FROM spent WHERE {OF} AND bucket < ?", old)  # noqa: S608 - a constant
 
@@ -50,4 +50,4 @@ def reserve(db: sqlite3.Connection, key: Key, bound: Bound | None, output: int) 
 def correct(db: sqlite3.Connection, admission: Admission, billed: Amount | None, now: int) -> None:
     key = admission.key
     for meter, change in budgets.corrections(key, admission.bound, admission.output, billed, now):
-        _book(db, key.account, meter, change)
+        book(db, key.account, meter, change)

@@ -114,6 +114,40 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE leases ADD COLUMN maker TEXT NOT NULL DEFAULT ''",
     ),
     (
+        """
+        CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, account TEXT NOT NULL, name TEXT NOT NULL, fingerprint TEXT NOT NULL,
+            owner TEXT NOT NULL, until INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+            size INTEGER NOT NULL DEFAULT 0, value BLOB, UNIQUE (account, name)
+        )
+        """,
+        "CREATE INDEX answers_sizes ON answers (account, size)",
+        "CREATE INDEX answers_age ON answers (until)",
+    ),
+    (
+        *(
+            f"ALTER TABLE usage ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0"
+            for name in ("cached", "written", "reasoning", "fees", "cost", "saved", "free", "last_cost")
+        ),
+        """
+        CREATE TABLE failures (
+            hour INTEGER NOT NULL, account TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL,
+            cause TEXT NOT NULL, errors INTEGER NOT NULL, PRIMARY KEY (hour, account, key, model, cause)
+        ) WITHOUT ROWID
+        """,
+    ),
+    (
+        """
+        CREATE TABLE batches (
+            account TEXT NOT NULL, id TEXT NOT NULL, due INTEGER NOT NULL, expires INTEGER NOT NULL,
+            record TEXT NOT NULL, PRIMARY KEY (account, id)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX batches_due ON batches (due)",
+        "CREATE INDEX batches_expiry ON batches (expires)",
+    ),
+    ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
+    (
         "ALTER TABLE accounts ADD COLUMN invited_by TEXT NOT NULL DEFAULT ''",
         """
         CREATE TABLE funded (
@@ -179,13 +213,17 @@ def copy(path: Path, target: Path, conversations: bool = True) -> None:
         with contextlib.closing(source), contextlib.closing(copied):
             source.backup(copied)
             if not conversations:
-                copied.execute("DELETE FROM replay")
+                for (table,) in copied.execute(KEPT_FOR_LATER).fetchall():
+                    copied.execute(f"DELETE FROM {table}")  # noqa: S608 - a table of ours
                 copied.commit()
                 copied.execute("VACUUM")  # deleted rows would stay in the file's free pages
         os.replace(name, target)
     except BaseException:
         os.unlink(name)
         raise
+
+
+KEPT_FOR_LATER = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('replay', 'answers')"
 
 
 class NotOurs(ValueError):

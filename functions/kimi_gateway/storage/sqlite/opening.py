@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def open_store(settings: Settings) -> SqliteStore:
     from kimi_gateway.storage.sqlite.store import SqliteStore
 
     prepare_data(settings.data)
-    return SqliteStore(settings.data / STORE_NAME)
+    return SqliteStore(settings.data / STORE_NAME, keep_usage=settings.keep_usage * DAY)
 
 
 @contextmanager

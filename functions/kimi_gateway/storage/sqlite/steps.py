@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
+from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.files import NoRoom
 from kimi_gateway.accounts.rules import Count, TooMuch
 from kimi_gateway.accounts.store import (
     NOTHING,
+    UNUSED,
     InFlightFull,
     KeyStale,
     NoCredit,
@@ -22,8 +24,9 @@ from kimi_gateway.accounts.store import (
     Unlimited,
     WindowFull,
 )
-from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage, UsageRow
+from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key, Limits, Usage
 from kimi_gateway.storage.sqlite import budgets as meters
+from kimi_gateway.storage.sqlite import usage as rows
 
 REFUSALS = (Refused, Unknown, Unlimited, Taken, TooManyKeys, TooMuch, NoRoom)
 Row = tuple[Any, ...]
@@ -43,16 +46,6 @@ LEFT JOIN leases l ON l.account = a.id AND l.request = :request WHERE a.id = :ac
 COUNT = """
 UPDATE keys SET minute=?, in_minute=?, minute_rank=?, hour=?, in_hour=?, hour_rank=?,
     day=?, in_day=?, day_rank=? WHERE id=?
-"""
-COUNT_USAGE = """
-INSERT INTO usage VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
-    requests = requests + excluded.requests, errors = errors + excluded.errors,
-    input = input + excluded.input, output = output + excluded.output,
-    credits = credits + excluded.credits, last = max(last, excluded.last)
-"""
-USAGE = """
-SELECT hour, account, key, model, requests, errors, input, output, credits, last FROM usage
-WHERE hour >= ? AND account = coalesce(?, account) ORDER BY hour, account, key, model
 """
 BALANCE = "SELECT grants, spendable, consumed, expired FROM accounts WHERE id = ?"
 
@@ -114,6 +107,29 @@ def admit(
         return admission
     meters.reserve(db, key, bound, output)
     return _budgeted(db, admission, bound, output)
+
+
+def hold(
+    db: sqlite3.Connection, request: str, key: Key, lease_until: int, now: int, bound: Bound
+) -> Admission:
+    row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
+    if row is None:
+        raise KeyStale
+    unlimited, generation, *funds, revoked = row[:7]
+    _, lease_expires, output = row[16:]
+    if lease_expires is None:
+        if revoked or generation != key.generation:
+            raise KeyStale
+        lease_expires, output = lease_until, meters.fit(db, key, bound)
+        db.execute(
+            "INSERT INTO leases VALUES (?,?,?,?,?,?,?)",
+            (key.account, request, 0, lease_until, output, "", ""),
+        )
+        meters.reserve(db, key, bound, output)
+    balance = _balance(funds)
+    standing = _standing(db, key, unlimited, _known(row[7:16]), now, rules.rank(balance.spendable))
+    held = _admission(request, rules.uncounted(key), 0, lease_expires, unlimited, balance, standing)
+    return _budgeted(db, held, bound, output)
 
 
 def _known(row: Sequence[Any]) -> rules.Counts:
@@ -205,9 +221,7 @@ def settle(
     if cost:
         db.execute("UPDATE accounts SET consumed = consumed + ? WHERE id = ?", (cost, account))
     meters.correct(db, admission, billed, now)
-    hour = now - now % rules.HOUR
-    row = (hour, account, admission.key.id, model, 1, 0, usage.input, usage.output, cost, now)
-    db.execute(COUNT_USAGE, row)
+    rows.count(db, usages.settled(admission, model, usage, cost, now))
     return True
 
 
@@ -218,6 +232,8 @@ def release(
     error: bool,
     now: int,
     billed: Amount | None = NOTHING,
+    usage: Usage = UNUSED,
+    cause: str = "",
 ) -> bool:
     cost = _take_lease(db, admission)
     if cost is None:
@@ -226,9 +242,7 @@ def release(
     if cost:
         write_balance(db, account, rules.returned(read_balance(db, account), cost, now))
     meters.correct(db, admission, billed, now)
-    if error:
-        hour = now - now % rules.HOUR
-        db.execute(COUNT_USAGE, (hour, account, admission.key.id, model, 0, 1, 0, 0, 0, now))
+    rows.count(db, usages.released(admission, model, error, usage, cause, now))
     return True
 
 
@@ -248,8 +262,3 @@ def purge_account(db: sqlite3.Connection, account: str, now: int) -> int:
     balance = _with_ended_leases(db, account, read_balance(db, account), now)
     write_balance(db, account, balance)
     return _end_leases(db, account, now)
-
-
-def usage(db: sqlite3.Connection, since: int, account: str | None) -> list[UsageRow]:
-    rows = db.execute(USAGE, (since - since % rules.HOUR, account))
-    return [UsageRow(*row) for row in rows]

@@ -1,7 +1,7 @@
 """The store of one machine: one SQLite file, exact across all processes that share it.
 
 Windows and leases are bounded: there is one counter each for the latest minute, hour and day of a key, and
-leases end. Usage rows (one for each hour, key and model) are kept.
+leases end. Usage rows (one for each hour, key and model) are kept for a while.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
+from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
-from kimi_gateway.accounts.store import NOTHING, StoreDown
+from kimi_gateway.accounts.store import NOTHING, UNUSED, StoreDown
 from kimi_gateway.accounts.values import (
     Account,
     Admission,
@@ -28,25 +31,47 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import cache, database, files, funds, outages, steps
+from kimi_gateway.storage.sqlite import answers, cache, database, files, funds, outages, steps
+from kimi_gateway.storage.sqlite import batches as batch_rows
+from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
+
+if TYPE_CHECKING:
+    from kimi_gateway.storage.moving import Mover
 
 
 class SqliteStore:
     """It also implements the record of outages (providers.tokens.outages.OutageLog), the cache
-    (storage.cache.Cache) and the records of files (accounts.files.FileStore).
+    (storage.cache.Cache) and the records of files and batches (accounts.files, accounts.batches).
 
-    `lock_timeout`: seconds to wait for another process's transaction.
+    `lock_timeout`: seconds to wait for another process's transaction. `keep_usage`: seconds that usage rows
+    are kept.
     """
 
-    def __init__(self, path: Path, below: keys.Below = secrets.randbelow, lock_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        below: keys.Below = secrets.randbelow,
+        lock_timeout: float = 5.0,
+        keep_usage: int = usages.KEPT * usages.DAY,
+    ) -> None:
         self._path = path
+        self._keep_usage = keep_usage
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
         self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
+
+    def answers(self) -> AnswerStore:
+        return answers.SqliteAnswers(self._writer)
+
+    def moving(self) -> Mover:
+        from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
+
+        return SqliteMover(self._writer)
 
     async def find_key(self, digest: str) -> Key | None:
         return await self._writer.run(lambda db: directory.find_key(db, digest), brief=True)
@@ -58,6 +83,11 @@ class SqliteStore:
             lambda db: steps.admit(db, request, key, cost, lease_until, now, bound), brief=True
         )
 
+    async def hold(self, request: str, key: Key, lease_until: int, now: int, bound: Bound) -> Admission:
+        return await self._writer.run(
+            lambda db: steps.hold(db, request, key, lease_until, now, bound), brief=True
+        )
+
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
     ) -> bool:
@@ -66,21 +96,30 @@ class SqliteStore:
         )
 
     async def release(
-        self, admission: Admission, model: str, error: bool, now: int, billed: Amount | None = NOTHING
+        self,
+        admission: Admission,
+        model: str,
+        error: bool,
+        now: int,
+        billed: Amount | None = NOTHING,
+        usage: Usage = UNUSED,
+        cause: str = "",
     ) -> bool:
         return await self._writer.run(
-            lambda db: steps.release(db, admission, model, error, now, billed), brief=True
+            lambda db: steps.release(db, admission, model, error, now, billed, usage, cause), brief=True
         )
 
     async def renew(self, admissions: Sequence[Admission], lease_until: int) -> None:
         await self._writer.run(lambda db: steps.renew(db, admissions, lease_until))
 
     async def purge(self, now: int) -> int:
-        def both(db: sqlite3.Connection) -> int:
+        def all(db: sqlite3.Connection) -> int:
             cache.purge(db, now)
+            answers.purge(db, now)
+            rows.purge(db, now - self._keep_usage)
             return steps.purge(db, now)
 
-        return await self._writer.run(both)
+        return await self._writer.run(all)
 
     async def create_account(
         self, name: str, credits: Grant | None, now: int, invited_by: str = ""
@@ -138,7 +177,7 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.accounts(db, now))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        return await self._writer.run(lambda db: steps.usage(db, since, account))
+        return await self._writer.run(lambda db: rows.rows(db, since, account))
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))
@@ -176,6 +215,24 @@ class SqliteStore:
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await self._writer.run(lambda db: files.due(db, now, most))
+
+    async def add_batch(self, record: BatchRecord) -> None:
+        await self._writer.run(lambda db: batch_rows.add(db, record), brief=True)
+
+    async def change_batch(self, old: BatchRecord, new: BatchRecord) -> bool:
+        return await self._writer.run(lambda db: batch_rows.change(db, old, new), brief=True)
+
+    async def remove_batch(self, record: BatchRecord) -> None:
+        await self._writer.run(lambda db: batch_rows.remove(db, record), brief=True)
+
+    async def batch(self, account: str, id: str, now: int) -> BatchRecord | None:
+        return await self._writer.run(lambda db: batch_rows.find(db, account, id, now), brief=True)
+
+    async def batches(self, account: str, now: int) -> list[BatchRecord]:
+        return await self._writer.run(lambda db: batch_rows.all_of(db, account, now))
+
+    async def due_batches(self, now: int, most: int) -> list[BatchRecord]:
+        return await self._writer.run(lambda db: batch_rows.due(db, now, most))
 
     async def backup(self, target: Path, conversations: bool = True) -> None:
         """A consistent copy, mode 0600, complete or not at all; admissions continue meanwhile. Raises

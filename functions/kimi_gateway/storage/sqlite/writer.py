@@ -11,11 +11,11 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.sqlite.loop_connection import Busy, LoopConnection
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ from kimi_gateway.edge.aws.function import Function, request_of
 from kimi_gateway.edge.aws.lambda_runtime import Streamed
 from kimi_gateway.errors import BodyTooLarge
 from support import api_gateway
+from support.examples import examples
 from support.inprocess import InProcess
 from support.proxy_events import CHAT, body, bound, context
 
@@ -88,7 +89,7 @@ SPOILT = st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3).map(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(event=SPOILT | VALUES)
 def test_no_event_breaks_a_function_or_passes_as_a_fault_of_ours(gateway: InProcess, event: Any) -> None:
     status, _ = answered(gateway, bound(gateway), event)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kimi_gateway.endpoints.files.form import HELD, Form, media_type, named
 from kimi_gateway.errors import BodyTooLarge, InvalidRequest
 from kimi_gateway.providers.files import MOST_BYTES
+from support.examples import examples
 
 KIND = "multipart/form-data; boundary=xx"
 
@@ -42,7 +43,7 @@ def part(name: str, data: bytes, filename: str | None = None, kind: str = "") ->
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(data=st.binary(min_size=1, max_size=300) | st.just(b"\r\n--x\r\n--xy\r\n-"), cut=st.integers(1, 40))
 def test_a_file_comes_out_as_it_went_in_however_it_is_cut(data: bytes, cut: int) -> None:
     body = part("purpose", b"user_data") + part("file", data, "a b.txt", "text/x-log") + b"--xx--\r\n"
@@ -57,7 +58,7 @@ def test_a_file_comes_out_as_it_went_in_however_it_is_cut(data: bytes, cut: int)
     assert (form.filename, form.type) == (file.get_filename(), file.get_content_type())
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=st.binary(max_size=200), rest=st.binary(max_size=200))
 def test_no_body_breaks_the_parser(body: bytes, rest: bytes) -> None:
     for form in (body, part("file", body, "a") + rest, b"--xx\r\n" + body + b"--xx--"):

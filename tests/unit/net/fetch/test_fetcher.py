@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from kimi_gateway.net.fetch.fetcher import NOT_FETCHED, Bounds, Fetcher, FetchFailed
-from support.fetching import HI, Names, fetching, port_of, served
+from support.fetching import HI, Names, fetching, plain, port_of, served
 from support.hostile_urls import PRIVATE_4, SPELLINGS
 from support.raw_server import RawServer
 
@@ -29,7 +29,7 @@ async def test_no_hostile_url_reaches_a_canary() -> None:
     names = Names(localhost=[["127.0.0.1", "::1"]], good_example=[["93.184.216.34", "127.0.0.1"]])
     async with RawServer([HI]) as canary:
         port = port_of(canary)
-        async with fetching(Fetcher(ports=frozenset({port}), resolver=names)) as fetcher:
+        async with fetching(plain(ports=frozenset({port}), resolver=names)) as fetcher:
             for url in [
                 *SPELLINGS,
                 *(f"http://{host}:PORT/" for host in PRIVATE_4 if host.startswith("127.")),
@@ -42,7 +42,7 @@ async def test_no_hostile_url_reaches_a_canary() -> None:
 
 async def test_every_address_of_a_name_must_be_public() -> None:
     names = Names(mixed_example=[["8.8.8.8", "2606:4700::1", "10.0.0.1"]], empty_example=[[]])
-    async with fetching(Fetcher(resolver=names)) as fetcher:
+    async with fetching(plain(resolver=names)) as fetcher:
         for host, cause in (
             ("mixed.example", "refused"),
             ("empty.example", "unresolved"),
@@ -62,7 +62,7 @@ async def test_the_connection_goes_to_the_judged_address_with_the_names_host() -
         return httpx2.Response(200, stream=httpx2.ByteStream(b"x"))
 
     names = Names(rebinding_example=[["8.8.8.8"], ["127.0.0.1"]], six_example=[["2606:4700::1111"]])
-    async with fetching(Fetcher(resolver=names, transport=httpx2.MockTransport(answer))) as fetcher:
+    async with fetching(plain(resolver=names, transport=httpx2.MockTransport(answer))) as fetcher:
         await fetcher.fetch("https://rebinding.example/a?b=c", BOUNDS)
         await fetcher.fetch("http://six.example/", BOUNDS)
         with pytest.raises(FetchFailed):
@@ -114,7 +114,7 @@ async def test_nothing_of_the_client_or_an_earlier_answer_is_sent() -> None:
     cookie = HI.replace(b"content-type", b"set-cookie: a=b\r\ncontent-type")
     async with RawServer([cookie], [HI]) as server:
         port = port_of(server)
-        async with fetching(Fetcher([f"a.example:{port}"], resolver=names)) as fetcher:
+        async with fetching(plain([f"a.example:{port}"], resolver=names)) as fetcher:
             for _ in range(2):
                 await fetcher.fetch(f"http://a.example:{port}/path?q=ü", BOUNDS)
         for _, request in server.requests:
@@ -139,7 +139,7 @@ async def test_each_redirect_is_judged_afresh(location: str, hop: int) -> None:
         port, target = port_of(server), location.replace("PORT", str(port_of(canary)))
         server.connections = [[moved(f"/{number}")] for number in range(hop)] + [[moved(target)]]
         async with fetching(
-            Fetcher([f"a.example:{port}"], ports=frozenset({port_of(canary)}), resolver=names)
+            plain([f"a.example:{port}"], ports=frozenset({port_of(canary)}), resolver=names)
         ) as fetcher:
             with pytest.raises(FetchFailed, match=NOT_FETCHED):
                 await fetcher.fetch(f"http://a.example:{port}/", Bounds(size=10, seconds=5))
@@ -151,7 +151,7 @@ async def test_five_redirects_are_followed_and_no_sixth() -> None:
     for redirects, connections in ((5, 6), (6, 6)):
         async with RawServer(*[[moved(f"/{number}")] for number in range(redirects)], [HI]) as server:
             port = port_of(server)
-            async with fetching(Fetcher([f"a.example:{port}"], resolver=names)) as fetcher:
+            async with fetching(plain([f"a.example:{port}"], resolver=names)) as fetcher:
                 if redirects == 5:
                     assert (await fetcher.fetch(f"http://a.example:{port}/", BOUNDS))[1] == b"hi"
                 else:
@@ -219,7 +219,7 @@ async def test_silence_ends_with_the_time_of_the_whole_fetch() -> None:
     names = Names(a_example=[["127.0.0.1"]])
     async with RawServer([RawServer.KEEP]) as server:
         port = port_of(server)
-        async with fetching(Fetcher([f"a.example:{port}"], resolver=names)) as fetcher:
+        async with fetching(plain([f"a.example:{port}"], resolver=names)) as fetcher:
             with pytest.raises(FetchFailed) as refused:
                 await fetcher.fetch(f"http://a.example:{port}/", Bounds(size=10, seconds=0.2))
         assert (refused.value.cause, str(refused.value)) == ("timeout", NOT_FETCHED)
@@ -241,7 +241,7 @@ async def test_a_failed_answer_is_told_without_its_body(answer: bytes) -> None:
     names = Names(a_example=[["127.0.0.1"]])
     async with RawServer([answer]) as server:
         port = port_of(server)
-        async with fetching(Fetcher([f"a.example:{port}"], resolver=names)) as fetcher:
+        async with fetching(plain([f"a.example:{port}"], resolver=names)) as fetcher:
             with pytest.raises(FetchFailed) as refused:
                 await fetcher.fetch(f"http://a.example:{port}/", BOUNDS)
         assert str(refused.value) == NOT_FETCHED
@@ -260,9 +260,7 @@ async def test_fetches_at_once_are_bounded() -> None:
         return httpx2.Response(200, stream=httpx2.ByteStream(b"x"))
 
     names = Names(a_example=[["8.8.8.8"]])
-    async with fetching(
-        Fetcher(resolver=names, at_once=3, transport=httpx2.MockTransport(answer))
-    ) as fetcher:
+    async with fetching(plain(resolver=names, at_once=3, transport=httpx2.MockTransport(answer))) as fetcher:
         await asyncio.gather(*[fetcher.fetch("http://a.example/", BOUNDS) for _ in range(20)])
     assert most == 3
 
@@ -274,7 +272,7 @@ async def test_behind_a_proxy_addresses_are_judged_and_pinned_all_the_same(
     async with RawServer([HI]) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "")
-        async with fetching(Fetcher(resolver=names)) as fetcher:
+        async with fetching(plain(resolver=names)) as fetcher:
             assert (await fetcher.fetch("http://a.example/x", BOUNDS))[1] == b"hi"
             with pytest.raises(FetchFailed):
                 await fetcher.fetch("http://inside.example/x", BOUNDS)
@@ -286,7 +284,7 @@ async def test_behind_a_proxy_addresses_are_judged_and_pinned_all_the_same(
 
 
 async def test_the_systems_resolver_knows_loopback() -> None:
-    async with fetching(Fetcher()) as fetcher:
+    async with fetching(plain()) as fetcher:
         with pytest.raises(FetchFailed) as refused:
             await fetcher.fetch("http://localhost/", BOUNDS)
     assert refused.value.cause == "refused"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.providers.moonshot import reasoning
 from kimi_gateway.providers.moonshot.reasoning import PLACEHOLDER, ReasoningCollector
+from support.examples import examples
 
 Json = dict[str, Any]
 QUESTION = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
@@ -129,7 +130,7 @@ def test_an_entry_that_is_none_is_as_good_as_missing() -> None:
         assert restore({name: junk}, answer(("f:0", "{}")), replay="required") == [PLACEHOLDER]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(min_size=1).filter(lambda text: not text.isspace()), st.integers(1, 5))
 def test_any_text_comes_back_as_it_was(text: str, pieces: int) -> None:
     size = -(-len(text) // pieces)

@@ -88,8 +88,8 @@ def test_nothing_found_is_no_failure(up: ScriptedUpstream) -> None:
     ("step", "reason"),
     [
         (refused(400, "invalid_request", "text_query"), "invalid"),
-        (refused(401), "unavailable"),
-        (refused(403), "unavailable"),
+        (refused(401), "token"),
+        (refused(403), "token"),
         (refused(408, "client_canceled"), "unavailable"),
         (refused(429, "rate_limited"), "rate"),
         (refused(429, "rate_limit_unavailable"), "rate"),

@@ -13,6 +13,7 @@ from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.tokens.health import READ_EVERY
 from kimi_gateway.providers.tokens.outages import PROBE_EVERY, LocalOutageLog
 from kimi_gateway.providers.tokens.pool import QUEUE, TokenLease
+from support.examples import examples
 from support.idle import settle
 from support.pooling import A, B, C, Clock, Scene, failure, on_a_loop, preferring
 
@@ -212,7 +213,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(places=st.integers(1, 3), script=steps)
 @on_a_loop
 async def test_places_are_never_exceeded_and_never_lost(

@@ -7,8 +7,9 @@ live refusals from 2026-03 to 2026-09. Where its versions disagree, the form tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from kimi_gateway.dataclass import dataclass
 
 # "keep": unchanged. "rewrite": expressed with other keywords, cleaner.py. "tell": no keyword can express it,
 # so the description does. All others are annotations and are dropped: `title`, `$schema`, `$id`, `$comment`,

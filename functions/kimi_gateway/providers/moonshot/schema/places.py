@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import marshal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from kimi_gateway.dataclass import dataclass
 from kimi_gateway.providers.moonshot.schema.union import Schema
 
 LEAST_SHARED = 100  # bytes of a part that is worth a definition

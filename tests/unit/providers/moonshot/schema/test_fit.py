@@ -17,6 +17,7 @@ from kimi_gateway.providers.moonshot.schema import clean
 from kimi_gateway.providers.moonshot.schema.clean import clean_tool
 from kimi_gateway.providers.moonshot.schema.cleaner import MOST_STEPS
 from support.client_costs import Steps
+from support.examples import examples
 from upstream import mfjs
 
 Json = dict[str, Any]
@@ -161,7 +162,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.fuzz
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(ROOTS, st.lists(st.dictionaries(WORDS, VALUES, max_size=4), max_size=6))
 def test_any_schema_is_within_the_limits_and_forbids_nothing_more(
     schema: Json, documents: list[Json]
@@ -187,7 +188,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(
     st.dictionaries(WORDS, DOCUMENTS, max_size=4),
     st.integers(1, 40),

@@ -1,0 +1,164 @@
+"""Batches on a socket: passed on for keys that may, and booked when they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from support.batching import ASKED, Clock, ended, key_of, made, sweep
+from support.live import LiveGateway
+from upstream import ScriptedUpstream
+from upstream.batches import lines
+
+
+@pytest.fixture
+def gateway(batching: LiveGateway) -> LiveGateway:
+    return batching
+
+
+@pytest.fixture
+def client(batching: LiveGateway, upstream: ScriptedUpstream) -> Iterator[httpx.Client]:
+    with batching.client(batching.key(None)) as client:
+        yield client
+
+
+def test_a_batch_runs_and_its_results_are_files_of_the_account(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    answer = made(client, metadata={"job": "nightly"}, output_expires_after={"seconds": 1})
+    batch = answer.json()
+    assert answer.headers["x-param-ignored"] == "output_expires_after"
+    assert batch["id"].startswith("batch_")
+    assert batch["status"] == "in_progress"
+    assert batch["metadata"] == {"job": "nightly"}
+    assert batch["object"] == "batch"
+    (theirs,) = upstream.batches.batches.values()
+    assert "nightly" not in json.dumps(theirs.metadata)  # it stays here
+    assert theirs.input == upstream.batches.files.files[theirs.input].id != batch["input_file_id"]
+
+    upstream.batches.run(failures=1)
+    done = ended(client, gateway, batch["id"])
+    assert done["status"] == "completed"
+    assert done["request_counts"] == {"total": 3, "completed": 2, "failed": 1}
+    assert done["model"] == "kimi-k2.6"
+    for secret in (theirs.id, theirs.input, theirs.output, theirs.errors, "org-of-the-operator"):
+        assert str(secret) not in json.dumps(done)
+    output = client.get(f"/v1/files/{done['output_file_id']}")
+    assert output.json()["filename"] == f"{batch['id']}_output.jsonl"
+    assert output.json()["purpose"] == "batch_output"
+    assert output.json()["status"] == "processed"
+    text = client.get(f"/v1/files/{done['output_file_id']}/content").text
+    assert [json.loads(line)["custom_id"] for line in text.splitlines()] == ["a1", "a2"]
+    failed = client.get(f"/v1/files/{done['error_file_id']}/content").text
+    assert json.loads(failed)["response"]["status_code"] == 400
+    client.delete(f"/v1/files/{done['output_file_id']}")
+    assert ended(client, gateway, batch["id"])["output_file_id"] == done["output_file_id"]
+    assert client.get(f"/v1/files/{done['output_file_id']}").status_code == 404  # and does not come back
+
+
+def test_its_cost_is_booked_once_whoever_sees_the_end(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    id = made(client).json()["id"]
+    assert gateway.usage(key_of(client)) == []
+    upstream.batches.run(prompt=1000, completion=100)
+    for _ in range(3):
+        client.get(f"/v1/batches/{id}")
+        client.get("/v1/batches")
+        sweep(gateway)
+    (row,) = gateway.usage(key_of(client))
+    assert (row.model, row.requests, row.errors) == ("kimi-k2.6", 1, 0)
+    assert (row.input, row.output, row.credits) == (3000, 300, 0)
+    (line,) = [line for line in gateway.lines("batch_ended") if line["batch"] == id]
+    assert (line["input_tokens"], line["cached_tokens"], line["output_tokens"]) == (3000, 1500, 300)
+    assert (row.cached, row.cost) == (1500, round(line["cost_usd"] * 1_000_000))
+    full = 1500 * 0.95 + 1500 * 0.16 + 300 * 4.0  # kimi-k2.6 for a million tokens
+    assert line["cost_usd"] == pytest.approx(full * 0.6 / 1_000_000)
+    told = client.get(f"/v1/batches/{id}").json()["usage"]
+    assert (told["input_tokens"], told["output_tokens"], told["total_tokens"]) == (3000, 300, 3300)
+    assert told["input_tokens_details"] == {"cached_tokens": 1500}
+
+
+def test_a_batch_that_nobody_asks_for_is_booked_by_the_heartbeat(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    made(client)
+    upstream.batches.run()
+    asked = len(upstream.requests)
+    sweep(gateway)
+    assert len(upstream.requests) == asked  # it is not due yet
+    Clock.now += 301
+    sweep(gateway)
+    (row,) = gateway.usage(key_of(client))
+    assert row.input == 3000
+    Clock.now += 10_000
+    asked = len(upstream.requests)
+    sweep(gateway)
+    assert len(upstream.requests) == asked  # it is over
+
+
+def test_lists_page_and_show_what_happened_since(client: httpx.Client, upstream: ScriptedUpstream) -> None:
+    ids = [made(client).json()["id"] for _ in range(3)]
+    upstream.batches.run()
+    first = client.get("/v1/batches", params={"limit": 2}).json()
+    assert [each["id"] for each in first["data"]] == sorted(ids, reverse=True)[:2]
+    assert [each["status"] for each in first["data"]] == ["completed", "completed"]
+    assert first["has_more"]
+    assert first["last_id"] == first["data"][-1]["id"]
+    rest = client.get("/v1/batches", params={"after": first["last_id"]}).json()
+    assert [each["id"] for each in rest["data"]] == sorted(ids)[:1]
+    assert rest["has_more"] is False
+    for limit in ("0", "101", "x", "1e1"):
+        assert client.get("/v1/batches", params={"limit": limit}).status_code == 400
+
+
+def test_a_cancelled_batch_is_charged_for_what_was_answered(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    id = made(client).json()["id"]
+    assert client.post(f"/v1/batches/{id}/cancel").json()["status"] == "cancelling"
+    upstream.batches.run()
+    done = ended(client, gateway, id)
+    assert (done["status"], done["usage"]["input_tokens"]) == ("cancelled", 1000)
+    again = client.post(f"/v1/batches/{id}/cancel")
+    assert again.status_code == 409
+    assert "cancelled" in again.json()["error"]["message"]
+    (row,) = gateway.usage(key_of(client))
+    assert (row.input, row.output) == (1000, 100)
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (lines(model="kimi-k3"), "model"),
+        (lines(1) + lines(1, "kimi-k2.7-code").replace(b"a0", b"b0"), "model"),
+        (lines(1) * 2, "custom_id"),
+        (lines(temperature=1), "temperature"),
+    ],
+    ids=["model", "models", "same-id", "sampling"],
+)
+def test_a_batch_that_fails_at_once_says_why_and_costs_nothing(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream, data: bytes, param: str
+) -> None:
+    batch = made(client, data).json()
+    assert batch["status"] == "failed"
+    assert batch["errors"]["data"][0]["param"] == param
+    (theirs,) = upstream.batches.batches.values()
+    assert theirs.input not in json.dumps(batch)
+    assert "usage" in ended(client, gateway, batch["id"])
+    (row,) = gateway.usage(key_of(client))
+    assert (row.requests, row.errors, row.input) == (0, 1, 0)
+
+
+def test_another_account_sees_nothing_of_it(client: httpx.Client, gateway: LiveGateway) -> None:
+    batch = made(client).json()
+    with gateway.client(gateway.key(None)) as other:
+        assert other.get("/v1/batches").json()["data"] == []
+        assert other.get(f"/v1/batches/{batch['id']}").status_code == 404
+        assert other.post(f"/v1/batches/{batch['id']}/cancel").status_code == 404
+        stolen = other.post("/v1/batches", json={"input_file_id": batch["input_file_id"], **ASKED})
+        assert stolen.status_code == 404
+    assert client.get(f"/v1/batches/{batch['id']}").json()["status"] == "in_progress"
