@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ settings.register_profile(
 )
 
 
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
@@ -45,10 +52,13 @@ def module_upstream() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    module_upstream: ScriptedUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LiveGateway]:
-    """One for a module: each test takes a key of its own from it."""
-    with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url) as gateway:
+    """One for a module, with its `SETTINGS`: each test takes a key of its own from it."""
+    settings = getattr(request.module, "SETTINGS", {})
+    with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url, **settings) as gateway:
         yield gateway
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ONLY_IN = {
     "click": ("cli/",),
     "fastapi": ("edge/home/docs.py",),
     "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
-    "pydantic": ("catalog/catalog.py",),
+    "pydantic": ("catalog/",),
     "sqlite3": ("storage/sqlite/", "cli/checks.py"),
     "starlette": ("edge/home/docs.py",),
     "uvicorn": ("edge/home/server.py",),
@@ -187,7 +187,7 @@ LATER = (
     "multipart",
     "tempfile",
 )
-MOST_MODULES = 171  # of the gateway, before the first request
+MOST_MODULES = 172  # of the gateway, before the first request
 
 
 def test_the_routing_table_loads_little() -> None:
@@ -226,9 +226,17 @@ def test_files_and_functions_stay_within_the_house_numbers() -> None:
         text = file.read_text("utf-8")
         if text.count("\n") > 350:
             too_long.append(file.name)
-        for node in parsed(file):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or 0) - node.lineno + 1
-                if lines > 60:
-                    too_long.append(f"{file.name}:{node.name}")
+        for node in functions(ast.parse(text)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > 60:
+                too_long.append(f"{file.name}:{node.name}")
     assert too_long == []
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All of them, without a look into expressions, which are most of a tree."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, name, ()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node
+            yield from functions(node)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +21,12 @@ from infra.reading import Integration, chosen, gateway_response
 from support import api_gateway
 from support.built import task_root
 from support.runtime_api import MARK, Invocation, RuntimeApi, Worker
+from support.web import QuietHandler, ThreadedServer
 
 LARGEST_EVENT = 6 * 2**20  # bytes that Lambda takes
 
 
-class Endpoint:
+class Endpoint(ThreadedServer):
     """`endpoint.url` is what clients are given. A function starts when it is first called, from the built
     artefact, with the environment that the stack resolved, and behind its role for the table.
     """
@@ -41,7 +42,7 @@ class Endpoint:
         self._open = ExitStack()
         endpoint = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_one_request(self) -> None:
@@ -50,27 +51,20 @@ class Endpoint:
                 if self.raw_requestline and self.parse_request():
                     endpoint.serve(self)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="endpoint")
+        super().__init__(Handler, "endpoint")
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://{self.target}"
 
     def __enter__(self) -> Self:
         self._open.enter_context(self.guard)
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__(kind, exc, traceback)
         self._open.close()
 
     def log(self, function: str) -> str:

@@ -6,13 +6,11 @@ import http.client
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from infra.reading import listed, resources, statements
+from support.web import QuietHandler, ThreadedServer
 
 OPERATORS = ("ForAllValues:StringEquals", "ForAllValues:StringLike")
 DENIED = b'{"__type": "com.amazon.coral.service#AccessDeniedException", "Message": "not authorized"}'
@@ -57,7 +55,7 @@ def allowed(template: Any, function: str, operation: str, request: Any) -> bool:
     )
 
 
-class Guard:
+class Guard(ThreadedServer):
     """DynamoDB at `url`, where each function may do what its role allows; `url_of` is for its environment."""
 
     def __init__(self, template: Any) -> None:
@@ -66,7 +64,7 @@ class Guard:
         self.passed: set[tuple[str, str]] = set()  # function, operation
         guard = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
@@ -98,23 +96,7 @@ class Guard:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="guard")
+        super().__init__(Handler, "guard")
 
     def url_of(self, function: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{function}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        return f"http://{self.target}/{function}"

@@ -72,6 +72,10 @@ async def earlier(shared: SharedTable, key: Key) -> None:
     await shared.stores[1].recall(key.account, ["resp_1", "resp_2"], NOW)
 
 
+async def deleted(shared: SharedTable, key: Key) -> None:
+    await shared.stores[1].forget(key.account, ["resp_1"])
+
+
 async def repeated(shared: SharedTable, key: Key) -> None:
     """A request with an Idempotency-Key, its repetition, and one by a key that is refused."""
     kept = shared.stores[1].answers()
@@ -149,7 +153,7 @@ NEEDS: dict[str, tuple[Step, ...]] = {
     "Files": (key, outages, credit, money, files, attachments, batches),
     "Users": (key, outages, credit, users),
     "TokenCheck": (key, outages),
-    "Account": (key, outages, credit, usage, earlier),
+    "Account": (key, outages, credit, usage, earlier, deleted),
 }
 
 
@@ -220,8 +224,10 @@ WRITES = ("PutItem", "UpdateItem", "DeleteItem")
 
 @pytest.mark.parametrize("function", ["Models", "TokenCheck", "Account"])
 def test_only_chats_write_anything_but_news_of_upstream_tokens(template: Any, function: str) -> None:
-    written = {key for operation, key in granted(template, function) if operation in WRITES}
-    assert written == {"NEWS"}
+    """Account also deletes kept answers."""
+    written = {key: operation for operation, key in granted(template, function) if operation in WRITES}
+    assert written.pop("R#*", None) == ("DeleteItem" if function == "Account" else None)
+    assert set(written) == {"NEWS"}
     for operation in WRITES:
         place = {"pk": {"S": "A#acc_1"}, "sk": {"S": "-"}}
         assert not allowed(template, function, operation, {"Key": place, "Item": place})

@@ -31,6 +31,9 @@ NOW = 1_800_000_000
 A, B = Token.of("sk-upstream-files-a"), Token.of("sk-upstream-files-b")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + bytes(400)
+FIELD = "messages.0.content.1"
+LARGE = PNG + bytes(2_000)
+SMALL = Bounds(count=3, size=20_000, inline=1_000, text=5_000)
 
 
 def pdf(text: str = "Hello.", size: int = 0) -> bytes:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from click.testing import CliRunner
 
+from kimi_gateway.cli import main
 from support.command import PROGRAM, environment
 from support.tls import NO_TLS
 
@@ -21,9 +23,9 @@ KEY = re.compile(r"sk-kg-[0-9A-Za-z]{38}")
 
 
 def command(*words: object) -> Any:
-    """The document of a command in a process of its own."""
-    program = [*PROGRAM, *map(str, words), "--json"]
-    ran = subprocess.run(program, env=environment(), capture_output=True, text=True, check=True)
+    """The document of a command, which shares only the data folder with the server."""
+    ran = CliRunner().invoke(main, [*map(str, words), "--json"], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.stderr
     return json.loads(ran.stdout)
 
 

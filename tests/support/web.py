@@ -8,7 +8,36 @@ from types import TracebackType
 from typing import Self
 
 
-class Web:
+class QuietHandler(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class ThreadedServer:
+    """A server on loopback in a thread of its own."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], name: str) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name=name)
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Web(ThreadedServer):
     """`files` by path. `asked` are the paths that were fetched. A path that is not there gets 404; one that
     is None is never answered."""
 
@@ -18,7 +47,7 @@ class Web:
         self.over = threading.Event()
         web = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_GET(self) -> None:
                 web.asked.append(self.path)
                 data = web.files.get(self.path, b"")
@@ -30,28 +59,14 @@ class Web:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self._server.server_port}"
+        super().__init__(Handler, "web")
 
     @property
     def url(self) -> str:
         return f"http://{self.target}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.over.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__exit__(kind, exc, traceback)

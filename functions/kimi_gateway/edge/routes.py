@@ -19,6 +19,7 @@ from kimi_gateway.providers.files import MOST_BYTES
 if TYPE_CHECKING:
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.kept_answers import KeptAnswers
     from kimi_gateway.endpoints.members import Members
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
@@ -47,7 +48,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/chat/completions",
-            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
+            partial(Gateway.ask, gateway, dialect=ChatCompletions(gateway.keeps)),
             "Chat Completions, JSON or SSE (1 credit)",
             access=Access.CREDIT,
             example=_CHAT,
@@ -149,6 +150,27 @@ def _members(members: Members) -> tuple[Route, ...]:
     )
 
 
+def _kept(gateway: Gateway) -> tuple[Route, ...]:
+    def kept() -> KeptAnswers:
+        from kimi_gateway.endpoints.kept_answers import KeptAnswers
+
+        return KeptAnswers(gateway.gate, gateway.conversations)
+
+    one = "/v1/responses/{response}"
+    return (
+        Route("GET", one, _later(lambda: kept().retrieve), "A kept response"),
+        Route("DELETE", one, _later(lambda: kept().delete), "Delete a kept response"),
+        Route("GET", f"{one}/input_items", _later(lambda: kept().input_items), "What a response answered"),
+        Route("POST", f"{one}/cancel", _later(lambda: kept().cancel), "Refused: nothing runs in background"),
+        Route(
+            "DELETE",
+            "/v1/conversations/{conversation_id}",
+            _later(lambda: kept().delete_conversation),
+            "Delete a conversation of Chat Completions",
+        ),
+    )
+
+
 def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
     every, one = "/v1/batches", "/v1/batches/{batch}"
     create, cancel = _later(lambda: batches().create), _later(lambda: batches().cancel)
@@ -160,8 +182,8 @@ def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
     )
 
 
-def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
-    return (*_files(endpoints.files), *_batches(endpoints.batches))
+def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
@@ -187,7 +209,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_stored(endpoints),
+        *_stored(gateway, endpoints),
         *_members(endpoints.members),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),

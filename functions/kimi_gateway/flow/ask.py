@@ -22,6 +22,7 @@ from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
@@ -131,9 +132,9 @@ class Gateway:
     async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
-        self.turns.add(turn)
         if self.passing is not None and isinstance(turn.admission.key, GuestKey):
             self.passing.admitted(admittable.upstream, turn.admission.key)
+        self.turns.add(turn)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
@@ -166,7 +167,8 @@ class Gateway:
         self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
     ) -> CompletedRequest:
         files: Resolver = self.files
-        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
+        own = admittable.resolved.model.provider == PLATFORM
+        if isinstance(turn.admission.key, GuestKey) or not own:  # a guest's files go to its own tokens
             files = self.files.with_upstream(admittable.upstream)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
@@ -198,11 +200,15 @@ class Gateway:
         headers and its last bytes."""
         if request.recording is not None:  # first, so that no repeated request is charged again
             await request.recording.complete(*answered)
-        kept = await apart(completed.parsed.size, completed.parsed.kept)
-        for tap in taps:
-            kept |= tap.kept()
+        account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
+        if parsed.stores:
+            for tap in taps:
+                kept |= tap.kept()
+            kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
+        if kept and parsed.continues and not await self.conversations.has(account, parsed.continues):
+            kept = {}
         if kept:
-            await asyncio.gather(turn.settle(), self.conversations.keep(turn.admission.key.account, kept))
+            await asyncio.gather(turn.settle(), self.conversations.keep(account, kept))
         else:
             await turn.settle()
 
@@ -308,7 +314,7 @@ class Gateway:
 
         def error(failure: UpstreamFailure) -> GatewayError:
             own = self.passing and self.passing.shown(admittable.upstream, failure)
-            return own or failure.shown(resolved.known, request.id, resolved.window)
+            return own or failure.shown(resolved.known, request.id, resolved.window, resolved.vendor)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
@@ -329,9 +335,11 @@ class Gateway:
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        careful = turn.admission.bound is not None
+        afford = None
+        if turn.admission.bound is not None:
+            afford = lambda: turn.allowance.afford_attempt(largest)  # noqa: E731
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, afford=afford, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -138,7 +138,7 @@ async def complete(
     if prepared is None or searches != admittable.searches:
         provider = admittable.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
-    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
+    narrowed = await _fitted(admittable, turn, conversations, parsed, prepared, size)
     lowered = await _within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     largest = spending.of_one_call(turn.admission)
@@ -160,7 +160,7 @@ async def go_on(
     prepared = await apart(
         size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
     )
-    narrowed = await _fitted(admittable, turn, conversations, chat, prepared, size)
+    narrowed = await _fitted(admittable, turn, conversations, completed.parsed, prepared, size)
     await _within_key(admittable, turn, chat, prepared, size)
     largest = NOTHING
     if turn.admission.bound is not None:
@@ -196,18 +196,18 @@ async def _fitted(
     admittable: AdmittableRequest,
     turn: Turn,
     conversations: ConversationCache,
-    chat: ChatRequest,
+    parsed: ParsedRequest,
     prepared: Prepared,
     size: int,
 ) -> bool:
     """Restore the history's reasoning, and keep the request within the window; returns whether the output
     limit was lowered. Raises InvalidRequest in the client's names."""
     if missing := prepared.missing:
-        size += await conversations.restore(turn.admission.key.account, missing)
+        size += await conversations.restore(turn.admission.key.account, missing, parsed.stores)
     try:
-        return await fitted(prepared.body, admittable.resolved, size, chat.least_output)
+        return await fitted(prepared.body, admittable.resolved, size, parsed.chat.least_output)
     except InvalidRequest as error:
-        raise fields.renamed(error, chat.names) from None
+        raise fields.renamed(error, parsed.chat.names) from None
 
 
 async def _within_key(

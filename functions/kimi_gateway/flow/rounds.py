@@ -16,7 +16,7 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.net.mailbox import Mailbox
-from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.chunks import Chunk, apart
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Upstream
@@ -158,7 +158,7 @@ class Rounds:
                 raise item
             elif item is not None:
                 planner = self._planner
-                if planner is not None and not (item := self._for_client(planner.shown(item))):
+                if planner is not None and not (item := self._for_client(planner.shown(apart(item)))):
                     continue
                 if self.first_content is None:
                     self.first_content = time.monotonic()

@@ -23,7 +23,7 @@ from kimi_gateway.flow.rounds import Rounds
 from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.observe import RequestRecord, emit
 from kimi_gateway.pivot import token_estimate
-from kimi_gateway.pivot.chunks import add_usage
+from kimi_gateway.pivot.usage import add_usage
 
 if TYPE_CHECKING:
     from kimi_gateway.flow.allowance import Allowance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -17,13 +16,7 @@ BODY = json.dumps({"model": "kimi-k3", "messages": HELLO}).encode()
 LIMIT = 64 * 1024
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with LiveGateway(folder, module_upstream.url, body_limit=LIMIT) as gateway:
-        yield gateway
+SETTINGS = {"body_limit": LIMIT}  # of the gateway of this module
 
 
 def answer_to(gateway: LiveGateway, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:

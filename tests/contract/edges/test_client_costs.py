@@ -76,7 +76,7 @@ def test_unknown_keys_of_an_address_ask_the_store_no_more_once_they_are_too_many
 
 
 def test_valid_keys_that_are_new_to_the_process_take_nothing_from_the_address(desk: Desk) -> None:
-    for _ in range(250):
+    for _ in range(210):
         assert desk.ask("GET", "/user/credits", key=desk.inner.key()).status == 200
 
 

@@ -127,13 +127,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with LiveGateway(folder, module_upstream.url, body_limit=65_536) as gateway:
-        yield gateway
+SETTINGS = {"body_limit": 65_536}  # of the gateway of this module
 
 
 def normal(answer: Answered, case: Case) -> tuple[int, list[tuple[str, str]], bytes]:

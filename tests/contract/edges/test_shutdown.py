@@ -158,14 +158,6 @@ def test_a_client_that_does_not_read_cannot_keep_the_server_up(up: ScriptedUpstr
         assert (server.account(key).credits, server.account(key).reserved) == (100, 0)
 
 
-@WORKERS
-def test_an_idle_server_ends_at_once(up: ScriptedUpstream, tmp_path: Path, workers: int) -> None:
-    with ServerProcess(tmp_path, up.url, workers, drain=60) as server, server.client(server.key()) as client:
-        assert client.post("/v1/chat/completions", json=ASKED).status_code == 200
-        server.terminate()  # the client's connection is idle and still open
-        ends_well(server)
-
-
 def test_a_killed_process_loses_no_credit(
     up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path
 ) -> None:

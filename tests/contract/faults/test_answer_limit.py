@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.formats import FORMATS, Format
@@ -13,13 +11,7 @@ from upstream import Flood, ScriptedUpstream
 LIMIT = 2**20
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with LiveGateway(folder, module_upstream.url, answer_limit=LIMIT) as gateway:
-        yield gateway
+SETTINGS = {"answer_limit": LIMIT}  # of the gateway of this module
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])

@@ -21,13 +21,6 @@ def gateway(
         yield gateway
 
 
-@pytest.fixture
-def upstream(module_upstream: ScriptedUpstream) -> ScriptedUpstream:
-    module_upstream.forget()
-    module_upstream.requests.clear()
-    return module_upstream
-
-
 @pytest.fixture(scope="module")
 def batching(
     module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory

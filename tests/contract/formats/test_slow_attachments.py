@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,13 +20,7 @@ EACH = pytest.mark.parametrize("form", PATHS)
 BEGINNINGS = {"chat": b"", "messages": b"event: message_start\n", "responses": b"event: response.created\n"}
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    folder: Path = tmp_path_factory.mktemp("gateway")
-    with LiveGateway(folder, module_upstream.url, ping_interval=0.02) as gateway:
-        yield gateway
+SETTINGS = {"ping_interval": 0.02}  # of the gateway of this module
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -28,13 +27,7 @@ def asks(*queries: str) -> Kimi:
 ANSWERS = Kimi("It is new [1].", "I found it.", usage=usage_of(300, 30))
 
 
-@pytest.fixture(scope="module")
-def gateway(
-    module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LiveGateway]:
-    folder = tmp_path_factory.mktemp("gateway")
-    with LiveGateway(folder, module_upstream.url, ping_interval=0.05) as gateway:
-        yield gateway
+SETTINGS = {"ping_interval": 0.05}  # of the gateway of this module
 
 
 def line_of(gateway: LiveGateway, key: str) -> dict[str, Any]:

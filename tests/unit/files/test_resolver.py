@@ -16,28 +16,16 @@ from kimi_gateway.errors import (
     NotFound,
     UnreadableImage,
 )
-from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.parts import HELD
 from kimi_gateway.net.fetch.fetcher import NOT_FETCHED
 from kimi_gateway.pivot.attachments import DocumentText, FileId, Inline, MediaUrl, PlainText, Unreadable
 from support.fetching import port_of
 from support.hostile_urls import SPELLINGS
 from support.raw_server import RawServer
-from support.resolving import MP4, PNG, A, B, at, attached, docx, inline, pdf, resolving
+from support.resolving import FIELD, LARGE, MP4, PNG, SMALL, A, B, at, attached, docx, inline, pdf, resolving
 from upstream import ScriptedUpstream, Status
 
 pytestmark = pytest.mark.anyio
-
-FIELD = "messages.0.content.1"
-LARGE = PNG + bytes(2_000)
-SMALL = Bounds(count=3, size=20_000, inline=1_000, text=5_000)
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 def answer(data: bytes) -> list[bytes]:

@@ -14,24 +14,12 @@ from kimi_gateway.errors import (
     NotFound,
     UnreadableImage,
 )
-from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.pivot.attachments import DocumentText, FileId, MediaUrl
 from kimi_gateway.providers.demo import Demo
-from support.resolving import MP4, NOW, PNG, A, B, attached, docx, inline, pdf, resolving
+from support.resolving import FIELD, LARGE, MP4, NOW, PNG, SMALL, A, B, attached, docx, inline, pdf, resolving
 from upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.anyio
-
-FIELD = "messages.0.content.1"
-LARGE = PNG + bytes(2_000)
-SMALL = Bounds(count=3, size=20_000, inline=1_000, text=5_000)
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 async def kept(made: Any, data: bytes, token: Any, media_type: str, number: int = 1) -> FileRecord:

@@ -195,6 +195,9 @@ class SqliteStore:
         kept = fitting(entries)
         await self._writer.run(lambda db: cache.keep(db, account, kept, until), brief=True)
 
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        await self._writer.run(lambda db: cache.forget(db, account, names))
+
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         return await self._writer.run(lambda db: cache.recall(db, account, names, now), brief=True)
 
