@@ -20,7 +20,7 @@ from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.account import BalanceAndUsage
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.members import Members
@@ -75,7 +75,7 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: BalanceAndCredits
+    account: BalanceAndUsage
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
@@ -95,8 +95,7 @@ class Running:
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """Wait at most `seconds` for background work of requests, because the process may be frozen
-        afterwards."""
+        """Wait at most `seconds` for requests' background work, before the process may be frozen."""
         cleaning = self.attachments.busy
         vendors = self.registry.loaded
         pools = self.pool.busy if vendors is None else self.pool.busy | vendors.busy
@@ -189,7 +188,7 @@ async def start(
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        BalanceAndCredits(gate, store, directory, clock),
+        BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),

@@ -148,6 +148,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
     (
+        "CREATE INDEX usage_of_account ON usage (account, hour)",
+        "CREATE INDEX failures_of_account ON failures (account, hour)",
+    ),
+    (
         "ALTER TABLE accounts ADD COLUMN invited_by TEXT NOT NULL DEFAULT ''",
         """
         CREATE TABLE funded (
