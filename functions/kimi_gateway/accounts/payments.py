@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from kimi_gateway.accounts import rules
+from kimi_gateway.accounts import packages, rules
 from kimi_gateway.accounts.store import Store, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Grant
 
@@ -27,7 +27,7 @@ async def pay(store: Store, account: Account, payment: str, grant: Grant, now: i
     booked = await store.fund(
         account.id, _payment(payment), partial(rules.granted, grant=grant, now=now), now
     )
-    await _reward(store, account, rules.INVITE_FIRST_PAYMENT, f"paid/{account.id}", now)
+    await _reward(store, account, packages.INVITE_FIRST_PAYMENT, f"paid/{account.id}", now)
     return booked
 
 
@@ -44,7 +44,7 @@ async def refund(store: Store, account: Account, payment: str, now: int) -> int 
 
 async def registered(store: Store, account: Account, now: int) -> None:
     """Reward who invited a new account."""
-    await _reward(store, account, rules.INVITE_REGISTERED, f"registered/{account.id}", now)
+    await _reward(store, account, packages.INVITE_REGISTERED, f"registered/{account.id}", now)
 
 
 async def _reward(store: Store, account: Account, reward: Grant, name: str, now: int) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kimi_gateway.accounts.values import NEVER, Account, Balance, Grant, Key, Limits, NewKey, Window
-from kimi_gateway.dataclass import dataclass
 
 
 class TooMuch(ValueError):
@@ -18,36 +15,6 @@ class TooMuch(ValueError):
     def __init__(self, spendable: int) -> None:
         super().__init__(f"only {spendable} credits can be taken")
         self.spendable = spendable
-
-
-SIGN_UP = Grant(100)
-INVITE_REGISTERED = Grant(50)
-INVITE_FIRST_PAYMENT = Grant(500)
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    """Credits that are sold together. `months`: how long they last, None for ever. `cents`: the seed's price
-    in USD, None if it is agreed on."""
-
-    credits: int
-    months: int | None = None
-    cents: int | None = None
-
-    def bought(self, now: int) -> Grant:
-        return Grant(self.credits, NEVER if self.months is None else months_later(now, self.months))
-
-
-PACKAGES = {
-    "starter": Package(500, cents=499),
-    "standard": Package(5_000, months=1, cents=2_999),
-    "premium": Package(20_000, months=1, cents=5_999),
-}
-
-
-def packages(own: Iterable[tuple[str, int, int | None]]) -> dict[str, Package]:
-    """The packages with the operator's own: names, credits and months."""
-    return PACKAGES | {name: Package(credits, months) for name, credits, months in own}
 
 
 # Tiers by spendable credits before the request's own reservation. The lowest tier starts at 0: a request that
@@ -351,12 +318,3 @@ def returned(balance: Balance, credits: int, now: int) -> Balance:
     theirs."""
     before = folded(balance, now)
     return replace(before, spendable=before.spendable + credits)
-
-
-def months_later(now: int, months: int) -> int:
-    """The same day and UTC time `months` later, or the last day of a shorter month."""
-    start = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(start.month - 1 + months, 12)
-    year, month = start.year + years, month + 1
-    day = min(start.day, monthrange(year, month)[1])
-    return int(start.replace(year=year, month=month, day=day).timestamp())

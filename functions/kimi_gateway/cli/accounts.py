@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kimi_gateway.accounts import payments
-from kimi_gateway.accounts.rules import PACKAGES, Package, months_later, packages
+from kimi_gateway.accounts.packages import PACKAGES, Package, months_later, with_own
 from kimi_gateway.accounts.values import NEVER, Account, Grant
 from kimi_gateway.cli.access import (
     MOST,
@@ -167,7 +167,7 @@ def payment(
         raise click.UsageError("Give either --package, or --credits and perhaps --months.")
     if payment is not None and not 1 <= len(payment) <= payments.LONGEST_ID:
         raise click.UsageError(f"--id has 1 to {payments.LONGEST_ID} characters.")
-    known = packages(target().settings.packages)
+    known = with_own(target().settings.packages)
     if package is not None and package not in known:
         raise click.UsageError(f"--package is one of {', '.join(sorted(known))}.")
     bought = known[package] if package is not None else Package(credits or 0, months)

@@ -110,22 +110,22 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
-def _members(members: Members) -> tuple[Route, ...]:
+def _members(members: Callable[[], Members]) -> tuple[Route, ...]:
     return (
         Route(
             "POST",
             "/user/register",
-            members.register,
+            _later(lambda: members().register),
             "Open an account, if the operator allows it",
             access=Access.OPEN,
             example={"name": "laptop", "invite_code": "inv_0123456789"},
             limit=OPEN_LIMIT,
         ),
-        Route("GET", "/user/keys", members.keys, "This key, and the keys that it made"),
+        Route("GET", "/user/keys", _later(lambda: members().keys), "This key, and the keys that it made"),
         Route(
             "POST",
             "/user/keys",
-            members.make_key,
+            _later(lambda: members().make_key),
             "Make a key within the limits of this one",
             example={"name": "phone", "limits": {"rpm": 5}, "models": ["kimi-k3"]},
             limit=OPEN_LIMIT,
@@ -133,16 +133,21 @@ def _members(members: Members) -> tuple[Route, ...]:
         Route(
             "PATCH",
             "/user/keys/{key}",
-            members.change_key,
+            _later(lambda: members().change_key),
             "Change a key that this one made",
             example={"name": "phone", "budgets": {"usd/day": 1.5}},
             limit=OPEN_LIMIT,
         ),
-        Route("DELETE", "/user/keys/{key}", members.delete_key, "Delete a key that this one made"),
+        Route(
+            "DELETE",
+            "/user/keys/{key}",
+            _later(lambda: members().delete_key),
+            "Delete a key that this one made",
+        ),
         Route(
             "POST",
             "/webhooks/payment",
-            members.payment,
+            _later(lambda: members().payment),
             "A payment service reports a payment or a refund, signed",
             access=Access.OPEN,
             example={"id": "evt_1", "type": "payment", "account": "acc_0123456789", "package": "standard"},

@@ -67,8 +67,8 @@ class Members:
         secrets = self.settings.payment_secret
         if not secrets:
             raise NotFound("This gateway takes no reports of payments.")
-        from kimi_gateway.accounts.rules import packages
+        from kimi_gateway.accounts.packages import with_own
         from kimi_gateway.endpoints.payment_hook import payment
 
-        known = packages(self.settings.packages)
+        known = with_own(self.settings.packages)
         return await payment(self.store, secrets, known, request, int(self.clock()))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from kimi_gateway.accounts import payments, rules
+from kimi_gateway.accounts import payments
+from kimi_gateway.accounts.packages import Package
 from kimi_gateway.accounts.store import Store, StoreDown, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Grant
 from kimi_gateway.endpoints.answer import answer
@@ -24,7 +25,7 @@ MOST_CREDITS, MOST_MONTHS = 10**9, 120
 
 
 async def payment(
-    store: Store, secrets: tuple[str, ...], packages: dict[str, rules.Package], request: Request, now: int
+    store: Store, secrets: tuple[str, ...], packages: dict[str, Package], request: Request, now: int
 ) -> Response:
     """Raises PermissionDenied, InvalidRequest, NotFound, Conflict, Unavailable."""
     raw = await request.body()
@@ -55,7 +56,7 @@ async def payment(
 
 
 async def _booked(
-    store: Store, account: Account, body: dict[str, Any], packages: dict[str, rules.Package], now: int
+    store: Store, account: Account, body: dict[str, Any], packages: dict[str, Package], now: int
 ) -> dict[str, Any]:
     if body["type"] == "payment":
         grant = granted(body, packages, now)
@@ -67,7 +68,7 @@ async def _booked(
     return {"credits": -taken, "payment": body["payment"]}
 
 
-def granted(body: dict[str, Any], packages: dict[str, rules.Package], now: int) -> Grant:
+def granted(body: dict[str, Any], packages: dict[str, Package], now: int) -> Grant:
     """The credits of a package, or of the payment's own `credits` and `months`. Raises InvalidRequest."""
     if "package" in body:
         if "credits" in body or "months" in body:
@@ -78,7 +79,7 @@ def granted(body: dict[str, Any], packages: dict[str, rules.Package], now: int) 
     months = body.get("months")
     if months is not None:
         fields.integer(1, MOST_MONTHS)(months, "months")
-    return rules.Package(body["credits"], months).bought(now)
+    return Package(body["credits"], months).bought(now)
 
 
 def verify(header: str, raw: bytes, secrets: tuple[str, ...], now: int) -> None:

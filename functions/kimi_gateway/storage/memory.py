@@ -18,7 +18,6 @@ from kimi_gateway.accounts.store import (
     Taken,
     TooManyKeys,
     Unknown,
-    Unlimited,
     WindowFull,
 )
 from kimi_gateway.accounts.values import (
@@ -39,20 +38,21 @@ from kimi_gateway.accounts.values import (
 from kimi_gateway.storage.memory_account import Held, Lease
 from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
+from kimi_gateway.storage.memory_tallies import MemoryTallies
 from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles, MemoryBatches):
+class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
     def __init__(
         self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
     ) -> None:
         MemoryFiles.__init__(self)
         MemoryBatches.__init__(self)
+        MemoryTallies.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
         self._counts: dict[str, rules.Counts] = {}  # by key id
-        self._tallies: dict[str, tuple[int, int]] = {}  # by name: events, until
         self._usage = MemoryUsage(keep_usage)
 
     async def find_key(self, digest: str) -> Key | None:
@@ -287,25 +287,6 @@ class MemoryStore(MemoryFiles, MemoryBatches):
 
     async def funded(self, account: str, name: str) -> int | None:
         return self._held(account).funded.get(name)
-
-    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
-        self._tallies = {each: known for each, known in self._tallies.items() if known[1] > now}
-        count, _ = self._tallies.get(name, (0, 0))
-        if count >= most:
-            return False
-        self._tallies[name] = (count + 1, until)
-        return True
-
-    async def deduct(self, account: str, credits: int, now: int) -> Account:
-        held = self._limited(account)
-        held.balance = rules.deducted(held.balance, credits, now)
-        return self._shown(held, now)
-
-    def _limited(self, account: str) -> Held:
-        held = self._held(account)
-        if held.unlimited:
-            raise Unlimited(account)
-        return held
 
     async def account(self, name: str, now: int) -> Account:
         fitting = {held.id for held in self._accounts.values() if name in (held.id, held.name)}

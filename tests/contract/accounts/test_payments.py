@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway import observe, settings
-from kimi_gateway.accounts.rules import months_later
+from kimi_gateway.accounts.packages import months_later
 from kimi_gateway.accounts.values import NEVER, Grant
 from support.error_shape import openai_error
 from support.inprocess import Answered, InProcess

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.rules import months_later
+from kimi_gateway.accounts.packages import months_later
 from kimi_gateway.accounts.values import Usage
 from kimi_gateway.cli.show import utc
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
