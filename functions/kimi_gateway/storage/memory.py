@@ -288,6 +288,17 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
     async def funded(self, account: str, name: str) -> int | None:
         return self._held(account).funded.get(name)
 
+    async def deduct(self, account: str, credits: int, now: int) -> Account:
+        held = self._limited(account)
+        held.balance = rules.deducted(held.balance, credits, now)
+        return self._shown(held, now)
+
+    def _limited(self, account: str) -> Held:
+        held = self._held(account)
+        if held.unlimited:
+            raise Unlimited(account)
+        return held
+
     async def account(self, name: str, now: int) -> Account:
         fitting = {held.id for held in self._accounts.values() if name in (held.id, held.name)}
         fitting |= {key.account for key in self._keys.values() if name == key.id or rules.found_by(key, name)}

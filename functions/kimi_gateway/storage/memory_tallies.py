@@ -14,14 +14,3 @@ class MemoryTallies:
             return False
         self._tallies[name] = (count + 1, until)
         return True
-
-    async def deduct(self, account: str, credits: int, now: int) -> Account:
-        held = self._limited(account)
-        held.balance = rules.deducted(held.balance, credits, now)
-        return self._shown(held, now)
-
-    def _limited(self, account: str) -> Held:
-        held = self._held(account)
-        if held.unlimited:
-            raise Unlimited(account)
-        return held
