@@ -18,6 +18,7 @@ from kimi_gateway.accounts.store import (
     Taken,
     TooManyKeys,
     Unknown,
+    Unlimited,
     WindowFull,
 )
 from kimi_gateway.accounts.values import (
@@ -85,7 +86,7 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         if (limit := rules.crowded(key, held.running)) is not None:
             if not any(held.leases[name].counted for name in held.ended(now)):
                 raise InFlightFull(limit)
-            self._purge(held, now)
+            held.purge(now)
             return await self.admit(request, key, cost, lease_until, now, bound)
         output = self._reserved(held, key, bound)
         held.end(ended, now)
@@ -180,13 +181,7 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
 
     async def purge(self, now: int) -> int:
         self._usage.purge(now)
-        return sum(self._purge(held, now) for held in self._accounts.values())
-
-    def _purge(self, held: Held, now: int) -> int:
-        ended = held.ended(now)
-        if ended:
-            held.end(ended, now)
-        return len(ended)
+        return sum(held.purge(now) for held in self._accounts.values())
 
     async def create_account(
         self, name: str, credits: Grant | None, now: int, invited_by: str = ""
@@ -314,7 +309,7 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
 
     def _shown(self, held: Held, now: int) -> Account:
         held.balance = rules.folded(held.balance, now)
-        self._purge(held, now)
+        held.purge(now)
         balance, reserved = held.balance, sum(lease.cost for lease in held.leases.values())
         theirs = [self._current(key) for key in self._keys.values() if key.account == held.id]
         own = sorted(theirs, key=lambda key: (key.created, key.id))

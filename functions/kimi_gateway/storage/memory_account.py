@@ -47,6 +47,12 @@ class Held:
     def running(self, key: str) -> int:
         return sum(key in lease.counted for lease in self.leases.values())
 
+    def purge(self, now: int) -> int:
+        ended = self.ended(now)
+        if ended:
+            self.end(ended, now)
+        return len(ended)
+
     def end(self, requests: Iterable[str], now: int) -> None:
         credits = sum(self.leases.pop(request).cost for request in requests)
         self.balance = rules.returned(self.balance, credits, now)
