@@ -63,8 +63,8 @@ class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
     client's name of the output limit, if a budget has lowered it. `largest` is what one call may cost, where
-    there is a budget. `replayed`: the chat with searches of earlier answers put back. `movable`: its files can
-    be uploaded again with another token."""
+    there is a budget. `replayed`: the chat with searches of earlier answers put back. `movable`: its files
+    can be uploaded again with another token."""
 
     parsed: ParsedRequest
     prepared: Prepared
