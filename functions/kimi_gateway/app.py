@@ -205,7 +205,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models)
+    models = catalog.load(settings.models, catalog.currency_of(settings.base_url))
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()

@@ -41,6 +41,7 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
+    unpriced: str = "refuse"
     keep_usage: int = 90
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
@@ -212,6 +213,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),

@@ -7,11 +7,11 @@ import fnmatch
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kimi_gateway.catalog.models import RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
@@ -70,12 +70,25 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
-def load(path: Path | None) -> Catalog:
+def currency_of(base_url: str) -> Currency:
+    """The currency of the vendor's bills, by its address."""
+    host = base_url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return "CNY" if host.endswith(".cn") else "USD"
+
+
+def load(path: Path | None, currency: Currency = "USD") -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    Raises CatalogFault.
+    All rows get the `currency` of the vendor's bills. Raises CatalogFault.
     """
+    catalog = _loaded(path)
+    if currency != "USD":
+        catalog.rows = {id: replace(row, currency=currency) for id, row in catalog.rows.items()}
+    return catalog
+
+
+def _loaded(path: Path | None) -> Catalog:
     if path is None:
         return Catalog()
     from pydantic import TypeAdapter, ValidationError  # only if there is a file to check

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import field
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -119,7 +119,10 @@ class Gateway:
         size, choices = admittable.size, admittable.ask.choices
         spare = admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(admittable.size, partial(spending.bound_of, *of))
+        bound = await apart(admittable.size, partial(spending.bound_of, *of))
+        if bound.input_price is None and self.settings.unpriced == "allow":
+            return replace(bound, input_price=0, output_price=0)
+        return bound
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
