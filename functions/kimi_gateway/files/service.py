@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
@@ -55,7 +56,8 @@ class FileService:
 
     def with_upstream(self, upstream: Upstream) -> Resolver:
         """The same for the tokens of one request."""
-        self._guests = upstream.provider
+        if upstream.provider.name == PLATFORM:
+            self._guests = upstream.provider
         return self._made(lambda: upstream)
 
     def _made(self, upstream: Callable[[], Upstream]) -> FileResolver:

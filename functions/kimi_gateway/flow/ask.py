@@ -22,6 +22,7 @@ from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
@@ -169,7 +170,8 @@ class Gateway:
         self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
     ) -> CompletedRequest:
         files: Resolver = self.files
-        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
+        own = admittable.resolved.model.provider == PLATFORM
+        if isinstance(turn.admission.key, GuestKey) or not own:  # a guest's files go to its own tokens
             files = self.files.with_upstream(admittable.upstream)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
@@ -315,7 +317,7 @@ class Gateway:
 
         def error(failure: UpstreamFailure) -> GatewayError:
             own = self.passing and self.passing.shown(admittable.upstream, failure)
-            return own or failure.shown(resolved.known, request.id, resolved.window)
+            return own or failure.shown(resolved.known, request.id, resolved.window, resolved.vendor)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
