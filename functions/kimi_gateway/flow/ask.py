@@ -117,10 +117,9 @@ class Gateway:
 
     async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        size, choices = admittable.size, admittable.ask.choices
-        spare = admittable.searches and may_search
+        size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        bound = await apart(admittable.size, partial(spending.bound_of, *of))
+        bound = await apart(size, partial(spending.bound_of, *of))
         if bound.input_price is None and self.settings.unpriced == "allow":
             return replace(bound, input_price=0, output_price=0)
         return bound
@@ -153,8 +152,7 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            searches = admittable.searches and turn.may_search
-            if admittable.ask.unasked is not None and not searches:
+            if admittable.ask.unasked is not None and not (admittable.searches and turn.may_search):
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
@@ -205,6 +203,7 @@ class Gateway:
             await request.recording.complete(*answered)
         account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
         if parsed.stores:
+            kept |= turn.kept
             for tap in taps:
                 kept |= tap.kept()
             kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
@@ -237,8 +236,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.may_search
-            further = preparation.unsearched(parsed.chat, searches)
+            further = preparation.unsearched(parsed.chat, admittable.searches and turn.may_search)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
@@ -310,7 +308,7 @@ class Gateway:
 
     async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
         request.record.ignored = names or None
@@ -326,7 +324,8 @@ class Gateway:
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
-            planner = self.plan(Opening(*of, completed.parsed.size))
+            asked = completed.parsed.chat.body["messages"]
+            planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
         calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
         turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
