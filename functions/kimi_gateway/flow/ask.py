@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -119,10 +119,7 @@ class Gateway:
         provider, now = admittable.upstream.provider.name, int(self.clock())
         size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        bound = await apart(size, partial(spending.bound_of, *of))
-        if bound.input_price is None and self.settings.unpriced == "allow":
-            return replace(bound, input_price=0, output_price=0)
-        return bound
+        return await apart(size, partial(spending.bound_of, *of, self.settings.unpriced == "allow"))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
