@@ -166,8 +166,10 @@ class Gateway:
         self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
     ) -> CompletedRequest:
         files: Resolver = self.files
-        if isinstance(turn.admission.key, GuestKey):  # a guest's files go to its own tokens
-            files = self.files.with_upstream(admittable.upstream)
+        if recalled.attached:
+            guest, stores = isinstance(turn.admission.key, GuestKey), admittable.begun(recalled).stores
+            if guest or not stores:
+                files = self.files.of_request(admittable.upstream, stores)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
