@@ -16,6 +16,7 @@ from kimi_gateway.dataclass import dataclass
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
 OWN_KEY = "sk-kg-"  # prefix of this gateway's keys (accounts.keys)
+OF_VENDOR = "KIMI_GATEWAY_TOKENS_"  # with a vendor's name behind: its tokens
 OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
 LONGEST_ON_LAMBDA = 600.0  # seconds for a request, because Lambda bills time
@@ -34,6 +35,7 @@ class Settings:
     """All settings. Times are seconds, sizes bytes."""
 
     moonshot_api_key: tuple[str, ...] = field(default=(), repr=False)
+    vendor_tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     base_url: str = HOSTS["ai"]
     table: str = ""
     secret: str = ""
@@ -248,7 +250,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
         values["max_request"] = LONGEST_ON_LAMBDA
-    faults = []
+    faults, vendors = [], dict[str, tuple[str, ...]]()
     for name, text in environ.items():
         if name in FIELDS and text.strip():
             attribute, parse = FIELDS[name]
@@ -256,9 +258,16 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
                 values[attribute] = parse(text.strip())
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
+        elif name.startswith(OF_VENDOR) and name != OF_VENDOR:
+            try:
+                vendors[name.removeprefix(OF_VENDOR).lower().replace("_", "-")] = tokens(text.split(","))
+            except ValueError as exc:
+                faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
             faults.append(f"{name} is not a setting{_instead(name)}")
-    settings = Settings(**values)
+    settings = Settings(**values, vendor_tokens=vendors)
+    if "moonshot" in vendors:
+        faults.append(f"{OF_VENDOR}MOONSHOT is not a setting; use MOONSHOT_API_KEY")
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")

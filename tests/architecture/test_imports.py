@@ -23,7 +23,7 @@ ONLY_IN = {
     "click": ("cli/",),
     "fastapi": ("edge/home/docs.py",),
     "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
-    "pydantic": ("catalog/catalog.py",),
+    "pydantic": ("catalog/",),
     "sqlite3": ("storage/sqlite/", "cli/checks.py"),
     "starlette": ("edge/home/docs.py",),
     "uvicorn": ("edge/home/server.py",),

@@ -105,7 +105,11 @@ async def credit(shared: SharedTable, key: Key) -> None:
 
 
 async def usage(shared: SharedTable, key: Key) -> None:
-    await shared.stores[1].usage(NOW, key.account)
+    """Of a key, by account, and what its holder sees."""
+    found = await shared.stores[1].find_key(key.digest)
+    assert found is not None
+    await shared.stores[1].overview(found, NOW, NOW)
+    await shared.stores[1].usage_sums(NOW, ("day",), key.account)
 
 
 async def files(shared: SharedTable, key: Key) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from kimi_gateway.accounts.values import NEVER, Balance, Grant, Key, Limits, NewKey, Window
+from kimi_gateway.accounts.values import NEVER, Account, Balance, Grant, Key, Limits, NewKey, Window
 from kimi_gateway.dataclass import dataclass
 
 
@@ -213,6 +213,23 @@ def _window(limit: int, count: Count, size: int) -> Window:
 
 def minute_window(limits: Limits, counts: Counts) -> Window | None:
     return None if limits.minute is None else _window(limits.minute, counts[0], MINUTE)
+
+
+def seen_by(account: Account, key: Key) -> Account:
+    """The account without its name and other keys, and with the budgets that bound the key."""
+    scopes = ("", *(each.id for each in key.line))
+    spent = tuple(each for each in account.spent if each.scope in scopes)
+    return replace(account, name="", keys=(key,), spent=spent)
+
+
+def windows(standing: Iterable[tuple[Limits, Counts]]) -> tuple[Window, ...]:
+    """The tightest minute, hour and day of the keys that count a request; none where nothing limits it."""
+    every = list(standing)
+    found = []
+    for name, place, size in (("minute", 0, MINUTE), ("hour", 1, HOUR), ("day", 2, DAY)):
+        of = [(getattr(limits, name), counts[place]) for limits, counts in every]
+        found.append(tightest(_window(limit, count, size) for limit, count in of if limit is not None))
+    return tuple(window for window in found if window is not None)
 
 
 def full_window(limits: Limits, counts: Counts) -> Window | None:

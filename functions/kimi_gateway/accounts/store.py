@@ -14,6 +14,7 @@ from kimi_gateway.accounts.values import (
     Grant,
     Key,
     NewKey,
+    Overview,
     Usage,
     UsageRow,
     Window,
@@ -219,6 +220,16 @@ class Store(Protocol):
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         """Rows from the hour that contains `since`, oldest first. What `settle` and `release` count is there
         with them, in the same atomic step. Rows older than the store keeps may be gone."""
+        ...
+
+    async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
+        """The same, summed by some of accounts.usage.BY and sorted by them. Members that were summed over are
+        empty; `hour` is the start of the hour or day."""
+        ...
+
+    async def overview(self, key: Key, since: int, now: int) -> Overview:
+        """The part for the holder of a key, with usage from the hour that contains `since`. Raises KeyStale,
+        as `admit` does."""
         ...
 
     async def close(self) -> None: ...

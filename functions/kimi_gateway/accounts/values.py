@@ -233,6 +233,16 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Overview:
+    """A part of an account for the holder of one of its keys. `account` has no name and this key only;
+    `windows` are the minute, hour and day that limit the key; `usage` are sums by hour."""
+
+    account: Account
+    windows: tuple[Window, ...]
+    usage: tuple[UsageRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRow:
     """One hour of one key on one model. `requests` were answered and charged, `errors` were not. `free` were
     neither, but the upstream counted tokens for them: empty answers, and clients that left early.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from kimi_gateway.dataclass import dataclass
 
-ProviderName = Literal["moonshot"]
+PLATFORM = "moonshot"  # the provider of all built-in rows; others are vendors (vendors.py)
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
@@ -35,6 +35,10 @@ MOST_TOOLS = 128  # in one request (vendor's pages, 2026-09-03)
 # Tool names that all three of the vendor's endpoints accept (2026-08-17; only one of its texts allows longer
 # ones).
 TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{0,127}")
+
+
+class CatalogFault(ValueError):
+    """The operator's models file is wrong; the text names the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Model:
       400) or profit from it ("wanted"; vendor's pages, 2026-09-03).
     - `mfjs`: schemas must be in the vendor's dialect (providers/moonshot/schema).
     - `messages`: the platform's Messages endpoint supports it.
+    - `tools`: it can call tools.
     - `provider`: who serves it (providers/registry.py).
     - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
@@ -106,8 +111,9 @@ class Model:
     messages: bool = False
     created: int = _K2_SINCE
     owned_by: str = "moonshot-ai"
-    provider: ProviderName = "moonshot"
+    provider: str = PLATFORM
     price: Price | None = None
+    tools: bool = True
     credits: int = 1
 
 
@@ -190,18 +196,24 @@ def price_of(provider: str, model: Model) -> Price | None:
     a price has that of its upstream model. The demo is free."""
     if provider == "demo":
         return Price(0, 0, 0)
-    return (model.price or _PRICES.get(model.upstream)) if provider == model.provider else None
+    return _price(model) if provider == model.provider else None
+
+
+def _price(model: Model) -> Price | None:
+    """The vendors' own models may have the names of the platform's, at other prices."""
+    return model.price or (_PRICES.get(model.upstream) if model.provider == PLATFORM else None)
 
 
 def largest_window(model: Model) -> int:
     """The largest window of all rows with the same upstream model: the vendor may accept that much input."""
-    return max([row.window for row in ROWS if row.upstream == model.upstream], default=model.window)
+    windows = [row.window for row in ROWS if (row.upstream, row.provider) == (model.upstream, model.provider)]
+    return max(windows, default=model.window)
 
 
 def cost(provider: str, model: Model, input: int, cached: int, output: int) -> float | None:
     """USD of one answer; None if its price is not known. A row of the operator's without a price has that of
     its upstream model. `cached` is part of `input`."""
-    price = model.price or _PRICES.get(model.upstream)
+    price = _price(model)
     return price.of(input, cached, output) if price is not None and provider == model.provider else None
 
 
@@ -219,10 +231,13 @@ def fee_in_micro(tool: str) -> int:
     return round(FEES[tool] * 1_000_000)
 
 
-def neutral(id: str, provider: ProviderName = "moonshot") -> Model:
+UNKNOWN_WINDOW = 10_000_000
+
+
+def neutral(id: str, provider: str = PLATFORM) -> Model:
     """A row for a model that the upstream lists and this table lacks: nothing is dropped, capped or
     defaulted."""
-    huge = 10_000_000
+    huge = UNKNOWN_WINDOW
     return Model(
         id, id, huge, huge, huge, fixed=frozenset(), thinking="free", thinks=False, choices=ANY, mfjs=False,
         provider=provider,

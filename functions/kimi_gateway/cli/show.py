@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.usage_report import utc as utc
 from kimi_gateway.accounts.values import NEVER, Account, Budget, Grant, Key, Spent
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -49,10 +49,6 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value in (None, "") else str(value)
-
-
-def utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def credits_of(account: Account) -> int | str:

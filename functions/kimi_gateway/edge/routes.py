@@ -17,6 +17,7 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.kept_answers import KeptAnswers
@@ -108,6 +109,19 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
+def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
+    return (
+        Route(
+            "GET",
+            "/user/credits",
+            account.credits,
+            "Balance, limits, budgets, and usage by day and hour",
+        ),
+        Route("GET", "/user/usage", account.usage, "Usage by day, hour, model or key"),
+        Route("GET", "/user/status", account.status, "What is left today, and the last cost"),
+    )
+
+
 def _kept(gateway: Gateway) -> tuple[Route, ...]:
     def kept() -> KeptAnswers:
         from kimi_gateway.endpoints.kept_answers import KeptAnswers
@@ -192,9 +206,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
-        Route(
-            "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
-        ),
+        *_user(endpoints.account),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

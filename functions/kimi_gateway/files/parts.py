@@ -184,7 +184,8 @@ class Resolving:
 
     async def _extracted(self, attachment: Attachment, record: FileRecord) -> str:
         files = self.files
-        assert files is not None  # noqa: S101  it was uploaded there
+        if files is None:
+            raise wrong(attachment, "the file is kept at another upstream; send its content")
         try:
             text = await files.text(self._token(attachment, record), record.upstream)
         except UpstreamFailure as failure:

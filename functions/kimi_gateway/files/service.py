@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
@@ -55,7 +56,8 @@ class FileService:
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         """The same for one request: with its own tokens, and without keeping texts unless it `keeps`."""
-        self._guests = upstream.provider
+        if upstream.provider.name == PLATFORM:
+            self._guests = upstream.provider
         return self._made(lambda: upstream, keeps)
 
     def _made(self, upstream: Callable[[], Upstream], keeps: bool = True) -> FileResolver:

@@ -22,6 +22,7 @@ from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
 from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
@@ -116,10 +117,9 @@ class Gateway:
 
     async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
         provider, now = admittable.upstream.provider.name, int(self.clock())
-        size, choices = admittable.size, admittable.ask.choices
-        spare = admittable.searches and may_search
+        size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(admittable.size, partial(spending.bound_of, *of))
+        return await apart(size, partial(spending.bound_of, *of))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -131,9 +131,9 @@ class Gateway:
     async def _serve(self, admittable: AdmittableRequest, reservation: Reservation) -> Response:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
-        self.turns.add(turn)
         if self.passing is not None and isinstance(turn.admission.key, GuestKey):
             self.passing.admitted(admittable.upstream, turn.admission.key)
+        self.turns.add(turn)
         try:
             response = await self._answered(admittable, turn)
             reservation.keep()
@@ -149,26 +149,25 @@ class Gateway:
     async def _answered(self, admittable: AdmittableRequest, turn: Turn) -> Response:
         request = admittable.request
         try:
-            searches = admittable.searches and turn.may_search
-            if admittable.ask.unasked is not None and not searches:
+            if admittable.ask.unasked is not None and not (admittable.searches and turn.may_search):
                 return await self._unasked(admittable, turn, admittable.ask.unasked)
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    async def _complete(
-        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
-    ) -> CompletedRequest:
+    async def _ready(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> CompletedRequest:
         files: Resolver = self.files
         if recalled.attached:
-            guest, stores = isinstance(turn.admission.key, GuestKey), admittable.begun(recalled).stores
-            if guest or not stores:
+            stores = admittable.begun(recalled).stores
+            own = admittable.resolved.model.provider == PLATFORM
+            # A guest's files go to its own tokens.
+            if isinstance(turn.admission.key, GuestKey) or not own or not stores:
                 files = self.files.of_request(admittable.upstream, stores)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
@@ -202,6 +201,7 @@ class Gateway:
             await request.recording.complete(*answered)
         account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
         if parsed.stores:
+            kept |= turn.kept
             for tap in taps:
                 kept |= tap.kept()
             kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
@@ -218,7 +218,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, turn, completed)
@@ -234,8 +234,7 @@ class Gateway:
         if writing.completed is None:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
-            searches = admittable.searches and turn.may_search
-            further = preparation.unsearched(parsed.chat, searches)
+            further = preparation.unsearched(parsed.chat, admittable.searches and turn.may_search)
             names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
@@ -307,14 +306,14 @@ class Gateway:
 
     async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
         """Give the turn its first round; it begins to run when its chunks are asked for."""
-        resolved, request, chat = admittable.resolved, admittable.request, completed.parsed.chat
+        resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
         request.record.ignored = names or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             own = self.passing and self.passing.shown(admittable.upstream, failure)
-            return own or failure.shown(resolved.known, request.id, resolved.window)
+            return own or failure.shown(resolved.known, request.id, resolved.window, resolved.vendor)
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
@@ -323,7 +322,8 @@ class Gateway:
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
-            planner = self.plan(Opening(*of, completed.parsed.size))
+            asked = completed.parsed.chat.body["messages"]
+            planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
         calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
         turn.rounds.begin(calls, error, planner)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
@@ -335,9 +335,11 @@ class Gateway:
         settings = self.settings
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        careful = turn.admission.bound is not None
+        afford = None
+        if turn.admission.bound is not None:
+            afford = lambda: turn.allowance.afford_attempt(largest)  # noqa: E731
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, careful=careful, largest=largest) for one in at]
+        return [UpstreamCall(*of_call, one, chat.stops, afford=afford, largest=largest) for one in at]
 
 
 def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
     client's name of the output limit, if a budget has lowered it. `largest` is what one call may cost, where
-    there is a budget."""
+    there is a budget. `replayed`: the chat with searches of earlier answers put back."""
 
     parsed: ParsedRequest
     prepared: Prepared
@@ -72,6 +72,12 @@ class CompletedRequest:
     lowered: tuple[str, ...] = ()
     searches: bool = False
     largest: Amount = NOTHING
+    replayed: ChatRequest | None = None
+    more: int = 0  # bytes of it
+
+    @property
+    def chat(self) -> ChatRequest:
+        return self.parsed.chat if self.replayed is None else self.replayed
 
     @property
     def unsearched(self) -> tuple[str, ...]:
@@ -135,14 +141,31 @@ async def complete(
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.may_search
-    if prepared is None or searches != admittable.searches:
+    more = 0
+    if searches and not chat.evident:
+        chat, more = await _replayed(chat, conversations, key.account)
+        size += more
+    replayed = chat if chat is not parsed.chat else None
+    if prepared is None or searches != admittable.searches or replayed is not None:
         provider = admittable.upstream.provider
         prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
     narrowed = await _fitted(admittable, turn, conversations, parsed, prepared, size)
     lowered = await _within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     largest = spending.of_one_call(turn.admission)
-    return CompletedRequest(parsed, prepared, narrowed, resolution.token, lowered, searches, largest)
+    facts = (narrowed, resolution.token, lowered, searches, largest, replayed, more)
+    return CompletedRequest(parsed, prepared, *facts)
+
+
+async def _replayed(
+    chat: ChatRequest, conversations: ConversationCache, account: str
+) -> tuple[ChatRequest, int]:
+    """The chat with the searches of its earlier answers, and the bytes that this adds."""
+    if not any(message.get("tool_calls") for message in chat.body["messages"]):
+        return chat, 0
+    from kimi_gateway.flow.search import replay  # few requests need it
+
+    return await replay.restored(conversations, account, chat)
 
 
 async def go_on(
@@ -155,7 +178,7 @@ async def go_on(
 ) -> CompletedRequest:
     """The same request with the `chat` of a further round, to which `added` bytes were added. Raises
     GatewayError."""
-    size = completed.parsed.size + added
+    size = completed.parsed.size + completed.more + added
     provider, model = admittable.upstream.provider, admittable.resolved.model
     prepared = await apart(
         size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)

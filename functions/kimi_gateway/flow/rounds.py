@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
@@ -64,7 +65,8 @@ class Opening:
     """The start of a planner: the client's question and its upstream. `ask` returns the calls of a further
     round; it takes the extended chat and the bytes that were added to it. `show` passes chunks to the client
     from within `Planner.next`: what was kept back of the last round, or a sign of what a tool does.
-    `allowance` gives what decides about calls of an upstream's tool. `size` is the question's, in bytes."""
+    `allowance` gives what decides about calls of an upstream's tool. `size` is the question's, in bytes.
+    `asked` are the messages as the client sent them; `kept` gets cache entries for its next request."""
 
     chat: ChatRequest
     upstream: Upstream
@@ -72,6 +74,8 @@ class Opening:
     show: Callable[[list[Chunk]], Awaitable[None]]
     allowance: Callable[[], Allowance]
     size: int
+    asked: Sequence[dict[str, Any]] = ()
+    kept: dict[str, bytes] = field(default_factory=dict)
 
 
 Plan = Callable[[Opening], Planner | None]  # the planner for a question; None where one round is enough

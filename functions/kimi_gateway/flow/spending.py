@@ -138,14 +138,13 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
     for call in calls:
         if bound is None:
             break
-        usage = call.progress.usage if call.progress.complete else None
+        usage, amount, lost = call.progress.usage if call.progress.complete else None, Amount(), call.lost
         if usage is not None:
             amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
-        elif call.maybe_billed:
-            amount = call.largest
         else:
-            continue
-        total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)
+            lost += call.maybe_billed
+        usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
+        total = Amount(total.usd + amount.usd + usd, total.tokens + amount.tokens + tokens)
     return total
 
 

@@ -54,6 +54,7 @@ class Turn:
         self._pardon = pardon  # whether a key's empty answer is free
         self._interrupted = ""  # the cause
         self._allowance: Allowance | None = None
+        self.kept: dict[str, bytes] = {}  # cache entries of the planner
         self._usage: dict[str, Any] | None = None  # final with the decision
         self._counts: list[dict[str, Any]] = []  # its parts, by call
 

@@ -18,14 +18,16 @@ from kimi_gateway.providers.failures import UpstreamFailure
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One upstream token. Only `id`, a hash, may be shown."""
+    """One upstream token. Only `id`, a hash, may be shown. `base` names the vendor's address that it belongs
+    to, if there are several."""
 
     secret: str = field(repr=False)
     id: str = ""
+    base: str = ""
 
     @classmethod
-    def of(cls, secret: str) -> Token:
-        return cls(secret, "tok_" + hashlib.sha256(secret.encode()).hexdigest()[:8])
+    def of(cls, secret: str, base: str = "") -> Token:
+        return cls(secret, "tok_" + hashlib.sha256(secret.encode()).hexdigest()[:8], base)
 
 
 @dataclass(frozen=True, slots=True)

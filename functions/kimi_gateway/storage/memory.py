@@ -30,6 +30,7 @@ from kimi_gateway.accounts.values import (
     Key,
     Limits,
     NewKey,
+    Overview,
     Usage,
     UsageRow,
 )
@@ -309,6 +310,18 @@ class MemoryStore(MemoryFiles, MemoryBatches):
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         return self._usage.rows(since, account)
+
+    async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
+        return usages.summed(self._usage.rows(since, account), by)
+
+    async def overview(self, key: Key, since: int, now: int) -> Overview:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None or known.revoked or key.generation != held.generation:
+            raise KeyStale
+        account = rules.seen_by(self._shown(held, now), key)
+        standing = self._standing(key, held, now, rules.rank(held.balance.spendable))
+        rows = usages.summed(self._usage.rows(since, held.id), ("hour",))
+        return Overview(account, rules.windows(standing), tuple(rows))
 
     async def close(self) -> None:
         pass

@@ -112,10 +112,10 @@ def test_the_budget_of_an_account_is_shared_by_its_keys(desk: InProcess) -> None
 FAILURES: dict[str, tuple[Any, int, bool]] = {
     "refused": (lambda sent: told(error("invalid_request_error", "no"), 400), 1, False),
     "unreachable": (ConnectFailed("no route"), 3, False),
-    "cut before any content": (lambda sent: streamed(done=False), 1, True),
+    "cut before any content": (lambda sent: streamed(done=False), 3, True),
     "cut in the middle": (lambda sent: streamed(*chat_events(model=K26)[:2], done=False), 1, True),
-    "lost behind the request": (ConnectionLost("reset"), 1, True),
-    "server error": (lambda sent: told(error("server_error", "no"), 500), 1, True),
+    "lost behind the request": (ConnectionLost("reset"), 3, True),
+    "server error": (lambda sent: told(error("server_error", "no"), 500), 3, True),
 }
 
 
@@ -135,8 +135,40 @@ def test_a_failure_is_booked_at_its_bound_where_it_may_have_been_billed(desk: In
     desk.chat(key, {"model": K26, "max_tokens": 1_000})
     assert len(desk.client.chats) == attempts
     (amount,) = spent(desk, key)
-    assert (4_000 < amount < 4_500) if booked else amount == 0
+    assert (4_000 * attempts < amount < 4_500 * attempts) if booked else amount == 0
     assert desk.account(key).consumed == 0
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_another_attempt_is_made_only_after_a_reservation_of_its_own(
+    desk: InProcess, attempts: int, choices: int
+) -> None:
+    """Each takes less than 4,500 micro-dollars; the budget is for so many."""
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 4_500 * (choices + attempts - 1)))
+    desk.client.answer = lambda sent: streamed(done=False)
+    desk.chat(key, {"model": K26, "max_tokens": 1_000, "n": choices})
+    sent = len(desk.client.chats)
+    assert choices <= sent <= choices + attempts - 1
+    (amount,) = spent(desk, key)
+    assert 4_000 * sent < amount <= 4_500 * (choices + attempts - 1)
+    assert (desk.account(key).consumed, desk.account(key).reserved) == (0, 0)
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_an_attempt_that_succeeds_is_booked_by_its_usage_beside_the_lost_one(
+    desk: InProcess, choices: int
+) -> None:
+    key, good = desk.key(), answers(1_000, 100)
+    limit(desk, key, Budget("usd", "day", 10**7))
+    lost = [streamed(done=False)]
+    desk.client.answer = lambda sent: lost.pop() if lost else good(sent)
+    assert desk.chat(key, {"model": K26, "max_tokens": 1_000, "n": choices}).status == 200
+    assert len(desk.client.chats) == choices + 1
+    (amount,) = spent(desk, key)
+    assert 4_000 < amount - choices * (950 + 400) < 4_500
+    assert desk.account(key).consumed == 1
 
 
 def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProcess) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from kimi_gateway.accounts import budgets, rules
@@ -147,24 +148,27 @@ async def held(table: Table, account: str) -> Held:
 def shown(held: Held, now: int) -> Account:
     """The account at `now`, without expired grants and with the credits of ended leases, whether or not that
     is written."""
-    ended = held.image.ended(now)
-    balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)
-    reserved = sum(lease.cost for name, lease in held.image.leases().items() if name not in ended)
+    return replace(seen(held.id, held.image, held.keys, now), name=held.name, created=held.created)
+
+
+def seen(id: str, image: Image, keys: tuple[Key, ...], now: int) -> Account:
+    """The same without its name and creation, from the hot item alone."""
+    ended = image.ended(now)
+    balance = rules.returned(image.balance, sum(lease.cost for lease in ended.values()), now)
+    reserved = sum(lease.cost for name, lease in image.leases().items() if name not in ended)
     return Account(
-        id=held.id,
-        name=held.name,
-        unlimited=held.image.unlimited,
+        id=id,
+        name="",
+        unlimited=image.unlimited,
         credits=balance.spendable + reserved,
         reserved=reserved,
         consumed=balance.consumed,
         expired=balance.expired,
-        created=held.created,
+        created=0,
         grants=rules.unspent(balance),
-        keys=held.keys,
-        budgets=shared_of(held.image),
-        spent=budgets.spent(
-            held.keys, shared_of(held.image), now, lambda meter: meters.amount(held.image, meter)
-        ),
+        keys=keys,
+        budgets=shared_of(image),
+        spent=budgets.spent(keys, shared_of(image), now, lambda meter: meters.amount(image, meter)),
     )
 
 

@@ -12,7 +12,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
@@ -39,16 +38,15 @@ from kimi_gateway.accounts.values import (
     Key,
     NewKey,
     Usage,
-    UsageRow,
 )
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb import history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.images import DynamoImages
 from kimi_gateway.storage.dynamodb.item import Image, Lease, counted_by
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+from kimi_gateway.storage.dynamodb.usage import DynamoUsage
 
 if TYPE_CHECKING:
     from kimi_gateway.storage.moving import Mover
@@ -57,7 +55,7 @@ TRIES = 20  # tries of a step while other processes change the account
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoImages):
+class DynamoStore(DynamoUsage):
     def __init__(
         self,
         table: str,
@@ -287,12 +285,6 @@ class DynamoStore(DynamoImages):
     async def accounts(self, now: int) -> list[Account]:
         found = await directory.each(await directory.every(self._table), lambda id: self._shown(id, now))
         return sorted(found, key=lambda account: (account.created, account.id))
-
-    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        first = since - since % rules.HOUR
-        ids = await directory.every(self._table) if account is None else [account]
-        rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
-        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

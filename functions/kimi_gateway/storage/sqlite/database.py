@@ -147,6 +147,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX batches_expiry ON batches (expires)",
     ),
     ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
+    (
+        "CREATE INDEX usage_of_account ON usage (account, hour)",
+        "CREATE INDEX failures_of_account ON failures (account, hour)",
+    ),
 )
 
 

@@ -148,6 +148,11 @@ def _standing(
     return standing
 
 
+def standing_of(db: sqlite3.Connection, key: Key, unlimited: bool, now: int, rank: int) -> Standing:
+    """The same, with the stored counts read."""
+    return _standing(db, key, unlimited, _known(db.execute(COUNTS, (key.id,)).fetchone()), now, rank)
+
+
 def _running(db: sqlite3.Connection, account: str, key: str) -> int:
     """The requests that count as running for a key."""
     found: int = db.execute(RUNNING, {"account": account, "key": key}).fetchone()[0]
