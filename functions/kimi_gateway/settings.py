@@ -43,6 +43,7 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
+    unpriced: str = "refuse"
     packages: tuple[tuple[str, int, int | None], ...] = ()
     register: str = "off"
     register_daily: int = 100
@@ -244,6 +245,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),

@@ -67,6 +67,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_EXTRACT", "Local", "local"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
+    ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
 BAD: list[tuple[str, str]] = [
@@ -133,6 +134,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "104857601"),
     ("KIMI_GATEWAY_EXTRACT", "both"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
+    ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
 

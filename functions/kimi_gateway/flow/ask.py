@@ -98,7 +98,7 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
-            bound = partial(preparation.bound, admittable, terms.may_search(key), self.clock)
+            bound = partial(preparation.bound, admittable, terms.may_search(key), self.clock, self.settings)
             reservation = self.ledger.reserve(
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
@@ -142,20 +142,23 @@ class Gateway:
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, recalled, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    async def _complete(
+    async def _ready(
         self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn, without: Ids = NO_IDS
     ) -> CompletedRequest:
         files: Resolver = self.files
-        own = admittable.resolved.model.provider == PLATFORM
-        if isinstance(turn.admission.key, GuestKey) or not own:  # a guest's files go to its own tokens
-            files = self.files.with_upstream(admittable.upstream)
+        if recalled.attached:
+            stores = admittable.begun(recalled).stores
+            own = admittable.resolved.model.provider == PLATFORM
+            # A guest's files go to its own tokens.
+            if isinstance(turn.admission.key, GuestKey) or not own or not stores:
+                files = self.files.of_request(admittable.upstream, stores)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files, without)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
@@ -205,7 +208,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, recalled, turn, completed)
@@ -317,7 +320,7 @@ class Gateway:
 
         async def again() -> None:  # with uploads to another token
             failed, before = without | {call.only or ""}, turn.rounds.calls[0]
-            moved = await self._complete(admittable, recalled, turn, failed)
+            moved = await self._ready(admittable, recalled, turn, failed)
             await self._begin(admittable, recalled, turn, moved, failed)
             turn.rounds.calls[0].go_on_from(before)
 

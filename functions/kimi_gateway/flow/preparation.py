@@ -29,6 +29,7 @@ from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.providers.search import Searches
+from kimi_gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +122,15 @@ async def read(
     return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
 
 
-async def bound(admittable: AdmittableRequest, may_search: bool, clock: Callable[[], float]) -> Bound:
+async def bound(
+    admittable: AdmittableRequest, may_search: bool, clock: Callable[[], float], settings: Settings
+) -> Bound:
     """The most that a request may use."""
     provider, now = admittable.upstream.provider.name, int(clock())
     size, choices = admittable.size, admittable.ask.choices
     spare = admittable.searches and may_search
     of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-    return await apart(size, partial(spending.bound_of, *of))
+    return await apart(size, partial(spending.bound_of, *of, settings.unpriced == "allow"))
 
 
 async def recall(admittable: AdmittableRequest, turn: Turn, conversations: ConversationCache) -> Recalled:
