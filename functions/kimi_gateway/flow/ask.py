@@ -119,7 +119,7 @@ class Gateway:
         provider, now = admittable.upstream.provider.name, int(self.clock())
         size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
         of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(size, partial(spending.bound_of, *of))
+        return await apart(size, partial(spending.bound_of, *of, self.settings.unpriced == "allow"))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -154,20 +154,21 @@ class Gateway:
             recalled = await preparation.recall(admittable, turn, self.conversations)
             if admittable.ask.stream:
                 return await self._stream(admittable, recalled, turn)
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
             await self._begin(admittable, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    async def _complete(
-        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn
-    ) -> CompletedRequest:
+    async def _ready(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> CompletedRequest:
         files: Resolver = self.files
-        own = admittable.resolved.model.provider == PLATFORM
-        if isinstance(turn.admission.key, GuestKey) or not own:  # a guest's files go to its own tokens
-            files = self.files.with_upstream(admittable.upstream)
+        if recalled.attached:
+            stores = admittable.begun(recalled).stores
+            own = admittable.resolved.model.provider == PLATFORM
+            # A guest's files go to its own tokens.
+            if isinstance(turn.admission.key, GuestKey) or not own or not stores:
+                files = self.files.of_request(admittable.upstream, stores)
         return await preparation.complete(admittable, recalled, turn, self.conversations, files)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
@@ -217,7 +218,7 @@ class Gateway:
         request, identity, writing = admittable.request, self._identity(admittable), StreamedAnswer()
 
         async def begin() -> None:
-            completed = await self._complete(admittable, recalled, turn)
+            completed = await self._ready(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
             await self._begin(admittable, turn, completed)

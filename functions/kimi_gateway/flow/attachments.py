@@ -47,9 +47,10 @@ class Known:
 
 
 class Files(Resolver, Protocol):
-    """A resolver that can also use the tokens of one request."""
+    """A resolver that can also serve one request: with its own tokens, and without keeping texts unless it
+    `keeps`."""
 
-    def with_upstream(self, upstream: Upstream) -> Resolver: ...
+    def of_request(self, upstream: Upstream, keeps: bool) -> Resolver: ...
 
 
 NOTHING = Known(())
@@ -59,7 +60,7 @@ _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "docu
 class NoFiles:
     """The resolver of an upstream without files."""
 
-    def with_upstream(self, upstream: Upstream) -> Resolver:
+    def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         return self
 
     @asynccontextmanager
