@@ -20,7 +20,7 @@ from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.account import BalanceAndUsage
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.batches import BatchStore
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.members import Members
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
@@ -75,11 +76,12 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: BalanceAndCredits
+    account: BalanceAndUsage
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
     batches: Callable[[], BatchesApi]
+    members: Callable[[], Members]
 
 
 @dataclass(slots=True)
@@ -94,8 +96,7 @@ class Running:
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """Wait at most `seconds` for background work of requests, because the process may be frozen
-        afterwards."""
+        """Wait at most `seconds` for requests' background work, before the process may be frozen."""
         cleaning = self.attachments.busy
         vendors = self.registry.loaded
         pools = self.pool.busy if vendors is None else self.pool.busy | vendors.busy
@@ -159,7 +160,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens, settings.fallbacks)
+    models = catalog.of_settings(settings)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -176,23 +177,23 @@ async def start(
     liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
     passing = _passing(settings, platform, liveness, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
-    ledger = Ledger(store, clock, settings.lease)
-    cache = cache or MemoryCache()
+    ledger, cache = Ledger(store, clock, settings.lease), cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
-    gateway.plan = partial(_planned, settings)
+    gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
-    gateway.passing, gateway.fall_back = passing, _fall_back(settings, registry, conversations, clock)
+    gateway.fall_back = _fall_back(settings, registry, conversations, clock)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        BalanceAndCredits(gate, store, directory, clock),
+        BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
         batches,
+        once(lambda: _members(gate, store, settings, clock)),
     )
     heart = None
     if renewing:
@@ -215,18 +216,13 @@ def _fall_back(
         return None
     from kimi_gateway.flow.fallback import Fallbacks  # few gateways have chains
 
-    return Fallbacks(settings.fallbacks, registry, conversations, clock)
+    return Fallbacks(settings.fallbacks, registry, conversations, clock, settings.unpriced == "allow")
 
 
 def _registry(
-    models: catalog.Catalog,
-    settings: Settings,
-    client: Client,
-    source: TokenSource,
-    record: OutageLog,
-    clock: Callable[[], float],
-    directory: Directory,
-) -> Registry:
+    models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
+    clock: Callable[[], float], directory: Directory,
+) -> Registry:  # fmt: skip
     """The platform at once; other vendors when they are used."""
     vendors = partial(_vendors, models, settings, client, source, record, clock)
     return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
@@ -240,17 +236,19 @@ def _begun(models: catalog.Catalog, settings: Settings, source: TokenSource) -> 
 
 
 def _vendors(
-    models: catalog.Catalog,
-    settings: Settings,
-    client: Client,
-    source: TokenSource,
-    record: OutageLog,
+    models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
     clock: Callable[[], float],
-) -> Vendors:
+) -> Vendors:  # fmt: skip
     from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
 
     kept = KeptTokens(source.kept, source.renewal, source.known)
     return Vendors(models, settings, client, kept, record, clock)
+
+
+def _members(gate: Gate, store: Store, settings: Settings, clock: Callable[[], float]) -> Members:
+    from kimi_gateway.endpoints.members import Members
+
+    return Members(gate, store, settings, clock)
 
 
 def _clients(

@@ -7,18 +7,19 @@ import fnmatch
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
+    from kimi_gateway.settings import Settings
 
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
 SHORT: Mapping[str, str] = {"emohaa": "glm/emohaa"}  # the name of the second free API (its README, 2025-12)
@@ -94,16 +95,29 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
+def currency_of(base_url: str) -> Currency:
+    """The currency of the platform's bills, by its address."""
+    host = base_url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return "CNY" if host.endswith(".cn") else "USD"
+
+
+def of_settings(settings: Settings) -> Catalog:
+    """Raises CatalogFault."""
+    currency = currency_of(settings.base_url)
+    return load(settings.models, settings.vendor_tokens, currency, settings.fallbacks)
+
+
 def load(
     path: Path | None,
     with_tokens: Iterable[str] = (),
+    currency: Currency = "USD",
     chains: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. Raises
-    CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. The
+    platform's rows get the `currency` of its bills. Raises CatalogFault.
     """
     models = Catalog() if path is None else _of_file(path)
     _check_vendors(models, with_tokens)
@@ -113,6 +127,9 @@ def load(
                 raise CatalogFault(
                     f"KIMI_GATEWAY_FALLBACKS: {link!r} in the chain of {name!r} is not a model"
                 )
+    if currency != "USD":
+        for id, row in models.rows.items():
+            models.rows[id] = replace(row, currency=currency) if row.provider == PLATFORM else row
     return models
 
 

@@ -47,6 +47,7 @@ class Fallbacks:
     registry: Registry
     conversations: ConversationCache
     clock: Callable[[], float]
+    unpriced: bool = False  # budgets in USD allow models without a price
 
     def __call__(
         self,
@@ -153,7 +154,7 @@ class Chain:
             return None
         body["max_completion_tokens"] = min(output_of(body, model) or model.max_output, admission.output)
         now = int(self.of.clock())
-        bound = spending.bound_of(prepared, model, provider, size, 1, now, False)
+        bound = spending.bound_of(prepared, model, provider, size, 1, now, False, self.of.unpriced)
         bound = replace(bound, input=spending.input_bound(body, model))
         key, needed = admission.key, budgets.largest(bound, bound.output)
         if bound.input_price is None and any(each.unit == "usd" for each in (*key.budgets, *key.shared)):
