@@ -223,7 +223,7 @@ def test_without_credentials_the_shape_follows_the_path(desk: InProcess) -> None
 @pytest.mark.parametrize(
     "path", ["/chat/completions", "/api/messages", "/responses", "/models", "/models/kimi-k3"]
 )
-def test_a_base_url_without_v1_is_told_so(desk: InProcess, path: str) -> None:
+def test_a_base_url_without_v1_is_reported_so(desk: InProcess, path: str) -> None:
     method = "GET" if "models" in path else "POST"
     answer = desk.call(method, path, {} if method == "POST" else None, key=desk.key())
     assert answer.status == 404
