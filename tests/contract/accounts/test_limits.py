@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +19,6 @@ from upstream import ScriptedUpstream, Status
 from upstream.kimi import error
 
 MINUTE_ENDS = NOW // 60 * 60 + 60
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def window(answer: Answered) -> tuple[int, int, int]:

@@ -27,12 +27,6 @@ USAGE = usage_of(20, 1)
 
 
 @pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-@pytest.fixture
 def without_search() -> Iterator[InProcess]:
     with InProcess(search=False) as desk:
         yield desk

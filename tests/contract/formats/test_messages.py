@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +20,6 @@ PATHS = [f"{front}{path}" for front in ("", "/api")
          for path in ("/v1/messages", "/anthropic/v1/messages", "/v1/v1/messages")]  # fmt: skip
 STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 TOOL = {"name": "get", "input_schema": {"type": "object", "properties": {}}}
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def ask(desk: InProcess, key: str | None = None, *more: tuple[str, str], **body: Any) -> Answered:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ MINE = ("x-request-id", "mine/1")
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-credits-remaining", "retry-after", "allow")
 PATHS = ["", "/api"]
 TO_THE_MINUTE = str(60 - NOW % 60)
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def shown(answer: Answered) -> dict[str, str]:
