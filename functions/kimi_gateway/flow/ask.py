@@ -132,9 +132,9 @@ class Gateway:
         """The caller of a returned response closes the turn; without a response it is closed here."""
         request, turn = admittable.request, Turn(reservation, self.background, self.pardons)
         self.turns.add(turn)
-        if self.passing is not None and isinstance(turn.admission.key, GuestKey):
-            self.passing.admitted(admittable.upstream, turn.admission.key)
         try:
+            if self.passing is not None and isinstance(turn.admission.key, GuestKey):
+                self.passing.admitted(admittable.upstream, turn.admission.key)
             response = await self._answered(admittable, turn)
             reservation.keep()
             return response
