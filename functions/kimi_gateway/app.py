@@ -18,8 +18,9 @@ from kimi_gateway.accounts.ledger import Ledger
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.account import BalanceAndUsage
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -30,15 +31,15 @@ from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
-from kimi_gateway.observe import emit, redact
+from kimi_gateway.observe import emit
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
 from kimi_gateway.providers.provider import Token, Upstream
 from kimi_gateway.providers.registry import Registry
-from kimi_gateway.providers.tokens.file import NAME, TokenFile
+from kimi_gateway.providers.tokens.file import TokenSource, token_source
 from kimi_gateway.providers.tokens.outages import LocalOutageLog, OutageLog
-from kimi_gateway.providers.tokens.pool import Pool, Renewal
+from kimi_gateway.providers.tokens.pool import Pool
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.cache import Cache
 from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
@@ -48,10 +49,12 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.batches import BatchStore
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.members import Members
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.net.aws import Aws
+    from kimi_gateway.providers.vendors import Vendors
     from kimi_gateway.storage.answers import AnswerStore
     from kimi_gateway.storage.dynamodb.store import DynamoStore
     from kimi_gateway.storage.sqlite.store import SqliteStore
@@ -72,11 +75,12 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: BalanceAndCredits
+    account: BalanceAndUsage
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
     batches: Callable[[], BatchesApi]
+    members: Callable[[], Members]
 
 
 @dataclass(slots=True)
@@ -87,13 +91,15 @@ class Running:
     client: Client
     pool: Pool
     attachments: FileService
+    registry: Registry
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """Wait at most `seconds` for background work of requests, because the process may be frozen
-        afterwards."""
+        """Wait at most `seconds` for requests' background work, before the process may be frozen."""
         cleaning = self.attachments.busy
-        if left := self.gateway.background | self.gateway.ledger.late | self.pool.busy | cleaning:
+        vendors = self.registry.loaded
+        pools = self.pool.busy if vendors is None else self.pool.busy | vendors.busy
+        if left := self.gateway.background | self.gateway.ledger.late | pools | cleaning:
             await asyncio.wait(left, timeout=seconds)
 
     async def stop(self) -> None:
@@ -110,62 +116,10 @@ class Running:
         await self.attachments.close()
         await self.gateway.ledger.drain(5)
         await self.pool.close()
+        if self.registry.loaded is not None:
+            await self.registry.loaded.close()
         await self.store.close()
         await self.client.close()
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSource:
-    """`tokens` returns the current tokens. `renewal` is set if reading them takes a call; `known` then tells
-    whether one succeeded."""
-
-    tokens: Callable[[], tuple[Token, ...]]
-    faults: Callable[[], list[str]]
-    renewal: Renewal | None = None
-    known: Callable[[], bool] = lambda: True
-
-
-def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
-    """The environment's tokens, else the current ones of the secret or the file."""
-    if settings.moonshot_api_key:
-        redact.learn(settings.moonshot_api_key)
-        fixed = tuple(map(Token.of, settings.moonshot_api_key))
-        return TokenSource(lambda: fixed, list)
-    if settings.secret and aws is not None:
-        from kimi_gateway.providers.tokens.secret import SecretTokens
-
-        secret = SecretTokens(aws, settings.secret, clock)
-        return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known)
-    tokens = TokenFile(settings.data / NAME).tokens
-    tokens()
-    return TokenSource(while_readable(tokens), lambda: token_faults(tokens))
-
-
-UNREADABLE = (OSError, ValueError)  # errors of a token source
-
-
-def token_faults(tokens: Callable[[], tuple[Token, ...]]) -> list[str]:
-    try:
-        tokens()
-    except UNREADABLE as exc:
-        return [f"tokens: {exc}"]
-    return []
-
-
-def while_readable(tokens: Callable[[], tuple[Token, ...]]) -> Callable[[], tuple[Token, ...]]:
-    """A reader that raises Unavailable if the file becomes unreadable while the gateway runs; that never
-    leads to the demo."""
-
-    def read() -> tuple[Token, ...]:
-        try:
-            return tokens()
-        except UNREADABLE as exc:
-            emit("misconfigured", logging.ERROR, detail=f"tokens: {exc}")
-            raise Unavailable(
-                "The operator's Kimi tokens cannot be read; tell them.", cause="tokens"
-            ) from exc
-
-    return read
 
 
 def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
@@ -205,7 +159,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models)
+    models = catalog.load(settings.models, settings.vendor_tokens, catalog.currency_of(settings.base_url))
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -226,19 +180,19 @@ async def start(
     cache = cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
-    registry = Registry(models, {"moonshot": directory})
+    registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
-    gateway.plan = partial(_planned, settings)
+    gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
-    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        BalanceAndCredits(gate, store, directory, clock),
+        BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
         batches,
+        once(lambda: _members(gate, store, settings, clock)),
     )
     heart = None
     if renewing:
@@ -251,7 +205,48 @@ async def start(
         checking = asyncio.create_task(directory.check())
         gateway.background.add(checking)
         checking.add_done_callback(gateway.background.discard)
-    return Running(gateway, endpoints, store, client, pool, attachments, heart)
+    return Running(gateway, endpoints, store, client, pool, attachments, registry, heart)
+
+
+def _registry(
+    models: catalog.Catalog,
+    settings: Settings,
+    client: Client,
+    source: TokenSource,
+    record: OutageLog,
+    clock: Callable[[], float],
+    directory: Directory,
+) -> Registry:
+    """The platform at once; other vendors when they are used."""
+    vendors = partial(_vendors, models, settings, client, source, record, clock)
+    return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
+
+
+def _begun(models: catalog.Catalog, settings: Settings, source: TokenSource) -> bool:
+    """Whether a vendor besides the platform has tokens, or an operator's row."""
+    with suppress(Unavailable):  # /health reports it
+        return bool(settings.vendor_tokens or models.own_vendors or source.kept().keys() - {PLATFORM})
+    return False
+
+
+def _vendors(
+    models: catalog.Catalog,
+    settings: Settings,
+    client: Client,
+    source: TokenSource,
+    record: OutageLog,
+    clock: Callable[[], float],
+) -> Vendors:
+    from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
+
+    kept = KeptTokens(source.kept, source.renewal, source.known)
+    return Vendors(models, settings, client, kept, record, clock)
+
+
+def _members(gate: Gate, store: Store, settings: Settings, clock: Callable[[], float]) -> Members:
+    from kimi_gateway.endpoints.members import Members
+
+    return Members(gate, store, settings, clock)
 
 
 def _clients(

@@ -16,6 +16,7 @@ from kimi_gateway.dataclass import dataclass
 HOSTS = {"ai": "https://api.moonshot.ai/v1", "cn": "https://api.moonshot.cn/v1"}
 PREFIX = "KIMI_GATEWAY_"
 OWN_KEY = "sk-kg-"  # prefix of this gateway's keys (accounts.keys)
+OF_VENDOR = "KIMI_GATEWAY_TOKENS_"  # with a vendor's name behind: its tokens
 OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
 LONGEST_ON_LAMBDA = 600.0  # seconds for a request, because Lambda bills time
@@ -34,6 +35,7 @@ class Settings:
     """All settings. Times are seconds, sizes bytes."""
 
     moonshot_api_key: tuple[str, ...] = field(default=(), repr=False)
+    vendor_tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     base_url: str = HOSTS["ai"]
     table: str = ""
     secret: str = ""
@@ -41,6 +43,12 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
+    unpriced: str = "refuse"
+    packages: tuple[tuple[str, int, int | None], ...] = ()
+    register: str = "off"
+    register_daily: int = 100
+    account_keys: int = 20
+    payment_secret: tuple[str, ...] = field(default=(), repr=False)
     keep_usage: int = 90
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
@@ -125,6 +133,26 @@ def _targets(text: str) -> tuple[str, ...]:
     return found
 
 
+def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
+    """Names with credits and months: trial=50/1m,big=90000."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"([a-z0-9_-]{1,32})=([1-9][0-9]{0,8})(?:/([1-9][0-9]?)m)?", part)
+        if match is None:
+            raise ValueError(f"is not a list such as trial=50/1m,big=90000: {part!r}")
+        found.append((match[1], int(match[2]), int(match[3]) if match[3] else None))
+    return tuple(found)
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not all(len(part) >= 16 and part.isascii() and part.isprintable() for part in found):
+        raise ValueError(
+            "must have at least 16 printable characters; several secrets are separated by commas"
+        )
+    return found
+
+
 def _batches(text: str) -> tuple[str, ...]:
     """The ids of keys that may run batches; `*` stands for all."""
     if text.lower() in ("on", "off"):
@@ -198,6 +226,11 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
+    "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
+    "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
+    "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
+    "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
@@ -212,6 +245,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
@@ -248,7 +282,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
         values["max_request"] = LONGEST_ON_LAMBDA
-    faults = []
+    faults, vendors = [], dict[str, tuple[str, ...]]()
     for name, text in environ.items():
         if name in FIELDS and text.strip():
             attribute, parse = FIELDS[name]
@@ -256,9 +290,16 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
                 values[attribute] = parse(text.strip())
             except ValueError as exc:
                 faults.append(f"{name} {exc}")
+        elif name.startswith(OF_VENDOR) and name != OF_VENDOR:
+            try:
+                vendors[name.removeprefix(OF_VENDOR).lower().replace("_", "-")] = tokens(text.split(","))
+            except ValueError as exc:
+                faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
             faults.append(f"{name} is not a setting{_instead(name)}")
-    settings = Settings(**values)
+    settings = Settings(**values, vendor_tokens=vendors)
+    if "moonshot" in vendors:
+        faults.append(f"{OF_VENDOR}MOONSHOT is not a setting; use MOONSHOT_API_KEY")
     if settings.max_request and settings.lease < settings.max_request + 60:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")

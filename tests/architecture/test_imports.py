@@ -23,7 +23,7 @@ ONLY_IN = {
     "click": ("cli/",),
     "fastapi": ("edge/home/docs.py",),
     "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
-    "pydantic": ("catalog/catalog.py",),
+    "pydantic": ("catalog/",),
     "sqlite3": ("storage/sqlite/", "cli/checks.py"),
     "starlette": ("edge/home/docs.py",),
     "uvicorn": ("edge/home/server.py",),
@@ -187,7 +187,7 @@ LATER = (
     "multipart",
     "tempfile",
 )
-MOST_MODULES = 171  # of the gateway, before the first request
+MOST_MODULES = 172  # of the gateway, before the first request
 
 
 def test_the_routing_table_loads_little() -> None:

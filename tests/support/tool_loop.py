@@ -122,7 +122,6 @@ class ResponsesLoop:
                 for name, parameters in TOOLS.items()
             ],
             "stream": stream,
-            "store": False,
         }
         with gateway.client(self.key) as client:
             answer = client.post("/v1/responses", json=body)

@@ -17,9 +17,10 @@ from kimi_gateway.net.http import ConnectionLost, Stale, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.inflate import Inflater
 from kimi_gateway.observe import LONGEST_TEXT, excerpt, line_of, redact
-from kimi_gateway.pivot import chunks, fields, request
-from kimi_gateway.pivot.chunks import Progress, Unreadable, counts
+from kimi_gateway.pivot import fields, request
+from kimi_gateway.pivot.chunks import Progress, Unreadable
 from kimi_gateway.pivot.stop import StopFinder, _Search, _table
+from kimi_gateway.pivot.usage import MOST_MEMBERS, counts
 from kimi_gateway.providers.failures import UpstreamFailure
 from support.raw_server import RawServer
 
@@ -120,7 +121,7 @@ def test_counts_are_clamped_where_they_are_read() -> None:
         "completion_tokens": 10**12,
         "prompt_tokens_details": {"cached_tokens": 10**12, "x_tokens": 3},
     }
-    assert len(counts({f"a{n}": 1 for n in range(1000)})) == chunks.MOST_MEMBERS
+    assert len(counts({f"a{n}": 1 for n in range(1000)})) == MOST_MEMBERS
 
 
 @pytest.mark.parametrize(

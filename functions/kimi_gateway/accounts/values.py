@@ -230,6 +230,17 @@ class Account:
     keys: tuple[Key, ...] = field(default=())
     budgets: tuple[Budget, ...] = ()
     spent: tuple[Spent, ...] = ()
+    invited_by: str = ""  # the id of an account
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A part of an account for the holder of one of its keys. `account` has no name and this key only;
+    `windows` are the minute, hour and day that limit the key; `usage` are sums by hour."""
+
+    account: Account
+    windows: tuple[Window, ...]
+    usage: tuple[UsageRow, ...]
 
 
 @dataclass(frozen=True, slots=True)

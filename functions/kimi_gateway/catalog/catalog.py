@@ -6,21 +6,21 @@ import dataclasses
 import fnmatch
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kimi_gateway.catalog.models import RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
+from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
-    from pydantic_core import ErrorDetails
+    from kimi_gateway.catalog.vendor import Vendor
 
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
-
+SHORT: Mapping[str, str] = {"emohaa": "glm/emohaa"}  # the name of the second free API (its README, 2025-12)
 
 _MEMBERS = (
     "like",
@@ -31,31 +31,54 @@ _MEMBERS = (
 MOST_CREDITS = 1_000_000  # of one request
 
 
-class CatalogFault(ValueError):
-    """The operator's models file is wrong; the text names the place."""
-
-
 class Catalog:
-    """The built-in rows with the operator's rows and aliases. An alias may contain `*`; the first match
-    wins."""
+    """The built-in rows with the operator's rows, vendors and aliases. An alias may contain `*`; the first
+    match wins."""
 
-    def __init__(self, rows: Collection[Model] = ROWS, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Collection[Model] = ROWS,
+        aliases: Mapping[str, str] | None = None,
+        vendors: Mapping[str, Vendor] | None = None,
+    ) -> None:
         self.rows: dict[str, Model] = {row.id: row for row in rows}
         self.aliases = dict(aliases or {})
+        self.own_vendors = dict(vendors or {})
         for alias, target in self.aliases.items():
-            if target not in self.rows:
-                near = _near(target, self.rows)
-                hint = f"; did you mean {near!r}?" if near else ""
+            if target not in self.rows and self.of_vendor(target) is None:
+                from kimi_gateway.catalog.faults import near
+
+                like = near(target, self.rows)
+                hint = f"; did you mean {like!r}?" if like else ""
                 raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is not a model{hint}")
 
     def find(self, name: str) -> Model | None:
         """The row for an id or an alias, None if there is none."""
         if name in self.rows:
             return self.rows[name]
+        target = self.target(name)
+        return None if target is None else self.rows.get(target) or self.of_vendor(target)
+
+    def target(self, name: str) -> str | None:
+        """The id that an alias stands for; a name of the form vendor/model stands for itself."""
         for alias, target in self.aliases.items():
             if fnmatch.fnmatchcase(name, alias):
-                return self.rows[target]
-        return None
+                return target
+        return name if "/" in name else SHORT.get(name)
+
+    def vendor(self, id: str) -> Vendor | None:
+        """The operator's row of a vendor, else the built-in one."""
+        if id in self.own_vendors:
+            return self.own_vendors[id]
+        from kimi_gateway.catalog.vendors import VENDORS  # few gateways need them
+
+        return VENDORS.get(id)
+
+    def of_vendor(self, name: str) -> Model | None:
+        """The row for `vendor/model`; None if there is no such vendor, or if it lacks the model."""
+        id, slash, model = name.partition("/")
+        vendor = self.vendor(id) if slash and model else None
+        return None if vendor is None else vendor.row(model)
 
     def unknown(self, name: str, plain: str) -> ModelNotFound | InvalidRequest:
         """The error for a name without a row; `plain` is the name without its options. InvalidRequest for the
@@ -70,64 +93,64 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
-def load(path: Path | None) -> Catalog:
+def currency_of(base_url: str) -> Currency:
+    """The currency of the platform's bills, by its address."""
+    host = base_url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return "CNY" if host.endswith(".cn") else "USD"
+
+
+def load(path: Path | None, with_tokens: Iterable[str] = (), currency: Currency = "USD") -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    Raises CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. The platform's rows get the `currency` of its
+    bills. Raises CatalogFault.
     """
-    if path is None:
-        return Catalog()
+    models = Catalog() if path is None else _of_file(path)
+    _check_vendors(models, with_tokens)
+    if currency != "USD":
+        for id, row in models.rows.items():
+            models.rows[id] = replace(row, currency=currency) if row.provider == PLATFORM else row
+    return models
+
+
+def _of_file(path: Path) -> Catalog:
     from pydantic import TypeAdapter, ValidationError  # only if there is a file to check
+
+    from kimi_gateway.catalog.faults import told
 
     try:
         document = TypeAdapter(_Document).validate_json(path.read_bytes())
-        rows = {row.id: row for row in ROWS}
+        rows, vendors = {row.id: row for row in ROWS}, own_vendors(document.vendors)
+        known = Catalog(vendors=vendors)
         for index, entry in enumerate(document.models):
             where = f"models[{index}]"
-            values = _under(entry, where, rows) | entry
+            values = _under(entry, where, rows, known) | entry
             try:
                 row = TypeAdapter(Model).validate_json(json.dumps(values))
             except ValidationError as exc:
-                raise CatalogFault(_told(exc, where, _MEMBERS)) from exc
+                raise CatalogFault(told(exc, where, _MEMBERS)) from exc
             rows[row.id] = _sane(row, where)
-        return Catalog(rows.values(), document.aliases)
+        return Catalog(rows.values(), document.aliases, vendors)
     except ValidationError as exc:
-        raise CatalogFault(f"{path}: {_told(exc, '', ['models', 'aliases'])}") from exc
+        raise CatalogFault(f"{path}: {told(exc, '', ['models', 'aliases', 'vendors'])}") from exc
     except OSError as exc:
         raise CatalogFault(f"{path} cannot be read: {exc.strerror}") from exc
     except CatalogFault as exc:
         raise CatalogFault(f"{path}: {exc}") from exc
 
 
-def _told(error: ValidationError, where: str, names: Sequence[str]) -> str:
-    """pydantic's findings as a text for the operator, each with its place."""
-    return "; ".join(_finding(each, where, names) for each in error.errors(include_url=False)[:5])
+def _check_vendors(models: Catalog, names: Iterable[str]) -> None:
+    """Raises CatalogFault for a name in KIMI_GATEWAY_TOKENS_… that does not belong to a vendor."""
+    for name in names:
+        if models.vendor(name) is None:
+            from kimi_gateway.catalog.faults import near
+            from kimi_gateway.catalog.vendors import VENDORS
 
-
-def _finding(found: ErrorDetails, where: str, names: Sequence[str]) -> str:
-    place = where
-    for part in found["loc"]:
-        place += f"{'.' if place else ''}{part}"
-    match found["type"]:
-        case "unexpected_keyword_argument" | "extra_forbidden":
-            name = str(found["loc"][-1])
-            near = _near(name, names)
-            hint = f"; did you mean {json.dumps(near)}?" if near else f"; known: {', '.join(names)}"
-            return f"{where + ': ' if where else ''}{json.dumps(name)} is unknown{hint}"
-        case "json_invalid":
-            return f"it is not JSON ({found['ctx']['error']})"
-        case "missing" | "missing_argument":
-            return f"{place} is missing"
-        case _:
-            message = found["msg"].removeprefix("Input ")
-            return f"{place or 'the document'} {message}"
-
-
-def _near(name: str, names: Iterable[str]) -> str | None:
-    import difflib  # only for a wrong file
-
-    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+            known = (*VENDORS, *models.own_vendors)
+            like = near(name, known)
+            hint = f"did you mean {like!r}?" if like else f"known: {', '.join(known)}"
+            raise CatalogFault(f"KIMI_GATEWAY_TOKENS_…: {name!r} is not a vendor; {hint}")
 
 
 def _sane(row: Model, where: str) -> Model:
@@ -149,15 +172,30 @@ class _Document:
 
     models: list[dict[str, Any]] = field(default_factory=list)
     aliases: dict[str, str] = field(default_factory=dict)
+    vendors: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model]) -> dict[str, Any]:
+def own_vendors(entries: list[dict[str, Any]]) -> dict[str, Vendor]:
+    """The operator's vendors by id. Raises CatalogFault."""
+    if not entries:
+        return {}
+    from kimi_gateway.catalog import vendor_entries
+
+    return vendor_entries.parsed(entries)
+
+
+def _under(entry: dict[str, Any], where: str, rows: Mapping[str, Model], known: Catalog) -> dict[str, Any]:
     """The base values of an operator's row."""
     like = entry.pop("like", None)
     if not isinstance(entry.get("id"), str) or not entry["id"]:
         raise CatalogFault(f"{where}: id must be a name")
     if like is not None and (not isinstance(like, str) or like not in rows):
         raise CatalogFault(f"{where}: like names {like!r}, which is not a model")
-    base = rows[like] if like is not None else neutral(str(entry.get("upstream", entry["id"])))
+    provider, upstream = entry.get("provider", PLATFORM), str(entry.get("upstream", entry["id"]))
+    base: Model | None = rows[like] if like is not None else neutral(upstream)
+    if provider not in {row.provider for row in rows.values()}:
+        base = known.of_vendor(f"{provider}/{upstream}")
+    if base is None:
+        raise CatalogFault(f"{where}.provider: {provider!r} is not a vendor with a model {upstream!r}")
     values = dataclasses.asdict(base)
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway import settings
 from kimi_gateway.accounts.store import StoreDown
+from kimi_gateway.cli import vendors
 from kimi_gateway.cli.entry import Failed, program
 from kimi_gateway.cli.home import Home
 from kimi_gateway.cli.target import Target
@@ -183,10 +184,28 @@ def tokens(chosen: Target) -> Iterator[Check]:
         else:
             fix = f"check the platform's console, and whether {chosen.settings.base_url} can be reached"
             yield Check("token", "warn" if verdict.passing else "FAIL", detail, fix)
+    with contextlib.suppress(Failed):  # of the models file, which has its own check
+        yield from _vendors(chosen)
     for id, known in bad.items():
         for each in known if id in using.ids else ():
             fix = MEND.get(each.cause, "wait; a token of another account could take over meanwhile")
             yield Check("outage", "warn", f"{id}: {why(each)}", fix)
+
+
+def _vendors(chosen: Target) -> Iterator[Check]:
+    """The tokens of other vendors, and the age of their rows."""
+    for name in vendors.unknown(chosen):
+        fix = "correct the name; docs/vendors.md has the built-in ones, KIMI_GATEWAY_MODELS adds others"
+        yield Check("vendor", "FAIL", f"{name} has tokens and is not a vendor", fix)
+    for vendor, source, tokens in vendors.used(chosen):
+        for verdict in vendors.verdicts(chosen, vendor, tokens):
+            detail = f"{vendor.id}: {verdict.id} from the {source}: {verdict.detail}"
+            good = bool(verdict.live or verdict.unasked)
+            fix = f"check the vendor's console ({vendor.docs}), and the address of the token"
+            yield Check("vendor", "ok" if good else "FAIL", detail, None if good else fix)
+        if age := vendors.too_old(vendor):
+            detail = f"{vendor.id}: its facts were checked {age} days ago ({vendor.checked})"
+            yield Check("vendor", "warn", detail, f"compare its row with {vendor.docs}")
 
 
 def _remembered(chosen: Target) -> dict[str, list[Outage]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.cli.entry import Failed
 from kimi_gateway.cli.target import KeptIn
 from kimi_gateway.dataclass import dataclass
@@ -56,8 +57,13 @@ class Home:
         return tuple(map(Token.of, self.settings.moonshot_api_key))
 
     def kept(self) -> tuple[Token, ...]:
+        from kimi_gateway.providers.provider import Token
+
+        return tuple(map(Token.of, self.all_kept().get(PLATFORM, ())))
+
+    def all_kept(self) -> Mapping[str, Sequence[str]]:
         try:
-            return self._file().tokens()
+            return self._file().kept()
         except ValueError:
             text = f'{self.tokens_file} is not a JSON list of tokens, such as ["sk-…"]. Correct or remove it.'
             raise Failed(text, "tokens_file") from None
@@ -65,9 +71,9 @@ class Home:
             text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA sets its folder."
             raise Failed(text, "data_folder") from None
 
-    def keep(self, secrets: Sequence[str]) -> None:
+    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
         opening.prepare_data(self.settings.data)
-        self._file().write(secrets)
+        self._file().write(kept)
 
     def _file(self) -> TokenFile:
         from kimi_gateway.providers.tokens.file import TokenFile

@@ -138,9 +138,10 @@ def _check_models(values: Settings) -> None:
     from kimi_gateway.catalog import catalog
 
     try:
-        catalog.load(values.models)
+        catalog.load(values.models, values.vendor_tokens)
     except catalog.CatalogFault as exc:
-        raise Failed(f"KIMI_GATEWAY_MODELS is wrong: {exc}", "settings", WRONG_USAGE) from None
+        where = "" if str(exc).startswith("KIMI_") else "KIMI_GATEWAY_MODELS is wrong: "
+        raise Failed(f"{where}{exc}", "settings", WRONG_USAGE) from None
 
 
 def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> str:

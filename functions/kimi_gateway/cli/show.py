@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.payments import invite_code
+from kimi_gateway.accounts.usage_report import utc as utc
 from kimi_gateway.accounts.values import NEVER, Account, Budget, Grant, Key, Spent
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -49,10 +50,6 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value in (None, "") else str(value)
-
-
-def utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def credits_of(account: Account) -> int | str:
@@ -189,6 +186,8 @@ def account_document(account: Account) -> dict[str, Any]:
         "consumed": account.consumed,
         "expired": account.expired,
         "created": utc(account.created),
+        "invite_code": invite_code(account.id),
+        "invited_by": account.invited_by or None,
         "budgets": budget_document(account.budgets),
         "spent": spent_document(account.spent),
         "grants": [grant_document(grant) for grant in account.grants],
@@ -207,7 +206,7 @@ def keys_table(held: Sequence[Key], now: int) -> str:
 
 def account_text(account: Account) -> str:
     fields = {name: value for name, value in account_document(account).items() if name not in LISTS}
-    lines = [f"{name:<11}{_cell(value)}" for name, value in fields.items()]
+    lines = [f"{name:<13}{_cell(value)}" for name, value in fields.items()]
     grants = [(grant.amount, grant_document(grant)["expires"] or "never") for grant in account.grants]
     if grants:
         lines += ["", table(("GRANT LEFT", "EXPIRES"), grants)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
 from kimi_gateway.cli.target import KeptIn
 from kimi_gateway.dataclass import dataclass
@@ -113,20 +113,26 @@ class Stack:
 
     def kept(self) -> tuple[Token, ...]:
         from kimi_gateway.providers.provider import Token
-        from kimi_gateway.providers.tokens.secret import parsed
+
+        return tuple(map(Token.of, self.all_kept().get(PLATFORM, ())))
+
+    def all_kept(self) -> Mapping[str, Sequence[str]]:
+        from kimi_gateway.providers.tokens.kept import parsed, secrets
 
         with told("the secret"):
             text = self._secrets().get_secret_value(SecretId=self.secret).get("SecretString")
         try:
-            secrets = parsed(text)
+            kept = parsed(text)
         except ValueError as exc:
             raise Failed(f"The secret {exc}.", "tokens_secret") from None
-        redact.learn(secrets)
-        return tuple(map(Token.of, secrets))
+        redact.learn(secrets(kept))
+        return kept
 
-    def keep(self, secrets: Sequence[str]) -> None:
+    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
+        from kimi_gateway.providers.tokens.kept import written
+
         with told("the secret"):
-            self._secrets().put_secret_value(SecretId=self.secret, SecretString=json.dumps(list(secrets)))
+            self._secrets().put_secret_value(SecretId=self.secret, SecretString=written(kept))
 
     def _secrets(self) -> Any:
         return self.session.client("secretsmanager")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -45,7 +45,14 @@ class Target(Protocol):
         """Tokens from the environment, which take precedence over stored ones."""
         ...
 
-    def kept(self) -> tuple[Token, ...]: ...
-    def keep(self, secrets: Sequence[str]) -> None:
-        """Store these tokens instead of the stored ones."""
+    def kept(self) -> tuple[Token, ...]:
+        """The stored tokens of the platform."""
+        ...
+
+    def all_kept(self) -> Mapping[str, Sequence[str]]:
+        """All stored tokens, by vendor."""
+        ...
+
+    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
+        """Store these tokens, by vendor, instead of the stored ones."""
         ...

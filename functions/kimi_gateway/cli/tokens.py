@@ -9,6 +9,8 @@ import click
 
 from kimi_gateway import settings
 from kimi_gateway.accounts import keys
+from kimi_gateway.catalog.models import PLATFORM
+from kimi_gateway.cli import vendors
 from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, table, utc
@@ -38,26 +40,33 @@ def group() -> None:
 
 @group.command("add")
 @click.argument("token", default="-")
+@click.option("--vendor", default=PLATFORM, help="A vendor of docs/vendors.md, or one of your own.")
 @json_option
-def add(token: str, as_json: bool) -> None:
+def add(token: str, vendor: str, as_json: bool) -> None:
     """Store a token, or several separated by commas, in a file of mode 0600; with --stack in its secret.
 
-    Without TOKEN, or with -, the command reads it from stdin or asks for it. That keeps it out of the shell's
-    history.
+    A token of another vendor needs --vendor. Without TOKEN, or with -, the command reads it from stdin or
+    asks for it. That keeps it out of the shell's history.
     """
-    from kimi_gateway.providers.provider import Token
-
     chosen = target()
+    if vendor != PLATFORM:
+        vendors.known(chosen, vendor)
     secrets = _parsed(_typed() if token == "-" else token)  # noqa: S105
     redact.learn(secrets)
-    kept = [each.secret for each in chosen.kept()]
-    fresh = [secret for secret in secrets if secret not in kept]
+    kept = {name: list(each) for name, each in chosen.all_kept().items()}
+    own = kept.setdefault(vendor, [])
+    fresh = [secret for secret in secrets if secret not in own]
     if fresh:
-        chosen.keep([*kept, *fresh])
-    added = [{"id": Token.of(secret).id, "added": secret in fresh} for secret in secrets]
+        own += fresh
+        chosen.keep(kept)
+    ids = vendors.ids(chosen, vendor, secrets)
+    added = [{"id": id, "added": secret in fresh} for id, secret in zip(ids, secrets, strict=True)]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
-    effective = in_use(chosen).source != "environment"
-    if not effective:
+    if vendor != PLATFORM:
+        effective = not chosen.settings.vendor_tokens.get(vendor)
+        if not effective:
+            lines.append(f"No effect now. {vendors.variable(vendor)} is set, and the environment wins.")
+    elif not (effective := in_use(chosen).source != "environment"):
         lines.append(f"No effect now. {_environment_wins(chosen)}")
     out(as_json, {"tokens": added, "effective": effective}, "\n".join(lines))
 
@@ -91,9 +100,14 @@ def _parsed(text: str) -> tuple[str, ...]:
 def remove(id: str, as_json: bool) -> None:
     """Remove a token. ID is its hash, as shown by `tokens list`."""
     chosen = target()
-    kept = chosen.kept()
-    left = [token.secret for token in kept if token.id != id]
-    if len(left) == len(kept):
+    kept = chosen.all_kept()
+    left = {
+        vendor: [
+            text for text, own in zip(texts, vendors.ids(chosen, vendor, texts), strict=True) if own != id
+        ]
+        for vendor, texts in kept.items()
+    }
+    if sum(map(len, left.values())) == sum(map(len, kept.values())):
         raise Failed(f"The {chosen.kept_in} has no token with this id.", "not_found", NOT_FOUND)
     chosen.keep(left)
     out(as_json, {"id": id, "removed": True}, f"{id} removed")
@@ -129,7 +143,24 @@ def list_(as_json: bool) -> None:
         text += (
             f"\n\nThe running server (pid {pid}) was started without MOONSHOT_API_KEY, so it uses the file."
         )
-    out(as_json, document, text if found else "No token: the built-in demo answers.")
+    text = text if found else "No token: the built-in demo answers."
+    others = _of_vendors(chosen)
+    if others:
+        document["vendors"] = others
+        rows = [(each["id"], each["vendor"], each["source"], each["out"] or "") for each in others]
+        text += "\n\n" + table(("TOKEN", "VENDOR", "SOURCE", "OUTAGES"), rows)
+    out(as_json, document, text)
+
+
+def _of_vendors(chosen: Target) -> list[dict[str, Any]]:
+    found = []
+    for vendor, source, tokens in vendors.used(chosen):
+        bad = vendors.outages(chosen, tokens)
+        found += [
+            {"id": token.id, "vendor": vendor.id, "source": source, "out": bad.get(token.id)}
+            for token in tokens
+        ]
+    return found
 
 
 def _out(bad: Outage) -> dict[str, str | None]:
@@ -144,6 +175,8 @@ def check(as_json: bool) -> None:
     using = in_use(chosen)
     found = verdicts(chosen.settings, using.tokens)
     found += unasked(using, recorded_outages(chosen) if using.elsewhere else {})
+    for vendor, _, tokens in vendors.used(chosen):
+        found += vendors.verdicts(chosen, vendor, tokens)
     document = {"tokens": [{"id": each.id, "live": each.live, "detail": each.detail} for each in found]}
     rows = [(each.id, "unknown" if each.live is None else each.live, each.detail) for each in found]
     text = table(("TOKEN", "LIVE", "DETAIL"), rows) if found else "No token: the built-in demo answers."

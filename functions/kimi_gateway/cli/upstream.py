@@ -17,8 +17,7 @@ from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.cli.serving import Serving
-    from kimi_gateway.providers.moonshot.provider import Moonshot
-    from kimi_gateway.providers.provider import Token
+    from kimi_gateway.providers.provider import Provider, Token
     from kimi_gateway.providers.tokens.outages import Outage
 
 Source = Literal["environment", "none"] | KeptIn
@@ -121,18 +120,19 @@ def verdicts(values: Settings, tokens: tuple[Token, ...]) -> list[Verdict]:
         timeouts = Timeouts(values.connect_timeout, values.first_byte_timeout)
         moonshot = Moonshot(client, values.base_url, timeouts, values.event_limit)
         try:
-            return await asyncio.gather(*(_verdict(moonshot, token) for token in tokens))
+            return await asyncio.gather(*(verdict(moonshot, token) for token in tokens))
         finally:
             await client.close()
 
     return asyncio.run(run())
 
 
-async def _verdict(moonshot: Moonshot, token: Token) -> Verdict:
+async def verdict(provider: Provider, token: Token) -> Verdict:
+    """Ask a provider about a token."""
     from kimi_gateway.providers.failures import UpstreamFailure
 
     try:
-        live = await moonshot.live(token)
+        live = await provider.live(token)
     except UpstreamFailure as failure:
         return Verdict(token.id, None, redact(str(failure)), failure.cause in OF_THE_MOMENT)
     return Verdict(token.id, live, "live" if live else "the upstream refuses it")

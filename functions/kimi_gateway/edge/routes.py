@@ -17,8 +17,11 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.kept_answers import KeptAnswers
+    from kimi_gateway.endpoints.members import Members
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -46,7 +49,7 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/chat/completions",
-            partial(Gateway.ask, gateway, dialect=ChatCompletions()),
+            partial(Gateway.ask, gateway, dialect=ChatCompletions(gateway.keeps)),
             "Chat Completions, JSON or SSE (1 credit)",
             access=Access.CREDIT,
             example=_CHAT,
@@ -107,6 +110,86 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
+def _members(members: Callable[[], Members]) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/user/register",
+            _later(lambda: members().register),
+            "Open an account, if the operator allows it",
+            access=Access.OPEN,
+            example={"name": "laptop", "invite_code": "inv_0123456789"},
+            limit=OPEN_LIMIT,
+        ),
+        Route("GET", "/user/keys", _later(lambda: members().keys), "This key, and the keys that it made"),
+        Route(
+            "POST",
+            "/user/keys",
+            _later(lambda: members().make_key),
+            "Make a key within the limits of this one",
+            example={"name": "phone", "limits": {"rpm": 5}, "models": ["kimi-k3"]},
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "PATCH",
+            "/user/keys/{key}",
+            _later(lambda: members().change_key),
+            "Change a key that this one made",
+            example={"name": "phone", "budgets": {"usd/day": 1.5}},
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "DELETE",
+            "/user/keys/{key}",
+            _later(lambda: members().delete_key),
+            "Delete a key that this one made",
+        ),
+        Route(
+            "POST",
+            "/webhooks/payment",
+            _later(lambda: members().payment),
+            "A payment service reports a payment or a refund, signed",
+            access=Access.OPEN,
+            example={"id": "evt_1", "type": "payment", "account": "acc_0123456789", "package": "standard"},
+            limit=OPEN_LIMIT,
+        ),
+    )
+
+
+def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
+    return (
+        Route(
+            "GET",
+            "/user/credits",
+            account.credits,
+            "Balance, limits, budgets, and usage by day and hour",
+        ),
+        Route("GET", "/user/usage", account.usage, "Usage by day, hour, model or key"),
+        Route("GET", "/user/status", account.status, "What is left today, and the last cost"),
+    )
+
+
+def _kept(gateway: Gateway) -> tuple[Route, ...]:
+    def kept() -> KeptAnswers:
+        from kimi_gateway.endpoints.kept_answers import KeptAnswers
+
+        return KeptAnswers(gateway.gate, gateway.conversations)
+
+    one = "/v1/responses/{response}"
+    return (
+        Route("GET", one, _later(lambda: kept().retrieve), "A kept response"),
+        Route("DELETE", one, _later(lambda: kept().delete), "Delete a kept response"),
+        Route("GET", f"{one}/input_items", _later(lambda: kept().input_items), "What a response answered"),
+        Route("POST", f"{one}/cancel", _later(lambda: kept().cancel), "Refused: nothing runs in background"),
+        Route(
+            "DELETE",
+            "/v1/conversations/{conversation_id}",
+            _later(lambda: kept().delete_conversation),
+            "Delete a conversation of Chat Completions",
+        ),
+    )
+
+
 def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
     every, one = "/v1/batches", "/v1/batches/{batch}"
     create, cancel = _later(lambda: batches().create), _later(lambda: batches().cancel)
@@ -118,8 +201,8 @@ def _batches(batches: Callable[[], BatchesApi]) -> tuple[Route, ...]:
     )
 
 
-def _stored(endpoints: Endpoints) -> tuple[Route, ...]:
-    return (*_files(endpoints.files), *_batches(endpoints.batches))
+def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
+    return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
@@ -145,7 +228,8 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Count the input tokens of a response",
             example=_RESPONSE,
         ),
-        *_stored(endpoints),
+        *_stored(gateway, endpoints),
+        *_members(endpoints.members),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(
@@ -170,9 +254,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
-        Route(
-            "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
-        ),
+        *_user(endpoints.account),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

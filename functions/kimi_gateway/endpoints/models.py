@@ -45,7 +45,7 @@ class Models:
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
         """All entries. For an account without credits the upstream's part is the last known one."""
         entries = {row.id: entry_of(row) for row in self.registry.rows.values()}
-        for directory in self.registry.directories.values():
+        for directory in self.registry.all_directories:
             listed = directory.listed
             if not directory.fresh() and await self.gate.has_credit(key):
                 with self.gate.places.held(key.account):

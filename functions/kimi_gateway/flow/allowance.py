@@ -7,6 +7,7 @@ that it can answer when the budgets leave nothing for another search.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ class Allowance:
         self._calls = calls
         self._hold: Hold | None = None
         self._booked = NOTHING  # of further reservations that have ended
+        self._attempts = asyncio.Lock()  # several calls may fail at one time
 
     @property
     def _admission(self) -> Admission:
@@ -60,6 +62,13 @@ class Allowance:
         short = _difference(needed, self.left(last))
         self._hold = await self._reservation.hold(Amount(max(short.usd, 0), max(short.tokens, 0)))
         return self._hold is not None
+
+    async def afford_attempt(self, needed: Amount) -> bool:
+        """Reserve another attempt of a call, whatever is left: that may belong to the calls beside it."""
+        async with self._attempts:
+            await self._end_hold()
+            self._hold = await self._reservation.hold(needed)
+            return self._hold is not None
 
     async def afford_round(self, body: dict[str, Any], known: int, asked: int, last: bool) -> Amount:
         """Reserve the largest cost of a further round's `body` with `known` tokens of input at most, and

@@ -3,7 +3,7 @@ trying.
 
 Rules (docs/reliability.md): another attempt only until content was passed on; three at most, not counting
 tokens that turn out dead; none later than 60 s. A time-out is never tried again, because the upstream may
-bill it.
+bill it. Where there is a budget, an attempt after one that may be billed needs a reservation of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import field, replace
 from typing import Protocol
@@ -83,10 +83,17 @@ class UpstreamCall:
     tokens: list[str] = field(default_factory=list)
     content_sent: bool = False
     ended: bool = False
-    careful: bool = False  # there is a budget: no attempt after one that the vendor may have billed
-    largest: Amount = NOTHING  # that the vendor may bill for it, where there is a budget
-    maybe_billed: bool = False  # an attempt was sent, and the vendor did not refuse it
+    afford: Callable[[], Awaitable[bool]] | None = None  # reserves another attempt, where there is a budget
+    largest: Amount = NOTHING  # that the vendor may bill for an attempt, where there is a budget
+    maybe_billed: bool = False  # the present attempt was sent, and the vendor did not refuse it
+    lost: int = 0  # earlier attempts that the vendor may have billed
     _again: bool = True  # an empty answer is tried once more
+
+    def go_on_from(self, before: UpstreamCall) -> None:
+        """Count the attempts of a call that this one replaces."""
+        self.attempts, self.refused, self.stale = before.attempts, before.refused, before.stale
+        self.tokens[:0] = before.tokens
+        self.lost = before.lost + before.maybe_billed
 
     @property
     def empty(self) -> bool:
@@ -109,9 +116,9 @@ class UpstreamCall:
             self.tokens.append(lease.token.id)
             tried.add(lease.token.id)
             failure: UpstreamFailure | None = None
-            unbilled, self.maybe_billed = not self.maybe_billed, True
+            self.maybe_billed = True
             try:
-                self._again &= not self.careful and time.monotonic() - begun <= START_WITHIN
+                self._again &= self.afford is None and time.monotonic() - begun <= START_WITHIN
                 if await self._attempt(lease):
                     return
                 tried.discard(lease.token.id)
@@ -120,14 +127,14 @@ class UpstreamCall:
                 failure = exc
             finally:
                 lease.end(failure)
-            if unbilled and failure.cause in UNBILLED and not self.progress.size:
+            if failure.cause in UNBILLED and not self.progress.size:
                 self.maybe_billed = False
             self.refused += failure.cause in UNTIL_PROBED
             self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             if self.call.only is not None:
-                failure, other = of_bound(failure, other), False
-            delay = self._next(failure, time.monotonic() - begun, other, waited)
+                failure, other = of_bound(failure, other, self.call.movable and not self.content_sent), False
+            delay = await self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
                  token=lease.token.id, attempt=self.attempts, retry_in=delay)  # fmt: skip
@@ -135,13 +142,20 @@ class UpstreamCall:
                 failure.attempts = self.attempts
                 raise failure
             waited |= delay > 0
+            self.lost += self.maybe_billed
+            self.maybe_billed = False
             await asyncio.sleep(delay)
 
-    def _next(self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool) -> float | None:
-        if self.content_sent or (self.careful and self.maybe_billed):
+    async def _next(
+        self, failure: UpstreamFailure, elapsed: float, other: bool, waited: bool
+    ) -> float | None:
+        if self.content_sent:
             return None
         counted = self.attempts - self.refused - min(self.stale, STALE)
-        return next_attempt(failure, counted, elapsed, other, waited, self.jitter())
+        delay = next_attempt(failure, counted, elapsed, other, waited, self.jitter())
+        if delay is None or self.afford is None or not self.maybe_billed:
+            return delay
+        return delay if await self.afford() else None
 
     async def _attempt(self, lease: Lease) -> bool:
         """Whether the call is done; a first empty answer is not. Raises UpstreamFailure."""
@@ -208,6 +222,9 @@ class UpstreamCall:
     ) -> None:
         """Add the batch's chunks to `held`, also those before a broken event."""
         try:
+            if stops is None and self.index is None:
+                progress.read_all(batch, held)
+                return
             for event in batch:
                 chunk = progress.read(event)
                 if chunk is not None and stops is not None:
@@ -239,10 +256,11 @@ def _substance(chunks: list[Chunk]) -> bool:
     return any([chunk.substance for chunk in chunks])
 
 
-def of_bound(failure: UpstreamFailure, other_token: bool) -> UpstreamFailure:
+def of_bound(failure: UpstreamFailure, other_token: bool, movable: bool = False) -> UpstreamFailure:
     """The failure of a request that is bound to one token: if another token could serve it after a new upload
-    of its files, the error says so."""
-    lasting = failure.cause in LASTING and other_token
+    of its files, the error says so. `movable`: the gateway can upload them itself, so it need not wait for
+    this token."""
+    lasting = failure.cause in (OTHER_TOKEN if movable else LASTING) and other_token
     return UpstreamFailure("bound", failure.detail) if lasting else failure
 
 

@@ -36,9 +36,25 @@ class ConversationCache:
         self._cache = cache
         self._clock = clock
 
-    async def restore(self, account: str, missing: Missing) -> int:
+    async def has(self, account: str, name: str) -> bool:
+        """Whether an entry is still there; also if the store cannot answer."""
+        try:
+            return name in await self.recall(account, [name], renew=False)
+        except Unavailable:
+            return True
+
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        """Delete entries. Raises Unavailable if the store cannot."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._cache.forget(account, names)
+        except (StoreDown, TimeoutError) as exc:
+            cause = exc.cause if isinstance(exc, StoreDown) else StoreDown.cause
+            raise Unavailable("Nothing can be deleted at present.", retry_after=1, cause=cause) from exc
+
+    async def restore(self, account: str, missing: Missing, keeps: bool = True) -> int:
         """Restore the reasoning that a history lost, as far as it is known. Returns the number of added
-        characters."""
+        characters. `keeps`: what is found may be written again."""
         entries = _Entries(self, account)
         if self.keeps:
             try:
@@ -46,7 +62,8 @@ class ConversationCache:
                     await missing.look_up(entries)
             except (StoreDown, TimeoutError) as exc:
                 emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
-            await self._write(account, entries.again)
+            if keeps:
+                await self._write(account, entries.again)
         return missing.restore()
 
     async def look(self, account: str, names: Sequence[str], again: dict[str, bytes]) -> dict[str, bytes]:
@@ -74,6 +91,18 @@ class ConversationCache:
             raise Unavailable("Earlier answers cannot be read at present.", cause=cause) from exc
         if renew:
             await self._write(account, again)
+        return known
+
+    async def found(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Entries that the client did not name. Nothing is found if the store cannot answer."""
+        again: dict[str, bytes] = {}
+        try:
+            async with asyncio.timeout(self._patience):
+                known = await self.look(account, names, again)
+        except (StoreDown, TimeoutError) as exc:
+            emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
+            return {}
+        await self._write(account, again)
         return known
 
     async def _write(self, account: str, again: Mapping[str, bytes]) -> None:

@@ -17,7 +17,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.gate import credentials
 from kimi_gateway.accounts.guests import GuestKey, TokenWindows
 from kimi_gateway.accounts.values import Admission, Key, Limits
-from kimi_gateway.catalog.models import ProviderName
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.errors import (
     GatewayError,
     InsufficientCredits,
@@ -36,7 +36,6 @@ from kimi_gateway.providers.tokens.outages import LocalOutageLog
 from kimi_gateway.providers.tokens.pool import Pool, TokenLease
 
 MOST_TOKENS = 20  # in one request
-PLATFORM: ProviderName = "moonshot"
 ACCOUNT = "pass_"  # in front of the accounts and keys of guests
 OWN = "own_"  # in front of the ids of their tokens
 # Failures of a check that only an accepted token can have.

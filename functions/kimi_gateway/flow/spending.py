@@ -42,11 +42,21 @@ def _has_media(content: object) -> bool:
 
 
 def bound_of(
-    prepared: Prepared | None, model: Model, provider: str, size: int, choices: int, at: int, spare: bool
+    prepared: Prepared | None,
+    model: Model,
+    provider: str,
+    size: int,
+    choices: int,
+    at: int,
+    spare: bool,
+    unpriced: bool,
 ) -> Bound:
     """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
-    bytes. `spare` adds a call for the answer of a request that searches."""
+    bytes. `spare` adds a call for the answer of a request that searches. `unpriced`: an unknown price counts
+    as none."""
     window, price = models.largest_window(model), models.price_of(provider, model)
+    if price is None and unpriced:
+        price = Price(0, 0, 0)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
     output = min(output_of(body, model) or model.max_output, window)  # 0: the default is not known
@@ -138,14 +148,13 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
     for call in calls:
         if bound is None:
             break
-        usage = call.progress.usage if call.progress.complete else None
+        usage, amount, lost = call.progress.usage if call.progress.complete else None, Amount(), call.lost
         if usage is not None:
             amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
-        elif call.maybe_billed:
-            amount = call.largest
         else:
-            continue
-        total = Amount(total.usd + amount.usd, total.tokens + amount.tokens)
+            lost += call.maybe_billed
+        usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
+        total = Amount(total.usd + amount.usd + usd, total.tokens + amount.tokens + tokens)
     return total
 
 

@@ -5,11 +5,9 @@ Facts about the vendor's stream, including its three places for usage: docs/upst
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Collection
 from dataclasses import field
-from itertools import islice
 from typing import Any
 
 from kimi_gateway.dataclass import dataclass
@@ -17,7 +15,8 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.calls import Calls
-from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn
+from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn, texts_of
+from kimi_gateway.pivot.usage import counts
 
 
 class Unreadable(ValueError):
@@ -41,6 +40,26 @@ class Chunk:
     substance: bool
     finishes: bool
     data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class Run(Chunk):
+    """Chunks of one stream that differ in one text only, as one chunk with the joined text. `strings` are the
+    upstream's own bytes of the texts."""
+
+    template: ChunkTemplate = field(kw_only=True)
+    strings: list[bytes] = field(kw_only=True, repr=False)
+    texts: list[str] = field(kw_only=True, repr=False)
+
+    def apart(self) -> list[Chunk]:
+        return [Chunk(self.template.body_with(text), True, False) for text in self.texts]
+
+
+def apart(chunks: list[Chunk]) -> list[Chunk]:
+    """The chunks as the upstream sent them, without runs."""
+    if not any([isinstance(chunk, Run) for chunk in chunks]):
+        return chunks
+    return [one for chunk in chunks for one in (chunk.apart() if isinstance(chunk, Run) else (chunk,))]
 
 
 @dataclass(slots=True)
@@ -78,6 +97,50 @@ class Progress:
             return False
         written = self.usage.get("completion_tokens")
         return type(written) is int and written <= most
+
+    def read_all(self, events: list[sse.Event], chunks: list[Chunk]) -> None:
+        """Add the chunks of `events` to `chunks`, also those before a broken event; matching events that
+        follow one another are one run. Raises Unreadable or ErrorEvent."""
+        at, most = 0, len(events)
+        while at < most:
+            strings = self._alike(events, at)
+            if len(strings) > 1 and (texts := texts_of(strings)):
+                chunks.append(self._run(strings, texts))
+                at += len(strings)
+                continue
+            for event in events[at : at + max(len(strings), 1)]:
+                if chunk := self.read(event):
+                    chunks.append(chunk)
+            at += max(len(strings), 1)
+
+    def _alike(self, events: list[sse.Event], at: int) -> list[bytes]:
+        """The strings in the place of the text, from event `at` to the first that does not match."""
+        template = self._template
+        if template is None:
+            return []
+        before, after = template.before, template.after
+        start, end = len(before), len(after)
+        strings: list[bytes] = []
+        for place in range(at, len(events)):
+            data, name = events[place]
+            if name or not (data.startswith(before) and data.endswith(after)):
+                break
+            if not (string := data[start:-end]):
+                break
+            strings.append(string)
+        return strings
+
+    def _run(self, strings: list[bytes], texts: list[str]) -> Run:
+        assert self._template is not None  # noqa: S101  it has matched
+        joined = "".join(texts)
+        if joined.isascii():
+            self.written += token_estimate.of_text(joined)
+        else:
+            self.written += sum(map(token_estimate.of_text, texts))
+        self._untemplated = 0
+        self.size += len(joined)
+        body = self._template.body_with(joined)
+        return Run(body, True, False, template=self._template, strings=strings, texts=texts)
 
     def read(self, event: sse.Event) -> Chunk | None:
         """The chunk of an event, without its usage, which is stored here (the last one that is not null).
@@ -207,15 +270,28 @@ class Identity:
         """The upstream's bytes with this identity: everything before `choices` is replaced. Chunks of one
         stream begin alike, so the replacement is computed once. None if the bytes cannot be cut there."""
         head, choices, rest = chunk.data.partition(_CHOICES)
-        begins = (head, tuple(chunk.body))  # the names show whether one of ours comes after the cut
+        new = self._renewed(head, tuple(chunk.body))
+        return new and sse.encode(new + choices + _without_usage(rest))
+
+    def spliced_run(self, run: Run) -> bytes | None:
+        """As `spliced`, for all chunks of a run in one step."""
+        template = run.template
+        head, choices, rest = template.before.partition(_CHOICES)
+        new = choices and self._renewed(head, template.names)
+        if not new:
+            return None
+        before = b"data: %b%b%b" % (new, choices, rest)
+        after = _without_usage(template.after) + b"\n\n"
+        return b"%b%b%b" % (before, (after + before).join(run.strings), after)
+
+    def _renewed(self, head: bytes, names: tuple[str, ...]) -> bytes | None:
+        begins = (head, names)  # the names show whether one of ours comes after the cut
         new = self._heads.get(begins)
         if new is None:
             if len(self._heads) >= MOST_HEADS:
                 return None
             new = self._heads[begins] = self._head(*begins)
-        if rest.endswith(_NO_USAGE):
-            rest = rest.removesuffix(_NO_USAGE) + b"}"
-        return new and sse.encode(new + choices + rest)
+        return new
 
     def _head(self, head: bytes, names: tuple[str, ...]) -> bytes:
         """The new bytes before `choices`; empty if the cut is not at the top level."""
@@ -229,8 +305,6 @@ class Identity:
         return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
 
 
-MOST_COUNTED = 10**12  # tokens; larger numbers are errors
-MOST_MEMBERS = 64  # of usage
 MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks with text; a few may contain escapes
@@ -242,7 +316,13 @@ _NO_USAGE = (
 _OWN = frozenset(("id", "object", "created", "model", "system_fingerprint"))
 
 
+def _without_usage(rest: bytes) -> bytes:
+    return rest.removesuffix(_NO_USAGE) + b"}" if rest.endswith(_NO_USAGE) else rest
+
+
 def frame(chunk: Chunk, identity: Identity) -> bytes:
+    if isinstance(chunk, Run):
+        return identity.spliced_run(chunk) or b"".join([frame(one, identity) for one in chunk.apart()])
     if chunk.data and (spliced := identity.spliced(chunk)):
         return spliced
     return sse.encode(jsonio.dumps(identity.put_on(chunk.body, CHUNK)))
@@ -251,33 +331,3 @@ def frame(chunk: Chunk, identity: Identity) -> bytes:
 def usage_frame(usage: dict[str, Any], identity: Identity) -> bytes:
     """The chunk with usage, for clients that asked for it."""
     return frame(Chunk({"choices": [], "usage": usage}, False, False), identity)
-
-
-def counts(usage: dict[str, Any], depth: int = 3) -> dict[str, Any]:
-    """An upstream's usage in a safe form: token counters are whole numbers from 0 to MOST_COUNTED, null
-    stays, and other values and members beyond MOST_MEMBERS are dropped."""
-    counted: dict[str, Any] = {}
-    for name, value in islice(usage.items(), MOST_MEMBERS):
-        if isinstance(value, dict):
-            if depth > 1:
-                counted[name] = counts(value, depth - 1)
-        elif type(value) is int or type(value) is float and math.isfinite(value):
-            bounded = min(max(value, 0), MOST_COUNTED)
-            counted[name] = int(bounded) if "tokens" in name else bounded
-        elif value is None or "tokens" not in name and type(value) in (str, bool) and len(str(value)) < 256:
-            counted[name] = value
-    return counted
-
-
-def add_usage(total: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
-    """Counters summed by name, including details; of other values the later one counts."""
-    summed = dict(total)
-    for name, value in usage.items():
-        before = summed.get(name)
-        if isinstance(value, dict) and isinstance(before, dict):
-            summed[name] = add_usage(before, value)
-        elif isinstance(value, int | float) and isinstance(before, int | float):
-            summed[name] = before + value
-        elif value is not None or name not in summed:
-            summed[name] = value
-    return summed

@@ -67,8 +67,20 @@ class ParsedRequest(Protocol):
 
     def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer: ...
 
-    def kept(self) -> dict[str, bytes]:
-        """After the last chunk: cache entries for the account's next request (storage/cache.py)."""
+    @property
+    def stores(self) -> bool:
+        """Whether anything may be kept for later requests."""
+        ...
+
+    @property
+    def continues(self) -> str:
+        """The name of an entry without which nothing is to be kept, because the client has deleted it
+        meanwhile; mostly empty."""
+        ...
+
+    def kept(self, beside: Sequence[str] = ()) -> dict[str, bytes]:
+        """After the last chunk: cache entries for the account's next request (storage/cache.py). `beside` are
+        the names of other entries that go when the answer is deleted."""
         ...
 
 

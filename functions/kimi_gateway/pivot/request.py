@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import Any
 
 from kimi_gateway.dataclass import dataclass
@@ -30,7 +31,8 @@ class ChatRequest:
     wrote the pivot: unchanged members are forwarded in the client's own bytes. `names` are the client's names
     for fields of the body, if they differ. `ignored` names fields that are not sent upstream. `least_output`:
     an answer with fewer tokens is useless, unless the client asked for fewer. `free` names functions whose
-    arguments are free text. `search`: the model may search the web.
+    arguments are free text. `search`: the model may search the web. `evident`: the client's history brings
+    the results of earlier searches along.
     """
 
     model: str
@@ -44,10 +46,12 @@ class ChatRequest:
     least_output: int = 1
     free: frozenset[str] = frozenset()
     search: SearchOptions | None = None
+    evident: bool = False
 
 
-def read(raw: bytes) -> ChatRequest:
-    """Parse a request. Raises InvalidRequest naming the field."""
+def read(raw: bytes, earlier: Sequence[dict[str, Any]] = ()) -> ChatRequest:
+    """Parse a request. The messages of `earlier`, of the conversation that it continues, are put before its
+    own. Raises InvalidRequest naming the field."""
     source = fields.json_object(raw)
     body = fields.drop_nulls(source.values, _FIELDS)
     for name in ("model", "messages"):
@@ -59,7 +63,10 @@ def read(raw: bytes) -> ChatRequest:
     sent = list(map(parts.outgoing, range(len(body["messages"])), body["messages"]))
     if all(map(operator.is_, sent, body["messages"])):
         sent = body["messages"]  # the same list, so that the client's own bytes are reused
-    body["messages"], mended = repair.repaired(sent, _place)
+    if earlier:
+        sent = [*earlier, *sent[_repeated(earlier, sent) :]]
+    place = partial(_later_place, len(earlier)) if earlier else _place
+    body["messages"], mended = repair.repaired(sent, place)
     if not body["messages"]:
         fail("messages", "has only empty assistant messages")
     if "user" in body:
@@ -69,6 +76,7 @@ def read(raw: bytes) -> ChatRequest:
         if body.get("tool_choice") in ("auto", "none"):
             del body["tool_choice"]
     body.pop("stream_options", None)  # the gateway sends its own upstream
+    body.pop("conversation_id", None)  # the dialect reads it (dialects/chat/conversation.py)
     ignored = tune(body)
     search = named.apply(body["model"], body, search)
     one_choice(search, body.get("n", 1))
@@ -115,6 +123,16 @@ def _own_stops(body: dict[str, Any]) -> tuple[str, ...]:
     else:
         del body["stop"]
     return tuple(text for text in stops if text not in short)
+
+
+def _repeated(earlier: Sequence[dict[str, Any]], sent: Sequence[dict[str, Any]]) -> int:
+    """The number of system messages at the beginning that the conversation begins with already."""
+    same = (one == other and one["role"] == "system" for one, other in zip(earlier, sent, strict=False))
+    return next((place for place, equal in enumerate(same) if not equal), min(len(earlier), len(sent)))
+
+
+def _later_place(earlier: int, message: int, call: int) -> str:
+    return "conversation_id" if message < earlier else _place(message - earlier, call)
 
 
 def _place(message: int, call: int) -> str:
@@ -293,6 +311,7 @@ _FIELDS: dict[str, Check] = {
     "prompt_cache_key": fields.string,
     "safety_identifier": fields.string,
     "prompt_cache_options": fields.members({"ttl": fields.string}),
+    "conversation_id": fields.string,
     **dict.fromkeys(_UNSENT, fields.string),
 }
 _TUNED = {

@@ -12,6 +12,9 @@ TEXTS = ("content", "reasoning_content", "refusal")
 _NOT_PLAIN = re.compile(
     rb'["\\\x00-\x1f]'
 )  # bytes that end a JSON string, begin an escape, or are illegal in a string
+_STRINGS = re.compile(  # JSON strings without their quotes, a line each
+    rb'[^"\\\x00-\x1f]*+(?:(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|\n)[^"\\\x00-\x1f]*+)*+'
+)
 _FLAT = frozenset((str, int, float, bool, type(None)))
 _PROBE = "probe"
 
@@ -19,16 +22,16 @@ _PROBE = "probe"
 class ChunkTemplate:
     """A chunk with one choice and one text in its delta: the bytes around that text, and the body."""
 
-    __slots__ = ("_after", "_before", "_body", "_choice", "_length", "_name")
+    __slots__ = ("_body", "_choice", "_length", "_name", "after", "before")
 
     def __init__(self, before: bytes, after: bytes, body: dict[str, Any], name: str) -> None:
-        self._before, self._after = before, after
+        self.before, self.after = before, after
         self._length = len(before) + len(after)
         self._body, self._choice, self._name = body, dict(body["choices"][0]), name
 
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
         """The body and the text of a matching chunk; None if it must be parsed."""
-        before, after = self._before, self._after
+        before, after = self.before, self.after
         if len(data) <= self._length or not (data.startswith(before) and data.endswith(after)):
             return None
         middle = data[len(before) : len(data) - len(after)]
@@ -40,8 +43,24 @@ class ChunkTemplate:
             return None
         return self.body_with(text), text
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the body's members, in their order."""
+        return tuple(self._body)
+
     def body_with(self, text: str) -> dict[str, Any]:
         return {**self._body, "choices": [{**self._choice, "delta": {self._name: text}}]}
+
+
+def texts_of(strings: list[bytes]) -> list[str] | None:
+    """The texts of JSON strings, given without their quotes. None if one is not a JSON string."""
+    if not _STRINGS.fullmatch(b"\n".join(strings)):
+        return None
+    try:
+        texts: list[str] = jsonio.loads(b'["%b"]' % b'","'.join(strings))
+    except ValueError:  # not UTF-8
+        return None
+    return texts
 
 
 def learn(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
@@ -57,10 +76,12 @@ def learn(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:
         return None
     literal = jsonio.dumps(text)[1:-1]
     before, mark, rest = data.partition(b'"%b":"' % name.encode())
+    if not mark:
+        before, mark, rest = data.partition(b'"%b": "' % name.encode())
     if not rest.startswith(literal):
         return None
     template = ChunkTemplate(before + mark, rest[len(literal) :], body, name)
-    tried = template._before + _PROBE.encode() + template._after
+    tried = template.before + _PROBE.encode() + template.after
     try:
         same = jsonio.loads(tried)
     except ValueError:

@@ -22,12 +22,16 @@ ASKED_ANEW = 60.0  # seconds before an unknown name may fetch the list again
 
 class Directory:
     """The directory of one provider. `upstream` returns it with its current tokens, and raises Unavailable if
-    they cannot be read."""
+    they cannot be read. `prefix` stands before the ids of its models."""
 
     def __init__(
-        self, upstream: Callable[[], Upstream], monotonic: Callable[[], float] = time.monotonic
+        self,
+        upstream: Callable[[], Upstream],
+        monotonic: Callable[[], float] = time.monotonic,
+        prefix: str = "",
     ) -> None:
         self.upstream = upstream
+        self._prefix = prefix
         self._monotonic = monotonic
         self._listed: dict[str, dict[str, Any]] = {}
         self._asked_at: float | None = None
@@ -57,6 +61,8 @@ class Directory:
                 try:
                     upstream = self.upstream()
                     entries = await self._ask(upstream, upstream.provider.models)
+                    if self._prefix:
+                        entries = [{**entry, "id": self._prefix + entry["id"]} for entry in entries]
                     self._listed = {entry["id"]: entry for entry in entries}
                 except UpstreamFailure as failure:
                     emit("models_unknown", logging.WARNING, cause=failure.cause, detail=failure.detail)

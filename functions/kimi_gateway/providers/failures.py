@@ -109,9 +109,16 @@ class UpstreamFailure(Exception):
         self.stale = False  # a reused connection was dead: the upstream saw no attempt
         self.attempts = 0  # attempts of an admitted request, set when the last one failed
 
-    def shown(self, model_is_ours: bool = True, request: str = "", window: int | None = None) -> GatewayError:
+    def shown(
+        self,
+        model_is_ours: bool = True,
+        request: str = "",
+        window: int | None = None,
+        vendor: str = "Kimi",
+    ) -> GatewayError:
         """The client's error. A model of the catalog is never reported as missing. The text names the
-        attempts and the request id for the operator. `window` is the model's in tokens, if known."""
+        `vendor`, the attempts, and the request id for the operator. `window` is the model's in tokens, if
+        known."""
         if self.cause == "context":
             return self._too_long(window)
         if self.cause == "model" and not model_is_ours:
@@ -123,7 +130,7 @@ class UpstreamFailure(Exception):
         after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
         message = self.detail if own_words else view.message
         if view.error is Unavailable:
-            message = _traceable(message, self.attempts, request)
+            message = _traceable(message, self.attempts, request).replace("Kimi", vendor)
         return view.error(message, retry_after=after, cause=f"upstream_{self.cause}")
 
     def _too_long(self, window: int | None) -> ContextLengthExceeded:
@@ -151,6 +158,19 @@ def _traceable(message: str, attempts: int, request: str) -> str:
     return f"{message}{charged}" + (f" Request {request}." if request else "")
 
 
+def usual_cause(status: int, known: Mapping[str, Any]) -> Cause:
+    """The cause by an error's type and its status, as the platform means them."""
+    if status in _BY_STATUS and (status >= 500 or not known):
+        return _BY_STATUS[status]
+    if status >= 500 or status < 400:
+        return "server"
+    cause = _BY_TYPE.get(str(known.get("type")), _BY_STATUS.get(status, "server"))
+    # A type that contradicts its status is ignored if it would blame the client.
+    if cause in ("invalid", "content_filter") and status not in (400, 413, 422):
+        cause = _BY_STATUS.get(status, "server")
+    return cause
+
+
 def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
     """The failure for an answer that is not a stream. The body may be the vendor's JSON, or HTML from its
     edge."""
@@ -161,21 +181,12 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> Upstrea
         known = {}
     if status == 200 and known:
         return from_event(known)
-    if status in _BY_STATUS and (status >= 500 or not known):
-        cause = _BY_STATUS[status]
-    elif status >= 500 or status < 400:
-        cause = "server"
-    else:
-        cause = _BY_TYPE.get(str(known.get("type")), _BY_STATUS.get(status, "server"))
-        # A type that contradicts its status is ignored if it would blame the client.
-        if cause in ("invalid", "content_filter") and status not in (400, 413, 422):
-            cause = _BY_STATUS.get(status, "server")
-    return _failure(cause, known, _seconds(headers.get("retry-after")), f"status {status}")
+    return failure(usual_cause(status, known), known, seconds(headers.get("retry-after")), f"status {status}")
 
 
 def from_event(error: Mapping[str, Any]) -> UpstreamFailure:
     """The failure for an `error` member inside a stream. There is no status, so the type alone decides."""
-    return _failure(_BY_TYPE.get(str(error.get("type")), "server"), error, None, "error event")
+    return failure(_BY_TYPE.get(str(error.get("type")), "server"), error, None, "error event")
 
 
 def lost(error: http.NetError) -> UpstreamFailure:
@@ -189,7 +200,7 @@ def lost(error: http.NetError) -> UpstreamFailure:
     return failure
 
 
-def _failure(
+def failure(
     cause: Cause, error: Mapping[str, Any], retry_after: float | None, otherwise: str
 ) -> UpstreamFailure:
     message = error.get("message")
@@ -203,7 +214,7 @@ def _failure(
     return UpstreamFailure(cause, detail, retry_after, quoted)
 
 
-def _seconds(header: str | None) -> float | None:
+def seconds(header: str | None) -> float | None:
     """Retry-After in seconds. Dates are ignored, because the vendor does not send them."""
     try:
         seconds = float(header or "")

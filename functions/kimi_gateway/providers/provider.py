@@ -18,14 +18,16 @@ from kimi_gateway.providers.failures import UpstreamFailure
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One upstream token. Only `id`, a hash, may be shown."""
+    """One upstream token. Only `id`, a hash, may be shown. `base` names the vendor's address that it belongs
+    to, if there are several."""
 
     secret: str = field(repr=False)
     id: str = ""
+    base: str = ""
 
     @classmethod
-    def of(cls, secret: str) -> Token:
-        return cls(secret, "tok_" + hashlib.sha256(secret.encode()).hexdigest()[:8])
+    def of(cls, secret: str, base: str = "") -> Token:
+        return cls(secret, "tok_" + hashlib.sha256(secret.encode()).hexdigest()[:8], base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Call:
 
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
-    sent. `only`: the id of the one token that may serve the call, because its files are in that account.
+    sent. `only`: the id of the one token that may serve the call, because its files are in that account;
+    `movable`: they can be uploaded again with another token.
     """
 
     model: Model
@@ -44,6 +47,7 @@ class Call:
     answered: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
     only: str | None = None
+    movable: bool = False
 
 
 class Costly(Exception):

@@ -11,11 +11,14 @@ from typing import Protocol
 LARGEST = 256 * 1024  # bytes of one entry; an item of DynamoDB holds 400 KB including its names
 MOST_OF_ACCOUNT = 16 * 2**20  # bytes; the oldest entries are dropped
 MOST = 512 * 2**20  # bytes of all accounts, in a store that must bound itself
+# Names that begin so are of answers and conversations, which a client may delete. Each process asks the store
+# for them, so that a deletion counts everywhere at once.
+DELETABLE = ("response:", "items:", "conversation:")
 SMALLEST = 128  # least bytes that an entry counts, for its name and place
 
 
 class Cache(Protocol):
-    """Bytes by account and name. Both methods raise StoreDown."""
+    """Bytes by account and name. Every method raises StoreDown."""
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         """Store entries until the unix second `until` at most. Replaces entries of the same name; drops those
@@ -24,6 +27,10 @@ class Cache(Protocol):
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         """The entries of `names` that this account still has. Other accounts' entries are never returned."""
+        ...
+
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        """Delete the entries of `names` that this account has."""
         ...
 
 

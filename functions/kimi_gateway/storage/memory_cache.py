@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.storage.cache import MOST, MOST_OF_ACCOUNT, Cache, fitting, size
+from kimi_gateway.storage.cache import DELETABLE, MOST, MOST_OF_ACCOUNT, Cache, fitting, size
 
 REMEMBERED = 600  # seconds for which an answer of the store is reused
 
@@ -48,6 +48,20 @@ class MemoryCache:
         found = ((name, self.look(account, name, now)) for name in names)
         return {name: value for name, value in found if value is not None}
 
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        self.drop(account, names)
+
+    def drop(self, account: str, names: Sequence[str]) -> None:
+        shelf = self._shelves.get(account)
+        if shelf is None:
+            return
+        before = shelf.size
+        for name in names:
+            shelf.drop(name)
+        self._size += shelf.size - before
+        if not shelf.entries:
+            del self._shelves[account]
+
     def put(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         shelf = self._shelves.setdefault(account, _Shelf())
         self._shelves.move_to_end(account)
@@ -83,8 +97,13 @@ class RememberingCache:
         self._memory = MemoryCache(most_of_account=most, most=most)
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
-        self._memory.put(account, fitting(entries), until)
+        remembered = {name: entry for name, entry in entries.items() if not name.startswith(DELETABLE)}
+        self._memory.put(account, fitting(remembered), until)
         await self._store.keep(account, entries, until)
+
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        self._memory.drop(account, names)
+        await self._store.forget(account, names)
 
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         looked = {name: self._memory.look(account, name, now) for name in names}
@@ -92,7 +111,7 @@ class RememberingCache:
         found = {name: value for name, value in looked.items() if value}
         if unknown:
             stored = await self._store.recall(account, unknown, now)
-            said = {name: stored.get(name, b"") for name in unknown}
+            said = {name: stored.get(name, b"") for name in unknown if not name.startswith(DELETABLE)}
             self._memory.put(account, said, now + REMEMBERED)
             found |= stored
         return found

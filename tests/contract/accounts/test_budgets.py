@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Budget
+from kimi_gateway.catalog import models
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost
 from support.budgeting import limit, spent
 from support.error_shape import anthropic_error, openai_error
@@ -96,10 +99,10 @@ def test_the_budget_of_an_account_is_shared_by_its_keys(desk: InProcess) -> None
 FAILURES: dict[str, tuple[Any, int, bool]] = {
     "refused": (lambda sent: told(error("invalid_request_error", "no"), 400), 1, False),
     "unreachable": (ConnectFailed("no route"), 3, False),
-    "cut before any content": (lambda sent: streamed(done=False), 1, True),
+    "cut before any content": (lambda sent: streamed(done=False), 3, True),
     "cut in the middle": (lambda sent: streamed(*chat_events(model=K26)[:2], done=False), 1, True),
-    "lost behind the request": (ConnectionLost("reset"), 1, True),
-    "server error": (lambda sent: told(error("server_error", "no"), 500), 1, True),
+    "lost behind the request": (ConnectionLost("reset"), 3, True),
+    "server error": (lambda sent: told(error("server_error", "no"), 500), 3, True),
 }
 
 
@@ -119,13 +122,43 @@ def test_a_failure_is_booked_at_its_bound_where_it_may_have_been_billed(desk: In
     desk.chat(key, {"model": K26, "max_tokens": 1_000})
     assert len(desk.client.chats) == attempts
     (amount,) = spent(desk, key)
-    assert (4_000 < amount < 4_500) if booked else amount == 0
+    assert (4_000 * attempts < amount < 4_500 * attempts) if booked else amount == 0
     assert desk.account(key).consumed == 0
 
 
-def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProcess) -> None:
-    from kimi_gateway.catalog import models
+@pytest.mark.parametrize("choices", [1, 3])
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_another_attempt_is_made_only_after_a_reservation_of_its_own(
+    desk: InProcess, attempts: int, choices: int
+) -> None:
+    """Each takes less than 4,500 micro-dollars; the budget is for so many."""
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 4_500 * (choices + attempts - 1)))
+    desk.client.answer = lambda sent: streamed(done=False)
+    desk.chat(key, {"model": K26, "max_tokens": 1_000, "n": choices})
+    sent = len(desk.client.chats)
+    assert choices <= sent <= choices + attempts - 1
+    (amount,) = spent(desk, key)
+    assert 4_000 * sent < amount <= 4_500 * (choices + attempts - 1)
+    assert (desk.account(key).consumed, desk.account(key).reserved) == (0, 0)
 
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_an_attempt_that_succeeds_is_booked_by_its_usage_beside_the_lost_one(
+    desk: InProcess, choices: int
+) -> None:
+    key, good = desk.key(), answers(1_000, 100)
+    limit(desk, key, Budget("usd", "day", 10**7))
+    lost = [streamed(done=False)]
+    desk.client.answer = lambda sent: lost.pop() if lost else good(sent)
+    assert desk.chat(key, {"model": K26, "max_tokens": 1_000, "n": choices}).status == 200
+    assert len(desk.client.chats) == choices + 1
+    (amount,) = spent(desk, key)
+    assert 4_000 < amount - choices * (950 + 400) < 4_500
+    assert desk.account(key).consumed == 1
+
+
+def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProcess) -> None:
     key = desk.key()
     row = replace(models.neutral("kimi-new"), price=None)
     desk.running.gateway.registry.rows["kimi-new"] = row
@@ -134,6 +167,63 @@ def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProce
     assert (refused.status, "price" in refused.json["error"]["message"]) == (403, True)
     limit(desk, key, Budget("tokens", "total", 10**9))
     assert desk.chat(key, {"model": "kimi-new", "max_tokens": 300}).status == 200
+
+
+def test_a_model_without_a_price_counts_as_free_if_the_operator_says_so() -> None:
+    with InProcess(unpriced="allow") as desk:
+        key = desk.key()
+        desk.running.gateway.registry.rows["kimi-new"] = replace(models.neutral("kimi-new"), price=None)
+        limit(desk, key, Budget("usd", "total", 1), Budget("tokens", "total", 10**9))
+        assert desk.chat(key, {"model": "kimi-new", "max_tokens": 300}).status == 200
+        assert spent(desk, key)[0] == 0
+        assert spent(desk, key)[1] > 0
+        assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 403
+
+
+def test_a_platform_that_bills_in_another_currency_has_no_price_in_usd(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own price is in the log as such."""
+    caplog.set_level("INFO", "kimi_gateway")
+    file, price = tmp_path / "models.json", {"input": 4.0, "cached": 0.7, "output": 16.0, "currency": "CNY"}
+    file.write_text(json.dumps({"models": [{"id": "mine", "like": K26, "price": price}]}))
+    with InProcess(base_url="https://api.moonshot.cn/v1", models=file) as desk:
+        key = desk.key()
+        desk.client.answer = answers(1_000_000, 1_000_000)
+        for model, cost in (("mine", 20.0), (K26, None)):
+            caplog.clear()
+            assert desk.chat(key, {"model": model}).status == 200
+            (line,) = [each.fields for each in caplog.records if each.message == "request"]  # type: ignore[attr-defined]
+            assert (line.get("cost_cny"), line.get("cost_usd")) == (cost, None)
+        limit(desk, key, Budget("usd", "total", 10**9))
+        for model in ("mine", K26):
+            refused = desk.chat(key, {"model": model, "max_tokens": 300})
+            assert (refused.status, "in USD" in refused.json["error"]["message"]) == (403, True)
+
+
+@pytest.mark.parametrize(("ttl", "dollars"), [("5m", 3.0), ("1h", 6.0)])
+def test_input_that_is_cached_for_an_hour_has_the_price_of_its_writing(
+    desk: InProcess, ttl: str, dollars: float
+) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 10**9))
+    desk.client.answer = answers(1_000, 0)
+    body = {"model": "kimi-k3", "max_tokens": 300, "prompt_cache_options": {"mode": "implicit", "ttl": ttl}}
+    assert desk.chat(key, body).status == 200
+    assert spent(desk, key) == [1_000 * dollars]
+
+
+def test_a_bill_above_the_reservation_is_booked_and_alarmed(
+    desk: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("tokens", "day", 100_000))
+    desk.client.answer = answers(90_000, 30_000)
+    assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 200
+    assert spent(desk, key) == [120_000]
+    (alarm,) = [each for each in caplog.records if each.message == "billed_above_bound"]
+    assert alarm.levelname == "ERROR"
+    assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 403
 
 
 def test_a_picture_reserves_the_whole_window(desk: InProcess) -> None:

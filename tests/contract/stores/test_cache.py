@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway.storage.cache import LARGEST, MOST_OF_ACCOUNT, Cache
+from kimi_gateway.storage.cache import DELETABLE, LARGEST, MOST_OF_ACCOUNT, Cache
 from kimi_gateway.storage.memory_cache import MemoryCache, RememberingCache
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support import store_client
@@ -153,3 +153,32 @@ async def test_the_memory_is_bounded_and_the_store_behind_it_still_knows() -> No
     assert len(found) == 10
     assert "name-9" not in store.asked
     assert "name-0" in store.asked
+
+
+async def test_what_is_forgotten_is_gone_and_nothing_else(replay: Cache) -> None:
+    await replay.keep("a", {"one": b"1", "two": b"2", "response:1": b"3"}, UNTIL)
+    await replay.keep("b", {"one": b"other"}, UNTIL)
+    await replay.forget("a", ["one", "response:1", "never"])
+    await replay.forget("c", ["one"])
+    await replay.forget("a", [])
+    assert await replay.recall("a", ["one", "two", "response:1"], NOW) == {"two": b"2"}
+    assert await replay.recall("b", ["one"], NOW) == {"one": b"other"}
+
+
+async def test_many_are_forgotten_at_once(replay: Cache) -> None:
+    entries = {f"name-{number}": b"1" for number in range(60)}
+    await replay.keep("a", entries, UNTIL)
+    await replay.forget("a", list(entries))
+    assert await replay.recall("a", list(entries), NOW) == {}
+
+
+async def test_a_deletion_by_one_process_counts_in_another_at_once(tmp_path: Path) -> None:
+    stores = [SqliteStore(tmp_path / "accounts.db") for _ in range(2)]
+    first, second = map(RememberingCache, stores)
+    for name in (f"{prefix}1" for prefix in DELETABLE):
+        await first.keep("a", {name: b"1"}, UNTIL)
+        assert await second.recall("a", [name], NOW) == {name: b"1"}
+        await second.forget("a", [name])
+        assert await first.recall("a", [name], NOW) == {}
+    for store in stores:
+        await store.close()

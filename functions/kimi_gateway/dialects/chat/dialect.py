@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.chat.answer import JsonAnswer, StreamWriter
 from kimi_gateway.dialects.chat.searching import SearchingJsonAnswer, SearchingStreamWriter
@@ -32,10 +34,28 @@ class ParsedChatRequest:
             return SearchingJsonAnswer(identity, search.lines)
         return JsonAnswer(identity)
 
-    def kept(self) -> dict[str, bytes]:
+    @property
+    def stores(self) -> bool:
+        return self.chat.source is None or self.chat.source.values.get("store") is not False
+
+    @property
+    def continues(self) -> str:
+        return ""
+
+    def kept(self, beside: Sequence[str] = ()) -> dict[str, bytes]:
         return {}
 
 
+@dataclass(frozen=True, slots=True)
 class ChatCompletions:
+    """`keeps`: whether this gateway keeps conversations."""
+
+    keeps: bool = True
+
     def read(self, raw: bytes) -> Ask:
-        return Ask.whole(request.read(raw), len(raw), ParsedChatRequest)
+        chat = request.read(raw)
+        if chat.source is None or not chat.source.values.get("conversation_id"):
+            return Ask.whole(chat, len(raw), ParsedChatRequest)
+        from kimi_gateway.dialects.chat import conversation  # few requests need it
+
+        return conversation.read(chat, raw, self.keeps, ParsedChatRequest)

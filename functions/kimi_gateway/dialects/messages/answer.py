@@ -13,7 +13,7 @@ from kimi_gateway.dialects.messages.request import ThinkingDisplay, Translation
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import Chunk, Identity
+from kimi_gateway.pivot.chunks import Chunk, Identity, apart
 from kimi_gateway.pivot.search import SearchCall
 
 PING = sse.encode(b'{"type":"ping"}', b"ping")
@@ -191,7 +191,7 @@ class StreamWriter:
     def add(self, chunks: list[Chunk]) -> bytes:
         if not chunks:
             return b""
-        for chunk in chunks:
+        for chunk in apart(chunks):
             self._sequence.add(chunk)
         if self._events.out:
             self._unseen = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,6 +20,8 @@ from kimi_gateway.pivot.request import ChatRequest
 class ParsedMessagesRequest:
     translation: Translation
     size: int
+    stores: bool = True
+    continues: str = ""
 
     @property
     def chat(self) -> ChatRequest:
@@ -32,7 +35,7 @@ class ParsedMessagesRequest:
     def answer(self, identity: Identity, narrowed: bool = False) -> JsonAnswer:
         return JsonAnswer(identity, self.translation, narrowed)
 
-    def kept(self) -> dict[str, bytes]:
+    def kept(self, beside: Sequence[str] = ()) -> dict[str, bytes]:
         return {}
 
 

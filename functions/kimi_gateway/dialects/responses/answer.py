@@ -10,7 +10,7 @@ from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.web_search import tool_usage
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import Chunk, Identity
+from kimi_gateway.pivot.chunks import Chunk, Identity, apart
 
 # `error.code` of a failed response, if it is not server_error: the codes that OpenAI's clients know (its
 # SDK's types; Codex does not repeat a request after the second and third, 2026-11).
@@ -55,6 +55,7 @@ class Answer:
         self.output = output
         self._searches = searches
         self._clock = clock
+        self.final: dict[str, Any] | None = None  # the object after `ended`
         reasoning, text = asked.get("reasoning", {}), asked.get("text", {})
         self._head = {
             "id": response_id(identity),
@@ -76,13 +77,14 @@ class Answer:
         """The final object. `usage` has the pivot's names. Call it after `output.end()`."""
         why = self.output.incomplete
         details = {"reason": why} if why else None
-        return self._at(
+        self.final = self._at(
             "incomplete" if why else "completed",
             self.output.items(),
             completed_at=None if why else int(self._clock()),
             incomplete_details=details,
             usage=_usage(usage),
         )
+        return self.final
 
     def failed(self, error: GatewayError) -> dict[str, Any]:
         detail = {"code": _CODES.get(error.code, "server_error"), "message": error.message}
@@ -138,7 +140,7 @@ class StreamWriter:
 
     def add(self, chunks: list[Chunk]) -> bytes:
         events = self._begin()
-        for chunk in chunks:
+        for chunk in apart(chunks):
             events += self._answer.output.add(chunk)
         return self._send(events)
 

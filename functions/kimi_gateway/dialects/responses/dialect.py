@@ -29,7 +29,7 @@ class ParsedResponsesRequest:
     size: int
     clock: Callable[[], float]
     _name: str = ""
-    _output: Output | None = field(default=None, repr=False)
+    _answered: Answer | None = field(default=None, repr=False)
 
     @property
     def chat(self) -> ChatRequest:
@@ -44,20 +44,29 @@ class ParsedResponsesRequest:
     def _answer(self, identity: Identity) -> Answer:
         include = frozenset(self.translation.body.get("include", ()))
         self._name = name_of(identity)
-        self._output = Output(self._name, self.translation.toolbox, _ENCRYPTED in include, include)
+        output = Output(self._name, self.translation.toolbox, _ENCRYPTED in include, include)
         searches = self.chat.search is not None
-        return Answer(self.translation.body, identity, self._output, self.clock, searches)
+        self._answered = Answer(self.translation.body, identity, output, self.clock, searches)
+        return self._answered
 
-    def kept(self) -> dict[str, bytes]:
+    @property
+    def stores(self) -> bool:
+        stores: bool = self.translation.body.get("store", True)
+        return stores
+
+    @property
+    def continues(self) -> str:
+        return ""
+
+    def kept(self, beside: Sequence[str] = ()) -> dict[str, bytes]:
         """The conversation with this answer, unless `store` is false."""
-        if (
-            self._output is None
-            or not self.translation.body.get("store", True)
-            or self.size > references.LARGEST
-        ):
+        answered = self._answered
+        if answered is None or not self.stores or self.size > references.LARGEST:
             return {}
-        self._output.end()
-        return references.Earlier(self.translation.messages, self._output.items()).entries(self._name)
+        answered.output.end()
+        response = {name: value for name, value in (answered.final or {}).items() if name != "output"}
+        earlier = references.Earlier(self.translation.messages, answered.output.items())
+        return earlier.entries(self._name, response or None, beside)
 
 
 @dataclass(frozen=True, slots=True)

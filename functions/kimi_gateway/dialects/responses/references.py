@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -21,7 +21,7 @@ MOST_UNPACKED = (
 _RESPONSE_ID = re.compile(r"(?:resp_)?([0-9a-f]{1,64})")
 _ITEM_ID = re.compile(r"[a-z]+_([0-9a-f]{1,64})_\d{1,6}")
 Found = Mapping[str, bytes]
-Kept = Mapping[str, list[dict[str, Any]]]
+Kept = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,14 @@ class Earlier:
     messages: list[dict[str, Any]] = field(repr=False)
     output: list[dict[str, Any]] = field(repr=False)
 
-    def entries(self, name: str) -> dict[str, bytes]:
+    def entries(
+        self, name: str, response: Mapping[str, Any] | None = None, beside: Sequence[str] = ()
+    ) -> dict[str, bytes]:
         """The cache entries to keep. `name` is the common part of the ids. Items have an entry of their own:
-        a request may name those of many answers, and each conversation includes everything before it."""
-        return {_asked(name): _packed(self.messages), _items(name): _packed(self.output)}
+        a request may name those of many answers, and each conversation includes everything before it.
+        `response` is the answer without its items; `beside` are the names of entries that go with it."""
+        asked = {"messages": self.messages, "response": response, "beside": list(beside)}
+        return {_asked(name): _packed(asked), _items(name): _packed(self.output)}
 
 
 def entries(body: Mapping[str, Any]) -> list[str]:
@@ -70,7 +74,7 @@ def resolve(body: Mapping[str, Any], found: Kept) -> tuple[list[Any] | str, Earl
         name = _earlier_of(body)
         if not name or not found.keys() >= {_asked(name), _items(name)}:
             fail("previous_response_id", "no such response is kept; send the whole conversation as input")
-        earlier = Earlier(found[_asked(name)], found[_items(name)])
+        earlier = Earlier(messages_of(found[_asked(name)]), found[_items(name)])
     given = body["input"]
     if isinstance(given, str) or not any(map(_is_reference, given)):
         return given, earlier
@@ -103,8 +107,24 @@ def _check_once(given: list[Any]) -> None:
 
 
 def _earlier_of(body: Mapping[str, Any]) -> str:
-    found = _RESPONSE_ID.fullmatch(body.get("previous_response_id", ""))
+    return name_of(body.get("previous_response_id", ""))
+
+
+def name_of(response: str) -> str:
+    """The common part of the ids of a response with this id; empty if it cannot be one."""
+    found = _RESPONSE_ID.fullmatch(response)
     return found[1] if found else ""
+
+
+def names(name: str) -> tuple[str, str]:
+    """The names of a response's entries."""
+    return _asked(name), _items(name)
+
+
+def messages_of(asked: Any) -> list[dict[str, Any]]:
+    """The conversation in an entry. Before 2026-11-28 an entry had nothing else."""
+    messages: list[dict[str, Any]] = asked if isinstance(asked, list) else asked["messages"]
+    return messages
 
 
 def _asked(name: str) -> str:
@@ -115,7 +135,7 @@ def _items(name: str) -> str:
     return f"items:{name}"
 
 
-def _packed(value: list[dict[str, Any]]) -> bytes:
+def _packed(value: Any) -> bytes:
     return zlib.compress(jsonio.dumps(value), 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kimi_gateway.dialects.messages.block_sequencer import WINDOW
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import counts
+from kimi_gateway.pivot.usage import counts
 
 Json = dict[str, Any]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
-from kimi_gateway.pivot.chunks import MOST_COUNTED, counts
 from kimi_gateway.pivot.request import ChatRequest
+from kimi_gateway.pivot.usage import MOST_COUNTED, counts
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import messages
@@ -87,41 +88,17 @@ class Moonshot:
     ) -> PreparedChat:
         return prepare(chat, model, headers, cheaply, self._native)
 
-    async def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
+    def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
         headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
         url, reader = f"{self._base}/chat/completions", None
         if isinstance(call, MessagesCall):
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
             headers |= messages.HEADERS
-        try:
-            async with self._client.send("POST", url, headers, call.payload, self._timeouts) as answer:
-                kind = answer.headers.get("content-type", "")
-                if answer.status != 200 or "json" in kind:
-                    raise failures.from_answer(
-                        answer.status, answer.headers, await answer.read(LONGEST_ANSWER)
-                    )
-                if "event-stream" not in kind:
-                    raise UpstreamFailure("broken", f"an answer of type {kind[:60]!r} instead of a stream")
-                call.answered.update(
-                    (name, answer.headers[name]) for name in SIGNATURE if name in answer.headers
-                )
-                decoder = sse.Decoder(self._event_limit)
-                async for data in answer.chunks():
-                    events = decoder.feed(data)
-                    if reader is not None:
-                        events = reader.pivot(events)
-                    for at in range(0, len(events), SLICE):
-                        yield events[at : at + SLICE] if len(events) > SLICE else events
-        except http.NetError as exc:
-            raise failures.lost(exc) from exc
-        except sse.EventTooLarge as exc:
-            raise UpstreamFailure("broken", "an event above the size limit") from exc
+        exchange = self._client.send("POST", url, headers, call.payload, self._timeouts)
+        return events(exchange, self._event_limit, call.answered, reader)
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
-        listed = (await self._json("GET", "/models", token)).get("data")
-        if not isinstance(listed, list):
-            raise UpstreamFailure("broken", "the model list has no data")
-        return [entry for entry in listed if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        return entries(await self._json("GET", "/models", token))
 
     async def live(self, token: Token) -> bool:
         try:
@@ -155,20 +132,73 @@ class Moonshot:
         self, method: str, path: str, token: Token, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         sent = b"" if body is None else jsonio.dumps(body)
-        try:
-            async with self._client.send(method, self._base + path, _headers(token), sent, QUICK) as answer:
-                text = await answer.read(LONGEST_ANSWER)
-        except http.NetError as exc:
-            raise failures.lost(exc) from exc
-        if answer.status != 200:
-            raise failures.from_answer(answer.status, answer.headers, text)
-        try:
-            parsed = jsonio.loads(text)
-        except (ValueError, RecursionError) as exc:
-            raise UpstreamFailure("broken", "an answer that is not JSON") from exc
-        if not isinstance(parsed, dict):
-            raise UpstreamFailure("broken", "an answer that is not an object")
-        return parsed
+        return await json_object(self._client.send(method, self._base + path, _headers(token), sent, QUICK))
+
+
+class Reader(Protocol):
+    """Turns a vendor's events into pivot chunks."""
+
+    def pivot(self, events: list[sse.Event]) -> list[sse.Event]: ...
+
+
+Refused = Callable[[int, Mapping[str, str], bytes], UpstreamFailure]  # by status, headers and body
+
+
+async def events(
+    exchange: AbstractAsyncContextManager[http.Answer],
+    limit: int,
+    answered: dict[str, str],
+    reader: Reader | None = None,
+    refused: Refused = failures.from_answer,
+) -> AsyncIterator[list[sse.Event]]:
+    """The events of a streamed answer; `limit` bounds the bytes of one. Raises UpstreamFailure."""
+    try:
+        async with exchange as answer:
+            kind = answer.headers.get("content-type", "")
+            if answer.status != 200 or "json" in kind:
+                raise refused(answer.status, answer.headers, await answer.read(LONGEST_ANSWER))
+            if "event-stream" not in kind:
+                raise UpstreamFailure("broken", f"an answer of type {kind[:60]!r} instead of a stream")
+            answered.update((name, answer.headers[name]) for name in SIGNATURE if name in answer.headers)
+            decoder = sse.Decoder(limit)
+            async for data in answer.chunks():
+                read = decoder.feed(data)
+                if reader is not None:
+                    read = reader.pivot(read)
+                for at in range(0, len(read), SLICE):
+                    yield read[at : at + SLICE] if len(read) > SLICE else read
+    except http.NetError as exc:
+        raise failures.lost(exc) from exc
+    except sse.EventTooLarge as exc:
+        raise UpstreamFailure("broken", "an event above the size limit") from exc
+
+
+async def json_object(
+    exchange: AbstractAsyncContextManager[http.Answer], refused: Refused = failures.from_answer
+) -> dict[str, Any]:
+    """The JSON object of an answer. Raises UpstreamFailure."""
+    try:
+        async with exchange as answer:
+            text = await answer.read(LONGEST_ANSWER)
+    except http.NetError as exc:
+        raise failures.lost(exc) from exc
+    if answer.status != 200:
+        raise refused(answer.status, answer.headers, text)
+    try:
+        parsed = jsonio.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamFailure("broken", "an answer that is not JSON") from exc
+    if not isinstance(parsed, dict):
+        raise UpstreamFailure("broken", "an answer that is not an object")
+    return parsed
+
+
+def entries(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a model list. Raises UpstreamFailure."""
+    data = listed.get("data")
+    if not isinstance(data, list):
+        raise UpstreamFailure("broken", "the model list has no data")
+    return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def _headers(token: Token) -> dict[str, str]:

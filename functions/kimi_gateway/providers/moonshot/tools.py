@@ -47,14 +47,16 @@ class _Fitting:
         return cleaned
 
 
-def adapt_tools(body: dict[str, Any], model: Model, thinks: bool) -> tuple[Renamed, list[str]]:
+def adapt_tools(
+    body: dict[str, Any], model: Model, thinks: bool, most: int = MOST_TOOLS
+) -> tuple[Renamed, list[str]]:
     """Replace members of `body` that must change, and only those. Returns the changed names, and the paths of
     schemas that became partly unconstrained. Raises InvalidRequest."""
     tools = body.get("tools") or []
-    if len(tools) > MOST_TOOLS:
+    if len(tools) > most:
         fail(
             "tools",
-            f"holds {len(tools)} tools; the upstream takes {MOST_TOOLS} at most. Offer fewer;"
+            f"holds {len(tools)} tools; the upstream takes {most} at most. Offer fewer;"
             " in Claude Code switch tool search on (ENABLE_TOOL_SEARCH=true), which offers them as needed",
         )
     in_history = any(map(_names_tools, body["messages"]))

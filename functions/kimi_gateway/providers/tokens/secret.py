@@ -4,18 +4,18 @@ upstream refuses a token. If the service is down, known tokens stay in use; requ
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import random
 import time
 from collections.abc import Callable
 
-from kimi_gateway import settings
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.net.aws import SECRETS, Aws, AwsError
 from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.tokens.kept import Kept, parsed, secrets
 
 LASTS = 300.0  # seconds, and up to a fifth more, so that instances that started together do not read together
 AGAIN = 10.0  # seconds between two reads for a refused token, or while the service fails
@@ -24,7 +24,7 @@ WAITED = 1.0  # seconds that requests wait for a read while older tokens are kno
 
 
 class SecretTokens:
-    """`secret` is a name or an ARN. Its text is a JSON list of tokens, or tokens separated by commas."""
+    """`secret` is a name or an ARN. Its text: see kept.py."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class SecretTokens:
         self._clock = clock
         self._jitter = jitter
         self._tokens: tuple[Token, ...] = ()
+        self._kept: Kept = {}
         self._begun = (
             self._forced
         ) = -math.inf  # times at which the last read began, and the last one after a refusal
@@ -47,8 +48,12 @@ class SecretTokens:
         self._reading: asyncio.Task[None] | None = None
 
     def tokens(self) -> tuple[Token, ...]:
-        """Tokens as last read; none before that."""
+        """The platform's tokens as last read; none before that."""
         return self._tokens
+
+    def kept(self) -> Kept:
+        """All tokens as last read, by vendor."""
+        return self._kept
 
     def faults(self) -> list[str]:
         return [] if self.known else [f"tokens: {self._fault or 'not read yet'}"]
@@ -83,30 +88,15 @@ class SecretTokens:
     async def _read(self) -> None:
         try:
             told = await self._aws.call(SECRETS, "GetSecretValue", {"SecretId": self._secret})
-            secrets = parsed(told.get("SecretString"))
+            kept = parsed(told.get("SecretString"))
         except (AwsError, ValueError) as error:
             self._fault = f"the secret {error}" if isinstance(error, ValueError) else str(error)
             self._lasts = AGAIN if self.known else COLD_AGAIN
             emit("secret_unread", logging.ERROR, detail=self._fault)
         else:
-            redact.learn(secrets)
-            self._tokens = tuple(map(Token.of, secrets))
+            redact.learn(secrets(kept))
+            self._kept, self._tokens = kept, tuple(map(Token.of, kept.get(PLATFORM, ())))
             self.known, self._fault = True, ""
             self._lasts = LASTS * (1 + self._jitter() / 5)
         finally:
             self._reading = None
-
-
-def parsed(text: object) -> tuple[str, ...]:
-    """Parse the secret. Raises ValueError; its text continues "the secret" and quotes nothing."""
-    if not isinstance(text, str):
-        raise ValueError("holds no text")
-    if not text.lstrip().startswith("["):
-        return settings.tokens(text.split(","))
-    try:
-        listed = json.loads(text)
-    except (ValueError, RecursionError):
-        raise ValueError("is not a JSON list of tokens") from None
-    if not all(isinstance(each, str) for each in listed):
-        raise ValueError("is not a JSON list of tokens")
-    return settings.tokens(listed)

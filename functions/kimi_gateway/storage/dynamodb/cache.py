@@ -14,6 +14,8 @@ from kimi_gateway.storage.dynamodb.item import number
 from kimi_gateway.storage.dynamodb.outages import TTL
 from kimi_gateway.storage.dynamodb.table import Table
 
+TOGETHER = 25
+
 
 def _partition(account: str) -> str:
     return f"R#{account}"
@@ -26,6 +28,13 @@ async def keep(table: Table, account: str, entries: Mapping[str, bytes], until: 
             for name, value in entries.items()
         )
     )
+
+
+async def forget(table: Table, account: str, names: Sequence[str]) -> None:
+    """At most TOGETHER deletions run at a time."""
+    for start in range(0, len(names), TOGETHER):
+        some = names[start : start + TOGETHER]
+        await asyncio.gather(*(table.delete(_partition(account), name) for name in some))
 
 
 async def recall(table: Table, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:

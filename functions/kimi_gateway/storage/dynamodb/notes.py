@@ -29,5 +29,8 @@ class DynamoNotes(DynamoFiles, DynamoBatches):
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         await cache.keep(self._table, account, fitting(entries), until)
 
+    async def forget(self, account: str, names: Sequence[str]) -> None:
+        await cache.forget(self._table, account, names)
+
     async def recall(self, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:
         return await cache.recall(self._table, account, names, now)

@@ -48,6 +48,11 @@ def recall(db: sqlite3.Connection, account: str, names: Sequence[str], now: int)
     return found
 
 
+def forget(db: sqlite3.Connection, account: str, names: Sequence[str]) -> None:
+    rows = [(account, name) for name in names]
+    db.executemany("DELETE FROM replay WHERE account=? AND name=?", rows)
+
+
 def purge(db: sqlite3.Connection, now: int, most: int = MOST) -> None:
     """Delete expired entries and bound the total."""
     db.execute("DELETE FROM replay WHERE until <= ?", (now,))

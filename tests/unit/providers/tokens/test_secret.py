@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.net.aws import SECRETS, Patience
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.observe import redact
 from kimi_gateway.providers.provider import Token
-from kimi_gateway.providers.tokens import secret
+from kimi_gateway.providers.tokens import kept as secret
 from kimi_gateway.providers.tokens.secret import AGAIN, COLD_AGAIN, LASTS, SecretTokens
 from support import dynamo
 from support.faulty import Fault, Faulty, always, none
@@ -70,7 +71,7 @@ async def test_the_text_is_a_json_list_or_joined_by_commas(kept: Kept, text: str
 
 @pytest.mark.parametrize("text", ["[]", ""])
 def test_a_secret_may_hold_no_token_yet(text: str) -> None:
-    assert secret.parsed(text) == ()
+    assert secret.parsed(text) == {PLATFORM: ()}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""The vendors of a gateway: for each one that is used a provider, a pool of its own tokens, and a directory.
+
+No vendor ever gets another one's token: each pool reads the tokens under its vendor's name only. Loaded when
+a vendor has a token or its name is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field
+
+from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.models import PLATFORM, Model
+from kimi_gateway.catalog.vendor import Vendor
+from kimi_gateway.dataclass import dataclass
+from kimi_gateway.net.http import Client, Timeouts
+from kimi_gateway.net.http1 import Http1Client, proxied
+from kimi_gateway.observe import redact
+from kimi_gateway.providers.compatible.provider import Compatible
+from kimi_gateway.providers.directory import Directory
+from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.tokens.kept import secrets, with_base
+from kimi_gateway.providers.tokens.outages import OutageLog
+from kimi_gateway.providers.tokens.pool import Pool, Renewal
+from kimi_gateway.settings import Settings
+
+NOBODY = Token("", "tok_none")  # for a vendor that needs no token
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTokens:
+    """The stored tokens by vendor. `renewal` is set if reading them takes a call; `known` tells whether one
+    succeeded."""
+
+    kept: Callable[[], Mapping[str, Sequence[str]]]
+    renewal: Renewal | None = None
+    known: Callable[[], bool] = lambda: True
+
+
+@dataclass(slots=True)
+class Vendors:
+    """Implements `registry.Vendors`."""
+
+    catalog: Catalog
+    settings: Settings
+    client: Client
+    kept: KeptTokens
+    record: OutageLog
+    clock: Callable[[], float]
+    _directories: dict[tuple[str, str], Directory] = field(default_factory=dict)
+    _pools: list[Pool] = field(default_factory=list)
+    _tokens: dict[tuple[str, str], tuple[tuple[str, ...], tuple[Token, ...]]] = field(default_factory=dict)
+    _own_client: Client | None = None
+
+    def __post_init__(self) -> None:
+        redact.learn(secrets(self.settings.vendor_tokens))
+
+    def directory(self, model: Model) -> Directory | None:
+        vendor = self.catalog.vendor(model.provider)
+        if vendor is None:
+            return None
+        base = vendor.base_of(model.upstream)
+        if not self.tokens(vendor, base) and self.kept.known():
+            return None
+        return self._directory(vendor, base)
+
+    def directories(self) -> Iterator[Directory]:
+        for vendor in self.configured():
+            yield self._directory(vendor, "")
+
+    def configured(self) -> list[Vendor]:
+        """The vendors with a token."""
+        names = (*self.catalog.own_vendors, *self.settings.vendor_tokens, *self.kept.kept())
+        found = [self.catalog.vendor(name) for name in dict.fromkeys(names) if name != PLATFORM]
+        return [vendor for vendor in found if vendor is not None and self.tokens(vendor, "")]
+
+    def models(self) -> list[Model]:
+        found = []
+        for vendor in self.configured():
+            rows = [vendor.row(known.id) for known in vendor.known]
+            found += [row for row in rows if row is not None and self.directory(row) is not None]
+        return found
+
+    def tokens(self, vendor: Vendor, base: str) -> tuple[Token, ...]:
+        """The current tokens of a vendor, for one of its addresses or for all."""
+        if vendor.tokens == "none":
+            return (NOBODY,)
+        texts = tuple(self.settings.vendor_tokens.get(vendor.id) or self.kept.kept().get(vendor.id, ()))
+        known = self._tokens.get((vendor.id, base))
+        if known is None or known[0] != texts:
+            of = [with_base(text, vendor.bases) for text in texts]
+            tokens = tuple(Token.of(secret, name) for name, secret in of if base in ("", name))
+            known = self._tokens[vendor.id, base] = (texts, tokens)
+        return known[1]
+
+    def _directory(self, vendor: Vendor, base: str) -> Directory:
+        directory = self._directories.get((vendor.id, base))
+        if directory is None:
+            settings = self.settings
+            timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+            provider = Compatible(vendor, self._client_for(vendor), timeouts, settings.event_limit)
+            pool = Pool(
+                lambda: self.tokens(vendor, base),
+                self.record,
+                self.clock,
+                settings.token_concurrency,
+                None if vendor.id in settings.vendor_tokens else self.kept.renewal,
+            )
+            upstream = Upstream(provider, pool)
+            directory = Directory(lambda: upstream, prefix=f"{vendor.id}/")
+            self._pools.append(pool)
+            self._directories[vendor.id, base] = directory
+        return directory
+
+    def _client_for(self, vendor: Vendor) -> Client:
+        """The gateway's client, or one over httpx2 if a proxy applies to the vendor only."""
+        through = any(proxied(base, os.environ) for base in vendor.bases.values())
+        if not through or not isinstance(self.client, Http1Client):
+            return self.client
+        if self._own_client is None:
+            from kimi_gateway.net.httpx_client import HttpxClient
+
+            self._own_client = HttpxClient()
+        return self._own_client
+
+    @property
+    def busy(self) -> set[asyncio.Task[None]]:
+        return set[asyncio.Task[None]]().union(*(pool.busy for pool in self._pools))
+
+    async def close(self) -> None:
+        for pool in self._pools:
+            await pool.close()
+        if self._own_client is not None:
+            await self._own_client.close()

@@ -1,0 +1,75 @@
+"""Tokens of other vendors on the command line, and what the doctor says about their rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kimi_gateway.providers.provider import Token
+from support.vendors import rows
+from upstream import ScriptedUpstream
+from upstream import vendors as emulated
+from upstream.vendors import token_of
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as upstream:
+        emulated.serve(upstream)
+        yield upstream
+
+
+@pytest.fixture
+def models(up: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps({"vendors": rows(up)}))
+    monkeypatch.setenv("KIMI_GATEWAY_MODELS", str(file))
+
+
+@pytest.mark.usefixtures("models")
+def test_tokens_of_vendors_are_kept_apart(cli: Any, ask: Any, data: Path) -> None:
+    good, other = token_of("qwen", "intl"), token_of("qwen", "us")
+    added = ask("tokens", "add", f"{good},us={other}", "--vendor", "qwen")
+    assert [each["id"] for each in added["tokens"]] == [Token.of(good).id, Token.of(other).id]
+    ask("tokens", "add", "bad-token-of-glm", "--vendor", "glm")
+    ask("tokens", "add", token_of("spark", "v1"), "--vendor", "spark")
+    stored = json.loads((data / "tokens.json").read_text())
+    assert stored["qwen"] == [good, f"us={other}"]
+    assert (data / "tokens.json").stat().st_mode & 0o777 == 0o600
+    listed = ask("tokens", "list")
+    assert [(each["vendor"], each["source"]) for each in listed["vendors"]] == [
+        ("qwen", "file"), ("qwen", "file"), ("glm", "file"), ("spark", "file"),
+    ]  # fmt: skip
+    checked = json.loads(cli("tokens", "check", "--json").stdout)["tokens"]
+    assert [each["live"] for each in checked] == [True, True, False, None]
+    checks = [
+        each for each in json.loads(cli("doctor", "--json").stdout)["checks"] if each["name"] == "vendor"
+    ]
+    assert [each["status"] for each in checks] == ["ok", "ok", "FAIL", "ok", "warn"]
+    assert "spark: its facts were checked" in checks[-1]["detail"]
+    ask("tokens", "remove", Token.of(other).id)
+    assert json.loads((data / "tokens.json").read_text())["qwen"] == [good]
+
+
+def test_a_vendor_that_does_not_exist_is_refused(cli: Any) -> None:
+    result = cli("tokens", "add", "tok-1234567", "--vendor", "qven")
+    assert result.exit_code == 2
+    assert "'qven' is not a vendor" in result.stderr
+
+
+def test_the_platforms_tokens_are_written_as_before(ask: Any, data: Path) -> None:
+    ask("tokens", "add", "sk-one-1234567")
+    assert json.loads((data / "tokens.json").read_text()) == ["sk-one-1234567"]
+    ask("tokens", "add", "tok-1234567", "--vendor", "glm")
+    ask("tokens", "remove", Token.of("tok-1234567").id)
+    assert json.loads((data / "tokens.json").read_text()) == ["sk-one-1234567"]
+
+
+def test_the_environment_wins_and_is_named(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIMI_GATEWAY_TOKENS_GLM", "tok-environment")
+    added = ask("tokens", "add", "tok-1234567", "--vendor", "glm")
+    assert added["effective"] is False

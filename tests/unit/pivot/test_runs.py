@@ -1,0 +1,134 @@
+"""Events that are read as one run give the same answers as events that are read one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_gateway.dialects.chat.dialect import ChatCompletions
+from kimi_gateway.dialects.messages.dialect import Messages
+from kimi_gateway.dialects.responses.dialect import Responses
+from kimi_gateway.net import sse
+from kimi_gateway.pivot.chunks import Chunk, ErrorEvent, Identity, Progress, Run, Unreadable
+from kimi_gateway.pivot.dialect import Dialect
+
+DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "chat": ChatCompletions,
+    "messages": Messages,
+    "responses": lambda: Responses(lambda: 1.0, False),
+}
+BODIES: dict[str, dict[str, Any]] = {
+    "chat": {"messages": [{"role": "user", "content": "Hello"}]},
+    "messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100},
+    "responses": {"input": "Hello"},
+}
+HEAD = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "upstream"}
+
+
+USED = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def event(
+    delta: Any, finish: str | None = None, ascii: Any = False, blank: Any = False, **more: Any
+) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    separators = None if blank else (",", ":")
+    body = {**HEAD, "choices": [choice], **more}
+    return json.dumps(body, ensure_ascii=ascii, separators=separators).encode("utf-8", "surrogatepass")
+
+
+TEXT = st.sampled_from(
+    ["a", " word", "你好", '"', "\\", "\n", "é🙂", "\ud83d", "", '","', '"content":"']
+) | st.text(st.characters(codec="utf-8"), max_size=6)
+PLAIN = st.builds(
+    lambda name, text, ascii, more: event({name: text}, ascii=ascii, **more),
+    st.sampled_from(["content", "content", "content", "reasoning_content"]),
+    TEXT,
+    st.booleans(),
+    st.sampled_from([{}, {}, {"usage": None}]),
+)
+ODD = st.sampled_from(
+    [
+        event({"role": "assistant", "content": ""}),
+        event({"content": "last"}, "stop"),
+        event({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}),
+        event({"content": "blank"}, blank=True),
+        event({}, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}),
+        event({"content": "x"}).replace(b'"x"', b'"\xff"'),
+        event({"content": "x"}).replace(b'"x"', b'"\\q"'),
+        event({"content": "x"}).replace(b'"x"', b'"\xe4\xbd"'),  # half of a character
+        event({"content": "x"}).replace(b'"x"', b'"a","content":"b"'),
+        b'{"error":{"message":"no"}}',
+        b"[DONE]",
+        b"not JSON",
+    ]
+)
+ALIKE = st.lists(TEXT, min_size=2, max_size=8).map(lambda texts: [event({"content": text}) for text in texts])
+EVENTS = st.lists(ALIKE | PLAIN.map(lambda one: [one]) | ODD.map(lambda one: [one]), max_size=8).map(
+    lambda groups: [(data, b"") for group in groups for data in group]
+)
+
+
+def outcome(progress: Progress) -> tuple[Any, ...]:
+    """All but `size`, which counts less of events that were not parsed."""
+    return progress.usage, round(progress.written, 6), progress.done, progress.complete, progress.silent
+
+
+def read(batches: Sequence[list[sse.Event]], whole: bool) -> tuple[list[list[Chunk]], Any, str]:
+    """The chunks of each batch, the outcome, and the error that ended the stream."""
+    progress, read, error = Progress(bytes), list[list[Chunk]](), ""
+    for batch in batches:
+        chunks = list[Chunk]()
+        read.append(chunks)
+        try:
+            if whole:
+                progress.read_all(batch, chunks)
+            else:
+                for one in batch:
+                    if chunk := progress.read(one):
+                        chunks.append(chunk)
+        except (Unreadable, ErrorEvent) as exc:
+            error = repr(exc)
+            break
+    return read, outcome(progress), error
+
+
+def cut(events: list[sse.Event], places: list[int]) -> list[list[sse.Event]]:
+    edges = [0, *sorted({place % (len(events) + 1) for place in places}), len(events)]
+    return [events[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@given(events=EVENTS, places=st.lists(st.integers(0, 80), max_size=5))
+def test_a_run_is_written_as_its_chunks_are(name: str, events: list[sse.Event], places: list[int]) -> None:
+    batches = cut(events, places)
+    alone, wanted, error = read(batches, whole=False)
+    runs, found, same = read(batches, whole=True)
+    assert (found, same) == (wanted, error)
+    body = json.dumps({"model": "kimi-k3", "stream": True, **BODIES[name]}).encode()
+    parsed = [DIALECTS[name]().read(body).complete({}, ()) for _ in range(4)]
+    writers = [one.writer(Identity("id", "kimi-k3", 1, "fp")) for one in parsed[:2]]
+    answers = [one.answer(Identity("id", "kimi-k3", 1, "fp")) for one in parsed[2:]]
+    for one, several in zip(alone, runs, strict=True):
+        assert writers[0].add(one) == writers[1].add(several)
+        answers[0].add(one)
+        answers[1].add(several)
+    if not error:
+        assert writers[0].end(USED) == writers[1].end(USED)
+        assert answers[0].end(USED) == answers[1].end(USED)
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_events_that_are_alike_become_one_chunk(blank: bool) -> None:
+    events = [(event({"content": f"word {n}\n"}, blank=blank), b"") for n in range(200)]
+    progress, chunks = Progress(), list[Chunk]()
+    progress.read_all(events, chunks)
+    assert [type(chunk) for chunk in chunks] == [Chunk, Run]
+    assert chunks[1].body["choices"][0]["delta"]["content"].startswith("word 1\nword 2\n")
+    progress.read_all(events[:1], chunks)
+    assert type(chunks[2]) is Chunk
