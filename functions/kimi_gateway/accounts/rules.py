@@ -100,6 +100,7 @@ def made(new: NewKey, id: str, now: int) -> Key:
         files=new.files,
         manages=new.manages,
         made_by=new.made_by,
+        operator=new.operator,
     )
 
 
@@ -118,6 +119,7 @@ CHANGEABLE = (
     "search",
     "files",
     "manages",
+    "operator",
 )
 
 

@@ -151,6 +151,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX usage_of_account ON usage (account, hour)",
         "CREATE INDEX failures_of_account ON failures (account, hour)",
     ),
+    ("ALTER TABLE keys ADD COLUMN operator INTEGER NOT NULL DEFAULT 0",),
 )
 
 
