@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.batches import BatchStore
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.members import Members
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
@@ -79,6 +80,7 @@ class Endpoints:
     health: Health
     files: Callable[[], FilesApi]
     batches: Callable[[], BatchesApi]
+    members: Callable[[], Members]
 
 
 @dataclass(slots=True)
@@ -157,7 +159,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens)
+    models = catalog.load(settings.models, settings.vendor_tokens, catalog.currency_of(settings.base_url))
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -180,9 +182,8 @@ async def start(
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
-    gateway.plan = partial(_planned, settings)
+    gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
-    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -191,6 +192,7 @@ async def start(
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
         batches,
+        once(lambda: _members(gate, store, settings, clock)),
     )
     heart = None
     if renewing:
@@ -239,6 +241,12 @@ def _vendors(
 
     kept = KeptTokens(source.kept, source.renewal, source.known)
     return Vendors(models, settings, client, kept, record, clock)
+
+
+def _members(gate: Gate, store: Store, settings: Settings, clock: Callable[[], float]) -> Members:
+    from kimi_gateway.endpoints.members import Members
+
+    return Members(gate, store, settings, clock)
 
 
 def _clients(

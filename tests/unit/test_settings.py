@@ -28,6 +28,11 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_DATA", " /srv/kimi ", Path("/srv/kimi")),
     ("KIMI_GATEWAY_MODELS", FILE, Path(FILE)),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "0", 0),
+    ("KIMI_GATEWAY_PACKAGES", "trial=50/1m, big=90000", (("trial", 50, 1), ("big", 90_000, None))),
+    ("KIMI_GATEWAY_REGISTER", "invite", "invite"),
+    ("KIMI_GATEWAY_REGISTER_DAILY", "0", 0),
+    ("KIMI_GATEWAY_ACCOUNT_KEYS", "5", 5),
+    ("KIMI_GATEWAY_PAYMENT_SECRET", "x" * 16 + " , " + "y" * 16, ("x" * 16, "y" * 16)),
     ("KIMI_GATEWAY_KEEP_USAGE", "30", 30),
     ("KIMI_GATEWAY_ADMIN", "off", False),
     ("KIMI_GATEWAY_BODY_LIMIT", "2048", 2048),
@@ -63,6 +68,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_EXTRACT", "Local", "local"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
+    ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
 BAD: list[tuple[str, str]] = [
@@ -89,6 +95,14 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_KEEP_USAGE", "0"),
     ("KIMI_GATEWAY_ADMIN", "maybe"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "1.5"),
+    ("KIMI_GATEWAY_PACKAGES", "trial"),
+    ("KIMI_GATEWAY_PACKAGES", "trial=0"),
+    ("KIMI_GATEWAY_PACKAGES", "trial=5/0m"),
+    ("KIMI_GATEWAY_PACKAGES", "Trial=5/1y"),
+    ("KIMI_GATEWAY_REGISTER", "yes"),
+    ("KIMI_GATEWAY_REGISTER_DAILY", "-1"),
+    ("KIMI_GATEWAY_ACCOUNT_KEYS", "0"),
+    ("KIMI_GATEWAY_PAYMENT_SECRET", "short"),
     ("KIMI_GATEWAY_BODY_LIMIT", "100"),
     ("KIMI_GATEWAY_ANSWER_LIMIT", "64 MiB"),
     ("KIMI_GATEWAY_EVENT_LIMIT", "8 MiB"),
@@ -122,6 +136,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "104857601"),
     ("KIMI_GATEWAY_EXTRACT", "both"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
+    ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.payments import invite_code
 from kimi_gateway.accounts.usage_report import utc
 from kimi_gateway.accounts.values import NEVER, Account, Budget, Grant, Key, Spent
 
@@ -124,6 +125,8 @@ def account_document(account: Account) -> dict[str, Any]:
         "consumed": account.consumed,
         "expired": account.expired,
         "created": utc(account.created),
+        "invite_code": invite_code(account.id),
+        "invited_by": account.invited_by or None,
         "budgets": budget_document(account.budgets),
         "spent": spent_document(account.spent),
         "grants": [grant_document(grant) for grant in account.grants],

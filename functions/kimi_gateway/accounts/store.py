@@ -9,6 +9,7 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
@@ -81,6 +82,10 @@ class Ambiguous(Unknown):
 
 class Taken(ValueError):
     """A key with this digest exists."""
+
+
+class TooManyKeys(ValueError):
+    """The account has as many keys as it may have."""
 
 
 class Unlimited(ValueError):
@@ -158,12 +163,16 @@ class Store(Protocol):
         """Return the credits of expired leases. Returns the number of ended leases."""
         ...
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
-        """A new account with an opening balance; None makes it unlimited."""
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
+        """A new account with an opening balance; None makes it unlimited. `invited_by`: the id of the account
+        whose invitation it followed."""
         ...
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
-        """A new key. Raises Unknown if the account does not exist, Taken if the digest does."""
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
+        """A new key. Raises Unknown if the account does not exist, Taken if the digest does, TooManyKeys if
+        it has `most` keys that are not revoked."""
         ...
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
@@ -206,6 +215,24 @@ class Store(Protocol):
     async def deduct(self, account: str, credits: int, now: int) -> Account:
         """Take credits away; reserved ones stay. Raises Unknown, Unlimited, and TooMuch if fewer can be spent
         (then nothing is taken)."""
+        ...
+
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        """Change a balance once in the life of the account: False if a change with this `name` was made.
+
+        `change` gets the balance without expired grants. It must be pure and may be called more than once.
+        More credits open windows as a grant does. A call that broke off may be repeated at any time. Raises
+        Unknown, Unlimited, and what `change` raises.
+        """
+        ...
+
+    async def funded(self, account: str, name: str) -> int | None:
+        """The credits that the change of this name added; None if there was none. Raises Unknown."""
+        ...
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        """Count one more event of this `name`; False if there were `most`. The count ends at `until`. Put the
+        period into the name. A call that broke off may have counted."""
         ...
 
     async def account(self, name: str, now: int) -> Account:

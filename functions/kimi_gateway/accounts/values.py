@@ -233,6 +233,7 @@ class Account:
     keys: tuple[Key, ...] = field(default=())
     budgets: tuple[Budget, ...] = ()
     spent: tuple[Spent, ...] = ()
+    invited_by: str = ""  # the id of an account
 
 
 @dataclass(frozen=True, slots=True)

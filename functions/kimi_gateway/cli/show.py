@@ -10,38 +10,41 @@ from typing import Any
 import click
 
 from kimi_gateway.accounts.documents import (
-    account_document as account_document,
+    account_document,
+    amount_of,
+    budget_document,
+    budget_name,
+    credits_of,
+    grant_document,
+    key_document,
+    limits_in_force,
+    spent_document,
+    state_of,
 )
-from kimi_gateway.accounts.documents import (
-    amount_of as amount_of,
-)
-from kimi_gateway.accounts.documents import (
-    budget_document as budget_document,
-)
-from kimi_gateway.accounts.documents import (
-    budget_name as budget_name,
-)
-from kimi_gateway.accounts.documents import (
-    credits_of as credits_of,
-)
-from kimi_gateway.accounts.documents import (
-    grant_document as grant_document,
-)
-from kimi_gateway.accounts.documents import (
-    key_document as key_document,
-)
-from kimi_gateway.accounts.documents import (
-    limits_in_force as limits_in_force,
-)
-from kimi_gateway.accounts.documents import (
-    spent_document as spent_document,
-)
-from kimi_gateway.accounts.documents import (
-    state_of as state_of,
-)
-from kimi_gateway.accounts.usage_report import utc as utc
+from kimi_gateway.accounts.usage_report import utc
 from kimi_gateway.accounts.values import Account, Key, Spent
 
+__all__ = [
+    "account_document",
+    "account_text",
+    "amount_of",
+    "budget_document",
+    "budget_name",
+    "credits_of",
+    "grant_document",
+    "json_option",
+    "key_document",
+    "key_text",
+    "keys_table",
+    "limits_in_force",
+    "out",
+    "spent_document",
+    "spent_table",
+    "state_of",
+    "table",
+    "utc",
+    "warned",
+]
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
@@ -112,7 +115,7 @@ def keys_table(held: Sequence[Key], now: int) -> str:
 
 def account_text(account: Account) -> str:
     fields = {name: value for name, value in account_document(account).items() if name not in LISTS}
-    lines = [f"{name:<11}{_cell(value)}" for name, value in fields.items()]
+    lines = [f"{name:<13}{_cell(value)}" for name, value in fields.items()]
     grants = [(grant.amount, grant_document(grant)["expires"] or "never") for grant in account.grants]
     if grants:
         lines += ["", table(("GRANT LEFT", "EXPIRES"), grants)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.rules import months_later
+from kimi_gateway.accounts.packages import months_later
 from kimi_gateway.accounts.values import Usage
 from kimi_gateway.cli.show import utc
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
@@ -137,6 +137,8 @@ def test_an_account_is_shown_by_any_of_its_names(ask: Any, data: Path) -> None:
     assert shown == {
         "id": made["account"],
         "name": "alice",
+        "invite_code": "inv_" + made["account"].removeprefix("acc_"),
+        "invited_by": None,
         "unlimited": False,
         "credits": 8,
         "reserved": 0,

@@ -15,6 +15,7 @@ from kimi_gateway.accounts.documents import (
     state_of,
 )
 from kimi_gateway.accounts.gate import Gate, store_down
+from kimi_gateway.accounts.packages import with_own
 from kimi_gateway.accounts.rules import TooMuch
 from kimi_gateway.accounts.store import Ambiguous, Store, StoreDown, Unknown, Unlimited
 from kimi_gateway.accounts.usage import BY, DAY
@@ -113,7 +114,7 @@ class Admin:
 
     async def grant(self, request: Request, account: str) -> dict[str, Any]:
         given = await body_of(request, ("credits", "expires", "package"))
-        grant = grant_of(given, self._now)
+        grant = grant_of(given, with_own(self.settings.packages), self._now)
         holder = await self.store.account(account, self._now)
         return account_document(await self.store.grant(holder.id, grant, self._now))
 

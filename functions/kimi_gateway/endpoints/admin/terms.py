@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
-from kimi_gateway.accounts.rules import PACKAGES
+from kimi_gateway.accounts.packages import Package
 from kimi_gateway.accounts.values import NEVER, Budget, Grant, Key, Period, Unit
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields
@@ -129,15 +129,15 @@ def opening_of(value: Any, default: int) -> Grant | None:
     return Grant(default if value is None else value)
 
 
-def grant_of(given: Mapping[str, Any], now: int) -> Grant:
+def grant_of(given: Mapping[str, Any], packages: Mapping[str, Package], now: int) -> Grant:
     """Credits with their expiry, or a package. Raises InvalidRequest."""
     if ("credits" in given) == ("package" in given):
         fail("credits", "give either credits or package")
     if "package" in given:
         package = given["package"]
-        if not isinstance(package, str) or package not in PACKAGES:
-            fail("package", f"must be one of {', '.join(sorted(PACKAGES))}")
-        return PACKAGES[package].bought(now)
+        if not isinstance(package, str) or package not in packages:
+            fail("package", f"must be one of {', '.join(sorted(packages))}")
+        return packages[package].bought(now)
     expires = moment(given.get("expires"), "expires")
     if expires <= now:
         fail("expires", "is in the past")

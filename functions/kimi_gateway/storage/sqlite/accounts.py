@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.store import Ambiguous, Taken, Unknown, Unlimited
+from kimi_gateway.accounts.store import Ambiguous, Taken, TooManyKeys, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Balance, Budget, Grant, Key, Limits
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite.steps import purge_account, read_balance, write_balance
@@ -80,19 +80,22 @@ def _own(row: Row) -> Key:
 
 
 def create_account(
-    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int
+    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int, invited_by: str
 ) -> Account:
     balance = Balance() if credits is None else rules.granted(Balance(), credits, now)
     row = (account, name, credits is None, now, 0, rules.packed(balance.grants))
     funds = (balance.spendable, balance.consumed, balance.expired)
-    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,'')", (*row, *funds))
+    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,'',?)", (*row, *funds, invited_by))
     return _shown(db, account, now)
 
 
-def create_key(db: sqlite3.Connection, key: Key) -> Key:
+def create_key(db: sqlite3.Connection, key: Key, most: int | None = None) -> Key:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
         raise Unknown(key.account)
     _refuse_taken(db, key.digest)
+    query = "SELECT count(*) FROM keys WHERE account = ? AND NOT revoked"
+    if most is not None and db.execute(query, (key.account,)).fetchone()[0] >= most:
+        raise TooManyKeys(key.account)
     db.execute(
         "INSERT INTO keys (id, digest, account, name, see_balance, created) VALUES (?,?,?,?,?,?)",
         (key.id, key.digest, key.account, key.name, key.see_balance, key.created),
@@ -180,23 +183,23 @@ def set_budgets(db: sqlite3.Connection, account: str, wanted: Sequence[Budget], 
 def delete_account(db: sqlite3.Connection, account: str) -> None:
     if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
         raise Unknown(account)
-    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports"):
+    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports", "funded"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 
 def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:
-    balance = rules.granted(_limited(db, account), grant, now)
+    balance = rules.granted(limited(db, account), grant, now)
     write_balance(db, account, balance)
     db.execute(LIFT, {"rank": rules.rank(balance.spendable), "account": account})
     return _shown(db, account, now)
 
 
 def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Account:
-    write_balance(db, account, rules.deducted(_limited(db, account), credits, now))
+    write_balance(db, account, rules.deducted(limited(db, account), credits, now))
     return _shown(db, account, now)
 
 
-def _limited(db: sqlite3.Connection, account: str) -> Balance:
+def limited(db: sqlite3.Connection, account: str) -> Balance:
     """The balance of an account that has one. Raises Unknown, Unlimited."""
     row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
     if row is None:
@@ -222,8 +225,8 @@ def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
 
 def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
     purge_account(db, account, now)
-    query = "SELECT name, unlimited, created, budgets FROM accounts WHERE id = ?"
-    name, unlimited, created, shared = db.execute(query, (account,)).fetchone()
+    query = "SELECT name, unlimited, created, budgets, invited_by FROM accounts WHERE id = ?"
+    name, unlimited, created, shared, invited_by = db.execute(query, (account,)).fetchone()
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
     (reserved,) = db.execute(query, (account,)).fetchone()
     rows = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
@@ -243,4 +246,5 @@ def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
         spent=budgets.spent(
             held, budgets.unpacked(shared), now, lambda meter: meters.amount(db, account, meter)
         ),
+        invited_by=invited_by,
     )

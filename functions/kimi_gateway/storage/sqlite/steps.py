@@ -19,6 +19,7 @@ from kimi_gateway.accounts.store import (
     NoCredit,
     Refused,
     Taken,
+    TooManyKeys,
     Unknown,
     Unlimited,
     WindowFull,
@@ -27,7 +28,7 @@ from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key,
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite import usage as rows
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooManyKeys, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 Standing = Sequence[tuple[Limits, rules.Counts]]
 

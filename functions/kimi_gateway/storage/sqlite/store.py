@@ -24,6 +24,7 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
@@ -36,7 +37,7 @@ from kimi_gateway.accounts.values import (
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import answers, cache, database, files, funds, outages, steps
 from kimi_gateway.storage.sqlite import batches as batch_rows
 from kimi_gateway.storage.sqlite import overview as views
 from kimi_gateway.storage.sqlite import usage as rows
@@ -126,13 +127,17 @@ class SqliteStore:
 
         return await self._writer.run(all)
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
         account = keys.account_id(self._below)
-        return await self._writer.run(lambda db: directory.create_account(db, account, name, credits, now))
+        return await self._writer.run(
+            lambda db: directory.create_account(db, account, name, credits, now, invited_by)
+        )
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         key = rules.made(new, keys.key_id(self._below), now)
-        return await self._writer.run(lambda db: directory.create_key(db, key))
+        return await self._writer.run(lambda db: directory.create_key(db, key, most))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         return await self._writer.run(
@@ -161,6 +166,15 @@ class SqliteStore:
 
     async def deduct(self, account: str, credits: int, now: int) -> Account:
         return await self._writer.run(lambda db: directory.deduct(db, account, credits, now))
+
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        return await self._writer.run(lambda db: funds.fund(db, account, name, change, now))
+
+    async def funded(self, account: str, name: str) -> int | None:
+        return await self._writer.run(lambda db: funds.funded(db, account, name))
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        return await self._writer.run(lambda db: funds.tally(db, name, most, until, now))
 
     async def account(self, name: str, now: int) -> Account:
         return await self._writer.run(lambda db: directory.account(db, name, now))
