@@ -34,6 +34,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_ACCOUNT_KEYS", "5", 5),
     ("KIMI_GATEWAY_PAYMENT_SECRET", "x" * 16 + " , " + "y" * 16, ("x" * 16, "y" * 16)),
     ("KIMI_GATEWAY_KEEP_USAGE", "30", 30),
+    ("KIMI_GATEWAY_ADMIN", "off", False),
     ("KIMI_GATEWAY_BODY_LIMIT", "2048", 2048),
     ("KIMI_GATEWAY_ANSWER_LIMIT", "1048576", 1048576),
     ("KIMI_GATEWAY_EVENT_LIMIT", " 2048 ", 2048),
@@ -67,6 +68,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_EXTRACT", "Local", "local"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
+    ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
 BAD: list[tuple[str, str]] = [
@@ -91,6 +93,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_MODELS", "/"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "-1"),
     ("KIMI_GATEWAY_KEEP_USAGE", "0"),
+    ("KIMI_GATEWAY_ADMIN", "maybe"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "1.5"),
     ("KIMI_GATEWAY_PACKAGES", "trial"),
     ("KIMI_GATEWAY_PACKAGES", "trial=0"),
@@ -133,6 +136,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "104857601"),
     ("KIMI_GATEWAY_EXTRACT", "both"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
+    ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
 

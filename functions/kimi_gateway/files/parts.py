@@ -49,6 +49,14 @@ class _Again(Exception):
         self.failure = failure
 
 
+class Moved(Exception):
+    """The token that has the turn's uploads fails, and another one could take them all."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(token)
+        self.token = token
+
+
 class _Known(Exception):
     """The document's text is known, so its upload is aborted."""
 
@@ -59,7 +67,8 @@ class _Known(Exception):
 
 @dataclass(slots=True)
 class Resolving:
-    """`kept` are the account's files that the request names, by id. `end` deletes the uploads."""
+    """`kept` are the account's files that the request names, by id. Uploads use no token of `without` (ids).
+    `pinned`: kept files have bound the turn. `end` deletes the uploads."""
 
     account: str
     upstream: Upstream
@@ -69,6 +78,8 @@ class Resolving:
     bounds: Bounds
     local: bool
     kept: Mapping[str, FileRecord]
+    without: frozenset[str] = frozenset()
+    pinned: bool = False
     token_id: str | None = None
     _uploaded: list[FileRecord] = field(default_factory=list)
     _binding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -91,7 +102,7 @@ class Resolving:
                     " upstream; upload them again, or send their bytes",
                     param=each.field,
                 )
-            self.token_id = record.token
+            self.token_id, self.pinned = record.token, True
 
     def end(self) -> None:
         for record in self._uploaded:
@@ -105,13 +116,13 @@ class Resolving:
             return DocumentText(attachment.filename, source.text)
         if isinstance(source, FileId):
             return await self._of_kept(attachment, source.id)
-        tried: set[str] = set()
+        tried = set(self.without)
         while True:
             try:
                 async with reading(attachment, self.bounds, self.fetcher) as reader:
                     return await self._read(attachment, reader, tried)
             except _Again as again:
-                if len(tried) >= TRIES or not await self.upstream.tokens.another(tried, ""):
+                if len(tried - self.without) >= TRIES or not await self.upstream.tokens.another(tried, ""):
                     raise _shown(attachment, again.failure) from again.failure
 
     async def _read(self, attachment: Attachment, reader: Reader, tried: set[str]) -> Resolved:
@@ -239,6 +250,8 @@ class Resolving:
         try:
             lease = await self.upstream.tokens.lease(None, tried, bound)
         except UpstreamFailure as failure:
+            if bound is not None and await self._may_move(bound, failure):
+                raise Moved(bound) from failure
             raise _shown(attachment, failure) from failure
         failed: UpstreamFailure | None = None
         try:
@@ -254,6 +267,8 @@ class Resolving:
                 self._not_uploaded(record, failure)
                 if bound is None and failure.cause in OTHER_TOKEN | AGAIN:
                     raise _Again(failure) from failure
+                if bound is not None and await self._may_move(bound, failure):
+                    raise Moved(bound) from failure
                 raise _shown(attachment, failure) from failure
             except (GatewayError, _Known):  # of the source: the body was never complete
                 self.cleaner.forget_later(record)
@@ -269,6 +284,10 @@ class Resolving:
             return record
         finally:
             lease.end(failed)
+
+    async def _may_move(self, bound: str, failure: UpstreamFailure) -> bool:
+        causes = OTHER_TOKEN | {"bound"} if not self.pinned else ()
+        return failure.cause in causes and await self.upstream.tokens.another({bound, *self.without}, "")
 
     def _not_uploaded(self, record: FileRecord, failure: UpstreamFailure) -> None:
         """After a refusal there is no file; after a lost answer there may be one."""

@@ -17,7 +17,7 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner
-from kimi_gateway.files.parts import Resolving
+from kimi_gateway.files.parts import Moved, Resolving
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot.attachments import (
     Attachment,
@@ -37,10 +37,11 @@ AT_ONCE = 4  # attachments of one request that are read at the same time
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """`results` are in the order of the attachments. `token` is the id of the token that the turn is bound
-    to."""
+    to, `movable` whether that is because of uploads only."""
 
     results: Results
     token: str | None
+    movable: bool
 
 
 class FileResolver:
@@ -67,7 +68,9 @@ class FileResolver:
         self._local = local
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Resolution]:
         """Resolve attachments. Uploads are deleted after the context. Raises GatewayError naming the field,
         StoreDown, and Unavailable or RateLimited if the upstream fails."""
         if len(attachments) > self._bounds.count:
@@ -78,7 +81,28 @@ class FileResolver:
                 param=field,
             )
         kept = await self._kept(account, attachments)
-        parts = Resolving(
+        tried, wanted = set(without), _distinct(attachments)
+        while True:
+            parts = self._resolving(account, kept, tried)
+            try:
+                parts.bind(attachments)
+                results = await _together([partial(self._one, parts, each) for each in wanted])
+                break
+            except Moved as moved:  # another token takes all uploads
+                tried.add(moved.token)
+                parts.end()
+            except BaseException:
+                parts.end()
+                raise
+        try:
+            by_source = dict(zip(map(_key, wanted), results, strict=True))
+            movable = parts.token_id is not None and not parts.pinned
+            yield Resolution([by_source[_key(each)] for each in attachments], parts.token_id, movable)
+        finally:
+            parts.end()
+
+    def _resolving(self, account: str, kept: dict[str, FileRecord], without: set[str]) -> Resolving:
+        return Resolving(
             account,
             self._upstream(),
             self._texts,
@@ -87,14 +111,8 @@ class FileResolver:
             self._bounds,
             self._local,
             kept,
+            frozenset(without),
         )
-        try:
-            parts.bind(attachments)
-            results = await _together([partial(self._one, parts, each) for each in _distinct(attachments)])
-            by_source = dict(zip(map(_key, _distinct(attachments)), results, strict=True))
-            yield Resolution([by_source[_key(each)] for each in attachments], parts.token_id)
-        finally:
-            parts.end()
 
     async def _one(self, parts: Resolving, attachment: Attachment) -> Resolved:
         try:

@@ -48,11 +48,11 @@ class FileService:
         self._guests: Provider | None = None
 
     def resolve(
-        self, account: str, attachments: Sequence[Attachment]
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
     ) -> AbstractAsyncContextManager[Resolution]:
         if self._resolver is None:
             self._resolver = self._made(self._upstream)
-        return self._resolver.resolve(account, attachments)
+        return self._resolver.resolve(account, attachments, without)
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         """The same for one request: with its own tokens, and without keeping texts unless it `keeps`."""
