@@ -59,6 +59,12 @@ def test_a_new_key_opens_with_the_sign_up_credits(ask: Any, monkeypatch: pytest.
     assert ask("keys", "create", "--credits", 0)["credits"] == 0
 
 
+def test_an_operators_key_says_so(ask: Any) -> None:
+    made = ask("keys", "create", "--role", "operator")
+    assert ask("keys", "show", made["id"])["role"] == "operator"
+    assert "role" not in ask("keys", "update", made["id"], "--role", "user")
+
+
 def test_an_unlimited_account_says_so_and_takes_no_grant(ask: Any, cli: Cli) -> None:
     made = ask("keys", "create", "--credits", "unlimited")
     assert made["credits"] == "unlimited"
