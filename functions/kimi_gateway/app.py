@@ -159,7 +159,8 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens, catalog.currency_of(settings.base_url))
+    currency = catalog.currency_of(settings.base_url)
+    models = catalog.load(settings.models, settings.vendor_tokens, currency, settings.aliases)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
