@@ -15,6 +15,7 @@ from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
+from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
@@ -121,6 +122,12 @@ def currency_of(base_url: str) -> Currency:
     """The currency of the platform's bills, by its address."""
     host = base_url.partition("://")[2].partition("/")[0].partition(":")[0]
     return "CNY" if host.endswith(".cn") else "USD"
+
+
+def of_settings(settings: Settings) -> Catalog:
+    """Raises CatalogFault."""
+    currency = currency_of(settings.base_url)
+    return load(settings.models, settings.vendor_tokens, currency, settings.aliases)
 
 
 def load(
