@@ -1,6 +1,6 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import current_request, emit, finished, log
+from .events import Sink, current_request, emit, finished, log, sinks
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -10,6 +10,7 @@ __all__ = [
     "JsonLines",
     "Redactor",
     "RequestRecord",
+    "Sink",
     "current_request",
     "emit",
     "excerpt",
@@ -17,5 +18,6 @@ __all__ = [
     "line_of",
     "log",
     "redact",
+    "sinks",
     "to_stream",
 ]
