@@ -20,7 +20,7 @@ from kimi_gateway.accounts.usage import DAY
 from kimi_gateway.catalog import catalog
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.account import BalanceAndCredits
+from kimi_gateway.endpoints.account import BalanceAndUsage
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.models import Models
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.batches import BatchStore
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.members import Members
     from kimi_gateway.endpoints.token_check import TokenCheck
     from kimi_gateway.flow.liveness import Liveness
     from kimi_gateway.flow.passthrough import PassThrough
@@ -74,11 +75,12 @@ class Endpoints:
 
     models: Models
     counts: Counts
-    account: BalanceAndCredits
+    account: BalanceAndUsage
     token_check: Callable[[], TokenCheck]
     health: Health
     files: Callable[[], FilesApi]
     batches: Callable[[], BatchesApi]
+    members: Callable[[], Members]
 
 
 @dataclass(slots=True)
@@ -93,8 +95,7 @@ class Running:
     heart: asyncio.Task[None] | None
 
     async def rest(self, seconds: float) -> None:
-        """Wait at most `seconds` for background work of requests, because the process may be frozen
-        afterwards."""
+        """Wait at most `seconds` for requests' background work, before the process may be frozen."""
         cleaning = self.attachments.busy
         vendors = self.registry.loaded
         pools = self.pool.busy if vendors is None else self.pool.busy | vendors.busy
@@ -158,7 +159,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens)
+    models = catalog.load(settings.models, settings.vendor_tokens, catalog.currency_of(settings.base_url))
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()
@@ -181,17 +182,17 @@ async def start(
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
-    gateway.plan = partial(_planned, settings)
+    gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
-    gateway.passing = passing
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
-        BalanceAndCredits(gate, store, directory, clock),
+        BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
         batches,
+        once(lambda: _members(gate, store, settings, clock)),
     )
     heart = None
     if renewing:
@@ -240,6 +241,12 @@ def _vendors(
 
     kept = KeptTokens(source.kept, source.renewal, source.known)
     return Vendors(models, settings, client, kept, record, clock)
+
+
+def _members(gate: Gate, store: Store, settings: Settings, clock: Callable[[], float]) -> Members:
+    from kimi_gateway.endpoints.members import Members
+
+    return Members(gate, store, settings, clock)
 
 
 def _clients(

@@ -43,7 +43,14 @@ class Settings:
     data: Path = Path()
     models: Path | None = None
     signup_credits: int = 100
+    unpriced: str = "refuse"
+    packages: tuple[tuple[str, int, int | None], ...] = ()
+    register: str = "off"
+    register_daily: int = 100
+    account_keys: int = 20
+    payment_secret: tuple[str, ...] = field(default=(), repr=False)
     keep_usage: int = 90
+    admin: bool = True
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
@@ -128,6 +135,26 @@ def _targets(text: str) -> tuple[str, ...]:
     return found
 
 
+def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
+    """Names with credits and months: trial=50/1m,big=90000."""
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"([a-z0-9_-]{1,32})=([1-9][0-9]{0,8})(?:/([1-9][0-9]?)m)?", part)
+        if match is None:
+            raise ValueError(f"is not a list such as trial=50/1m,big=90000: {part!r}")
+        found.append((match[1], int(match[2]), int(match[3]) if match[3] else None))
+    return tuple(found)
+
+
+def _secrets(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not all(len(part) >= 16 and part.isascii() and part.isprintable() for part in found):
+        raise ValueError(
+            "must have at least 16 printable characters; several secrets are separated by commas"
+        )
+    return found
+
+
 def _batches(text: str) -> tuple[str, ...]:
     """The ids of keys that may run batches; `*` stands for all."""
     if text.lower() in ("on", "off"):
@@ -208,7 +235,13 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
+    "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
+    "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
+    "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
+    "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
+    "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
@@ -222,6 +255,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
@@ -259,6 +293,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
         values["max_request"] = LONGEST_ON_LAMBDA
+        values["admin"] = False
     faults, vendors = [], dict[str, tuple[str, ...]]()
     for name, text in environ.items():
         if name in FIELDS and text.strip():

@@ -56,15 +56,24 @@ def _integration(method: str, path: str, spec: dict[str, Any]) -> Integration:
 
 
 def chosen(template: Any, method: str, path: str) -> Integration:
-    """The integration that API Gateway takes: an exact path before a greedy one, the longer of these first;
-    a method by name before ANY. It stays with the path once that is chosen."""
+    """The integration that API Gateway takes: an exact path, else one with a parameter, else the longest
+    greedy one; a method by name before ANY. It stays with the path once that is chosen."""
     table: dict[str, dict[str, Integration]] = {}
     for each in integrations(template):
         table.setdefault(each.path, {})[each.method] = each
     greedy = sorted((each for each in table if each.endswith("+}")), key=len, reverse=True)
     fitting = [each for each in greedy if path.startswith(each[: each.index("{")])]
-    place = table[path] if path in table else table[fitting[0]]
+    parts = path.split("/")
+    named = [each for each in table if "{" in each and "+}" not in each and _fits(each.split("/"), parts)]
+    place = table[path] if path in table else table[(named or fitting)[0]]
     return place[method] if method in place else place["ANY"]
+
+
+def _fits(pattern: list[str], parts: list[str]) -> bool:
+    pairs = zip(pattern, parts, strict=False)
+    return len(pattern) == len(parts) and all(
+        one == part or (one.startswith("{") and part) for one, part in pairs
+    )
 
 
 def gateway_response(template: Any, kind: str) -> api_gateway.Answered:

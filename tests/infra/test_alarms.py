@@ -118,7 +118,7 @@ def test_metrics_stand_under_the_name_that_the_alarms_are_given(template: Any) -
 
 def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, moto_url: str) -> None:
     """Through the API, which checks their form; moto makes none of them from a template."""
-    given = dict.fromkeys(("Service", "Chat", "Models", "Files", "TokenCheck", "Account"), STACK)
+    given = dict.fromkeys(("Service", "Chat", "Models", "Files", "Users", "TokenCheck", "Account"), STACK)
     values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
     cloudwatch = Cloud.at(moto_url).client("cloudwatch")
     for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():

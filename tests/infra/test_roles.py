@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from infra.iam import allowed, granted, leading_keys
 from infra.reading import listed, resources, statements
+from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
-from kimi_gateway.accounts.values import NEVER, Grant, Key, Usage
+from kimi_gateway.accounts.store import TooManyKeys
+from kimi_gateway.accounts.values import NEVER, Grant, Key, NewKey, Usage
 from kimi_gateway.net.aws import Aws, endpoints
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.s3 import Bucket, NoObject
@@ -105,7 +108,11 @@ async def credit(shared: SharedTable, key: Key) -> None:
 
 
 async def usage(shared: SharedTable, key: Key) -> None:
-    await shared.stores[1].usage(NOW, key.account)
+    """Of a key, by account, and what its holder sees."""
+    found = await shared.stores[1].find_key(key.digest)
+    assert found is not None
+    await shared.stores[1].overview(found, NOW, NOW)
+    await shared.stores[1].usage_sums(NOW, ("day",), key.account)
 
 
 async def files(shared: SharedTable, key: Key) -> None:
@@ -117,6 +124,20 @@ async def files(shared: SharedTable, key: Key) -> None:
     assert await store.file(key.account, "file-1", NOW) == done
     assert await store.files(key.account, NOW) == [done]
     assert await store.remove_file(done)
+
+
+async def users(shared: SharedTable, key: Key) -> None:
+    """An account that a guest opens, a key too many, a change and an end of another, a payment."""
+    store = shared.stores[1]
+    guest = await store.create_account("", Grant(1), NOW, key.account)
+    assert await store.tally("register/1", 1, NOW + 60, NOW)
+    made = await store.create_key(NewKey("made", guest.id, made_by="", name="n"), NOW, most=1)
+    with pytest.raises(TooManyKeys):
+        await store.create_key(NewKey("more", guest.id), NOW, most=1)
+    await store.update_key(made.id, lambda old: replace(old, name="m"), NOW)
+    await store.revoke_key(made.id, NOW)
+    assert await store.fund(guest.id, "p", partial(rules.granted, grant=Grant(5), now=NOW), NOW)
+    assert await store.funded(guest.id, "p") == 5
 
 
 async def batches(shared: SharedTable, key: Key) -> None:
@@ -134,6 +155,7 @@ NEEDS: dict[str, tuple[Step, ...]] = {
     "Chat": (key, outages, credit, money, answers, earlier, repeated, attachments),
     "Models": (key, outages, credit),
     "Files": (key, outages, credit, money, files, attachments, batches),
+    "Users": (key, outages, credit, users),
     "TokenCheck": (key, outages),
     "Account": (key, outages, credit, usage, earlier, deleted),
 }

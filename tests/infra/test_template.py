@@ -21,7 +21,7 @@ from kimi_gateway.storage.dynamodb.outages import TTL
 from support import ROOT
 from support.dynamo import KEYS
 
-FUNCTIONS = {"Chat", "Models", "Files", "TokenCheck", "Account"}
+FUNCTIONS = {"Chat", "Models", "Files", "Users", "TokenCheck", "Account"}
 PREFIXES = ("", "/api")
 
 
@@ -72,6 +72,8 @@ def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, ro
     files = ("/v1/files", "/v1/files/uploads", "/v1/files/{file}", "/v1/files/{file}/content")
     batches = ("/v1/batches", "/v1/batches/{batch}", "/v1/batches/{batch}/cancel")
     meant |= {path: "Files" for path in (*files, *batches)}
+    users = ("/user/register", "/user/keys", "/user/keys/{key}", "/webhooks/payment")
+    meant |= {path: "Users" for path in users}
     wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
         path = place.replace("{model+}", "kimi/k3")

@@ -65,6 +65,7 @@ def test_a_bound_of_concurrency_is_the_operators_choice(raw: Any, template: Any)
         "TokenCheck": {"Fn::If": ["HasTokenCheckConcurrency", {"Ref": "TokenCheckConcurrency"}, none]},
         "Models": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Files": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+        "Users": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Account": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
     }
     for name in ("TokenCheckConcurrency", "BufferedConcurrency"):

@@ -19,7 +19,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
-from kimi_gateway.http import Headers, Request
+from kimi_gateway.http import Headers, Query, Request
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.settings import Settings
@@ -173,7 +173,9 @@ class InProcess:
         async def read() -> bytes:
             return raw
 
-        request = Request(method, path, headers, request_id(headers.get("x-request-id")), read, client)
+        path, _, query = path.partition("?")
+        id = request_id(headers.get("x-request-id"))
+        request = Request(method, path, headers, id, read, client, query=Query(query))
         response = await self.router.handle(request)
         body = response.body
         if not isinstance(body, bytes):

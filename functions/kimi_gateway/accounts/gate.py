@@ -78,9 +78,8 @@ class Gate:
         self._free = Buckets(rate=10, burst=60)
         self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
         self._wasted = Buckets(rate=10, burst=300)
-        self._asked_again = Buckets(
-            rate=1, burst=5
-        )  # the store, about a full window, so that a grant counts at once
+        # The store is asked about a full window, so that a grant counts at once.
+        self._asked_again = Buckets(rate=1, burst=5)
 
     async def authenticate(self, headers: Headers, client: str = "") -> Key:
         """The caller's key, from cache if possible; admission refuses an outdated record.
@@ -94,15 +93,15 @@ class Gate:
         found = [await self._known(credential, client) for credential in given]
         return found[0]
 
-    async def authenticate_free(self, headers: Headers, client: str = "") -> Key:
-        """Like `authenticate`, for calls without admission. The record is read again, and a bucket bounds
-        these calls, including the reads of known keys."""
+    async def authenticate_free(self, headers: Headers, client: str = "", fresh: bool = True) -> Key:
+        """Like `authenticate`, for calls without admission. The record is read again if it is to be `fresh`,
+        and a bucket bounds these calls, including the reads of known keys."""
         now, found, given = self._clock(), list[Key](), credentials(headers)
         if self.guests is not None and not (given := _own(given)):
             found.append(await self.guests.key(credentials(headers), client))
         for credential in given:
             known = self._keys.get(keys.digest(credential))
-            if known is None:
+            if known is None or not fresh:
                 found.append(await self._known(credential, client))
                 continue
             if wait := self._free.wait(known.root.id, now):
@@ -175,7 +174,7 @@ class Gate:
         try:
             account = await self._store.account(key.account, int(self._clock()))
         except StoreDown as exc:
-            raise _store_down("account", exc) from exc
+            raise store_down("account", exc) from exc
         except Unknown as exc:
             raise _invalid() from exc
         known = next((known for known in account.keys if known.id == key.id), None)
@@ -247,7 +246,7 @@ class Gate:
             self._without_credit[key.account] = True
             return _no_credit()
         if isinstance(exc, StoreDown):
-            return _store_down("admit", exc)
+            return store_down("admit", exc)
         until = self._monotonic() + REFUSAL_REMEMBERED
         self._refusals[key.id] = _Refusal(exc.window, now, until)
         return rate_limited(exc.window, now, key)
@@ -277,7 +276,7 @@ class Gate:
         try:
             key = await self._store.find_key(digest)
         except StoreDown as exc:
-            raise _store_down("find_key", exc) from exc
+            raise store_down("find_key", exc) from exc
         key = self._check(key, digest)
         self._keys[digest] = key
         return key
@@ -327,7 +326,7 @@ def _too_many_free(wait: float) -> RateLimited:
     return RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
 
 
-def _store_down(step: str, exc: StoreDown) -> Unavailable:
+def store_down(step: str, exc: StoreDown) -> Unavailable:
     emit(exc.cause, logging.ERROR, step=step, detail=str(exc))
     return Unavailable(
         "The gateway cannot check keys and credits at present.", retry_after=1, cause=exc.cause

@@ -68,6 +68,7 @@ def _documents(accounts: Iterable[Account], usage: Iterable[UsageRow], at: int) 
             "consumed": account.consumed,
             "expired": account.expired,
             "created": account.created,
+            "invited_by": account.invited_by,
             "grants": [[grant.amount, grant.expires] for grant in account.grants],
             "budgets": budgets.packed(account.budgets),
             "spent": [[each.scope, budgets.packed([each.budget]), each.amount] for each in account.spent],
@@ -186,6 +187,7 @@ def _account(told: Mapping[str, Any], keys: tuple[Key, ...]) -> Account:
             for scope, packed, amount in told["spent"]
             for budget in budgets.unpacked(packed)
         ),
+        invited_by=str(told.get("invited_by", "")),
     )
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-from kimi_gateway.accounts.values import NEVER, Balance, Grant, Key, Limits, NewKey, Window
-from kimi_gateway.dataclass import dataclass
+from kimi_gateway.accounts.values import NEVER, Account, Balance, Grant, Key, Limits, NewKey, Window
 
 
 class TooMuch(ValueError):
@@ -19,26 +16,6 @@ class TooMuch(ValueError):
         super().__init__(f"only {spendable} credits can be taken")
         self.spendable = spendable
 
-
-SIGN_UP = Grant(100)
-INVITE_REGISTERED = Grant(50)
-INVITE_FIRST_PAYMENT = Grant(500)
-
-
-@dataclass(frozen=True, slots=True)
-class Package:
-    credits: int
-    months: int | None = None
-
-    def bought(self, now: int) -> Grant:
-        return Grant(self.credits, NEVER if self.months is None else months_later(now, self.months))
-
-
-PACKAGES = {
-    "starter": Package(500),
-    "standard": Package(5_000, months=1),
-    "premium": Package(20_000, months=1),
-}
 
 # Tiers by spendable credits before the request's own reservation. The lowest tier starts at 0: a request that
 # costs nothing is admitted at 0 credits.
@@ -100,6 +77,7 @@ def made(new: NewKey, id: str, now: int) -> Key:
         files=new.files,
         manages=new.manages,
         made_by=new.made_by,
+        operator=new.operator,
     )
 
 
@@ -118,6 +96,7 @@ CHANGEABLE = (
     "search",
     "files",
     "manages",
+    "operator",
 )
 
 
@@ -215,6 +194,23 @@ def minute_window(limits: Limits, counts: Counts) -> Window | None:
     return None if limits.minute is None else _window(limits.minute, counts[0], MINUTE)
 
 
+def seen_by(account: Account, key: Key) -> Account:
+    """The account without its name and other keys, and with the budgets that bound the key."""
+    scopes = ("", *(each.id for each in key.line))
+    spent = tuple(each for each in account.spent if each.scope in scopes)
+    return replace(account, name="", keys=(key,), spent=spent)
+
+
+def windows(standing: Iterable[tuple[Limits, Counts]]) -> tuple[Window, ...]:
+    """The tightest minute, hour and day of the keys that count a request; none where nothing limits it."""
+    every = list(standing)
+    found = []
+    for name, place, size in (("minute", 0, MINUTE), ("hour", 1, HOUR), ("day", 2, DAY)):
+        of = [(getattr(limits, name), counts[place]) for limits, counts in every]
+        found.append(tightest(_window(limit, count, size) for limit, count in of if limit is not None))
+    return tuple(window for window in found if window is not None)
+
+
 def full_window(limits: Limits, counts: Counts) -> Window | None:
     """The window that refuses a request: of several full ones the one that resets last. None if none is
     full."""
@@ -310,6 +306,11 @@ def deducted(balance: Balance, credits: int, now: int) -> Balance:
     return replace(taken, grants=unspent(taken))
 
 
+def taken(balance: Balance, most: int, now: int) -> Balance:
+    """Take at most `most` credits away, and no more than can be spent."""
+    return deducted(balance, min(most, folded(balance, now).spendable), now)
+
+
 def reserved(balance: Balance, credits: int) -> Balance:
     return Balance(balance.grants, balance.spendable - credits, balance.consumed, balance.expired)
 
@@ -319,12 +320,3 @@ def returned(balance: Balance, credits: int, now: int) -> Balance:
     theirs."""
     before = folded(balance, now)
     return replace(before, spendable=before.spendable + credits)
-
-
-def months_later(now: int, months: int) -> int:
-    """The same day and UTC time `months` later, or the last day of a shorter month."""
-    start = datetime.fromtimestamp(now, UTC)
-    years, month = divmod(start.month - 1 + months, 12)
-    year, month = start.year + years, month + 1
-    day = min(start.day, monthrange(year, month)[1])
-    return int(start.replace(year=year, month=month, day=day).timestamp())

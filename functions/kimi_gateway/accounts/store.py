@@ -9,11 +9,13 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
     Key,
     NewKey,
+    Overview,
     Usage,
     UsageRow,
     Window,
@@ -80,6 +82,10 @@ class Ambiguous(Unknown):
 
 class Taken(ValueError):
     """A key with this digest exists."""
+
+
+class TooManyKeys(ValueError):
+    """The account has as many keys as it may have."""
 
 
 class Unlimited(ValueError):
@@ -157,12 +163,16 @@ class Store(Protocol):
         """Return the credits of expired leases. Returns the number of ended leases."""
         ...
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
-        """A new account with an opening balance; None makes it unlimited."""
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
+        """A new account with an opening balance; None makes it unlimited. `invited_by`: the id of the account
+        whose invitation it followed."""
         ...
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
-        """A new key. Raises Unknown if the account does not exist, Taken if the digest does."""
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
+        """A new key. Raises Unknown if the account does not exist, Taken if the digest does, TooManyKeys if
+        it has `most` keys that are not revoked."""
         ...
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
@@ -207,6 +217,24 @@ class Store(Protocol):
         (then nothing is taken)."""
         ...
 
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        """Change a balance once in the life of the account: False if a change with this `name` was made.
+
+        `change` gets the balance without expired grants. It must be pure and may be called more than once.
+        More credits open windows as a grant does. A call that broke off may be repeated at any time. Raises
+        Unknown, Unlimited, and what `change` raises.
+        """
+        ...
+
+    async def funded(self, account: str, name: str) -> int | None:
+        """The credits that the change of this name added; None if there was none. Raises Unknown."""
+        ...
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        """Count one more event of this `name`; False if there were `most`. The count ends at `until`. Put the
+        period into the name. A call that broke off may have counted."""
+        ...
+
     async def account(self, name: str, now: int) -> Account:
         """The account by its id or name, or by the id or digest of a key, without expired grants and leases.
 
@@ -219,6 +247,16 @@ class Store(Protocol):
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         """Rows from the hour that contains `since`, oldest first. What `settle` and `release` count is there
         with them, in the same atomic step. Rows older than the store keeps may be gone."""
+        ...
+
+    async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
+        """The same, summed by some of accounts.usage.BY and sorted by them. Members that were summed over are
+        empty; `hour` is the start of the hour or day."""
+        ...
+
+    async def overview(self, key: Key, since: int, now: int) -> Overview:
+        """The part for the holder of a key, with usage from the hour that contains `since`. Raises KeyStale,
+        as `admit` does."""
         ...
 
     async def close(self) -> None: ...

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from kimi_gateway.accounts.values import Admission, Usage, UsageRow
 
@@ -29,6 +30,7 @@ _NAMED: Mapping[str, str] = {
     "internal_error": "internal",
     "tokens": "authentication",
 }
+BY = ("hour", "day", "account", "key", "model")
 SUMMED = (
     "requests", "errors", "free", "input", "output", "cached", "written", "reasoning", "fees", "cost",
     "saved", "credits",
@@ -106,6 +108,21 @@ def _row(
         free=free,
         last_cost=usage.cost,
     )
+
+
+def summed(rows: Iterable[UsageRow], by: Sequence[str]) -> list[UsageRow]:
+    """Rows summed by some of BY, sorted by them."""
+    spans = {"hour": HOUR, "day": DAY}
+    span = min([spans[name] for name in by if name in spans], default=0)
+    sums: dict[tuple[int, str, str, str], UsageRow] = {}
+    for row in rows:
+        place: dict[str, Any] = {
+            name: getattr(row, name) if name in by else "" for name in ("account", "key", "model")
+        }
+        hour = row.hour // span * span if span else 0
+        at = (hour, place["account"], place["key"], place["model"])
+        sums[at] = both(sums[at], row) if at in sums else replace(row, hour=hour, **place)
+    return [sums[at] for at in sorted(sums)]
 
 
 def both(one: UsageRow, other: UsageRow) -> UsageRow:

@@ -7,11 +7,11 @@ import fnmatch
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Model, neutral
+from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
@@ -93,14 +93,24 @@ class Catalog:
         return ModelNotFound(f"The model {shown!r} does not exist. {hint}", param="model")
 
 
-def load(path: Path | None, with_tokens: Iterable[str] = ()) -> Catalog:
+def currency_of(base_url: str) -> Currency:
+    """The currency of the platform's bills, by its address."""
+    host = base_url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return "CNY" if host.endswith(".cn") else "USD"
+
+
+def load(path: Path | None, with_tokens: Iterable[str] = (), currency: Currency = "USD") -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. Raises CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. The platform's rows get the `currency` of its
+    bills. Raises CatalogFault.
     """
     models = Catalog() if path is None else _of_file(path)
     _check_vendors(models, with_tokens)
+    if currency != "USD":
+        for id, row in models.rows.items():
+            models.rows[id] = replace(row, currency=currency) if row.provider == PLATFORM else row
     return models
 
 

@@ -60,8 +60,10 @@ def name_given(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None:
         return None
     text = value.strip()
-    if len(text) > 100 or not text.isprintable() or text.startswith("sk-"):
-        raise click.BadParameter("a name has at most 100 printable characters and is not a key.")
+    if len(text) > 100 or not text.isprintable() or text.startswith(("sk-", "acc_", "key_")):
+        raise click.BadParameter(
+            "a name has at most 100 printable characters and is neither a key nor an id."
+        )
     return text
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kimi_gateway.accounts.rules import PACKAGES, months_later
+from kimi_gateway.accounts import payments
+from kimi_gateway.accounts.packages import PACKAGES, Package, months_later, with_own
 from kimi_gateway.accounts.values import NEVER, Account, Grant
 from kimi_gateway.cli.access import (
     MOST,
@@ -23,6 +25,8 @@ from kimi_gateway.cli.access import (
     taken,
 )
 from kimi_gateway.cli.budget_option import budget_option, with_budgets
+from kimi_gateway.cli.entry import NOT_FOUND, Failed
+from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import (
     account_document,
     account_text,
@@ -133,6 +137,62 @@ def deduct(account: Reference, credits: int, as_json: bool) -> None:
 
     holder = ask(take)
     out(as_json, account_document(holder), account_text(holder))
+
+
+@group.command("payment")
+@click.argument("account", callback=reference, metavar="A")
+@click.option("--package", metavar="NAME", help="The package that was paid for.")
+@click.option("--credits", type=click.IntRange(1, MOST), metavar="N", help="Credits, in place of a package.")
+@click.option("--months", type=click.IntRange(1, 120), help="With --credits: they end after these months.")
+@click.option("--id", "payment", metavar="ID", help="The payment's id, such as an invoice's number.")
+@click.option("--refund", is_flag=True, help="Take the credits of the payment with this --id away again.")
+@json_option
+def payment(
+    account: Reference,
+    package: str | None,
+    credits: int | None,
+    months: int | None,
+    payment: str | None,
+    refund: bool,
+    as_json: bool,
+) -> None:
+    """Book a payment, or its refund, once for each --id.
+
+    The first payment rewards the account that invited this one.
+    """
+    given = (package is not None) + (credits is not None)
+    if refund and (payment is None or given or months):
+        raise click.UsageError("With --refund give --id, and nothing that was paid for.")
+    if not refund and (given != 1 or (months is not None and credits is None)):
+        raise click.UsageError("Give either --package, or --credits and perhaps --months.")
+    if payment is not None and not 1 <= len(payment) <= payments.LONGEST_ID:
+        raise click.UsageError(f"--id has 1 to {payments.LONGEST_ID} characters.")
+    known = with_own(target().settings.packages)
+    if package is not None and package not in known:
+        raise click.UsageError(f"--package is one of {', '.join(sorted(known))}.")
+    bought = known[package] if package is not None else Package(credits or 0, months)
+    name = payment or secrets.token_hex(8)
+
+    async def book(store: TargetStore, now: int) -> tuple[Account, bool, int]:
+        holder = await account_of(store, account, now)
+        if refund:
+            taken = await payments.refund(store, holder, name, now)
+            if taken is None:
+                raise Failed(f"No payment {name!r} was booked for {holder.id}.", "not_found", NOT_FOUND)
+            return await store.account(holder.id, now), True, -taken
+        booked = await payments.pay(store, holder, name, bought.bought(now), now)
+        return await store.account(holder.id, now), booked, bought.credits if booked else 0
+
+    holder, booked, change = ask(book)
+    document = {
+        "id": name,
+        "account": holder.id,
+        "booked": booked,
+        "credits": change,
+        "balance": holder.credits,
+    }
+    text = f"{name} was booked before." if not booked else f"{change:+} credits for {holder.id} ({name})."
+    out(as_json, document, f"{text} The balance is {holder.credits}.")
 
 
 @group.command("rename")

@@ -44,7 +44,8 @@ EXPOSED = (
 )
 _FOREIGN = [("access-control-allow-origin", "*"), ("access-control-expose-headers", ", ".join(EXPOSED))]
 _METHODS = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
-_NOT_FOREIGN = "/token/check"  # below any prefix: pages of other origins may not use it
+# Below any prefix: pages of other origins may not use them.
+_NOT_FOREIGN = ("/token/check", "/user/register", "/webhooks/")
 _RESPONSES = "/v1/responses"
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -56,6 +57,7 @@ class Access(Enum):
     OPEN = "open"  # none
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
+    OPERATOR = "operator"  # an operator's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def request_id(given: str) -> str:
 
 def of_every_answer(request: Request) -> list[tuple[str, str]]:
     headers = [("x-request-id", request.id)]
-    if _NOT_FOREIGN not in request.path:
+    if not any(path in request.path for path in _NOT_FOREIGN):
         headers += _FOREIGN
     if errors.dialect_of(request) == "anthropic":  # where its SDKs look for it
         headers.append(("request-id", request.id))
@@ -181,7 +183,7 @@ class Router:
             raise InvalidRequest("The Host header is malformed.", cause="host")
         path = request.path.removeprefix("/api").rstrip("/") if request.path != "/" else "/"
         if request.method == "OPTIONS":
-            if _NOT_FOREIGN in path:
+            if any(each in path for each in _NOT_FOREIGN):
                 raise PermissionDenied("A page of another origin may not use this.", cause="preflight")
             return _preflight(request)
         routes, parameters = self._paths.find(path)

@@ -17,9 +17,12 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.store import Store
+    from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.kept_answers import KeptAnswers
+    from kimi_gateway.endpoints.members import Members
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -108,6 +111,65 @@ def _files(files: Callable[[], FilesApi]) -> tuple[Route, ...]:
     )
 
 
+def _members(members: Callable[[], Members]) -> tuple[Route, ...]:
+    return (
+        Route(
+            "POST",
+            "/user/register",
+            _later(lambda: members().register),
+            "Open an account, if the operator allows it",
+            access=Access.OPEN,
+            example={"name": "laptop", "invite_code": "inv_0123456789"},
+            limit=OPEN_LIMIT,
+        ),
+        Route("GET", "/user/keys", _later(lambda: members().keys), "This key, and the keys that it made"),
+        Route(
+            "POST",
+            "/user/keys",
+            _later(lambda: members().make_key),
+            "Make a key within the limits of this one",
+            example={"name": "phone", "limits": {"rpm": 5}, "models": ["kimi-k3"]},
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "PATCH",
+            "/user/keys/{key}",
+            _later(lambda: members().change_key),
+            "Change a key that this one made",
+            example={"name": "phone", "budgets": {"usd/day": 1.5}},
+            limit=OPEN_LIMIT,
+        ),
+        Route(
+            "DELETE",
+            "/user/keys/{key}",
+            _later(lambda: members().delete_key),
+            "Delete a key that this one made",
+        ),
+        Route(
+            "POST",
+            "/webhooks/payment",
+            _later(lambda: members().payment),
+            "A payment service reports a payment or a refund, signed",
+            access=Access.OPEN,
+            example={"id": "evt_1", "type": "payment", "account": "acc_0123456789", "package": "standard"},
+            limit=OPEN_LIMIT,
+        ),
+    )
+
+
+def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
+    return (
+        Route(
+            "GET",
+            "/user/credits",
+            account.credits,
+            "Balance, limits, budgets, and usage by day and hour",
+        ),
+        Route("GET", "/user/usage", account.usage, "Usage by day, hour, model or key"),
+        Route("GET", "/user/status", account.status, "What is left today, and the last cost"),
+    )
+
+
 def _kept(gateway: Gateway) -> tuple[Route, ...]:
     def kept() -> KeptAnswers:
         from kimi_gateway.endpoints.kept_answers import KeptAnswers
@@ -144,6 +206,14 @@ def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
+def _admin(gateway: Gateway, store: Store) -> tuple[Route, ...]:
+    if not gateway.settings.admin:
+        return ()
+    from kimi_gateway.edge import admin_routes  # not in the cloud, where starts count
+
+    return admin_routes.routes(gateway, store)
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -168,6 +238,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_RESPONSE,
         ),
         *_stored(gateway, endpoints),
+        *_members(endpoints.members),
         Route("GET", "/v1/models", endpoints.models.models, "The models"),
         Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
         Route(
@@ -192,9 +263,8 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             example=_TOKEN,
             limit=OPEN_LIMIT,
         ),
-        Route(
-            "GET", "/user/credits", endpoints.account.credits, "Balance, consumption, usage by day and hour"
-        ),
+        *_user(endpoints.account),
+        *_admin(gateway, endpoints.account.store),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

@@ -10,10 +10,10 @@ from kimi_gateway.errors import PermissionDenied
 from kimi_gateway.http import Request
 
 
-async def authenticate(gate: Gate, request: Request) -> Key:
+async def authenticate(gate: Gate, request: Request, fresh: bool = True) -> Key:
     """The key, which is also noted for the request's log line. Raises the errors of
     `Gate.authenticate_free`."""
-    key = await gate.authenticate_free(request.headers, request.client)
+    key = await gate.authenticate_free(request.headers, request.client, fresh)
     request.record.key, request.record.account = key.id, key.account
     return key
 
@@ -21,7 +21,15 @@ async def authenticate(gate: Gate, request: Request) -> Key:
 async def authenticate_account(gate: Gate, request: Request) -> Key:
     """The key of an account of this gateway. Raises PermissionDenied for callers who bring tokens of their
     own, and what `authenticate` raises."""
-    key = await authenticate(gate, request)
+    return _own(await authenticate(gate, request))
+
+
+async def authenticate_cached(gate: Gate, request: Request) -> Key:
+    """The same for endpoints whose store step refuses an outdated record."""
+    return _own(await authenticate(gate, request, fresh=False))
+
+
+def _own(key: Key) -> Key:
     if isinstance(key, GuestKey):
         raise PermissionDenied(
             "This needs a key of this gateway (sk-kg-…); it is not offered to callers with Kimi tokens of"

@@ -93,6 +93,18 @@ class ConversationCache:
             await self._write(account, again)
         return known
 
+    async def found(self, account: str, names: Sequence[str]) -> dict[str, bytes]:
+        """Entries that the client did not name. Nothing is found if the store cannot answer."""
+        again: dict[str, bytes] = {}
+        try:
+            async with asyncio.timeout(self._patience):
+                known = await self.look(account, names, again)
+        except (StoreDown, TimeoutError) as exc:
+            emit("replay_down", logging.WARNING, step="recall", account=account, detail=str(exc))
+            return {}
+        await self._write(account, again)
+        return known
+
     async def _write(self, account: str, again: Mapping[str, bytes]) -> None:
         """After reading, so that a store that can be read but not written costs only a delay."""
         if again:

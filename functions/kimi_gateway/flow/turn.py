@@ -54,6 +54,7 @@ class Turn:
         self._pardon = pardon  # whether a key's empty answer is free
         self._interrupted = ""  # the cause
         self._allowance: Allowance | None = None
+        self.kept: dict[str, bytes] = {}  # cache entries of the planner
         self._usage: dict[str, Any] | None = None  # final with the decision
         self._counts: list[dict[str, Any]] = []  # its parts, by call
 
@@ -203,5 +204,8 @@ class Turn:
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
             if isinstance(self.admission.key, GuestKey):
                 return  # the operator pays nothing
-            cost = models.cost(record.provider, first.call.model, *counts)
-            record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)
+            cost, currency = models.cost(record.provider, first.call.model, *counts) or (None, "")
+            if currency == "CNY":
+                record.cost_cny = cost  # the fees of searches are known in USD only
+            elif cost is not None:
+                record.cost_usd = round(cost + models.fee(fees), 9)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -24,6 +26,8 @@ class Sink(Protocol):
 
 
 sinks: list[Sink] = []  # of this process
+# The latest requests of this process with the unix second of their end, for the operator.
+recent: deque[tuple[float, RequestRecord]] = deque(maxlen=1_000)
 
 
 def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
@@ -39,6 +43,7 @@ def finished(record: RequestRecord) -> None:
     """Write the line of a request. Metrics read the record itself from `record` of the log record."""
     for sink in sinks:
         sink.request(record)
+    recent.append((time.time(), record))
     level = logging.ERROR if record.status == 500 else logging.INFO
     if log.isEnabledFor(level):
         _write("request", level, {"fields": record.fields(), "record": record})

@@ -31,7 +31,8 @@ class ChatRequest:
     wrote the pivot: unchanged members are forwarded in the client's own bytes. `names` are the client's names
     for fields of the body, if they differ. `ignored` names fields that are not sent upstream. `least_output`:
     an answer with fewer tokens is useless, unless the client asked for fewer. `free` names functions whose
-    arguments are free text. `search`: the model may search the web.
+    arguments are free text. `search`: the model may search the web. `evident`: the client's history brings
+    the results of earlier searches along.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ChatRequest:
     least_output: int = 1
     free: frozenset[str] = frozenset()
     search: SearchOptions | None = None
+    evident: bool = False
 
 
 def read(raw: bytes, earlier: Sequence[dict[str, Any]] = ()) -> ChatRequest:

@@ -16,6 +16,7 @@ from kimi_gateway.accounts.store import (
     KeyStale,
     NoCredit,
     Taken,
+    TooManyKeys,
     Unknown,
     Unlimited,
     WindowFull,
@@ -24,27 +25,31 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
     Key,
     Limits,
     NewKey,
+    Overview,
     Usage,
     UsageRow,
 )
 from kimi_gateway.storage.memory_account import Held, Lease
 from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
+from kimi_gateway.storage.memory_tallies import MemoryTallies
 from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles, MemoryBatches):
+class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
     def __init__(
         self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
     ) -> None:
         MemoryFiles.__init__(self)
         MemoryBatches.__init__(self)
+        MemoryTallies.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
         self._keys: dict[str, Key] = {}  # by id
@@ -81,7 +86,7 @@ class MemoryStore(MemoryFiles, MemoryBatches):
         if (limit := rules.crowded(key, held.running)) is not None:
             if not any(held.leases[name].counted for name in held.ended(now)):
                 raise InFlightFull(limit)
-            self._purge(held, now)
+            held.purge(now)
             return await self.admit(request, key, cost, lease_until, now, bound)
         output = self._reserved(held, key, bound)
         held.end(ended, now)
@@ -176,25 +181,24 @@ class MemoryStore(MemoryFiles, MemoryBatches):
 
     async def purge(self, now: int) -> int:
         self._usage.purge(now)
-        return sum(self._purge(held, now) for held in self._accounts.values())
+        return sum(held.purge(now) for held in self._accounts.values())
 
-    def _purge(self, held: Held, now: int) -> int:
-        ended = held.ended(now)
-        if ended:
-            held.end(ended, now)
-        return len(ended)
-
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
-        held = Held(keys.account_id(self._below), name, credits is None, now)
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
+        held = Held(keys.account_id(self._below), name, credits is None, now, invited_by=invited_by)
         if credits is not None:
             held.balance = rules.granted(held.balance, credits, now)
         self._accounts[held.id] = held
         return self._shown(held, now)
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         if new.account not in self._accounts:
             raise Unknown(new.account)
         self._refuse_taken(new.digest)
+        theirs = [key for key in self._keys.values() if key.account == new.account and not key.revoked]
+        if most is not None and len(theirs) >= most:
+            raise TooManyKeys(new.account)
         key = rules.made(new, keys.key_id(self._below), now)
         self._keys[key.id], self._counts[key.id] = key, rules.UNCOUNTED
         return self._current(key)
@@ -256,11 +260,28 @@ class MemoryStore(MemoryFiles, MemoryBatches):
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
         held = self._limited(account)
         held.balance = rules.granted(held.balance, grant, now)
+        self._lift(held)
+        return self._shown(held, now)
+
+    def _lift(self, held: Held) -> None:
         rank = rules.rank(held.balance.spendable)
         for key in self._keys.values():
-            if key.account == account:
+            if key.account == held.id:
                 self._counts[key.id] = rules.lifted(self._counts[key.id], rank)
-        return self._shown(held, now)
+
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        held = self._limited(account)
+        if name in held.funded:
+            return False
+        before = rules.folded(held.balance, now)
+        held.balance = change(before)
+        held.funded[name] = held.balance.spendable - before.spendable
+        if held.funded[name] > 0:
+            self._lift(held)
+        return True
+
+    async def funded(self, account: str, name: str) -> int | None:
+        return self._held(account).funded.get(name)
 
     async def deduct(self, account: str, credits: int, now: int) -> Account:
         held = self._limited(account)
@@ -288,7 +309,7 @@ class MemoryStore(MemoryFiles, MemoryBatches):
 
     def _shown(self, held: Held, now: int) -> Account:
         held.balance = rules.folded(held.balance, now)
-        self._purge(held, now)
+        held.purge(now)
         balance, reserved = held.balance, sum(lease.cost for lease in held.leases.values())
         theirs = [self._current(key) for key in self._keys.values() if key.account == held.id]
         own = sorted(theirs, key=lambda key: (key.created, key.id))
@@ -305,10 +326,23 @@ class MemoryStore(MemoryFiles, MemoryBatches):
             keys=tuple(own),
             budgets=held.budgets,
             spent=budgets.spent(own, held.budgets, now, held.amount),
+            invited_by=held.invited_by,
         )
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         return self._usage.rows(since, account)
+
+    async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
+        return usages.summed(self._usage.rows(since, account), by)
+
+    async def overview(self, key: Key, since: int, now: int) -> Overview:
+        held, known = self._accounts.get(key.account), self._keys.get(key.id)
+        if held is None or known is None or known.revoked or key.generation != held.generation:
+            raise KeyStale
+        account = rules.seen_by(self._shown(held, now), key)
+        standing = self._standing(key, held, now, rules.rank(held.balance.spendable))
+        rows = usages.summed(self._usage.rows(since, held.id), ("hour",))
+        return Overview(account, rules.windows(standing), tuple(rows))
 
     async def close(self) -> None:
         pass

@@ -31,6 +31,8 @@ class Held:
     generation: int = 0
     budgets: tuple[Budget, ...] = ()
     spent: dict[tuple[str, Unit, Period, int], int] = field(default_factory=dict)
+    invited_by: str = ""
+    funded: dict[str, int] = field(default_factory=dict)  # credits by the name of the change
     leases: dict[str, Lease] = field(default_factory=dict)
 
     def amount(self, meter: Meter) -> int:
@@ -44,6 +46,12 @@ class Held:
 
     def running(self, key: str) -> int:
         return sum(key in lease.counted for lease in self.leases.values())
+
+    def purge(self, now: int) -> int:
+        ended = self.ended(now)
+        if ended:
+            self.end(ended, now)
+        return len(ended)
 
     def end(self, requests: Iterable[str], now: int) -> None:
         credits = sum(self.leases.pop(request).cost for request in requests)

@@ -165,15 +165,6 @@ def test_a_model_that_never_stops_still_answers(gateway: LiveGateway, upstream: 
     assert gateway.account(key).credits == 4
 
 
-def test_the_clients_own_calls_come_first(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
-    mine = {"type": "function", "function": {"name": "mine", "parameters": {"type": "object"}}}
-    upstream.plan(Kimi("", "", tools=[(SEARCH, {"query": "x"}), ("mine", {})]))
-    answer = ask(gateway, gateway.key(5), tools=[mine], use_search=True).json()["choices"][0]
-    assert [call["function"]["name"] for call in answer["message"]["tool_calls"]] == ["mine"]
-    assert answer["finish_reason"] == "tool_calls"
-    assert len(upstream.chats) == 1
-
-
 def test_several_choices_are_refused(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
     answer = gateway.chat(gateway.key(5), model="kimi", n=2, use_search=True)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")

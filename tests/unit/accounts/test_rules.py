@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.rules import PACKAGES, Count
+from kimi_gateway.accounts import packages, rules
+from kimi_gateway.accounts.rules import Count
 from kimi_gateway.accounts.values import NEVER, Balance, Grant, Limits, Window
 
 TIMES = st.integers(0, 4_000_000_000)
@@ -153,16 +153,16 @@ def test_grants_survive_being_stored(grants: tuple[Grant, ...]) -> None:
     ],
 )
 def test_one_month_is_the_same_day_and_time_or_the_months_last_day(bought: str, expires: str) -> None:
-    assert rules.months_later(at(bought), 1) == at(expires)
+    assert packages.months_later(at(bought), 1) == at(expires)
 
 
 def test_packages_and_gifts_are_those_of_the_price_list() -> None:
     now = at("2026-11-21T00:00:00")
     month = at("2026-12-21T00:00:00")
-    assert {name: package.bought(now) for name, package in PACKAGES.items()} == {
+    assert {name: package.bought(now) for name, package in packages.PACKAGES.items()} == {
         "starter": Grant(500),
         "standard": Grant(5_000, month),
         "premium": Grant(20_000, month),
     }
-    gifts = [rules.SIGN_UP, rules.INVITE_REGISTERED, rules.INVITE_FIRST_PAYMENT]
-    assert gifts == [Grant(100), Grant(50), Grant(500)]
+    gifts = [packages.INVITE_REGISTERED, packages.INVITE_FIRST_PAYMENT]
+    assert gifts == [Grant(50), Grant(500)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import re
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.rules import months_later
+from kimi_gateway.accounts.packages import months_later
 from kimi_gateway.accounts.values import Usage
 from kimi_gateway.cli.show import utc
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
@@ -55,6 +57,12 @@ def test_a_new_key_opens_with_the_sign_up_credits(ask: Any, monkeypatch: pytest.
     assert ask("keys", "create")["credits"] == 3
     assert ask("accounts", "create")["credits"] == 3
     assert ask("keys", "create", "--credits", 0)["credits"] == 0
+
+
+def test_an_operators_key_says_so(ask: Any) -> None:
+    made = ask("keys", "create", "--role", "operator")
+    assert ask("keys", "show", made["id"])["role"] == "operator"
+    assert "role" not in ask("keys", "update", made["id"], "--role", "user")
 
 
 def test_an_unlimited_account_says_so_and_takes_no_grant(ask: Any, cli: Cli) -> None:
@@ -129,6 +137,8 @@ def test_an_account_is_shown_by_any_of_its_names(ask: Any, data: Path) -> None:
     assert shown == {
         "id": made["account"],
         "name": "alice",
+        "invite_code": "inv_" + made["account"].removeprefix("acc_"),
+        "invited_by": None,
         "unlimited": False,
         "credits": 8,
         "reserved": 0,
@@ -188,19 +198,39 @@ def test_usage_is_told_by_hour_key_model_and_day(ask: Any, data: Path) -> None:
     spend(data, made["key"], "kimi-k3", "kimi-k2.6", "kimi-k3")
     told = ask("usage", "--account", "alice")
     assert list(told) == ["since", "by", "rows", "total"]
-    last = told["total"].pop("last")
+    total = told["total"]
+    last = total["last"]
     assert TIME.fullmatch(last)
-    assert told["total"] == {"requests": 3, "errors": 1, "input": 30, "output": 15, "credits": 3}
+    counts = {"requests": 3, "errors": 1, "input": 30, "output": 15, "credits": 3}
+    assert {name: total[name] for name in counts} == counts
+    assert total["causes"] == {"other": 1}
     small, large = told["rows"]
-    counts = ["requests", "errors", "input", "output", "credits", "last"]
-    assert list(small) == ["hour", "account", "key", "model", *counts]
+    assert list(small)[:6] == ["hour", "account", "account_name", "key", "key_name", "model"]
+    assert {small["account_name"], small["key_name"]} == {"alice"}
     assert (small["model"], small["requests"], large["requests"], large["errors"]) == ("kimi-k2.6", 1, 2, 1)
-    names = {"hour": last[:13] + ":00:00Z", "key": made["id"], "day": last[:10]}
+    names = {"hour": last[:13] + ":00:00Z", "key": made["id"], "day": last[:10], "account": made["account"]}
     for by, value in names.items():
         (row,) = ask("usage", "--by", by)["rows"]
         assert list(row)[0] == by
         assert (row[by], row["requests"]) == (value, 3)
     assert len(ask("usage", "--by", "model", "--days", 1)["rows"]) == 2
+
+
+def test_usage_is_sorted_and_written_as_csv(cli: Cli, ask: Any, data: Path) -> None:
+    evil = ask("keys", "create", "--name", "=1+1")
+    spend(data, evil["key"], "kimi-k3", "kimi-k2.6", "kimi-k3")
+    models = [row["model"] for row in ask("usage", "--by", "model", "--sort", "requests")["rows"]]
+    assert models == ["kimi-k3", "kimi-k2.6"]
+    assert ask("usage", "--by", "model", "--since", "2h") == ask("usage", "--by", "model", "--since", "2h")
+    assert ask("usage", "--since", "2099-01-01")["rows"] == []
+    (row,) = csv.DictReader(io.StringIO(cli("usage", "--by", "key", "--csv").output))
+    assert (row["key"], row["key_name"], row["requests"]) == (evil["id"], "'=1+1", "3")
+    assert row["errors_other"] == "1"
+    for wrong in ("yesterday", "7y", ""):
+        assert fault(cli("usage", "--since", wrong, "--json")) == (2, "usage")
+    text = cli("usage", "--by", "key").output
+    assert "=1+1" in text
+    assert "COST" in text
 
 
 def test_usage_of_nobody_is_empty(ask: Any) -> None:

@@ -93,6 +93,7 @@ def read(raw: bytes, counting: bool = False) -> Translation:
         seals=seals,
         least_output=LEAST_OUTPUT,
         search=search,
+        evident=True,
     )
     one_call = bool(body.get("tool_choice", {}).get("disable_parallel_tool_use"))
     return Translation(chat, _thinking_display(body), one_call, searches.wanted(body))

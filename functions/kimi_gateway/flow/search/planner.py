@@ -1,7 +1,7 @@
 """The rounds of a turn that searches: the model asks, the gateway searches, the model goes on.
 
-A search beside a call of the client's own tools is dropped: the client has the next word, and the model may
-ask for the search again when it has the client's results.
+A search beside a call of the client's own tools runs too. The client has the next word, and the results are
+kept for its next request (flow/search/replay.py).
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class SearchPlanner:
     _reader: RoundReader = field(default_factory=RoundReader)
     _unread: bool = True
     _added: int = 0  # bytes, about
+    _searched: list[tuple[str, str, str]] = field(default_factory=list)  # names, arguments and results
 
     def __post_init__(self) -> None:
         self._chat = self.opening.chat
@@ -47,15 +48,18 @@ class SearchPlanner:
         return self._reader.read(chunks)
 
     async def next(self) -> Sequence[UpstreamCall]:
-        calls = self._reader.calls
-        if not calls or self._reader.clients or self._chat.search is None:
-            await self.opening.show(self._reader.end())
-            return ()
+        reader, calls = self._reader, self._reader.calls
+        if self._chat.search is None or not calls:
+            return await self._last()
         if self._unread:  # the addresses of the conversation, when they are first needed
             self._unread = False
             messages = self._chat.body["messages"]
             await apart(self.opening.size, lambda: self.searching.loop.known.read(messages))
         results = await self.searching.run(calls, self._show)
+        told = zip(calls, results, strict=True)
+        self._searched += [(call.name, call.arguments, result["content"]) for call, result in told]
+        if reader.clients:
+            return await self._last()
         if self.searching.loop.over and results:
             results[-1]["content"] += ENOUGH
         asked = _asked(self._reader.message)
@@ -68,6 +72,17 @@ class SearchPlanner:
         self._reader = RoundReader()
         self._added += sum(len(str(message)) for message in added)
         return await self._asked_again()
+
+    async def _last(self) -> Sequence[UpstreamCall]:
+        """The end of the turn. If the client has calls to run, the searches wait for its next request."""
+        clients = self._reader.clients
+        if clients and self._searched and not self._chat.evident:
+            from kimi_gateway.flow.search import replay  # few turns need it
+
+            searched = [replay.Searched(*each) for each in self._searched]
+            self.opening.kept.update(replay.kept(self.opening.asked, clients[0], searched))
+        await self.opening.show(self._reader.end())
+        return ()
 
     async def _asked_again(self) -> Sequence[UpstreamCall]:
         """The next round. If it does not fit into the budgets, the window or the key's tokens, one without

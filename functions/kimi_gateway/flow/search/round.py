@@ -46,10 +46,10 @@ class RoundReader:
         ]
 
     @property
-    def clients(self) -> bool:
-        """Whether the model also called tools of the client: then it has the next word."""
+    def clients(self) -> list[dict[str, Any]]:
+        """The calls of the client's own tools: with them it has the next word. After the last chunk."""
         calls = self.message.get("tool_calls") or ()
-        return any((call.get("function") or {}).get("name") not in NAMES for call in calls)
+        return [call for call in calls if (call.get("function") or {}).get("name") not in NAMES]
 
     @cached_property
     def message(self) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The reasoning before tool calls: collected from answers, restored where a client dropped it.
 
-A call is recognised by its id, its arguments and its place: the last user message before it and the number of
-messages since. The vendor counts ids from zero in each conversation, and many conversations of an account
-begin alike.
+A call is recognised by its id, its arguments and its place (pivot/call_ids.py).
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -69,7 +67,7 @@ class ReasoningCollector:
         called = [choice for choice in self._choices.values() if choice.ids and choice.reasoning]
         if not called:
             return {}
-        *_, (_, place) = _places(self._messages)
+        place = call_ids.next_place(self._messages)
         found: dict[str, bytes] = {}
         for choice in called:
             index, id = next(iter(choice.ids.items()))
@@ -93,7 +91,7 @@ def lacking(messages: Sequence[Message]) -> list[MissingReasoning]:
     if not any(map(lacks, messages)):
         return []
     found = []
-    for index, (message, place) in enumerate(_places(messages)):
+    for index, (message, place) in enumerate(call_ids.places(messages)):
         if message is not None and lacks(message):
             calls = (call for call in message["tool_calls"] if isinstance(call.get("id"), str))
             named = [
@@ -226,39 +224,5 @@ def _unpacked(entry: bytes, most: int = 4 * LONGEST) -> str:
     return text if reader.eof else ""
 
 
-def _places(messages: Sequence[Message]) -> Iterator[tuple[Message | None, bytes]]:
-    """Each message with its place, and finally the place of the next message."""
-    digest, since = b"", 0
-    for message in messages:
-        yield message, digest + since.to_bytes(4, "big")
-        if message["role"] == "user":
-            digest, since = hashlib.sha256(_text(message.get("content"))).digest(), 0
-        else:
-            since += 1
-    yield None, digest + since.to_bytes(4, "big")
-
-
-def _text(content: Any) -> bytes:
-    if isinstance(content, list):
-        content = "\n".join(str(part.get("text", "")) for part in content)
-    return str(content).encode("utf-8", "surrogatepass")
-
-
 def _name(place: bytes, id: str, arguments: Any) -> str:
-    told = place + _digest(arguments) + id.encode("utf-8", "surrogatepass")
-    return "thought-" + hashlib.sha256(told).hexdigest()[:40]
-
-
-def _digest(arguments: Any) -> bytes:
-    """A digest that is the same for equal JSON values, however the client wrote them."""
-    try:
-        value = json.loads(arguments or "{}", parse_float=_plain)
-        arguments = json.dumps(value, sort_keys=True)
-    except (TypeError, ValueError, RecursionError):
-        arguments = str(arguments)
-    return hashlib.sha256(arguments.encode("utf-8", "surrogatepass")).digest()
-
-
-def _plain(text: str) -> float | int:
-    number = float(text)
-    return int(number) if number.is_integer() else number
+    return call_ids.entry("thought-", place, id, arguments)

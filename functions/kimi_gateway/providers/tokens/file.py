@@ -88,7 +88,7 @@ class TokenSource:
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
     """The environment's tokens, else the current ones of the secret or the file."""
-    redact.learn(settings.moonshot_api_key)
+    redact.learn((*settings.moonshot_api_key, *settings.payment_secret))
     fixed = tuple(map(Token.of, settings.moonshot_api_key))
     if settings.secret and aws is not None:
         from kimi_gateway.providers.tokens.secret import SecretTokens

@@ -7,6 +7,8 @@ K#<digest>   -           the id and account of the key with this digest
 I#<key id>   -           the digest
 N#<name>     <account>   accounts by name
 ACCOUNTS     <account>   all of them
+G#<account>  <place>     changes of its balance that are made once (storage/dynamodb/funds.py)
+T#<name>     -           counts of events
 H#<account>  <hour>      usage of past hours (storage/dynamodb/history.py)
 
 No step needs a transaction. A key becomes valid with the last write of its creation. An interrupted creation
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from kimi_gateway.accounts import budgets, rules
@@ -36,12 +39,16 @@ AT_ONCE = 16  # accounts, if all are read
 T = TypeVar("T")
 
 
-async def add_account(table: Table, account: str, name: str, hot: Raw, now: int) -> None:
-    info: Raw = {"name": {"S": name}, "created": number(now)}
+async def add_account(table: Table, account: str, name: str, hot: Raw, now: int, invited_by: str) -> None:
+    info = info_of(name, now, invited_by)
     await table.put(partition(account), HOT, hot)
     await table.put(partition(account), INFO, info)
     await table.put(f"N#{name}", account, {})
     await table.put(EVERY, account, {})
+
+
+def info_of(name: str, created: int, invited_by: str) -> Raw:
+    return {"name": {"S": name}, "created": number(created), "by": {"S": invited_by}}
 
 
 async def rename(table: Table, account: str, name: str) -> None:
@@ -79,8 +86,9 @@ async def remove(table: Table, account: str) -> None:
     await table.delete(partition(account), HOT)
     await table.delete(EVERY, account)
     await table.delete(f"N#{items[INFO]['name']['S']}", account)
-    for hour in await table.query(f"H#{account}"):
-        await table.delete(f"H#{account}", hour["sk"]["S"])
+    for partition_key in (f"H#{account}", f"G#{account}"):
+        for item in await table.query(partition_key):
+            await table.delete(partition_key, item["sk"]["S"])
     for sk, record in items.items():
         if sk.startswith("K#"):
             for digest in {record["digest"]["S"], record.get("old", {"S": ""})["S"]} - {""}:
@@ -122,6 +130,7 @@ class Held:
     name: str
     created: int
     records: list[Raw]
+    invited_by: str = ""
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -141,30 +150,35 @@ async def held(table: Table, account: str) -> Held:
         raise Unknown(account)
     info = items[INFO]
     records = [item for sk, item in items.items() if sk.startswith("K#")]
-    return Held(account, Image(items[HOT]), info["name"]["S"], int(info["created"]["N"]), records)
+    by = info["by"]["S"] if "by" in info else ""
+    return Held(account, Image(items[HOT]), info["name"]["S"], int(info["created"]["N"]), records, by)
 
 
 def shown(held: Held, now: int) -> Account:
     """The account at `now`, without expired grants and with the credits of ended leases, whether or not that
     is written."""
-    ended = held.image.ended(now)
-    balance = rules.returned(held.image.balance, sum(lease.cost for lease in ended.values()), now)
-    reserved = sum(lease.cost for name, lease in held.image.leases().items() if name not in ended)
+    known = seen(held.id, held.image, held.keys, now)
+    return replace(known, name=held.name, created=held.created, invited_by=held.invited_by)
+
+
+def seen(id: str, image: Image, keys: tuple[Key, ...], now: int) -> Account:
+    """The same without its name and creation, from the hot item alone."""
+    ended = image.ended(now)
+    balance = rules.returned(image.balance, sum(lease.cost for lease in ended.values()), now)
+    reserved = sum(lease.cost for name, lease in image.leases().items() if name not in ended)
     return Account(
-        id=held.id,
-        name=held.name,
-        unlimited=held.image.unlimited,
+        id=id,
+        name="",
+        unlimited=image.unlimited,
         credits=balance.spendable + reserved,
         reserved=reserved,
         consumed=balance.consumed,
         expired=balance.expired,
-        created=held.created,
+        created=0,
         grants=rules.unspent(balance),
-        keys=held.keys,
-        budgets=shared_of(held.image),
-        spent=budgets.spent(
-            held.keys, shared_of(held.image), now, lambda meter: meters.amount(held.image, meter)
-        ),
+        keys=keys,
+        budgets=shared_of(image),
+        spent=budgets.spent(keys, shared_of(image), now, lambda meter: meters.amount(image, meter)),
     )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from kimi_gateway.accounts import rules
 from kimi_gateway.accounts import usage as usages
-from kimi_gateway.accounts.store import StoreDown, Unknown
-from kimi_gateway.accounts.values import UsageRow
+from kimi_gateway.accounts.store import KeyStale, StoreDown, Unknown
+from kimi_gateway.accounts.values import Key, Overview, UsageRow
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import accounts, tally
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, number, partition
@@ -156,6 +157,20 @@ async def read(table: Table, account: str, image: Image, since: int) -> Seen:
             return Seen(image, history)
         image = now
     raise StoreDown(f"usage was being moved during {READINGS} readings")
+
+
+async def overview(table: Table, key: Key, since: int, now: int) -> Overview:
+    """The part for the holder of a key: two reads and one query. Raises KeyStale."""
+    first = await table.get(partition(key.account))
+    image = Image(first or {})
+    if first is None or key.generation != image.generation or not image.has_key(key.id):
+        raise KeyStale
+    seen = await read(table, key.account, image, usages.hour_of(since))
+    image = seen.image
+    account = rules.seen_by(accounts.seen(key.account, image, key.line, now), key)
+    standing = image.standing(key, now, rules.rank(account.credits - account.reserved))
+    rows = usages.summed(seen.rows(key.account, {}, usages.hour_of(since)), ("hour",))
+    return Overview(account, rules.windows(standing), tuple(rows))
 
 
 async def of_account(table: Table, account: str, since: int) -> list[UsageRow]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.store import StoreDown, Taken, Unknown
+from kimi_gateway.accounts import budgets, keys, rules
+from kimi_gateway.accounts.store import StoreDown, Taken, TooManyKeys, Unknown
 from kimi_gateway.accounts.values import NEVER, Budget, Key, Limits, NewKey
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
@@ -21,12 +21,14 @@ async def image_of(table: Table, account: str) -> Image | None:
     return Image(raw) if raw is not None else None
 
 
-async def add_key(table: Table, new: NewKey, now: int, draw: Callable[[int], str]) -> tuple[Key, Image]:
-    """The key with its id, and its account's image. Raises Unknown, Taken."""
+async def add_key(
+    table: Table, new: NewKey, now: int, below: keys.Below, most: int | None
+) -> tuple[Key, Image]:
+    """The key with its id, and its account's image. Raises Unknown, Taken, TooManyKeys."""
     image = await image_of(table, new.account)
     if image is None:
         raise Unknown(new.account)
-    key = await _place(table, new, now, draw, image)
+    key = await _place(table, new, now, below, image)
     short = kid(key.id)
     try:
         pointer: Raw = {"id": {"S": key.id}, "account": {"S": key.account}}
@@ -36,16 +38,28 @@ async def add_key(table: Table, new: NewKey, now: int, draw: Callable[[int], str
         raise Taken from None
     await table.put(f"I#{key.id}", HOT, {"digest": {"S": key.digest}})
     alive = Change(adds=["ks :kid"], conditions=["attribute_exists(pk)"], values={":kid": {"SS": [short]}})
-    image = Image(await table.update(partition(key.account), HOT, alive))
+    if most is not None:
+        alive.conditions.append("(attribute_not_exists(ks) OR contains(ks, :short) OR size(ks) < :most)")
+        alive.values |= {":short": {"S": short}, ":most": number(most)}
+    try:
+        image = Image(await table.update(partition(key.account), HOT, alive))
+    except Conflict as conflict:
+        for pk, sk in (
+            (f"I#{key.id}", HOT),
+            (f"K#{key.digest}", HOT),
+            (partition(key.account), f"K#{short}"),
+        ):
+            await table.delete(pk, sk)
+        raise (Unknown if conflict.item is None else TooManyKeys)(key.account) from None
     record = record_of(key)
     return key_of(record, image, await _maker(table, record)), image
 
 
-async def _place(table: Table, new: NewKey, now: int, draw: Callable[[int], str], image: Image) -> Key:
+async def _place(table: Table, new: NewKey, now: int, below: keys.Below, image: Image) -> Key:
     """The key with an id whose short form no key of the account ever had. Where most of the forms of two
     characters are taken, it gets one of four."""
     for drawn in range(DRAWN):
-        key = rules.made(new, draw(drawn), now)
+        key = rules.made(new, keys.key_id(below, long=drawn >= SHORT), now)
         if not image.has_key(key.id):
             try:
                 await table.put_new(partition(key.account), f"K#{kid(key.id)}", record_of(key), "id")
@@ -190,6 +204,7 @@ def record_of(key: Key) -> Raw:
         "search": {"BOOL": key.search},
         "files": {"BOOL": key.files},
         "manages": {"BOOL": key.manages},
+        **({"operator": {"BOOL": True}} if key.operator else {}),
         "by": {"S": key.made_by},
     }
     own |= {"flight": key.in_flight, "tokens": key.tokens}
@@ -223,6 +238,7 @@ def key_of(record: Raw, image: Image, maker: Raw | None = None) -> Key:
         search="search" not in record or record["search"]["BOOL"],
         files="files" not in record or record["files"]["BOOL"],
         manages="manages" in record and record["manages"]["BOOL"],
+        operator="operator" in record,
         made_by=made_by(record),
         maker=None if maker is None else key_of(maker, image),
     )

@@ -51,7 +51,7 @@ class DynamoMover:
         for hour in sorted({row.hour for row in moved.usage}):
             rows = [row for row in moved.usage if row.hour == hour]
             await table.put(f"H#{account.id}", history.sort_key(hour), _hour(rows, hour + self._kept))
-        info: Raw = {"name": {"S": account.name}, "created": number(account.created)}
+        info = directory.info_of(account.name, account.created, account.invited_by)
         await table.put(partition(account.id), directory.INFO, info | {MARK: {"S": moved.mark}})
         await table.put(f"N#{account.name}", account.id, {})
         try:

@@ -12,7 +12,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
@@ -39,16 +38,15 @@ from kimi_gateway.accounts.values import (
     Key,
     NewKey,
     Usage,
-    UsageRow,
 )
 from kimi_gateway.net.aws import Aws
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
-from kimi_gateway.storage.dynamodb import history, standing, steps
+from kimi_gateway.storage.dynamodb import funds, history, standing, steps
 from kimi_gateway.storage.dynamodb import keys as records
-from kimi_gateway.storage.dynamodb.images import DynamoImages
 from kimi_gateway.storage.dynamodb.item import Image, Lease, counted_by
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
+from kimi_gateway.storage.dynamodb.usage import DynamoUsage
 
 if TYPE_CHECKING:
     from kimi_gateway.storage.moving import Mover
@@ -57,7 +55,7 @@ TRIES = 20  # tries of a step while other processes change the account
 BUSY = "others changed the account each time it was tried"
 
 
-class DynamoStore(DynamoImages):
+class DynamoStore(DynamoUsage):
     def __init__(
         self,
         table: str,
@@ -206,16 +204,16 @@ class DynamoStore(DynamoImages):
                 count += len(ended)
         raise StoreThrottled(BUSY)
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
         account = keys.account_id(self._below)
-        await directory.add_account(self._table, account, name, steps.opened(credits, now), now)
+        hot = steps.opened(credits, now)
+        await directory.add_account(self._table, account, name, hot, now, invited_by)
         return await self._shown(account, now)
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
-        def draw(number: int) -> str:
-            return keys.key_id(self._below, long=number >= records.SHORT)
-
-        return self._met(*await records.add_key(self._table, new, now, draw))
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
+        return self._met(*await records.add_key(self._table, new, now, self._below, most))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         return await self._changed(key, lambda old: rules.changed(old, change(old)))
@@ -281,18 +279,27 @@ class DynamoStore(DynamoImages):
                 return await self._shown(account, now)
         raise StoreThrottled(BUSY)
 
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        call = keys.key_id(secrets.randbelow)[-6:]
+        for number in range(TRIES):
+            await self._pause(number)
+            done = await funds.fund(self._table, account, name, change, now, call, self._write)
+            if done is not None:
+                return done
+        raise StoreThrottled(BUSY)
+
+    async def funded(self, account: str, name: str) -> int | None:
+        return await funds.funded(self._table, account, name)
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        return await funds.tally(self._table, name, most, until)
+
     async def account(self, name: str, now: int) -> Account:
         return await self._shown(await directory.resolve(self._table, name), now)
 
     async def accounts(self, now: int) -> list[Account]:
         found = await directory.each(await directory.every(self._table), lambda id: self._shown(id, now))
         return sorted(found, key=lambda account: (account.created, account.id))
-
-    async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        first = since - since % rules.HOUR
-        ids = await directory.every(self._table) if account is None else [account]
-        rows = chain(*await directory.each(ids, lambda id: history.of_account(self._table, id, first)))
-        return sorted(rows, key=lambda row: (row.hour, row.account, row.key, row.model))
 
     async def close(self) -> None:
         """Does nothing: the owner of the client closes it."""

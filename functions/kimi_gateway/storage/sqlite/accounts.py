@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.store import Ambiguous, Taken, Unknown, Unlimited
+from kimi_gateway.accounts.store import Ambiguous, Taken, TooManyKeys, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Balance, Budget, Grant, Key, Limits
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite.steps import purge_account, read_balance, write_balance
@@ -18,14 +18,14 @@ Row = tuple[Any, ...]
 KEYS = """
 SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
        a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until,
-       k.budgets, a.budgets, k.in_flight, k.tokens, k.search, k.files, k.manages, k.made_by
+       k.budgets, a.budgets, k.in_flight, k.tokens, k.search, k.files, k.manages, k.made_by, k.operator
 FROM keys k JOIN accounts a ON a.id = k.account
 """
 UPDATE = """
 UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
     expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
     old_until=:old_until, budgets=:budgets, in_flight=:in_flight, tokens=:tokens, search=:search,
-    files=:files, manages=:manages, made_by=:made_by WHERE id = :id
+    files=:files, manages=:manages, made_by=:made_by, operator=:operator WHERE id = :id
 """
 LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
@@ -50,7 +50,7 @@ def _key(db: sqlite3.Connection, row: Row) -> Key:
 def _own(row: Row) -> Key:
     id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
     models, expires, note, suspended, old_digest, old_until, own, shared, *rights = terms
-    in_flight, tokens, search, files, manages, made_by = rights
+    in_flight, tokens, search, files, manages, made_by, operator = rights
     return Key(
         id=id,
         digest=digest,
@@ -74,24 +74,28 @@ def _own(row: Row) -> Key:
         search=bool(search),
         files=bool(files),
         manages=bool(manages),
+        operator=bool(operator),
         made_by=made_by,
     )
 
 
 def create_account(
-    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int
+    db: sqlite3.Connection, account: str, name: str, credits: Grant | None, now: int, invited_by: str
 ) -> Account:
     balance = Balance() if credits is None else rules.granted(Balance(), credits, now)
     row = (account, name, credits is None, now, 0, rules.packed(balance.grants))
     funds = (balance.spendable, balance.consumed, balance.expired)
-    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,'')", (*row, *funds))
+    db.execute("INSERT INTO accounts VALUES (?,?,?,?,?,?,?,?,?,'',?)", (*row, *funds, invited_by))
     return _shown(db, account, now)
 
 
-def create_key(db: sqlite3.Connection, key: Key) -> Key:
+def create_key(db: sqlite3.Connection, key: Key, most: int | None = None) -> Key:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
         raise Unknown(key.account)
     _refuse_taken(db, key.digest)
+    query = "SELECT count(*) FROM keys WHERE account = ? AND NOT revoked"
+    if most is not None and db.execute(query, (key.account,)).fetchone()[0] >= most:
+        raise TooManyKeys(key.account)
     db.execute(
         "INSERT INTO keys (id, digest, account, name, see_balance, created) VALUES (?,?,?,?,?,?)",
         (key.id, key.digest, key.account, key.name, key.see_balance, key.created),
@@ -122,6 +126,7 @@ def _columns(key: Key) -> dict[str, object]:
         "search": key.search,
         "files": key.files,
         "manages": key.manages,
+        "operator": key.operator,
         "made_by": key.made_by,
     }
 
@@ -178,23 +183,23 @@ def set_budgets(db: sqlite3.Connection, account: str, wanted: Sequence[Budget], 
 def delete_account(db: sqlite3.Connection, account: str) -> None:
     if not db.execute("DELETE FROM accounts WHERE id = ?", (account,)).rowcount:
         raise Unknown(account)
-    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports"):
+    for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports", "funded"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
 
 
 def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:
-    balance = rules.granted(_limited(db, account), grant, now)
+    balance = rules.granted(limited(db, account), grant, now)
     write_balance(db, account, balance)
     db.execute(LIFT, {"rank": rules.rank(balance.spendable), "account": account})
     return _shown(db, account, now)
 
 
 def deduct(db: sqlite3.Connection, account: str, credits: int, now: int) -> Account:
-    write_balance(db, account, rules.deducted(_limited(db, account), credits, now))
+    write_balance(db, account, rules.deducted(limited(db, account), credits, now))
     return _shown(db, account, now)
 
 
-def _limited(db: sqlite3.Connection, account: str) -> Balance:
+def limited(db: sqlite3.Connection, account: str) -> Balance:
     """The balance of an account that has one. Raises Unknown, Unlimited."""
     row = db.execute("SELECT unlimited FROM accounts WHERE id = ?", (account,)).fetchone()
     if row is None:
@@ -220,8 +225,8 @@ def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
 
 def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
     purge_account(db, account, now)
-    query = "SELECT name, unlimited, created, budgets FROM accounts WHERE id = ?"
-    name, unlimited, created, shared = db.execute(query, (account,)).fetchone()
+    query = "SELECT name, unlimited, created, budgets, invited_by FROM accounts WHERE id = ?"
+    name, unlimited, created, shared, invited_by = db.execute(query, (account,)).fetchone()
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
     (reserved,) = db.execute(query, (account,)).fetchone()
     rows = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
@@ -241,4 +246,5 @@ def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
         spent=budgets.spent(
             held, budgets.unpacked(shared), now, lambda meter: meters.amount(db, account, meter)
         ),
+        invited_by=invited_by,
     )

@@ -147,6 +147,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX batches_expiry ON batches (expires)",
     ),
     ("CREATE TABLE imports (account TEXT PRIMARY KEY, mark TEXT NOT NULL) WITHOUT ROWID",),
+    (
+        "CREATE INDEX usage_of_account ON usage (account, hour)",
+        "CREATE INDEX failures_of_account ON failures (account, hour)",
+    ),
+    (
+        "ALTER TABLE accounts ADD COLUMN invited_by TEXT NOT NULL DEFAULT ''",
+        """
+        CREATE TABLE funded (
+            account TEXT NOT NULL, name TEXT NOT NULL, credits INTEGER NOT NULL, PRIMARY KEY (account, name)
+        ) WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE tallies (name TEXT PRIMARY KEY, count INTEGER NOT NULL, until INTEGER NOT NULL)
+        WITHOUT ROWID
+        """,
+        "CREATE INDEX tallies_until ON tallies (until)",
+    ),
+    ("ALTER TABLE keys ADD COLUMN operator INTEGER NOT NULL DEFAULT 0",),
 )
 
 

@@ -14,8 +14,9 @@ from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.writer import Writer
 
 ACCOUNT = """
-INSERT INTO accounts (id, name, unlimited, created, generation, grants, spendable, consumed, expired, budgets)
-VALUES (?,?,?,?,?,?,?,?,?,?)
+INSERT INTO accounts (id, name, unlimited, created, generation, grants, spendable, consumed, expired, budgets,
+    invited_by)
+VALUES (?,?,?,?,?,?,?,?,?,?,?)
 """
 
 
@@ -45,7 +46,7 @@ def restore(db: sqlite3.Connection, moved: Moved, now: int) -> bool:
     # No process may take a key that it knew before for one of these, so their generation is a new one.
     held = (account.id, account.name, account.unlimited, account.created, now, rules.packed(account.grants))
     funds = (account.credits, account.consumed, account.expired, budgets.packed(account.budgets))
-    db.execute(ACCOUNT, (*held, *funds))
+    db.execute(ACCOUNT, (*held, *funds, account.invited_by))
     for key in sorted(account.keys, key=lambda key: bool(key.made_by)):  # a maker before what it made
         directory.create_key(db, key)
         db.execute("UPDATE keys SET revoked = ? WHERE id = ?", (key.revoked, key.id))

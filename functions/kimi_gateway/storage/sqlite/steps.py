@@ -19,6 +19,7 @@ from kimi_gateway.accounts.store import (
     NoCredit,
     Refused,
     Taken,
+    TooManyKeys,
     Unknown,
     Unlimited,
     WindowFull,
@@ -27,7 +28,7 @@ from kimi_gateway.accounts.values import Admission, Amount, Balance, Bound, Key,
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite import usage as rows
 
-REFUSALS = (Refused, Unknown, Unlimited, Taken, TooMuch, NoRoom)
+REFUSALS = (Refused, Unknown, Unlimited, Taken, TooManyKeys, TooMuch, NoRoom)
 Row = tuple[Any, ...]
 Standing = Sequence[tuple[Limits, rules.Counts]]
 
@@ -146,6 +147,11 @@ def _standing(
         counts = rules.rolled_over(stored, now, rank)
         standing.append((rules.limits_in_force(each.limits, counts if tiered else None), counts))
     return standing
+
+
+def standing_of(db: sqlite3.Connection, key: Key, unlimited: bool, now: int, rank: int) -> Standing:
+    """The same, with the stored counts read."""
+    return _standing(db, key, unlimited, _known(db.execute(COUNTS, (key.id,)).fetchone()), now, rank)
 
 
 def _running(db: sqlite3.Connection, account: str, key: str) -> int:

@@ -10,8 +10,10 @@ import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts import usage as usages
@@ -22,25 +24,30 @@ from kimi_gateway.accounts.values import (
     Account,
     Admission,
     Amount,
+    Balance,
     Bound,
     Budget,
     Grant,
     Key,
     NewKey,
+    Overview,
     Usage,
     UsageRow,
 )
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
-from kimi_gateway.storage.sqlite import answers, cache, database, files, outages, steps
+from kimi_gateway.storage.sqlite import answers, cache, database, files, funds, outages, steps
 from kimi_gateway.storage.sqlite import batches as batch_rows
+from kimi_gateway.storage.sqlite import overview as views
 from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from kimi_gateway.storage.moving import Mover
+
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -120,13 +127,17 @@ class SqliteStore:
 
         return await self._writer.run(all)
 
-    async def create_account(self, name: str, credits: Grant | None, now: int) -> Account:
+    async def create_account(
+        self, name: str, credits: Grant | None, now: int, invited_by: str = ""
+    ) -> Account:
         account = keys.account_id(self._below)
-        return await self._writer.run(lambda db: directory.create_account(db, account, name, credits, now))
+        return await self._writer.run(
+            lambda db: directory.create_account(db, account, name, credits, now, invited_by)
+        )
 
-    async def create_key(self, new: NewKey, now: int) -> Key:
+    async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         key = rules.made(new, keys.key_id(self._below), now)
-        return await self._writer.run(lambda db: directory.create_key(db, key))
+        return await self._writer.run(lambda db: directory.create_key(db, key, most))
 
     async def update_key(self, key: str, change: Callable[[Key], Key], now: int) -> Key:
         return await self._writer.run(
@@ -156,6 +167,15 @@ class SqliteStore:
     async def deduct(self, account: str, credits: int, now: int) -> Account:
         return await self._writer.run(lambda db: directory.deduct(db, account, credits, now))
 
+    async def fund(self, account: str, name: str, change: Callable[[Balance], Balance], now: int) -> bool:
+        return await self._writer.run(lambda db: funds.fund(db, account, name, change, now))
+
+    async def funded(self, account: str, name: str) -> int | None:
+        return await self._writer.run(lambda db: funds.funded(db, account, name))
+
+    async def tally(self, name: str, most: int, until: int, now: int) -> bool:
+        return await self._writer.run(lambda db: funds.tally(db, name, most, until, now))
+
     async def account(self, name: str, now: int) -> Account:
         return await self._writer.run(lambda db: directory.account(db, name, now))
 
@@ -163,7 +183,28 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.accounts(db, now))
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
-        return await self._writer.run(lambda db: rows.rows(db, since, account))
+        return await self._read(lambda db: rows.rows(db, since, account))
+
+    async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
+        return await self._read(lambda db: rows.sums(db, since, by, account))
+
+    async def overview(self, key: Key, since: int, now: int) -> Overview:
+        found = await self._writer.run(lambda db: views.overview(db, key, now))
+        usage = await self.usage_sums(since, ("hour",), key.account)
+        return replace(found, usage=tuple(usage))
+
+    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a long reading job beside the writer, which goes on. Raises StoreDown."""
+        await self._writer.run(lambda db: None)  # creates the file, or finds that it cannot be used
+
+        def read() -> T:
+            with closing(database.connect_beside(self._path)) as db:
+                return job(db)
+
+        try:
+            return await asyncio.to_thread(read)
+        except sqlite3.Error as error:
+            raise StoreDown(str(error)) from error
 
     async def publish(self, token: str, model: str, cause: str, until: int) -> None:
         await self._writer.run(lambda db: outages.publish(db, token, model, cause, until))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from kimi_gateway.accounts.usage import SUMMED, hour_of
+from kimi_gateway.accounts.usage import DAY, HOUR, SUMMED, hour_of
 from kimi_gateway.accounts.values import UsageRow
 
 _PLACE = ("hour", "account", "key", "model")
@@ -20,11 +21,8 @@ INSERT INTO usage ({", ".join(_COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO UPDA
 _COUNT_FAILURE = """
 INSERT INTO failures VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET errors = errors + excluded.errors
 """
-_OF = "hour >= ? AND account = coalesce(?, account)"
-_ROWS = f"""
-SELECT {", ".join(_COLUMNS)} FROM usage WHERE {_OF} ORDER BY hour, account, key, model
-"""  # noqa: S608 - constants
-_FAILURES = f"SELECT * FROM failures WHERE {_OF} ORDER BY cause"  # noqa: S608 - constants
+_SINCE = "hour >= ?1"
+_OF_ONE = "hour >= ?1 AND account = ?2"  # by the index
 _TABLES = ("usage", "failures")
 
 
@@ -38,13 +36,34 @@ def count(db: sqlite3.Connection, row: UsageRow | None) -> None:
 
 
 def rows(db: sqlite3.Connection, since: int, account: str | None) -> list[UsageRow]:
-    of = (hour_of(since), account)
-    causes = _causes(db.execute(_FAILURES, of))
-    found = []
-    for values in db.execute(_ROWS, of):
-        named = dict(zip(_COLUMNS, values, strict=True))
-        found.append(UsageRow(**named, causes=tuple(causes.get(values[:4], ()))))
-    return found
+    return sums(db, since, _PLACE, account)
+
+
+def sums(db: sqlite3.Connection, since: int, by: Sequence[str], account: str | None) -> list[UsageRow]:
+    """Rows summed by the database, as accounts.usage.summed does."""
+    where = _SINCE if account is None else _OF_ONE
+    of = (hour_of(since),) if account is None else (hour_of(since), account)
+    span = HOUR if "hour" in by else DAY if "day" in by else 0
+    columns = [f"hour / {span} * {span}" if span else "0"]
+    columns += [name if name in by else "''" for name in _PLACE[1:]]
+    grouped = ", ".join(str(at) for at, column in enumerate(columns, 1) if column not in ("0", "''")) or "1"
+    totals = ", ".join(f"sum({name})" for name in SUMMED)
+    place = ", ".join(columns)
+    query = (  # with one max(), the other columns are of the row that has it
+        f"SELECT {place}, {totals}, max(last), last_cost FROM usage"  # noqa: S608 - names of ours
+        f" WHERE {where} GROUP BY {grouped} ORDER BY {grouped}"
+    )
+    failed = (
+        f"SELECT {place}, cause, sum(errors) FROM failures"  # noqa: S608 - names of ours
+        f" WHERE {where} GROUP BY {grouped}, cause ORDER BY cause"
+    )
+    causes = _causes(db.execute(failed, of))
+    return [_row(values, causes) for values in db.execute(query, of)]
+
+
+def _row(values: tuple[Any, ...], causes: Mapping[tuple[Any, ...], Sequence[tuple[str, int]]]) -> UsageRow:
+    named = dict(zip(_COLUMNS, values, strict=True))
+    return UsageRow(**named, causes=tuple(causes.get(values[:4], ())))
 
 
 def _causes(

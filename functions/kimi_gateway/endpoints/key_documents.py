@@ -1,0 +1,166 @@
+"""A key as a JSON document, and the changes that such a document asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, get_args
+
+from kimi_gateway.accounts.values import NEVER, Budget, Key, Period, Unit
+from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.pivot import fields
+
+MOST = 10**9  # requests in a limit
+MOST_BUDGET = 10**15  # micro-dollars, or tokens
+MOST_MODELS, LONGEST_MODELS = 50, 1_000  # names; characters of all
+WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}
+
+
+def utc(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def document(key: Key) -> dict[str, Any]:
+    """Limits are those in force, of the key itself or of its maker."""
+    return {
+        "id": key.id,
+        "object": "key",
+        "name": key.name,
+        "limits": {
+            name: _lowest(*[getattr(each.limits, window) for each in key.line])
+            for name, window in WINDOWS.items()
+        },
+        "in_flight": _lowest(*[each.in_flight for each in key.line]),
+        "tokens": _lowest(*[each.tokens for each in key.line]),
+        "budgets": {
+            f"{each.unit}/{each.period}": each.limit / 1_000_000 if each.unit == "usd" else each.limit
+            for each in key.budgets
+        },
+        "models": list(key.models),
+        "search": all(each.search for each in key.line),
+        "files": all(each.files for each in key.line),
+        "manages": key.manages,
+        "made_by": key.made_by or None,
+        "expires": None if key.expires >= NEVER else utc(key.expires),
+        "suspended": key.suspended,
+        "created": utc(key.created),
+    }
+
+
+def _lowest(*limits: int | None) -> int | None:
+    return min([limit for limit in limits if limit is not None], default=None)
+
+
+def changed(key: Key, body: Mapping[str, Any]) -> Key:
+    """`key` with the members of `body`, which `check` has accepted."""
+    new: dict[str, Any] = {name: body[name] for name in ("name", "search", "files") if name in body}
+    new |= {name: body[name] for name in ("in_flight", "tokens") if name in body}
+    if "limits" in body:
+        windows = {WINDOWS[name]: limit for name, limit in (body["limits"] or {}).items()}
+        new["limits"] = replace(key.limits, **windows)
+    if "models" in body:
+        new["models"] = tuple(dict.fromkeys(body["models"] or ()))
+    if "budgets" in body:
+        new["budgets"] = tuple([_budget(*each) for each in (body["budgets"] or {}).items()])
+    if "expires" in body:
+        new["expires"] = NEVER if body["expires"] is None else _moment(body["expires"])
+    return replace(key, **new)
+
+
+def check(body: Mapping[str, Any], now: int) -> None:
+    """Raises InvalidRequest for an unknown member or a wrong value."""
+    for name, value in body.items():
+        if name not in CHECKS:
+            fields.fail(name[:80], f"is unknown; a key has {', '.join(CHECKS)}")
+        CHECKS[name](value, name)
+    if body.get("expires") is not None and _moment(body["expires"]) <= now:
+        fields.fail("expires", "is in the past")
+
+
+def check_name(value: Any, where: str) -> None:
+    fields.string(value, where)
+    if len(value) > 100 or not value.isprintable() or value.startswith(("sk-", "acc_", "key_")):
+        fields.fail(where, "must have at most 100 printable characters, and be neither a key nor an id")
+
+
+def _limit(value: Any, where: str) -> None:
+    if value is not None:
+        fields.integer(1, MOST)(value, where)
+
+
+def _limits(value: Any, where: str) -> None:
+    if value is None:
+        return
+    fields.mapping(value, where)
+    for name, limit in value.items():
+        if name not in WINDOWS:
+            fields.fail(where, f"has {', '.join(WINDOWS)} and no other member")
+        _limit(limit, f"{where}.{name}")
+
+
+def _models(value: Any, where: str) -> None:
+    if value is None:
+        return
+    fields.array(value, where)
+    if len(value) > MOST_MODELS or sum(len(str(each)) for each in value) > LONGEST_MODELS:
+        fields.fail(where, f"has at most {MOST_MODELS} names with {LONGEST_MODELS} characters")
+    for each in value:
+        if type(each) is not str or not each or not each.isprintable() or " " in each:
+            fields.fail(where, "must have names of models, in which * stands for any characters")
+
+
+def _budgets(value: Any, where: str) -> None:
+    if value is None:
+        return
+    fields.mapping(value, where)
+    for name, limit in value.items():
+        unit, _, period = name.partition("/")
+        if unit not in get_args(Unit) or period not in get_args(Period) or name == "usd/minute":
+            fields.fail(where, "has members such as usd/day, usd/month, tokens/total and tokens/minute")
+        fields.number(0, MOST_BUDGET / 1_000_000 if unit == "usd" else MOST_BUDGET)(limit, f"{where}.{name}")
+        if _scaled(unit, limit) % 1:
+            fields.fail(f"{where}.{name}", "has at most 6 decimals in USD, and none in tokens")
+
+
+def _scaled(unit: str, limit: float) -> Decimal:
+    return Decimal(str(limit)) * (1_000_000 if unit == "usd" else 1)
+
+
+def _budget(name: str, limit: float) -> Budget:
+    unit, _, period = name.partition("/")
+    return Budget(unit, period, int(_scaled(unit, limit)))  # type: ignore[arg-type]
+
+
+def _expiry(value: Any, where: str) -> None:
+    if value is not None:
+        fields.string(value, where)
+        _moment(value)
+
+
+def _moment(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            "expires: must be a date such as 2027-01-31T12:00:00Z, or null", param="expires"
+        ) from None
+    if not 0 < seconds < NEVER:
+        fields.fail("expires", "is out of range")
+    return seconds
+
+
+CHECKS: dict[str, fields.Check] = {
+    "name": check_name,
+    "limits": _limits,
+    "in_flight": _limit,
+    "tokens": _limit,
+    "budgets": _budgets,
+    "models": _models,
+    "search": fields.boolean,
+    "files": fields.boolean,
+    "expires": _expiry,
+}
