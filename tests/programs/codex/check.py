@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kimi_gateway.flow.search.tools import SEARCH
-from programs.stage import WRONG, Stage, written
-from upstream import Kimi, ToolLoop
+from programs.stage import Stage, shows_a_wrong_key, writes_a_file
+from upstream import Kimi
 from upstream.search import result
 
 
@@ -37,18 +37,11 @@ stream_max_retries = 0
 
 
 def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage) -> None:
-    stage.upstream.always(ToolLoop([("exec_command", {"cmd": "printf 'Hi 👋\\n' > hello.txt"})]))
-    code, output = codex(stage, stage.key)
-    assert code == 0, output
-    assert "Done." in output
-    written(stage, "hello.txt", "Hi 👋\n", turns=2)
+    writes_a_file(stage, codex, "exec_command", {"cmd": "printf 'Hi 👋\\n' > hello.txt"})
 
 
 def test_a_wrong_key_is_shown(stage: Stage) -> None:
-    code, output = codex(stage, WRONG)
-    assert code != 0
-    assert "Invalid API key" in output
-    assert not stage.asked
+    assert shows_a_wrong_key(stage, codex) != 0
 
 
 def test_its_own_web_search_is_run_by_the_gateway_and_shown(stage: Stage) -> None:
