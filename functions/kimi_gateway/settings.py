@@ -42,6 +42,7 @@ class Settings:
     uploads: str = ""
     data: Path = Path()
     models: Path | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
     signup_credits: int = 100
     unpriced: str = "refuse"
     packages: tuple[tuple[str, int, int | None], ...] = ()
@@ -132,6 +133,19 @@ def _targets(text: str) -> tuple[str, ...]:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
             raise ValueError(f"is not a list of host:port: {part!r}")
     return found
+
+
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, model = (each.strip() for each in part.partition("="))
+        if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
+            raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
+        if pattern in found:
+            raise ValueError(f"has the alias {pattern!r} twice")
+        found[pattern] = model
+    return tuple(found.items())
 
 
 def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
@@ -227,6 +241,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_ALIASES": ("aliases", _aliases),
     "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
     "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),

@@ -14,7 +14,9 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, NotFound
 from kimi_gateway.files import signatures, texts
 from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
+from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.reading import Reader, reading, too_large, wrong
 from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
@@ -49,14 +51,6 @@ class _Again(Exception):
         self.failure = failure
 
 
-class Moved(Exception):
-    """The token that has the turn's uploads fails, and another one could take them all."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__(token)
-        self.token = token
-
-
 class _Known(Exception):
     """The document's text is known, so its upload is aborted."""
 
@@ -78,6 +72,7 @@ class Resolving:
     bounds: Bounds
     local: bool
     kept: Mapping[str, FileRecord]
+    share: Share
     without: frozenset[str] = frozenset()
     pinned: bool = False
     token_id: str | None = None
@@ -105,6 +100,7 @@ class Resolving:
             self.token_id, self.pinned = record.token, True
 
     def end(self) -> None:
+        self.share.end()
         for record in self._uploaded:
             self.cleaner.delete_later(record)
         self._uploaded.clear()
@@ -119,7 +115,7 @@ class Resolving:
         tried = set(self.without)
         while True:
             try:
-                async with reading(attachment, self.bounds, self.fetcher) as reader:
+                async with reading(attachment, self.bounds, self.fetcher, self.share) as reader:
                     return await self._read(attachment, reader, tried)
             except _Again as again:
                 if len(tried - self.without) >= TRIES or not await self.upstream.tokens.another(tried, ""):

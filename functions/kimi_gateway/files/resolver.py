@@ -16,12 +16,16 @@ from kimi_gateway.accounts.files import FileRecord, FileStore
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.budget import Memory, Share
 from kimi_gateway.files.cleaning import Cleaner
-from kimi_gateway.files.parts import Moved, Resolving
+from kimi_gateway.files.moving import Moved
+from kimi_gateway.files.parts import Resolving
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot.attachments import (
     Attachment,
+    DocumentText,
     FileId,
+    MediaUrl,
     Resolved,
     Results,
     unreadable,
@@ -31,6 +35,7 @@ from kimi_gateway.providers.provider import Upstream
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
 
+MOST_HELD = 256 * 2**20  # bytes of attachments that a process has in memory
 AT_ONCE = 4  # attachments of one request that are read at the same time
 
 
@@ -57,6 +62,7 @@ class FileResolver:
         clock: Callable[[], float],
         bounds: Bounds | None = None,
         local: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         self._store = store
         self._upstream = upstream
@@ -66,6 +72,7 @@ class FileResolver:
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._local = local
+        self._memory = memory or Memory(MOST_HELD)
 
     @asynccontextmanager
     async def resolve(
@@ -111,12 +118,15 @@ class FileResolver:
             self._bounds,
             self._local,
             kept,
+            Share(self._memory, self._bounds.read, self._bounds.held),
             frozenset(without),
         )
 
     async def _one(self, parts: Resolving, attachment: Attachment) -> Resolved:
         try:
-            return await parts.resolved(attachment)
+            resolved = await parts.resolved(attachment)
+            parts.share.hold(attachment, _size(resolved))
+            return resolved
         except GatewayError as error:
             return unreadable(attachment, error)
 
@@ -134,6 +144,13 @@ class FileResolver:
             elif record is not None:
                 found[each.source.id] = record
         return found
+
+
+def _size(resolved: Resolved) -> int:
+    """Bytes, about."""
+    if isinstance(resolved, MediaUrl):
+        return len(resolved.url)
+    return len(resolved.text) if isinstance(resolved, DocumentText) else 0
 
 
 def _unusable(attachment: Attachment, id: str, record: FileRecord | None) -> GatewayError | None:
