@@ -17,32 +17,12 @@ from kimi_gateway.endpoints.registration import register
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.http import Headers, Request
 from kimi_gateway.settings import Settings
+from support.dying import Dying
 from support.store_client import NOW, STORES
 
 pytestmark = pytest.mark.anyio
 MOST_STEPS = 12
 ON = ("memory", "sqlite", "dynalite")
-
-
-class Dying:
-    """A store that is gone from its step number `at` on: before it is applied, or just `after`."""
-
-    def __init__(self, store: Store, at: int, after: bool) -> None:
-        self.store, self.left, self.after = store, at, after
-
-    def __getattr__(self, name: str) -> Any:
-        step: Callable[..., Awaitable[Any]] = getattr(self.store, name)
-
-        async def tried(*args: Any) -> Any:
-            self.left -= 1
-            if self.left < 0 or (self.left == 0 and not self.after):
-                raise StoreDown("gone")
-            answer = await step(*args)
-            if self.left == 0:
-                raise StoreDown("gone")
-            return answer
-
-        return tried
 
 
 async def until_done(store: Store, at: int, after: bool, work: Callable[[Any], Awaitable[Any]]) -> bool:
