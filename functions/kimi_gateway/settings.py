@@ -42,13 +42,16 @@ class Settings:
     uploads: str = ""
     data: Path = Path()
     models: Path | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
     signup_credits: int = 100
+    unpriced: str = "refuse"
     packages: tuple[tuple[str, int, int | None], ...] = ()
     register: str = "off"
     register_daily: int = 100
     account_keys: int = 20
     payment_secret: tuple[str, ...] = field(default=(), repr=False)
     keep_usage: int = 90
+    admin: bool = True
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
@@ -79,6 +82,7 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    metrics: tuple[str, int] | None = None
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -132,6 +136,19 @@ def _targets(text: str) -> tuple[str, ...]:
     return found
 
 
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, model = (each.strip() for each in part.partition("="))
+        if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
+            raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
+        if pattern in found:
+            raise ValueError(f"has the alias {pattern!r} twice")
+        found[pattern] = model
+    return tuple(found.items())
+
+
 def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
     """Names with credits and months: trial=50/1m,big=90000."""
     found = []
@@ -161,6 +178,13 @@ def _batches(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
             raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
     return found
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
+        raise ValueError(f"is not an address such as 127.0.0.1:9464: {text[:60]!r}")
+    return host.strip("[]"), int(port)
 
 
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
@@ -225,12 +249,14 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_ALIASES": ("aliases", _aliases),
     "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
     "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
     "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
     "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
+    "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
@@ -244,6 +270,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
@@ -260,6 +287,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
+    "KIMI_GATEWAY_METRICS": ("metrics", _address),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 
@@ -280,6 +308,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
         values["max_request"] = LONGEST_ON_LAMBDA
+        values["admin"] = False
     faults, vendors = [], dict[str, tuple[str, ...]]()
     for name, text in environ.items():
         if name in FIELDS and text.strip():

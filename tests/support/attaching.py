@@ -15,10 +15,12 @@ from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.errors import NotFound
 from kimi_gateway.flow.attachments import Known
 from kimi_gateway.pivot.attachments import (
+    NO_IDS,
     Address,
     Attachment,
     DocumentText,
     FileId,
+    Ids,
     Inline,
     MediaUrl,
     PlainText,
@@ -97,8 +99,13 @@ class Files:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     wait: asyncio.Event | None = None
 
+    def of_request(self, upstream: object, keeps: bool) -> Files:
+        return self
+
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: Ids = NO_IDS
+    ) -> AsyncIterator[Resolution]:
         self.asked += attachments
         self.open += 1
         try:

@@ -34,6 +34,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_ACCOUNT_KEYS", "5", 5),
     ("KIMI_GATEWAY_PAYMENT_SECRET", "x" * 16 + " , " + "y" * 16, ("x" * 16, "y" * 16)),
     ("KIMI_GATEWAY_KEEP_USAGE", "30", 30),
+    ("KIMI_GATEWAY_ALIASES", "claude-*=kimi-k3, a=b,", (("claude-*", "kimi-k3"), ("a", "b"))),
+    ("KIMI_GATEWAY_ADMIN", "off", False),
     ("KIMI_GATEWAY_BODY_LIMIT", "2048", 2048),
     ("KIMI_GATEWAY_ANSWER_LIMIT", "1048576", 1048576),
     ("KIMI_GATEWAY_EVENT_LIMIT", " 2048 ", 2048),
@@ -67,6 +69,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_EXTRACT", "Local", "local"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
+    ("KIMI_GATEWAY_METRICS", "[::1]:9464", ("::1", 9464)),
+    ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
 BAD: list[tuple[str, str]] = [
@@ -91,6 +95,11 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_MODELS", "/"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "-1"),
     ("KIMI_GATEWAY_KEEP_USAGE", "0"),
+    ("KIMI_GATEWAY_ALIASES", "claude-*"),
+    ("KIMI_GATEWAY_ALIASES", "=kimi-k3"),
+    ("KIMI_GATEWAY_ALIASES", "a=b=c"),
+    ("KIMI_GATEWAY_ALIASES", "a=b,a=c"),
+    ("KIMI_GATEWAY_ADMIN", "maybe"),
     ("KIMI_GATEWAY_SIGNUP_CREDITS", "1.5"),
     ("KIMI_GATEWAY_PACKAGES", "trial"),
     ("KIMI_GATEWAY_PACKAGES", "trial=0"),
@@ -133,6 +142,9 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ATTACHMENT_LIMIT", "104857601"),
     ("KIMI_GATEWAY_EXTRACT", "both"),
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
+    ("KIMI_GATEWAY_METRICS", "9464"),
+    ("KIMI_GATEWAY_METRICS", "127.0.0.1:99999"),
+    ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
 

@@ -73,8 +73,8 @@ def of_terms(key: Key, models: Collection[str], bound: Bound | None) -> GatewayE
 
 def unpriced() -> BudgetExceeded:
     return BudgetExceeded(
-        "The price of this model is not known, so it cannot be used with a budget in USD. Choose another"
-        " model, or ask the operator to add its price."
+        "The price of this model is not known in USD, so it cannot be used with a budget in USD. Choose"
+        " another model, or ask the operator to add its price, or to give the key a budget in tokens."
     )
 
 

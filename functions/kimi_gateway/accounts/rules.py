@@ -77,6 +77,7 @@ def made(new: NewKey, id: str, now: int) -> Key:
         files=new.files,
         manages=new.manages,
         made_by=new.made_by,
+        operator=new.operator,
     )
 
 
@@ -95,6 +96,7 @@ CHANGEABLE = (
     "search",
     "files",
     "manages",
+    "operator",
 )
 
 

@@ -17,6 +17,7 @@ PLATFORM = "moonshot"  # the provider of all built-in rows; others are vendors (
 Thinking = Literal["switch", "always", "effort", "free"]
 Replay = Literal["none", "wanted", "required"]
 Choice = Literal["auto", "none", "required", "named"]
+Currency = Literal["USD", "CNY"]  # of the platform at api.moonshot.ai, and of the one at api.moonshot.cn
 
 # Each has one legal value and any other is a 400 upstream, so they are dropped before sending (vendor's model
 # pages, 2026-09-03).
@@ -43,7 +44,7 @@ class CatalogFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for a million tokens of input without a cache hit, input with one, and output. `source` says where
+    """For a million tokens of input without a cache hit, input with one, and output. `source` says where
     it was read, and when. `written` is for input that is written to the cache for an hour, 0 if it costs the
     same as other input. Vouchers are left out: the vendor's bill is what counts."""
 
@@ -54,9 +55,10 @@ class Price:
     output: float
     source: str = ""
     written: float = 0.0
+    currency: Currency = "USD"
 
     def of(self, input: int, cached: int, output: int) -> float:
-        """USD of one answer. `cached` is part of `input`."""
+        """The cost of one answer. `cached` is part of `input`."""
         hit = min(cached, input)
         total = (input - hit) * self.input + hit * self.cached + output * self.output
         return round(total / 1_000_000, 8)
@@ -89,6 +91,7 @@ class Model:
     - `provider`: who serves it (providers/registry.py).
     - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
+    - `currency`: of the vendor's bills, by its address (catalog.load). A price in the other one says nothing.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -115,6 +118,7 @@ class Model:
     price: Price | None = None
     tools: bool = True
     credits: int = 1
+    currency: Currency = "USD"
 
 
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published
@@ -192,11 +196,21 @@ _PRICES = {row.upstream: row.price for row in ROWS}
 
 
 def price_of(provider: str, model: Model) -> Price | None:
-    """The price of a model as a provider serves it; None if it is not known. A row of the operator's without
-    a price has that of its upstream model. The demo is free."""
+    """The price in USD of a model as a provider serves it; None if it is not known, or if the bills are in
+    another currency. The demo is free."""
     if provider == "demo":
         return Price(0, 0, 0)
-    return _price(model) if provider == model.provider else None
+    price = _listed(provider, model)
+    return price if price is not None and price.currency == "USD" else None
+
+
+def _listed(provider: str, model: Model) -> Price | None:
+    """The price in the currency of the bills. A row of the operator's without one has that of its upstream
+    model."""
+    price = _price(model)
+    if price is None or provider != model.provider:
+        return None
+    return price if model.provider != PLATFORM or price.currency == model.currency else None
 
 
 def _price(model: Model) -> Price | None:
@@ -210,11 +224,11 @@ def largest_window(model: Model) -> int:
     return max(windows, default=model.window)
 
 
-def cost(provider: str, model: Model, input: int, cached: int, output: int) -> float | None:
-    """USD of one answer; None if its price is not known. A row of the operator's without a price has that of
-    its upstream model. `cached` is part of `input`."""
-    price = _price(model)
-    return price.of(input, cached, output) if price is not None and provider == model.provider else None
+def cost(provider: str, model: Model, input: int, cached: int, output: int) -> tuple[float, Currency] | None:
+    """The cost of one answer and its currency; None if its price is not known. `cached` is part of
+    `input`."""
+    price = _listed(provider, model)
+    return None if price is None else (price.of(input, cached, output), price.currency)
 
 
 # USD for each call of a tool of the platform's; empty answers are free (its price page, 2026-10).

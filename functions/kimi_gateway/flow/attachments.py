@@ -44,12 +44,14 @@ class Known:
 
     results: Results
     token: str | None = None
+    movable: bool = False
 
 
 class Files(Resolver, Protocol):
-    """A resolver that can also use the tokens of one request."""
+    """A resolver that can also serve one request: with its own tokens, and without keeping texts unless it
+    `keeps`."""
 
-    def with_upstream(self, upstream: Upstream) -> Resolver: ...
+    def of_request(self, upstream: Upstream, keeps: bool) -> Resolver: ...
 
 
 NOTHING = Known(())
@@ -59,11 +61,13 @@ _UNREADABLE: dict[Kind, type[InvalidRequest]] = {"image": UnreadableImage, "docu
 class NoFiles:
     """The resolver of an upstream without files."""
 
-    def with_upstream(self, upstream: Upstream) -> Resolver:
+    def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         return self
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Resolution]:
         yield Known([_without_files(each) for each in attachments])
 
 
@@ -86,9 +90,10 @@ async def resolve(
     held: AsyncExitStack,
     allowed: bool = True,
     budget: float = BUDGET,
+    without: frozenset[str] = frozenset(),
 ) -> Resolution:
-    """One result for each attachment. Uploads are given up when `held` is closed. `allowed`: the key may use
-    files. Raises GatewayError."""
+    """One result for each attachment. Uploads are given up when `held` is closed, and use no token of
+    `without` (ids). `allowed`: the key may use files. Raises GatewayError."""
     if not attachments:
         return NOTHING
     refused = placement.refused(attachments, model)
@@ -98,7 +103,7 @@ async def resolve(
     clock = asyncio.timeout(budget)
     try:
         async with clock:
-            found = await held.enter_async_context(resolver.resolve(account, wanted))
+            found = await held.enter_async_context(resolver.resolve(account, wanted, without))
     except TimeoutError:
         if not clock.expired():
             raise
@@ -110,7 +115,7 @@ async def resolve(
     except StoreDown as exc:
         raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
     became = refused | dict(zip(wanted, found.results, strict=True))
-    return Known([_taken(each, became[each], model) for each in attachments], found.token)
+    return Known([_taken(each, became[each], model) for each in attachments], found.token, found.movable)
 
 
 def _is_file(attachment: Attachment) -> bool:

@@ -42,11 +42,21 @@ def _has_media(content: object) -> bool:
 
 
 def bound_of(
-    prepared: Prepared | None, model: Model, provider: str, size: int, choices: int, at: int, spare: bool
+    prepared: Prepared | None,
+    model: Model,
+    provider: str,
+    size: int,
+    choices: int,
+    at: int,
+    spare: bool,
+    unpriced: bool,
 ) -> Bound:
     """Before admission, at `at` (unix seconds). `prepared` is None if the body is not known yet; `size` is in
-    bytes. `spare` adds a call for the answer of a request that searches."""
+    bytes. `spare` adds a call for the answer of a request that searches. `unpriced`: an unknown price counts
+    as none."""
     window, price = models.largest_window(model), models.price_of(provider, model)
+    if price is None and unpriced:
+        price = Price(0, 0, 0)
     known = prepared is not None and prepared.missing is None
     body = prepared.body if prepared is not None else {"messages": []}
     output = min(output_of(body, model) or model.max_output, window)  # 0: the default is not known

@@ -204,5 +204,8 @@ class Turn:
             counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
             if isinstance(self.admission.key, GuestKey):
                 return  # the operator pays nothing
-            cost = models.cost(record.provider, first.call.model, *counts)
-            record.cost_usd = None if cost is None else round(cost + models.fee(fees), 9)
+            cost, currency = models.cost(record.provider, first.call.model, *counts) or (None, "")
+            if currency == "CNY":
+                record.cost_cny = cost  # the fees of searches are known in USD only
+            elif cost is not None:
+                record.cost_usd = round(cost + models.fee(fees), 9)

@@ -1,6 +1,6 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import current_request, emit, finished, log
+from .events import Sink, current_request, emit, finished, log, recent, sinks
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -10,12 +10,15 @@ __all__ = [
     "JsonLines",
     "Redactor",
     "RequestRecord",
+    "Sink",
     "current_request",
     "emit",
     "excerpt",
     "finished",
     "line_of",
     "log",
+    "recent",
     "redact",
+    "sinks",
     "to_stream",
 ]

@@ -18,9 +18,9 @@ class RequestRecord:
     """Facts of one request; None means unknown or not applicable, and is not in the line.
 
     `id` is the client's own if it sent a usable one; `admission_id` is the gateway's, of the reserved credit.
-    Times are in milliseconds, sizes in tokens, costs in USD. `route` is the table's path, `path` the
+    Times are in milliseconds, sizes in tokens. `route` is the table's path, `path` the
     client's. `cause` is the reason of an error, also after a status 200. `input_tokens` include
-    `cached_tokens`. `credits` and `cost_usd` exist for charged requests only. `searches`
+    `cached_tokens`. `credits`, `cost_usd` and `cost_cny` exist for charged requests only. `searches`
     are the calls of search tools that the upstream bills.
     """
 
@@ -49,6 +49,7 @@ class RequestRecord:
     output_tokens: int | None = None
     credits: int | None = None
     cost_usd: float | None = None
+    cost_cny: float | None = None
     searches: int | None = None
     cause: str | None = None
 

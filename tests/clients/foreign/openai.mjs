@@ -29,6 +29,16 @@ await outcomes(async ({ do: verb, base, key, body }, seen) => {
       const gone = await (client.files.delete ?? client.files.del).call(client.files, made.id);
       return { made, waited, listed, text, gone };
     }
+    case "kept": {
+      const { id } = await client.responses.create(body);
+      const shown = await client.responses.retrieve(id);
+      const items = [];
+      for await (const item of client.responses.inputItems.list(id, { limit: 1, order: "asc" })) items.push(item);
+      const refused = await client.responses.cancel(id).then(() => null, (error) => error.message);
+      await (client.responses.delete ?? client.responses.del).call(client.responses, id);
+      const gone = await client.responses.retrieve(id).then(() => null, (error) => error.status);
+      return { id, shown, items, refused, gone };
+    }
     case "batches": {
       const file = await client.files.create({ purpose: "batch", file: await toFile(Buffer.from(body.lines), "in.jsonl") });
       const wanted = { input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" };

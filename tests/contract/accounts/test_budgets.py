@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Budget
+from kimi_gateway.catalog import models
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost
+from support.budgeting import limit, spent
 from support.error_shape import anthropic_error, openai_error
 from support.inprocess import NOW, Answered, InProcess, Sent, Told, streamed, told
 from upstream.kimi import chat_events, error
@@ -22,22 +25,6 @@ FORMATS = {
     "responses": ("/v1/responses", {"input": "Hello"}, "max_output_tokens"),
 }
 K26 = "kimi-k2.6"  # 0.95 USD for a million tokens of input, 0.16 from the cache, 4.00 for output
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-def limit(desk: InProcess, key: str, *budgets: Budget) -> None:
-    desk.run(
-        desk.store.update_key(keys.digest(key), lambda old: replace(old, budgets=budgets), int(desk.now))
-    )
-
-
-def spent(desk: InProcess, key: str) -> list[int]:
-    return [each.amount for each in desk.account(key).spent]
 
 
 def answers(prompt: int, completion: int, cached: int = 0) -> Any:
@@ -172,8 +159,6 @@ def test_an_attempt_that_succeeds_is_booked_by_its_usage_beside_the_lost_one(
 
 
 def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProcess) -> None:
-    from kimi_gateway.catalog import models
-
     key = desk.key()
     row = replace(models.neutral("kimi-new"), price=None)
     desk.running.gateway.registry.rows["kimi-new"] = row
@@ -182,6 +167,63 @@ def test_a_model_without_a_price_is_refused_only_by_budgets_in_usd(desk: InProce
     assert (refused.status, "price" in refused.json["error"]["message"]) == (403, True)
     limit(desk, key, Budget("tokens", "total", 10**9))
     assert desk.chat(key, {"model": "kimi-new", "max_tokens": 300}).status == 200
+
+
+def test_a_model_without_a_price_counts_as_free_if_the_operator_says_so() -> None:
+    with InProcess(unpriced="allow") as desk:
+        key = desk.key()
+        desk.running.gateway.registry.rows["kimi-new"] = replace(models.neutral("kimi-new"), price=None)
+        limit(desk, key, Budget("usd", "total", 1), Budget("tokens", "total", 10**9))
+        assert desk.chat(key, {"model": "kimi-new", "max_tokens": 300}).status == 200
+        assert spent(desk, key)[0] == 0
+        assert spent(desk, key)[1] > 0
+        assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 403
+
+
+def test_a_platform_that_bills_in_another_currency_has_no_price_in_usd(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own price is in the log as such."""
+    caplog.set_level("INFO", "kimi_gateway")
+    file, price = tmp_path / "models.json", {"input": 4.0, "cached": 0.7, "output": 16.0, "currency": "CNY"}
+    file.write_text(json.dumps({"models": [{"id": "mine", "like": K26, "price": price}]}))
+    with InProcess(base_url="https://api.moonshot.cn/v1", models=file) as desk:
+        key = desk.key()
+        desk.client.answer = answers(1_000_000, 1_000_000)
+        for model, cost in (("mine", 20.0), (K26, None)):
+            caplog.clear()
+            assert desk.chat(key, {"model": model}).status == 200
+            (line,) = [each.fields for each in caplog.records if each.message == "request"]  # type: ignore[attr-defined]
+            assert (line.get("cost_cny"), line.get("cost_usd")) == (cost, None)
+        limit(desk, key, Budget("usd", "total", 10**9))
+        for model in ("mine", K26):
+            refused = desk.chat(key, {"model": model, "max_tokens": 300})
+            assert (refused.status, "in USD" in refused.json["error"]["message"]) == (403, True)
+
+
+@pytest.mark.parametrize(("ttl", "dollars"), [("5m", 3.0), ("1h", 6.0)])
+def test_input_that_is_cached_for_an_hour_has_the_price_of_its_writing(
+    desk: InProcess, ttl: str, dollars: float
+) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 10**9))
+    desk.client.answer = answers(1_000, 0)
+    body = {"model": "kimi-k3", "max_tokens": 300, "prompt_cache_options": {"mode": "implicit", "ttl": ttl}}
+    assert desk.chat(key, body).status == 200
+    assert spent(desk, key) == [1_000 * dollars]
+
+
+def test_a_bill_above_the_reservation_is_booked_and_alarmed(
+    desk: InProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = desk.key()
+    limit(desk, key, Budget("tokens", "day", 100_000))
+    desk.client.answer = answers(90_000, 30_000)
+    assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 200
+    assert spent(desk, key) == [120_000]
+    (alarm,) = [each for each in caplog.records if each.message == "billed_above_bound"]
+    assert alarm.levelname == "ERROR"
+    assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 403
 
 
 def test_a_picture_reserves_the_whole_window(desk: InProcess) -> None:

@@ -26,9 +26,9 @@ def test_every_model_of_the_catalog_has_the_price_of_what_runs_and_its_source(ro
 
 
 def test_cached_input_is_cheaper_and_part_of_the_input() -> None:
-    assert cost("moonshot", K3, 1_000_000, 0, 0) == pytest.approx(3.0)
-    assert cost("moonshot", K3, 1_000_000, 1_000_000, 0) == pytest.approx(0.3)
-    assert cost("moonshot", K3, 10, 1_000_000, 1_000_000) == pytest.approx(15.000003)
+    assert cost("moonshot", K3, 1_000_000, 0, 0) == (pytest.approx(3.0), "USD")
+    assert cost("moonshot", K3, 1_000_000, 1_000_000, 0) == (pytest.approx(0.3), "USD")
+    assert cost("moonshot", K3, 10, 1_000_000, 1_000_000) == (pytest.approx(15.000003), "USD")
 
 
 def test_what_is_not_known_has_no_cost() -> None:
@@ -46,9 +46,9 @@ def test_a_row_of_the_operators_has_its_own_price_else_that_of_what_runs(tmp_pat
     price = {"input": 1, "cached": 0.5, "output": 2.5}
     mine = rows(file, upstream="kimi-new", price=price)["mine"]
     assert mine.price == Price(1, 0.5, 2.5)
-    assert cost("moonshot", mine, 2_000_000, 1_000_000, 1_000_000) == pytest.approx(4.0)
+    assert cost("moonshot", mine, 2_000_000, 1_000_000, 1_000_000) == (pytest.approx(4.0), "USD")
     for base in ({"upstream": "kimi-k3"}, {"like": "kimi-k3"}):
-        assert cost("moonshot", rows(file, **base)["mine"], 1_000_000, 0, 0) == pytest.approx(3.0)
+        assert cost("moonshot", rows(file, **base)["mine"], 1_000_000, 0, 0) == (pytest.approx(3.0), "USD")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_row_of_the_operators_has_its_own_price_else_that_of_what_runs(tmp_pat
         ({"input": -1, "cached": 0, "output": 1}, "price of mine must not be negative"),
         ({"input": 1, "output": 1}, "cached is missing"),
         ({"input": "1", "cached": 0, "output": 1}, "price.input"),
-        ({"input": 1, "cached": 0, "output": 1, "currency": "EUR"}, '"currency" is unknown'),
+        ({"input": 1, "cached": 0, "output": 1, "currency": "EUR"}, "currency should be 'USD' or 'CNY'"),
     ],
 )
 def test_a_wrong_price_is_named(tmp_path: Path, price: object, told: str) -> None:

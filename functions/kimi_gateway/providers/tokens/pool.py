@@ -104,6 +104,10 @@ class Pool:
     def all(self) -> tuple[Token, ...]:
         return self._source()
 
+    def available(self, token: Token) -> bool:
+        """Whether requests may use the token now."""
+        return self._is_available(token, "")
+
     async def another(self, tried: set[str], model: str) -> bool:
         """Whether a token is available that this request has not tried."""
         if self._doubted:
@@ -146,6 +150,16 @@ class Pool:
         await self._health.refresh()
         known = [self._health.known(token.id, "") for token in tokens]
         return readiness.troubles(known, self._unreached, self._clock())
+
+    async def states(self) -> list[tuple[str, int, list[Outage]]]:
+        """Each token's id, its requests in flight in this process, and its outages that still apply."""
+        await self._health.refresh()
+        now = self._clock()
+        found = []
+        for token in self._source():
+            outages = [outage for outage in self._health.of(token.id) if outage.holds(now)]
+            found.append((token.id, self._in_flight[token.id], outages))
+        return found
 
     async def _renewed(self) -> None:
         if self._renewal is not None:
