@@ -59,7 +59,7 @@ async def test_a_payment_and_its_reward_are_booked_once(on: str, tmp_path: Path,
     pytest.fail("it always died")
 
 
-@pytest.mark.parametrize("on", ("memory", "sqlite"))
+@pytest.mark.parametrize("on", ["memory", "sqlite"])
 async def test_a_refund_is_taken_once(on: str, tmp_path: Path) -> None:
     async with STORES[on](tmp_path, "") as store:
         for at in range(1, 5):
