@@ -42,6 +42,7 @@ class Settings:
     uploads: str = ""
     data: Path = Path()
     models: Path | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
     signup_credits: int = 100
     unpriced: str = "refuse"
     packages: tuple[tuple[str, int, int | None], ...] = ()
@@ -50,6 +51,7 @@ class Settings:
     account_keys: int = 20
     payment_secret: tuple[str, ...] = field(default=(), repr=False)
     keep_usage: int = 90
+    admin: bool = True
     body_limit: int = 48 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
@@ -131,6 +133,19 @@ def _targets(text: str) -> tuple[str, ...]:
         if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
             raise ValueError(f"is not a list of host:port: {part!r}")
     return found
+
+
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, model = (each.strip() for each in part.partition("="))
+        if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
+            raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
+        if pattern in found:
+            raise ValueError(f"has the alias {pattern!r} twice")
+        found[pattern] = model
+    return tuple(found.items())
 
 
 def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
@@ -226,12 +241,14 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_ALIASES": ("aliases", _aliases),
     "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
     "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
     "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
     "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
+    "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
@@ -282,6 +299,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {"data": data_folder(environ)}
     if ON_LAMBDA in environ:
         values["max_request"] = LONGEST_ON_LAMBDA
+        values["admin"] = False
     faults, vendors = [], dict[str, tuple[str, ...]]()
     for name, text in environ.items():
         if name in FIELDS and text.strip():

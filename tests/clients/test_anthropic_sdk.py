@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import anthropic
@@ -32,16 +33,13 @@ def connect(
     request: pytest.FixtureRequest, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> Iterator[Connect]:
     """An SDK client with a key of its own, or with the one given."""
-    made: list[Sdk] = []
+    with ExitStack() as stack:
 
-    def make(key: str | None = None, base: str = "", as_: str = "api_key") -> Sdk:
-        sdk: Sdk = request.param(gateway.url + base, **{as_: key or gateway.key()})
-        made.append(sdk)
-        return sdk
+        def make(key: str | None = None, base: str = "", as_: str = "api_key") -> Sdk:
+            sdk: Sdk = stack.enter_context(request.param(gateway.url + base, **{as_: key or gateway.key()}))
+            return sdk
 
-    yield make
-    for sdk in made:
-        sdk.__exit__(None, None, None)
+        yield make
 
 
 @pytest.fixture

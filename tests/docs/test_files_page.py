@@ -18,8 +18,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text("utf-8")
 EXAMPLES = dict(re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.M | re.S))
 
 
-def test_each_format_has_an_example() -> None:
-    assert list(EXAMPLES) == ["Chat Completions", "Responses", "Messages"]
+def test_each_format_and_uploads_have_an_example() -> None:
+    assert list(EXAMPLES) == ["Chat Completions", "Responses", "Messages", "Uploads"]
 
 
 @pytest.fixture(scope="module")

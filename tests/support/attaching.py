@@ -15,10 +15,12 @@ from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.errors import NotFound
 from kimi_gateway.flow.attachments import Known
 from kimi_gateway.pivot.attachments import (
+    NO_IDS,
     Address,
     Attachment,
     DocumentText,
     FileId,
+    Ids,
     Inline,
     MediaUrl,
     PlainText,
@@ -98,7 +100,9 @@ class Files:
     wait: asyncio.Event | None = None
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: Ids = NO_IDS
+    ) -> AsyncIterator[Resolution]:
         self.asked += attachments
         self.open += 1
         try:

@@ -60,19 +60,21 @@ class File:
 @dataclass
 class FileStore:
     """Files by account, that is by token. `beta`: it speaks as the platform's beta does. `refused` answers
-    the next requests of a method, while there are any."""
+    the next requests of a method, while there are any; None lets one pass."""
 
     files: dict[str, File] = field(default_factory=dict)
     uploads: int = 0
     deletions: int = 0
     beta: bool = False
     most: int = MOST_FILES
-    refused: dict[str, list[Status]] = field(default_factory=dict)
+    refused: dict[str, list[Status | None]] = field(default_factory=dict)
     lost: int = 0  # uploads that are kept, and answered as by an edge that lost the answer
 
     def answer(self, request: Asked) -> Status:
         if self.refused.get(request.method):
-            return self.refused[request.method].pop(0)
+            refused = self.refused[request.method].pop(0)
+            if refused is not None:
+                return refused
         if request.method == "POST" and request.path == PATH:
             return self._upload(request)
         if request.method == "GET" and request.path == PATH:

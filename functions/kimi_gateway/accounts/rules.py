@@ -78,6 +78,7 @@ def made(new: NewKey, id: str, now: int) -> Key:
         files=new.files,
         manages=new.manages,
         made_by=new.made_by,
+        operator=new.operator,
     )
 
 
@@ -96,6 +97,7 @@ CHANGEABLE = (
     "search",
     "files",
     "manages",
+    "operator",
 )
 
 

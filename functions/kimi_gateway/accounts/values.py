@@ -78,6 +78,7 @@ class NewKey:
     files: bool = True
     manages: bool = False
     made_by: str = ""
+    operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class Key:
 
     `in_flight` bounds the requests that run at one time, `tokens` the input and output of one request; None
     bounds nothing. `search` and `files` say whether it may search the web and use files. `manages`: it may
-    make keys of its account. A key that another one made (`made_by`, an id) can do nothing that its `maker`
+    make keys of its account. `operator`: it may use /admin.
+    A key that another one made (`made_by`, an id) can do nothing that its `maker`
     cannot do now, and counts in the maker's windows and budgets too.
     """
 
@@ -119,6 +121,7 @@ class Key:
     manages: bool = False
     made_by: str = ""
     maker: Key | None = None
+    operator: bool = False
 
     @property
     def line(self) -> tuple[Key, ...]:

@@ -51,6 +51,10 @@ def note_given(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return value
 
 
+def role_given(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
+    return None if value is None else value == "operator"
+
+
 OPTIONS = (
     click.option("--rpm", type=Limit(), help="Requests a minute, instead of the tier's limit."),
     click.option("--rph", type=Limit(), help="Requests an hour."),
@@ -78,6 +82,13 @@ OPTIONS = (
         "manages",
         default=None,
         help="The key may make keys of its account, within its own limits: /user/keys (default: no).",
+    ),
+    click.option(
+        "--role",
+        "operator",
+        type=click.Choice(("user", "operator")),
+        callback=role_given,
+        help="An operator's key may use the operator's API, /admin (default: user).",
     ),
     click.option("--note", callback=note_given, metavar="TEXT", help="A note for yourself."),
     click.option(

@@ -120,6 +120,7 @@ def _new(terms: Key, account: str) -> NewKey:
         terms.search,
         terms.files,
         terms.manages,
+        operator=terms.operator,
     )
 
 

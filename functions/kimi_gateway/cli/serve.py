@@ -138,7 +138,7 @@ def _check_models(values: Settings) -> None:
     from kimi_gateway.catalog import catalog
 
     try:
-        catalog.load(values.models, values.vendor_tokens)
+        catalog.of_settings(values)
     except catalog.CatalogFault as exc:
         where = "" if str(exc).startswith("KIMI_") else "KIMI_GATEWAY_MODELS is wrong: "
         raise Failed(f"{where}{exc}", "settings", WRONG_USAGE) from None

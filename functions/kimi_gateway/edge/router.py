@@ -57,6 +57,7 @@ class Access(Enum):
     OPEN = "open"  # none
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
+    OPERATOR = "operator"  # an operator's key
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:
+    from kimi_gateway.accounts.store import Store
     from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
@@ -205,6 +206,14 @@ def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
+def _admin(gateway: Gateway, store: Store) -> tuple[Route, ...]:
+    if not gateway.settings.admin:
+        return ()
+    from kimi_gateway.edge import admin_routes  # not in the cloud, where starts count
+
+    return admin_routes.routes(gateway, store)
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -255,6 +264,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             limit=OPEN_LIMIT,
         ),
         *_user(endpoints.account),
+        *_admin(gateway, endpoints.account.store),
         Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
         Route(
             "GET",

@@ -8,7 +8,8 @@ from kimi_gateway.dataclass import dataclass
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """`inline`: larger pictures are uploaded. `text`: largest text file that is read here. `seconds` of one
-    fetch. `keep`: how long the text of a document is kept for its account; 0 keeps none."""
+    fetch. `keep`: how long the text of a document is kept for its account; 0 keeps none. `read` and `held`
+    are of all attachments together: their bytes, and those that are in memory at one time."""
 
     count: int = 20
     size: int = 100 * 2**20
@@ -16,3 +17,5 @@ class Bounds:
     text: int = 8 * 2**20
     seconds: float = 60.0
     keep: int = 86_400
+    read: int = 200 * 2**20
+    held: int = 32 * 2**20

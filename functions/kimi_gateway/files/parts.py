@@ -14,7 +14,9 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, NotFound
 from kimi_gateway.files import signatures, texts
 from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
+from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.reading import Reader, reading, too_large, wrong
 from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
@@ -59,7 +61,8 @@ class _Known(Exception):
 
 @dataclass(slots=True)
 class Resolving:
-    """`kept` are the account's files that the request names, by id. `end` deletes the uploads."""
+    """`kept` are the account's files that the request names, by id. Uploads use no token of `without` (ids).
+    `pinned`: kept files have bound the turn. `end` deletes the uploads."""
 
     account: str
     upstream: Upstream
@@ -69,6 +72,9 @@ class Resolving:
     bounds: Bounds
     local: bool
     kept: Mapping[str, FileRecord]
+    share: Share
+    without: frozenset[str] = frozenset()
+    pinned: bool = False
     token_id: str | None = None
     _uploaded: list[FileRecord] = field(default_factory=list)
     _binding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -91,9 +97,10 @@ class Resolving:
                     " upstream; upload them again, or send their bytes",
                     param=each.field,
                 )
-            self.token_id = record.token
+            self.token_id, self.pinned = record.token, True
 
     def end(self) -> None:
+        self.share.end()
         for record in self._uploaded:
             self.cleaner.delete_later(record)
         self._uploaded.clear()
@@ -105,13 +112,13 @@ class Resolving:
             return DocumentText(attachment.filename, source.text)
         if isinstance(source, FileId):
             return await self._of_kept(attachment, source.id)
-        tried: set[str] = set()
+        tried = set(self.without)
         while True:
             try:
-                async with reading(attachment, self.bounds, self.fetcher) as reader:
+                async with reading(attachment, self.bounds, self.fetcher, self.share) as reader:
                     return await self._read(attachment, reader, tried)
             except _Again as again:
-                if len(tried) >= TRIES or not await self.upstream.tokens.another(tried, ""):
+                if len(tried - self.without) >= TRIES or not await self.upstream.tokens.another(tried, ""):
                     raise _shown(attachment, again.failure) from again.failure
 
     async def _read(self, attachment: Attachment, reader: Reader, tried: set[str]) -> Resolved:
@@ -239,6 +246,8 @@ class Resolving:
         try:
             lease = await self.upstream.tokens.lease(None, tried, bound)
         except UpstreamFailure as failure:
+            if bound is not None and await self._may_move(bound, failure):
+                raise Moved(bound) from failure
             raise _shown(attachment, failure) from failure
         failed: UpstreamFailure | None = None
         try:
@@ -254,6 +263,8 @@ class Resolving:
                 self._not_uploaded(record, failure)
                 if bound is None and failure.cause in OTHER_TOKEN | AGAIN:
                     raise _Again(failure) from failure
+                if bound is not None and await self._may_move(bound, failure):
+                    raise Moved(bound) from failure
                 raise _shown(attachment, failure) from failure
             except (GatewayError, _Known):  # of the source: the body was never complete
                 self.cleaner.forget_later(record)
@@ -269,6 +280,10 @@ class Resolving:
             return record
         finally:
             lease.end(failed)
+
+    async def _may_move(self, bound: str, failure: UpstreamFailure) -> bool:
+        causes = OTHER_TOKEN | {"bound"} if not self.pinned else ()
+        return failure.cause in causes and await self.upstream.tokens.another({bound, *self.without}, "")
 
     def _not_uploaded(self, record: FileRecord, failure: UpstreamFailure) -> None:
         """After a refusal there is no file; after a lost answer there may be one."""

@@ -8,11 +8,13 @@ import binascii
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, UnreadableImage
 from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.budget import Share
 from kimi_gateway.pivot.attachments import Address, Attachment, Inline
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class Reader:
         size: int | None,
         name: str | None,
         digest: Callable[[], Awaitable[str]] | None = None,
+        hold: Callable[[int], None] = lambda size: None,
     ) -> None:
+        self._hold = hold  # counts the growth of `held`
         self.held = bytearray()
         self.ended = False
         self.size = size
@@ -51,6 +55,7 @@ class Reader:
         if chunk is None:
             self.ended = True
         else:
+            self._hold(len(chunk))
             self.held += chunk
 
     async def known_digest(self) -> str | None:
@@ -72,6 +77,7 @@ class Reader:
                 last = bytes(self.held)
                 if ended is not None:
                     digest.update(last)
+                self._hold(-len(self.held))
                 self.held.clear()
             while not self.ended and len(self.held) < SENT:
                 await self._next()
@@ -83,16 +89,20 @@ class Reader:
 
 @asynccontextmanager
 async def reading(
-    attachment: Attachment, bounds: Bounds, fetcher: Callable[[], Fetcher]
+    attachment: Attachment, bounds: Bounds, fetcher: Callable[[], Fetcher], share: Share
 ) -> AsyncIterator[Reader]:
     """Opens an attachment with bytes of its own. Raises GatewayError naming the field; so does reading."""
-    source = attachment.source
+    source, hold = attachment.source, partial(share.hold, attachment)
     if isinstance(source, Inline):
         size = decoded_size(source.data)
         if size > bounds.size:
             raise too_large(attachment, bounds.size)
         async with aclosing(_decoded(attachment, source.data)) as chunks:
-            yield Reader(chunks, size, attachment.filename, lambda: _digest(attachment, source.data))
+            reader = Reader(chunks, size, attachment.filename, lambda: _digest(attachment, source.data), hold)
+            try:
+                yield reader
+            finally:
+                hold(-len(reader.held))
         return
     assert isinstance(source, Address)  # noqa: S101  the other sources have no bytes
     from kimi_gateway.net.fetch import fetcher as fetch  # httpx2 loads slowly, and few requests need it
@@ -100,16 +110,23 @@ async def reading(
     try:
         async with fetcher().open(source.url, fetch.Bounds(bounds.size, bounds.seconds)) as fetched:
             name = attachment.filename or named(source.url)
-            yield Reader(_fetched(attachment, fetched.chunks), fetched.length, name)
+            reader = Reader(_fetched(attachment, fetched.chunks, share), fetched.length, name, None, hold)
+            try:
+                yield reader
+            finally:
+                hold(-len(reader.held))
     except fetch.FetchFailed as exc:
         raise _not_fetched(attachment, exc) from exc
 
 
-async def _fetched(attachment: Attachment, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _fetched(
+    attachment: Attachment, chunks: AsyncIterator[bytes], share: Share
+) -> AsyncGenerator[bytes, None]:
     from kimi_gateway.net.fetch.fetcher import FetchFailed
 
     try:
         async for chunk in chunks:
+            share.read(attachment, len(chunk))
             yield chunk
     except FetchFailed as exc:
         raise _not_fetched(attachment, exc) from exc

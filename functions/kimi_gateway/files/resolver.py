@@ -16,12 +16,16 @@ from kimi_gateway.accounts.files import FileRecord, FileStore
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, InvalidRequest, NotFound
 from kimi_gateway.files.bounds import Bounds
+from kimi_gateway.files.budget import Memory, Share
 from kimi_gateway.files.cleaning import Cleaner
+from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.parts import Resolving
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot.attachments import (
     Attachment,
+    DocumentText,
     FileId,
+    MediaUrl,
     Resolved,
     Results,
     unreadable,
@@ -31,16 +35,18 @@ from kimi_gateway.providers.provider import Upstream
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
 
+MOST_HELD = 256 * 2**20  # bytes of attachments that a process has in memory
 AT_ONCE = 4  # attachments of one request that are read at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """`results` are in the order of the attachments. `token` is the id of the token that the turn is bound
-    to."""
+    to, `movable` whether that is because of uploads only."""
 
     results: Results
     token: str | None
+    movable: bool
 
 
 class FileResolver:
@@ -56,6 +62,7 @@ class FileResolver:
         clock: Callable[[], float],
         bounds: Bounds | None = None,
         local: bool = False,
+        memory: Memory | None = None,
     ) -> None:
         self._store = store
         self._upstream = upstream
@@ -65,9 +72,12 @@ class FileResolver:
         self._clock = clock
         self._bounds = bounds or Bounds()
         self._local = local
+        self._memory = memory or Memory(MOST_HELD)
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Resolution]:
         """Resolve attachments. Uploads are deleted after the context. Raises GatewayError naming the field,
         StoreDown, and Unavailable or RateLimited if the upstream fails."""
         if len(attachments) > self._bounds.count:
@@ -78,7 +88,28 @@ class FileResolver:
                 param=field,
             )
         kept = await self._kept(account, attachments)
-        parts = Resolving(
+        tried, wanted = set(without), _distinct(attachments)
+        while True:
+            parts = self._resolving(account, kept, tried)
+            try:
+                parts.bind(attachments)
+                results = await _together([partial(self._one, parts, each) for each in wanted])
+                break
+            except Moved as moved:  # another token takes all uploads
+                tried.add(moved.token)
+                parts.end()
+            except BaseException:
+                parts.end()
+                raise
+        try:
+            by_source = dict(zip(map(_key, wanted), results, strict=True))
+            movable = parts.token_id is not None and not parts.pinned
+            yield Resolution([by_source[_key(each)] for each in attachments], parts.token_id, movable)
+        finally:
+            parts.end()
+
+    def _resolving(self, account: str, kept: dict[str, FileRecord], without: set[str]) -> Resolving:
+        return Resolving(
             account,
             self._upstream(),
             self._texts,
@@ -87,18 +118,15 @@ class FileResolver:
             self._bounds,
             self._local,
             kept,
+            Share(self._memory, self._bounds.read, self._bounds.held),
+            frozenset(without),
         )
-        try:
-            parts.bind(attachments)
-            results = await _together([partial(self._one, parts, each) for each in _distinct(attachments)])
-            by_source = dict(zip(map(_key, _distinct(attachments)), results, strict=True))
-            yield Resolution([by_source[_key(each)] for each in attachments], parts.token_id)
-        finally:
-            parts.end()
 
     async def _one(self, parts: Resolving, attachment: Attachment) -> Resolved:
         try:
-            return await parts.resolved(attachment)
+            resolved = await parts.resolved(attachment)
+            parts.share.hold(attachment, _size(resolved))
+            return resolved
         except GatewayError as error:
             return unreadable(attachment, error)
 
@@ -116,6 +144,13 @@ class FileResolver:
             elif record is not None:
                 found[each.source.id] = record
         return found
+
+
+def _size(resolved: Resolved) -> int:
+    """Bytes, about."""
+    if isinstance(resolved, MediaUrl):
+        return len(resolved.url)
+    return len(resolved.text) if isinstance(resolved, DocumentText) else 0
 
 
 def _unusable(attachment: Attachment, id: str, record: FileRecord | None) -> GatewayError | None:

@@ -18,6 +18,7 @@ from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.files import FileStore
+    from kimi_gateway.files.budget import Memory
     from kimi_gateway.files.cleaning import Cleaner
     from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
@@ -43,16 +44,17 @@ class FileService:
         self._upstream = upstream
         self._clock = clock
         self._cleaner: Cleaner | None = None
+        self._memory: Memory | None = None
         self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
         self._guests: Provider | None = None
 
     def resolve(
-        self, account: str, attachments: Sequence[Attachment]
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
     ) -> AbstractAsyncContextManager[Resolution]:
         if self._resolver is None:
             self._resolver = self._made(self._upstream)
-        return self._resolver.resolve(account, attachments)
+        return self._resolver.resolve(account, attachments, without)
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         """The same for one request: with its own tokens, and without keeping texts unless it `keeps`."""
@@ -62,9 +64,11 @@ class FileService:
 
     def _made(self, upstream: Callable[[], Upstream], keeps: bool = True) -> FileResolver:
         from kimi_gateway.files.bounds import Bounds
-        from kimi_gateway.files.resolver import FileResolver
+        from kimi_gateway.files.budget import Memory
+        from kimi_gateway.files.resolver import MOST_HELD, FileResolver
         from kimi_gateway.files.texts import Texts
 
+        self._memory = self._memory or Memory(MOST_HELD)  # one for all resolvers
         settings, clock = self._settings, self._clock
         bounds = Bounds(
             count=placement.MOST,
@@ -80,6 +84,7 @@ class FileService:
             clock,
             bounds,
             settings.extract == "local",
+            self._memory,
         )
 
     @property

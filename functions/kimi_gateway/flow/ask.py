@@ -21,23 +21,23 @@ from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Amount, Bound, Key
+from kimi_gateway.accounts.values import Amount, Key
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
-from kimi_gateway.flow import preparation, spending
+from kimi_gateway.flow import preparation
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
-from kimi_gateway.flow.streamed import StreamedAnswer
+from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, headers_of
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import ignored
-from kimi_gateway.pivot.attachments import Resolver
+from kimi_gateway.pivot.attachments import NO_IDS, Ids, Resolver
 from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
@@ -49,12 +49,6 @@ from kimi_gateway.settings import Settings
 if TYPE_CHECKING:
     from kimi_gateway.flow.passthrough import PassThrough
     from kimi_gateway.storage.answers import AnswerStore
-
-STREAM_HEADERS = [
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-cache"),
-    ("x-accel-buffering", "no"),
-]
 
 
 @dataclass(slots=True)
@@ -104,7 +98,7 @@ class Gateway:
             if self.closing:
                 raise ShuttingDown
             ask, model = admittable.ask, admittable.resolved.model
-            bound = partial(self._bound, admittable, terms.may_search(key))
+            bound = partial(preparation.bound, admittable, terms.may_search(key), self.clock, self.settings)
             reservation = self.ledger.reserve(
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
@@ -114,12 +108,6 @@ class Gateway:
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise
-
-    async def _bound(self, admittable: AdmittableRequest, may_search: bool) -> Bound:
-        provider, now = admittable.upstream.provider.name, int(self.clock())
-        size, choices, spare = admittable.size, admittable.ask.choices, admittable.searches and may_search
-        of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
-        return await apart(size, partial(spending.bound_of, *of, self.settings.unpriced == "allow"))
 
     async def _may_ask(self, key: Key) -> bool:
         """Whether the upstream may be asked for an unknown model. Raises InsufficientCredits."""
@@ -156,12 +144,14 @@ class Gateway:
                 return await self._stream(admittable, recalled, turn)
             completed = await self._ready(admittable, recalled, turn)
             collector = completed.parsed.answer(self._identity(admittable), completed.narrowed)
-            await self._begin(admittable, turn, completed)
+            await self._begin(admittable, recalled, turn, completed)
             return await self._collect(request, turn, completed, collector)
         except GatewayError as error:
             return await self._failed(request, turn, error)
 
-    async def _ready(self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn) -> CompletedRequest:
+    async def _ready(
+        self, admittable: AdmittableRequest, recalled: Recalled, turn: Turn, without: Ids = NO_IDS
+    ) -> CompletedRequest:
         files: Resolver = self.files
         if recalled.attached:
             stores = admittable.begun(recalled).stores
@@ -169,7 +159,7 @@ class Gateway:
             # A guest's files go to its own tokens.
             if isinstance(turn.admission.key, GuestKey) or not own or not stores:
                 files = self.files.of_request(admittable.upstream, stores)
-        return await preparation.complete(admittable, recalled, turn, self.conversations, files)
+        return await preparation.complete(admittable, recalled, turn, self.conversations, files, without)
 
     def _identity(self, admittable: AdmittableRequest) -> Identity:
         fingerprint = f"fp_{admittable.resolved.model.upstream}"
@@ -180,7 +170,7 @@ class Gateway:
     ) -> Response:
         """An answer without an upstream call: counted in the windows and not charged."""
         body = answer(self._identity(admittable))
-        kind = STREAM_HEADERS if admittable.ask.stream else [("content-type", "application/json")]
+        kind = STREAM if admittable.ask.stream else JSON
         if (recording := admittable.request.recording) is not None:
             await recording.complete(kind, body)
         await turn.forgo("unasked")
@@ -221,7 +211,7 @@ class Gateway:
             completed = await self._ready(admittable, recalled, turn)
             parsed = completed.parsed
             writer = await apart(parsed.size, lambda: parsed.writer(identity, completed.narrowed))
-            await self._begin(admittable, turn, completed)
+            await self._begin(admittable, recalled, turn, completed)
             writing.complete(completed, writer)
 
         if recalled.attached:
@@ -255,8 +245,8 @@ class Gateway:
                 return
             yield last
 
-        headers = (*STREAM_HEADERS, *_named(names), *admission_headers(turn.admission), *turn.answered())
-        return Response(200, [*headers], body(), close=lambda: self._close(request, turn))
+        headers = headers_of(STREAM, names, turn)
+        return Response(200, headers, body(), close=lambda: self._close(request, turn))
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -266,12 +256,7 @@ class Gateway:
         async for some in tee(chunks, taps) if taps else chunks:
             collector.add(some)
         body = collector.end(turn.usage())
-        headers = [
-            ("content-type", "application/json"),
-            *_named(request.record.ignored),
-            *admission_headers(turn.admission),
-            *turn.answered(),
-        ]
+        headers = headers_of(JSON, request.record.ignored, turn)
         await self._settle(request, turn, completed, taps, (headers, body))
         return Response(200, headers, body, close=lambda: self._close(request, turn))
 
@@ -304,8 +289,15 @@ class Gateway:
         left = max(request.deadline - time.monotonic(), 0.001)
         return min(self.settings.max_request or math.inf, left)
 
-    async def _begin(self, admittable: AdmittableRequest, turn: Turn, completed: CompletedRequest) -> None:
-        """Give the turn its first round; it begins to run when its chunks are asked for."""
+    async def _begin(
+        self,
+        admittable: AdmittableRequest,
+        recalled: Recalled,
+        turn: Turn,
+        completed: CompletedRequest,
+        without: Ids = NO_IDS,
+    ) -> None:
+        """Give the turn its first round, which its chunks start. `without`: tokens that failed its files."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
         names = ignored.named(chat.ignored, completed.prepared.ignored, further)
@@ -324,8 +316,16 @@ class Gateway:
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
             asked = completed.parsed.chat.body["messages"]
             planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
-        calls = self._calls(admittable, turn, chat, await completed.call(), completed.largest)
-        turn.rounds.begin(calls, error, planner)
+        call = await completed.call()
+
+        async def again() -> None:  # with uploads to another token
+            failed, before = without | {call.only or ""}, turn.rounds.calls[0]
+            moved = await self._ready(admittable, recalled, turn, failed)
+            await self._begin(admittable, recalled, turn, moved, failed)
+            turn.rounds.calls[0].go_on_from(before)
+
+        calls = self._calls(admittable, turn, chat, call, completed.largest)
+        turn.rounds.begin(calls, error, planner, again if call.movable else None)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     def _calls(
@@ -340,10 +340,6 @@ class Gateway:
             afford = lambda: turn.allowance.afford_attempt(largest)  # noqa: E731
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
         return [UpstreamCall(*of_call, one, chat.stops, afford=afford, largest=largest) for one in at]
-
-
-def _named(names: Sequence[str] | None) -> list[tuple[str, str]]:
-    return [(ignored.HEADER, ", ".join(names))] if names else []
 
 
 def _ms(seconds: float) -> float:

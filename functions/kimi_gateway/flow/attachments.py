@@ -44,6 +44,7 @@ class Known:
 
     results: Results
     token: str | None = None
+    movable: bool = False
 
 
 class Files(Resolver, Protocol):
@@ -64,7 +65,9 @@ class NoFiles:
         return self
 
     @asynccontextmanager
-    async def resolve(self, account: str, attachments: Sequence[Attachment]) -> AsyncIterator[Resolution]:
+    async def resolve(
+        self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Resolution]:
         yield Known([_without_files(each) for each in attachments])
 
 
@@ -87,9 +90,10 @@ async def resolve(
     held: AsyncExitStack,
     allowed: bool = True,
     budget: float = BUDGET,
+    without: frozenset[str] = frozenset(),
 ) -> Resolution:
-    """One result for each attachment. Uploads are given up when `held` is closed. `allowed`: the key may use
-    files. Raises GatewayError."""
+    """One result for each attachment. Uploads are given up when `held` is closed, and use no token of
+    `without` (ids). `allowed`: the key may use files. Raises GatewayError."""
     if not attachments:
         return NOTHING
     refused = placement.refused(attachments, model)
@@ -99,7 +103,7 @@ async def resolve(
     clock = asyncio.timeout(budget)
     try:
         async with clock:
-            found = await held.enter_async_context(resolver.resolve(account, wanted))
+            found = await held.enter_async_context(resolver.resolve(account, wanted, without))
     except TimeoutError:
         if not clock.expired():
             raise
@@ -111,7 +115,7 @@ async def resolve(
     except StoreDown as exc:
         raise Unavailable("Files cannot be read at present.", cause=exc.cause) from exc
     became = refused | dict(zip(wanted, found.results, strict=True))
-    return Known([_taken(each, became[each], model) for each in attachments], found.token)
+    return Known([_taken(each, became[each], model) for each in attachments], found.token, found.movable)
 
 
 def _is_file(attachment: Attachment) -> bool:

@@ -89,6 +89,12 @@ class UpstreamCall:
     lost: int = 0  # earlier attempts that the vendor may have billed
     _again: bool = True  # an empty answer is tried once more
 
+    def go_on_from(self, before: UpstreamCall) -> None:
+        """Count the attempts of a call that this one replaces."""
+        self.attempts, self.refused, self.stale = before.attempts, before.refused, before.stale
+        self.tokens[:0] = before.tokens
+        self.lost = before.lost + before.maybe_billed
+
     @property
     def empty(self) -> bool:
         """Whether the model said nothing. If a stop string was sent, the answer may have begun with it."""
@@ -127,7 +133,7 @@ class UpstreamCall:
             self.stale += failure.stale
             other = await self.upstream.tokens.another(tried, self.call.model.upstream)
             if self.call.only is not None:
-                failure, other = of_bound(failure, other), False
+                failure, other = of_bound(failure, other, self.call.movable and not self.content_sent), False
             delay = await self._next(failure, time.monotonic() - begun, other, waited)
             detail = None if failure.cause in CLIENTS_FAULT else failure.detail  # it may quote the prompt
             emit("attempt_failed", logging.WARNING, cause=failure.cause, detail=detail,
@@ -250,10 +256,11 @@ def _substance(chunks: list[Chunk]) -> bool:
     return any([chunk.substance for chunk in chunks])
 
 
-def of_bound(failure: UpstreamFailure, other_token: bool) -> UpstreamFailure:
+def of_bound(failure: UpstreamFailure, other_token: bool, movable: bool = False) -> UpstreamFailure:
     """The failure of a request that is bound to one token: if another token could serve it after a new upload
-    of its files, the error says so."""
-    lasting = failure.cause in LASTING and other_token
+    of its files, the error says so. `movable`: the gateway can upload them itself, so it need not wait for
+    this token."""
+    lasting = failure.cause in (OTHER_TOKEN if movable else LASTING) and other_token
     return UpstreamFailure("bound", failure.detail) if lasting else failure
 
 

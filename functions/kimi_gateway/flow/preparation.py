@@ -11,7 +11,7 @@ from typing import Any
 
 from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.store import NOTHING
-from kimi_gateway.accounts.values import Amount
+from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
@@ -29,6 +29,7 @@ from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.providers.search import Searches
+from kimi_gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class CompletedRequest:
     """An admitted request, complete and adapted to its model. `narrowed`: its output limit was lowered to
     what the window leaves. `token`: the id of the only upstream token that has its files. `lowered`: the
     client's name of the output limit, if a budget has lowered it. `largest` is what one call may cost, where
-    there is a budget. `replayed`: the chat with searches of earlier answers put back."""
+    there is a budget. `replayed`: the chat with searches of earlier answers put back. `movable`: its files
+    can be uploaded again with another token."""
 
     parsed: ParsedRequest
     prepared: Prepared
@@ -74,6 +76,7 @@ class CompletedRequest:
     largest: Amount = NOTHING
     replayed: ChatRequest | None = None
     more: int = 0  # bytes of it
+    movable: bool = False
 
     @property
     def chat(self) -> ChatRequest:
@@ -86,7 +89,7 @@ class CompletedRequest:
 
     async def call(self) -> Call:
         call = await apart(self.parsed.size, self.prepared.call)
-        return call if self.token is None else replace(call, only=self.token)
+        return call if self.token is None else replace(call, only=self.token, movable=self.movable)
 
 
 def unsearched(chat: ChatRequest, searches: bool) -> tuple[str, ...]:
@@ -119,6 +122,17 @@ async def read(
     return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
 
 
+async def bound(
+    admittable: AdmittableRequest, may_search: bool, clock: Callable[[], float], settings: Settings
+) -> Bound:
+    """The most that a request may use."""
+    provider, now = admittable.upstream.provider.name, int(clock())
+    size, choices = admittable.size, admittable.ask.choices
+    spare = admittable.searches and may_search
+    of = (admittable.prepared, admittable.resolved.model, provider, size, choices, now, spare)
+    return await apart(size, partial(spending.bound_of, *of, settings.unpriced == "allow"))
+
+
 async def recall(admittable: AdmittableRequest, turn: Turn, conversations: ConversationCache) -> Recalled:
     """Raises GatewayError."""
     ask, account = admittable.ask, turn.admission.key.account
@@ -132,12 +146,14 @@ async def complete(
     turn: Turn,
     conversations: ConversationCache,
     files: Resolver,
+    without: frozenset[str] = frozenset(),
 ) -> CompletedRequest:
     """The request with the content that it refers to and attaches, adapted to its model: the expensive work.
-    `turn` keeps its uploads. Raises GatewayError."""
+    `turn` keeps its uploads, which use no token of `without` (ids). Raises GatewayError."""
     ask, model, key = admittable.ask, admittable.resolved.model, turn.admission.key
     may_use_files = terms.may_use_files(key)
-    resolution = await resolve(files, key.account, recalled.attached, model, turn.held, may_use_files)
+    of = files, key.account, recalled.attached, model, turn.held, may_use_files
+    resolution = await resolve(*of, without=without)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.may_search
@@ -153,7 +169,7 @@ async def complete(
     lowered = await _within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     largest = spending.of_one_call(turn.admission)
-    facts = (narrowed, resolution.token, lowered, searches, largest, replayed, more)
+    facts = (narrowed, resolution.token, lowered, searches, largest, replayed, more, resolution.movable)
     return CompletedRequest(parsed, prepared, *facts)
 
 

@@ -99,18 +99,22 @@ class Rounds:
         self._reading: list[asyncio.Task[None]] = []  # one for each of `calls` that runs
         self._planning: asyncio.Task[None] | None = None
         self._before: Callable[[], Awaitable[None]] | None = None
+        self._again: Callable[[], Awaitable[None]] | None = None
 
     def begin(
         self,
         calls: Sequence[UpstreamCall],
         error: Callable[[UpstreamFailure], GatewayError] = _as_it_is,
         planner: Planner | None = None,
+        again: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """The first round. Its calls run when `chunks` is asked for the first of them. `error` translates an
-        upstream's failure for the client."""
+        upstream's failure for the client. `again` is tried if the token that a call is bound to fails before
+        any content: it calls `begin` with other calls, which replace these."""
         self.calls = list(calls)
         self._error = error
         self._planner = planner
+        self._again = again
 
     def begin_after(self, step: Callable[[], Awaitable[None]]) -> None:
         """As `begin`, which `step` calls when it is done. It runs while `chunks` is read, so the client gets
@@ -157,7 +161,11 @@ class Rounds:
             elif isinstance(item, ForClient):
                 yield self._for_client(item.chunks)
             elif isinstance(item, UpstreamFailure):
-                raise self._error(item) from item
+                if item.cause != "bound" or self._again is None or rounds > 1 or self.content_sent:
+                    raise self._error(item) from item
+                await self._forget_calls()
+                self._planning = asyncio.create_task(self._opened(self._again))
+                running = 1
             elif isinstance(item, Exception):
                 raise item
             elif item is not None:
@@ -202,6 +210,15 @@ class Rounds:
     def _run(self, calls: Sequence[UpstreamCall]) -> int:
         self._reading += [asyncio.create_task(call.run()) for call in calls]
         return len(calls)
+
+    async def _forget_calls(self) -> None:
+        """Stop the calls, and drop the items that they have put."""
+        for task in self._reading:
+            task.cancel()
+        if self._reading:
+            await asyncio.wait(self._reading)
+        self.box.clear()
+        self._reading = []
 
     async def _plan(self, planner: Planner) -> None:
         try:

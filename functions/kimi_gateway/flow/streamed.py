@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.flow.preparation import CompletedRequest
+from kimi_gateway.flow.turn import Turn
+from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.dialect import StreamWriter
 from kimi_gateway.providers.provider import Tap
+
+JSON = [("content-type", "application/json")]
+STREAM = [
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+]
+
+
+def headers_of(
+    kind: Sequence[tuple[str, str]], names: Sequence[str] | None, turn: Turn
+) -> list[tuple[str, str]]:
+    """The headers of an answer: its kind, the ignored fields, the limits, and what the upstream sent."""
+    named = [(ignored.HEADER, ", ".join(names))] if names else []
+    return [*kind, *named, *admission_headers(turn.admission), *turn.answered()]
 
 
 class StreamedAnswer:

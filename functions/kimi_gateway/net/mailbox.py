@@ -56,6 +56,10 @@ class Mailbox(Generic[T]):
             _wake(self._writers.popleft())
         return item
 
+    def clear(self) -> None:
+        """Forget the waiting items; nobody puts any at present."""
+        self._items.clear()
+
     def close(self) -> None:
         """Cancel the timer; the mailbox is no longer used."""
         if self._timer is not None:

@@ -1,6 +1,6 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import current_request, emit, finished, log
+from .events import current_request, emit, finished, log, recent
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -16,6 +16,7 @@ __all__ = [
     "finished",
     "line_of",
     "log",
+    "recent",
     "redact",
     "to_stream",
 ]

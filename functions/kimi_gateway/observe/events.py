@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from contextvars import ContextVar
 from typing import Any
 
@@ -14,6 +16,10 @@ log = logging.getLogger("kimi_gateway")
 current_request: ContextVar[str] = ContextVar("current_request", default="")
 
 
+# The latest requests of this process with the unix second of their end, for the operator.
+recent: deque[tuple[float, RequestRecord]] = deque(maxlen=1_000)
+
+
 def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write one line. Fields that are None are dropped."""
     if log.isEnabledFor(level):
@@ -23,6 +29,7 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
 
 def finished(record: RequestRecord) -> None:
     """Write the line of a request. Metrics read the record itself from `record` of the log record."""
+    recent.append((time.time(), record))
     level = logging.ERROR if record.status == 500 else logging.INFO
     if log.isEnabledFor(level):
         _write("request", level, {"fields": record.fields(), "record": record})

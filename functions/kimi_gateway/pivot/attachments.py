@@ -105,9 +105,14 @@ def instead_of(noun: str, error: GatewayError) -> Unreadable:
     return Unreadable(f"[A {noun} was here that cannot be shown: {why}.]")
 
 
+Ids = frozenset[str]  # of upstream tokens
+NO_IDS: Ids = frozenset()
+
+
 class Resolution(Protocol):
     """The results for the attachments of a turn. `token` is the id of the upstream token that has its files
-    and to which the turn is bound; None if any token will do."""
+    and to which the turn is bound; None if any token will do. `movable`: all of these files can be uploaded
+    again with another token."""
 
     @property
     def results(self) -> Results: ...
@@ -115,12 +120,16 @@ class Resolution(Protocol):
     @property
     def token(self) -> str | None: ...
 
+    @property
+    def movable(self) -> bool: ...
+
 
 class Resolver(Protocol):
     def resolve(
-        self, account: str, attachments: Sequence[Attachment]
+        self, account: str, attachments: Sequence[Attachment], without: Ids = NO_IDS
     ) -> AbstractAsyncContextManager[Resolution]:
-        """Resolve attachments; keep the context open while the turn runs. Its uploads are deleted afterwards.
+        """Resolve attachments; keep the context open while the turn runs. Its uploads are deleted afterwards,
+        and use no token of `without` (ids).
         Raises GatewayError naming the attachment's field; what is the fault of a `told` one becomes
         Unreadable."""
         ...

@@ -36,7 +36,8 @@ class Call:
 
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
-    sent. `only`: the id of the one token that may serve the call, because its files are in that account.
+    sent. `only`: the id of the one token that may serve the call, because its files are in that account;
+    `movable`: they can be uploaded again with another token.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class Call:
     answered: dict[str, str] = field(default_factory=dict)
     free: frozenset[str] = frozenset()
     only: str | None = None
+    movable: bool = False
 
 
 class Costly(Exception):

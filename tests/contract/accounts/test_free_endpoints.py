@@ -48,8 +48,19 @@ def test_a_token_is_live_or_not_and_a_key_of_ours_too(desk: InProcess) -> None:
     assert check(desk, keys.new_key()) == (200, False)
 
 
-@pytest.mark.parametrize("token", ["", "a b", "ключ", "a\nb: c", "\x00", "k" * 5000])
-def test_what_no_header_can_carry_is_dead_without_a_question(desk: InProcess, token: str) -> None:
+# The token of the first free API's README, as its page shows it, and others that the platform never made.
+WEB = "eyJhbGciOiJIUzUxMiIsInR5cCI6IkpXVCJ9..."
+FOREIGN = [
+    WEB,
+    "eyJhbGciOiJIUzUxMiJ9.eyJ0eXAiOiJhY2Nlc3MifQ.c2ln",
+    "garbage",
+    "sk-one,sk-two",
+    "sk-" + "x" * 300,
+]
+
+
+@pytest.mark.parametrize("token", ["", "a b", "ключ", "a\nb: c", "\x00", "k" * 5000, *FOREIGN])
+def test_what_cannot_be_a_token_is_dead_without_a_question(desk: InProcess, token: str) -> None:
     assert check(desk, token) == (200, False)
     assert not desk.client.sent
 

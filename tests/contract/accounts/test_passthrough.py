@@ -262,7 +262,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_failures_of_the_callers_account_are_told_as_its_own(desk: InProcess, name: str) -> None:
+def test_failures_of_the_callers_account_are_reported_as_its_own(desk: InProcess, name: str) -> None:
     status, type, shown, code = FAILURES[name]
     assert chat(desk, ONE).status == 200
     error = told({"error": {"type": type, "message": f"No, {ONE}!"}}, status)
@@ -288,6 +288,25 @@ def test_what_one_caller_has_kept_no_other_one_reaches(desk: InProcess) -> None:
     assert desk.call("POST", "/v1/responses", more, f"{ONE},{TWO}").status == 200
     for other in (TWO, f"{TWO},{ONE}", desk.key(None)):
         assert desk.call("POST", "/v1/responses", more, other).status == 400
+        for method in ("GET", "DELETE"):
+            assert desk.call(method, f"/v1/responses/{first}", b"", other).status == 404
+    assert desk.call("GET", f"/v1/responses/{first}", b"", ONE).json["id"] == first
+    assert desk.call("DELETE", f"/v1/responses/{first}", b"", ONE).status == 200
+    assert desk.call("POST", "/v1/responses", more, ONE).status == 400
+
+
+def test_a_conversation_of_a_guest_goes_on_with_any_order_of_the_other_tokens(desk: InProcess) -> None:
+    id = chat(desk, f"{ONE},{TWO}", conversation_id="none").json["id"]
+    assert chat(desk, f"{ONE},{THREE},{TWO}", conversation_id=id).json["id"] == id
+    assert chat(desk, f"{TWO},{ONE}", conversation_id=id).json["id"] != id
+    assert desk.call("DELETE", f"/v1/conversations/{id}", b"", TWO).status == 404
+    assert desk.call("DELETE", f"/v1/conversations/{id}", b"", ONE).status == 200
+
+
+def test_a_model_of_another_vendor_needs_a_key() -> None:
+    with InProcess(passthrough=True, vendor_tokens={"qwen": ("sk-vendor-1",)}) as desk:
+        assert chat(desk, ONE, model="qwen/qwen3.8-max").status == 404
+        assert "sk-vendor-1" not in [secret(sent) for sent in desk.client.sent]
 
 
 def test_a_search_runs_with_the_callers_token(desk: InProcess) -> None:

@@ -3,8 +3,9 @@ beyond a budget, whatever the upstream does."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,33 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Budget
+from kimi_gateway.accounts.values import Budget, Limits, NewKey
 from kimi_gateway.catalog.models import FEES
 from kimi_gateway.flow.search.tools import SEARCH
+from kimi_gateway.http import Headers
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost, TimedOut
-from support.inprocess import InProcess, Sent, Told, streamed, told
+from support.budgeting import limit, spent
+from support.inprocess import NOW, InProcess, Sent, Told, streamed, told
 from upstream.kimi import chat_events, error, usage_of
 from upstream.search import result
 
 K26 = "kimi-k2.6"  # 0.95 USD for a million tokens of input, 4.00 for output
 FEE = round(FEES["search"] * 1_000_000)
 QUESTION = [{"role": "user", "content": "What is new?"}]
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-def limit(desk: InProcess, key: str, *budgets: Budget) -> None:
-    desk.run(
-        desk.store.update_key(keys.digest(key), lambda old: replace(old, budgets=budgets), int(desk.now))
-    )
-
-
-def spent(desk: InProcess, key: str) -> list[int]:
-    return [each.amount for each in desk.account(key).spent]
 
 
 def booked(desk: InProcess, unit: str) -> int:
@@ -262,3 +249,45 @@ def test_a_key_without_the_right_to_search_is_served_without_it(
         "x-param-ignored"
     ]
     assert "tools" not in desk.client.chats[-1].body
+
+
+def test_500_searches_at_once_spend_exactly_the_credits_of_an_account(desk: InProcess) -> None:
+    """Over 50 keys with 100 credits in all: each answer costs one, however many rounds it has."""
+    first = desk.key(100)
+    account = desk.account(first).id
+    wide = Limits(10**6, 10**6, 10**6)
+    secrets = [keys.new_key() for _ in range(50)]
+    for secret in secrets:
+        desk.run(desk.store.create_key(NewKey(keys.digest(secret), account, limits=wide), NOW))
+    rounds: Counter[bool] = Counter()
+
+    def answer(sent: Sent) -> Told:
+        if sent.path != "/v1/chat/completions":
+            return told({"search_results": [result(1)]})
+        searched = sent.body["messages"][-1]["role"] == "tool"
+        rounds[searched] += 1
+        tools = [] if searched else [(SEARCH, {"query": "news"})]
+        return streamed(*chat_events("Well.", tools=tools, model=K26))
+
+    desk.client.answer = answer
+    body = json.dumps({"model": K26, "messages": QUESTION, "use_search": True, "stream": True}).encode()
+
+    async def one(number: int) -> int:
+        head = Headers(
+            (("authorization", f"Bearer {secrets[number % 50]}"), ("content-type", "application/json"))
+        )
+        answered = await desk._call("POST", "/v1/chat/completions", body, head, "192.0.2.1")
+        assert answered.status != 200 or b"[DONE]" in answered.body
+        return answered.status
+
+    async def all_at_once() -> list[int]:
+        return await asyncio.gather(*map(one, range(500)))
+
+    statuses = Counter(desk.run(all_at_once()))
+    assert statuses[200] == 100
+    assert set(statuses) <= {200, 403, 429}
+    assert rounds == {False: 100, True: 100}
+    left = desk.account(first)
+    assert (left.credits, left.reserved, left.consumed) == (0, 0, 100)
+    gateway = desk.running.gateway
+    assert (len(gateway.turns), gateway.gate.places._taken, gateway.ledger._running) == (0, {}, {})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from programs.stage import WRONG, Stage, written
-from upstream import ToolLoop
+from programs.stage import Stage, shows_a_wrong_key, writes_a_file
 
 
 def codex(stage: Stage, key: str) -> tuple[int, str]:
@@ -34,15 +33,8 @@ stream_max_retries = 0
 
 
 def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage) -> None:
-    stage.upstream.always(ToolLoop([("exec_command", {"cmd": "printf 'Hi 👋\\n' > hello.txt"})]))
-    code, output = codex(stage, stage.key)
-    assert code == 0, output
-    assert "Done." in output
-    written(stage, "hello.txt", "Hi 👋\n", turns=2)
+    writes_a_file(stage, codex, "exec_command", {"cmd": "printf 'Hi 👋\\n' > hello.txt"})
 
 
 def test_a_wrong_key_is_shown(stage: Stage) -> None:
-    code, output = codex(stage, WRONG)
-    assert code != 0
-    assert "Invalid API key" in output
-    assert not stage.asked
+    assert shows_a_wrong_key(stage, codex) != 0

@@ -59,6 +59,12 @@ def test_a_new_key_opens_with_the_sign_up_credits(ask: Any, monkeypatch: pytest.
     assert ask("keys", "create", "--credits", 0)["credits"] == 0
 
 
+def test_an_operators_key_says_so(ask: Any) -> None:
+    made = ask("keys", "create", "--role", "operator")
+    assert ask("keys", "show", made["id"])["role"] == "operator"
+    assert "role" not in ask("keys", "update", made["id"], "--role", "user")
+
+
 def test_an_unlimited_account_says_so_and_takes_no_grant(ask: Any, cli: Cli) -> None:
     made = ask("keys", "create", "--credits", "unlimited")
     assert made["credits"] == "unlimited"
@@ -187,7 +193,7 @@ def test_a_package_and_months_end_a_month_from_now(ask: Any, words: tuple[object
     assert utc(months_later(before, 1)) <= grant["expires"] <= utc(months_later(int(time.time()), 1))
 
 
-def test_usage_is_told_by_hour_key_model_and_day(ask: Any, data: Path) -> None:
+def test_usage_is_reported_by_hour_key_model_and_day(ask: Any, data: Path) -> None:
     made = ask("keys", "create", "--name", "alice")
     spend(data, made["key"], "kimi-k3", "kimi-k2.6", "kimi-k3")
     told = ask("usage", "--account", "alice")

@@ -33,9 +33,12 @@ def test_the_first_start_prints_a_key_once_and_a_line_that_works(data: Path, tmp
         account = command("accounts", "show", key)
         assert (account["name"], account["credits"]) == ("home", "unlimited")
         assert account["keys"][0]["see_balance"] is True
-    with serving(tmp_path) as (_, printed):
+    with serving(tmp_path, "--passthrough") as (address, printed):
         assert not KEY.search(printed)
         assert "kimi-gateway keys create" in printed
+        assert "callers may send Kimi tokens of their own" in printed
+        refused = httpx.get(f"{address}/v1/models", headers={"authorization": "Bearer garbage"})
+        assert "Token 1 cannot" in refused.json()["error"]["message"]
     assert key not in (tmp_path / "err").read_text()
     assert len(command("keys", "list")["keys"]) == 1
 
@@ -60,7 +63,7 @@ def test_commands_work_on_the_store_of_a_server_that_runs(
     assert (shown["consumed"], shown["keys"][0]["revoked"]) == (3, False)
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_made(cli: Cli, data: Path) -> None:
+def test_a_port_that_is_taken_is_reported_before_anything_is_made(cli: Cli, data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = cli("serve", "--port", port)

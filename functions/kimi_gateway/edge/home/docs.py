@@ -11,24 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import RedirectResponse, Response
 
 from kimi_gateway import __version__
-from kimi_gateway.edge.router import Access, Route
+from kimi_gateway.edge.home.openapi import TITLE, schema
+from kimi_gateway.edge.router import Route
 from kimi_gateway.net import jsonio
 
-TITLE = "Kimi Gateway"
 FOLDER = Path(__file__).with_name("swagger")
 FILES = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
     "start.js": "text/javascript; charset=utf-8",
-}
-UPLOAD = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"purpose": {"type": "string"}, "file": {"type": "string", "format": "binary"}},
 }
 # Swagger UI sets styles on elements and draws its icons as data.
 POLICY = (
@@ -75,38 +69,3 @@ def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
 @cache
 def _read(name: str) -> bytes:
     return (FOLDER / name).read_bytes()
-
-
-def schema(table: tuple[Route, ...]) -> dict[str, Any]:
-    """OpenAPI from the routing table."""
-    document = get_openapi(title=TITLE, version=__version__, routes=[])
-    for route in table:
-        operation: dict[str, Any] = {
-            "summary": route.summary,
-            "responses": {"200": {"description": "Success"}},
-        }
-        if route.access is not Access.OPEN:
-            operation["security"] = [{"bearer": []}, {"api_key": []}]
-        if route.pattern.names:
-            operation["parameters"] = [
-                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in route.pattern.names
-            ]
-        if route.streams:
-            operation["requestBody"] = {
-                "required": True,
-                "content": {"multipart/form-data": {"schema": UPLOAD}},
-            }
-        elif route.example is not None:
-            operation["requestBody"] = {
-                "required": True,
-                "content": {"application/json": {"schema": {"type": "object"}, "example": route.example}},
-            }
-        document["paths"].setdefault(route.shown, {})[route.method.lower()] = operation
-    document["components"] = {
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-    }
-    return document

@@ -36,15 +36,21 @@ _BY_STATUS: Mapping[int, Reason] = {400: "invalid", 401: "token", 403: "token", 
 
 
 class MoonshotSearch:
-    """`base_url` as for chat. `clock` gives unix seconds."""
+    """`base_url` as for chat. `clock` gives unix seconds. `slack`: see SLACK."""
 
     def __init__(
-        self, client: http.Client, base_url: str, connect: float, clock: Callable[[], float] = time.time
+        self,
+        client: http.Client,
+        base_url: str,
+        connect: float,
+        clock: Callable[[], float] = time.time,
+        slack: float = SLACK,
     ) -> None:
         self._client = client
         self._base = base_url
         self._connect = connect
         self._clock = clock
+        self._slack = slack
 
     async def search(self, query: Query, token: Token) -> list[Result]:
         body: dict[str, Any] = {
@@ -57,7 +63,9 @@ class MoonshotSearch:
             window = {name: day for name, day in (("start", query.start), ("end", query.end)) if day}
             body |= {"time_window": window} if window else {}
         path = "/tools/search_pro" if query.thorough else "/tools/search"
-        found = (await self._call(path, body, body["timeout_seconds"] + SLACK, token)).get("search_results")
+        found = (await self._call(path, body, body["timeout_seconds"] + self._slack, token)).get(
+            "search_results"
+        )
         if not isinstance(found, list):
             raise SearchFailed("unavailable", "an answer without search_results", billed=None)
         results = [result for each in found[:MOST_RESULTS] if (result := _result(each)) is not None]

@@ -42,6 +42,10 @@ class TokenHealth:
             if (token, about) in self._outages
         ]
 
+    def of(self, token: str) -> list[Outage]:
+        """All known outages of the token, also those for one model."""
+        return [outage for (of, _), outage in sorted(self._outages.items()) if of == token]
+
     def put(self, outage: Outage) -> bool:
         """Store an outage. Whether it is new."""
         key = outage.token, outage.model

@@ -147,6 +147,16 @@ class Pool:
         known = [self._health.known(token.id, "") for token in tokens]
         return readiness.troubles(known, self._unreached, self._clock())
 
+    async def states(self) -> list[tuple[str, int, list[Outage]]]:
+        """Each token's id, its requests in flight in this process, and its outages that still apply."""
+        await self._health.refresh()
+        now = self._clock()
+        found = []
+        for token in self._source():
+            outages = [outage for outage in self._health.of(token.id) if outage.holds(now)]
+            found.append((token.id, self._in_flight[token.id], outages))
+        return found
+
     async def _renewed(self) -> None:
         if self._renewal is not None:
             doubted, self._doubted = self._doubted, False

@@ -204,6 +204,7 @@ def record_of(key: Key) -> Raw:
         "search": {"BOOL": key.search},
         "files": {"BOOL": key.files},
         "manages": {"BOOL": key.manages},
+        **({"operator": {"BOOL": True}} if key.operator else {}),
         "by": {"S": key.made_by},
     }
     own |= {"flight": key.in_flight, "tokens": key.tokens}
@@ -237,6 +238,7 @@ def key_of(record: Raw, image: Image, maker: Raw | None = None) -> Key:
         search="search" not in record or record["search"]["BOOL"],
         files="files" not in record or record["files"]["BOOL"],
         manages="manages" in record and record["manages"]["BOOL"],
+        operator="operator" in record,
         made_by=made_by(record),
         maker=None if maker is None else key_of(maker, image),
     )

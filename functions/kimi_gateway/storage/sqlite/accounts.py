@@ -18,14 +18,14 @@ Row = tuple[Any, ...]
 KEYS = """
 SELECT k.id, k.digest, k.account, k.name, k.rpm, k.rph, k.rpd, k.see_balance, k.revoked, k.created,
        a.generation, k.models, k.expires, k.note, k.suspended, k.old_digest, k.old_until,
-       k.budgets, a.budgets, k.in_flight, k.tokens, k.search, k.files, k.manages, k.made_by
+       k.budgets, a.budgets, k.in_flight, k.tokens, k.search, k.files, k.manages, k.made_by, k.operator
 FROM keys k JOIN accounts a ON a.id = k.account
 """
 UPDATE = """
 UPDATE keys SET name=:name, rpm=:rpm, rph=:rph, rpd=:rpd, see_balance=:see_balance, models=:models,
     expires=:expires, note=:note, suspended=:suspended, digest=:digest, old_digest=:old_digest,
     old_until=:old_until, budgets=:budgets, in_flight=:in_flight, tokens=:tokens, search=:search,
-    files=:files, manages=:manages, made_by=:made_by WHERE id = :id
+    files=:files, manages=:manages, made_by=:made_by, operator=:operator WHERE id = :id
 """
 LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
@@ -50,7 +50,7 @@ def _key(db: sqlite3.Connection, row: Row) -> Key:
 def _own(row: Row) -> Key:
     id, digest, account, name, rpm, rph, rpd, see_balance, revoked, created, generation, *terms = row
     models, expires, note, suspended, old_digest, old_until, own, shared, *rights = terms
-    in_flight, tokens, search, files, manages, made_by = rights
+    in_flight, tokens, search, files, manages, made_by, operator = rights
     return Key(
         id=id,
         digest=digest,
@@ -74,6 +74,7 @@ def _own(row: Row) -> Key:
         search=bool(search),
         files=bool(files),
         manages=bool(manages),
+        operator=bool(operator),
         made_by=made_by,
     )
 
@@ -125,6 +126,7 @@ def _columns(key: Key) -> dict[str, object]:
         "search": key.search,
         "files": key.files,
         "manages": key.manages,
+        "operator": key.operator,
         "made_by": key.made_by,
     }
 

@@ -164,6 +164,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX tallies_until ON tallies (until)",
     ),
+    ("ALTER TABLE keys ADD COLUMN operator INTEGER NOT NULL DEFAULT 0",),
 )
 
 

@@ -12,7 +12,7 @@ from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.providers.moonshot.search import LONGEST_SHORT, MOST_PASSAGES, MoonshotSearch
 from kimi_gateway.providers.provider import Token
 from kimi_gateway.providers.search import Query, SearchFailed
-from upstream import Cut, ScriptedUpstream, Status
+from upstream import Cut, ScriptedUpstream, Stall, Status, Step
 from upstream.search import FETCH, SEARCH, SEARCH_PRO, refused, result
 
 T = TypeVar("T")
@@ -156,3 +156,38 @@ def test_what_a_hostile_answer_holds_is_cut_or_left_out(up: ScriptedUpstream) ->
     assert (len(found[0].title), found[0].snippet, found[0].site) == (LONGEST_SHORT, "", "")
     assert len(found[0].passages) == MOST_PASSAGES
     assert all(each.url.startswith("https://example.com") for each in found)
+
+
+def test_an_answer_that_stops_in_its_middle_has_a_deadline(up: ScriptedUpstream) -> None:
+    up.at(SEARCH, Stall(0, Status(200, {"search_results": []})))
+
+    async def main() -> SearchFailed:
+        client = Http1Client()
+        search = MoonshotSearch(client, up.url, 0.1, lambda: NOW, slack=-0.9)
+        try:
+            with pytest.raises(SearchFailed) as failed:
+                await search.search(Query("kimi", seconds=1), TOKEN)
+            return failed.value
+        finally:
+            await client.close()
+
+    failed = asyncio.run(main())
+    assert (failed.reason, failed.billed) == ("unavailable", None)
+
+
+@pytest.mark.parametrize(
+    ("step", "billed"),
+    [
+        (refused(401), False),
+        (refused(429, "rate_limited"), False),
+        (refused(504, "timeout"), False),
+        (Status(200, "<html>"), None),
+        (Cut(5, Status(200, {"search_results": []})), None),
+        (Status(200, {"search_results": [{"url": "javascript:alert(1)"}]}), True),
+    ],
+)
+def test_a_failure_says_whether_it_may_cost_money(
+    up: ScriptedUpstream, step: Step, billed: bool | None
+) -> None:
+    up.at(SEARCH, step)
+    assert failure(up, find()).billed is billed

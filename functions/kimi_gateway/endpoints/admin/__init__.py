@@ -1,0 +1,1 @@
+"""The operator's API, /admin: accounts, keys, usage, upstream tokens and recent requests."""
