@@ -95,11 +95,7 @@ def admit(
     if ended:
         _end_leases(db, key.account, now)
     if not unlimited:
-        if cost and not ended and balance is stored:
-            db.execute("UPDATE accounts SET spendable = spendable - ? WHERE id = ?", (cost, key.account))
-        elif cost or ended or balance is not stored:
-            write_balance(db, key.account, rules.reserved(balance, cost))
-        balance = rules.reserved(balance, cost)
+        balance = _reserve(db, key.account, balance, cost, whole=ended or balance is not stored)
     standing = [(limits, rules.counted(counts)) for limits, counts in standing]
     for (each, _), (_, counts) in zip(rules.counting(key, bool(unlimited)), standing, strict=True):
         db.execute(COUNT, (*counts[0], *counts[1], *counts[2], each.id))
@@ -112,6 +108,15 @@ def admit(
     counters = meters.reserve(db, key, bound, output, counters)
     tokens = budgets.token_window(key, bound, dict(counters).__getitem__)
     return replace(admission, bound=bound, output=output, tokens=tokens)
+
+
+def _reserve(db: sqlite3.Connection, account: str, balance: Balance, cost: int, whole: bool) -> Balance:
+    """Write the balance with its reservation; without `whole` nothing else of it has changed."""
+    if whole:
+        write_balance(db, account, rules.reserved(balance, cost))
+    elif cost:
+        db.execute("UPDATE accounts SET spendable = spendable - ? WHERE id = ?", (cost, account))
+    return rules.reserved(balance, cost)
 
 
 def hold(
