@@ -159,7 +159,7 @@ async def start(
 
     Raises CatalogFault, StoreDown; OSError or ValueError if the token file cannot be read.
     """
-    models = catalog.load(settings.models, settings.vendor_tokens, catalog.currency_of(settings.base_url))
+    models = catalog.of_settings(settings)
     client, aws = _clients(settings, client, os.environ)
     source = token_source(settings, aws, clock)
     record: OutageLog = LocalOutageLog()

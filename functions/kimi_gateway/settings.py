@@ -42,6 +42,7 @@ class Settings:
     uploads: str = ""
     data: Path = Path()
     models: Path | None = None
+    aliases: tuple[tuple[str, str], ...] = ()
     signup_credits: int = 100
     unpriced: str = "refuse"
     packages: tuple[tuple[str, int, int | None], ...] = ()
@@ -81,6 +82,7 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    metrics: tuple[str, int] | None = None
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -134,6 +136,19 @@ def _targets(text: str) -> tuple[str, ...]:
     return found
 
 
+def _aliases(text: str) -> tuple[tuple[str, str], ...]:
+    """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        pattern, equals, model = (each.strip() for each in part.partition("="))
+        if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
+            raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
+        if pattern in found:
+            raise ValueError(f"has the alias {pattern!r} twice")
+        found[pattern] = model
+    return tuple(found.items())
+
+
 def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
     """Names with credits and months: trial=50/1m,big=90000."""
     found = []
@@ -163,6 +178,13 @@ def _batches(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
             raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
     return found
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
+        raise ValueError(f"is not an address such as 127.0.0.1:9464: {text[:60]!r}")
+    return host.strip("[]"), int(port)
 
 
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
@@ -227,6 +249,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
+    "KIMI_GATEWAY_ALIASES": ("aliases", _aliases),
     "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
     "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
@@ -264,6 +287,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
+    "KIMI_GATEWAY_METRICS": ("metrics", _address),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import anthropic
 
+from clients.sdk import OnARunner
 from support.tls import NO_TLS
 
 T = TypeVar("T")
@@ -48,30 +47,20 @@ class Blocking:
         ).input_tokens
 
 
-class Async:
-    """The same calls on AsyncAnthropic, each run to its end."""
+class Async(OnARunner[anthropic.AsyncAnthropic]):
+    """The same calls on AsyncAnthropic."""
 
     def __init__(self, url: str, **key: str) -> None:
-        self.client = anthropic.AsyncAnthropic(
-            base_url=url,
-            max_retries=0,
-            timeout=30,
-            http_client=anthropic.DefaultAsyncHttpxClient(verify=NO_TLS),
-            **key,
-        )  # type: ignore[arg-type]
-        self._runner = asyncio.Runner()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._run(self.client.close())
-        self._runner.close()
-
-    def _run(self, step: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(step)
+        http_client = anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
+        super().__init__(
+            anthropic.AsyncAnthropic(
+                base_url=url,
+                max_retries=0,
+                timeout=30,
+                http_client=http_client,
+                **key,  # type: ignore[arg-type]
+            )
+        )
 
     def create(self, **body: Any) -> Any:
         return self._run(self.client.messages.create(**(ASK | body)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -16,16 +17,13 @@ def connect(
     request: pytest.FixtureRequest, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> Iterator[Connect]:
     """An SDK client with a key of its own, or with the one given."""
-    made: list[Sdk] = []
+    with ExitStack() as stack:
 
-    def make(key: str | None = None, base: str = "/v1") -> Sdk:
-        sdk: Sdk = request.param(gateway.url + base, key or gateway.key())
-        made.append(sdk)
-        return sdk
+        def make(key: str | None = None, base: str = "/v1") -> Sdk:
+            sdk: Sdk = stack.enter_context(request.param(gateway.url + base, key or gateway.key()))
+            return sdk
 
-    yield make
-    for sdk in made:
-        sdk.__exit__(None, None, None)
+        yield make
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import openai
 
@@ -16,6 +16,7 @@ from upstream import Kimi, Reply, Request, Status, error
 from upstream.steps import Part, rate_limited
 
 T = TypeVar("T")
+C = TypeVar("C")
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 
@@ -84,17 +85,11 @@ class Blocking:
         return self.client.models.retrieve(name)
 
 
-class Async:
-    """The same calls on AsyncOpenAI, each run to its end."""
+class OnARunner(Generic[C]):
+    """An asynchronous client whose calls are run to their end."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self.client = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=url,
-            max_retries=0,
-            timeout=30,
-            http_client=openai.DefaultAsyncHttpxClient(verify=NO_TLS),
-        )
+    def __init__(self, client: C) -> None:
+        self.client = client
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -103,11 +98,21 @@ class Async:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self.client.close())
+        self._run(self.client.close())  # type: ignore[attr-defined]
         self._runner.close()
 
     def _run(self, step: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(step)
+
+
+class Async(OnARunner[openai.AsyncOpenAI]):
+    """The same calls on AsyncOpenAI."""
+
+    def __init__(self, url: str, key: str) -> None:
+        http_client = openai.DefaultAsyncHttpxClient(verify=NO_TLS)
+        super().__init__(
+            openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=30, http_client=http_client)
+        )
 
     def chat(self, **body: Any) -> Any:
         return self._run(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import anthropic
 import pytest
 
 from clients.anthropic_sdk import ASK, HELLO, Async, Blocking, Sdk
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import Budget, Limits
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import LiveGateway
@@ -32,16 +33,13 @@ def connect(
     request: pytest.FixtureRequest, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> Iterator[Connect]:
     """An SDK client with a key of its own, or with the one given."""
-    made: list[Sdk] = []
+    with ExitStack() as stack:
 
-    def make(key: str | None = None, base: str = "", as_: str = "api_key") -> Sdk:
-        sdk: Sdk = request.param(gateway.url + base, **{as_: key or gateway.key()})
-        made.append(sdk)
-        return sdk
+        def make(key: str | None = None, base: str = "", as_: str = "api_key") -> Sdk:
+            sdk: Sdk = stack.enter_context(request.param(gateway.url + base, **{as_: key or gateway.key()}))
+            return sdk
 
-    yield make
-    for sdk in made:
-        sdk.__exit__(None, None, None)
+        yield make
 
 
 @pytest.fixture
@@ -149,6 +147,8 @@ def test_errors_become_its_exceptions(
     sdk = connect()
     failing(connect("sk-kg-" + "x" * 38), anthropic.AuthenticationError)
     failing(connect(gateway.key(0)), anthropic.PermissionDeniedError)
+    poor = gateway.limit(gateway.key(), Budget("tokens", "day", 10))
+    assert "tokens a day" in failing(connect(poor), anthropic.PermissionDeniedError).message
     assert failing(sdk, anthropic.NotFoundError, model="gpt-4").type == "not_found_error"
     wrong = failing(sdk, anthropic.BadRequestError, messages=[{"role": "user", "content": [{"type": "odd"}]}])
     assert (wrong.type, wrong.api_message) == (

@@ -22,7 +22,7 @@ from upstream.kimi import TEXT
 WORDS = "Rainfall rose."
 DATA = base64.b64encode(pdf(WORDS)).decode()
 PICTURE = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-QUESTION = "What is it?"
+PROMPT = "What is it?"
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_the_openai_sdk(gateway: LiveGateway, upstream: ScriptedUpstream, web: W
         api_key=gateway.key(), base_url=f"{gateway.url}/v1", max_retries=0, _strict_response_validation=True
     ) as client:
         parts = chat_parts(web)
-        content: Any = [*parts["documents"], *parts["pictures"], {"type": "text", "text": QUESTION}]
+        content: Any = [*parts["documents"], *parts["pictures"], {"type": "text", "text": PROMPT}]
         answer = client.chat.completions.create(
             model="kimi-k3", messages=[{"role": "user", "content": content}]
         )
         assert answer.choices[0].message.content == TEXT
         reached(upstream)
         parts = response_parts(web)
-        content = [*parts["documents"], *parts["pictures"], {"type": "input_text", "text": QUESTION}]
+        content = [*parts["documents"], *parts["pictures"], {"type": "input_text", "text": PROMPT}]
         response = client.responses.create(model="kimi-k3", input=[{"role": "user", "content": content}])
         assert response.output_text == TEXT
         reached(upstream)
@@ -113,7 +113,7 @@ def test_the_anthropic_sdk(gateway: LiveGateway, upstream: ScriptedUpstream, web
         api_key=gateway.key(), base_url=gateway.url, max_retries=0, _strict_response_validation=True
     ) as client:
         parts = messages_parts(web)
-        content: Any = [*parts["documents"], *parts["pictures"], {"type": "text", "text": QUESTION}]
+        content: Any = [*parts["documents"], *parts["pictures"], {"type": "text", "text": PROMPT}]
         messages: Any = [{"role": "user", "content": content}]
         answer = client.messages.create(model="kimi-k3", max_tokens=100, messages=messages)
         assert answer.content[-1].type == "text"
@@ -132,7 +132,7 @@ def test_other_openai_sdks(
     gateway: LiveGateway, upstream: ScriptedUpstream, web: Web, language: str, sdk: str
 ) -> None:
     parts = chat_parts(web)
-    content = [*parts["documents"], *parts["pictures"], {"type": "text", "text": QUESTION}]
+    content = [*parts["documents"], *parts["pictures"], {"type": "text", "text": PROMPT}]
     with Driver(language, sdk, f"{gateway.url}/v1") as driver:
         asked = {"model": "kimi-k3", "messages": [{"role": "user", "content": content}]}
         outcome = driver("whole", key=gateway.key(), body=asked)
@@ -143,7 +143,7 @@ def test_other_openai_sdks(
 
 def test_the_anthropic_sdk_of_node(gateway: LiveGateway, upstream: ScriptedUpstream, web: Web) -> None:
     parts = messages_parts(web)
-    content = [*parts["documents"], *parts["pictures"], {"type": "text", "text": QUESTION}]
+    content = [*parts["documents"], *parts["pictures"], {"type": "text", "text": PROMPT}]
     with Driver("node", "@anthropic-ai/sdk", gateway.url) as driver:
         asked = {"model": "kimi-k3", "max_tokens": 100, "messages": [{"role": "user", "content": content}]}
         outcome = driver("whole", key=gateway.key(), body=asked)

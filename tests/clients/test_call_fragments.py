@@ -8,15 +8,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
+from clients import anthropic_sdk, sdk
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
 from support.call_shapes import FUNCTION, SHAPES, Called, answer_of
 from support.live import LiveGateway
-from support.tls import NO_TLS
 from upstream import ScriptedUpstream
 
 Json = dict[str, Any]
@@ -29,12 +27,8 @@ def chat(url: str, key: str, streamed: bool) -> Called:
         "messages": [{"role": "user", "content": "Hi"}],
         "tools": [{"type": "function", "function": FUNCTION}],
     }
-    with openai.OpenAI(
-        api_key=key,
-        base_url=f"{url}/v1",
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=NO_TLS),
-    ) as client:
+    with sdk.Blocking(f"{url}/v1", key) as blocking:
+        client = blocking.client
         if streamed:
             with client.chat.completions.stream(**body) as stream:
                 answer: Any = stream.get_final_completion()
@@ -47,12 +41,8 @@ def chat(url: str, key: str, streamed: bool) -> Called:
 
 def responses(url: str, key: str, streamed: bool) -> Called:
     body: Any = {"model": "kimi-k3", "input": "Hi", "tools": [{"type": "function", **FUNCTION}]}
-    with openai.OpenAI(
-        api_key=key,
-        base_url=f"{url}/v1",
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(verify=NO_TLS),
-    ) as client:
+    with sdk.Blocking(f"{url}/v1", key) as blocking:
+        client = blocking.client
         if streamed:
             with client.responses.stream(**body) as stream:
                 answer: Any = stream.get_final_response()
@@ -67,9 +57,8 @@ def messages(url: str, key: str, streamed: bool) -> Called:
     body: Any = {
         "model": "kimi-k3", "max_tokens": 99, "tools": [tool], "messages": HI,
     }  # fmt: skip
-    with anthropic.Anthropic(
-        api_key=key, base_url=url, max_retries=0, http_client=anthropic.DefaultHttpxClient(verify=NO_TLS)
-    ) as client:
+    with anthropic_sdk.Blocking(url, api_key=key) as blocking:
+        client = blocking.client
         if streamed:
             with client.messages.stream(**body) as stream:
                 answer: Any = stream.get_final_message()

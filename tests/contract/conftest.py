@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.accounts.values import Grant, Limits, NewKey
 from support.dynamo_table import SharedTable
+from support.inprocess import InProcess
 from support.store_client import NOW, ON_DYNAMODB, STORES, Client, MakeClient
 
 
@@ -42,3 +43,10 @@ def client(store: Store) -> MakeClient:
         return Client(store, account.id, key, now)
 
     return make
+
+
+@pytest.fixture
+def desk() -> Iterator[InProcess]:
+    """The gateway without sockets, in front of an upstream that a test scripts."""
+    with InProcess() as desk:
+        yield desk

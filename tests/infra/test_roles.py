@@ -227,7 +227,7 @@ WRITES = ("PutItem", "UpdateItem", "DeleteItem")
 
 
 @pytest.mark.parametrize("function", ["Models", "TokenCheck", "Account"])
-def test_only_chats_write_anything_but_news_of_upstream_tokens(template: Any, function: str) -> None:
+def test_only_chats_write_anything_but_outages_of_upstream_tokens(template: Any, function: str) -> None:
     """Account also deletes kept answers."""
     written = {key: operation for operation, key in granted(template, function) if operation in WRITES}
     assert written.pop("R#*", None) == ("DeleteItem" if function == "Account" else None)

@@ -106,7 +106,7 @@ def test_tokens_are_kept_in_the_secret_and_taken_out_of_it(
         ({"SecretString": "[1]"}, "The secret is not a JSON list of tokens."),
     ],
 )
-def test_a_secret_that_holds_no_tokens_is_told_and_left_as_it_is(
+def test_a_secret_that_holds_no_tokens_is_reported_and_left_as_it_is(
     tokens: Any, command: Command, cloud: Cloud, spoilt: dict[str, Any], says: str
 ) -> None:
     secrets, id = cloud.client("secretsmanager"), cloud.outputs["SecretArn"]

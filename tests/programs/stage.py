@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 from programs.tap import Sent, Tap
 from support.server_process import ServerProcess
-from upstream import Request, ScriptedUpstream
+from upstream import Request, ScriptedUpstream, ToolLoop
 from upstream.kimi import REASONING
 
 CREDITS = 100
+Run = Callable[
+    ["Stage", str], tuple[int, str]
+]  # one task with this key: the exit code and all that was printed
 WRONG = "sk-kg-" + "x" * 38
 
 
@@ -109,3 +113,20 @@ def conversed(stage: Stage, told: list[Any], prompts: int) -> None:
     assert [call["reasoning_content"] for call in calls] == [REASONING] * prompts
     ids = [each["id"] for call in calls for each in call["tool_calls"]]
     assert len(ids) == len(set(ids)) == prompts
+
+
+def writes_a_file(stage: Stage, run: Run, tool: str, arguments: dict[str, Any]) -> None:
+    """A streamed tool call writes hello.txt and its result is sent back."""
+    stage.upstream.always(ToolLoop([(tool, arguments)]))
+    code, output = run(stage, stage.key)
+    assert code == 0, output
+    assert "Done." in output
+    written(stage, "hello.txt", "Hi 👋\n", turns=2)
+
+
+def shows_a_wrong_key(stage: Stage, run: Run) -> int:
+    """The exit code."""
+    code, output = run(stage, WRONG)
+    assert "Invalid API key" in output
+    assert not stage.asked
+    return code

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httptools
+
+from support.loop_thread import LoopThread
 
 
 @dataclass
@@ -58,17 +58,15 @@ class _Reader:
         self.requests.append(self.sent)
 
 
-class Tap:
+class Tap(LoopThread):
     """`with Tap(port) as tap:` in front of 127.0.0.1:port; `tap.url` is the program's base."""
 
     def __init__(self, port: int) -> None:
         self.requests: list[Sent] = []
         self._to = port
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="tap")
+        super().__init__("tap")
 
     async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
@@ -99,14 +97,3 @@ class Tap:
         except (ConnectionError, asyncio.CancelledError):
             writer.transport.abort()
             answers.transport.abort()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()

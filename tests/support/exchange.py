@@ -14,7 +14,7 @@ import httpx
 
 from support.formats import CHAT, Format, Told
 from support.live import HELLO, LiveGateway, events
-from upstream import Request, ScriptedUpstream, question_of
+from upstream import Request, ScriptedUpstream, prompt_of
 
 # What must never reach a client: the vendor's ids and pages, upstream tokens and addresses.
 FOREIGN = ("org-0123", "ak-0123", "sk-upstream", "<html", "nginx", "127.0.0.1", "Traceback")
@@ -70,11 +70,11 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Exchange:
     gateway: LiveGateway
     seen: Seen
     key: str
-    question: str
+    prompt: str
 
     @property
     def ledger(self) -> tuple[int, int, int]:
@@ -82,19 +82,19 @@ class Asked:
 
     def requests(self, up: ScriptedUpstream) -> list[Request]:
         """The attempts that the upstream saw, in order."""
-        return [request for request in up.chats if question_of(request) == self.question]
+        return [request for request in up.chats if prompt_of(request) == self.prompt]
 
 
 def ask(
-    gateway: LiveGateway, stream: bool, question: str | None = None, format: Format = CHAT, **more: Any
-) -> Asked:
+    gateway: LiveGateway, stream: bool, prompt: str | None = None, format: Format = CHAT, **more: Any
+) -> Exchange:
     """A new account of 100 credits asks once, in words of its own."""
-    key, question = gateway.key(100), question or f"question {next(_numbers)}"
+    key, prompt = gateway.key(100), prompt or f"prompt {next(_numbers)}"
     with gateway.client(key) as client:
-        answer = client.post(format.path, json=format.asked(question, stream=stream, **more))
+        answer = client.post(format.path, json=format.asked(prompt, stream=stream, **more))
     seen = Seen(answer.status_code, answer.headers, answer.text, format)
     assert not [word for word in FOREIGN if word in seen.text]
-    return Asked(gateway, seen, key, question)
+    return Exchange(gateway, seen, key, prompt)
 
 
 def ledger(gateway: LiveGateway, key: str) -> tuple[int, int, int]:

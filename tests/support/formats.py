@@ -1,4 +1,4 @@
-"""The three formats as a client speaks them: one question in each, and what its answer came to. Each reader
+"""The three formats as a client speaks them: one prompt in each, and what its answer came to. Each reader
 holds the answer to its format's own grammar on the way.
 """
 
@@ -36,7 +36,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Format:
-    """`body` holds a question besides the model; `read` takes a body and whether it was streamed. `types`
+    """`body` holds a prompt besides the model; `read` takes a body and whether it was streamed. `types`
     are the error types by status; `codes`: errors have a code and a param besides. `stop` is its word for an
     answer that came to its end."""
 
@@ -47,16 +47,16 @@ class Format:
     codes: bool
     stop: str
 
-    def asked(self, question: str = "Hello", **more: Any) -> Json:
-        return {"model": "kimi-k3", **self.body(question), **more}
+    def asked(self, prompt: str = "Hello", **more: Any) -> Json:
+        return {"model": "kimi-k3", **self.body(prompt), **more}
 
     def error(self, body: Any) -> Json:
         """The error of a JSON body, its shape checked whole."""
         return openai_error(body) if self.codes else anthropic_error(body)
 
 
-def _messages_of(question: str) -> Json:
-    return {"messages": [{"role": "user", "content": question}]}
+def _messages_of(prompt: str) -> Json:
+    return {"messages": [{"role": "user", "content": prompt}]}
 
 
 def _chat(text: str, streamed: bool) -> Told:
@@ -152,12 +152,10 @@ _ANTHROPIC = {
 CHAT = Format("/v1/chat/completions", _messages_of, _chat, _OPENAI, True, "stop")
 MESSAGES = Format(
     "/v1/messages",
-    lambda question: {"max_tokens": 1000, **_messages_of(question)},
+    lambda prompt: {"max_tokens": 1000, **_messages_of(prompt)},
     _messages, _ANTHROPIC, False, "end_turn",
 )  # fmt: skip
-RESPONSES = Format(
-    "/v1/responses", lambda question: {"input": question}, _responses, _OPENAI, True, "completed"
-)
+RESPONSES = Format("/v1/responses", lambda prompt: {"input": prompt}, _responses, _OPENAI, True, "completed")
 FORMATS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
 EACH = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])

@@ -35,13 +35,13 @@ def identity(name: str = NAME) -> Identity:
 
 
 def read(body: Any, kept: Kept | None = None, account: str = "acc_1") -> ParsedResponsesRequest:
-    """The question in a body; a dict joins a good one."""
+    """The request in a body; a dict joins a good one."""
     if isinstance(body, dict):
         body = {"model": "kimi-k3", "input": "Hello", **body}
     ask = Responses(lambda: NOW).read(json.dumps(body).encode())
-    question = ask.complete((kept or Kept()).recall(account, ask.needs), ())
-    assert isinstance(question, ParsedResponsesRequest)
-    return question
+    parsed = ask.complete((kept or Kept()).recall(account, ask.needs), ())
+    assert isinstance(parsed, ParsedResponsesRequest)
+    return parsed
 
 
 def sent(**body: Any) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def chunks(*bodies: dict[str, Any]) -> list[Chunk]:
     return [one for one in read if one is not None]
 
 
-def streamed(question: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> bytes:
-    writer = question.writer(identity(name))
+def streamed(parsed: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> bytes:
+    writer = parsed.writer(identity(name))
     return writer.add(chunks(*bodies)) + writer.end(USAGE)
 
 
-def whole(question: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> Any:
-    answer = question.answer(identity(name))
+def whole(parsed: ParsedResponsesRequest, *bodies: dict[str, Any], name: str = NAME) -> Any:
+    answer = parsed.answer(identity(name))
     answer.add(chunks(*bodies))
     return json.loads(answer.end(USAGE))

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from support import ROOT
+from support.loop_thread import LoopThread
 
 BASE = "/2018-06-01/runtime/"
 EXTENSION = "/2020-01-01/extension/"
@@ -85,7 +86,7 @@ class Invocation:
         return self.done.result(within)
 
 
-class RuntimeApi:
+class RuntimeApi(LoopThread):
     """`extension_status` is what a registration gets. One after the first `next` is refused, as by Lambda."""
 
     def __init__(self, extension_status: int = 200) -> None:
@@ -98,8 +99,7 @@ class RuntimeApi:
         self.restore = threading.Event()  # until then /restore/next waits
         self._waiting: deque[Invocation] = deque()
         self._arrival = asyncio.Condition()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="runtime-api")
+        super().__init__("runtime-api")
 
     def invoke(
         self, event: object, seconds: float = 60, refused: int = 202, id: str = "", **headers: str
@@ -218,7 +218,6 @@ class RuntimeApi:
         return 202, {}, b'{"status":"OK"}'
 
     async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
         self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
@@ -229,17 +228,11 @@ class RuntimeApi:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.restore.set()
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        super().__exit__(kind, exc, traceback)
 
 
 async def _read(posted: Posted, reader: asyncio.StreamReader) -> None:

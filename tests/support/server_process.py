@@ -126,8 +126,8 @@ class ServerProcess(StoreAtHome):
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def news(self) -> list[tuple[str, str]]:
-        """What the record says of tokens: whom and why."""
+    def outages(self) -> list[tuple[str, str]]:
+        """Those in the store: the token's id and the cause."""
         return [(token, cause) for token, _, cause, _ in self._store(lambda store: store.published())]
 
     def client(self, key: str) -> httpx.Client:

@@ -10,7 +10,7 @@ from upstream.steps import (
     HANG,
     RESET,
     BigEvent,
-    ByQuestion,
+    ByPrompt,
     ByToken,
     Cut,
     Delay,
@@ -33,7 +33,7 @@ from upstream.steps import (
     Step,
     frame,
     length,
-    question_of,
+    prompt_of,
     rate_limited,
 )
 
@@ -43,7 +43,7 @@ __all__ = [
     "HANG",
     "RESET",
     "BigEvent",
-    "ByQuestion",
+    "ByPrompt",
     "ByToken",
     "CallPerPrompt",
     "Cut",
@@ -76,6 +76,6 @@ __all__ = [
     "error",
     "frame",
     "length",
-    "question_of",
+    "prompt_of",
     "rate_limited",
 ]

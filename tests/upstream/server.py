@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from support.loop_thread import LoopThread
 from upstream import batches, files, kimi, messages, search
 from upstream.kimi import WINDOWS
 from upstream.rules import refusal
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
                 await asyncio.wait_for(self.gone.wait(), seconds)
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(LoopThread):
     """`strict` (on from the start) refuses what the vendor refuses. `tokens` None: any token will do."""
 
     def __init__(self, *, strict: bool = True, tokens: set[str] | None = None) -> None:
@@ -220,8 +220,7 @@ class ScriptedUpstream:
         self._plan: deque[Step] = deque()
         self._always: Step = Kimi()
         self._at: dict[str, Step] = {}
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="upstream")
-        self._ready = threading.Event()
+        super().__init__("upstream")
 
     @property
     def url(self) -> str:
@@ -322,8 +321,6 @@ class ScriptedUpstream:
         return Status(404, kimi.error("resource_not_found_error", "The requested resource was not found"))
 
     async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
         server = await self._loop.create_server(lambda: Connection(self), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
@@ -337,14 +334,3 @@ class ScriptedUpstream:
             await asyncio.sleep(0)
         server.close()
         await server.wait_closed()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()

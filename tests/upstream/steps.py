@@ -301,16 +301,16 @@ def rate_limited(type: str, retry_after: int | None = None, message: str | None 
 
 
 @dataclass(frozen=True)
-class ByQuestion:
-    """A script for each question, for tests that ask many at a time; the last step of a script stays."""
+class ByPrompt:
+    """A script for each prompt, for tests that send many at a time; the last step of a script stays."""
 
     scripts: Mapping[str, Sequence[Step]]
     _asked: Counter[str] = field(default_factory=Counter)
 
     def reply(self, request: Request) -> Reply:
-        question = question_of(request)
-        script, turn = self.scripts[question], self._asked[question]
-        self._asked[question] += 1
+        prompt = prompt_of(request)
+        script, turn = self.scripts[prompt], self._asked[prompt]
+        self._asked[prompt] += 1
         return script[min(turn, len(script) - 1)].reply(request)
 
 
@@ -337,6 +337,6 @@ class InTurn:
         return self.steps[turn % len(self.steps)].reply(request)
 
 
-def question_of(request: Request) -> str:
+def prompt_of(request: Request) -> str:
     """The text of the last message."""
     return str(request.body["messages"][-1]["content"])

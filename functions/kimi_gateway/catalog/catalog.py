@@ -15,10 +15,12 @@ from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
+from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
 
+_PATTERN = re.compile(r"[*?\[]")
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
 SHORT: Mapping[str, str] = {"emohaa": "glm/emohaa"}  # the name of the second free API (its README, 2025-12)
 
@@ -44,13 +46,34 @@ class Catalog:
         self.rows: dict[str, Model] = {row.id: row for row in rows}
         self.aliases = dict(aliases or {})
         self.own_vendors = dict(vendors or {})
-        for alias, target in self.aliases.items():
-            if target not in self.rows and self.of_vendor(target) is None:
+        self.aliases = {alias: self._end(alias) for alias in self.aliases}
+
+    def _end(self, alias: str) -> str:
+        """The model at the end of an alias, which may lead to others. Raises CatalogFault."""
+        way, target = [alias], self.aliases[alias]
+        while target not in self.rows and self.of_vendor(target) is None:
+            way.append(target)
+            following = self._match(target)
+            if following is None:
                 from kimi_gateway.catalog.faults import near
 
                 like = near(target, self.rows)
                 hint = f"; did you mean {like!r}?" if like else ""
                 raise CatalogFault(f"aliases: {alias!r} points to {target!r}, which is not a model{hint}")
+            target = self.aliases[following]
+            if target in way or following in way:
+                shown = " → ".join([*way, target])
+                raise CatalogFault(f"aliases: {alias!r} leads in a circle and never to a model: {shown}")
+        return target
+
+    def _match(self, name: str) -> str | None:
+        """The first alias that fits a name."""
+        return next((alias for alias in self.aliases if fnmatch.fnmatchcase(name, alias)), None)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The aliases that are names and not patterns, with their models."""
+        return {alias: target for alias, target in self.aliases.items() if not _PATTERN.search(alias)}
 
     def find(self, name: str) -> Model | None:
         """The row for an id or an alias, None if there is none."""
@@ -61,9 +84,11 @@ class Catalog:
 
     def target(self, name: str) -> str | None:
         """The id that an alias stands for; a name of the form vendor/model stands for itself."""
-        for alias, target in self.aliases.items():
-            if fnmatch.fnmatchcase(name, alias):
-                return target
+        if "/" in name and self.of_vendor(name) is not None:
+            return name
+        alias = self._match(name)
+        if alias is not None:
+            return self.aliases[alias]
         return name if "/" in name else SHORT.get(name)
 
     def vendor(self, id: str) -> Vendor | None:
@@ -99,14 +124,31 @@ def currency_of(base_url: str) -> Currency:
     return "CNY" if host.endswith(".cn") else "USD"
 
 
-def load(path: Path | None, with_tokens: Iterable[str] = (), currency: Currency = "USD") -> Catalog:
+def of_settings(settings: Settings) -> Catalog:
+    """Raises CatalogFault."""
+    currency = currency_of(settings.base_url)
+    return load(settings.models, settings.vendor_tokens, currency, settings.aliases)
+
+
+def load(
+    path: Path | None,
+    with_tokens: Iterable[str] = (),
+    currency: Currency = "USD",
+    aliases: Iterable[tuple[str, str]] = (),
+) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
     `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. The platform's rows get the `currency` of its
-    bills. Raises CatalogFault.
+    bills. `aliases` are those of KIMI_GATEWAY_ALIASES, which come before the file's. Raises CatalogFault.
     """
     models = Catalog() if path is None else _of_file(path)
+    if first := dict(aliases):
+        every = first | {alias: id for alias, id in models.aliases.items() if alias not in first}
+        try:
+            models = Catalog(models.rows.values(), every, models.own_vendors)
+        except CatalogFault as exc:
+            raise CatalogFault(f"KIMI_GATEWAY_ALIASES is wrong: {exc}") from exc
     _check_vendors(models, with_tokens)
     if currency != "USD":
         for id, row in models.rows.items():

@@ -51,7 +51,11 @@ class Models:
                 with self.gate.places.held(key.account):
                     listed = await directory.live()
             entries |= {id: _listed(id, entry) for id, entry in listed.items() if id not in entries}
-        return [entry for id, entry in entries.items() if terms.allows(key, (id,))]
+        shown = [entry for id, entry in entries.items() if terms.allows(key, (id,))]
+        for alias, id in self.registry.catalog.named.items():
+            if id in entries and alias not in entries and terms.allows(key, (alias, id)):
+                shown.append({**entries[id], "id": alias})
+        return shown
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,8 @@ class Registry:
         errors of `may_ask`."""
         plain, options = parted(name)
         row = self.catalog.find(plain)
+        if plain not in self.catalog.rows and any(plain in each.listed for each in self.directories.values()):
+            row = None  # a model of the upstream, whatever alias fits its name
         if row is not None:
             directory = self._directory(row)
             return Resolved(row, options, directory, self._has(row))

@@ -3,7 +3,7 @@ in the windows, and its credit given back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -37,12 +37,6 @@ class CountedCache(MemoryCache):
         if self.down:
             raise StoreDown("down")
         return await super().recall(account, names, now)
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Budget
 from kimi_gateway.catalog import models
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost
+from support.budgeting import limit, spent
 from support.error_shape import anthropic_error, openai_error
 from support.inprocess import NOW, Answered, InProcess, Sent, Told, streamed, told
 from upstream.kimi import chat_events, error
@@ -25,22 +25,6 @@ FORMATS = {
     "responses": ("/v1/responses", {"input": "Hello"}, "max_output_tokens"),
 }
 K26 = "kimi-k2.6"  # 0.95 USD for a million tokens of input, 0.16 from the cache, 4.00 for output
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-def limit(desk: InProcess, key: str, *budgets: Budget) -> None:
-    desk.run(
-        desk.store.update_key(keys.digest(key), lambda old: replace(old, budgets=budgets), int(desk.now))
-    )
-
-
-def spent(desk: InProcess, key: str) -> list[int]:
-    return [each.amount for each in desk.account(key).spent]
 
 
 def answers(prompt: int, completion: int, cached: int = 0) -> Any:

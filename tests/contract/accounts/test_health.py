@@ -118,7 +118,7 @@ def test_the_demo_is_ready(tmp_path: Path) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
-def test_what_failed_upstream_is_told_with_the_attempts_and_the_request(
+def test_what_failed_upstream_is_reported_with_the_attempts_and_the_request(
     upstream: Any, said: str, path: str, stream: bool
 ) -> None:
     body: dict[str, Any] = {"model": "kimi-k3", "stream": stream}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ FORMATS = {
     "responses": ("/v1/responses", "input", "max_output_tokens"),
 }
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def said(text: str) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +19,6 @@ from upstream import ScriptedUpstream, Status
 from upstream.kimi import error
 
 MINUTE_ENDS = NOW // 60 * 60 + 60
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def window(answer: Answered) -> tuple[int, int, int]:
@@ -223,7 +216,7 @@ def test_without_credentials_the_shape_follows_the_path(desk: InProcess) -> None
 @pytest.mark.parametrize(
     "path", ["/chat/completions", "/api/messages", "/responses", "/models", "/models/kimi-k3"]
 )
-def test_a_base_url_without_v1_is_told_so(desk: InProcess, path: str) -> None:
+def test_a_base_url_without_v1_is_reported_so(desk: InProcess, path: str) -> None:
     method = "GET" if "models" in path else "POST"
     answer = desk.call(method, path, {} if method == "POST" else None, key=desk.key())
     assert answer.status == 404

@@ -262,7 +262,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_failures_of_the_callers_account_are_told_as_its_own(desk: InProcess, name: str) -> None:
+def test_failures_of_the_callers_account_are_reported_as_its_own(desk: InProcess, name: str) -> None:
     status, type, shown, code = FAILURES[name]
     assert chat(desk, ONE).status == 200
     error = told({"error": {"type": type, "message": f"No, {ONE}!"}}, status)

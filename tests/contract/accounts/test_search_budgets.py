@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from kimi_gateway.catalog.models import FEES
 from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.http import Headers
 from kimi_gateway.net.http import ConnectFailed, ConnectionLost, TimedOut
+from support.budgeting import limit, spent
 from support.inprocess import NOW, InProcess, Sent, Told, streamed, told
 from upstream.kimi import chat_events, error, usage_of
 from upstream.search import result
@@ -27,22 +27,6 @@ from upstream.search import result
 K26 = "kimi-k2.6"  # 0.95 USD for a million tokens of input, 4.00 for output
 FEE = round(FEES["search"] * 1_000_000)
 QUESTION = [{"role": "user", "content": "What is new?"}]
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-def limit(desk: InProcess, key: str, *budgets: Budget) -> None:
-    desk.run(
-        desk.store.update_key(keys.digest(key), lambda old: replace(old, budgets=budgets), int(desk.now))
-    )
-
-
-def spent(desk: InProcess, key: str) -> list[int]:
-    return [each.amount for each in desk.account(key).spent]
 
 
 def booked(desk: InProcess, unit: str) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from kimi_gateway.accounts.values import UsageRow
 from kimi_gateway.net.http import ConnectFailed
-from support.inprocess import InProcess, Sent, Told, streamed, told
+from support.inprocess import InProcess, Sent, Told, kimi, streamed, told
 from upstream.kimi import chat_events, error
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -116,3 +116,17 @@ def test_an_upstream_that_cannot_be_reached_is_an_error_of_that_name(desk: InPro
     desk.client.answer = refuse
     desk.call("POST", "/v1/chat/completions", {"model": MODEL, "messages": HELLO}, key)
     assert row_of(desk, key).causes == (("connect", 1),)
+
+
+def test_usage_and_price_are_those_of_the_model_behind_an_alias() -> None:
+    with InProcess(aliases=(("claude-*", MODEL), ("best", MODEL))) as desk:
+        key = desk.key()
+        desk.client.answer = answers(**USAGE)
+        answer = desk.call("POST", "/v1/messages", {"model": "claude-opus-5", **FORMATS["messages"][1]}, key)
+        assert (answer.status, answer.json["model"]) == (200, "claude-opus-5")
+        row = row_of(desk, key)
+        assert (row.model, row.cost) == (MODEL, 600 * 2 + 400 * 20 // 100 + 100 * 10)
+        desk.client.answer = kimi
+        listed = {entry["id"] for entry in desk.call("GET", "/v1/models", key=key).json["data"]}
+        assert "best" in listed
+        assert not any("*" in id for id in listed)

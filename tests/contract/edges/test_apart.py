@@ -46,7 +46,7 @@ def test_a_large_request_is_answered_as_a_small_one(
 
 
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
-def test_what_is_wrong_with_a_large_request_is_told_as_ever(
+def test_what_is_wrong_with_a_large_request_is_reported_as_ever(
     gateway: LiveGateway, upstream: ScriptedUpstream, format: Format
 ) -> None:
     key = gateway.key()

@@ -109,7 +109,7 @@ def test_a_rotated_token_works_in_the_request_that_finds_the_old_one_dead(
         assert NEW not in live.log.getvalue()
 
 
-def test_a_secret_that_cannot_be_read_is_told_until_it_can(
+def test_a_secret_that_cannot_be_read_is_reported_until_it_can(
     cloud: Cloud, tmp_path: Path, up: ScriptedUpstream
 ) -> None:
     with gateway(cloud, tmp_path, up) as live, live.client() as client:

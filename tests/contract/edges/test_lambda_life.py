@@ -128,7 +128,7 @@ def test_a_snapshot_is_taken_between_two_hooks(api: RuntimeApi, tmp_path: Path) 
     ("hook", "path", "code"),
     [("before_snapshot", "init/error", 64), ("after_restore", "restore/error", 65)],
 )
-def test_a_hook_of_the_snapshot_that_fails_is_told(
+def test_a_hook_of_the_snapshot_that_fails_is_reported(
     api: RuntimeApi, tmp_path: Path, hook: str, path: str, code: int
 ) -> None:
     api.restore.set()

@@ -104,7 +104,7 @@ def test_a_stream_that_ends_within_the_drain_is_whole(
 
 
 @WORKERS
-def test_a_stream_that_does_not_end_is_told_so_and_not_charged(
+def test_a_stream_that_does_not_end_is_reported_and_not_charged(
     up: ScriptedUpstream, pool: ThreadPoolExecutor, tmp_path: Path, workers: int
 ) -> None:
     formats = [*FORMATS.values()]

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kimi_gateway.flow.attempts import STALE
-from support.exchange import CHARGED, NOT_CHARGED, Asked, Seen, ask, held_open
+from support.exchange import CHARGED, NOT_CHARGED, Exchange, Seen, ask, held_open
 from support.fault_table import FAULTS, LIMIT, RECOVERED, SERVED, TEXT, TEXT_OF, WHOLE, Fault
 from support.formats import EACH, FORMATS, MESSAGES, MODES, Format
 from support.live import LiveGateway
-from upstream import ByQuestion, ScriptedUpstream, Stall, Status, Step, error
+from upstream import ByPrompt, ScriptedUpstream, Stall, Status, Step, error
 from upstream.server import Request
 
 Gateways = dict[str, LiveGateway]
@@ -43,8 +43,8 @@ def gateways(up: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Asked]:
-    """All rows of all tables, asked many at a time since most of them wait; told apart by their question."""
+def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Exchange]:
+    """All rows of all tables, asked many at a time since most of them wait; told apart by their prompts."""
     scripts: dict[Name, tuple[str, tuple[Step, ...]]] = {}
     formats = {format.path: format for format in FORMATS.values()}
     for way in itertools.product((True, False), formats):
@@ -55,9 +55,9 @@ def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Asked]:
             scripts["served", name, *way] = patience, (step,)
         for name, steps in RECOVERED.items():
             scripts["recovered", name, *way] = "patient", (*steps, WHOLE)
-    up.always(ByQuestion({str(name): steps for name, (_, steps) in scripts.items()}))
+    up.always(ByPrompt({str(name): steps for name, (_, steps) in scripts.items()}))
 
-    def one(name: Name) -> Asked:
+    def one(name: Name) -> Exchange:
         return ask(gateways[scripts[name][0]], name[2], str(name), formats[name[3]])
 
     alone = [name for name in scripts if name[0] == "fault" and FAULTS[name[1]].alone]
@@ -73,8 +73,8 @@ def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Asked]:
 @MODES
 @EACH
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_in_the_right_shape_and_never_charged(
-    up: ScriptedUpstream, asked: dict[Name, Asked], name: str, format: Format, stream: bool
+def test_a_fault_is_reported_in_the_right_shape_and_never_charged(
+    up: ScriptedUpstream, asked: dict[Name, Exchange], name: str, format: Format, stream: bool
 ) -> None:
     fault, one = FAULTS[name], asked["fault", name, stream, format.path]
     if stream and fault.begun:
@@ -130,7 +130,7 @@ def is_the_error(seen: Seen, fault: Fault) -> None:
 @EACH
 @pytest.mark.parametrize("name", SERVED)
 def test_an_odd_answer_that_is_whole_is_served_whole_and_charged_once(
-    up: ScriptedUpstream, asked: dict[Name, Asked], name: str, format: Format, stream: bool
+    up: ScriptedUpstream, asked: dict[Name, Exchange], name: str, format: Format, stream: bool
 ) -> None:
     one = asked["served", name, stream, format.path]
     is_served(one.seen, stream)
@@ -143,7 +143,7 @@ def test_an_odd_answer_that_is_whole_is_served_whole_and_charged_once(
 @EACH
 @pytest.mark.parametrize("name", RECOVERED)
 def test_a_fault_before_content_is_tried_again_unseen(
-    up: ScriptedUpstream, asked: dict[Name, Asked], name: str, format: Format, stream: bool
+    up: ScriptedUpstream, asked: dict[Name, Exchange], name: str, format: Format, stream: bool
 ) -> None:
     one = asked["recovered", name, stream, format.path]
     is_served(one.seen, stream)
@@ -161,7 +161,7 @@ def is_served(seen: Seen, stream: bool) -> None:
 
 @MODES
 def test_an_answer_read_to_its_end_leaves_its_connection_to_the_next(
-    up: ScriptedUpstream, gateways: Gateways, asked: dict[Name, Asked], stream: bool
+    up: ScriptedUpstream, gateways: Gateways, asked: dict[Name, Exchange], stream: bool
 ) -> None:
     refusals = (
         Status(401),
@@ -178,14 +178,14 @@ def test_an_answer_read_to_its_end_leaves_its_connection_to_the_next(
     assert up.accepted == before
 
 
-def test_a_silent_upstream_is_left(up: ScriptedUpstream, asked: dict[Name, Asked]) -> None:
+def test_a_silent_upstream_is_left(up: ScriptedUpstream, asked: dict[Name, Exchange]) -> None:
     for (_, name, *_), one in asked.items():
         if name.startswith(("stall", "silence")):
             (request,) = one.requests(up)
             assert request.closed_early.is_set(), name
 
 
-def test_what_all_the_faults_leave_behind_is_nothing(gateways: Gateways, asked: dict[Name, Asked]) -> None:
+def test_what_all_the_faults_leave_behind_is_nothing(gateways: Gateways, asked: dict[Name, Exchange]) -> None:
     for gateway in gateways.values():
         gateway.nothing_left()
         assert gateway.lines("crash") == []

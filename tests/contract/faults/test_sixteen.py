@@ -17,7 +17,7 @@ import pytest
 from kimi_gateway.providers.provider import Token
 from kimi_gateway.providers.tokens.affinity import beginning, ranked
 from support import ROOT
-from support.exchange import CHARGED, NOT_CHARGED, Asked, ask
+from support.exchange import CHARGED, NOT_CHARGED, Exchange, ask
 from support.live import LiveGateway
 from upstream import (
     ByToken,
@@ -55,7 +55,7 @@ UNAVAILABLE, TOO_LONG, FILTERED = (
     "400 content_filter",
 )
 LIMITED = "429 rate_limit_exceeded, Retry-After 7"
-QUESTION = "Which way?"
+PROMPT = "Which way?"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ FAULTS: dict[str, Fault] = {
     "accounting": Fault(Status(503), ("aaa",), ("ab",), UNAVAILABLE, SERVED),
 }  # fmt: skip
 A, B = (Token.of(f"sk-upstream-{name}") for name in ("a", "b"))
-FIRST, SECOND = ranked(beginning({"messages": [{"role": "user", "content": QUESTION}]}), (A, B))
+FIRST, SECOND = ranked(beginning({"messages": [{"role": "user", "content": PROMPT}]}), (A, B))
 Case = tuple[str, int, bool]  # fault, accounts, streamed
 CASES = list(itertools.product(FAULTS, (1, 2), (True, False)))
 
@@ -136,7 +136,7 @@ def play(folder: Path, name: str, accounts: int, stream: bool) -> None:
         up.always(ByToken({FIRST.secret: deepcopy(fault.first), SECOND.secret: fault.second}))
         for attempts in expected:
             up.requests.clear()
-            asked = ask(gateway, stream, QUESTION, model="kimi-k2")
+            asked = ask(gateway, stream, PROMPT, model="kimi-k2")
             assert "".join("ab"[chat.token == SECOND.secret] for chat in up.chats) == attempts
             is_seen(asked, saw, stream)
             assert asked.ledger == (CHARGED if saw == SERVED else NOT_CHARGED)
@@ -144,7 +144,7 @@ def play(folder: Path, name: str, accounts: int, stream: bool) -> None:
         gateway.nothing_left(asked.key)
 
 
-def is_seen(asked: Asked, saw: str, stream: bool) -> None:
+def is_seen(asked: Exchange, saw: str, stream: bool) -> None:
     seen = asked.seen
     if saw == SERVED:
         assert (seen.status, seen.error, seen.finishes, seen.done) == (200, None, ["stop"], True)
@@ -167,7 +167,7 @@ def is_seen(asked: Asked, saw: str, stream: bool) -> None:
     assert text == (UNAVAILABLE if saw == BEGUN else saw)
 
 
-def is_accounted(asked: Asked, attempts: str) -> None:
+def is_accounted(asked: Exchange, attempts: str) -> None:
     """The log names every account that was asked, the last one being the one that answered, and the model."""
     asked.gateway.until(lambda: len(lines_of(asked)) == 1)
     (line,) = lines_of(asked)
@@ -178,7 +178,7 @@ def is_accounted(asked: Asked, attempts: str) -> None:
     assert [row.model for row in asked.gateway.usage(asked.key)] == ["kimi-k2"]
 
 
-def lines_of(asked: Asked) -> list[dict[str, object]]:
+def lines_of(asked: Exchange) -> list[dict[str, object]]:
     account = asked.gateway.account(asked.key).id
     return [line for line in asked.gateway.lines("request") if line.get("account") == account]
 

@@ -160,7 +160,7 @@ def test_what_is_gone_of_an_earlier_turn_does_not_end_the_session(desk: InProces
 
 
 @in_all_formats
-def test_what_a_tool_gave_and_cannot_be_read_is_told(desk: InProcess, form: str) -> None:
+def test_what_a_tool_gave_and_cannot_be_read_is_reported(desk: InProcess, form: str) -> None:
     files(desk).texts = {}
     given = body(form, user(form), *result(form, document(form, "address"), picture(form, "address")))
     assert asked(desk, form, desk.key(), given).status == 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ PATHS = [
     "/api/v1/messages",
     "/api/v1/v1/messages",
 ]
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def count(desk: InProcess, key: str, path: str = "/v1/messages", **body: Any) -> int:

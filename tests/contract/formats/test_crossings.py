@@ -22,7 +22,7 @@ from upstream import chat_events, messages, rules
 from upstream.kimi import WINDOWS, usage_of
 
 Json = dict[str, Any]
-THOUGHT = "Überlegt: 思考 👋"
+REASONING = "Überlegt: 思考 👋"
 NAMES = ("$defs", "$ref", "anyOf", "required", "required_", "additionalProperties", "plain", "ü")
 TOOL = "☂ run"  # which the vendor refuses
 SCHEMA = {"type": "object", "properties": {name: {"type": "string"} for name in NAMES}}
@@ -65,9 +65,9 @@ class Model:
         made = [(name, self.written(arguments)) for _, arguments in self.calls]
         if sent.path == messages.PATH:
             shape: Any = {"usage": usage_of(9, 9), "model": "kimi-k3", "finish": None, "pieces": 2}
-            frames = messages.events("", THOUGHT, made, **shape)
+            frames = messages.events("", REASONING, made, **shape)
             return Told(200, {"content-type": "text/event-stream"}, b"".join(frames))
-        events = chat_events("", THOUGHT, made)
+        events = chat_events("", REASONING, made)
         fresh = iter(id for id, _ in self.calls)
         for event in events:
             for choice in event["choices"]:
@@ -188,4 +188,4 @@ def test_a_spoilt_history_of_calls_is_sent_whole(
         sent = [(each["id"], json.loads(each["function"]["arguments"])) for each in call["tool_calls"]]
         assert [re.sub(r"_\d+$", "", id) for id, _ in sent] == [id for id, _ in calls]
         assert [arguments for _, arguments in sent] == [model.written(arguments) for _, arguments in calls]
-        assert call["reasoning_content"] == THOUGHT
+        assert call["reasoning_content"] == REASONING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,12 +20,6 @@ WINDOW = 262_144
 TOO_LONG = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 LIMITS = {"chat": "max_tokens", "messages": "max_tokens", "responses": "max_output_tokens"}
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def counting(tokens: int, finish: str = "length") -> Callable[[Sent], Told]:

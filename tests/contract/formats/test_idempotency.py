@@ -29,12 +29,6 @@ OTHER = ("idempotency-key", "7d9f3a5e-two")
 REPLAYED = "idempotent-replayed"
 
 
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
 @pytest.fixture(scope="module")
 def up() -> Iterator[ScriptedUpstream]:
     with ScriptedUpstream() as up:

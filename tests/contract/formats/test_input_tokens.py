@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +12,6 @@ from support.inprocess import InProcess, Sent, Told, kimi, told
 PATHS = ["/v1/responses/input_tokens", "/api/v1/responses/input_tokens"]
 ASK = {"model": "kimi-k3", "input": "Hi"}
 TOOL = {"type": "function", "name": "get", "parameters": {"type": "object", "properties": {}}}
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def count(desk: InProcess, key: str, path: str = PATHS[0], **body: Any) -> int:

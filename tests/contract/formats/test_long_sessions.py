@@ -27,12 +27,6 @@ USAGE = usage_of(20, 1)
 
 
 @pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
-
-
-@pytest.fixture
 def without_search() -> Iterator[InProcess]:
     with InProcess(search=False) as desk:
         yield desk
@@ -125,7 +119,7 @@ def with_result(format: Format, content: str) -> Json:
 
 @EACH
 @pytest.mark.parametrize("address", [SVG, "https://a.test/x.png", "data:image/png;base64,@@", "file:///x"])
-def test_a_picture_in_a_result_that_cannot_be_sent_is_told_in_words(
+def test_a_picture_in_a_result_that_cannot_be_sent_is_reported_in_words(
     desk: InProcess, format: Format, address: str
 ) -> None:
     answer = posted(desk, format, with_result(format, address))

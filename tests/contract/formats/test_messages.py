@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +20,6 @@ PATHS = [f"{front}{path}" for front in ("", "/api")
          for path in ("/v1/messages", "/anthropic/v1/messages", "/v1/v1/messages")]  # fmt: skip
 STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 TOOL = {"name": "get", "input_schema": {"type": "object", "properties": {}}}
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def ask(desk: InProcess, key: str | None = None, *more: tuple[str, str], **body: Any) -> Answered:
@@ -178,7 +171,7 @@ def test_what_the_upstream_gets(desk: InProcess, name: str) -> None:
     assert not set(gone) & seen.keys()
 
 
-def test_what_is_left_out_is_told_in_a_header(desk: InProcess) -> None:
+def test_what_is_left_out_is_reported_in_a_header(desk: InProcess) -> None:
     answer = ask(desk, tools=[TOOL], service_tier="auto", context_management={}, temperature=0.7)
     told_of = set(answer.headers["x-param-ignored"].split(", "))
     assert told_of == {"service_tier", "context_management", "temperature"}
@@ -232,8 +225,8 @@ def test_a_tool_loop_keeps_its_reasoning_and_the_vendors_ids(desk: InProcess, st
         history.append({"role": "user", "content": results})
     assert said["content"][-1] == {"type": "text", "text": "Done."}
     last = desk.client.chats[-1].body["messages"]
-    thoughts = [one["reasoning_content"] for one in last if one["role"] == "assistant"]
-    assert thoughts == ["Thought 0.", "Thought 1.", "Thought 2."]
+    reasoning = [one["reasoning_content"] for one in last if one["role"] == "assistant"]
+    assert reasoning == ["Thought 0.", "Thought 1.", "Thought 2."]
     answered = [one["tool_call_id"] for one in last if one["role"] == "tool"]
     assert len(set(answered)) == len(answered)
     assert {id.partition("_")[0] for id in answered} == {"get:0", "get:1"}

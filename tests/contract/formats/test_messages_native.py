@@ -181,8 +181,8 @@ def test_the_vendors_seal_goes_out_and_comes_back(
     gateway = ways["native"]
     upstream.plan(Kimi(text="", tools=CALLS[:1]))
     _, said = asked(gateway, gateway.key(), False, tools=[TOOL])
-    thought, call = said["content"]
-    assert thought == {"type": "thinking", "thinking": REASONING, "signature": SIGNATURE}
+    thinking, call = said["content"]
+    assert thinking == {"type": "thinking", "thinking": REASONING, "signature": SIGNATURE}
     result = {"type": "tool_result", "tool_use_id": call["id"], "content": "42"}
     history = [
         *HELLO,
@@ -190,7 +190,10 @@ def test_the_vendors_seal_goes_out_and_comes_back(
         {"role": "user", "content": [result]},
     ]
     assert asked(gateway, gateway.key(), False, tools=[TOOL], messages=history)[0] == 200
-    assert upstream.native[-1].body["messages"][1]["content"] == [thought, call | {"id": vendors(call["id"])}]
+    assert upstream.native[-1].body["messages"][1]["content"] == [
+        thinking,
+        call | {"id": vendors(call["id"])},
+    ]
 
 
 def test_a_model_that_the_endpoint_lacks_goes_the_other_way(

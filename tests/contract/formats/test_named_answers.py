@@ -14,7 +14,7 @@ from upstream.kimi import chat_events
 Json = dict[str, Any]
 MODEL = "kimi-k2.6"
 NAME = "look up ☂ " + "x" * 140  # which the vendor refuses
-THOUGHT = "I should look it up."
+REASONING = "I should look it up."
 PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 FUNCTION: Json = {"name": NAME, "parameters": {"type": "object"}}
 TOOLS: dict[str, Json] = {
@@ -73,7 +73,7 @@ def calling(sent: Sent) -> Told:
         return kimi(sent)
     if sent.body["messages"][-1]["role"] == "tool":
         return streamed(*chat_events("Done."))
-    events = chat_events("", THOUGHT, [(sent.body["tools"][0]["function"]["name"], {"n": 1})])
+    events = chat_events("", REASONING, [(sent.body["tools"][0]["function"]["name"], {"n": 1})])
     return streamed(*json.loads(json.dumps(events).replace(f"{named(sent)}:0", "f:0")))
 
 
@@ -94,7 +94,7 @@ def ask(desk: InProcess, key: str, format: str, body: Json) -> Json:
     return answer.json  # type: ignore[no-any-return]
 
 
-def thoughts(desk: InProcess) -> list[str]:
+def sent_reasoning(desk: InProcess) -> list[str]:
     """What the upstream's last request had under the assistant's messages."""
     messages = desk.client.chats[-1].body["messages"]
     return [one["reasoning_content"] for one in messages if one["role"] == "assistant"]
@@ -102,15 +102,15 @@ def thoughts(desk: InProcess) -> list[str]:
 
 @pytest.mark.parametrize("second", PATHS)
 @pytest.mark.parametrize("first", PATHS)
-def test_a_thought_is_found_in_another_format_and_not_by_another_account(
+def test_reasoning_is_found_in_another_format_and_not_by_another_account(
     desk: InProcess, first: str, second: str
 ) -> None:
     key, other = desk.key(), desk.key()
     ask(desk, key, first, ASKED[first])
     ask(desk, key, second, WENT_ON[second])
-    assert thoughts(desk) == [THOUGHT]
+    assert sent_reasoning(desk) == [REASONING]
     ask(desk, other, second, WENT_ON[second])
-    assert thoughts(desk) == [" "]
+    assert sent_reasoning(desk) == [" "]
 
 
 def test_an_answer_is_named_by_its_own_account_only(desk: InProcess) -> None:

@@ -56,14 +56,14 @@ def turn(n: int) -> list[Json]:
 async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_constant_cost() -> None:
     """A client that drops all reasoning. Each request is held against the one before it."""
     clock, store = Clock(), Counted()
-    thoughts = ConversationCache(store, clock)
+    cache = ConversationCache(store, clock)
     messages: list[Json] = [{"role": "user", "content": "Begin"}]
     missing: list[MissingReasoning] = []
     before: list[Json] = []
     for n in range(CALLS):
         body = {"messages": messages}
         store.read = store.written = 0
-        await thoughts.restore("acc", Lost(body, missing, MODEL.replay))
+        await cache.restore("acc", Lost(body, missing, MODEL.replay))
         assert body["messages"][: len(before)] == before, f"the prefix changed at call {n}"
         known = [message.get("reasoning_content") for message in body["messages"] if "tool_calls" in message]
         assert known[-1:] == [f"thought {n - 1}"] * bool(n)
@@ -76,14 +76,14 @@ async def test_1200_calls_keep_their_prefix_across_days_and_processes_at_a_const
             gatherer.add([_chunk(n)])
             assert list(gatherer.kept()) == list(found.calls)
             assert reasoning.lacking([*messages, *turn(n)])[-1] == found
-        await thoughts.keep("acc", {found.calls[0]: reasoning._packed(f"thought {n}")})
+        await cache.keep("acc", {found.calls[0]: reasoning._packed(f"thought {n}")})
         missing.append(found)
         messages = [*messages, *turn(n)]
         clock.now += MINUTES * 60
         if n % 400 == 399:
-            thoughts = ConversationCache(store, clock)
+            cache = ConversationCache(store, clock)
     body = {"messages": messages}
-    await thoughts.restore("acc", Lost(body, missing, MODEL.replay))
+    await cache.restore("acc", Lost(body, missing, MODEL.replay))
     told = [message["reasoning_content"] for message in body["messages"] if "tool_calls" in message]
     assert told == [f"thought {n}" for n in range(CALLS)]
 
@@ -113,13 +113,13 @@ def test_the_border_never_moves_in_the_first_thousand_and_then_once_in_a_thousan
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_thought_whose_text_is_not_shown_comes_back_sealed_and_needs_no_store(stream: bool) -> None:
-    thought = "Überlegt: 思考 👋"
+def test_reasoning_whose_text_is_not_shown_comes_back_sealed_and_needs_no_store(stream: bool) -> None:
+    thinking = "Überlegt: 思考 👋"
 
     def answer(sent: Sent) -> Told:
         if not sent.path.endswith("completions"):
             return kimi(sent)
-        return streamed(*chat_events("", thought, (("step", {"n": 1}),)))
+        return streamed(*chat_events("", thinking, (("step", {"n": 1}),)))
 
     with InProcess() as desk:
         desk.client.answer = answer
@@ -137,7 +137,7 @@ def test_a_thought_whose_text_is_not_shown_comes_back_sealed_and_needs_no_store(
         body["messages"] += [{"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
         other = desk.key()  # another account: nothing is kept for it
         desk.call("POST", "/v1/messages", body, other)
-        assert desk.client.chats[-1].body["messages"][1]["reasoning_content"] == thought
+        assert desk.client.chats[-1].body["messages"][1]["reasoning_content"] == thinking
         for broken in ("kg1.!!", "kg1." + "A" * 9_000_000, "kg1._w==", "foreign", ""):
             content[0]["signature"] = broken
             assert desk.call("POST", "/v1/messages", body, other).status == 200

@@ -31,7 +31,7 @@ def test_what_the_store_gives_back_stays_in_the_prefix_across_a_restart(kind: st
 
 
 @pytest.mark.parametrize("step", [messages, responses])
-def test_sealed_thoughts_stay_in_the_prefix_at_every_length(step: Step, tmp_path: Path) -> None:
+def test_sealed_reasoning_stays_in_the_prefix_at_every_length(step: Step, tmp_path: Path) -> None:
     """Another account and another process for each stretch: nothing is found in any store."""
     upstream, history = PrefixCache(), list[Json]()
     for stretch, length in enumerate(STRETCHES):

@@ -22,7 +22,7 @@ TURNS = 50
 THINKING = ["kimi-k2.6", "kimi-k2.7-code", "kimi-k3"]
 
 
-def thought(turn: int) -> str:
+def reasoning_of(turn: int) -> str:
     return f"Thought {turn}: “überlegt” 思考 👋\n\\ \t" + "so, " * turn
 
 
@@ -30,13 +30,13 @@ def plan(upstream: ScriptedUpstream, turns: int, first: int = 0) -> None:
     """The vendor counts ids in an answer, so that all turns have the same ones."""
     upstream.plan(
         *(
-            Kimi(text="", reasoning=thought(turn), tools=(("step", {"n": turn}), ("look", {})))
+            Kimi(text="", reasoning=reasoning_of(turn), tools=(("step", {"n": turn}), ("look", {})))
             for turn in range(first, first + turns)
         )
     )
 
 
-def thoughts(upstream: ScriptedUpstream) -> list[str | None]:
+def sent_reasoning(upstream: ScriptedUpstream) -> list[str | None]:
     """Of the assistant's messages in the last request."""
     messages = upstream.chats[-1].body["messages"]
     return [message.get("reasoning_content") for message in messages if message["role"] == "assistant"]
@@ -44,7 +44,7 @@ def thoughts(upstream: ScriptedUpstream) -> list[str | None]:
 
 @pytest.mark.parametrize("model", THINKING)
 @pytest.mark.parametrize("dialect", LOOPS)
-def test_fifty_turns_bring_each_thought_back_byte_for_byte(
+def test_fifty_turns_bring_each_reasoning_back_byte_for_byte(
     gateway: LiveGateway, upstream: ScriptedUpstream, dialect: str, model: str
 ) -> None:
     """Each dialect with one model; a few turns with the others, whose rules differ in the first ones."""
@@ -53,10 +53,10 @@ def test_fifty_turns_bring_each_thought_back_byte_for_byte(
     loop = LOOPS[dialect](gateway.key(None), model)
     for turn in range(turns):
         assert loop.turn(gateway, stream=turn % 2 == 0) == [("step", {"n": turn}), ("look", {})]
-        assert thoughts(upstream) == [thought(earlier) for earlier in range(turn)]
+        assert sent_reasoning(upstream) == [reasoning_of(earlier) for earlier in range(turn)]
 
 
-def test_two_conversations_of_an_account_keep_their_thoughts_apart(
+def test_two_conversations_of_an_account_keep_their_reasoning_apart(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     key = gateway.key(None)
@@ -67,9 +67,9 @@ def test_two_conversations_of_an_account_keep_their_thoughts_apart(
         first.turn(gateway, stream=True)
         second.turn(gateway, stream=True)
     first.turn(gateway, stream=True)
-    assert thoughts(upstream) == [thought(0), thought(2)]
+    assert sent_reasoning(upstream) == [reasoning_of(0), reasoning_of(2)]
     second.turn(gateway, stream=True)
-    assert thoughts(upstream) == [thought(1), thought(3)]
+    assert sent_reasoning(upstream) == [reasoning_of(1), reasoning_of(3)]
 
 
 def test_another_account_that_says_the_same_gets_none_of_it(
@@ -80,10 +80,10 @@ def test_another_account_that_says_the_same_gets_none_of_it(
     mine.turn(gateway, stream=True)
     theirs.messages = mine.messages
     theirs.turn(gateway, stream=True)
-    assert thoughts(upstream) == [" "]
+    assert sent_reasoning(upstream) == [" "]
 
 
-def test_a_thought_is_found_by_the_next_process(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+def test_reasoning_is_found_by_the_next_process(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     plan(upstream, 3)
     with LiveGateway(tmp_path, upstream.url) as first:
         loop = ChatLoop(first.key(None), "kimi-k3")
@@ -91,10 +91,10 @@ def test_a_thought_is_found_by_the_next_process(upstream: ScriptedUpstream, tmp_
             loop.turn(first, stream)
     with LiveGateway(tmp_path, upstream.url) as second:
         loop.turn(second, stream=True)
-    assert thoughts(upstream) == [thought(0), thought(1)]
+    assert sent_reasoning(upstream) == [reasoning_of(0), reasoning_of(1)]
 
 
-def test_the_clients_own_thought_wins_and_its_placeholder_does_not(
+def test_the_clients_own_reasoning_wins_and_its_placeholder_does_not(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     plan(upstream, 3)
@@ -102,10 +102,10 @@ def test_the_clients_own_thought_wins_and_its_placeholder_does_not(
     loop.turn(gateway, stream=True)
     loop.messages[1]["reasoning_content"] = "My own."
     loop.turn(gateway, stream=True)
-    assert thoughts(upstream) == ["My own."]
+    assert sent_reasoning(upstream) == ["My own."]
     loop.messages[1]["reasoning_content"] = " "
     loop.turn(gateway, stream=True)
-    assert thoughts(upstream) == [thought(0), thought(1)]
+    assert sent_reasoning(upstream) == [reasoning_of(0), reasoning_of(1)]
 
 
 @pytest.mark.parametrize(("model", "placeholder"), [("kimi-k2.6", " "), ("kimi-k3", None)])
@@ -119,7 +119,7 @@ def test_what_nobody_knows_is_a_placeholder_where_one_must_be(
         {"role": "tool", "tool_call_id": "step:0", "content": "done"},
     ]
     assert gateway.chat(gateway.key(), model=model, messages=messages).status_code == 200
-    assert thoughts(upstream) == [placeholder]
+    assert sent_reasoning(upstream) == [placeholder]
 
 
 def test_arguments_written_anew_are_the_same_call(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
@@ -129,7 +129,7 @@ def test_arguments_written_anew_are_the_same_call(gateway: LiveGateway, upstream
     for call in loop.messages[1]["tool_calls"]:
         call["function"]["arguments"] = call["function"]["arguments"].replace('"n": 0', ' "n" : 0.0 ')
     loop.turn(gateway, stream=False)
-    assert thoughts(upstream) == [thought(0)]
+    assert sent_reasoning(upstream) == [reasoning_of(0)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -138,7 +138,7 @@ def test_of_several_choices_the_one_that_was_taken_gets_its_own(
 ) -> None:
     key, messages = gateway.key(None), [{"role": "user", "content": f"Choose {stream}"}]
     upstream.always(
-        InTurn([Kimi(text="", reasoning=thought(n), tools=(("step", {"n": n}),)) for n in range(3)])
+        InTurn([Kimi(text="", reasoning=reasoning_of(n), tools=(("step", {"n": n}),)) for n in range(3)])
     )
     tools = [{"type": "function", "function": {"name": "step", "parameters": TOOLS["step"]}}]
     answer = gateway.chat(key, model="kimi-k3", messages=messages, tools=tools, n=3)
@@ -149,10 +149,10 @@ def test_of_several_choices_the_one_that_was_taken_gets_its_own(
         mine = message.pop("reasoning_content")
         result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "done"}
         gateway.chat(key, model="kimi-k3", messages=[*messages, message, result], tools=tools)
-        assert thoughts(upstream) == [mine]
+        assert sent_reasoning(upstream) == [mine]
 
 
-def test_stop_strings_of_our_own_leave_thoughts_alone(
+def test_stop_strings_of_our_own_leave_reasoning_alone(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     plan(upstream, 2)
@@ -166,7 +166,7 @@ def test_stop_strings_of_our_own_leave_thoughts_alone(
         {"role": "tool", "tool_call_id": call["id"], "content": "done"} for call in message["tool_calls"]
     ]
     gateway.chat(loop.key, messages=[*loop.messages, message, *results], tools=tools)
-    assert thoughts(upstream) == [thought(0)]
+    assert sent_reasoning(upstream) == [reasoning_of(0)]
 
 
 class Watched:
@@ -214,14 +214,14 @@ def test_ordinary_requests_ask_the_store_nothing_and_keep_nothing(
     assert (watched.kept, watched.asked) == ([], [])
 
 
-def test_a_client_that_keeps_its_thoughts_costs_one_write_a_call_and_no_read(
+def test_a_client_that_keeps_its_reasoning_costs_one_write_a_call_and_no_read(
     gateway: LiveGateway, upstream: ScriptedUpstream, watched: Watched
 ) -> None:
     plan(upstream, 3)
     loop = ChatLoop(gateway.key(None), "kimi-k3")
     for turn in range(3):
         loop.turn(gateway, stream=True)
-        loop.messages[-3]["reasoning_content"] = thought(turn)
+        loop.messages[-3]["reasoning_content"] = reasoning_of(turn)
     assert ([len(names) for names in watched.kept], watched.asked) == ([1, 1, 1], [])
 
 
@@ -244,7 +244,7 @@ def test_a_store_that_is_down_fails_no_request(
     loop = ChatLoop(key, "kimi-k2.6")
     loop.turn(gateway, stream=True)
     loop.turn(gateway, stream=False)
-    assert thoughts(upstream) == [" "]
+    assert sent_reasoning(upstream) == [" "]
     assert gateway.account(key).credits == 98
     assert {line["step"] for line in gateway.lines("replay_down")} == {"keep", "recall"}
 
@@ -270,7 +270,7 @@ def test_what_is_kept_is_in_the_store_before_the_client_sees_the_end(
 def test_an_answer_that_broke_keeps_nothing(
     gateway: LiveGateway, upstream: ScriptedUpstream, watched: Watched
 ) -> None:
-    whole = chat_events("", thought(1), (("step", {"n": 1}),))
+    whole = chat_events("", reasoning_of(1), (("step", {"n": 1}),))
     upstream.plan(Sse(whole[:-2], done=False))
     tools = [{"type": "function", "function": {"name": "step", "parameters": TOOLS["step"]}}]
     assert '"error"' in gateway.chat(gateway.key(), stream=True, tools=tools).text

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ MINE = ("x-request-id", "mine/1")
 HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-credits-remaining", "retry-after", "allow")
 PATHS = ["", "/api"]
 TO_THE_MINUTE = str(60 - NOW % 60)
-
-
-@pytest.fixture
-def desk() -> Iterator[InProcess]:
-    with InProcess() as desk:
-        yield desk
 
 
 def shown(answer: Answered) -> dict[str, str]:
@@ -219,7 +212,7 @@ def test_what_a_models_rules_find_is_named_as_the_client_called_it(desk: InProce
 
 
 @pytest.mark.parametrize("path", ["/v1/messages/nothing", "/anthropic/v1/nothing", "/v1/chat", "/v1/respond"])
-def test_an_unknown_path_is_told_in_the_shape_of_its_neighbours(desk: InProcess, path: str) -> None:
+def test_an_unknown_path_is_reported_in_the_shape_of_its_neighbours(desk: InProcess, path: str) -> None:
     format = MESSAGES if "messages" in path or "anthropic" in path else FORMATS["chat"]
     answer = desk.call("POST", path, b"{}", desk.key(), MINE)
     assert (answer.status, format.error(answer.json)["type"]) == (404, format.types[404])
@@ -302,7 +295,7 @@ LATE: dict[str, tuple[Step, int, str]] = {
 
 @EACH
 @pytest.mark.parametrize("name", LATE)
-def test_what_fails_after_a_sign_of_life_is_told_in_the_stream(
+def test_what_fails_after_a_sign_of_life_is_reported_in_the_stream(
     up: ScriptedUpstream, tmp_path: Path, name: str, format: Format
 ) -> None:
     step, status, code = LATE[name]

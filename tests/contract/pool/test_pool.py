@@ -224,7 +224,7 @@ def test_one_token_that_is_mended_works_with_the_very_next_request(
         assert [ask(gateway, False).seen.status for _ in range(3)] == [200, 200, 200]
 
 
-def test_the_last_token_if_dead_is_asked_by_one_and_the_others_are_told_at_once(
+def test_the_last_token_if_dead_is_asked_by_one_and_the_others_are_reported_at_once(
     up: ScriptedUpstream, tmp_path: Path
 ) -> None:
     with LiveGateway(tmp_path, up.url) as gateway, ThreadPoolExecutor(1) as pool:

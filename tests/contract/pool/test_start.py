@@ -94,7 +94,7 @@ def test_what_one_process_learns_another_knows_and_the_next_after_a_restart(
     ):
         key = first.key(None)
         assert asked(first, key) == [BAD[0], GOOD]
-        first.until(lambda: first.news() == [(Token.of(BAD[0]).id, "authentication")])
+        first.until(lambda: first.outages() == [(Token.of(BAD[0]).id, "authentication")])
         assert asked(second, key) == [GOOD]
         for server in (first, second):
             server.terminate()

@@ -328,7 +328,7 @@ async def test_a_release_counts_an_error_only_where_there_was_one(store: Store, 
     assert await store.usage(NOW) == [UsageRow(NOW, alice.id, alice.key.id, "kimi-k2", 0, 1, 0, 0, 0, NOW)]
 
 
-async def test_usage_is_told_of_one_account_and_from_an_hour_on(store: Store, client: MakeClient) -> None:
+async def test_usage_is_reported_one_account_and_from_an_hour_on(store: Store, client: MakeClient) -> None:
     alice, bob = await client(), await client()
     for each in (alice, bob):
         await each.spend(1)

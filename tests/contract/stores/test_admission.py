@@ -139,7 +139,7 @@ async def test_a_key_that_the_store_does_not_know_is_stale(client: MakeClient) -
             await alice.admit()
 
 
-async def test_lack_of_credit_is_told_before_a_full_window(client: MakeClient) -> None:
+async def test_lack_of_credit_is_reported_before_a_full_window(client: MakeClient) -> None:
     alice = await client(credits=1, limits=Limits(minute=1))
     await alice.spend(1)
     with pytest.raises(NoCredit):

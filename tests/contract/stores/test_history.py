@@ -28,7 +28,7 @@ def counted(rows: list[UsageRow]) -> list[tuple[int, str, int, int, int]]:
     return [(row.hour - NOW, row.model, row.requests, row.input, row.credits) for row in rows]
 
 
-async def test_past_hours_leave_the_hot_item_and_are_told_as_before(shared: SharedTable) -> None:
+async def test_past_hours_leave_the_hot_item_and_are_reported_as_before(shared: SharedTable) -> None:
     store, key = shared.stores[0], await shared.key(None)
     other = await store.create_key(NewKey("other", key.account, limits=key.limits), NOW)
     await use(store, key, NOW, times=2)
@@ -73,7 +73,7 @@ def spoiling(step: str, fault: Fault) -> Plan:
 
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LOST_AFTER])
 @pytest.mark.parametrize("step", MOVES)
-async def test_a_move_that_breaks_off_is_told_rightly_and_ended_by_another(
+async def test_a_move_that_breaks_off_is_reported_rightly_and_ended_by_another(
     shared: SharedTable, step: str, fault: Fault
 ) -> None:
     first, second = shared.stores[:2]

@@ -156,7 +156,7 @@ async def test_an_account_is_shown_as_it_is_without_a_write(shared: SharedTable)
     assert set(shared.client.calls) <= {"GetItem", "Query"}
 
 
-async def test_all_accounts_are_told_however_many_there_are(shared: SharedTable) -> None:
+async def test_all_accounts_are_reported_however_many_there_are(shared: SharedTable) -> None:
     store = shared.stores[0]
     made = [await store.create_account(f"a{number}", None, NOW + number) for number in range(40)]
     assert await store.accounts(NOW) == made

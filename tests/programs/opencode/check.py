@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from programs.stage import WRONG, Stage, written
-from upstream import ToolLoop
+from programs.stage import Stage, shows_a_wrong_key, writes_a_file
 
 
 def opencode(stage: Stage, key: str) -> tuple[int, str]:
@@ -31,14 +30,8 @@ def opencode(stage: Stage, key: str) -> tuple[int, str]:
 
 def test_a_streamed_tool_call_writes_a_file_and_its_result_is_sent_back(stage: Stage) -> None:
     arguments = {"filePath": str(stage.work / "hello.txt"), "content": "Hi 👋\n"}
-    stage.upstream.always(ToolLoop([("write", arguments)]))
-    code, output = opencode(stage, stage.key)
-    assert code == 0, output
-    assert "Done." in output
-    written(stage, "hello.txt", "Hi 👋\n", turns=2)
+    writes_a_file(stage, opencode, "write", arguments)
 
 
 def test_a_wrong_key_is_shown(stage: Stage) -> None:
-    _, output = opencode(stage, WRONG)
-    assert "Invalid API key" in output
-    assert not stage.asked
+    shows_a_wrong_key(stage, opencode)

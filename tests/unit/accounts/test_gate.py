@@ -278,7 +278,7 @@ async def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(calls: list[tup
         assert taken[name] <= 4 + 0.5 * now + 1e-6
 
 
-async def test_the_wait_that_is_told_is_enough() -> None:
+async def test_the_wait_that_is_reported_is_enough() -> None:
     recent, buckets = SlidingWindow(most=1, seconds=60), Buckets(rate=0.5, burst=1)
     for limiter in (recent, buckets):
         assert limiter.take("a", 0) == 0

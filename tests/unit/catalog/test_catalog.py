@@ -87,7 +87,7 @@ def test_an_alias_may_hold_a_star_and_the_first_fit_wins() -> None:
     assert catalog.find("Claude-opus") is None
 
 
-def test_what_is_not_found_is_told_by_its_kind() -> None:
+def test_what_is_not_found_is_reported_by_its_kind() -> None:
     catalog = Catalog()
     unknown = catalog.unknown("kimi-k9[1m]", "kimi-k9")
     assert (type(unknown), unknown.param, "'kimi-k9[1m]'" in unknown.message) == (

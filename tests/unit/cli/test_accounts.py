@@ -193,7 +193,7 @@ def test_a_package_and_months_end_a_month_from_now(ask: Any, words: tuple[object
     assert utc(months_later(before, 1)) <= grant["expires"] <= utc(months_later(int(time.time()), 1))
 
 
-def test_usage_is_told_by_hour_key_model_and_day(ask: Any, data: Path) -> None:
+def test_usage_is_reported_by_hour_key_model_and_day(ask: Any, data: Path) -> None:
     made = ask("keys", "create", "--name", "alice")
     spend(data, made["key"], "kimi-k3", "kimi-k2.6", "kimi-k3")
     told = ask("usage", "--account", "alice")

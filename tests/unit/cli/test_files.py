@@ -62,7 +62,7 @@ def test_what_a_killed_process_left_is_swept(killed: ScriptedUpstream, ask: Call
     assert ask("files", "sweep") == {"deleted": 0, "left": 0}
 
 
-def test_what_cannot_be_deleted_is_told_and_stays_known(
+def test_what_cannot_be_deleted_is_reported_and_stays_known(
     killed: ScriptedUpstream, cli: Cli, ask: Callable[..., Any]
 ) -> None:
     killed.files.refused["DELETE"] = [Status(500, {"error": {"type": "server_error", "message": "no"}})]

@@ -95,7 +95,7 @@ def test_a_key_of_ours_is_no_token(cli: Cli, ask: Any, monkeypatch: pytest.Monke
         ('{"aliases": {"a": "kimi-k33"}}', "did you mean 'kimi-k3'?"),
     ],
 )
-def test_a_wrong_models_file_is_told_of_in_our_words(
+def test_a_wrong_models_file_is_reported_in_our_words(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     file = tmp_path / "m.json"

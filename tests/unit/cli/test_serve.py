@@ -63,7 +63,7 @@ def test_commands_work_on_the_store_of_a_server_that_runs(
     assert (shown["consumed"], shown["keys"][0]["revoked"]) == (3, False)
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_made(cli: Cli, data: Path) -> None:
+def test_a_port_that_is_taken_is_reported_before_anything_is_made(cli: Cli, data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = cli("serve", "--port", port)

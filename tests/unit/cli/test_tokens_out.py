@@ -80,7 +80,7 @@ def test_listing_makes_no_store(ask: Any, data: Path) -> None:
     assert not (data / STORE_NAME).exists()
 
 
-def test_a_store_that_cannot_be_read_is_told(ask: Any, cli: Cli, data: Path, publish: Publish) -> None:
+def test_a_store_that_cannot_be_read_is_reported(ask: Any, cli: Cli, data: Path, publish: Publish) -> None:
     with closing(sqlite3.connect(data / STORE_NAME)) as db:
         db.execute("PRAGMA user_version = 999")
     assert fault(cli("tokens", "list", "--json")) == (1, "store_down")

@@ -154,7 +154,7 @@ def test_only_what_the_user_has_just_attached_may_be_an_error(form: str) -> None
 
 
 @in_all_formats
-def test_in_a_tools_loop_all_is_told(form: str) -> None:
+def test_in_a_tools_loop_all_is_reported(form: str) -> None:
     given = body(form, user(form), *result(form, text(form, "read")), user(form, document(form, "bytes")))
     assert [each.told for each in attached(form, given)] == [True]
 

@@ -31,9 +31,9 @@ class Down:
 
 
 def test_a_store_that_is_down_is_not_an_answer_that_was_never_kept() -> None:
-    thoughts = ConversationCache(Down(), lambda: 0.0)
+    cache = ConversationCache(Down(), lambda: 0.0)
     with pytest.raises(Unavailable) as caught:
-        asyncio.run(thoughts.recall("acc_1", ["response:a1"]))
+        asyncio.run(cache.recall("acc_1", ["response:a1"]))
     assert caught.value.cause == "store_down"
 
 
@@ -52,14 +52,14 @@ class Deaf(MemoryCache):
 async def test_a_store_that_cannot_write_again_spoils_nothing_that_it_can_read() -> None:
     now = 1_000_000.0
     store = Deaf()
-    thoughts = ConversationCache(store, lambda: now, patience=0.02)
+    cache = ConversationCache(store, lambda: now, patience=0.02)
     (missing,) = lacking([{"role": "user", "content": "Go"}, CALL])
     entry = zlib.compress(b"A thought", 1)
-    await thoughts.keep("acc_1", {"response:a1": b"x", missing.calls[0]: entry})
+    await cache.keep("acc_1", {"response:a1": b"x", missing.calls[0]: entry})
     now, store.deaf = now + KEPT * 0.6, True
-    assert await thoughts.recall("acc_1", ["response:a1"]) == {"response:a1": b"x"}
+    assert await cache.recall("acc_1", ["response:a1"]) == {"response:a1": b"x"}
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Go"}, CALL]}
-    await thoughts.restore("acc_1", Lost(body, [missing], "wanted"))
+    await cache.restore("acc_1", Lost(body, [missing], "wanted"))
     assert body["messages"][1]["reasoning_content"] == "A thought"
 
 
@@ -67,19 +67,19 @@ async def test_a_store_that_cannot_write_again_spoils_nothing_that_it_can_read()
 async def test_one_request_renews_so_many_entries_and_the_next_ones_the_rest() -> None:
     now = 1_000_000.0
     store = CountedCache(MemoryCache())
-    thoughts = ConversationCache(store, lambda: now)
+    cache = ConversationCache(store, lambda: now)
     names = [f"items:{n:x}" for n in range(3 * TOGETHER)]
-    await thoughts.keep("acc_1", dict.fromkeys(names, b"x"))
+    await cache.keep("acc_1", dict.fromkeys(names, b"x"))
     now += KEPT * 0.4
     store.forget()
-    assert len(await thoughts.recall("acc_1", names)) == len(names)
+    assert len(await cache.recall("acc_1", names)) == len(names)
     assert store.written == 0
     now += KEPT * 0.2
-    assert len(await thoughts.recall("acc_1", names, renew=False)) == len(names)
+    assert len(await cache.recall("acc_1", names, renew=False)) == len(names)
     assert store.written == 0
     for left in range(len(names), 0, -RENEWED):
         store.forget()
-        assert len(await thoughts.recall("acc_1", names)) == len(names)
+        assert len(await cache.recall("acc_1", names)) == len(names)
         assert store.written == min(left, RENEWED)
     now += KEPT * 0.9
-    assert len(await thoughts.recall("acc_1", names)) == len(names)
+    assert len(await cache.recall("acc_1", names)) == len(names)

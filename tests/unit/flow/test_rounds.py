@@ -146,7 +146,7 @@ def test_a_planner_shows_what_it_kept_back_when_it_knows_that_no_round_follows()
     asyncio.run(scenario())
 
 
-def test_silence_is_told_while_a_tool_works() -> None:
+def test_silence_is_reported_while_a_tool_works() -> None:
     async def scenario() -> None:
         rounds, planner = begun(chunk("a"), steps=lambda rounds: [hangs])
         coming = rounds.chunks(0.01, math.inf)

@@ -114,7 +114,7 @@ def test_the_longest_time_holds_whatever_waits_in_the_box(script: Script) -> Non
     asyncio.run(scenario())
 
 
-def test_silence_is_told_as_often_as_it_lasts() -> None:
+def test_silence_is_reported_as_often_as_it_lasts() -> None:
     async def scenario() -> None:
         one, _, _ = await turn(never)
         chunks = one.rounds.chunks(0.01, math.inf)

@@ -82,7 +82,7 @@ async def test_tries_end(fault: Fault) -> None:
     ("status", "code"),
     [*((400, code) for code in sorted(THROTTLED)), (429, "Anything"), (503, "ThrottlingException")],
 )
-async def test_a_service_that_is_well_and_takes_no_more_is_told_from_one_that_is_down(
+async def test_a_service_that_is_well_and_takes_no_more_is_reported_from_one_that_is_down(
     status: int, code: str
 ) -> None:
     service = Service(told({"__type": f"com.amazonaws.dynamodb.v20120810#{code}"}, status))

@@ -44,7 +44,7 @@ def test_the_callers_own_host_sender_and_encoding_hold() -> None:
     ("method", "length", "told"),
     [("GET", 0, False), ("DELETE", 0, False), ("POST", 0, True), ("GET", 1, True)],
 )
-def test_a_length_is_told_where_one_is_expected(method: str, length: int, told: bool) -> None:
+def test_a_length_is_reported_where_one_is_expected(method: str, length: int, told: bool) -> None:
     assert (f"content-length: {length}" in lines(method, URL, {}, length)) is told
 
 

@@ -67,7 +67,7 @@ def test_it_is_near_what_tokenisers_say(text: str, least: int, most: int) -> Non
     assert least <= token_estimate.of_text(text) <= most
 
 
-def test_thoughts_calls_and_tools_count_too() -> None:
+def test_reasoning_calls_and_tools_count_too() -> None:
     plain = token_estimate.of_messages([said("x")])
     call = {"id": "a:0", "type": "function", "function": {"name": "a", "arguments": "{}"}}
     for more in (

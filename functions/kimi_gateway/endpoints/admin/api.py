@@ -238,7 +238,7 @@ class Admin:
     async def pool(self, request: Request) -> dict[str, Any]:
         """The upstream tokens, by their hashes, as this process knows them."""
         providers = []
-        for name, directory in self.registry.directories.items():
+        for directory in self.registry.all_directories:
             upstream = directory.upstream()
             states = getattr(upstream.tokens, "states", None)
             found = await states() if states is not None else []
@@ -256,7 +256,6 @@ class Admin:
             ]
             providers.append(
                 {
-                    "directory": name,
                     "provider": upstream.provider.name,
                     "last_balance": directory.last_balance,
                     "tokens": tokens,

@@ -264,7 +264,7 @@ USAGES: dict[str, tuple[Json, Json]] = {
 
 
 @pytest.mark.parametrize("name", USAGES)
-def test_usage_is_told_in_anthropics_shares(name: str) -> None:
+def test_usage_is_reported_in_anthropics_shares(name: str) -> None:
     given_, expected = USAGES[name]
     whole, result = answered(said({"content": "w"}), PLAIN, given_), folded(streamed([], PLAIN, given_))
     assert whole["usage"].items() >= expected.items()

@@ -102,7 +102,7 @@ USAGES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize("case", USAGES)
-def test_usage_is_told_in_the_names_of_responses(case: str) -> None:
+def test_usage_is_reported_in_the_names_of_responses(case: str) -> None:
     more, expected = USAGES[case]
     answer = read({}).answer(identity())
     usage = json.loads(answer.end({**USAGE, **more}))["usage"]
@@ -127,9 +127,9 @@ def test_reasoning_is_sealed_for_clients_that_ask() -> None:
 
 
 def test_interleaved_calls_are_items_side_by_side_in_the_order_of_their_beginning() -> None:
-    question = read({"tools": TOOLS})
+    parsed = read({"tools": TOOLS})
     stream = streamed(
-        question,
+        parsed,
         chunk(tool_calls=[called(0, id="patch:0", name="patch")]),
         chunk(tool_calls=[called(1, id="look:1", name="look"), called(0, '{"inp')]),
         chunk(tool_calls=[called(1, '{"a"'), called(0, 'ut": "one\\ntw')]),
@@ -175,7 +175,7 @@ def test_a_call_without_arguments_has_an_empty_object_and_one_without_an_id_gets
     assert (call["arguments"], call["call_id"]) == ("{}", marked("call_0", bytes))
 
 
-def test_a_call_in_a_namespace_is_told_with_it() -> None:
+def test_a_call_in_a_namespace_is_reported_with_it() -> None:
     tools = [
         {
             "type": "namespace",
@@ -197,9 +197,9 @@ def test_a_call_in_a_namespace_is_told_with_it() -> None:
     ("finish", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
 def test_an_answer_that_was_cut_is_incomplete(finish: str, reason: str) -> None:
-    question = read({"tools": TOOLS})
+    parsed = read({"tools": TOOLS})
     stream = streamed(
-        question,
+        parsed,
         chunk(content="Hi"),
         chunk(tool_calls=[called(0, '{"a', id="c", name="look")]),
         chunk(finish),

@@ -46,7 +46,7 @@ def said(content: str, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **more}
 
 
-def thought(summary: str, **more: Any) -> dict[str, Any]:
+def reasoning_item(summary: str, **more: Any) -> dict[str, Any]:
     return {"type": "reasoning", "summary": [{"type": "summary_text", "text": summary}], **more}
 
 
@@ -106,7 +106,7 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
     "an empty one is left out": ([ASK, {"role": "assistant", "content": ""}], [ASK]),
     "reasoning, text and calls are one message": (
         [
-            thought("t"),
+            reasoning_item("t"),
             {"role": "assistant", "content": "a"},
             function_call("c1"),
             function_call("c2", "g"),
@@ -124,7 +124,7 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
         [said("a", tool_calls=[call("c1", "f", "{}")]), told("c1")],
     ),
     "an output begins a new turn": (
-        [function_call("c1"), output("c1"), thought("t"), function_call("c2"), output("c2")],
+        [function_call("c1"), output("c1"), reasoning_item("t"), function_call("c2"), output("c2")],
         [
             said("", tool_calls=[call("c1", "f", "{}")]),
             told("c1"),
@@ -132,17 +132,20 @@ ROWS: dict[str, tuple[list[Any], list[Any]]] = {
             told("c2"),
         ],
     ),
-    "reasoning that led to nothing is left out": ([ASK, thought("t")], [ASK]),
+    "reasoning that led to nothing is left out": ([ASK, reasoning_item("t")], [ASK]),
     "sealed reasoning before all": (
-        [thought("summary", encrypted_content=seal("whole é")), function_call("c")],
+        [reasoning_item("summary", encrypted_content=seal("whole é")), function_call("c")],
         [said("", reasoning_content="whole é", tool_calls=[call("c", "f", "{}")])],
     ),
     "another's seal is none": (
-        [thought("summary", encrypted_content="gAAAAAB..."), function_call("c")],
+        [reasoning_item("summary", encrypted_content="gAAAAAB..."), function_call("c")],
         [said("", reasoning_content="summary", tool_calls=[call("c", "f", "{}")])],
     ),
     "content before the summary": (
-        [thought("summary", content=[{"type": "reasoning_text", "text": "whole"}]), function_call("c")],
+        [
+            reasoning_item("summary", content=[{"type": "reasoning_text", "text": "whole"}]),
+            function_call("c"),
+        ],
         [said("", reasoning_content="whole", tool_calls=[call("c", "f", "{}")])],
     ),
     "no arguments are an empty object": (
@@ -278,6 +281,6 @@ def test_left_out_items_are_logged_by_their_kind_alone(caplog: pytest.LogCapture
 
 
 def test_a_request_shows_nothing_of_its_content_in_its_repr() -> None:
-    question = read({"input": "secret words", "instructions": "more secrets"})
-    assert "secret" not in repr(question)
-    assert "secret" in json.dumps(question.chat.body)
+    parsed = read({"input": "secret words", "instructions": "more secrets"})
+    assert "secret" not in repr(parsed)
+    assert "secret" in json.dumps(parsed.chat.body)

@@ -75,8 +75,8 @@ def test_any_stream_is_a_valid_response_and_folds_into_the_json_answer(
     data: st.DataObject, asked: dict[str, Any], bodies: list[dict[str, Any]], finish: str | None
 ) -> None:
     bodies = [*bodies, chunk(finish)] if finish else bodies
-    question = read(asked)
-    writer, read_as = question.writer(identity()), chunks(*bodies)
+    parsed = read(asked)
+    writer, read_as = parsed.writer(identity()), chunks(*bodies)
     stream, at = b"", 0
     while at < len(read_as):
         if data.draw(st.booleans()):
@@ -85,7 +85,7 @@ def test_any_stream_is_a_valid_response_and_folds_into_the_json_answer(
         stream += writer.add(read_as[at : at + size])
         at += size
     assert not any(event["type"] in ("response.completed", "error") for event in events_of(stream))
-    kept = question.kept()
+    kept = parsed.kept()
     response = checked(stream + writer.end(USAGE))
     assert response == whole(read(asked), *bodies)
     assert bool(kept) is asked.get("store", True)
@@ -214,12 +214,12 @@ def test_any_request_is_read_or_refused_with_the_field_at_fault(
     body |= {} if items is None else {"input": items}
     body |= {} if tools is None else {"tools": tools}
     try:
-        question = read(body)
+        parsed = read(body)
     except InvalidRequest as exc:
         refused = exc
     else:
-        assert question.chat.body["messages"]
-        assert events_of(question.writer(identity()).silence())[0]["response"]["id"] == f"resp_{NAME}"
+        assert parsed.chat.body["messages"]
+        assert events_of(parsed.writer(identity()).silence())[0]["response"]["id"] == f"resp_{NAME}"
         return
     assert refused.param
     assert refused.param.split(".")[0] in body

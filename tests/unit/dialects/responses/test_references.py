@@ -14,13 +14,13 @@ TOOLS = [{"type": "custom", "name": "patch"}, {"type": "function", "name": "look
 
 
 def ask(kept: Kept, name: str, said: str, account: str = "acc_1", **body: Any) -> Any:
-    """One question, its answer, and what is kept of it; the answer's id ends in `name`."""
-    question = read(body, kept, account)
-    stream = question.writer(identity(name))
+    """One request, its answer, and what is kept of it; the answer's id ends in `name`."""
+    parsed = read(body, kept, account)
+    stream = parsed.writer(identity(name))
     stream.add(chunks(chunk(reasoning_content=f"{said}?"), chunk(content=said), chunk("stop")))
-    kept.keep(account, question.kept())
+    kept.keep(account, parsed.kept())
     stream.end(USAGE)
-    return question
+    return parsed
 
 
 def test_an_answer_goes_on_from_the_one_before_without_its_instructions() -> None:
@@ -40,11 +40,11 @@ def test_an_answer_goes_on_from_the_one_before_without_its_instructions() -> Non
 
 def test_an_output_goes_to_the_call_of_the_answer_before() -> None:
     kept = Kept()
-    question = read({"tools": TOOLS}, kept)
-    question.writer(identity("b1")).add(
+    parsed = read({"tools": TOOLS}, kept)
+    parsed.writer(identity("b1")).add(
         chunks(chunk(tool_calls=[called(0, "{}", id="c", name="look")]), chunk("tool_calls"))
     )
-    kept.keep("acc_1", question.kept())
+    kept.keep("acc_1", parsed.kept())
     output = {"type": "function_call_output", "call_id": "c", "output": "42"}
     *_, call, told = read({"previous_response_id": "resp_b1", "input": [output]}, kept).chat.body["messages"]
     assert call["tool_calls"][0]["id"] == told["tool_call_id"] == "c"

@@ -162,7 +162,7 @@ def test_a_buffered_answer_too_large_for_lambda_is_an_error_that_says_so() -> No
     assert answer.header("x-request-id")
 
 
-def test_what_still_waits_at_the_deadline_is_told_so() -> None:
+def test_what_still_waits_at_the_deadline_is_reported_so() -> None:
     """Before there is a turn that ends itself: here the list of models hangs."""
     with InProcess() as gateway:
         hangs = asyncio.Event()

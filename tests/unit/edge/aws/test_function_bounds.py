@@ -145,7 +145,7 @@ def test_a_body_that_api_gateway_unpacked_is_taken_as_it_is(gateway: InProcess, 
     assert (status, json.loads(text)["object"]) == (200, "chat.completion")
 
 
-def test_a_compressed_body_that_was_damaged_on_its_way_is_told(gateway: InProcess) -> None:
+def test_a_compressed_body_that_was_damaged_on_its_way_is_reported(gateway: InProcess) -> None:
     headers = [("Authorization", f"Bearer {gateway.key()}"), ("Content-Encoding", "gzip")]
     event = api_gateway.event("POST", CHATS, headers)
     event["body"] = gzip.compress(json.dumps(CHAT).encode()).decode("utf-8", "replace")

@@ -90,7 +90,9 @@ def test_it_is_no_larger_than_its_bound() -> None:
     assert artefact().stat().st_size <= LARGEST
 
 
-def test_only_the_wrapper_can_be_executed_and_no_time_is_told(entries: dict[str, zipfile.ZipInfo]) -> None:
+def test_only_the_wrapper_can_be_executed_and_no_time_is_reported(
+    entries: dict[str, zipfile.ZipInfo],
+) -> None:
     modes = {name: entry.external_attr >> 16 for name, entry in entries.items()}
     assert modes.pop("stream") == 0o100755
     assert set(modes.values()) == {0o100644}

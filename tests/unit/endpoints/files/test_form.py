@@ -112,7 +112,7 @@ def test_a_file_may_have_the_platforms_size_and_no_byte_more() -> None:
         "multipart/form-data; boundary=", f"multipart/form-data; boundary={'x' * 999}",
     ],
 )  # fmt: skip
-def test_what_is_no_form_is_told(kind: str) -> None:
+def test_what_is_no_form_is_reported(kind: str) -> None:
     with pytest.raises(InvalidRequest, match="boundary"):
         asyncio.run(read([b""], kind))
 

@@ -237,7 +237,7 @@ async def test_a_timeout_of_the_reader_is_its_own() -> None:
     "answer",
     [b"HTTP/1.1 404 No\r\ncontent-length: 6\r\n\r\nsecret", b"HTTP/1.1 204 No\r\n\r\n", b"junk\r\n\r\n", b""],
 )
-async def test_a_failed_answer_is_told_without_its_body(answer: bytes) -> None:
+async def test_a_failed_answer_is_reported_without_its_body(answer: bytes) -> None:
     names = Names(a_example=[["127.0.0.1"]])
     async with RawServer([answer]) as server:
         port = port_of(server)

@@ -73,7 +73,7 @@ def test_one_entry_serves_all_calls_of_a_message_in_any_order() -> None:
     ],
     ids=["no call", "no thought", "a thought that is null", "nothing"],
 )
-def test_without_a_thought_and_a_call_nothing_is_kept(chunks: list[Chunk]) -> None:
+def test_without_reasoning_and_a_call_nothing_is_kept(chunks: list[Chunk]) -> None:
     assert gathered(*chunks) == {}
 
 
@@ -87,7 +87,7 @@ def test_choices_are_told_apart_by_their_arguments() -> None:
     assert restore(kept, answer(("f:0", "not even JSON"))) == [None]
 
 
-def test_two_conversations_that_begin_alike_keep_their_thoughts_apart() -> None:
+def test_two_conversations_that_begin_alike_keep_their_reasoning_apart() -> None:
     """An account may have many users: what was thought for one of them is nothing for another."""
     first, second = (
         gathered(

@@ -68,7 +68,7 @@ def test_time_ends_all_but_death_and_poverty(cause: str, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(("cause", "longest"), [("authentication", 60), ("model", 600), ("rate", 86_400)])
-def test_news_of_a_clock_that_went_back_are_over(cause: str, longest: int) -> None:
+def test_outages_of_a_clock_that_went_back_are_over(cause: str, longest: int) -> None:
     bad = Outage(T, "", cause, NOW + longest)
     assert not bad.due(NOW)
     assert not bad.due(NOW - longest)
@@ -125,7 +125,7 @@ async def record(
 
 
 @pytest.mark.anyio
-async def test_a_record_keeps_the_last_news_of_each_token_and_model(record: OutageLog) -> None:
+async def test_a_record_keeps_the_last_outage_of_each_token_and_model(record: OutageLog) -> None:
     await record.publish(T, "", "rate", NOW + 1)
     await record.publish(T, "", "quota", NOW + 2)
     await record.publish(T, MODEL, "model", NOW + 3)

@@ -185,7 +185,7 @@ async def test_what_is_no_answer_brings_no_dead_token_back(ending: str | None) -
 
 
 @on_a_loop
-async def test_an_answer_to_what_was_asked_before_the_news_does_not_end_them() -> None:
+async def test_an_answer_to_what_was_asked_before_the_outage_does_not_end_it() -> None:
     scene, about = Scene(A, B), preferring(A, (A, B))
     early, late = await scene.lease(about), await scene.lease(about)
     late.end(failure("rate", 60))
@@ -195,7 +195,7 @@ async def test_an_answer_to_what_was_asked_before_the_news_does_not_end_them() -
 
 
 @on_a_loop
-async def test_an_answer_ends_the_news_that_it_disproves_and_no_newer_ones() -> None:
+async def test_an_answer_ends_the_outage_that_it_disproves_and_no_newer_ones() -> None:
     scene = Scene(A)
     await scene.fails("rate", 10)
     early, late = await scene.lease(), await scene.lease()

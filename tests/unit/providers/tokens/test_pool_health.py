@@ -11,7 +11,7 @@ from support.pooling import A, B, C, Clock, Scene, ShakyRecord, failure, on_a_lo
 
 
 @on_a_loop
-async def test_news_outlive_the_process_and_reach_others_at_their_next_look() -> None:
+async def test_outages_outlive_the_process_and_reach_others_at_their_next_look() -> None:
     clock, record = Clock(), ShakyRecord()
     ours, theirs = (Scene(A, B, record=record, clock=clock) for _ in range(2))
     assert await theirs.serving() == {A, B}

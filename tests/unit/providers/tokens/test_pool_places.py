@@ -126,7 +126,7 @@ async def test_when_all_go_out_those_who_wait_get_the_first_due_back_within_its_
 
 
 @on_a_loop
-async def test_those_who_wait_for_a_token_that_turns_out_dead_are_told_while_one_tries_it() -> None:
+async def test_those_who_wait_for_a_token_that_turns_out_dead_are_reported_while_one_tries_it() -> None:
     scene = Scene(A, places=1)
     held = await scene.lease()
     waiting = [asking(scene) for _ in range(3)]

@@ -77,7 +77,7 @@ def test_a_secret_may_hold_no_token_yet(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [None, b"sk-a", '["sk-a", 1]', '["sk-secret', '["sk secret"]', "sk secret", "[" * 100_000]
 )
-def test_what_is_no_list_of_tokens_is_told_without_a_word_of_it(text: object) -> None:
+def test_what_is_no_list_of_tokens_is_reported_without_a_word_of_it(text: object) -> None:
     with pytest.raises(ValueError, match=r"^(is|holds) ") as caught:
         secret.parsed(text)
     assert "secret" not in str(caught.value)
