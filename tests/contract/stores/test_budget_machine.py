@@ -133,6 +133,7 @@ class Budgets(Books):
         )
         if end == "settle":
             assert self.ask(lambda store: store.settle(lease, "m", Usage(3, 2), self.now, billed))
+            self.used.append(Usage(3, 2))
         else:
             assert self.ask(lambda store: store.release(lease, "m", False, self.now, billed))
             self.purse.fold(self.now)
