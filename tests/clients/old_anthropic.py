@@ -30,7 +30,12 @@ def main() -> None:
             client.messages.create(**(ASK | body))
         except anthropic.APIStatusError as exc:
             errors[name] = [type(exc).__name__, exc.status_code, exc.body]
+    tools: Any = [{"type": "web_search_20250305", "name": "web_search"}]
+    body = ASK | {"extra_body": {"tools": tools}}
+    with client.messages.stream(**body) as stream:
+        searched = "".join(stream.text_stream), stream.get_final_message().model_dump()
     seen = {
+        "searched": searched,
         "version": anthropic.__version__,
         "whole": whole.model_dump(),
         "summed": summed.model_dump(),

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from kimi_gateway.flow.search.tools import SEARCH
 from programs.stage import WRONG, Stage, written
 from upstream import Kimi, Reply, Request, ToolLoop
+from upstream.search import result
 
 
 def claude(
@@ -87,6 +89,36 @@ def test_a_call_id_that_comes_again_asks_nothing_twice(stage: Stage) -> None:
     assert not answer["is_error"], output
     assert len(stage.asked) <= 12
     assert stage.paid == len(stage.asked)
+
+
+@dataclass(frozen=True)
+class Researcher:
+    """The main loop calls the program's WebSearch; the request of that tool searches with the gateway's."""
+
+    def reply(self, request: Request) -> Reply:
+        messages, tools = request.body["messages"], request.body.get("tools") or ()
+        names = {tool["function"]["name"] for tool in tools}
+        answered = messages[-1]["role"] == "tool"
+        if SEARCH in names:
+            if answered:
+                return Kimi(text="The news is on page 1 [1].").reply(request)
+            return Kimi(text="", tools=[(SEARCH, {"query": "kimi news"})]).reply(request)
+        if "WebSearch" in names and not answered:
+            return Kimi(text="", tools=[("WebSearch", {"query": "kimi news"})]).reply(request)
+        return Kimi(text=str(messages[-1]["content"]) if answered else "Done.").reply(request)
+
+
+def test_its_own_web_search_is_run_by_the_gateway_and_shown(stage: Stage) -> None:
+    stage.upstream.web.results = [result(1), result(2)]
+    stage.upstream.always(Researcher())
+    more = ("--allowedTools", "WebSearch")
+    answer, output = claude(stage, stage.key, "kimi-k3", "What is new?", *more, ENABLE_TOOL_SEARCH="false")
+    assert not answer["is_error"], output
+    assert [request.body["text_query"] for request in stage.upstream.searches] == ["kimi news"]
+    for shown in ("https://example.com/1", "Page 2", "The news is on page 1"):
+        assert shown in answer["result"], output  # the sources that its tool returns to the model
+    kinds = [tool.get("type") for sent in stage.sent for tool in (sent.body or {}).get("tools", ())]
+    assert any(str(kind).startswith("web_search_") for kind in kinds)
 
 
 def test_a_wrong_key_is_shown(stage: Stage) -> None:
