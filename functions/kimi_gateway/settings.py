@@ -112,15 +112,10 @@ def _base_url(text: str) -> str:
 
 def _chains(text: str) -> dict[str, tuple[str, ...]]:
     """`model=other,third;alias=other`."""
-    found = {}
-    for chain in filter(None, map(str.strip, text.split(";"))):
-        name, _, rest = chain.partition("=")
-        links = tuple(link.strip() for link in rest.split(",") if link.strip())
-        if not name.strip() or not 1 <= len(links) <= LONGEST_CHAIN:
-            raise ValueError(
-                f"is not of the form model=other,third;alias=other, with {LONGEST_CHAIN} at most"
-            )
-        found[name.strip()] = links
+    parted = [chain.partition("=") for chain in text.split(";") if chain.strip()]
+    found = {name.strip(): tuple(filter(None, map(str.strip, rest.split(",")))) for name, _, rest in parted}
+    if not all(name and 1 <= len(links) <= LONGEST_CHAIN for name, links in found.items()):
+        raise ValueError(f"is not model=other,third;alias=other ({LONGEST_CHAIN} others at most)")
     return found
 
 
