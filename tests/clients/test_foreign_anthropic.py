@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clients.drivers import Driver, Outcome
+from kimi_gateway.accounts.values import Budget
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.pivot.call_ids import vendors
@@ -185,6 +186,8 @@ def test_a_key_that_may_not_is_refused_as_the_sdk_expects(
 ) -> None:
     assert sdk("whole", key="sk-kg-" + "x" * 38, body=BODY).classes[0] == "AuthenticationError"
     assert sdk("whole", key=gateway.key(0), body=BODY).classes[0] == "PermissionDeniedError"
+    spent = gateway.limit(gateway.key(), Budget("tokens", "day", 10))
+    assert sdk("whole", key=spent, body=BODY).classes[0] == "PermissionDeniedError"
     assert not upstream.chats
 
 

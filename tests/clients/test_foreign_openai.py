@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clients.drivers import Driver, Outcome
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import Budget, Limits
 from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import HELLO, LiveGateway
@@ -164,6 +164,8 @@ def test_a_key_that_may_not_is_refused_as_the_sdk_expects(
     assert (wrong.classes[0], wrong.code) == ("AuthenticationError", "invalid_api_key")
     poor = sdk("whole", key=gateway.key(0), body=BODY)
     assert (poor.classes[0], poor.code) == ("PermissionDeniedError", "insufficient_credits")
+    spent = sdk("whole", key=gateway.limit(gateway.key(), Budget("tokens", "day", 10)), body=BODY)
+    assert (spent.classes[0], spent.code) == ("PermissionDeniedError", "budget_exceeded")
     key = gateway.key(limits=Limits(day=1))
     done(sdk("whole", key=key, body=BODY))
     often = sdk("whole", key=key, body=BODY)

@@ -99,6 +99,9 @@ class Files:
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     wait: asyncio.Event | None = None
 
+    def of_request(self, upstream: object, keeps: bool) -> Files:
+        return self
+
     @asynccontextmanager
     async def resolve(
         self, account: str, attachments: Sequence[Attachment], without: Ids = NO_IDS
