@@ -82,6 +82,7 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    metrics: tuple[str, int] | None = None
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -177,6 +178,13 @@ def _batches(text: str) -> tuple[str, ...]:
         if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
             raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
     return found
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
+        raise ValueError(f"is not an address such as 127.0.0.1:9464: {text[:60]!r}")
+    return host.strip("[]"), int(port)
 
 
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
@@ -279,6 +287,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
+    "KIMI_GATEWAY_METRICS": ("metrics", _address),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 

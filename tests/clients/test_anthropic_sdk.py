@@ -10,7 +10,7 @@ import anthropic
 import pytest
 
 from clients.anthropic_sdk import ASK, HELLO, Async, Blocking, Sdk
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import Budget, Limits
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import LiveGateway
@@ -147,6 +147,8 @@ def test_errors_become_its_exceptions(
     sdk = connect()
     failing(connect("sk-kg-" + "x" * 38), anthropic.AuthenticationError)
     failing(connect(gateway.key(0)), anthropic.PermissionDeniedError)
+    poor = gateway.limit(gateway.key(), Budget("tokens", "day", 10))
+    assert "tokens a day" in failing(connect(poor), anthropic.PermissionDeniedError).message
     assert failing(sdk, anthropic.NotFoundError, model="gpt-4").type == "not_found_error"
     wrong = failing(sdk, anthropic.BadRequestError, messages=[{"role": "user", "content": [{"type": "odd"}]}])
     assert (wrong.type, wrong.api_message) == (

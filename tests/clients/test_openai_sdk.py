@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from clients.sdk import HELLO, REFUSALS, Connect, HeldBack, Sdk
-from kimi_gateway.accounts.values import Limits
+from kimi_gateway.accounts.values import Budget, Limits
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Sse, chat_events
@@ -233,6 +233,14 @@ def test_no_credits_are_a_permission_error(connect: Connect, gateway: LiveGatewa
     with pytest.raises(openai.PermissionDeniedError) as caught:
         connect(gateway.key(0)).chat()
     assert (caught.value.code, caught.value.type) == ("insufficient_credits", "insufficient_quota")
+
+
+def test_an_empty_budget_is_a_permission_error(connect: Connect, gateway: LiveGateway) -> None:
+    sdk = connect(gateway.limit(gateway.key(), Budget("tokens", "day", 10)))
+    for ask in (sdk.chat, sdk.stream, sdk.respond):
+        with pytest.raises(openai.PermissionDeniedError, match="10 tokens a day of this key") as caught:
+            ask()
+        assert (caught.value.code, caught.value.type) == ("budget_exceeded", "insufficient_quota")
 
 
 def test_a_full_window_is_a_rate_limit_error_with_a_time_to_wait(

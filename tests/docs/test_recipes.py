@@ -92,7 +92,7 @@ with InProcess() as gateway:
     assert gateway.chat(key, {"model": "kimi-k9", "reasoning_effort": "low"}).status == 200
     assert gateway.client.chats[-1].body["model"] == "kimi-k9"
 (row,) = [row for row in ROWS if row.id == "kimi-k9"]
-assert cost("moonshot", row, 1_000_000, 0, 0) == 3.5
+assert cost("moonshot", row, 1_000_000, 0, 0) == (3.5, "USD")
 """
 
 

@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,7 +23,7 @@ import uvicorn.protocols
 import kimi_gateway
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
-from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey, UsageRow
+from kimi_gateway.accounts.values import Account, Budget, Grant, Limits, NewKey, UsageRow
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
@@ -125,6 +127,13 @@ class LiveGateway:
             await self.store.create_key(NewKey(digest, account.id, "", limits or Limits(), see_balance), now)
 
         self.do(make())
+        return key
+
+    def limit(self, key: str, *budgets: Budget) -> str:
+        """Give a key these budgets; returns it."""
+        now = int(self.clock())
+        change = partial(replace, budgets=budgets)
+        self.do(self.store.update_key(keys.digest(key), change, now))
         return key
 
     def account(self, key: str) -> Account:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import get_args
 
 from kimi_gateway.accounts.store import Refused
@@ -42,6 +43,7 @@ class Meter:
         return end(self.budget.period, self.bucket)
 
 
+@lru_cache(4_096)
 def bucket(period: Period, at: int) -> int:
     """The number of the period that contains `at` (unix seconds). Weeks begin on Monday."""
     match period:

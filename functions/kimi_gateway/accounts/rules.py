@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from kimi_gateway.accounts.values import NEVER, Account, Balance, Grant, Key, Limits, NewKey, Window
@@ -265,6 +266,7 @@ def packed(grants: Iterable[Grant]) -> str:
     return " ".join(f"{grant.expires}:{grant.amount}" for grant in grants)
 
 
+@lru_cache(4_096)
 def unpacked(text: str) -> tuple[Grant, ...]:
     pairs = (pair.split(":") for pair in text.split())
     return tuple(Grant(int(amount), int(expires)) for expires, amount in pairs)

@@ -62,6 +62,10 @@ def serve(host: str, port: int, workers: int, trusted_proxies: str | None, passt
     if trusted_proxies is not None:
         os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
     values = at_home("serve runs the gateway at home")
+    if values.metrics is not None and workers > 1:
+        raise click.UsageError(
+            "KIMI_GATEWAY_METRICS counts in one process: use --workers 1, or remove the setting."
+        )
     _check_models(values)
     source, tokens = configured(target())
     port = _free_port(host, port)

@@ -20,7 +20,7 @@ from kimi_gateway.pivot.attachments import Address, Attachment, Inline
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
 
-SENT = 128 * 1024  # bytes of an upload that are sent at a time
+SENT = 256 * 1024  # bytes of an upload that are sent at a time
 _GROUP = 4 * 48 * 1024  # base64 characters that are decoded at a time
 
 
@@ -58,6 +58,18 @@ class Reader:
             self._hold(len(chunk))
             self.held += chunk
 
+    async def _gathered(self) -> bytes:
+        """The next SENT bytes, or all that are left."""
+        chunks, size = list[bytes](), 0
+        while size < SENT and not self.ended:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                self.ended = True
+            else:
+                chunks.append(chunk)
+                size += len(chunk)
+        return b"".join(chunks)
+
     async def known_digest(self) -> str | None:
         """The SHA-256 of the whole, where it is known without reading on."""
         if self.ended:
@@ -70,17 +82,17 @@ class Reader:
         """All bytes, from the first on; call it once. `ended` gets the SHA-256 before the last chunk is
         given, and may raise. Chunks are large, since each costs the client of the upload some time."""
         digest, last = hashlib.sha256(), b""
-        while self.held or not self.ended:
-            if self.held:
+        piece = bytes(self.held)
+        self._hold(-len(self.held))
+        self.held.clear()
+        while piece or not self.ended:
+            if piece:
                 if last:
                     yield last
-                last = bytes(self.held)
+                last = piece
                 if ended is not None:
                     digest.update(last)
-                self._hold(-len(self.held))
-                self.held.clear()
-            while not self.ended and len(self.held) < SENT:
-                await self._next()
+            piece = await self._gathered()
         if ended is not None:
             await ended(digest.hexdigest())
         if last:

@@ -1,6 +1,6 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import current_request, emit, finished, log, recent
+from .events import Sink, current_request, emit, finished, log, recent, sinks
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -10,6 +10,7 @@ __all__ = [
     "JsonLines",
     "Redactor",
     "RequestRecord",
+    "Sink",
     "current_request",
     "emit",
     "excerpt",
@@ -18,5 +19,6 @@ __all__ = [
     "log",
     "recent",
     "redact",
+    "sinks",
     "to_stream",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from kimi_gateway.observe.record import RequestRecord
 
@@ -16,12 +17,23 @@ log = logging.getLogger("kimi_gateway")
 current_request: ContextVar[str] = ContextVar("current_request", default="")
 
 
+class Sink(Protocol):
+    """Counts events and requests, whatever the log level is."""
+
+    def event(self, event: str, warns: bool, fields: Mapping[str, Any]) -> None: ...
+
+    def request(self, record: RequestRecord) -> None: ...
+
+
+sinks: list[Sink] = []  # of this process
 # The latest requests of this process with the unix second of their end, for the operator.
 recent: deque[tuple[float, RequestRecord]] = deque(maxlen=1_000)
 
 
 def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     """Write one line. Fields that are None are dropped."""
+    for sink in sinks:
+        sink.event(event, level >= logging.WARNING, fields)
     if log.isEnabledFor(level):
         kept = {name: value for name, value in fields.items() if value is not None}
         _write(event, level, {"fields": kept})
@@ -29,6 +41,8 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
 
 def finished(record: RequestRecord) -> None:
     """Write the line of a request. Metrics read the record itself from `record` of the log record."""
+    for sink in sinks:
+        sink.request(record)
     recent.append((time.time(), record))
     level = logging.ERROR if record.status == 500 else logging.INFO
     if log.isEnabledFor(level):

@@ -23,8 +23,9 @@ from kimi_gateway.accounts.values import (
     Limits,
     Usage,
 )
-from support.books import LONG, OWN, Books
+from support.books import LONG, OWN
 from support.examples import examples
+from support.paying import Paying
 from support.store_client import LEASE
 
 BUDGETS = (
@@ -34,7 +35,7 @@ BUDGETS = (
 SHARED = (Budget("usd", "day", 1_200), Budget("tokens", "total", 4_000))
 
 
-class Budgets(Books):
+class Budgets(Paying):
     """The same with budgets of both keys and of the account: what is spent never exceeds one."""
 
     def __init__(self, dynamodb: str = "") -> None:
@@ -133,6 +134,7 @@ class Budgets(Books):
         )
         if end == "settle":
             assert self.ask(lambda store: store.settle(lease, "m", Usage(3, 2), self.now, billed))
+            self.used.append(Usage(3, 2))
         else:
             assert self.ask(lambda store: store.release(lease, "m", False, self.now, billed))
             self.purse.fold(self.now)

@@ -7,13 +7,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 
+from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.store import NoCredit, StoreDown, WindowFull
-from kimi_gateway.accounts.values import Grant, Limits, Usage
+from kimi_gateway.accounts.values import Amount, Bound, Budget, Grant, Limits, Usage
 from support.dynamo_table import SharedTable
 from support.faulty import Fault, none
 from support.store_client import LEASE, NOW
@@ -35,6 +37,38 @@ async def ended_as(steps: list[Callable[[], Coroutine[Any, Any, str]]]) -> Count
             return await step()
 
     return Counter(await asyncio.gather(*map(one, steps)))
+
+
+@pytest.mark.parametrize(
+    ("shared", "many"), [("moto", 20), ("dynalite", 60)], indirect=["shared"], ids=["moto", "dynalite"]
+)
+async def test_budgets_of_many_keys_hold_among_many_at_once(shared: SharedTable, many: int) -> None:
+    """Each request takes 50 of the account's budget, for half of them, and of its key's."""
+    await shared.key(Grant(10**6), keys=5)
+    key = (await shared.stores[0].accounts(NOW))[0].keys[0]
+    await shared.stores[0].set_budgets(key.account, [Budget("tokens", "day", 25 * many)], NOW)
+    for each in (await shared.stores[0].account(key.account, NOW)).keys:
+        own = (Budget("tokens", "total", 10 * many),)
+        await shared.stores[0].update_key(each.id, partial(replace, budgets=own), NOW)
+    held = (await shared.stores[0].account(key.account, NOW)).keys
+    bound = Bound(NOW, 10, 40, 40, 50)
+
+    async def step(number: int) -> str:
+        store, own = shared.stores[number % len(shared.stores)], held[number % len(held)]
+        try:
+            admission = await store.admit(f"r{number}", own, 1, NOW + LEASE, NOW, bound)
+        except BudgetFull:
+            return "full"
+        assert await store.settle(admission, "m", Usage(), NOW, Amount(0, 50))
+        return "settled"
+
+    ends = await ended_as([partial(step, number) for number in range(many)])
+    account = await shared.stores[0].account(key.account, NOW)
+    assert ends == {"settled": many // 2, "full": many - many // 2}
+    assert account.consumed == many // 2
+    assert [each.amount for each in account.spent if not each.scope] == [25 * many]
+    assert all(each.amount <= each.budget.limit for each in account.spent)
+    assert sum(each.amount for each in account.spent if each.scope) == 25 * many
 
 
 @MANY

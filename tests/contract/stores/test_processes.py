@@ -112,6 +112,14 @@ def test_the_credit_of_a_killed_process_returns_when_its_lease_ends(path: Path) 
     assert (account.credits, account.reserved, account.consumed) == (1, 0, 0)
 
 
+def test_no_credit_and_no_money_drifts_if_processes_are_killed_at_any_moment() -> None:
+    command = [sys.executable, str(ROOT / "bench" / "kills.py"), "--kills", "3", "--processes", "2"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found = json.loads(told.stdout)
+    assert found["settled"] > 0
+    assert {name for name, value in found.items() if value} <= {"kills", "settled", "failed", "leases lost"}
+
+
 def test_four_processes_may_create_the_file_at_once(path: Path) -> None:
     assert outcomes(path, "create", processes=4) == {"keys": 0}
 

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.app import Running, start
 from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
@@ -17,6 +17,9 @@ from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError, InvalidRequest
 from kimi_gateway.http import Headers, Query, Request, Response
 from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.edge.home.scrape import Scrape
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,6 +38,7 @@ class App:
         self.settings = settings
         self._clock = clock
         self.running: Running | None = None
+        self.scrape: Scrape | None = None
         self.arena = memoryview(bytearray(ARENA))  # the read buffer of all connections of the loop
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
@@ -52,8 +56,19 @@ class App:
     async def start(self) -> None:
         self.running = await start(self.settings, clock=self._clock)
         self._router = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
+        if self.settings.metrics is not None:
+            from kimi_gateway.edge.home.scrape import Scrape  # few gateways are scraped
+
+            self.scrape = Scrape(self.running, *self.settings.metrics)
+            try:
+                await self.scrape.start()
+            except OSError:
+                await self.running.stop()
+                raise
 
     async def stop(self) -> None:
+        if self.scrape is not None:
+            await self.scrape.stop()
         if self._draining is not None:
             self._draining.cancel()
         if self.running is not None:

@@ -104,6 +104,10 @@ class Pool:
     def all(self) -> tuple[Token, ...]:
         return self._source()
 
+    def available(self, token: Token) -> bool:
+        """Whether requests may use the token now."""
+        return self._is_available(token, "")
+
     async def another(self, tried: set[str], model: str) -> bool:
         """Whether a token is available that this request has not tried."""
         if self._doubted:

@@ -30,21 +30,26 @@ def book(db: sqlite3.Connection, account: str, meter: Meter, change: int) -> Non
     db.execute(BOOK, (*_place(account, meter), meter.bucket, change))
 
 
-def fit(db: sqlite3.Connection, key: Key, bound: Bound | None) -> int:
-    """The output limit that the budgets allow; writes nothing. Raises BudgetFull."""
-    if bound is None:
-        return 0
-    metered = budgets.meters(key, bound.at)
-    return budgets.fitted(bound, [(meter, amount(db, key.account, meter)) for meter in metered])
+Counters = list[tuple[Meter, int]]
 
 
-def reserve(db: sqlite3.Connection, key: Key, bound: Bound | None, output: int) -> None:
-    if bound is None:
-        return
-    for meter in budgets.meters(key, bound.at):
-        book(db, key.account, meter, budgets.reserved(meter, bound, output))
-        old = (*_place(key.account, meter), meter.bucket - 1)
-        db.execute(f"DELETE FROM spent WHERE {OF} AND bucket < ?", old)  # noqa: S608 - a constant
+def read(db: sqlite3.Connection, key: Key, bound: Bound | None) -> Counters:
+    """The budgets of a request, and what is spent of each."""
+    metered = () if bound is None else budgets.meters(key, bound.at)
+    return [(meter, amount(db, key.account, meter)) for meter in metered]
+
+
+def reserve(db: sqlite3.Connection, key: Key, bound: Bound, output: int, counters: Counters) -> Counters:
+    """Returns the counters as they are then."""
+    changed = []
+    for meter, spent in counters:
+        wanted = budgets.reserved(meter, bound, output)
+        book(db, key.account, meter, wanted)
+        changed.append((meter, spent + wanted))
+        if not spent:  # the period may be new; then those before the last one can go
+            old = (*_place(key.account, meter), meter.bucket - 1)
+            db.execute(f"DELETE FROM spent WHERE {OF} AND bucket < ?", old)  # noqa: S608 - a constant
+    return changed
 
 
 def correct(db: sqlite3.Connection, admission: Admission, billed: Amount | None, now: int) -> None:

@@ -77,7 +77,7 @@ def admit(
     if unlimited:
         cost = 0
     else:
-        balance = rules.folded(balance, now)
+        stored, balance = balance, rules.folded(balance, now)
         if balance.spendable < cost:
             balance, ended = _with_ended_leases(db, key.account, balance, now), True
         if balance.spendable < cost:
@@ -90,12 +90,12 @@ def admit(
             raise InFlightFull(limit)
         purge_account(db, key.account, now)
         return admit(db, request, key, cost, lease_until, now, bound)
-    output = meters.fit(db, key, bound)
+    counters = meters.read(db, key, bound)
+    output = 0 if bound is None else budgets.fitted(bound, counters)
     if ended:
         _end_leases(db, key.account, now)
     if not unlimited:
-        balance = rules.reserved(balance, cost)
-        write_balance(db, key.account, balance)
+        balance = _reserve(db, key.account, balance, cost, whole=ended or balance is not stored)
     standing = [(limits, rules.counted(counts)) for limits, counts in standing]
     for (each, _), (_, counts) in zip(rules.counting(key, bool(unlimited)), standing, strict=True):
         db.execute(COUNT, (*counts[0], *counts[1], *counts[2], each.id))
@@ -105,8 +105,18 @@ def admit(
     admission = _admission(request, key, cost, lease_until, unlimited, balance, standing)
     if bound is None:
         return admission
-    meters.reserve(db, key, bound, output)
-    return _budgeted(db, admission, bound, output)
+    counters = meters.reserve(db, key, bound, output, counters)
+    tokens = budgets.token_window(key, bound, dict(counters).__getitem__)
+    return replace(admission, bound=bound, output=output, tokens=tokens)
+
+
+def _reserve(db: sqlite3.Connection, account: str, balance: Balance, cost: int, whole: bool) -> Balance:
+    """Write the balance with its reservation; without `whole` nothing else of it has changed."""
+    if whole:
+        write_balance(db, account, rules.reserved(balance, cost))
+    elif cost:
+        db.execute("UPDATE accounts SET spendable = spendable - ? WHERE id = ?", (cost, account))
+    return rules.reserved(balance, cost)
 
 
 def hold(
@@ -120,12 +130,13 @@ def hold(
     if lease_expires is None:
         if revoked or generation != key.generation:
             raise KeyStale
-        lease_expires, output = lease_until, meters.fit(db, key, bound)
+        counters = meters.read(db, key, bound)
+        lease_expires, output = lease_until, budgets.fitted(bound, counters)
         db.execute(
             "INSERT INTO leases VALUES (?,?,?,?,?,?,?)",
             (key.account, request, 0, lease_until, output, "", ""),
         )
-        meters.reserve(db, key, bound, output)
+        meters.reserve(db, key, bound, output, counters)
     balance = _balance(funds)
     standing = _standing(db, key, unlimited, _known(row[7:16]), now, rules.rank(balance.spendable))
     held = _admission(request, rules.uncounted(key), 0, lease_expires, unlimited, balance, standing)

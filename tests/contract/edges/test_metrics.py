@@ -1,0 +1,217 @@
+"""Metrics at an address of their own, read with Prometheus' own parser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from kimi_gateway.cli import main
+from kimi_gateway.edge.home import scrape
+from kimi_gateway.edge.home.asgi import App
+from kimi_gateway.observe import RequestRecord, log, sinks
+from kimi_gateway.observe.metrics import FAMILIES, MOST_SERIES, PREFIX, Metrics
+from kimi_gateway.settings import Settings
+from support import ROOT
+from support.live import LiveGateway
+from upstream import ScriptedUpstream, Status
+
+SETTINGS = {"metrics": ("127.0.0.1", 0)}
+PAGE = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def series(text: str) -> Series:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scraped(gateway: LiveGateway, path: str = "/metrics", method: str = "GET") -> httpx.Response:
+    assert gateway.app.scrape is not None
+    url = f"http://127.0.0.1:{gateway.app.scrape.port}{path}"
+    return httpx.request(method, url, trust_env=False, timeout=10)
+
+
+def value(read: Series, name: str, **labels: str) -> float:
+    return read[PREFIX + name, frozenset(labels.items())]
+
+
+def test_it_counts_what_the_log_lines_say(module_upstream: ScriptedUpstream, gateway: LiveGateway) -> None:
+    key, before = gateway.key(), series(scraped(gateway).text)
+    for stream in (True, False):
+        assert gateway.chat(key, stream=stream).status_code == 200
+    assert gateway.chat("sk-kg-nobody").status_code == 401
+    assert gateway.chat(key, messages=[]).status_code == 400
+    module_upstream.plan(Status(400, {"error": {"message": "no", "type": "invalid_request_error"}}))
+    assert gateway.chat(key).status_code == 400
+    gateway.nothing_left(key)
+    answer = scraped(gateway)
+    read = series(answer.text)
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = gateway.lines("request")
+    paid = [line for line in lines if line.get("outcome") == "settled"]
+    route = "/v1/chat/completions"
+    assert value(read, "requests_total", route=route, status="200") == 2
+    assert value(read, "requests_total", route=route, status="401") == 1
+    assert value(read, "admitted_total", model="kimi-k3", outcome="settled") == 2
+    for kind, name in (("input", "input_tokens"), ("cached", "cached_tokens"), ("output", "output_tokens")):
+        assert value(read, "tokens_total", model="kimi-k3", kind=kind) == sum(line[name] for line in paid)
+    cost = sum(line["cost_usd"] for line in paid)
+    assert value(read, "cost_usd_total", model="kimi-k3") == pytest.approx(cost)
+    assert value(read, "credits_total") == sum(line["credits"] for line in paid)
+    causes = [line["cause"] for line in lines if 400 <= line["status"] < 499]
+    assert len(causes) == 3
+    for cause in causes:
+        assert value(read, "refusals_total", cause=cause) == causes.count(cause)
+    assert value(read, "first_content_seconds_count", model="kimi-k3") == 2
+    assert value(read, "request_seconds_bucket", stream="true", le="+Inf") == 1
+    assert value(read, "upstream_token_up", token=paid[0]["upstream_tokens"][0]) == 1
+    assert value(read, "requests_running") == 0
+    assert value(read, "process_resident_bytes") > 10 * 2**20
+    assert (PREFIX + "credits_total", frozenset()) not in before
+
+
+def test_a_dead_token_and_its_failed_attempt_show(
+    module_upstream: ScriptedUpstream, gateway: LiveGateway
+) -> None:
+    key = gateway.key()
+    module_upstream.plan(
+        Status(401, {"error": {"message": "Invalid Authentication", "type": "invalid_authentication_error"}})
+    )
+    assert gateway.chat(key).status_code >= 500
+    read = series(scraped(gateway).text)
+    assert value(read, "attempt_failures_total", cause="authentication") >= 1
+    assert [number for (name, _), number in read.items() if name.endswith("upstream_token_up")] == [0]
+    assert value(read, "events_total", event="token_out") == 1
+
+
+def test_nothing_names_a_key_an_account_or_a_secret(gateway: LiveGateway) -> None:
+    key = gateway.key()
+    gateway.chat(key)
+    text, account = scraped(gateway).text, gateway.account(key)
+    assert [word for word in (key, account.id, "sk-", "key_", "127.0.0.1") if word in text] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/", 404), ("POST", "/metrics", 405), ("HEAD", "/metrics", 200), ("GET", "/metrics?x=1", 200)],
+)
+def test_it_answers_for_nothing_else(gateway: LiveGateway, method: str, path: str, status: int) -> None:
+    answer = scraped(gateway, path, method)
+    assert (answer.status_code, bool(answer.text)) == (status, method != "HEAD")
+
+
+def test_clients_of_the_gateway_do_not_see_it(gateway: LiveGateway) -> None:
+    with gateway.client(gateway.key()) as client:
+        assert client.get("/metrics").status_code == 404
+
+
+def test_a_flood_of_silent_connections_is_closed(
+    gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first ones for their silence, those above the bound at once."""
+    monkeypatch.setattr(scrape, "WITHIN", 0.2)
+    assert gateway.app.scrape is not None
+    address = "127.0.0.1", gateway.app.scrape.port
+    clients = [socket.create_connection(address, timeout=10) for _ in range(scrape.MOST * 2)]
+    assert [client.recv(1) for client in clients] == [b""] * len(clients)
+    for client in clients:
+        client.close()
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nx: " + b"x" * 3 * scrape.LONGEST_HEAD)
+        with suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    assert scraped(gateway).status_code == 200
+
+
+def test_it_ends_with_the_gateway_and_counts_at_any_log_level(tmp_path: Path) -> None:
+    before = list(sinks)
+    with LiveGateway(tmp_path, metrics=("127.0.0.1", 0)) as gateway:
+        log.setLevel("ERROR")
+        with gateway.client(gateway.key()) as client:
+            assert client.get("/v1/models").status_code == 200
+        gateway.rest()
+        assert value(series(scraped(gateway).text), "requests_total", route="/v1/models", status="200") == 1
+        assert len(sinks) == len(before) + 1
+    assert sinks == before
+
+
+def test_an_address_in_use_stops_the_start_and_leaves_nothing_open(tmp_path: Path) -> None:
+    async def begin(metrics: tuple[str, int]) -> list[str]:
+        app = App(Settings(data=tmp_path / "data", metrics=metrics))
+        with pytest.raises(OSError, match="in use"):
+            await app.start()
+        return [str(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    before = list(sinks)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert asyncio.run(begin(taken.getsockname()[:2])) == []
+    assert sinks == before
+
+
+def test_several_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIMI_GATEWAY_METRICS", "127.0.0.1:9464")
+    monkeypatch.setenv("KIMI_GATEWAY_DATA", str(tmp_path))
+    done = CliRunner().invoke(main, ["serve", "--workers", "2"])
+    assert (done.exit_code, "--workers 1" in done.output) == (2, True)
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.floats(0, 1e6)), max_size=20))
+def test_any_label_is_read_back_and_histograms_add_up(requests: list[tuple[str, float]]) -> None:
+    metrics = Metrics()
+    for name, milliseconds in requests:
+        metrics.request(
+            RequestRecord(
+                route=name or None, status=200, outcome="settled", upstream_model=name, total_ms=milliseconds
+            )
+        )
+    read = series(metrics.text({}))
+    for name in {name for name, _ in requests}:
+        count = sum(one == name for one, _ in requests)
+        assert value(read, "admitted_total", model=name or "other", outcome="settled") == count
+    if requests:
+        assert value(read, "request_seconds_count", stream="false") == len(requests)
+        total = sum(milliseconds for _, milliseconds in requests) / 1000
+        assert value(read, "request_seconds_sum", stream="false") == pytest.approx(total)
+        buckets = [number for (name, _), number in read.items() if name == PREFIX + "request_seconds_bucket"]
+        assert max(buckets) == len(requests)
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    metrics = Metrics()
+    for number in range(MOST_SERIES + 50):
+        metrics.request(RequestRecord(route=f"/{number}", status=200))
+    read = series(metrics.text({}))
+    assert len(read) == MOST_SERIES + 1
+    assert value(read, "requests_total", route="other", status="other") == 50
+
+
+def test_the_page_and_the_dashboard_name_what_is_there() -> None:
+    rows = re.findall(r"^\| `kimi_gateway_(\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", PAGE, re.M)
+    assert rows == [
+        (name, family.kind, ", ".join(f"`{label}`" for label in family.labels) or "–", family.help)
+        for name, family in FAMILIES.items()
+    ]
+    dashboard: dict[str, Any] = json.loads((ROOT / "docs" / "grafana.json").read_text("utf-8"))
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    named = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for text in asked
+        for name in re.findall(rf"{PREFIX}\w+", text)
+    }
+    assert named <= {PREFIX + name for name in FAMILIES}
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 8
