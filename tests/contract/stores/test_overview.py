@@ -39,6 +39,9 @@ async def test_sums_are_those_of_the_rows(store: Store, client: MakeClient) -> N
     assert (whole.requests, whole.errors, whole.cost, whole.causes) == (8, 1, 56, (("rate", 1),))
     assert (whole.last, whole.last_cost) == (NOW + DAY + HOUR + 9, 0)
     assert await store.usage_sums(NOW + 2 * DAY, ()) == []
+    await use(alice, "m0", NOW + 20 * DAY)  # a long time, which SQLite sums in parts
+    for by in ((), ("day", "model"), ("account",)):
+        assert await store.usage_sums(NOW, by) == usage.summed(await store.usage(NOW), by), by
 
 
 async def test_an_overview_has_the_balance_the_windows_and_the_usage(

@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -186,7 +188,12 @@ class SqliteStore:
         return await self._read(lambda db: rows.rows(db, since, account))
 
     async def usage_sums(self, since: int, by: Sequence[str], account: str | None = None) -> list[UsageRow]:
-        return await self._read(lambda db: rows.sums(db, since, by, account))
+        if account is not None:
+            return await self._read(lambda db: rows.sums(db, since, by, account))
+        parts = await self._read(lambda db: rows.halves(db, since))
+        summed = [partial(rows.sums, since=first, by=by, account=None, before=end) for first, end in parts]
+        found = await asyncio.gather(*map(self._read, summed))
+        return found[0] if len(found) == 1 else usages.summed(chain(*found), by)
 
     async def overview(self, key: Key, since: int, now: int) -> Overview:
         found = await self._writer.run(lambda db: views.overview(db, key, now))

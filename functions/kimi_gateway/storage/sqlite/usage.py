@@ -21,8 +21,10 @@ INSERT INTO usage ({", ".join(_COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO UPDA
 _COUNT_FAILURE = """
 INSERT INTO failures VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET errors = errors + excluded.errors
 """
-_SINCE = "hour >= ?1"
-_OF_ONE = "hour >= ?1 AND account = ?2"  # by the index
+_BETWEEN = "hour >= :since AND hour < :before"
+_OF_ONE = f"{_BETWEEN} AND account = :account"  # by the index
+END = 2**62
+LONG = 7 * DAY
 _TABLES = ("usage", "failures")
 
 
@@ -39,10 +41,19 @@ def rows(db: sqlite3.Connection, since: int, account: str | None) -> list[UsageR
     return sums(db, since, _PLACE, account)
 
 
-def sums(db: sqlite3.Connection, since: int, by: Sequence[str], account: str | None) -> list[UsageRow]:
+def halves(db: sqlite3.Connection, since: int) -> list[tuple[int, int]]:
+    """The time of all rows from `since` on, in parts that are worth a reader each: from and before."""
+    (last,) = db.execute("SELECT coalesce(max(hour), 0) FROM usage").fetchone()
+    middle = hour_of((since + last) // 2)
+    return [(since, END)] if last - since < LONG else [(since, middle), (middle, END)]
+
+
+def sums(
+    db: sqlite3.Connection, since: int, by: Sequence[str], account: str | None, before: int = END
+) -> list[UsageRow]:
     """Rows summed by the database, as accounts.usage.summed does."""
-    where = _SINCE if account is None else _OF_ONE
-    of = (hour_of(since),) if account is None else (hour_of(since), account)
+    where = _BETWEEN if account is None else _OF_ONE
+    of = {"since": hour_of(since), "before": before, "account": account}
     span = HOUR if "hour" in by else DAY if "day" in by else 0
     columns = [f"hour / {span} * {span}" if span else "0"]
     columns += [name if name in by else "''" for name in _PLACE[1:]]
