@@ -103,7 +103,7 @@ def test_tokens_are_kept_in_the_secret_and_taken_out_of_it(
     ("spoilt", "says"),
     [
         ({"SecretBinary": b"\x00"}, "The secret holds no text."),
-        ({"SecretString": "[1]"}, "The secret is not a JSON list of tokens."),
+        ({"SecretString": "[1]"}, "The secret is not JSON with lists of tokens."),
     ],
 )
 def test_a_secret_that_holds_no_tokens_is_reported_and_left_as_it_is(
