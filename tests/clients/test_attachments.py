@@ -141,12 +141,28 @@ def test_other_openai_sdks(
     reached(upstream)
 
 
-def test_the_anthropic_sdk_of_node(gateway: LiveGateway, upstream: ScriptedUpstream, web: Web) -> None:
+@pytest.mark.parametrize("verb", ["responded", "response-accumulated"])
+def test_the_responses_of_node(gateway: LiveGateway, upstream: ScriptedUpstream, web: Web, verb: str) -> None:
+    parts = response_parts(web)
+    content = [*parts["documents"], *parts["pictures"], {"type": "input_text", "text": PROMPT}]
+    with Driver("node", "openai", f"{gateway.url}/v1") as driver:
+        asked = {"model": "kimi-k3", "input": [{"role": "user", "content": content}]}
+        outcome = driver(verb, key=gateway.key(), body=asked)
+    assert not outcome.classes, outcome
+    assert outcome.value["output_text"] == TEXT
+    reached(upstream)
+
+
+@pytest.mark.parametrize("name", ["@anthropic-ai/sdk", "anthropic-old"])
+@pytest.mark.parametrize("verb", ["whole", "accumulated"])
+def test_the_anthropic_sdks_of_node(
+    gateway: LiveGateway, upstream: ScriptedUpstream, web: Web, name: str, verb: str
+) -> None:
     parts = messages_parts(web)
     content = [*parts["documents"], *parts["pictures"], {"type": "text", "text": PROMPT}]
-    with Driver("node", "@anthropic-ai/sdk", gateway.url) as driver:
+    with Driver("node", name, gateway.url) as driver:
         asked = {"model": "kimi-k3", "max_tokens": 100, "messages": [{"role": "user", "content": content}]}
-        outcome = driver("whole", key=gateway.key(), body=asked)
+        outcome = driver(verb, key=gateway.key(), body=asked)
     assert not outcome.classes, outcome
     reached(upstream)
 

@@ -11,6 +11,7 @@ import pytest
 from clients.drivers import Driver, Outcome
 from kimi_gateway.accounts.values import Budget
 from kimi_gateway.dialects.messages import ids
+from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import HELLO, LiveGateway
 from upstream import ErrorEvent, HtmlError, Kimi, ScriptedUpstream, Status, error, rate_limited
@@ -50,6 +51,28 @@ def said(answer: dict[str, Any], sdk: Driver) -> dict[str, Any]:
         if block["type"] == "tool_use":
             block["id"] = vendors(ids.upstream(block["id"]))
     return {name: answer[name] for name in names} | {"usage": usage}
+
+
+def test_a_web_search_is_one_answer_with_sources(
+    sdk: Driver, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    looks, found = Kimi("I look. ", "", tools=[(SEARCH, {"query": "news"})]), Kimi("It is new [1].", "")
+    upstream.plan(*[looks, found] * 2)
+    tools = [{"type": "web_search_20250305", "name": "web_search"}]
+    key, body = gateway.key(5), BODY | {"tools": tools}
+    whole = done(sdk("whole", key=key, body=body))
+    kinds = ["text", "server_tool_use", "web_search_tool_result", "text"]
+    assert [block["type"] for block in whole["content"]] == kinds
+    assert whole["content"][2]["content"][0]["url"] == "https://example.com/1"
+    assert whole["content"][3]["citations"][0]["url"] == "https://example.com/1"
+    assert whole["usage"]["server_tool_use"] == {"web_search_requests": 1, "web_fetch_requests": 0}
+    summed = done(sdk("accumulated", key=key, body=body))
+    assert [block["type"] for block in summed["content"]] == kinds
+    assert [block.get("text") for block in summed["content"]] == [
+        block.get("text") for block in whole["content"]
+    ]
+    assert summed["stop_reason"] == whole["stop_reason"] == "end_turn"
+    assert gateway.account(key).credits == 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from clients.drivers import Driver, Outcome
 from kimi_gateway.accounts.values import Budget, Limits
+from kimi_gateway.flow.search.tools import SEARCH
 from kimi_gateway.pivot.call_ids import vendors
 from support.live import HELLO, LiveGateway
 from upstream import ErrorEvent, HtmlError, Kimi, ScriptedUpstream, Status, error, rate_limited
@@ -100,6 +101,25 @@ def test_chunks_carry_the_text_and_the_reasoning(
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert "".join(delta.get("content") or "" for delta in deltas) == TEXT
     assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == REASONING
+
+
+def test_a_web_search_is_one_answer_with_annotations(
+    sdk: Driver, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    looks, found = Kimi("I look. ", tools=[(SEARCH, {"query": "news"})]), Kimi("It is new [1].")
+    upstream.plan(*[looks, found] * 3)
+    key, body = gateway.key(5), BODY | {"model": "kimi-search-silent"}  # which the old ones know
+    message = done(sdk("whole", key=key, body=body))["choices"][0]["message"]
+    cited = message["annotations"][0]["url_citation"]
+    assert message["content"][cited["start_index"] : cited["end_index"]] == "[1]"
+    chunks = done(sdk("chunks", key=key, body=body))
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(delta.get("content") or "" for delta in deltas) == message["content"]
+    (annotations,) = [delta["annotations"] for delta in deltas if delta.get("annotations")]
+    assert annotations == message["annotations"]
+    summed = done(sdk("accumulated", key=key, body=body))["choices"][0]
+    assert (summed["message"]["content"], summed["finish_reason"]) == (message["content"], "stop")
+    assert gateway.account(key).credits == 2
 
 
 def test_models_are_listed(sdk: Driver, gateway: LiveGateway) -> None:

@@ -9,10 +9,11 @@ can be read as long as the format has the same number.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts.budgets import Meter
@@ -33,18 +34,33 @@ class BadExport(ValueError):
 @dataclass(frozen=True, slots=True)
 class Moved:
     """An account with its keys, at one moment, and its usage. `counters` are what is spent of budgets.
+    `funded` are the changes of its balance that are made once, with their credits, by `place_of` their names.
     `mark` is the hash of its lines, by which a repeated import knows it."""
 
     account: Account
     usage: tuple[UsageRow, ...] = ()
     counters: tuple[tuple[Meter, int], ...] = ()
     mark: str = ""
+    funded: tuple[tuple[str, int], ...] = ()
 
 
-def lines(accounts: Iterable[Account], usage: Iterable[UsageRow], at: int) -> Iterator[str]:
+class Snapshot(NamedTuple):
+    """All accounts, all usage, and `Moved.funded` by account."""
+
+    accounts: list[Account]
+    usage: list[UsageRow]
+    funded: Mapping[str, Sequence[tuple[str, int]]]
+
+
+def place_of(name: str) -> str:
+    """96 bits of the hash of a name."""
+    return urlsafe_b64encode(sha256(name.encode()).digest()[:12]).decode()
+
+
+def lines(snapshot: Snapshot, at: int) -> Iterator[str]:
     """The lines of an export at the unix second `at`, each with its end."""
     digest, count = sha256(), 0
-    for document in _documents(accounts, usage, at):
+    for document in _documents(snapshot, at):
         line = json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n"
         digest.update(line.encode())
         count += 1
@@ -52,12 +68,12 @@ def lines(accounts: Iterable[Account], usage: Iterable[UsageRow], at: int) -> It
     yield json.dumps({"type": END, "lines": count, "sha256": digest.hexdigest()}) + "\n"
 
 
-def _documents(accounts: Iterable[Account], usage: Iterable[UsageRow], at: int) -> Iterator[dict[str, Any]]:
+def _documents(snapshot: Snapshot, at: int) -> Iterator[dict[str, Any]]:
     by_account: dict[str, list[UsageRow]] = {}
-    for row in usage:
+    for row in snapshot.usage:
         by_account.setdefault(row.account, []).append(row)
     yield {"type": HEAD, "format": FORMAT, "at": at}
-    for account in accounts:
+    for account in snapshot.accounts:
         yield {
             "type": ACCOUNT,
             "id": account.id,
@@ -71,6 +87,7 @@ def _documents(accounts: Iterable[Account], usage: Iterable[UsageRow], at: int) 
             "invited_by": account.invited_by,
             "grants": [[grant.amount, grant.expires] for grant in account.grants],
             "budgets": budgets.packed(account.budgets),
+            "funded": [list(each) for each in snapshot.funded.get(account.id, ())],
             "spent": [[each.scope, budgets.packed([each.budget]), each.amount] for each in account.spent],
         }
         for key in account.keys:
@@ -143,10 +160,11 @@ def _moved(held: list[bytes], at: int) -> Moved:
             for scope, packed, amount in first["spent"]
             for budget in budgets.unpacked(packed)
         )
+        funded = tuple((str(place), int(credits)) for place, credits in first.get("funded", ()))
         _check(account, rows)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise BadExport(f"account {name!r} is not readable: {type(exc).__name__} {exc}") from exc
-    return Moved(account, rows, counters, sha256(b"".join(held)).hexdigest())
+    return Moved(account, rows, counters, sha256(b"".join(held)).hexdigest(), funded)
 
 
 def _check(account: Account, rows: Iterable[UsageRow]) -> None:

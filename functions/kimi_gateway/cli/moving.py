@@ -41,8 +41,8 @@ def export(file: Path, force: bool, as_json: bool) -> None:
         raise Failed("There is nothing to export yet: there is no store.", "no_store")
 
     async def read(store: TargetStore, now: int) -> tuple[int, int, int]:
-        accounts, usage = await store.moving().snapshot(now)
-        _write(file, moving.lines(accounts, usage, now))
+        accounts, usage, _ = snapshot = await store.moving().snapshot(now)
+        _write(file, moving.lines(snapshot, now))
         return len(accounts), len(usage), sum(account.reserved for account in accounts)
 
     accounts, rows, reserved = ask(read)

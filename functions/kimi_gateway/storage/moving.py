@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kimi_gateway.accounts.moving import Moved
-from kimi_gateway.accounts.values import Account, UsageRow
+from kimi_gateway.accounts.moving import Moved, Snapshot
 
 
 class Mover(Protocol):
     """Both methods raise StoreDown."""
 
-    async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
-        """All accounts and all usage."""
-        ...
+    async def snapshot(self, now: int) -> Snapshot: ...
 
     async def restore(self, moved: Moved, now: int) -> bool:
         """Put an account into the store, all or nothing. Reserved credits come back without expiry. False if

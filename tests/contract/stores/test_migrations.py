@@ -103,8 +103,8 @@ async def test_it_goes_on(store: Any) -> None:
 async def test_an_import_of_it_is_the_same(store: Any, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     new = SqliteStore(tmp_path / "new" / "db")
-    accounts, usage = await store.moving().snapshot(THEN)
-    lines = [line.encode() for line in moving.lines(accounts, usage, THEN)]
+    accounts, usage, _ = snapshot = await store.moving().snapshot(THEN)
+    lines = [line.encode() for line in moving.lines(snapshot, THEN)]
     for moved in moving.checked(lines):
         assert await new.moving().restore(moved, THEN)
     assert await new.usage(0) == usage

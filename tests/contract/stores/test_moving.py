@@ -42,6 +42,7 @@ async def filled(store: Any) -> None:
         "d1", account.id, "laptop", Limits(5, 50, None), True, ("kimi-*", "own"), NOW + 10**7, "a note",
         (Budget("usd", "day", 150), Budget("tokens", "total", 10**6)), in_flight=3, search=False,
     )  # fmt: skip
+    assert await store.fund(account.id, "payment-1", lambda balance: balance, NOW)
     first = await store.create_key(new, NOW)
     await store.rotate_key(first.id, "d1-new", NOW + 10**6, NOW)
     second = await store.create_key(NewKey("d2", account.id, "gone", made_by=first.id), NOW)
@@ -60,8 +61,8 @@ async def filled(store: Any) -> None:
 
 
 async def exported(store: Any, now: int = LATER) -> list[bytes]:
-    accounts, usage = await store.moving().snapshot(now)
-    return [line.encode() for line in moving.lines(accounts, usage, now)]
+    snapshot = await store.moving().snapshot(now)
+    return [line.encode() for line in moving.lines(snapshot, now)]
 
 
 async def imported(store: Any, lines: Iterable[bytes]) -> list[bool]:
@@ -93,6 +94,10 @@ async def test_an_account_arrives_whole(
         assert comparable(await new.accounts(LATER)) == comparable(await old.accounts(LATER))
         assert await new.usage(0) == await old.usage(0)
         assert await imported(new, lines) == [False, False]
+        (id,) = [account.id for account in await new.accounts(LATER) if account.name == "team"]
+        assert not await new.fund(id, "payment-1", lambda balance: balance, LATER)
+        assert await new.funded(id, "payment-1") == 0
+        assert await new.funded(id, "payment-2") is None
         await used_on(new)
         assert await imported(new, lines) == [False, False]  # and what was used since stays used
         (team,) = [account for account in await new.accounts(LATER) if account.name == "team"]
@@ -172,7 +177,7 @@ async def test_an_import_that_is_interrupted_at_any_call_is_repeated_to_the_same
             await imported(store, lines)
             break
         except StoreDown:
-            interrupted += 3
+            interrupted += 5
         shared.client.plan = lambda operation, request: None
         assert len(await store.accounts(LATER)) <= 2
     shared.client.plan = lambda operation, request: None

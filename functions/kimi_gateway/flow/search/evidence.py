@@ -30,10 +30,14 @@ def cleaned(text: str, longest: int) -> str:
     """Without invisible characters and marks like the fence; cut at `longest`."""
     text = text[: 2 * longest + 1_000]  # blanks and invisible characters may go, then it is cut
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    text = "".join(ch for ch in text if ch == "\n" or unicodedata.category(ch)[0] != "C")
+    text = "\n".join([line if line.isprintable() else _visible(line) for line in text.split("\n")])
     text = _FENCE.sub("·", text)  # a mark that no fence contains, so that the rest cannot form one
     text = _LINES.sub("\n\n", _BLANKS.sub("  ", text)).strip()
     return text if len(text) <= longest else text[:longest].rstrip() + " […]"
+
+
+def _visible(line: str) -> str:
+    return "".join([ch for ch in line if unicodedata.category(ch)[0] != "C"])
 
 
 def of_results(results: Sequence[Result], numbers: Sequence[int]) -> str:

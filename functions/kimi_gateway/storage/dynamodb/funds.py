@@ -110,6 +110,14 @@ async def fund(
     return known.call == call
 
 
+async def every(table: Table, account: str) -> list[tuple[str, int]]:
+    """All changes by their places."""
+    image = await image_of(table, account)
+    found = {} if image is None else {each.place: each.credits for each in _unmarked(image)}
+    marks = await table.query(f"G#{account}")
+    return sorted({**found, **{item["sk"]["S"]: int(item["n"]["N"]) for item in marks}}.items())
+
+
 async def funded(table: Table, account: str, name: str) -> int | None:
     """Raises Unknown."""
     place, image = _place(name), await image_of(table, account)

@@ -13,12 +13,12 @@ from hashlib import sha256
 
 from kimi_gateway.accounts import budgets, keys
 from kimi_gateway.accounts.budgets import Meter
-from kimi_gateway.accounts.moving import Moved
+from kimi_gateway.accounts.moving import Moved, Snapshot
 from kimi_gateway.accounts.store import Store, Taken
-from kimi_gateway.accounts.values import Account, Balance, Key, UsageRow
+from kimi_gateway.accounts.values import Balance, Key, UsageRow
 from kimi_gateway.storage.dynamodb import accounts as directory
 from kimi_gateway.storage.dynamodb import budgets as meters
-from kimi_gateway.storage.dynamodb import history, steps, tally
+from kimi_gateway.storage.dynamodb import funds, history, steps, tally
 from kimi_gateway.storage.dynamodb.item import HOT, Raw, kid, number, partition
 from kimi_gateway.storage.dynamodb.keys import record_of
 from kimi_gateway.storage.dynamodb.outages import TTL
@@ -35,9 +35,11 @@ class DynamoMover:
         self._kept = kept
         self._store = store
 
-    async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
+    async def snapshot(self, now: int) -> Snapshot:
         """Accounts are read one after the other, each at one moment."""
-        return await self._store.accounts(now), await self._store.usage(0)
+        accounts = await self._store.accounts(now)
+        found = {each.id: await funds.every(self._table, each.id) for each in accounts}
+        return Snapshot(accounts, await self._store.usage(0), found)
 
     async def restore(self, moved: Moved, now: int) -> bool:
         table, moved = self._table, _with_short_ids(moved)
@@ -54,6 +56,8 @@ class DynamoMover:
         info = directory.info_of(account.name, account.created, account.invited_by)
         await table.put(partition(account.id), directory.INFO, info | {MARK: {"S": moved.mark}})
         await table.put(f"N#{account.name}", account.id, {})
+        for place, credits in moved.funded:
+            await table.put(f"G#{account.id}", place, {"n": number(credits)})
         try:
             await table.update(partition(account.id), HOT, _created(_hot(moved, now)))
         except Conflict:  # our own write, whose answer was lost, or another import of the same file

@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Callable
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.moving import place_of
 from kimi_gateway.accounts.store import Unknown
 from kimi_gateway.accounts.values import Balance
 from kimi_gateway.storage.sqlite.accounts import LIFT, limited
 from kimi_gateway.storage.sqlite.steps import write_balance
 
-FUNDED = "SELECT credits FROM funded WHERE account = ? AND name = ?"
+FUNDED = "SELECT credits FROM funded WHERE account = ? AND name IN (?, ?)"
+MOVED = "#"  # before the place of a name that came with an import
 COUNT = "INSERT INTO tallies VALUES (?, 1, ?) ON CONFLICT DO UPDATE SET count = count + 1"
 
 
@@ -19,7 +21,7 @@ def fund(
     db: sqlite3.Connection, account: str, name: str, change: Callable[[Balance], Balance], now: int
 ) -> bool:
     before = rules.folded(limited(db, account), now)
-    if db.execute(FUNDED, (account, name)).fetchone():
+    if db.execute(FUNDED, (account, name, MOVED + place_of(name))).fetchone():
         return False
     after = change(before)
     credits = after.spendable - before.spendable
@@ -33,7 +35,7 @@ def fund(
 def funded(db: sqlite3.Connection, account: str, name: str) -> int | None:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (account,)).fetchone() is None:
         raise Unknown(account)
-    row = db.execute(FUNDED, (account, name)).fetchone()
+    row = db.execute(FUNDED, (account, name, MOVED + place_of(name))).fetchone()
     return row[0] if row else None
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 
 from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.moving import Moved
+from kimi_gateway.accounts.moving import Moved, Snapshot, place_of
 from kimi_gateway.accounts.store import Taken
-from kimi_gateway.accounts.values import Account, Key, UsageRow
+from kimi_gateway.accounts.values import Key
 from kimi_gateway.storage.sqlite import accounts as directory
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite import usage as rows
+from kimi_gateway.storage.sqlite.funds import MOVED
 from kimi_gateway.storage.sqlite.writer import Writer
 
 ACCOUNT = """
@@ -26,9 +28,11 @@ class SqliteMover:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def snapshot(self, now: int) -> tuple[list[Account], list[UsageRow]]:
+    async def snapshot(self, now: int) -> Snapshot:
         """All accounts at one moment, also while requests run."""
-        return await self._writer.run(lambda db: (directory.accounts(db, now), rows.rows(db, 0, None)))
+        return await self._writer.run(
+            lambda db: Snapshot(directory.accounts(db, now), rows.rows(db, 0, None), _funded(db))
+        )
 
     async def restore(self, moved: Moved, now: int) -> bool:
         return await self._writer.run(lambda db: restore(db, moved, now))
@@ -54,8 +58,18 @@ def restore(db: sqlite3.Connection, moved: Moved, now: int) -> bool:
         meters.book(db, account.id, meter, amount)
     for row in moved.usage:
         rows.count(db, row)
+    funded = [(account.id, f"{MOVED}{place}", credits) for place, credits in moved.funded]
+    db.executemany("INSERT INTO funded VALUES (?,?,?)", funded)
     db.execute("INSERT OR REPLACE INTO imports VALUES (?,?)", (account.id, moved.mark))
     return True
+
+
+def _funded(db: sqlite3.Connection) -> dict[str, list[tuple[str, int]]]:
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for account, name, credits in db.execute("SELECT account, name, credits FROM funded"):
+        place = name.removeprefix(MOVED) if name.startswith(MOVED) else place_of(name)
+        found[account].append((place, credits))
+    return found
 
 
 def _refuse_taken(db: sqlite3.Connection, key: Key) -> None:
