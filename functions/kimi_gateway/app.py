@@ -28,6 +28,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.files.service import FileService
 from kimi_gateway.flow.ask import Gateway
 from kimi_gateway.flow.conversation_cache import ConversationCache
+from kimi_gateway.flow.preparation import FallBack
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
@@ -176,14 +177,14 @@ async def start(
     liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
     passing = _passing(settings, platform, liveness, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
-    ledger = Ledger(store, clock, settings.lease)
-    cache = cache or MemoryCache()
+    ledger, cache = Ledger(store, clock, settings.lease), cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = _registry(models, settings, client, source, record, clock, directory)
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
+    gateway.fall_back = _fall_back(settings, registry, conversations, clock)
     endpoints = Endpoints(
         Models(gate, registry),
         Counts(gate, registry),
@@ -208,15 +209,20 @@ async def start(
     return Running(gateway, endpoints, store, client, pool, attachments, registry, heart)
 
 
+def _fall_back(
+    settings: Settings, registry: Registry, conversations: ConversationCache, clock: Callable[[], float]
+) -> FallBack | None:
+    if not settings.fallbacks:
+        return None
+    from kimi_gateway.flow.fallback import Fallbacks  # few gateways have chains
+
+    return Fallbacks(settings.fallbacks, registry, conversations, clock, settings.unpriced == "allow")
+
+
 def _registry(
-    models: catalog.Catalog,
-    settings: Settings,
-    client: Client,
-    source: TokenSource,
-    record: OutageLog,
-    clock: Callable[[], float],
-    directory: Directory,
-) -> Registry:
+    models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
+    clock: Callable[[], float], directory: Directory,
+) -> Registry:  # fmt: skip
     """The platform at once; other vendors when they are used."""
     vendors = partial(_vendors, models, settings, client, source, record, clock)
     return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
@@ -230,13 +236,9 @@ def _begun(models: catalog.Catalog, settings: Settings, source: TokenSource) -> 
 
 
 def _vendors(
-    models: catalog.Catalog,
-    settings: Settings,
-    client: Client,
-    source: TokenSource,
-    record: OutageLog,
+    models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
     clock: Callable[[], float],
-) -> Vendors:
+) -> Vendors:  # fmt: skip
     from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
 
     kept = KeptTokens(source.kept, source.renewal, source.known)

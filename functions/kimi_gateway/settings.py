@@ -19,6 +19,7 @@ OWN_KEY = "sk-kg-"  # prefix of this gateway's keys (accounts.keys)
 OF_VENDOR = "KIMI_GATEWAY_TOKENS_"  # with a vendor's name behind: its tokens
 OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
+LONGEST_CHAIN = 4  # models to fall back to
 LONGEST_ON_LAMBDA = 600.0  # seconds for a request, because Lambda bills time
 
 
@@ -65,6 +66,7 @@ class Settings:
     passthrough_limits: tuple[int | None, int | None, int | None] = (20, 600, 5_000)
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     search: bool = True
     search_rounds: int = 5
     search_seconds: float = 90
@@ -106,6 +108,15 @@ def _base_url(text: str) -> str:
     if parts.username or parts.password:
         raise ValueError("must not contain a user name or password")
     return url
+
+
+def _chains(text: str) -> dict[str, tuple[str, ...]]:
+    """`model=other,third;alias=other`."""
+    parted = [chain.partition("=") for chain in text.split(";") if chain.strip()]
+    found = {name.strip(): tuple(filter(None, map(str.strip, rest.split(",")))) for name, _, rest in parted}
+    if not all(name and 1 <= len(links) <= LONGEST_CHAIN for name, links in found.items()):
+        raise ValueError(f"is not model=other,third;alias=other ({LONGEST_CHAIN} others at most)")
+    return found
 
 
 def _file(text: str) -> Path:
@@ -270,6 +281,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
+    "KIMI_GATEWAY_FALLBACKS": ("fallbacks", _chains),
     "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),

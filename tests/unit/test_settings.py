@@ -58,6 +58,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_PASSTHROUGH_LIMITS", " 1, 0,30", (1, None, 30)),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "off", False),
     ("KIMI_GATEWAY_SEARCH", "off", False),
+    ("KIMI_GATEWAY_FALLBACKS", "a = b, c; d*=e", {"a": ("b", "c"), "d*": ("e",)}),
     ("KIMI_GATEWAY_SEARCH_ROUNDS", "3", 3),
     ("KIMI_GATEWAY_SEARCH_SECONDS", "2.5", 2.5),
     ("KIMI_GATEWAY_BATCHES", "off", ()),
@@ -133,6 +134,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_PASSTHROUGH_LIMITS", "20,-1,5"),
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "maybe"),
     ("KIMI_GATEWAY_SEARCH", "maybe"),
+    ("KIMI_GATEWAY_FALLBACKS", "a=b;c"),
     ("KIMI_GATEWAY_SEARCH_ROUNDS", "11"),
     ("KIMI_GATEWAY_SEARCH_SECONDS", "0"),
     ("KIMI_GATEWAY_BATCHES", "all"),
@@ -224,3 +226,13 @@ def test_a_fault_never_repeats_a_token() -> None:
     with pytest.raises(SettingsFault) as caught:
         read(HOME | {"MOONSHOT_API_KEY": "sk-secret one", "KIMI_BASE_URL": "https://u:sk-secret@a.test"})
     assert "secret" not in str(caught.value)
+
+
+def test_tokens_of_vendors_are_read_by_the_vendors_name() -> None:
+    settings = read(HOME | {"KIMI_GATEWAY_TOKENS_MY_BOX": "tok-1, us=tok-2,tok-1"})
+    assert settings.vendor_tokens == {"my-box": ("tok-1", "us=tok-2")}
+    assert "tok-1" not in repr(settings)
+    for name, text in (("KIMI_GATEWAY_TOKENS_MOONSHOT", "sk-1"), ("KIMI_GATEWAY_TOKENS_", "a"),
+                       ("KIMI_GATEWAY_TOKENS_QWEN", "two words")):  # fmt: skip
+        with pytest.raises(SettingsFault, match=name):
+            read(HOME | {name: text})

@@ -26,6 +26,7 @@ def capped(wanted: Key, maker: Key) -> Key:
         files=wanted.files and maker.files,
         see_balance=wanted.see_balance and maker.see_balance,
         expires=min(wanted.expires, maker.expires),
+        operator=wanted.operator and maker.operator,
         manages=False,
         made_by=maker.id,
     )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
@@ -127,7 +128,7 @@ def currency_of(base_url: str) -> Currency:
 def of_settings(settings: Settings) -> Catalog:
     """Raises CatalogFault."""
     currency = currency_of(settings.base_url)
-    return load(settings.models, settings.vendor_tokens, currency, settings.aliases)
+    return load(settings.models, settings.vendor_tokens, currency, settings.aliases, settings.fallbacks)
 
 
 def load(
@@ -135,12 +136,14 @@ def load(
     with_tokens: Iterable[str] = (),
     currency: Currency = "USD",
     aliases: Iterable[tuple[str, str]] = (),
+    chains: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…. The platform's rows get the `currency` of its
-    bills. `aliases` are those of KIMI_GATEWAY_ALIASES, which come before the file's. Raises CatalogFault.
+    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. The
+    platform's rows get the `currency` of its bills. `aliases` are those of KIMI_GATEWAY_ALIASES, which come
+    before the file's. Raises CatalogFault.
     """
     models = Catalog() if path is None else _of_file(path)
     if first := dict(aliases):
@@ -150,6 +153,12 @@ def load(
         except CatalogFault as exc:
             raise CatalogFault(f"KIMI_GATEWAY_ALIASES is wrong: {exc}") from exc
     _check_vendors(models, with_tokens)
+    for name, links in chains.items():
+        for link in links:
+            if models.find(link) is None:
+                raise CatalogFault(
+                    f"KIMI_GATEWAY_FALLBACKS: {link!r} in the chain of {name!r} is not a model"
+                )
     if currency != "USD":
         for id, row in models.rows.items():
             models.rows[id] = replace(row, currency=currency) if row.provider == PLATFORM else row

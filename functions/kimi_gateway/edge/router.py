@@ -37,6 +37,7 @@ EXPOSED = (
     "request-id",
     *limit_headers.NAMES,
     ignored.HEADER,
+    "x-served-by",
     "retry-after",
     errors.NO_RETRY[0],
     "idempotent-replayed",

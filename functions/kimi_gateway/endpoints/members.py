@@ -10,7 +10,7 @@ from kimi_gateway.accounts.bucket import Buckets
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import Store
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.endpoints.authentication import authenticate_account
 from kimi_gateway.errors import NotFound, RateLimited
 from kimi_gateway.http import Request, Response
 from kimi_gateway.settings import Settings
@@ -39,26 +39,26 @@ class Members:
         return await register(self.store, self.settings, request, int(now))
 
     async def keys(self, request: Request) -> Response:
-        caller = await authenticate(self.gate, request)
+        caller = await authenticate_account(self.gate, request)
         from kimi_gateway.endpoints import own_keys
 
         return await own_keys.listed(self.store, caller, int(self.clock()))
 
     async def make_key(self, request: Request) -> Response:
-        caller = await authenticate(self.gate, request)
+        caller = await authenticate_account(self.gate, request)
         from kimi_gateway.endpoints import own_keys
 
         most = self.settings.account_keys
         return await own_keys.made(self.store, caller, await request.body(), most, int(self.clock()))
 
     async def change_key(self, request: Request, key: str) -> Response:
-        caller = await authenticate(self.gate, request)
+        caller = await authenticate_account(self.gate, request)
         from kimi_gateway.endpoints import own_keys
 
         return await own_keys.changed(self.store, caller, key, await request.body(), int(self.clock()))
 
     async def delete_key(self, request: Request, key: str) -> Response:
-        caller = await authenticate(self.gate, request)
+        caller = await authenticate_account(self.gate, request)
         from kimi_gateway.endpoints import own_keys
 
         return await own_keys.deleted(self.store, caller, key, int(self.clock()))

@@ -21,7 +21,7 @@ from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.ledger import Ledger, Reservation
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.accounts.pardons import Pardons
-from kimi_gateway.accounts.values import Amount, Key
+from kimi_gateway.accounts.values import Key
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
@@ -31,7 +31,7 @@ from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache, tee
-from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, Recalled
+from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, FallBack, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, headers_of
 from kimi_gateway.flow.turn import Turn
@@ -42,7 +42,7 @@ from kimi_gateway.pivot.chunks import Identity
 from kimi_gateway.pivot.dialect import Dialect, JsonAnswer
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Call, Tap
+from kimi_gateway.providers.provider import Tap
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
 
@@ -67,6 +67,7 @@ class Gateway:
     pardons: Pardons = field(default_factory=Pardons)
     plan: Plan | None = None  # may add rounds to a turn
     passing: PassThrough | None = None  # callers may bring tokens of their own
+    fall_back: FallBack | None = None  # gives calls other models to fall back to
 
     @property
     def keeps(self) -> bool:
@@ -192,7 +193,7 @@ class Gateway:
         account, parsed, kept = turn.admission.key.account, completed.parsed, dict[str, bytes]()
         if parsed.stores:
             kept |= turn.kept
-            for tap in taps:
+            for tap in (*taps, *turn.rounds.taps):
                 kept |= tap.kept()
             kept |= await apart(parsed.size, partial(parsed.kept, tuple(kept)))
         if kept and parsed.continues and not await self.conversations.has(account, parsed.continues):
@@ -309,37 +310,40 @@ class Gateway:
 
         async def ask(chat: ChatRequest, added: int) -> list[UpstreamCall]:
             further = await preparation.go_on(admittable, completed, turn, self.conversations, chat, added)
-            return self._calls(admittable, turn, chat, await further.call(), further.largest)
+            return await self._calls(admittable, turn, chat, further)
 
         planner = None
         if self.plan is not None and (chat.search is None or completed.searches):
             of = (chat, admittable.upstream, ask, turn.rounds.show, lambda: turn.allowance)
             asked = completed.parsed.chat.body["messages"]
             planner = self.plan(Opening(*of, completed.parsed.size, asked, turn.kept))
-        call = await completed.call()
 
         async def again() -> None:  # with uploads to another token
-            failed, before = without | {call.only or ""}, turn.rounds.calls[0]
+            before = turn.rounds.calls[0]
+            failed = without | {before.call.only or ""}
             moved = await self._ready(admittable, recalled, turn, failed)
             await self._begin(admittable, recalled, turn, moved, failed)
             turn.rounds.calls[0].go_on_from(before)
 
-        calls = self._calls(admittable, turn, chat, call, completed.largest)
-        turn.rounds.begin(calls, error, planner, again if call.movable else None)
+        calls = await self._calls(admittable, turn, chat, completed)
+        turn.rounds.begin(calls, error, planner, again if calls[0].call.movable else None)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
-    def _calls(
-        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, call: Call, largest: Amount
+    async def _calls(
+        self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, completed: CompletedRequest
     ) -> list[UpstreamCall]:
         """One round: a call for each choice."""
-        settings = self.settings
+        settings, call, largest = self.settings, await completed.call(), completed.largest
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
-        afford = None
-        if turn.admission.bound is not None:
-            afford = lambda: turn.allowance.afford_attempt(largest)  # noqa: E731
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        return [UpstreamCall(*of_call, one, chat.stops, afford=afford, largest=largest) for one in at]
+        calls = [
+            UpstreamCall(*of_call, one, chat.stops, afford=turn.afford(largest), largest=largest)
+            for one in at
+        ]
+        if self.fall_back is not None:
+            self.fall_back(calls, admittable, turn, chat, completed)
+        return calls
 
 
 def _ms(seconds: float) -> float:

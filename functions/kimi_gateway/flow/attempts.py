@@ -19,7 +19,7 @@ from dataclasses import field, replace
 from typing import Protocol
 
 from kimi_gateway.accounts.store import NOTHING
-from kimi_gateway.accounts.values import Amount
+from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import sse
 from kimi_gateway.net.watch import FOREVER, Watch
@@ -47,6 +47,7 @@ class Ended:
 
 
 Item = list[Chunk] | Ended | Exception
+Otherwise = Callable[["UpstreamCall", UpstreamFailure], Awaitable["UpstreamCall | None"]]
 
 
 class Out(Protocol):
@@ -87,6 +88,10 @@ class UpstreamCall:
     largest: Amount = NOTHING  # that the vendor may bill for an attempt, where there is a budget
     maybe_billed: bool = False  # the present attempt was sent, and the vendor did not refuse it
     lost: int = 0  # earlier attempts that the vendor may have billed
+    otherwise: Otherwise | None = None  # the call of another model, where there is one
+    follower: UpstreamCall | None = None  # took the place of this call
+    given_up: str = ""  # the cause of the failure after which another model was asked
+    bound: Bound | None = None  # of its own prices, where another model's was reserved
     _again: bool = True  # an empty answer is tried once more
 
     def go_on_from(self, before: UpstreamCall) -> None:
@@ -100,13 +105,47 @@ class UpstreamCall:
         """Whether the model said nothing. If a stop string was sent, the answer may have begun with it."""
         return self.progress.empty(0 if self.call.body.get("stop") else 1)
 
+    @property
+    def last(self) -> UpstreamCall:
+        """The call that answers: this one, or the last one that took its place."""
+        return self if self.follower is None else self.follower.last
+
     async def run(self) -> None:
         try:
-            await self._until_complete()
-            if not self.ended:
-                await self._end()
+            await self._complete()
+        except UpstreamFailure as failure:
+            lost = failure if self.otherwise is None else await self._give_up(failure)
+            if lost is not None:
+                await self.out.put(lost)
         except Exception as exc:
             await self.out.put(exc)
+
+    async def _complete(self) -> None:
+        await self._until_complete()
+        if not self.ended:
+            await self._end()
+
+    async def _give_up(self, first: UpstreamFailure) -> Exception | None:
+        """Let other models answer, one after another. The client gets the `first` failure if all of them
+        fail, because that is the model it asked for; None if one answers."""
+        last: UpstreamCall = self
+        failure = first
+        try:
+            while self.otherwise is not None and not last.content_sent:
+                last.given_up = failure.cause
+                follower = await self.otherwise(last, failure)
+                if follower is None:
+                    return first
+                last.follower = last = follower
+                try:
+                    await follower._complete()
+                except UpstreamFailure as exc:
+                    failure = exc
+                else:
+                    return None
+        except Exception as exc:
+            return exc
+        return failure
 
     async def _until_complete(self) -> None:
         begun, waited, tried = time.monotonic(), False, set[str]()

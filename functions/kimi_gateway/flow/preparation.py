@@ -18,6 +18,7 @@ from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import resolve
+from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
@@ -92,6 +93,10 @@ class CompletedRequest:
         return call if self.token is None else replace(call, only=self.token, movable=self.movable)
 
 
+# Gives the calls of a round other models to fall back to.
+FallBack = Callable[[list[UpstreamCall], AdmittableRequest, Turn, ChatRequest, CompletedRequest], None]
+
+
 def unsearched(chat: ChatRequest, searches: bool) -> tuple[str, ...]:
     return () if chat.search is None or searches else chat.search.asked_by
 
@@ -112,7 +117,7 @@ async def read(
     ignored: tuple[str, ...] = ()
     searches = may_search and ask.searches and isinstance(upstream.provider, Searches)
     if not ask.needs:
-        prepare = partial(_prepared, upstream.provider, searches, request, resolved.model, cheaply=True)
+        prepare = partial(adapted, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
@@ -164,9 +169,9 @@ async def complete(
     replayed = chat if chat is not parsed.chat else None
     if prepared is None or searches != admittable.searches or replayed is not None:
         provider = admittable.upstream.provider
-        prepared = await apart(size, partial(_prepared, provider, searches, admittable.request, model, chat))
-    narrowed = await _fitted(admittable, turn, conversations, parsed, prepared, size)
-    lowered = await _within_key(admittable, turn, chat, prepared, size)
+        prepared = await apart(size, partial(adapted, provider, searches, admittable.request, model, chat))
+    narrowed = await kept_within(admittable, turn, conversations, parsed, prepared, size)
+    lowered = await within_key(admittable, turn, chat, prepared, size)
     lowered = await _within_budget(turn, model, chat, prepared, size) or lowered
     largest = spending.of_one_call(turn.admission)
     facts = (narrowed, resolution.token, lowered, searches, largest, replayed, more, resolution.movable)
@@ -197,10 +202,10 @@ async def go_on(
     size = completed.parsed.size + completed.more + added
     provider, model = admittable.upstream.provider, admittable.resolved.model
     prepared = await apart(
-        size, partial(_prepared, provider, completed.searches, admittable.request, model, chat)
+        size, partial(adapted, provider, completed.searches, admittable.request, model, chat)
     )
-    narrowed = await _fitted(admittable, turn, conversations, completed.parsed, prepared, size)
-    await _within_key(admittable, turn, chat, prepared, size)
+    narrowed = await kept_within(admittable, turn, conversations, completed.parsed, prepared, size)
+    await within_key(admittable, turn, chat, prepared, size)
     largest = NOTHING
     if turn.admission.bound is not None:
         known = await apart(size, partial(spending.input_bound, prepared.body, model))
@@ -209,7 +214,7 @@ async def go_on(
     return replace(completed, prepared=prepared, narrowed=narrowed, largest=largest)
 
 
-def _prepared(
+def adapted(
     provider: Provider,
     searches: bool,
     request: Request,
@@ -231,7 +236,7 @@ def _prepared(
         raise fields.renamed(error, chat.names) from None
 
 
-async def _fitted(
+async def kept_within(
     admittable: AdmittableRequest,
     turn: Turn,
     conversations: ConversationCache,
@@ -249,7 +254,7 @@ async def _fitted(
         raise fields.renamed(error, parsed.chat.names) from None
 
 
-async def _within_key(
+async def within_key(
     admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, prepared: Prepared, size: int
 ) -> tuple[str, ...]:
     """Keep the request within the tokens that its key allows for one; earlier rounds have used a part of
@@ -258,7 +263,7 @@ async def _within_key(
     most = terms.tokens(turn.admission.key)
     if most is None:
         return ()
-    used = spending.count(turn.usage(), "total_tokens") if turn.rounds.calls else 0
+    used = spending.count(turn.usage(), "total_tokens") if turn.rounds.answering else 0
     left = (most - used) // chat.choices
     body, resolved = prepared.body, admittable.resolved
     model = resolved.model

@@ -20,7 +20,7 @@ from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.pivot.chunks import Chunk, apart
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
-from kimi_gateway.providers.provider import Upstream
+from kimi_gateway.providers.provider import Tap, Upstream
 
 if TYPE_CHECKING:
     from kimi_gateway.flow.allowance import Allowance
@@ -91,6 +91,8 @@ class Rounds:
     def __init__(self) -> None:
         self.box = Mailbox[Item | NextRound | Begun | ForClient]()
         self.calls: list[UpstreamCall] = []  # of all rounds
+        self.chained = False  # another model may answer
+        self.taps: list[Tap] = []  # of models that took a place
         self.first_content: float | None = None  # time.monotonic()
         self._planner: Planner | None = None
         self._shown = False  # something of substance, with a planner
@@ -126,7 +128,23 @@ class Rounds:
         """Whether the client got content, or is about to. With a planner only what was shown counts."""
         if self._planner is not None:
             return self._shown
-        return any(call.content_sent for call in self.calls)
+        return any(call.last.content_sent for call in self.calls)
+
+    @property
+    def answering(self) -> list[UpstreamCall]:
+        """The calls that answer, one for each choice and round; none where all models failed."""
+        return [last for call in self.calls if not (last := call.last).given_up]
+
+    @property
+    def every(self) -> list[UpstreamCall]:
+        """The calls, and those that took their places."""
+        found = []
+        for each in self.calls:
+            call: UpstreamCall | None = each
+            while call is not None:
+                found.append(call)
+                call = call.follower
+        return found
 
     async def show(self, chunks: list[Chunk]) -> None:
         """Pass chunks to the client, behind those that wait."""
@@ -237,7 +255,7 @@ class Rounds:
         for task, call in zip(self._reading, self.calls, strict=False):
             if task.done():
                 continue
-            if call.ended and complete:
+            if call.last.ended and complete:
                 background.add(task)
                 task.add_done_callback(background.discard)
             else:

@@ -150,7 +150,9 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
             break
         usage, amount, lost = call.progress.usage if call.progress.complete else None, Amount(), call.lost
         if usage is not None:
-            amount = _of_usage(usage, bound, models.price_of(call.upstream.provider.name, call.call.model))
+            amount = _of_usage(
+                usage, call.bound or bound, models.price_of(call.upstream.provider.name, call.call.model)
+            )
         else:
             lost += call.maybe_billed
         usd, tokens = call.largest.usd * lost, call.largest.tokens * lost

@@ -28,6 +28,7 @@ from kimi_gateway.pivot.usage import add_usage
 if TYPE_CHECKING:
     from kimi_gateway.flow.allowance import Allowance
 
+SERVED_BY = "x-served-by"  # the model that answers, where several may
 UNWRITTEN = "unwritten"  # decided but not yet in the store: the write is repeated, or the lease decides
 
 
@@ -71,6 +72,12 @@ class Turn:
             self._allowance = Allowance(self._reservation, self._calls_billed)
         return self._allowance
 
+    def afford(self, largest: Amount) -> Callable[[], Awaitable[bool]] | None:
+        """Reserves another attempt that may cost `largest`; None without a budget."""
+        if self.admission.bound is None:
+            return None
+        return lambda: self.allowance.afford_attempt(largest)
+
     @property
     def may_search(self) -> bool:
         """Whether the key may search, and a search was reserved for, where there is a budget."""
@@ -83,7 +90,7 @@ class Turn:
         self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
-        if all(call.empty for call in self.rounds.calls) and self._pardon(self.admission.key.id):
+        if all(call.last.empty for call in self.rounds.calls) and self._pardon(self.admission.key.id):
             await self.forgo("empty")
         else:
             await self._decide("settled", self._settled)
@@ -126,7 +133,7 @@ class Turn:
     def spent(self, estimated: bool = False) -> Usage:
         """For usage: what the upstream counted, with the estimates of `usage` for calls without counts if
         they are wanted."""
-        calls = self.rounds.calls
+        calls = self._answering
         counts = self._counts if estimated else [call.progress.usage for call in calls]
         return spending.usage_of(zip(calls, counts, strict=True), self._fees)
 
@@ -149,7 +156,11 @@ class Turn:
         return written
 
     def _calls_billed(self) -> Amount:
-        return spending.billed(self.rounds.calls, self.admission)
+        return spending.billed(self.rounds.every, self.admission)
+
+    @property
+    def _answering(self) -> list[UpstreamCall]:
+        return self.rounds.answering or self.rounds.calls
 
     async def _decide(self, outcome: str, write: Callable[[], Awaitable[bool]]) -> None:
         """Make the decision unless there is one. The ledger writes it even if the caller is cancelled."""
@@ -160,8 +171,12 @@ class Turn:
 
     def answered(self) -> list[tuple[str, str]]:
         """The upstream's headers that the client may see."""
-        calls = self.rounds.calls
-        return list(calls[0].call.answered.items()) if calls else []
+        calls = self.rounds.answering
+        headers = list(calls[0].call.answered.items()) if calls else []
+        if self.rounds.chained and self.rounds.content_sent:
+            served = dict.fromkeys(call.call.model.id for call in calls)
+            headers.append((SERVED_BY, ", ".join(served)))
+        return headers
 
     def usage(self) -> dict[str, Any]:
         """The upstream's counts, summed over the calls; an estimate for calls without counts."""
@@ -170,7 +185,7 @@ class Turn:
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
-        self._counts = [call.progress.usage or self._estimate(call) for call in self.rounds.calls]
+        self._counts = [call.progress.usage or self._estimate(call) for call in self._answering]
         total, *others = self._counts
         for usage in others:
             total = add_usage(total, usage)
@@ -189,11 +204,14 @@ class Turn:
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first, fees = self.rounds.calls[0], self._fees
+        first, fees, every = self._answering[0], self._fees, self.rounds.every
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
-        record.upstream_tokens = [token for call in self.rounds.calls for token in call.tokens]
-        record.attempts = sum(call.attempts for call in self.rounds.calls)
+        record.upstream_tokens = [token for call in every for token in call.tokens]
+        record.attempts = sum(call.attempts for call in every)
+        record.fell_back = [
+            f"{call.call.model.id}: {call.given_up}" for call in every if call.follower
+        ] or None
         record.input_tokens = count(usage, "prompt_tokens")
         record.cached_tokens = cached(usage)
         record.output_tokens = count(usage, "completion_tokens")

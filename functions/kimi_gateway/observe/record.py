@@ -20,8 +20,9 @@ class RequestRecord:
     `id` is the client's own if it sent a usable one; `admission_id` is the gateway's, of the reserved credit.
     Times are in milliseconds, sizes in tokens. `route` is the table's path, `path` the
     client's. `cause` is the reason of an error, also after a status 200. `input_tokens` include
-    `cached_tokens`. `credits`, `cost_usd` and `cost_cny` exist for charged requests only. `searches`
-    are the calls of search tools that the upstream bills.
+    `cached_tokens`. `fell_back` are the models that failed before another one answered, with the causes.
+    `credits`, `cost_usd` and `cost_cny` exist for charged requests only. `searches` are the calls of search
+    tools that the upstream bills.
     """
 
     id: str = ""
@@ -41,6 +42,7 @@ class RequestRecord:
     first_content_ms: float | None = None
     provider: str | None = None
     upstream_model: str | None = None
+    fell_back: list[str] | None = None
     upstream_tokens: list[str] | None = None
     attempts: int | None = None
     outcome: str | None = None

@@ -177,7 +177,7 @@ async def test_an_import_that_is_interrupted_at_any_call_is_repeated_to_the_same
             await imported(store, lines)
             break
         except StoreDown:
-            interrupted += 3
+            interrupted += 5
         shared.client.plan = lambda operation, request: None
         assert len(await store.accounts(LATER)) <= 2
     shared.client.plan = lambda operation, request: None

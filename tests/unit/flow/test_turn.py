@@ -24,9 +24,15 @@ Script = Callable[[Mailbox[Item]], Coroutine[Any, Any, None]]
 class Calls:
     """An upstream call that does what a test says."""
 
+    given_up, follower = "", None
+
     def __init__(self, script: Script, box: Mailbox[Item]) -> None:
         self.script, self.box = script, box
         self.content_sent = self.ended = self.empty = False
+
+    @property
+    def last(self) -> Calls:
+        return self
 
     async def run(self) -> None:
         await self.script(self.box)
