@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import anthropic
@@ -34,6 +35,13 @@ def gateway(
         yield gateway
 
 
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """Closes the SDKs' clients, whose sockets would be left to the collector."""
+    with ExitStack() as stack:
+        yield stack
+
+
 def evidence(upstream: ScriptedUpstream) -> list[tuple[list[str], list[str]]]:
     """The calls and the results of each message of the last chat upstream that has calls."""
     messages = upstream.chats[-1].body["messages"]
@@ -55,10 +63,12 @@ def chat(gateway: LiveGateway, key: str) -> openai.OpenAI:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat_completions(gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
+def test_chat_completions(
+    gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack, stream: bool
+) -> None:
     upstream.web.pages = {"https://example.com/9": "# Nine"}
     upstream.plan(MIXED, DONE, DONE)
-    client = chat(gateway, gateway.key(9))
+    client = closing.enter_context(chat(gateway, gateway.key(9)))
     asked: Any = {
         "model": "kimi-k3",
         "messages": [{"role": "user", "content": ASK}],
@@ -97,17 +107,17 @@ def test_chat_completions(gateway: LiveGateway, upstream: ScriptedUpstream, stre
         }
     )
     assert upstream.chats[-1].body["messages"][: len(first)] == first  # the prefix stays
-    stranger = chat(gateway, gateway.key(9))  # for whom the cache has nothing
+    stranger = closing.enter_context(chat(gateway, gateway.key(9)))  # for whom the cache has nothing
     stranger.chat.completions.create(**{**asked, "messages": history})
     assert evidence(upstream)[-1] == (["mine"], ["Sunny"])
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_responses(gateway: LiveGateway, upstream: ScriptedUpstream, kept: bool) -> None:
+def test_responses(gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack, kept: bool) -> None:
     """With `store: false` nothing is kept; the conversation goes on without what was found."""
     upstream.web.pages = {"https://example.com/9": "# Nine"}
     upstream.plan(MIXED, DONE)
-    client = chat(gateway, gateway.key(9))
+    client = closing.enter_context(chat(gateway, gateway.key(9)))
     asked: Any = {
         "model": "kimi-k3",
         "input": [{"role": "user", "content": ASK}],
@@ -139,13 +149,14 @@ def test_responses(gateway: LiveGateway, upstream: ScriptedUpstream, kept: bool)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages(gateway: LiveGateway, upstream: ScriptedUpstream, stream: bool) -> None:
+def test_messages(gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack, stream: bool) -> None:
     """The client's own blocks bring the results back, sealed; nothing is added to them."""
     upstream.web.pages = {"https://example.com/9": "# Nine"}
     upstream.plan(MIXED, DONE)
-    client = anthropic.Anthropic(
+    opened = anthropic.Anthropic(
         api_key=gateway.key(9), base_url=gateway.url, max_retries=0, _strict_response_validation=True
     )
+    client = closing.enter_context(opened)
     asked: Any = {
         "model": "kimi-k3",
         "max_tokens": 2_000,
