@@ -194,6 +194,15 @@ VIDEO_TYPES = frozenset(
 
 _PRICES = {row.upstream: row.price for row in ROWS}
 
+# List prices of api.moonshot.cn, by the upstream's id.
+_OF_CN = "a provider's plan from the platform's pages, 2026-09"
+_IN_CNY = {
+    "kimi-k3": Price(20.0, 2.0, 100.0, _OF_CN, currency="CNY"),
+    "kimi-k2.7-code": Price(6.5, 1.3, 27.0, _OF_CN, currency="CNY"),
+    "kimi-k2.7-code-highspeed": Price(13.0, 2.6, 54.0, _OF_CN, currency="CNY"),
+    "kimi-k2.6": Price(6.5, 1.1, 27.0, _OF_CN, currency="CNY"),
+}
+
 
 def price_of(provider: str, model: Model) -> Price | None:
     """The price in USD of a model as a provider serves it; None if it is not known, or if the bills are in
@@ -207,15 +216,14 @@ def price_of(provider: str, model: Model) -> Price | None:
 def _listed(provider: str, model: Model) -> Price | None:
     """The price in the currency of the bills. A row of the operator's without one has that of its upstream
     model."""
-    price = _price(model)
-    if price is None or provider != model.provider:
+    if provider != model.provider:
         return None
-    return price if model.provider != PLATFORM or price.currency == model.currency else None
-
-
-def _price(model: Model) -> Price | None:
-    """The vendors' own models may have the names of the platform's, at other prices."""
-    return model.price or (_PRICES.get(model.upstream) if model.provider == PLATFORM else None)
+    if provider != PLATFORM:  # a vendor's model may have the name of one of the platform's
+        return model.price
+    for price in (model.price, _PRICES.get(model.upstream), _IN_CNY.get(model.upstream)):
+        if price is not None and price.currency == model.currency:
+            return price
+    return None
 
 
 def largest_window(model: Model) -> int:

@@ -190,7 +190,7 @@ def test_a_platform_that_bills_in_another_currency_has_no_price_in_usd(
     with InProcess(base_url="https://api.moonshot.cn/v1", models=file) as desk:
         key = desk.key()
         desk.client.answer = answers(1_000_000, 1_000_000)
-        for model, cost in (("mine", 20.0), (K26, None)):
+        for model, cost in (("mine", 20.0), (K26, 33.5), ("kimi-k3.1-pro", None)):
             caplog.clear()
             assert desk.chat(key, {"model": model}).status == 200
             (line,) = [each.fields for each in caplog.records if each.message == "request"]  # type: ignore[attr-defined]
