@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kimi_gateway.accounts import rules
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.accounts.payments import invite_code
-from kimi_gateway.accounts.usage_report import utc
 from kimi_gateway.accounts.values import NEVER, Account, Budget, Grant, Key, Spent
 
 

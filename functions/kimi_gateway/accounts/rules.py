@@ -82,6 +82,27 @@ def made(new: NewKey, id: str, now: int) -> Key:
     )
 
 
+def wanted(key: Key) -> NewKey:
+    """The key that is to be made with the terms of `key`; users of the API make no operators."""
+    return NewKey(
+        digest=key.digest,
+        account=key.account,
+        name=key.name,
+        limits=key.limits,
+        see_balance=key.see_balance,
+        models=key.models,
+        expires=key.expires,
+        note=key.note,
+        budgets=key.budgets,
+        in_flight=key.in_flight,
+        tokens=key.tokens,
+        search=key.search,
+        files=key.files,
+        manages=key.manages,
+        made_by=key.made_by,
+    )
+
+
 # Fields that an update of a key may change.
 CHANGEABLE = (
     "name",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from kimi_gateway.accounts import usage
+from kimi_gateway.accounts.moments import unix_seconds, utc
 from kimi_gateway.accounts.values import UsageRow
 
 _AGO = re.compile(r"(\d{1,5})([hdw])")
@@ -23,14 +23,9 @@ def since_of(text: str, now: int) -> int:
     if ago := _AGO.fullmatch(text):
         return max(0, now - int(ago[1]) * _SPANS[ago[2]])
     try:
-        named = datetime.fromisoformat(text)
+        return max(0, unix_seconds(text))
     except ValueError:
         raise ValueError("give a time such as 24h, 7d, 4w, 2026-11-01 or 2026-11-01T12:00Z") from None
-    return max(0, int((named if named.tzinfo else named.replace(tzinfo=UTC)).timestamp()))
-
-
-def utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def usd(micro: int) -> float:

@@ -19,6 +19,7 @@ class Limits:
     day: int | None = None
 
 
+WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}  # of Limits, by the names for users
 Unit = Literal["usd", "tokens"]
 Period = Literal["minute", "day", "week", "month", "total"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.moments import unix_seconds
 from kimi_gateway.accounts.store import Ambiguous, Unknown
 from kimi_gateway.accounts.values import NEVER, Account, Grant, Key
 from kimi_gateway.cli.entry import NOT_FOUND, SECRET_LENGTH, Failed, program
@@ -72,8 +72,7 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> int
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value)
-        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        seconds = unix_seconds(value)
     except (ValueError, OverflowError):
         raise click.BadParameter("give a date such as 2027-01-31 or 2027-01-31T12:00:00Z.") from None
     if not 0 < seconds < NEVER:

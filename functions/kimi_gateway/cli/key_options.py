@@ -8,13 +8,12 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from kimi_gateway.accounts.values import NEVER, Key
+from kimi_gateway.accounts.values import NEVER, WINDOWS, Key
 from kimi_gateway.cli.access import MOST, moment
 from kimi_gateway.cli.budget_option import budget_option, with_budgets
 
 F = TypeVar("F", bound=Callable[..., Any])
 NONE: Literal["none"] = "none"  # takes a limit away
-WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}
 
 
 class Limit(click.ParamType):  # type: ignore[type-arg]

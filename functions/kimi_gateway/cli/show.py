@@ -21,7 +21,7 @@ from kimi_gateway.accounts.documents import (
     spent_document,
     state_of,
 )
-from kimi_gateway.accounts.usage_report import utc
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.accounts.values import Account, Key, Spent
 
 __all__ = [

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.accounts.rules import DAY
-from kimi_gateway.accounts.usage_report import counted, described, since_of, total, utc
+from kimi_gateway.accounts.usage_report import counted, described, since_of, total
 from kimi_gateway.accounts.values import UsageRow
 from kimi_gateway.cli.access import Reference, account_of, ask, reference
 from kimi_gateway.cli.show import json_option, out, table

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, get_args
 
-from kimi_gateway.accounts.values import NEVER, Budget, Key, Period, Unit
+from kimi_gateway.accounts.moments import unix_seconds, utc
+from kimi_gateway.accounts.values import NEVER, WINDOWS, Budget, Key, Period, Unit
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import fields
 
 MOST = 10**9  # requests in a limit
 MOST_BUDGET = 10**15  # micro-dollars, or tokens
 MOST_MODELS, LONGEST_MODELS = 50, 1_000  # names; characters of all
-WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}
-
-
-def utc(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def document(key: Key) -> dict[str, Any]:
@@ -142,8 +136,7 @@ def _expiry(value: Any, where: str) -> None:
 
 def _moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-        seconds = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        seconds = unix_seconds(text)
     except (ValueError, OverflowError):
         raise InvalidRequest(
             "expires: must be a date such as 2027-01-31T12:00:00Z, or null", param="expires"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kimi_gateway.accounts import keys, made_keys
+from kimi_gateway.accounts import keys, made_keys, rules
 from kimi_gateway.accounts.store import Store, StoreDown, TooManyKeys, Unknown
-from kimi_gateway.accounts.values import Key, NewKey
+from kimi_gateway.accounts.values import Key
 from kimi_gateway.endpoints import key_documents
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.errors import (
@@ -54,7 +54,7 @@ async def made(store: Store, caller: Key, raw: bytes, most: int, now: int) -> Re
                 f"This account has made {MADE_A_DAY} keys today, as many as it may. Try again tomorrow.",
                 retry_after=(day + 1) * DAY - now,
             )
-        new = await store.create_key(_new(key), now, most)
+        new = await store.create_key(rules.wanted(key), now, most)
     except TooManyKeys as exc:
         raise Conflict(f"This account has {most} keys, as many as it may have. Delete one first.") from exc
     except (StoreDown, Unknown) as exc:
@@ -113,26 +113,6 @@ def _body(raw: bytes, caller: Key, now: int) -> Mapping[str, Any]:
     if caller.models and "models" in body and not body["models"]:
         return {**body, "models": list(caller.models)}
     return body
-
-
-def _new(key: Key) -> NewKey:
-    return NewKey(
-        key.digest,
-        key.account,
-        key.name,
-        key.limits,
-        key.see_balance,
-        key.models,
-        key.expires,
-        key.note,
-        key.budgets,
-        key.in_flight,
-        key.tokens,
-        key.search,
-        key.files,
-        key.manages,
-        key.made_by,
-    )
 
 
 def _failed(exc: StoreDown | Unknown) -> Unavailable | InvalidKey:

@@ -7,9 +7,10 @@ from typing import Any
 
 from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.gate import Gate, store_down
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.accounts.store import KeyStale, Store, StoreDown
 from kimi_gateway.accounts.usage import DAY, HOUR
-from kimi_gateway.accounts.usage_report import counted, described, place, since_of, total, usd, utc
+from kimi_gateway.accounts.usage_report import counted, described, place, since_of, total, usd
 from kimi_gateway.accounts.values import NEVER, Account, Key, Overview, Spent, UsageRow
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer

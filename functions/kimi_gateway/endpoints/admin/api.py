@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from kimi_gateway.accounts import keys
+from kimi_gateway.accounts import keys, rules
 from kimi_gateway.accounts.documents import (
     account_document,
     key_document,
@@ -15,12 +15,13 @@ from kimi_gateway.accounts.documents import (
     state_of,
 )
 from kimi_gateway.accounts.gate import Gate, store_down
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.accounts.packages import with_own
 from kimi_gateway.accounts.rules import TooMuch
 from kimi_gateway.accounts.store import Ambiguous, Store, StoreDown, Unknown, Unlimited
 from kimi_gateway.accounts.usage import BY, DAY
-from kimi_gateway.accounts.usage_report import since_of, utc
-from kimi_gateway.accounts.values import Account, Grant, Key, NewKey
+from kimi_gateway.accounts.usage_report import since_of
+from kimi_gateway.accounts.values import Account, Grant, Key
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.admin.terms import (
     TERMS,
@@ -148,7 +149,7 @@ class Admin:
         if wanted.expires <= now:
             fail("expires", "is in the past")
         holder = await self._holder(account, credits, wanted.name, now)
-        made = await self.store.create_key(_new(wanted, holder.id), now)
+        made = await self.store.create_key(rules.wanted(replace(wanted, account=holder.id)), now)
         return {"key": secret} | key_document(made) | {"state": state_of(made, now)}
 
     async def _holder(self, account: Any, credits: Any, name: str, now: int) -> Account:
@@ -273,25 +274,6 @@ class Admin:
             if all(not value or str(line.get(name, "")) == value for name, value in wanted.items()):
                 found.append({"at": utc(int(at)), **line})
         return {"object": "list", "data": found[:limit], "has_more": len(found) > limit}
-
-
-def _new(key: Key, account: str) -> NewKey:
-    return NewKey(
-        key.digest,
-        account,
-        key.name,
-        key.limits,
-        key.see_balance,
-        key.models,
-        key.expires,
-        key.note,
-        key.budgets,
-        key.in_flight,
-        key.tokens,
-        key.search,
-        key.files,
-        key.manages,
-    )
 
 
 def _limit(request: Request) -> int:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
+from kimi_gateway.accounts.moments import unix_seconds
 from kimi_gateway.accounts.packages import Package
-from kimi_gateway.accounts.values import NEVER, Budget, Grant, Key, Period, Unit
+from kimi_gateway.accounts.values import NEVER, WINDOWS, Budget, Grant, Key, Period, Unit
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import fail
 
 MOST = 10**9  # credits, and requests in a limit
-WINDOWS = {"rpm": "minute", "rph": "hour", "rpd": "day"}
 COUNTS = ("in_flight", "tokens")
 SWITCHES = ("see_balance", "search", "files", "manages", "suspended")
 TERMS = ("name", *WINDOWS, *COUNTS, *SWITCHES, "models", "expires", "note", "budgets")
@@ -91,8 +90,7 @@ def moment(value: Any, name: str) -> int:
         return NEVER
     fields.string(value, name)
     try:
-        at = datetime.fromisoformat(value)
-        seconds = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+        seconds = unix_seconds(value)
     except (ValueError, OverflowError):
         fail(name, "must be a date or a time such as 2027-01-31T12:00:00Z, or null")
     if not 0 < seconds < NEVER:
