@@ -346,5 +346,5 @@ def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
 def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
     assert endpoint.guard.denied == []
     assert {each for each, _ in endpoint.guard.passed} == {
-        *("Chat", "Models", "TokenCheck", "Account", "Files", "Users")
+        *("Chat", "Models", "TokenCheck", "Account", "Files", "Users", "Pages")
     }

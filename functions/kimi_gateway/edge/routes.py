@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kimi_gateway.endpoints.files.api import FilesApi
     from kimi_gateway.endpoints.kept_answers import KeptAnswers
     from kimi_gateway.endpoints.members import Members
+    from kimi_gateway.endpoints.pages.pages import Pages
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -214,6 +215,23 @@ def _admin(gateway: Gateway, store: Store) -> tuple[Route, ...]:
     return admin_routes.routes(gateway, store)
 
 
+def pages() -> tuple[Route, ...]:
+    """The pages for people. They need no gateway, so that a function without rights can serve them."""
+
+    def shown() -> Pages:
+        from kimi_gateway.endpoints.pages.pages import Pages
+
+        return Pages()
+
+    page = _later(lambda: shown().page)
+    return (
+        Route("GET", "/", page, "The playground; JSON for programs", Access.PAGE),
+        Route("GET", "/my-credits", page, "Balance, limits and usage of a key", Access.PAGE),
+        Route("GET", "/admin", page, "Accounts, keys and upstream tokens", Access.PAGE),
+        Route("GET", "/pages/{file+}", _later(lambda: shown().file), "Files of the pages", Access.PAGE),
+    )
+
+
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (
         *_chats(gateway),
@@ -273,4 +291,5 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             "Readiness, with what is misconfigured",
             access=Access.OPEN,
         ),
+        *pages(),
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+DOCS = ("/docs", "/redoc", "/openapi.json")
 FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # files of the page /docs
 PAGES = (*DOCS, *FILES)
 LEAST_PATIENCE = 2.0  # seconds for a client that reads nothing, even if the idle time-out is shorter
@@ -211,7 +211,7 @@ class _Exchange:
         headers, body = response.headers, response.body
         if isinstance(body, bytes):
             self._stop_watching()
-            if response.status != 204 and self._request.method != "HEAD":
+            if response.status not in (204, 304) and self._request.method != "HEAD":
                 headers = [*headers, ("content-length", str(len(body)))]
             await self._start(response.status, headers)
             await self._send({"type": "http.response.body", "body": body})
