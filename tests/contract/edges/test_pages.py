@@ -113,7 +113,7 @@ def test_a_file_is_packed_or_plain_and_is_not_sent_again(client: httpx.Client, n
     ],
 )
 def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
-    answer = httpx.Client(trust_env=False).send(client.build_request("GET", path, headers=HTML))
+    answer = client.get(path, headers=HTML)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
 
@@ -135,6 +135,7 @@ def test_a_page_may_be_read_only(client: httpx.Client, path: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
+@pytest.mark.anyio
 async def test_the_function_serves_them_as_text_without_a_gateway(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
