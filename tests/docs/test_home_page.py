@@ -19,6 +19,7 @@ import pytest
 
 from docs import container_steps
 from kimi_gateway.cli.service import value, word
+from kimi_gateway.endpoints.token_check import CHECKS
 from support import ROOT
 from support.command import PROGRAM, environment
 from support.exchange import CHARGED, ledger
@@ -167,8 +168,7 @@ def test_nginx_passes_streams_on_reports_a_client_that_left_and_names_the_real_a
         gateway.nothing_left(key)
         assert gateway.app.running is not None
         askers = gateway.app.running.endpoints.token_check()._askers
-        while not askers.take("127.0.0.7", gateway.clock()):
-            pass
+        askers.spend("127.0.0.7", gateway.clock(), 2 * CHECKS)
         for source, status in (("127.0.0.7", b" 429 "), ("127.0.0.8", b" 200 ")):
             with through(port, pem, "-", "/token/check", {"token": "sk-kg-x"}, source) as client:
                 assert status in until(client, b"\r\n").partition(b"\r\n")[0]
