@@ -110,9 +110,7 @@ def test_the_operators_api_is_there_only_if_the_operator_says_so(raw: Any, templ
     assert {name for name, value in given.items() if value} == {"Admin"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"])
 def test_unknown_paths_reach_the_gateway_and_its_own_404(template: Any, path: str) -> None:
     assert chosen(template, "GET", path).function == "Account"
 

@@ -59,7 +59,7 @@ class Access(Enum):
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
     OPERATOR = "operator"  # an operator's key
-    PAGE = "page"  # none: a page for people, or a file of one; it is no part of the API
+    PAGE = "page"  # none: a page for people or a file of one, outside of the API
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Serves the pages and their static files. There is no build step: what is in `static` is what is sent.
+"""Serves the pages and their static files. There is no build step: the files in `static` are sent unchanged.
 
 The pages use relative addresses only, so they work below any prefix (/api, a stage of API Gateway). The
 content security policy allows neither inline code nor another origin.
