@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.health import Health
     from kimi_gateway.endpoints.kept_answers import KeptAnswers
     from kimi_gateway.endpoints.members import Members
     from kimi_gateway.endpoints.pages.pages import Pages
@@ -171,6 +172,13 @@ def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
     )
 
 
+def _health(health: Health) -> tuple[Route, ...]:
+    return (
+        Route("GET", "/ping", health.ping, "Liveness", access=Access.OPEN),
+        Route("GET", "/health", health.health, "Readiness, with what is misconfigured", access=Access.OPEN),
+    )
+
+
 def _kept(gateway: Gateway) -> tuple[Route, ...]:
     def kept() -> KeptAnswers:
         from kimi_gateway.endpoints.kept_answers import KeptAnswers
@@ -283,13 +291,6 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         ),
         *_user(endpoints.account),
         *_admin(gateway, endpoints.account.store),
-        Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
-        Route(
-            "GET",
-            "/health",
-            endpoints.health.health,
-            "Readiness, with what is misconfigured",
-            access=Access.OPEN,
-        ),
+        *_health(endpoints.health),
         *pages(),
     )
