@@ -33,19 +33,6 @@ async def test_a_key_is_found_by_its_digest_as_it_was_made(store: Store) -> None
     assert (await store.account("alice", NOW)).keys == (made,)
 
 
-async def test_an_account_is_opened_with_its_key_or_not_at_all(store: Store) -> None:
-    opened = await store.open_account(Grant(7), NewKey("d1", "", "laptop"), NOW, "acc_host")
-    (key,) = opened.keys
-    assert (opened.name, opened.credits, opened.invited_by, key.account) == ("", 7, "acc_host", opened.id)
-    assert await store.find_key("d1") == key
-    assert await store.account(opened.id, NOW) == opened
-    with pytest.raises(Taken):
-        await store.open_account(Grant(7), NewKey("d1", ""), NOW)
-    assert await store.accounts(NOW) == [opened]
-    await store.settle(await store.admit("r", key, 1, NOW + 60, NOW), "kimi-k3", Usage(1, 1), NOW)
-    assert (await store.account(opened.id, NOW)).credits == 6
-
-
 async def test_keys_are_made_for_existing_accounts_and_once(store: Store) -> None:
     with pytest.raises(Unknown):
         await store.create_key(NewKey("d1", "acc_0000000000"), NOW)
