@@ -25,6 +25,7 @@ from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Inline,
     MediaUrl,
     PlainText,
     Resolved,
@@ -138,6 +139,8 @@ class Resolving:
         if type.media_type not in _SENDABLE[medium]:
             names = ", ".join(sorted(_SENDABLE[medium]))
             raise wrong(attachment, f"{type.media_type} is not supported; use one of {names}")
+        if self.files is None and isinstance(attachment.source, Inline):  # it can go as it came
+            return MediaUrl(f"data:{type.media_type};base64,{attachment.source.data}", medium)
         if medium == "image":
             data = await reader.fill(self.bounds.inline + 1)
             if len(data) <= self.bounds.inline:
@@ -147,13 +150,11 @@ class Resolving:
                 raise too_large(attachment, self.bounds.inline)
         async with self._binding:  # media of one turn share a token
             upload = partial(self._upload, attachment, reader, type, medium, tried, self.token_id)
-            if self.shared is None or self.files is None:
-                record = await upload()
+            if self.shared is not None and self.files is not None:
+                of = medium, reader, self.files, self.token_id, self.without, upload
+                record = await self.shared.upload(*of, self._uploaded)
             else:
-                of = medium, reader, self.files, self.token_id, self.without
-                record, stays = await self.shared.upload(*of, upload)
-                if stays:
-                    self._uploaded.pop(record.id, None)
+                record = await upload()
             self.token_id = record.token
         return MediaUrl(f"ms://{record.upstream}", medium)
 

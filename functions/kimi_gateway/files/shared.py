@@ -38,8 +38,8 @@ class Found(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """The sharing of uploads by all turns. An upload is kept for `keep` seconds, and no turn begins to use it in
-    the last `spare` ones, so it outlives each turn. `seen`: when the provider had a file, by its id there."""
+    """The sharing of uploads by all turns. An upload is kept for `keep` seconds, and no turn begins to use it
+    in the last `spare` ones, so it outlives each turn. `seen`: when the provider had a file, by its id."""
 
     store: FileStore
     cleaner: Cleaner
@@ -69,9 +69,11 @@ class Shared:
         only: str | None,
         without: frozenset[str],
         upload: Upload,
-    ) -> tuple[FileRecord, bool]:
-        """An earlier upload of the content at a token that may serve the turn, else the result of `upload`,
-        and whether it stays. `only`: the id of the one token that will do. `without`: those that will not."""
+        own: dict[str, FileRecord],
+    ) -> FileRecord:
+        """An earlier upload of the content at a token that may serve the turn, else the result of `upload`.
+        `only`: the id of the one token that will do. `without`: those that will not. `own`: the uploads that
+        end with the turn; one that stays is taken out."""
         name = ""
 
         async def known(digest: str) -> None:
@@ -89,14 +91,15 @@ class Shared:
                 await known(digest)
             record = await upload(None if digest is not None else known, True)
         except Found as found:
-            return found.record, True
+            return found.record
         now = int(self._of.clock())
         kept = await self._of.cleaner.share(record, name, now + self._of.keep)
         if kept is None:
-            return record, False
+            return record
+        own.pop(kept.id, None)
         self._of.seen[kept.upstream] = now
         (await self._live()).append(kept)
-        return kept, True
+        return kept
 
     async def _live(self) -> list[FileRecord]:
         """A store that is down knows none; then the upload itself fails."""

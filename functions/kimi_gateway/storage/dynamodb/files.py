@@ -3,7 +3,8 @@
 The kept files of an account are attributes of one item, with their number and their bytes, so its room is
 exact; its shared files are those of another one. Each file with an end has an item in one partition for all
 accounts. Its sort key begins with that second. A passing file is there whole, the others as pointers.
-A pointer may be outdated, since it is written before the record and deleted after it; `due` moves or deletes such ones.
+A pointer may be outdated, since it is written before the record and deleted after it; `due` moves or deletes
+such ones.
 """
 
 from __future__ import annotations
