@@ -257,8 +257,7 @@ class Resolving:
         try:
             token = lease.token
             tried.add(token.id)
-            of = self.account, token, purpose, type.media_type, files, shared
-            record = await self.cleaner.begin(*of)
+            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files, shared)
             chunks = reader.stream(ended)
             name = f"{record.id}.{_extension(attachment, reader, type)}"
             try:
