@@ -183,6 +183,7 @@ NEEDS: dict[str, tuple[Step, ...]] = {
     "Users": (key, outages, credit, users),
     "Admin": (key, outages, credit, usage, operators),
     "TokenCheck": (key, outages),
+    "Pages": (),
     "Account": (key, outages, credit, usage, earlier, deleted),
 }
 
