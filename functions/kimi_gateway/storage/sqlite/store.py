@@ -253,7 +253,10 @@ class SqliteStore:
         return await self._writer.run(lambda db: files.find(db, account, id, now), brief=True)
 
     async def files(self, account: str, now: int) -> list[FileRecord]:
-        return await self._writer.run(lambda db: files.kept(db, account, now))
+        return await self._writer.run(lambda db: files.live(db, account, "kept", now))
+
+    async def shared_files(self, account: str, now: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.live(db, account, "shared", now), brief=True)
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await self._writer.run(lambda db: files.due(db, now, most))
