@@ -46,13 +46,20 @@ class Http1Client:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Answer]:
-        return _Exchange(self._pool, method, url, headers, body, timeouts)
+        return Exchange(self._pool, method, url, headers, body, timeouts)
+
+    def upload(
+        self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
+    ) -> AbstractAsyncContextManager[Answer]:
+        from kimi_gateway.net.upload import Upload  # few requests upload
+
+        return Upload(self._pool, url, headers, body, timeouts)
 
     async def close(self) -> None:
         await self._pool.close()
 
 
-class _Exchange:
+class Exchange:
     """One request and its answer. The answer is read from the connection until the context ends."""
 
     __slots__ = ("_connection", "_inflater", "_pool", "_request", "_timeouts", "headers", "status")
@@ -76,6 +83,10 @@ class _Exchange:
         method, url, headers, body = self._request
         address = locate(url)
         connection = await self._ask(address.origin, method, head(method, address, headers, len(body)), body)
+        return self._begun(connection)
+
+    def _begun(self, connection: Connection) -> Answer:
+        """The answer's head is here."""
         self.status: int = connection.status
         self.headers: Mapping[str, str] = connection.headers
         coding = self.headers.get("content-encoding", "identity").lower()
