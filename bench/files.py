@@ -3,7 +3,7 @@
     .venv/bin/python bench/files.py [MB] [MB a second of each leg]
 
 Three processes on loopback: the resolver alone, and beside it a web server and a provider that are paced. A
-video is fetched, uploaded and deleted; a document is digested and read, too. The first run warms up, with 1 MB.
+video is fetched, uploaded and deleted; a document is digested and read, too. The first run, 1 MB, warms up.
 Each run is followed by a bare relay of the same bytes, which only receives and sends: what this machine takes
 for that at that moment.
 """

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.fetch.addresses import is_public
-from kimi_gateway.net.fetch.opening import Opened, Opener, Unreachable
+from kimi_gateway.net.fetch.opened import Opened, Unreachable
+from kimi_gateway.net.fetch.opening import Opener
 from kimi_gateway.net.fetch.target import BadTarget, Target, read, redirected
 from kimi_gateway.net.http import ConnectionLost
 from kimi_gateway.net.inflate import Inflater

@@ -10,10 +10,11 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kimi_gateway import __version__
 from kimi_gateway.net.connection import Connection
+from kimi_gateway.net.fetch.opened import Opened, Unreachable
 from kimi_gateway.net.fetch.target import Target
 from kimi_gateway.net.http import ConnectFailed, NetError
 from kimi_gateway.net.http1 import proxied
@@ -27,30 +28,6 @@ ARENA = 256 * 1024  # bytes of one read
 BRISK = 2**20  # bytes until which each part is given on at once
 LULL = 0.02  # seconds; many small reads cost more than their bytes
 _HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": f"kimi-gateway/{__version__}"}
-
-
-class Unreachable(Exception):
-    """`cause` is the name of the failure, without address and body."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(type(cause).__name__)
-        self.cause = type(cause).__name__
-
-
-class Opened(Protocol):
-    """An answer: `headers` by lower-case name, `parts` of the body as they were sent. They raise
-    Unreachable."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def parts(self) -> AsyncGenerator[bytes, None]: ...
-
-    async def close(self) -> None: ...
 
 
 class Opener:

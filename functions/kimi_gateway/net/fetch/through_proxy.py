@@ -8,7 +8,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
-from kimi_gateway.net.fetch.opening import Unreachable
+from kimi_gateway.net.fetch.opened import Unreachable
 
 FAILURES = (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError)
 

@@ -293,14 +293,10 @@ async def test_the_systems_resolver_knows_loopback() -> None:
 
 async def test_a_large_body_in_small_pieces_arrives_whole_over_an_address_that_is_asked_for_once() -> None:
     pieces = [bytes([at % 251]) * 50_000 for at in range(60)]
-    names = Names(a_example=[["127.0.0.1"], ["127.0.0.2"]])
     for head in (b"content-length: 3000000\r\n", b""):
-        async with RawServer([[b"HTTP/1.1 200 OK\r\n" + head + b"\r\n", *pieces]]) as server:
-            async with fetching(plain([f"a.example:{port_of(server)}"], resolver=names)) as fetcher:
-                bounds = Bounds(size=3_000_000, seconds=20)
-                url = f"http://a.example:{port_of(server)}/"
-                assert (await fetcher.fetch(url, bounds))[1] == b"".join(pieces)
-        names = Names(a_example=[["127.0.0.1"], ["127.0.0.2"]])
+        async with served(*pieces, head=head) as (fetcher, url, server):
+            fetcher._resolve = Names(a_example=[["127.0.0.1"], ["127.0.0.2"]])
+            assert (await fetcher.fetch(url, Bounds(size=3_000_000, seconds=20)))[1] == b"".join(pieces)
         assert server.accepted == 1
 
 
