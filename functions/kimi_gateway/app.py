@@ -32,7 +32,7 @@ from kimi_gateway.flow.preparation import FallBack
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import emit, sinks
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
@@ -167,6 +167,10 @@ async def start(
     if store is None:
         store = record = kept = _store(settings, aws)
         cache = cache or RememberingCache(kept)
+    if sinks:
+        from kimi_gateway.storage.timed import timed  # few gateways count
+
+        store = timed(store)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it

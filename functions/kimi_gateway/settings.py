@@ -86,6 +86,11 @@ class Settings:
     log_level: str = "info"
     metrics: tuple[str, int] | None = None
 
+    @property
+    def telemetry(self) -> bool:
+        """Whether something counts besides the log."""
+        return self.metrics is not None
+
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
     """Stripped tokens without duplicates. Raises ValueError, whose text contains no token."""

@@ -1,6 +1,6 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import Sink, current_request, emit, finished, log, recent, sinks
+from .events import Sink, current_request, emit, finished, log, piece, recent, sinks
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -17,6 +17,7 @@ __all__ = [
     "finished",
     "line_of",
     "log",
+    "piece",
     "recent",
     "redact",
     "sinks",

@@ -24,6 +24,12 @@ class Sink(Protocol):
 
     def request(self, record: RequestRecord) -> None: ...
 
+    def piece(self, seconds: float) -> None:
+        """A further piece of an answer came so long after the one before."""
+
+    def step(self, name: str, seconds: float) -> None:
+        """A step of the store took so long."""
+
 
 sinks: list[Sink] = []  # of this process
 # The latest requests of this process with the unix second of their end, for the operator.
@@ -37,6 +43,16 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     if log.isEnabledFor(level):
         kept = {name: value for name, value in fields.items() if value is not None}
         _write(event, level, {"fields": kept})
+
+
+def piece(last: float) -> float:
+    """Tell the sinks of a piece of an answer; `last` is the time of the one before, 0 if there was none.
+    Returns its own time, of time.monotonic()."""
+    now = time.monotonic()
+    if last:
+        for sink in sinks:
+            sink.piece(now - last)
+    return now
 
 
 def finished(record: RequestRecord) -> None:

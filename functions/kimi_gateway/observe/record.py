@@ -69,6 +69,11 @@ class RequestRecord:
         """Whether it failed with a 5xx or in the middle of a stream."""
         return self.status >= 500 or (self.status < 400 and self.cause is not None)
 
+    @property
+    def upstream_seconds(self) -> float:
+        """From the first call upstream to the end of the answer."""
+        return max(self.total_ms - (self.overhead_ms or 0), 0) / 1000
+
     def fields(self) -> dict[str, Any]:
         """The members of its log line."""
         named = zip(_NAMES, _values(self), strict=True)
