@@ -167,10 +167,6 @@ async def start(
     if store is None:
         store = record = kept = _store(settings, aws)
         cache = cache or RememberingCache(kept)
-    if sinks:
-        from kimi_gateway.storage.timed import timed  # few gateways count
-
-        store = timed(store)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
     if source.renewal is not None:
         with suppress(Unavailable):  # requests will try again and report it
@@ -274,6 +270,10 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
         from kimi_gateway.storage.dynamodb.store import DynamoStore
 
         return DynamoStore(settings.table, aws, keep_usage=settings.keep_usage * DAY)
+    if sinks:
+        from kimi_gateway.storage.timed import timed  # few gateways count
+
+        return timed(open_store(settings))
     return open_store(settings)
 
 

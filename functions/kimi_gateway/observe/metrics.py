@@ -155,7 +155,7 @@ _MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "min": 
 
 
 def merged(snapshots: Sequence[Snapshot]) -> dict[str, dict[Labels, list[float]]]:
-    """What all workers say together, without series that are gone or have never counted."""
+    """The values of all workers together, without series that are gone or have never counted."""
     together: dict[str, dict[Labels, list[float]]] = {}
     for name, family in FAMILIES.items():
         found: dict[Labels, list[list[float]]] = {}

@@ -50,7 +50,7 @@ class SharedCells:
         return place
 
     def others(self) -> Iterator[Snapshot]:
-        """What the other workers have counted, and what the running ones read of themselves."""
+        """The counts of the other workers, and what the running ones read of themselves."""
         for path in sorted(self.folder.glob(f"*{VALUES}")):
             if path != self.path:
                 with suppress(OSError, ValueError):  # it is just being made

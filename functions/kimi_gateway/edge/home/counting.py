@@ -1,4 +1,4 @@
-"""What a worker counts, with what is read of the running gateway when somebody looks."""
+"""Counts of a worker, with what is read of the running gateway when somebody looks."""
 
 from __future__ import annotations
 

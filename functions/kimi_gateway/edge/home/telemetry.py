@@ -1,4 +1,4 @@
-"""What looks at the gateway from outside of requests: counting, and the scrape. Only a gateway whose settings
+"""Observation of the gateway from outside of requests: counting, and the scrape. Only a gateway whose settings
 ask for one of them loads this module."""
 
 from __future__ import annotations
