@@ -87,7 +87,7 @@ FAMILIES: Mapping[str, Family] = {
     "upstream_token_up": _gauge(
         "Whether an upstream token is available, by its hash.", "token", merge="min"
     ),
-    "upstream_token_out": _gauge("1 while a token is out, with the cause.", "token", "cause", merge="max"),
+    "upstream_token_out": _gauge("1 while a token is unavailable, by cause.", "token", "cause", merge="max"),
     "upstream_token_requests": _gauge("Requests that a token serves now.", "token"),
     "upstream_balance": _gauge("Balance of all tokens, in the platform's currency.", merge="max"),
     "alert_active": _gauge("1 while an alert holds.", "alert", merge="max"),
