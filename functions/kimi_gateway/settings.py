@@ -85,11 +85,12 @@ class Settings:
     anthropic: str = "pivot"
     log_level: str = "info"
     metrics: tuple[str, int] | None = None
+    otlp: Mapping[str, str] = field(default_factory=dict, repr=False)  # OTEL_…, if they have an endpoint
 
     @property
     def telemetry(self) -> bool:
         """Whether something counts besides the log."""
-        return self.metrics is not None
+        return self.metrics is not None or bool(self.otlp)
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -240,6 +241,15 @@ def _instead(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def _otlp(environ: Mapping[str, str]) -> dict[str, str]:
+    """OpenTelemetry's variables; empty without an endpoint, so that nothing of it is loaded."""
+    found = {name: text for name, text in environ.items() if name.startswith("OTEL_")}
+    if found.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return {}
+    ends = [name for name in found if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("ENDPOINT")]
+    return found if any(found[name].strip() for name in ends) else {}
+
+
 def read(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (default: the process environment). Raises SettingsFault with all faults."""
     environ = os.environ if environ is None else environ
@@ -262,7 +272,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
             faults.append(f"{name} is not a setting{_instead(name)}")
-    settings = Settings(**values, vendor_tokens=vendors)
+    settings = Settings(**values, vendor_tokens=vendors, otlp=_otlp(environ))
     if "moonshot" in vendors:
         faults.append(f"{OF_VENDOR}MOONSHOT is not a setting; use MOONSHOT_API_KEY")
     if settings.max_request and settings.lease < settings.max_request + 60:

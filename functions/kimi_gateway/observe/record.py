@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from kimi_gateway.observe.otlp.context import Trace
 
 PAID = ("settled", "left_settled")  # outcomes that spent the credit
 LEFT = 499  # the status in the log if the client left before it was answered
@@ -54,6 +57,7 @@ class RequestRecord:
     cost_cny: float | None = None
     searches: int | None = None
     cause: str | None = None
+    trace: Trace | None = None  # if something traces; its id is in each line of the request
 
     @property
     def charged(self) -> bool:
@@ -80,5 +84,5 @@ class RequestRecord:
         return {name: value for name, value in named if value is not None}
 
 
-_NAMES = tuple(each.name for each in fields(RequestRecord))
+_NAMES = tuple(each.name for each in fields(RequestRecord) if each.name != "trace")
 _values = attrgetter(*_NAMES)
