@@ -63,6 +63,7 @@ def test_it_counts_what_the_log_lines_say(module_upstream: ScriptedUpstream, gat
     module_upstream.plan(Status(400, {"error": {"message": "no", "type": "invalid_request_error"}}))
     assert gateway.chat(key).status_code == 400
     gateway.nothing_left(key)
+    assert "traceparent" not in module_upstream.requests[-1].headers  # only a gateway that traces sends it
     answer = scraped(gateway)
     read = series(answer.text)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")

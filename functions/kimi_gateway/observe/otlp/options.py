@@ -93,9 +93,7 @@ class _Reader:
             url = f"{base.rstrip('/')}/v1/{signal.lower()}"
         if not url:
             return None
-        protocol = self.of(signal, "PROTOCOL", str.lower, "http/json")
-        if protocol != "http/json":
-            self.warnings.append(f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol[:20]} is not spoken, http/json is")
+        self.of(signal, "PROTOCOL", _protocol, "http/json")
         export = {"TRACES": "OTEL_BSP_EXPORT_TIMEOUT", "METRICS": "OTEL_METRIC_EXPORT_TIMEOUT"}[signal]
         timeout = min(self.of(signal, "TIMEOUT", _positive, 10_000), self.number(export, 30_000)) / 1000
         headers = self.of(signal, "HEADERS", _pairs, dict[str, str]())
@@ -140,6 +138,12 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text[:12]) < 10**9:
         raise ValueError("is not a positive whole number")
     return int(text)
+
+
+def _protocol(text: str) -> str:
+    if text.lower() != "http/json":
+        raise ValueError("is not http/json, which is sent nevertheless")
+    return text
 
 
 def _ratio(text: str) -> float:
