@@ -214,8 +214,8 @@ def price_of(provider: str, model: Model) -> Price | None:
 
 
 def list_price(provider: str, model: Model) -> Price | None:
-    """The price in the currency of the bills; None if it is not known. A row of the operator's without one has
-    that of its upstream model."""
+    """The price in the currency of the bills; None if it is not known. A row of the operator's without one
+    has that of its upstream model."""
     if provider != model.provider:
         return None
     if provider != PLATFORM:  # a vendor's model may have the name of one of the platform's

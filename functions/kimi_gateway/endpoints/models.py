@@ -87,8 +87,9 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
 
 
 def entry_of(row: Model, platform: str = PLATFORM) -> dict[str, Any]:
-    """An entry with the members of OpenAI, the K2 contract, Anthropic, those that Kimi's own clients read, and
-    prices for one token in the form of OpenRouter's list (2026-11). `platform` serves the platform's models."""
+    """An entry with the members of OpenAI, the K2 contract, Anthropic, those that Kimi's own clients read,
+    and prices for one token in the form of OpenRouter's list (2026-11). `platform` serves the platform's
+    models."""
     return {
         "id": row.id,
         "object": "model",
