@@ -93,6 +93,7 @@ export class AnswerView {
     if (running) return;
     this.node.setAttribute("aria-busy", "false");
     this.thoughtHead.textContent = this.#thoughtLabel();
+    if (!this.chosen && (turn.text || turn.calls.length)) this.thinking.open = false;
     fill(this.after, this.#calls(), this.#sources(), this.#problem(), this.#facts(), this.#actions());
   }
 
@@ -113,7 +114,7 @@ export class AnswerView {
   #thoughtLabel() {
     const { turn } = this;
     if (turn.state === "running" && !turn.text) return t("chat.thinking");
-    return turn.thought ? t("chat.reasoning.time", { seconds: number(turn.thought) }) : t("chat.reasoning");
+    return turn.thought >= 1 ? t("chat.reasoning.time", { seconds: number(turn.thought) }) : t("chat.reasoning");
   }
 
   #calls() {
