@@ -137,12 +137,12 @@ export class ApiError extends Error {
 }
 
 /** A request with the key; the Response if it succeeds. `path` is relative to the root. Throws ApiError. */
-export async function request(path, { method = "GET", body, headers = {}, signal, as = secret } = {}) {
+export async function request(path, { method = "GET", body, headers = {}, signal, keepalive, as = secret } = {}) {
   const sent = { ...headers };
   if (as) sent.authorization = `Bearer ${as}`;
   const raw = body === undefined || body instanceof FormData || typeof body === "string";
   if (!raw) sent["content-type"] ??= "application/json";
-  const options = { method, headers: sent, body: raw ? body : JSON.stringify(body), signal, cache: "no-store", credentials: "omit", redirect: "error" };
+  const options = { method, headers: sent, body: raw ? body : JSON.stringify(body), signal, keepalive, cache: "no-store", credentials: "omit", redirect: "error" };
   let response;
   try {
     response = await fetch(new URL(path.replace(/^\/+/, ""), root), options);
