@@ -21,7 +21,7 @@ from kimi_gateway.storage.dynamodb.outages import TTL
 from support import ROOT
 from support.dynamo import KEYS
 
-FUNCTIONS = {"Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Account"}
+FUNCTIONS = {"Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Pages", "Account"}
 PREFIXES = ("", "/api")
 
 
@@ -40,7 +40,9 @@ def asks_a_model(route: Route) -> bool:
 
 
 def places(route: Route) -> list[str]:
-    """Every path that it is served at."""
+    """Every path that it is served at. Pages in the cloud have no other prefix than the stage."""
+    if route.access is Access.PAGE:
+        return [route.path]
     own = (route.path, *getattr(route, "aliases", ()))
     return [prefix + path for prefix in PREFIXES for path in own]
 
@@ -74,6 +76,7 @@ def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, ro
     meant |= {path: "Files" for path in (*files, *batches)}
     users = ("/user/register", "/user/keys", "/user/keys/{key}", "/webhooks/payment")
     meant |= {path: "Users" for path in users}
+    meant |= {path: "Pages" for path in ("/", "/my-credits", "/admin", "/pages/{file+}")}
     operators = route.access is Access.OPERATOR
     wanted = "Admin" if operators else meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
@@ -107,9 +110,7 @@ def test_the_operators_api_is_there_only_if_the_operator_says_so(raw: Any, templ
     assert {name for name, value in given.items() if value} == {"Admin"}
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"])
 def test_unknown_paths_reach_the_gateway_and_its_own_404(template: Any, path: str) -> None:
     assert chosen(template, "GET", path).function == "Account"
 
@@ -194,6 +195,9 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         role = allowed[function["Role"]["Fn::GetAtt"][0]]
         log = function["LoggingConfig"]["LogGroup"]["Ref"]
         assert role["logs:PutLogEvents"] == role["logs:CreateLogStream"] == {"Fn::GetAtt": [log, "Arn"]}
+        if name == "Pages":
+            assert set(role) == {"logs:PutLogEvents", "logs:CreateLogStream"}
+            continue
         assert role["secretsmanager:GetSecretValue"] == {"Ref": "Secret"}
         tables = [role[action] for action in role if action.startswith("dynamodb:")]
         assert tables
@@ -224,7 +228,7 @@ def test_every_handler_is_there_and_streams_where_its_integration_does(template:
     for name, function in resources(template, "AWS::Lambda::Function").items():
         module, _, attribute = function["Handler"].rpartition(".")
         source = (ROOT / "functions" / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
-        assert re.search(rf"^{attribute} = (Sweeping)?Function\(", source, re.M), name
+        assert re.search(rf"^{attribute} = (Sweeping|Pages)?Function\(", source, re.M), name
         assert ("streamed=True" in source) == (name in streaming), name
         # A function without paths serves all but what it names; another what API Gateway sends it.
         served = set(re.findall(r'"(/[^"]*)"', source))

@@ -66,6 +66,7 @@ def test_a_bound_of_concurrency_is_the_operators_choice(raw: Any, template: Any)
         "Models": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Files": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Users": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+        "Pages": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Admin": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Account": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
     }

@@ -25,7 +25,7 @@ from kimi_gateway.errors import (
     UpgradeRequired,
 )
 from kimi_gateway.http import Request, Response
-from kimi_gateway.observe import current_request, finished
+from kimi_gateway.observe import current_request, finished, tracers
 from kimi_gateway.pivot import ignored
 from kimi_gateway.providers.moonshot.provider import SIGNATURE
 
@@ -59,6 +59,7 @@ class Access(Enum):
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
     OPERATOR = "operator"  # an operator's key
+    PAGE = "page"  # none: a page for people or a file of one, outside of the API
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ class Router:
     async def handle(self, request: Request) -> Response:
         """Answer a request. Raises only cancellation; the response's `close` also writes the log line."""
         current_request.set(request.id)
+        for begin in tracers:
+            begin(request.headers, request.record)
         if ":" in request.client:
             from kimi_gateway.edge.addresses import block  # loads a module that few requests need
 
@@ -182,7 +185,7 @@ class Router:
         hosts = request.headers.all("host")
         if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
             raise InvalidRequest("The Host header is malformed.", cause="host")
-        path = request.path.removeprefix("/api").rstrip("/") if request.path != "/" else "/"
+        path = request.path.removeprefix("/api").rstrip("/") or "/"
         if request.method == "OPTIONS":
             if any(each in path for each in _NOT_FOREIGN):
                 raise PermissionDenied("A page of another origin may not use this.", cause="preflight")

@@ -286,7 +286,7 @@ class Exchange:
                 lines.append("transfer-encoding: chunked")
             else:
                 self.keep_alive = False
-        elif response.status != 204 and self._request.method != "HEAD":
+        elif response.status not in (204, 304) and self._request.method != "HEAD":
             lines.append(f"content-length: {length}")
         if not self.keep_alive:
             lines.append("connection: close")

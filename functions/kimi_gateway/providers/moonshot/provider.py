@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
+from kimi_gateway.observe import trace_headers
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.usage import MOST_COUNTED, counts
 from kimi_gateway.providers import failures
@@ -81,7 +82,7 @@ class Moonshot:
         return prepare(chat, model, headers, cheaply, self._native)
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
+        headers = {**call.headers, **_headers(token), **trace_headers(), "accept": "text/event-stream"}
         url, reader = f"{self._base}/chat/completions", None
         if isinstance(call, MessagesCall):
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
