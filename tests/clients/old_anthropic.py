@@ -1,5 +1,5 @@
-"""What a program with an Anthropic SDK of 2024 does, in its environment: `old_anthropic.py URL KEY PICTURE DOCUMENT`.
-Picture and document are base64. Prints what it saw as JSON.
+"""What a program with an Anthropic SDK of 2024 does: `old_anthropic.py URL KEY PICTURE DOCUMENT`, in its own
+environment. Picture and document are base64. Prints what it saw as JSON.
 """
 
 from __future__ import annotations
