@@ -82,6 +82,10 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     secret = ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
+    if values.kimi_web:
+        from kimi_gateway.app import KIMI_WEB
+
+        lines.append(f"Warning: {KIMI_WEB}")
     if values.passthrough:
         lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:

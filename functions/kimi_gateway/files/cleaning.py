@@ -56,6 +56,7 @@ class Cleaner:
         self.uploads = 0
         self.deletions = 0
         self.busy: set[asyncio.Task[None]] = set()
+        self.others: dict[str, Callable[[FileRecord], Awaitable[int]]] = {}  # by purpose: what is no file
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -66,15 +67,21 @@ class Cleaner:
         self._swept = clock()
 
     async def begin(
-        self, account: str, token: Token, purpose: str, media_type: str, files: Files | None = None
+        self,
+        account: str,
+        token: Token,
+        purpose: str,
+        media_type: str,
+        files: Files | None = None,
+        detail: str = "",
     ) -> FileRecord:
         """The record of an upload that may start now. `files`: the provider's, with which this process can
         delete it although its token is a guest's. Raises StoreDown."""
         now = int(self._clock())
-        until = now + int(self._lease)
         record = FileRecord(
-            file_id(now), account, token.id, "passing", now, until, purpose=purpose, media_type=media_type
-        )
+            file_id(now), account, token.id, "passing", now, now + int(self._lease),
+            purpose=purpose, media_type=media_type, detail=detail,
+        )  # fmt: skip
         await self._store.add_file(record, _ROOM)
         self._held[record.id] = record
         if files is not None:
@@ -85,9 +92,14 @@ class Cleaner:
         """The record with the provider's id. A store that is down does not end the turn: the sweep would find
         the file by its name."""
         self.uploads += 1
-        ready = replace(record, upstream=file.id, size=file.size, state="ready")
+        return await self.known(record, replace(record, upstream=file.id, size=file.size, state="ready"))
+
+    async def known(self, record: FileRecord, ready: FileRecord) -> FileRecord:
+        """The same for what is known of the record now."""
+        current = self._held.get(record.id, record)  # `renew` may have extended it
+        ready = replace(ready, expires=current.expires)
         try:
-            await self._store.change_file(record, ready, _ROOM)
+            await self._store.change_file(current, ready, _ROOM)
         except StoreDown as exc:
             emit(exc.cause, logging.WARNING, step="file_uploaded")
         else:
@@ -117,7 +129,7 @@ class Cleaner:
             except (UpstreamFailure, GatewayError) as exc:
                 failure = str(exc)
             else:
-                self.deletions += count if record.upstream else 0
+                self.deletions += count if record.upstream and record.purpose not in self.others else 0
                 await self._end(record, bool(count))
                 return
         emit("file_left", logging.WARNING, file=record.id, token=record.token, detail=failure)
@@ -137,6 +149,8 @@ class Cleaner:
             await self._store.remove_file(current)
         except StoreDown as exc:
             emit(exc.cause, logging.WARNING, step="file_forgotten")  # the sweep does it, and finds no file
+        if record.purpose in self.others:
+            return
         left = self.uploads - self.deletions
         emit("files_deleted", uploads=self.uploads, deletions=self.deletions, left=left)
 
@@ -150,6 +164,8 @@ class Cleaner:
 
     async def _delete_upstream(self, record: FileRecord) -> int:
         """The number of files that are gone now. Raises UpstreamFailure."""
+        if (other := self.others.get(record.purpose)) is not None:
+            return await other(record)
         files, token = self._reach(record)
         if record.upstream:
             await files.delete(token, record.upstream)

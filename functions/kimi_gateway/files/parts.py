@@ -28,7 +28,7 @@ from kimi_gateway.pivot.attachments import (
     Resolved,
 )
 from kimi_gateway.providers.failures import AGAIN, OTHER_TOKEN, UpstreamFailure
-from kimi_gateway.providers.files import Files, KeepsFiles, Purpose
+from kimi_gateway.providers.files import Files, KeepsFiles, Purpose, TakesDocuments
 from kimi_gateway.providers.provider import Token, Upstream
 
 if TYPE_CHECKING:
@@ -133,6 +133,9 @@ class Resolving:
         if type.kind != "document":
             advice = "; send it as a picture" if type.kind == "image" else ""
             raise wrong(attachment, f"files of type {type.media_type} cannot be read as documents{advice}")
+        provider = self.upstream.provider
+        if isinstance(provider, TakesDocuments) and not texts.plain(type, await reader.fill(HELD)):
+            return await _whole(attachment, reader, type, provider.largest_document)
         text = await self._document(attachment, reader, type, tried)
         return DocumentText(attachment.filename or reader.name, text)
 
@@ -302,6 +305,15 @@ class Resolving:
                 param=attachment.field,
             )
         return token
+
+
+async def _whole(attachment: Attachment, reader: Reader, type: FileType, most: int) -> MediaUrl:
+    """A document for a provider that takes it within the request."""
+    data = await reader.fill(most + 1)
+    if len(data) > most:
+        raise too_large(attachment, most)
+    name = attachment.filename or reader.name or f"document.{_extension(attachment, reader, type)}"
+    return MediaUrl(f"data:{type.media_type};base64,{base64.b64encode(data).decode()}", "file", name)
 
 
 def _other_use(record: FileRecord, attachment: Attachment) -> str:

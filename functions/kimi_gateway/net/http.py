@@ -94,9 +94,14 @@ class Uploader(Protocol):
     """A client whose request bodies are streamed."""
 
     def upload(
-        self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes],
+        timeouts: Timeouts,
+        method: str = "POST",
     ) -> AbstractAsyncContextManager[Answer]:
-        """A POST. The body is sent in chunks, unless `headers` have its length. `first_byte` begins when the
+        """The body is sent in chunks, unless `headers` have its length. `first_byte` begins when the
         body was sent; how long that takes, and what `body` raises, is the caller's matter."""
 
     async def close(self) -> None: ...
