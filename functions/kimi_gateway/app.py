@@ -68,12 +68,6 @@ if TYPE_CHECKING:
     Step = Callable[[], Awaitable[None]]
 
 
-KIMI_WEB = (
-    "kimi-web is on: it is unofficial, may stop working at any time, and may cost you the account;"
-    " the official platform is the supported way (docs/kimi-web.md)"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The endpoints that cost no credit; `edge/routes.py` gives each its path.
@@ -178,8 +172,7 @@ async def start(
         with suppress(Unavailable):  # requests will try again and report it
             await reading.fresh()
     platform = _platform(settings, client)
-    upstream = upstreams(platform, pool, source.known, clock)
-    directory = Directory(upstream)
+    directory = Directory(upstream := upstreams(platform, pool, source.known, clock))
     liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
     passing = _passing(settings, platform, liveness, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
@@ -187,9 +180,7 @@ async def start(
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
     registry = _registry(models, settings, client, source, record, clock, directory, attachments)
-    if settings.kimi_web:
-        attachments.web = lambda: () if registry.vendors is None else registry.vendors.web()
-        emit("unofficial", logging.WARNING, note=KIMI_WEB)
+    attachments.web = registry.web if settings.kimi_web else None
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
@@ -234,6 +225,8 @@ def _registry(
 ) -> Registry:  # fmt: skip
     """The platform at once; other vendors when they are used."""
     vendors = partial(_vendors, models, settings, client, source, record, clock, attachments)
+    if settings.kimi_web:
+        emit("unofficial", logging.WARNING, note=catalog.WEB_WARNING)
     return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
 
 

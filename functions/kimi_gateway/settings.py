@@ -54,6 +54,7 @@ class Settings:
     keep_usage: int = 90
     admin: bool = True
     body_limit: int = 48 * 2**20
+    body_memory: int = 256 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
     connect_timeout: float = 30
@@ -175,9 +176,7 @@ def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
 def _secrets(text: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     if not all(len(part) >= 16 and part.isascii() and part.isprintable() for part in found):
-        raise ValueError(
-            "must have at least 16 printable characters; several secrets are separated by commas"
-        )
+        raise ValueError("must have at least 16 printable characters; commas separate several secrets")
     return found
 
 
@@ -244,11 +243,8 @@ def _switch(text: str) -> bool:
 
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program (XDG Base Directory)."""
-    home = Path(
-        environ.get("HOME") or os.path.expanduser("~")
-    )  # a Lambda function may have none and needs none
-    base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "kimi-gateway"
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none and needs none
+    return Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "kimi-gateway"
 
 
 _seconds = _number(float, 0.01, 86_400, "seconds")
@@ -270,6 +266,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
+    "KIMI_GATEWAY_BODY_MEMORY": ("body_memory", _number(int, 2**20, 2**40, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
     "KIMI_GATEWAY_CONNECT_TIMEOUT": ("connect_timeout", _seconds),
@@ -345,10 +342,9 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
         faults.append("KIMI_GATEWAY_LEASE must be at least KIMI_GATEWAY_MAX_REQUEST + 60 seconds")
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     if (settings.table or settings.secret or settings.uploads) and not region:
-        aws = "KIMI_GATEWAY_TABLE, KIMI_GATEWAY_SECRET or KIMI_GATEWAY_UPLOADS"
-        faults.append(f"AWS_REGION is required if {aws} is set")
+        faults.append("AWS_REGION is required if KIMI_GATEWAY_TABLE, _SECRET or _UPLOADS is set")
     if settings.kimi_web and (ON_LAMBDA in environ or settings.table or settings.secret):
-        faults.append("KIMI_GATEWAY_KIMI_WEB runs at home only, without KIMI_GATEWAY_TABLE and _SECRET")
+        faults.append("KIMI_GATEWAY_KIMI_WEB is for home only, without a table and a secret")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

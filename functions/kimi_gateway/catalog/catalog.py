@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _PATTERN = re.compile(r"[*?\[]")
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
 WEB = "kimi-web"  # the vendor that the operator must switch on (kimi_web.py)
+WEB_WARNING = (
+    "kimi-web is on: it is unofficial, may stop working at any time, and may cost you the account;"
+    " the official platform is the supported way (docs/kimi-web.md)"
+)
 SHORT: Mapping[str, str] = {"emohaa": "glm/emohaa"}  # the name of the second free API (its README, 2025-12)
 
 _MEMBERS = (

@@ -209,13 +209,13 @@ def price_of(provider: str, model: Model) -> Price | None:
     another currency. The demo is free."""
     if provider == "demo":
         return Price(0, 0, 0)
-    price = _listed(provider, model)
+    price = list_price(provider, model)
     return price if price is not None and price.currency == "USD" else None
 
 
-def _listed(provider: str, model: Model) -> Price | None:
-    """The price in the currency of the bills. A row of the operator's without one has that of its upstream
-    model."""
+def list_price(provider: str, model: Model) -> Price | None:
+    """The price in the currency of the bills; None if it is not known. A row of the operator's without one
+    has that of its upstream model."""
     if provider != model.provider:
         return None
     if provider != PLATFORM:  # a vendor's model may have the name of one of the platform's
@@ -235,7 +235,7 @@ def largest_window(model: Model) -> int:
 def cost(provider: str, model: Model, input: int, cached: int, output: int) -> tuple[float, Currency] | None:
     """The cost of one answer and its currency; None if its price is not known. `cached` is part of
     `input`."""
-    price = _listed(provider, model)
+    price = list_price(provider, model)
     return None if price is None else (price.of(input, cached, output), price.currency)
 
 

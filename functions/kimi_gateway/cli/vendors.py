@@ -82,7 +82,7 @@ def used(chosen: Target) -> Iterator[tuple[Vendor, str, list[Token]]]:
 
 
 def web_notes(chosen: Target, vendor: Vendor) -> list[str]:
-    """What to say of a vendor that is unofficial; nothing of others."""
+    """The warning about a vendor that is unofficial; empty for others."""
     if vendor.wire == "openai":
         return []
     off = "" if chosen.settings.kimi_web else " It is off: set KIMI_GATEWAY_KIMI_WEB=on."

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.accounts.files import FileRecord
@@ -17,12 +18,14 @@ from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
-from kimi_gateway.files.reading import Reader, reading, too_large, wrong
+from kimi_gateway.files.reading import Reader, reading, too_large, whole, wrong
+from kimi_gateway.files.shared import Found, Shared
 from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Inline,
     MediaUrl,
     PlainText,
     Resolved,
@@ -40,6 +43,7 @@ TRIES = 3  # uploads of one attachment, each with a token that was not tried
 HELD = 2**20  # bytes of a document that are read before its upload begins
 NO_TEXT = "the document has no text; it may be a scan. Send its pages as pictures"
 LEARNED = ("authentication", "quota")  # failures of an upload that say something of the token's chats
+_A = {"image": "a picture", "video": "a video"}
 _SENDABLE = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 
 
@@ -49,14 +53,6 @@ class _Again(Exception):
     def __init__(self, failure: UpstreamFailure) -> None:
         super().__init__(str(failure))
         self.failure = failure
-
-
-class _Known(Exception):
-    """The document's text is known, so its upload is aborted."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("the text is known")
-        self.text = text
 
 
 @dataclass(slots=True)
@@ -74,9 +70,10 @@ class Resolving:
     kept: Mapping[str, FileRecord]
     share: Share
     without: frozenset[str] = frozenset()
+    shared: Shared | None = None
     pinned: bool = False
     token_id: str | None = None
-    _uploaded: list[FileRecord] = field(default_factory=list)
+    _uploaded: dict[str, FileRecord] = field(default_factory=dict)
     _binding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -101,7 +98,7 @@ class Resolving:
 
     def end(self) -> None:
         self.share.end()
-        for record in self._uploaded:
+        for record in self._uploaded.values():
             self.cleaner.delete_later(record)
         self._uploaded.clear()
 
@@ -129,13 +126,13 @@ class Resolving:
         if type.kind in ("image", "video") and attachment.kind in (type.kind, "any"):
             return await self._medium(attachment, reader, type, tried)
         if attachment.kind in ("image", "video"):
-            raise wrong(attachment, f"the content is {type.media_type}, not {_a(attachment.kind)}")
+            raise wrong(attachment, f"the content is {type.media_type}, not {_A[attachment.kind]}")
         if type.kind != "document":
             advice = "; send it as a picture" if type.kind == "image" else ""
             raise wrong(attachment, f"files of type {type.media_type} cannot be read as documents{advice}")
         provider = self.upstream.provider
         if isinstance(provider, TakesDocuments) and not texts.plain(type, await reader.fill(HELD)):
-            return await _whole(attachment, reader, type, provider.largest_document)
+            return await whole(attachment, reader, type, provider.largest_document)
         text = await self._document(attachment, reader, type, tried)
         return DocumentText(attachment.filename or reader.name, text)
 
@@ -146,6 +143,8 @@ class Resolving:
         if type.media_type not in _SENDABLE[medium]:
             names = ", ".join(sorted(_SENDABLE[medium]))
             raise wrong(attachment, f"{type.media_type} is not supported; use one of {names}")
+        if self.files is None and isinstance(attachment.source, Inline):  # it can go as it came
+            return MediaUrl(f"data:{type.media_type};base64,{attachment.source.data}", medium)
         if medium == "image":
             data = await reader.fill(self.bounds.inline + 1)
             if len(data) <= self.bounds.inline:
@@ -154,7 +153,12 @@ class Resolving:
             if self.files is None:
                 raise too_large(attachment, self.bounds.inline)
         async with self._binding:  # media of one turn share a token
-            record = await self._upload(attachment, reader, type, medium, tried, self.token_id)
+            upload = partial(self._upload, attachment, reader, type, medium, tried, self.token_id)
+            if self.shared is not None and self.files is not None:
+                of = medium, reader, self.files, self.token_id, self.without, upload
+                record = await self.shared.upload(*of, self._uploaded)
+            else:
+                record = await upload()
             self.token_id = record.token
         return MediaUrl(f"ms://{record.upstream}", medium)
 
@@ -178,16 +182,16 @@ class Resolving:
             digests.append(digest)
             known = await self.texts.look(self.account, digest)
             if known is not None:
-                raise _Known(known)
+                raise texts.Known(known)
 
         try:
             record = await self._upload(attachment, reader, type, "file-extract", tried, None, ended)
-        except _Known as known:
+        except texts.Known as known:
             return known.text
         try:
             text = await self._extracted(attachment, record)
         finally:
-            self._uploaded.remove(record)
+            del self._uploaded[record.id]
             self.cleaner.delete_later(record)
         await self.texts.keep(self.account, digests[0], text)
         return text
@@ -242,6 +246,7 @@ class Resolving:
         tried: set[str],
         bound: str | None,
         ended: Callable[[str], Awaitable[None]] | None = None,
+        shared: bool = False,
     ) -> FileRecord:
         files = self.files
         if files is None:
@@ -256,7 +261,7 @@ class Resolving:
         try:
             token = lease.token
             tried.add(token.id)
-            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files)
+            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files, shared)
             chunks = reader.stream(ended)
             name = f"{record.id}.{_extension(attachment, reader, type)}"
             try:
@@ -269,7 +274,7 @@ class Resolving:
                 if bound is not None and await self._may_move(bound, failure):
                     raise Moved(bound) from failure
                 raise _shown(attachment, failure) from failure
-            except (GatewayError, _Known):  # of the source: the body was never complete
+            except (GatewayError, texts.Known, Found):  # of the source: the body was never complete
                 self.cleaner.forget_later(record)
                 raise
             except BaseException:
@@ -277,7 +282,7 @@ class Resolving:
                 raise
             lease.answered()
             record = await self.cleaner.uploaded(record, file)
-            self._uploaded.append(record)
+            self._uploaded[record.id] = record
             if file.failed:
                 raise wrong(attachment, f"the file could not be read. {file.detail}".strip())
             return record
@@ -307,17 +312,8 @@ class Resolving:
         return token
 
 
-async def _whole(attachment: Attachment, reader: Reader, type: FileType, most: int) -> MediaUrl:
-    """A document for a provider that takes it within the request."""
-    data = await reader.fill(most + 1)
-    if len(data) > most:
-        raise too_large(attachment, most)
-    name = attachment.filename or reader.name or f"document.{_extension(attachment, reader, type)}"
-    return MediaUrl(f"data:{type.media_type};base64,{base64.b64encode(data).decode()}", "file", name)
-
-
 def _other_use(record: FileRecord, attachment: Attachment) -> str:
-    kind = "a document" if attachment.kind == "document" else _a(attachment.kind)
+    kind = "a document" if attachment.kind == "document" else _A[attachment.kind]
     said = f"the file is {record.media_type}, not {kind}"
     if not record.uploaded_as:
         return said
@@ -337,10 +333,6 @@ def _extension(attachment: Attachment, reader: Reader, type: FileType) -> str:
         return "html"
     said = (attachment.filename or reader.name or "").rpartition(".")[2].lower()
     return said if type.extension == "doc" and said in ("xls", "ppt") else type.extension
-
-
-def _a(kind: str) -> str:
-    return {"image": "a picture", "video": "a video"}[kind]
 
 
 def _shown(attachment: Attachment, failure: UpstreamFailure) -> GatewayError:

@@ -131,6 +131,10 @@ class Registry:
             self.loaded = self._load()
         return self.loaded
 
+    def web(self) -> Iterator[Upstream]:
+        """The services that keep conversations, with their tokens."""
+        yield from self.vendors.web() if self.vendors is not None else ()
+
     def asked(self, token: str, vendor: str) -> Asked | None:
         """Who may be asked about a token: the named vendor, else the one whose stored token it is, else the
         web service if it is on and the token has its form. None for the platform's. Raises InvalidRequest."""

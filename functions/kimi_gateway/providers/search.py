@@ -97,6 +97,6 @@ class Searches(Protocol):
 @runtime_checkable
 class SearchesItself(Protocol):
     """A provider whose model searches without tools of the gateway, if the prepared chat asks for a search.
-    Its taps turn what the answer tells of them into `SearchChunk`s."""
+    Its taps turn the reports of its searches into `SearchChunk`s."""
 
     searches_itself: bool

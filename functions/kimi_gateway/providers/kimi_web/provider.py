@@ -37,7 +37,7 @@ class KimiWeb:
     """Implements `Provider`, `SearchesItself`, `TakesDocuments` and `KeepsConversations`."""
 
     searches_itself = True
-    largest_document = 16 * 2**20  # the service takes 100 MB; all of it is in memory here
+    largest_document = 16 * 2**20  # the service takes 100 MB, but here each is held in memory
 
     def __init__(
         self,

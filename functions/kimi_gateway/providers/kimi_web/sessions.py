@@ -130,7 +130,7 @@ class Sessions:
 
 
 def _looked_at(task: asyncio.Task[None]) -> None:
-    """So that a failure that nobody waits for any more is not reported as lost."""
+    """Read a failure that nobody waits for any more; else asyncio reports it."""
     if not task.cancelled():
         task.exception()
 
