@@ -169,7 +169,7 @@ async def batches(shared: SharedTable, key: Key) -> None:
     """One from its creation to its end, and one that the upstream refuses."""
     store = shared.stores[1]
     record = BatchRecord("batch_1", key.account, key.id, "tok_1", NOW, "file-1", "24h", NOW + 900, NOW)
-    await store.add_batch(record)
+    await store.add_batch(record, 50)
     assert await store.batch(key.account, record.id, NOW) == record
     assert await store.batches(key.account, NOW) == await store.due_batches(NOW, 10) == [record]
     assert await store.change_batch(record, ended := replace(record, due=NEVER))

@@ -251,6 +251,8 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         self._keys = {id: key for id, key in self._keys.items() if key.account != account}
         self._counts = {id: counts for id, counts in self._counts.items() if id in self._keys}
         self._usage.forget(account)
+        self.leave_files(account)
+        self.leave_batches(account)
 
     def _held(self, account: str) -> Held:
         if account not in self._accounts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room, in_order
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.memory_answers import MemoryAnswers
@@ -46,6 +48,13 @@ class MemoryFiles:
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         due = [record for record in self._files.values() if record.expires <= now]
         return sorted(due, key=lambda record: (record.expires, record.id))[:most]
+
+    def leave_files(self, account: str) -> None:
+        """The account is deleted. Passing files end with their turns."""
+        self._answers.end(account)
+        for kind in ("kept", "shared"):
+            for each in self._all(account, kind):
+                self._files[account, each.id] = replace(each, state="deleting", expires=0)
 
     def _all(self, account: str, kind: Kind) -> list[FileRecord]:
         return [each for each in self._files.values() if each.account == account and each.kind == kind]
