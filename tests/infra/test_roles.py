@@ -161,6 +161,14 @@ async def operators(shared: SharedTable, key: Key) -> None:
     for now in (NOW, NOW + 7_200):
         admission = await store.admit(f"r{now}", key, 1, now + LEASE, now)
         assert await store.settle(admission, "kimi-k3", Usage(1, 1), now)
+    await attachments(shared, key)
+    kept = FileRecord("file-3", key.account, "tok_1", "kept", NOW)
+    await store.add_file(kept, Room())
+    await answers(shared, key)
+    await repeated(shared, key)
+    for number, due in enumerate((NOW, NEVER)):
+        record = BatchRecord(f"batch_{number}", key.account, key.id, "tok_1", NOW, "f", "24h", NOW, due)
+        await store.add_batch(record, 50)
     shared.client.plan = noting
     await store.delete_account(key.account)
 

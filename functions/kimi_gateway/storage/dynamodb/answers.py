@@ -3,7 +3,7 @@
 ANSWERS#<account>      <name>      who has the name: fp fingerprint, ow owner, un until; n parts in the
                                    segment g, if it is done
 ANSWERS#<account>#     -           g the segment that is being filled, b its bytes
-ANSWERS#<account>#<g>  <name> <i>  a part of the answer
+ANSWERS#<account>#<g>  <name> <owner> <i>  a part of the answer
 
 The newest SEGMENTS segments stay, so an account has a bound of bytes. Its oldest answers end together.
 Answers from before 2026-11-28 have no segment; their parts are beside their claims.
@@ -73,8 +73,8 @@ class DynamoAnswers:
         whole = answer or b""
         parts = [whole[start : start + PART] for start in range(0, len(whole), PART)]
         segment = await self._room(account, len(whole), until) if parts else 0
-        into = _segment(account, segment)
-        await asyncio.gather(*(self._put(into, name, at, part, until) for at, part in enumerate(parts)))
+        into, names = _segment(account, segment), [_part(name, at, owner) for at in range(len(parts))]
+        await asyncio.gather(*(self._put(into, names[at], part, until) for at, part in enumerate(parts)))
         values = {":n": number(len(parts)), ":g": number(segment)}
         change = Change(
             sets=["n = :n", "g = :g", "un = :until", "#ttl = :until"],
@@ -86,9 +86,10 @@ class DynamoAnswers:
             await self._table.update(_partition(account), name, change)
         except Conflict as conflict:
             held = conflict.item
-            if parts and (held is None or _place(account, held) != into):
-                await self._table.delete_many(into, [_part(name, at) for at in range(len(parts))])
-            return held is not None and held["ow"]["S"] == owner
+            mine = held is not None and held["ow"]["S"] == owner
+            if parts and not (held is not None and mine and _place(account, held) == into):
+                await self._table.delete_many(into, names)
+            return mine
         return True
 
     async def _room(self, account: str, size: int, until: int) -> int:
@@ -137,9 +138,9 @@ class DynamoAnswers:
         except Conflict:
             return
 
-    async def _put(self, into: str, name: str, at: int, part: bytes, until: int) -> None:
+    async def _put(self, into: str, name: str, part: bytes, until: int) -> None:
         item = {"v": {"B": b64encode(part).decode()}, TTL: number(until)}
-        await self._table.put(into, _part(name, at), item)
+        await self._table.put(into, name, item)
 
     async def _read(self, account: str, name: str, held: Raw, fingerprint: str) -> Claim:
         """The answer is read only for the same request."""
@@ -147,7 +148,8 @@ class DynamoAnswers:
         count = int(held["n"]["N"]) if claim.done and claim.fingerprint == fingerprint else 0
         if not count:
             return claim
-        names = [_part(name, at) for at in range(count)]
+        owner = claim.owner if "g" in held else ""
+        names = [_part(name, at, owner) for at in range(count)]
         items = {item["sk"]["S"]: item for item in await self._table.get_many(_place(account, held), names)}
         if len(items) < count:
             return claim
@@ -178,5 +180,5 @@ def _partition(account: str) -> str:
     return f"ANSWERS#{account}"
 
 
-def _part(name: str, at: int) -> str:
-    return f"{name} {at}"
+def _part(name: str, at: int, owner: str) -> str:
+    return f"{name} {owner} {at}" if owner else f"{name} {at}"
