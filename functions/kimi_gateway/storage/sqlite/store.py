@@ -137,6 +137,11 @@ class SqliteStore:
             lambda db: directory.create_account(db, account, name, credits, now, invited_by)
         )
 
+    async def open_account(self, credits: Grant, new: NewKey, now: int, invited_by: str = "") -> Account:
+        id = keys.account_id(self._below)
+        key = rules.made(replace(new, account=id), keys.key_id(self._below), now)
+        return await self._writer.run(lambda db: directory.open_account(db, credits, key, now, invited_by))
+
     async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         key = rules.made(new, keys.key_id(self._below), now)
         return await self._writer.run(lambda db: directory.create_key(db, key, most))
