@@ -18,7 +18,7 @@ class MemoryBatches:
             raise TooManyBatches(running)
         self._batches[record.account, record.id] = record
 
-    def leave_batches(self, account: str) -> None:
+    def leave(self, account: str) -> None:
         """The account is deleted."""
         mine = {at: each for at, each in self._batches.items() if at[0] == account}
         for at, each in mine.items():

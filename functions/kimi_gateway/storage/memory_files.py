@@ -1,4 +1,4 @@
-"""The executable specification of a store of file records."""
+"""The executable specification of a store of file records, beside batches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import replace
 from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room, in_order
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.memory_answers import MemoryAnswers
+from kimi_gateway.storage.memory_batches import MemoryBatches
 
 
-class MemoryFiles:
+class MemoryFiles(MemoryBatches):
     def __init__(self) -> None:
+        super().__init__()
         self._files: dict[tuple[str, str], FileRecord] = {}  # by account and id
         self._answers = MemoryAnswers()
 
@@ -49,8 +51,9 @@ class MemoryFiles:
         due = [record for record in self._files.values() if record.expires <= now]
         return sorted(due, key=lambda record: (record.expires, record.id))[:most]
 
-    def leave_files(self, account: str) -> None:
+    def leave(self, account: str) -> None:
         """The account is deleted. Passing files end with their turns."""
+        super().leave(account)
         self._answers.end(account)
         for kind in ("kept", "shared"):
             for each in self._all(account, kind):

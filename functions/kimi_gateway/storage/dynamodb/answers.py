@@ -93,7 +93,7 @@ class DynamoAnswers:
         return True
 
     async def _room(self, account: str, size: int, until: int) -> int:
-        """The number of the segment with room for so many bytes. A new one ends the oldest."""
+        """The number of the segment with room for these bytes. A new one ends the oldest."""
         state, values = _segment(account), {":size": number(size), ":until": number(until)}
         added = Change(
             adds=["b :size"],

@@ -55,7 +55,7 @@ class DynamoBatches:
         raise StoreThrottled("others changed the running batches each time they were read")
 
     async def _ended(self, record: BatchRecord, ids: list[str]) -> list[str]:
-        """Those of `ids` that no longer run. One without a record may be on its way for some time."""
+        """The `ids` that no longer run. One without a record may be on its way for some time."""
         known = {each.id: each for each in await self.batches(record.account, record.created)}
         return [
             id for id in ids if (known[id].booked if id in known else began(id) < record.created - ON_ITS_WAY)
