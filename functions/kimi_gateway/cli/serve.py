@@ -101,7 +101,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
         lines.append(f"{why}: {program()} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
-        lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
+        lines += [f"Try it in a browser at {address}/ or here:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
 

@@ -31,12 +31,6 @@ QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
 
 
-def httpx_uploader() -> http.Uploader:
-    from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and few requests upload
-
-    return HttpxClient()
-
-
 class Moonshot:
     name = "moonshot"
 
@@ -47,7 +41,6 @@ class Moonshot:
         timeouts: http.Timeouts,
         event_limit: int,
         native: bool = False,
-        uploads: Callable[[], http.Uploader] = httpx_uploader,
     ) -> None:
         """`native`: requests in Anthropic's format go to the platform's Messages endpoint."""
         self._client = client
@@ -55,7 +48,6 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
-        self._uploads = uploads
         self._files: MoonshotFiles | None = None
         self._web: MoonshotSearch | None = None
         self._batches: MoonshotBatches | None = None
@@ -65,7 +57,7 @@ class Moonshot:
         if self._files is None:
             from kimi_gateway.providers.moonshot.files import MoonshotFiles  # few requests need it
 
-            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
+            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect)
         return self._files
 
     @property
