@@ -210,6 +210,10 @@ async def go_on(
     if turn.admission.bound is not None:
         known = await apart(size, partial(spending.input_bound, prepared.body, model))
         asked, last = output_of(prepared.body, model), chat.search is None
+        if turn.allowance.by_minute:
+            texts = prepared.body["messages"], prepared.body.get("tools")
+            estimate = await apart(size, partial(token_estimate.of_messages, *texts))
+            await turn.allowance.count_round(estimate + spending.expected(asked, model), last)
         largest = await turn.allowance.afford_round(prepared.body, known, asked, last)
     return replace(completed, prepared=prepared, narrowed=narrowed, largest=largest)
 

@@ -87,21 +87,10 @@ class Client(Protocol):
     ) -> AbstractAsyncContextManager[Answer]:
         """Send a request. Leaving the context before the end of the body closes the connection."""
 
-    async def close(self) -> None: ...
-
-
-class Uploader(Protocol):
-    """A client whose request bodies are streamed."""
-
     def upload(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: AsyncIterator[bytes],
-        timeouts: Timeouts,
-        method: str = "POST",
+        self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Answer]:
-        """The body is sent in chunks, unless `headers` have its length. `first_byte` begins when the
+        """A POST. The body is sent in chunks, unless `headers` have its length. `first_byte` begins when the
         body was sent; how long that takes, and what `body` raises, is the caller's matter."""
 
     async def close(self) -> None: ...

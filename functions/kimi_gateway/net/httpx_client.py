@@ -51,14 +51,9 @@ class HttpxClient:
         return self._exchange(method, url, headers, body, timeouts)
 
     def upload(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        body: AsyncIterator[bytes],
-        timeouts: Timeouts,
-        method: str = "POST",
+        self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Answer]:
-        return self._exchange(method, url, headers, body, timeouts)
+        return self._exchange("POST", url, headers, body, timeouts)
 
     @asynccontextmanager
     async def _exchange(

@@ -93,6 +93,7 @@ export class AnswerView {
     if (running) return;
     this.node.setAttribute("aria-busy", "false");
     this.thoughtHead.textContent = this.#thoughtLabel();
+    if (!this.chosen && (turn.text || turn.calls.length)) this.thinking.open = false;
     fill(this.after, this.#calls(), this.#sources(), this.#problem(), this.#facts(), this.#actions());
   }
 
@@ -113,7 +114,7 @@ export class AnswerView {
   #thoughtLabel() {
     const { turn } = this;
     if (turn.state === "running" && !turn.text) return t("chat.thinking");
-    return turn.thought ? t("chat.reasoning.time", { seconds: number(turn.thought) }) : t("chat.reasoning");
+    return turn.thought >= 1 ? t("chat.reasoning.time", { seconds: number(turn.thought) }) : t("chat.reasoning");
   }
 
   #calls() {
@@ -146,7 +147,9 @@ export class AnswerView {
     if (state === "stopped") notes.push(el("p", { class: "note" }, t("chat.stopped")));
     if (finish === "length") notes.push(el("p", { class: "note" }, t("chat.cut")));
     if (finish === "content_filter") notes.push(el("p", { class: "note" }, t("chat.filtered")));
-    if (ignored) notes.push(el("p", { class: "note" }, t("chat.ignored", { names: ignored })));
+    if (ignored.includes("web_search_options")) notes.push(el("p", { class: "note" }, t("chat.unsearched")));
+    const others = ignored.filter((name) => name !== "web_search_options");
+    if (others.length) notes.push(el("p", { class: "note" }, t("chat.ignored", { names: others.join(", ") })));
     return notes;
   }
 
