@@ -116,7 +116,7 @@ class Reader:
         return deltas
 
     def _new(self, block: str, text: str, op: object) -> str:
-        """The new part of a block's text: all of an `append`, and of a `set` the rest behind the text so far."""
+        """The new part of a text: all of an `append`, and of a `set` the rest behind the text so far."""
         parts = self._blocks.get(block)
         if parts is None:
             if len(self._blocks) >= MOST_NODES:
