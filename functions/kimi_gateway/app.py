@@ -168,9 +168,7 @@ async def start(
         store = record = kept = _store(settings, aws)
         cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
-    if (reading := source.renewal or source.of_vendors) is not None:
-        with suppress(Unavailable):  # requests will try again and report it
-            await reading.fresh()
+    await source.begin()
     platform = _platform(settings, client)
     directory = Directory(upstream := upstreams(platform, pool, source.known, clock))
     liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
@@ -243,7 +241,7 @@ def _vendors(
 ) -> Vendors:  # fmt: skip
     from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
 
-    kept = KeptTokens(source.kept, source.renewal or source.of_vendors, source.known)
+    kept = KeptTokens(source.kept, source.reading, source.known)
     return Vendors(models, settings, client, kept, record, clock, lambda: attachments.traces)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,6 +87,16 @@ class TokenSource:
     known: Callable[[], bool] = lambda: True
     kept: Callable[[], Mapping[str, Sequence[str]]] = dict
     of_vendors: Renewal | None = None
+
+    @property
+    def reading(self) -> Renewal | None:
+        return self.renewal or self.of_vendors
+
+    async def begin(self) -> None:
+        """Read the tokens. Requests try again and report it if that fails."""
+        if self.reading is not None:
+            with suppress(Unavailable):
+                await self.reading.fresh()
 
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
