@@ -94,6 +94,10 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     secret = None if kept else ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
+    if values.kimi_web:
+        from kimi_gateway.catalog.catalog import WEB_WARNING
+
+        lines.append(f"Warning: {WEB_WARNING}")
     if values.passthrough:
         lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:
@@ -101,7 +105,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
         lines.append(f"{why}: {program()} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
-        lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
+        lines += [f"Try it in a browser at {address}/ or here:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
 
