@@ -26,7 +26,7 @@ def create() -> App:
     """The application, from the environment; each worker process calls it."""
     values = settings.read()
     _end_with_parent()
-    observe.to_stream(values.log_level)
+    observe.to_stream(values.log_level, form=values.log_format)
     return App(values)
 
 
