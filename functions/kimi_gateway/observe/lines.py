@@ -92,21 +92,11 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def to_stream(level: str, stream: TextIO | None = None, form: str = "json") -> None:
-    """Send the log lines of this program, its server and its client to one redacting sink. `form` is json,
-    text, or auto: text on a terminal, else json."""
-    stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(form, stream.isatty()))
+def to_stream(level: str, stream: TextIO | None = None, formatter: logging.Formatter | None = None) -> None:
+    """Send the log lines of this program, its server and its client to one redacting sink."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(formatter or JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     log.setLevel(level.upper())
-
-
-def _formatter(form: str, isatty: bool) -> logging.Formatter:
-    if form == "json" or (form == "auto" and not isatty):
-        return JsonLines()
-    from kimi_gateway.observe.terminal import TerminalLines, coloured
-
-    return TerminalLines(coloured(isatty))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import Any
+from typing import Any, TextIO
 
 from kimi_gateway.observe.lines import JsonLines
 
@@ -51,6 +51,14 @@ def _plain(value: Any, quoted: bool = True) -> str:
     if value.isprintable() and (not quoted or (value and " " not in value)):
         return value
     return json.dumps(value, ensure_ascii=not value.isprintable())
+
+
+def formatter(form: str, stream: TextIO) -> logging.Formatter:
+    """`form` is json, text, or auto: text on a terminal, else json."""
+    isatty = stream.isatty()
+    return (
+        JsonLines() if form == "json" or (form == "auto" and not isatty) else TerminalLines(coloured(isatty))
+    )
 
 
 def coloured(isatty: bool) -> bool:

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from kimi_gateway import observe
-from kimi_gateway.observe.terminal import TerminalLines, coloured
+from kimi_gateway.observe.terminal import TerminalLines, coloured, formatter
 
 
 def line(colour: bool, level: int = logging.INFO, **fields: object) -> str:
@@ -67,7 +67,7 @@ def test_the_form_follows_the_stream_unless_it_is_set(
     before = root.handlers[:], root.level, log.level, log.propagate
     out = stream()
     try:
-        observe.to_stream("info", out, form)
+        observe.to_stream("info", out, formatter(form, out))
         log.propagate = True
         observe.emit("started", provider="demo")
     finally:
