@@ -13,6 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpResponseParser
 
 from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
+from kimi_gateway.net.mailbox import Wakeup
 
 LONGEST_HEAD = 64 * 1024  # bytes, interim answers included
 MOST_FIELDS = 256
@@ -42,7 +43,7 @@ class Connection(asyncio.BufferedProtocol):
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = Wakeup(self._loop)
         self._error: NetError | None = None
         self._phase = IDLE
         self._received = 0  # bytes of the answer's head
@@ -113,12 +114,11 @@ class Connection(asyncio.BufferedProtocol):
             raise self._error
         return None
 
-    def arrival(self) -> asyncio.Future[None]:
-        """A future that is done when `take` has something new."""
-        if self._waiter is not None and not self._waiter.done():
-            raise RuntimeError("two tasks read one answer")
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
+    def arrival(self) -> Wakeup:
+        """Await it; it ends when `take` has something new."""
+        if self._arrived.taken and not self._arrived.awaited:
+            self._arrived = Wakeup(self._loop)  # the other one's task was left behind
+        return self._arrived
 
     def release(self) -> bool:
         """End the request. True if another request may reuse the connection; otherwise it is closed."""
@@ -167,7 +167,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._received > LONGEST_HEAD:
                 self._break(ConnectionLost("the answer's head is too large"))
         elif self._parts or self._phase != phase:
-            self._wake()
+            # Last, because the task that reads may do anything with this connection. It takes what it wants.
+            self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()
         elif self._held > HIGH_WATER:
@@ -187,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase == BODY and self._until_close and exc is None:
             self._phase = WHOLE
             self._reusable = False
-            self._wake()
+            self._arrived.give_soon()
         elif self._phase != WHOLE:
             where = "in the middle of" if self._phase == BODY else "before"
             self._break(
@@ -200,16 +201,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase < WHOLE:
             self._phase = BROKEN
             self._error = error
-        self._wake()
+        self._arrived.give_soon()
         if self._transport is not None:
             self._transport.abort()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:
