@@ -102,6 +102,14 @@ async def _nothing() -> None:
     return None
 
 
+def _uncounted(size: int) -> None:
+    return None
+
+
+def _unbounded() -> None:
+    return None
+
+
 class Recording(Protocol):
     """Keeps an answer for a repeated request."""
 
@@ -122,6 +130,9 @@ class Request:
     `started` and `deadline`, by which the answer must have ended, are times of time.monotonic(). `record`
     collects facts for the request's log line. `recording` is set if the answer is kept for a repeated
     request.
+
+    `hold` counts bytes that were made from the body, and raises Unavailable if the process has too many of
+    them; `admitted` ends that count.
     """
 
     method: str
@@ -137,6 +148,8 @@ class Request:
     deadline: float = math.inf
     record: RequestRecord = field(default_factory=RequestRecord)
     recording: Recording | None = None
+    hold: Callable[[int], None] = _uncounted
+    admitted: Callable[[], None] = _unbounded
 
 
 @dataclass(slots=True)

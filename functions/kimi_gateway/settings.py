@@ -54,6 +54,7 @@ class Settings:
     keep_usage: int = 90
     admin: bool = True
     body_limit: int = 48 * 2**20
+    body_memory: int = 256 * 2**20
     answer_limit: int = 64 * 2**20
     event_limit: int = 8 * 2**20
     connect_timeout: float = 30
@@ -243,9 +244,7 @@ def _switch(text: str) -> bool:
 
 def data_folder(environ: Mapping[str, str]) -> Path:
     """The user's data folder for this program (XDG Base Directory)."""
-    home = Path(
-        environ.get("HOME") or os.path.expanduser("~")
-    )  # a Lambda function may have none and needs none
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # a function may have none and needs none
     base = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     return base / "kimi-gateway"
 
@@ -269,6 +268,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
+    "KIMI_GATEWAY_BODY_MEMORY": ("body_memory", _number(int, 2**20, 2**40, "bytes")),
     "KIMI_GATEWAY_ANSWER_LIMIT": ("answer_limit", _number(int, 1024, 2**32, "bytes")),
     "KIMI_GATEWAY_EVENT_LIMIT": ("event_limit", _number(int, 1024, 2**28, "bytes")),
     "KIMI_GATEWAY_CONNECT_TIMEOUT": ("connect_timeout", _seconds),

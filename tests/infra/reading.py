@@ -33,13 +33,27 @@ def resources(template: Any, kind: str) -> dict[str, Any]:
     }
 
 
-def integrations(template: Any) -> list[Integration]:
+def decided(part: Any, holds: bool) -> Any:
+    """With its Fn::If decided: all conditions hold, or none; what is then AWS::NoValue is left out."""
+    if isinstance(part, list):
+        return [each for each in (decided(each, holds) for each in part) if each is not None]
+    if not isinstance(part, dict):
+        return part
+    if set(part) == {"Fn::If"}:
+        chosen = part["Fn::If"][1 if holds else 2]
+        return None if chosen == {"Ref": "AWS::NoValue"} else decided(chosen, holds)
+    kept = {name: decided(each, holds) for name, each in part.items()}
+    return {name: each for name, each in kept.items() if each is not None or part[name] is None}
+
+
+def integrations(template: Any, admin: bool = True) -> list[Integration]:
+    """With the operator's API, or as they are without a word from the operator."""
     (api,) = resources(template, "AWS::ApiGateway::RestApi").values()
     return [
         _integration(
             "ANY" if method == ANY else method.upper(), path, spec["x-amazon-apigateway-integration"]
         )
-        for path, methods in api["Body"]["paths"].items()
+        for path, methods in decided(api["Body"]["paths"], admin).items()
         for method, spec in methods.items()
     ]
 
@@ -55,11 +69,11 @@ def _integration(method: str, path: str, spec: dict[str, Any]) -> Integration:
     )  # fmt: skip
 
 
-def chosen(template: Any, method: str, path: str) -> Integration:
+def chosen(template: Any, method: str, path: str, admin: bool = True) -> Integration:
     """The integration that API Gateway takes: an exact path, else one with a parameter, else the longest
     greedy one; a method by name before ANY. It stays with the path once that is chosen."""
     table: dict[str, dict[str, Integration]] = {}
-    for each in integrations(template):
+    for each in integrations(template, admin):
         table.setdefault(each.path, {})[each.method] = each
     greedy = sorted((each for each in table if each.endswith("+}")), key=len, reverse=True)
     fitting = [each for each in greedy if path.startswith(each[: each.index("{")])]

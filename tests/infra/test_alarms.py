@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from infra.cloud import STACK, Cloud, named, unsubstituted
-from infra.reading import resources
+from infra.reading import decided, resources
 from kimi_gateway.edge.aws.cloudwatch import UNITS, measured
 from kimi_gateway.observe import RequestRecord
 from kimi_gateway.providers.failures import Cause
@@ -43,7 +43,8 @@ def emitted() -> set[Series]:
 def in_alarms(alarms: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each of our metrics in an alarm, with its dimensions."""
     for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
-        stats = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", ()) if "MetricStat" in each]
+        metrics = decided(alarm.get("Metrics", []), True)
+        stats = [each["MetricStat"]["Metric"] for each in metrics if "MetricStat" in each]
         for metric in stats or [alarm]:
             if metric["Namespace"] == OURS:
                 yield metric["MetricName"], metric["Dimensions"]
@@ -98,13 +99,17 @@ def test_every_alarm_tells_somebody_and_rests_while_nothing_happens(alarms: Any)
 def test_all_functions_are_watched(template: Any, alarms: Any) -> None:
     watched = {
         each["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
-        for each in resources(alarms, "AWS::CloudWatch::Alarm")["Functions"]["Metrics"]
+        for each in decided(resources(alarms, "AWS::CloudWatch::Alarm")["Functions"]["Metrics"], True)
         if "MetricStat" in each
     }
-    functions = set(resources(template, "AWS::Lambda::Function"))
+    # An alarm on static files would cost more than they do; their failures are in the gateway's own metric.
+    functions = set(resources(template, "AWS::Lambda::Function")) - {"Pages"}
     assert watched == functions
     given = template["Resources"]["Alarms"]["Properties"]["Parameters"]
-    assert {name: given[name] for name in functions} == {name: {"Ref": name} for name in functions}
+    assert {name: decided(given[name], True) for name in functions} == {
+        name: {"Ref": name} for name in functions
+    }
+    assert decided(given["Admin"], False) == ""
     assert set(given) == set(alarms["Parameters"])
 
 
@@ -118,11 +123,12 @@ def test_metrics_stand_under_the_name_that_the_alarms_are_given(template: Any) -
 
 def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, moto_url: str) -> None:
     """Through the API, which checks their form; moto makes none of them from a template."""
-    given = dict.fromkeys(("Service", "Chat", "Models", "Files", "Users", "TokenCheck", "Account"), STACK)
+    names = ("Service", "Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Account")
+    given = dict.fromkeys(names, STACK)
     values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
     cloudwatch = Cloud.at(moto_url).client("cloudwatch")
     for alarm in resources(alarms, "AWS::CloudWatch::Alarm").values():
-        resolved = unsubstituted(named(alarm, values | {"DailyCost": 5}))
+        resolved = unsubstituted(named(decided(alarm, True), values | {"DailyCost": 5}))
         cloudwatch.put_metric_alarm(**resolved)
     made = cloudwatch.describe_alarms()["MetricAlarms"]
     assert len([each for each in made if each["AlarmName"].startswith(STACK)]) == 8

@@ -19,12 +19,12 @@ from kimi_gateway.accounts import rules
 from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.store import TooManyKeys
-from kimi_gateway.accounts.values import NEVER, Grant, Key, NewKey, Usage
+from kimi_gateway.accounts.values import NEVER, Budget, Grant, Key, NewKey, Usage
 from kimi_gateway.net.aws import Aws, endpoints
 from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.net.s3 import Bucket, NoObject
 from kimi_gateway.storage.answers import Claim
-from support import dynamo
+from support import dynamo, faulty
 from support.dynamo_table import NOW, SharedTable
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +140,31 @@ async def users(shared: SharedTable, key: Key) -> None:
     assert await store.funded(guest.id, "p") == 5
 
 
+async def operators(shared: SharedTable, key: Key) -> None:
+    """What the operator's API does: an account from its opening to its end, and all usage."""
+    store = shared.stores[1]
+    made = await store.create_account("n", Grant(1), NOW)
+    await store.rename_account(made.id, "m", NOW)
+    await store.set_budgets(made.id, (Budget("usd", "day", 5_000_000),), NOW)
+    await store.grant(made.id, Grant(5), NOW)
+    await store.deduct(made.id, 1, NOW)
+    own = await store.create_key(NewKey("own", made.id), NOW)
+    await store.rotate_key(own.id, "new", NOW + 60, NOW)
+    await store.update_key(own.id, lambda old: replace(old, suspended=True), NOW)
+    await store.revoke_key(own.id, NOW)
+    assert len(await store.accounts(NOW)) == 2
+    await store.usage_sums(NOW, ("day",))
+    await store.delete_account(made.id)
+    # What other functions write about it is deleted too, and not noted here.
+    noting, shared.client.plan = shared.client.plan, faulty.none
+    assert await store.fund(key.account, "p", partial(rules.granted, grant=Grant(5), now=NOW), NOW)
+    for now in (NOW, NOW + 7_200):
+        admission = await store.admit(f"r{now}", key, 1, now + LEASE, now)
+        assert await store.settle(admission, "kimi-k3", Usage(1, 1), now)
+    shared.client.plan = noting
+    await store.delete_account(key.account)
+
+
 async def batches(shared: SharedTable, key: Key) -> None:
     """One from its creation to its end, and one that the upstream refuses."""
     store = shared.stores[1]
@@ -156,7 +181,9 @@ NEEDS: dict[str, tuple[Step, ...]] = {
     "Models": (key, outages, credit),
     "Files": (key, outages, credit, money, files, attachments, batches),
     "Users": (key, outages, credit, users),
+    "Admin": (key, outages, credit, usage, operators),
     "TokenCheck": (key, outages),
+    "Pages": (),
     "Account": (key, outages, credit, usage, earlier, deleted),
 }
 

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from openai import OpenAI
 from infra.cloud import STACK, Cloud, deployed
 from infra.conftest import Package
 from infra.endpoint import Endpoint
+from infra.operating import PLAIN, logged, operated
 from infra.reading import integrations
 from support import ROOT
 from support.live import HELLO
-from support.tls import NO_TLS
 from upstream import Gated, Kimi, ScriptedUpstream
 
 TOKEN = "sk-upstream-of-the-stack"
-PLAIN: Any = {"timeout": 30, "verify": NO_TLS}
 Command = Callable[..., Result]
 
 
@@ -40,7 +38,8 @@ def endpoint(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def cloud(package: Package, endpoint: Endpoint, module_upstream: ScriptedUpstream) -> Iterator[Cloud]:
-    with deployed(package.url, package.template, endpoint.url, BaseUrl=module_upstream.url) as cloud:
+    chosen = {"BaseUrl": module_upstream.url, "AdminApi": "on"}
+    with deployed(package.url, package.template, endpoint.url, **chosen) as cloud:
         endpoint.cloud = cloud
         yield cloud
 
@@ -134,7 +133,7 @@ def test_a_chat_streams_is_charged_and_shows_in_the_usage(
     assert endpoint.served[-1].streaming_uri
 
     shown = ask("accounts", "show", made["account"])
-    assert (shown["credits"], shown["reserved"], shown["consumed"]) == (4, 0, 1)
+    assert [shown[name] for name in ("credits", "reserved", "consumed")] == [4, 0, 1]
     usage = ask("usage", "--account", made["account"], "--by", "model")
     assert [(row["model"], row["requests"], row["credits"]) for row in usage["rows"]] == [("kimi-k3", 1, 1)]
 
@@ -186,15 +185,7 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
     answer = httpx.post(f"{endpoint.url}/api/v1/chat/completions", json=body, headers=headers, **PLAIN)
     assert answer.status_code == 200, answer.text
 
-    def line() -> Any:
-        lines = [json.loads(each) for each in endpoint.log("Chat").splitlines()]
-        return next((each for each in lines if each.get("id") == "look-for-me"), None)
-
-    end = time.monotonic() + 10
-    while line() is None and time.monotonic() < end:
-        time.sleep(0.05)
-    found = line()
-    assert found is not None, endpoint.log("Chat")
+    found = logged(endpoint, "look-for-me")
     assert (found["service"], found["Credits"], found["Requests"]) == (STACK, [1.0], [1.0])
     assert found["CostUSD"][0] > 0
     assert found["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "KimiGateway"
@@ -214,7 +205,10 @@ def test_the_functions_line_carries_the_metrics_and_no_secret(
         ("GET", "/user/credits", 200, "Account"),
         ("GET", "/v1/files", 200, "Files"),
         ("GET", "/user/keys", 200, "Users"),
+        ("GET", "/my-credits", 200, "Pages"),
         ("POST", "/user/register", 404, "Users"),
+        ("GET", "/admin/accounts", 403, "Admin"),
+        ("GET", "/api/admin/nowhere", 404, "Admin"),
         ("GET", "/v1/chat/completions", 405, "Account"),
         ("OPTIONS", "/v1/chat/completions", 204, "Account"),
         ("POST", "/v1/chat/completions/", 404, "Account"),
@@ -234,11 +228,19 @@ def test_every_function_answers_what_api_gateway_gives_it(
         assert "OPTIONS" in answer.headers["allow"]
 
 
+def test_the_operators_api_works_from_an_account_to_its_end(
+    tokens: Any, ask: Callable[..., Any], endpoint: Endpoint
+) -> None:
+    said = operated(endpoint.url, ask("keys", "create", "--role", "operator")["key"])
+    assert TOKEN not in said
+    assert {each.function for each in endpoint.served[-8:]} == {"Admin", "Chat"}
+
+
 def test_the_doctor_finds_a_deployed_gateway_well(tokens: Any, ask: Callable[..., Any]) -> None:
     document = ask("doctor")
-    found = {each["name"]: each["status"] for each in document["checks"]}
     assert document["ok"]
-    assert found == {"stack": "ok", "table": "ok", "keys": "ok", "token": "ok", "health": "ok"}
+    checks = {(each["name"], each["status"]) for each in document["checks"]}
+    assert checks == {(name, "ok") for name in ("stack", "table", "keys", "token", "health")}
 
 
 def test_a_revoked_key_ends_at_once(tokens: Any, ask: Callable[..., Any], endpoint: Endpoint) -> None:
@@ -291,8 +293,7 @@ def test_without_boto3_the_way_to_it_is_shown(cloud: Cloud, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("words", [("serve",), ("backup", "file")])
 def test_what_only_home_has_is_refused(command: Command, words: tuple[str, ...]) -> None:
-    done = command(*words)
-    assert done.exit_code == 2
+    assert (done := command(*words)).exit_code == 2
     assert "without --stack" in done.stderr
 
 
@@ -345,6 +346,5 @@ def test_every_integration_of_the_template_was_met(endpoint: Endpoint) -> None:
 
 def test_no_function_asked_the_table_for_more_than_its_role_allows(endpoint: Endpoint) -> None:
     assert endpoint.guard.denied == []
-    assert {each for each, _ in endpoint.guard.passed} == {
-        *("Chat", "Models", "TokenCheck", "Account", "Files", "Users")
-    }
+    asking = {"Chat", "Models", "TokenCheck", "Account", "Files", "Users", "Admin"}
+    assert {each for each, _ in endpoint.guard.passed} == asking

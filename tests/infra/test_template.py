@@ -21,7 +21,7 @@ from kimi_gateway.storage.dynamodb.outages import TTL
 from support import ROOT
 from support.dynamo import KEYS
 
-FUNCTIONS = {"Chat", "Models", "Files", "Users", "TokenCheck", "Account"}
+FUNCTIONS = {"Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Pages", "Account"}
 PREFIXES = ("", "/api")
 
 
@@ -40,7 +40,9 @@ def asks_a_model(route: Route) -> bool:
 
 
 def places(route: Route) -> list[str]:
-    """Every path that it is served at."""
+    """Every path that it is served at. Pages in the cloud have no other prefix than the stage."""
+    if route.access is Access.PAGE:
+        return [route.path]
     own = (route.path, *getattr(route, "aliases", ()))
     return [prefix + path for prefix in PREFIXES for path in own]
 
@@ -74,20 +76,41 @@ def test_every_route_reaches_the_function_that_is_meant_for_it(template: Any, ro
     meant |= {path: "Files" for path in (*files, *batches)}
     users = ("/user/register", "/user/keys", "/user/keys/{key}", "/webhooks/payment")
     meant |= {path: "Users" for path in users}
-    wanted = meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
+    meant |= {path: "Pages" for path in ("/", "/my-credits", "/admin", "/pages/{file+}")}
+    operators = route.access is Access.OPERATOR
+    wanted = "Admin" if operators else meant.get(route.path, "Chat" if asks_a_model(route) else "Account")
     for place in places(route):
         path = place.replace("{model+}", "kimi/k3")
         found = chosen(template, route.method, path)
         assert found.function == wanted
         users = re.sub(r"/user/(credits|usage|status)$", "/user/{proxy+}", place)
-        operators = route.access is Access.OPERATOR  # off in the cloud
-        assert found.path == ("/{proxy+}" if operators else users), "it hangs on the fallback"
+        below = place[: place.index("/admin/")] + "/admin/{proxy+}" if operators else users
+        assert found.path == below, "it hangs on the fallback"
         assert not chosen(template, "OPTIONS", path).streaming_uri
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"]
-)
+def test_the_operators_api_is_there_only_if_the_operator_says_so(raw: Any, template: Any) -> None:
+    """Else its paths are unknown ones, and neither its function nor its rights exist."""
+    assert raw["raw"]["Parameters"]["AdminApi"]["Default"] == "off"
+    assert raw["raw"]["Conditions"]["HasAdmin"] == {"Fn::Equals": [{"Ref": "AdminApi"}, "on"]}
+    operators = [route for route in table() if route.access is Access.OPERATOR]
+    assert operators
+    for route in operators:
+        for place in places(route):
+            assert chosen(template, route.method, place, admin=False).path == "/{proxy+}"
+    conditional = {
+        name for name, each in template["Resources"].items() if each.get("Condition") == "HasAdmin"
+    }
+    permissions = {"AdminAdminPermissionlive", "AdminApiAdminPermissionlive"}
+    assert conditional == {"Admin", "AdminRole", "AdminLogs", *permissions}
+    given = {
+        name: each["Environment"]["Variables"].get("KIMI_GATEWAY_ADMIN")
+        for name, each in resources(template, "AWS::Lambda::Function").items()
+    }
+    assert {name for name, value in given.items() if value} == {"Admin"}
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/nowhere", "/v1/chat", "/api/v1/chat/completions/more"])
 def test_unknown_paths_reach_the_gateway_and_its_own_404(template: Any, path: str) -> None:
     assert chosen(template, "GET", path).function == "Account"
 
@@ -172,6 +195,9 @@ def test_a_function_may_write_its_own_log_and_use_one_table_and_one_secret(templ
         role = allowed[function["Role"]["Fn::GetAtt"][0]]
         log = function["LoggingConfig"]["LogGroup"]["Ref"]
         assert role["logs:PutLogEvents"] == role["logs:CreateLogStream"] == {"Fn::GetAtt": [log, "Arn"]}
+        if name == "Pages":
+            assert set(role) == {"logs:PutLogEvents", "logs:CreateLogStream"}
+            continue
         assert role["secretsmanager:GetSecretValue"] == {"Ref": "Secret"}
         tables = [role[action] for action in role if action.startswith("dynamodb:")]
         assert tables
@@ -202,13 +228,54 @@ def test_every_handler_is_there_and_streams_where_its_integration_does(template:
     for name, function in resources(template, "AWS::Lambda::Function").items():
         module, _, attribute = function["Handler"].rpartition(".")
         source = (ROOT / "functions" / module.replace(".", "/")).with_suffix(".py").read_text("utf-8")
-        assert re.search(rf"^{attribute} = (Sweeping)?Function\(", source, re.M), name
+        assert re.search(rf"^{attribute} = (Sweeping|Pages)?Function\(", source, re.M), name
         assert ("streamed=True" in source) == (name in streaming), name
         # A function without paths serves all but what it names; another what API Gateway sends it.
         served = set(re.findall(r'"(/[^"]*)"', source))
         sent = {route.path for route in table() if reached(template, route) == name}
         assert served == (chats if name == "Account" else sent), name
     assert os.access(ROOT / "functions" / "stream", os.X_OK)
+
+
+# Settings that the template does not pass, and why.
+NOT_PASSED = {
+    "MOONSHOT_API_KEY": "the secret holds the tokens",
+    "KIMI_GATEWAY_DATA": "the table holds what would be in the folder",
+    "KIMI_GATEWAY_ANSWER_LIMIT": "a bound of memory; the default fits the smallest function",
+    "KIMI_GATEWAY_EVENT_LIMIT": "the same",
+    "KIMI_GATEWAY_CONNECT_TIMEOUT": "the deadline of the function bounds it",
+    "KIMI_GATEWAY_FIRST_BYTE_TIMEOUT": "the same",
+    "KIMI_GATEWAY_TOKEN_CONCURRENCY": "it counts in one process, which here serves one request at a time",
+    "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": "the same",
+    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": "counted in each process; ThrottleRate and WafRate bound a flood",
+    "KIMI_GATEWAY_FETCH_ALLOWED": "a function reaches no private network",
+    "KIMI_GATEWAY_EXTRACT": "the bundle has no reader of PDFs",
+    "KIMI_GATEWAY_CONNECTIONS": "API Gateway holds the connections",
+    "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": "the same",
+    "KIMI_GATEWAY_TRUSTED_PROXIES": "API Gateway tells the client's address",
+    "KIMI_GATEWAY_PING_INTERVAL": "the default is below every limit of AWS",
+    "KIMI_GATEWAY_DRAIN": "Lambda gives 500 ms",
+    "KIMI_GATEWAY_METRICS": "CloudWatch gets the metrics with the log lines",
+}
+
+
+def test_every_setting_is_passed_or_has_a_reason_not_to_be(raw: Any, template: Any) -> None:
+    """A parameter has the default of its setting, so that a deployment without one changes nothing."""
+    passed: dict[str, Any] = {}
+    for function in resources(template, "AWS::Lambda::Function").values():
+        passed |= function["Environment"]["Variables"]
+    assert not passed.keys() & NOT_PASSED.keys()
+    assert {name for name in passed if name in settings.FIELDS} | NOT_PASSED.keys() == set(settings.FIELDS)
+    defaults = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
+    usual = settings.Settings(data=Path())
+    compared = 0
+    for name, value in passed.items():
+        text = defaults.get(value.get("Ref", "")) if isinstance(value, dict) else None
+        if name in settings.FIELDS and text not in (None, ""):
+            attribute, parse = settings.FIELDS[name]
+            assert parse(str(text)) == getattr(usual, attribute), name
+            compared += 1
+    assert compared > 10
 
 
 def test_functions_are_given_settings_that_the_gateway_takes(raw: Any, template: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.reading import integrations, resources
+from infra.reading import decided, integrations, resources
 from kimi_gateway.dialects import errors as dialect_errors
 from kimi_gateway.errors import BodyTooLarge, GatewayError, NotFound, RateLimited, Unavailable
 from support import ROOT
@@ -66,6 +66,8 @@ def test_a_bound_of_concurrency_is_the_operators_choice(raw: Any, template: Any)
         "Models": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Files": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Users": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+        "Pages": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
+        "Admin": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
         "Account": {"Fn::If": ["HasBufferedConcurrency", {"Ref": "BufferedConcurrency"}, none]},
     }
     for name in ("TokenCheckConcurrency", "BufferedConcurrency"):
@@ -88,7 +90,8 @@ def test_traces_are_taken_only_where_they_are_asked_for(raw: Any, template: Any)
         "Resource": "*",  # X-Ray knows no resources for these two
     }
     roles = {function["Role"]["Fn::GetAtt"][0] for function in functions}
-    assert {role["Ref"] for role in traces["Properties"]["Roles"]} == roles
+    assert {role["Ref"] for role in decided(traces["Properties"]["Roles"], True)} == roles
+    assert {role["Ref"] for role in decided(traces["Properties"]["Roles"], False)} == roles - {"AdminRole"}
 
 
 def test_only_a_body_that_is_too_large_is_told_apart_among_failures_of_an_integration(template: Any) -> None:

@@ -57,10 +57,19 @@ def _limits(body: Json) -> Iterator[str]:
     if output is not None and (not isinstance(output, int) or output < 1):
         yield "Invalid request: max_completion_tokens must be a positive integer"
     window = WINDOWS.get(body["model"], 262_144)
-    if tokens(body["messages"]) + (output or 0) > window:
+    if tokens(_shortened(body["messages"])) + (output or 0) > window:
         yield f"Invalid request: Your request exceeded model token limit : {window}"
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         yield "Invalid request: top_logprobs needs logprobs"
+
+
+def _shortened(value: Any) -> Any:
+    """The messages without the bytes of their pictures and videos, which take no part of the window."""
+    if isinstance(value, dict):
+        return {name: _shortened(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_shortened(member) for member in value]
+    return value[:30] if isinstance(value, str) and value.startswith("data:") else value
 
 
 def _tools(body: Json) -> Iterator[str]:

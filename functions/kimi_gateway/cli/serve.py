@@ -79,18 +79,29 @@ def serve(host: str, port: int, workers: int, trusted_proxies: str | None, passt
 
 def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple[Token, ...]) -> None:
     address = url(host, port)
-    secret = ask(first_key)
+    kept = _goes_to_journal()
+    secret = None if kept else ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
     if values.passthrough:
         lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:
-        lines.append(f"More keys: {program()} keys create")
+        why = "The journal keeps what it reads, so no key is made here. Keys" if kept else "More keys"
+        lines.append(f"{why}: {program()} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
         lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
+
+
+def _goes_to_journal() -> bool:
+    """Whether systemd keeps what is printed (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        output = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):  # no file behind it
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{output.st_dev}:{output.st_ino}"
 
 
 def _run(values: Settings, host: str, port: int, workers: int) -> None:

@@ -89,7 +89,11 @@ def unpack(request: Request) -> None:
     read, pieces = request.body, request.stream
 
     async def body() -> bytes:
-        return b"".join([piece async for piece in _unpacked(request, _read(read))])
+        pieces = list[bytes]()
+        async for piece in _unpacked(request, _read(read)):
+            request.hold(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
 
     request.body = body
     request.stream = lambda: _unpacked(request, pieces())

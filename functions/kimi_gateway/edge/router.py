@@ -59,6 +59,7 @@ class Access(Enum):
     KEY = "key"  # a key; the call is free
     CREDIT = "credit"  # a key whose account has a credit left
     OPERATOR = "operator"  # an operator's key
+    PAGE = "page"  # none: a page for people or a file of one, outside of the API
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class Router:
         hosts = request.headers.all("host")
         if len(hosts) > 1 or not all(_HOST.fullmatch(host) for host in hosts):
             raise InvalidRequest("The Host header is malformed.", cause="host")
-        path = request.path.removeprefix("/api").rstrip("/") if request.path != "/" else "/"
+        path = request.path.removeprefix("/api").rstrip("/") or "/"
         if request.method == "OPTIONS":
             if any(each in path for each in _NOT_FOREIGN):
                 raise PermissionDenied("A page of another origin may not use this.", cause="preflight")

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from kimi_gateway.endpoints.account import BalanceAndUsage
     from kimi_gateway.endpoints.batches.api import BatchesApi
     from kimi_gateway.endpoints.files.api import FilesApi
+    from kimi_gateway.endpoints.health import Health
     from kimi_gateway.endpoints.kept_answers import KeptAnswers
     from kimi_gateway.endpoints.members import Members
+    from kimi_gateway.endpoints.pages.pages import Pages
 
 _CHAT = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 _RESPONSE = {"model": "kimi-k3", "input": "Hello"}
@@ -170,6 +172,13 @@ def _user(account: BalanceAndUsage) -> tuple[Route, ...]:
     )
 
 
+def _health(health: Health) -> tuple[Route, ...]:
+    return (
+        Route("GET", "/ping", health.ping, "Liveness", access=Access.OPEN),
+        Route("GET", "/health", health.health, "Readiness, with what is misconfigured", access=Access.OPEN),
+    )
+
+
 def _kept(gateway: Gateway) -> tuple[Route, ...]:
     def kept() -> KeptAnswers:
         from kimi_gateway.endpoints.kept_answers import KeptAnswers
@@ -212,6 +221,23 @@ def _admin(gateway: Gateway, store: Store) -> tuple[Route, ...]:
     from kimi_gateway.edge import admin_routes  # not in the cloud, where starts count
 
     return admin_routes.routes(gateway, store)
+
+
+def pages() -> tuple[Route, ...]:
+    """The pages for people. They need no gateway, so that a function without rights can serve them."""
+
+    def shown() -> Pages:
+        from kimi_gateway.endpoints.pages.pages import Pages
+
+        return Pages()
+
+    page = _later(lambda: shown().page)
+    return (
+        Route("GET", "/", page, "The playground; JSON for programs", Access.PAGE),
+        Route("GET", "/my-credits", page, "Balance, limits and usage of a key", Access.PAGE),
+        Route("GET", "/admin", page, "Accounts, keys and upstream tokens", Access.PAGE),
+        Route("GET", "/pages/{file+}", _later(lambda: shown().file), "Files of the pages", Access.PAGE),
+    )
 
 
 def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
@@ -265,12 +291,6 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         ),
         *_user(endpoints.account),
         *_admin(gateway, endpoints.account.store),
-        Route("GET", "/ping", endpoints.health.ping, "Liveness", access=Access.OPEN),
-        Route(
-            "GET",
-            "/health",
-            endpoints.health.health,
-            "Readiness, with what is misconfigured",
-            access=Access.OPEN,
-        ),
+        *_health(endpoints.health),
+        *pages(),
     )

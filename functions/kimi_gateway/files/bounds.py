@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.pivot.media import INLINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Bounds:
 
     count: int = 20
     size: int = 100 * 2**20
-    inline: int = 4 * 2**20
+    inline: int = INLINED
     text: int = 8 * 2**20
     seconds: float = 60.0
     keep: int = 86_400

@@ -23,6 +23,7 @@ from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
     FileId,
+    Inline,
     MediaUrl,
     PlainText,
     Resolved,
@@ -143,6 +144,8 @@ class Resolving:
         if type.media_type not in _SENDABLE[medium]:
             names = ", ".join(sorted(_SENDABLE[medium]))
             raise wrong(attachment, f"{type.media_type} is not supported; use one of {names}")
+        if self.files is None and isinstance(attachment.source, Inline):  # it can go as it came
+            return MediaUrl(f"data:{type.media_type};base64,{attachment.source.data}", medium)
         if medium == "image":
             data = await reader.fill(self.bounds.inline + 1)
             if len(data) <= self.bounds.inline:

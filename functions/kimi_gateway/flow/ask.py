@@ -91,8 +91,7 @@ class Gateway:
             registry = self.registry
             if isinstance(key, GuestKey) and self.passing is not None:
                 registry = self.passing.registry(registry, key, request.headers)
-            raw = await request.body()
-            size = len(raw)
+            size = len(raw := await request.body())
             admittable = await preparation.read(
                 registry, request, dialect, raw, partial(self._may_ask, key), self.settings.search
             )
@@ -104,6 +103,7 @@ class Gateway:
                 self.gate, key, model.credits, model.id, ask.model, ask.choices, bound
             )
             async with reservation:
+                request.admitted()
                 return await self._serve(admittable, reservation)
         except GatewayError as error:  # such errors occur only before admission
             if not isinstance(error, Unavailable):

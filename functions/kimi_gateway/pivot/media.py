@@ -17,7 +17,7 @@ from kimi_gateway.pivot.placement import Slot
 Part = dict[str, Any]
 Kind = Literal["image", "video"]
 
-INLINED = 8 * 2**20  # characters of base64 that are sent in the request; larger media are uploaded
+INLINED = 4 * 2**20  # bytes of a picture or video that are sent in the request; larger ones are uploaded
 TYPES: Mapping[Kind, frozenset[str]] = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 NOUNS = {"image": "picture", "video": "video"}
 _VENDORS = "ms://"  # how the vendor's chat names a file
@@ -60,8 +60,7 @@ def _part(kind: Kind, url: str, where: str) -> Part:
     if media_type not in TYPES[kind]:
         told = media_type[:80] or "no media type"
         fail(where, f"{told} is not supported; use one of {', '.join(sorted(TYPES[kind]))}")
-    decoded(data, where)
-    if len(data) > INLINED:
+    if len(decoded(data, where)) > INLINED:
         return Slot(Attachment(where, kind, Inline(data), media_type=media_type))
     name = f"{kind}_url"
     return {"type": name, name: {"url": url}}

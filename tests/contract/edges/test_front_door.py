@@ -15,6 +15,7 @@ import pytest
 
 from kimi_gateway.edge import body
 from kimi_gateway.edge.home import protocol
+from kimi_gateway.endpoints.token_check import CHECKS
 from support.error_shape import anthropic_error, openai_error
 from support.live import HELLO, LiveGateway
 from support.wire import (
@@ -66,9 +67,8 @@ def test_an_open_route_reads_no_more_than_8_kib_in_chunks(edge: type[LiveGateway
 def test_who_asks_too_often_is_refused_before_the_body_is_sent(tmp_path: Path) -> None:
     with LiveGateway(tmp_path) as gateway:
         assert gateway.app.running is not None
-        now, askers = gateway.clock(), gateway.app.running.endpoints.token_check()._askers
-        while not askers.take("127.0.0.1", now):
-            pass
+        askers = gateway.app.running.endpoints.token_check()._askers
+        askers.spend("127.0.0.1", gateway.clock(), 2 * CHECKS)
         with connect(gateway) as client:
             client.sendall(check())
             assert statuses(client.recv(65536)) == [429]

@@ -63,7 +63,7 @@ def test_a_wrong_method_is_405_with_the_right_ones(
     assert openai_error(answer.json())["code"] == "method_not_allowed"
 
 
-PATHS = ["/nothing", "/api", "/api/api/v1/models", "/v1", "/v1/model", "/v1/models/../nothing", "/%00"]
+PATHS = ["/nothing", "/apis", "/api/api/v1/models", "/v1", "/v1/model", "/v1/models/../nothing", "/%00"]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -111,3 +111,15 @@ def test_the_upstream_is_named_and_its_token_is_not(
 )
 def test_the_address_printed_is_one_that_can_be_called(host: str, address: str) -> None:
     assert url(host, 80) == address
+
+
+def test_what_the_journal_keeps_has_no_key(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").touch()
+    output = (tmp_path / "out").stat()
+    monkeypatch.setenv("JOURNAL_STREAM", f"{output.st_dev}:{output.st_ino}")
+    with serving(tmp_path) as (_, printed):
+        assert "no key is made here" in printed
+        assert not KEY.search(printed)
+        assert command("keys", "list")["keys"] == []

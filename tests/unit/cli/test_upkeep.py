@@ -49,6 +49,25 @@ def test_a_backup_is_private_has_the_data_and_replaces_nothing_unasked(
     assert file.read_bytes() != before
 
 
+def test_backups_of_a_folder_are_named_by_their_time_and_the_oldest_are_deleted(
+    ask: Any, cli: Cli, data: Path, tmp_path: Path
+) -> None:
+    ask("keys", "create")
+    folder = tmp_path / "some" / "backups"
+    first = Path(ask("backup", folder, "--keep", 2)["file"])
+    assert (first.parent, mode(folder), mode(first)) == (folder, 0o700, 0o600)
+    ours = [folder / f"kimi-gateway-2020010{day}-000000.sqlite3" for day in (1, 2)]
+    others = [folder / name for name in ("notes", "kimi-gateway-20200101-0.sqlite3", "gateway.sqlite3")]
+    for file in (*ours, *others):
+        file.touch()
+    first.rename(first.with_name("kimi-gateway-20200103-000000.sqlite3"))
+    second = Path(ask("backup", folder, "--keep", 2)["file"])
+    kept = {"kimi-gateway-20200103-000000.sqlite3", second.name, *(file.name for file in others)}
+    assert {file.name for file in folder.iterdir()} == kept
+    assert fault(cli("backup", others[0], "--keep", 2, "--json")) == (2, "usage")
+    assert fault(cli("backup", second, "--json")) == (1, "exists")
+
+
 def test_a_backup_leaves_the_conversations_out_if_it_shall(ask: Any, data: Path, tmp_path: Path) -> None:
     made, said = ask("keys", "create"), b"what somebody said to a model" * 50
 

@@ -165,7 +165,7 @@ def test_a_picture_that_the_vendor_takes_goes_along_as_it_is(form: str) -> None:
 
 
 def test_a_large_picture_is_uploaded() -> None:
-    data = base64.b64encode(bytes(INLINED)).decode()
+    data = base64.b64encode(bytes(INLINED + 1)).decode()
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
     (found,) = attached("chat", body("chat", user("chat", part)))
     assert found.source == Inline(data)

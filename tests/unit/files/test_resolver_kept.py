@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -16,7 +17,23 @@ from kimi_gateway.errors import (
 )
 from kimi_gateway.pivot.attachments import DocumentText, FileId, MediaUrl
 from kimi_gateway.providers.demo import Demo
-from support.resolving import FIELD, LARGE, MP4, NOW, PNG, SMALL, A, B, attached, docx, inline, pdf, resolving
+from support.resolving import (
+    FIELD,
+    LARGE,
+    MP4,
+    NOW,
+    PNG,
+    SMALL,
+    A,
+    B,
+    at,
+    attached,
+    docx,
+    inline,
+    pdf,
+    resolving,
+)
+from support.web import Web
 from upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.anyio
@@ -74,13 +91,20 @@ async def test_kept_pictures_bind_the_turn_to_their_token(up: ScriptedUpstream) 
 async def test_a_provider_without_files_gets_small_pictures_texts_and_pdfs_read_here(
     up: ScriptedUpstream,
 ) -> None:
+    with Web(large_png=LARGE, a_mp4=MP4) as web:
+        port = int(web.target.rpartition(":")[2])
+        async with resolving(up, provider=Demo(), bounds=SMALL, ports=[port]) as made:
+            there = f"http://a.example:{port}"
+            with pytest.raises(BodyTooLarge):
+                await made.one(at(f"{there}/large.png", "image"))
+            with pytest.raises(InvalidRequest, match="takes no files"):
+                await made.one(at(f"{there}/a.mp4"))
     async with resolving(up, provider=Demo(), bounds=SMALL) as made:
         assert isinstance(await made.one(inline(PNG)), MediaUrl)
         assert await made.one(inline(b"text")) == DocumentText(None, "text")
-        with pytest.raises(BodyTooLarge):
-            await made.one(inline(LARGE, "image"))
-        with pytest.raises(InvalidRequest, match="takes no files"):
-            await made.one(inline(MP4))
+        for data, kind, media_type in ((LARGE, "image", "image/png"), (MP4, "video", "video/mp4")):
+            url = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+            assert await made.one(inline(data)) == MediaUrl(url, "image" if kind == "image" else "video")
         with pytest.raises(InvalidRequest, match="reads no documents of type"):
             await made.one(inline(docx("a")))
         with pytest.raises(InvalidRequest, match="no text"):

@@ -69,6 +69,7 @@ class Function:
         self._patience = patience or Patience()
         self._running: Running | None = None
         self._router = Router(())
+        self._limit: int | None = None  # bytes of a body; set when it serves
 
     async def start(self) -> None:
         """Start from the environment. Raises SettingsFault and the errors of `app.start`."""
@@ -81,16 +82,16 @@ class Function:
         missing = {*self._paths, *self._elsewhere} - {route.path for route in table}
         if missing:
             raise LookupError(f"no route for {missing}")
-        self._running = running
+        self._running, self._limit = running, running.gateway.settings.body_limit
         own = [route for route in table if not self._paths or route.path in self._paths]
         self._router = Router(tuple(_refused(each) if each.path in self._elsewhere else each for each in own))
 
     async def __call__(self, event: Any, context: Context) -> Streamed | dict[str, Any]:
-        if self._running is None:  # a loop without `lifecycle`
+        if self._limit is None:  # a loop without `lifecycle`
             await self.start()
-        assert self._running is not None  # noqa: S101
+        assert self._limit is not None  # noqa: S101
         try:
-            request = request_of(event, context, self._running.gateway.settings.body_limit)
+            request = request_of(event, context, self._limit)
         except InvalidRequest as error:
             return self._unreadable(error, context)
         exchange = _Exchange(request, self._router)
@@ -301,10 +302,11 @@ def _headers(event: Mapping[str, Any]) -> Headers:
     several = event.get("multiValueHeaders")
     if several is None:
         several = {name: [value] for name, value in (event.get("headers") or {}).items()}
-    # API Gateway unpacks a compressed body and passes it on as text, but may leave the header.
-    gone = "" if event.get("isBase64Encoded") else "content-encoding"
+    # API Gateway unpacks a compressed body and passes it on as text, but may leave the header. It passes an
+    # answer on as it is only if it is text, so none may be compressed.
+    gone = {"accept-encoding"} if event.get("isBase64Encoded") else {"accept-encoding", "content-encoding"}
     pairs = ((name.lower(), value) for name, values in several.items() for value in values)
-    return Headers(tuple(pair for pair in pairs if pair[0] != gone))
+    return Headers(tuple(pair for pair in pairs if pair[0] not in gone))
 
 
 def _least(event: Mapping[str, Any]) -> int:

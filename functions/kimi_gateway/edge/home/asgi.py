@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.app import Running, start
 from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
+from kimi_gateway.edge.home.bodies import Bodies, Body
 from kimi_gateway.edge.home.connections import Connections, Proxies
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-DOCS = ("/", "/docs", "/redoc", "/openapi.json")
+DOCS = ("/docs", "/redoc", "/openapi.json")
 FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")  # files of the page /docs
 PAGES = (*DOCS, *FILES)
+CLOSING = (("connection", "close"),)  # of an answer before the body is read
 LEAST_PATIENCE = 2.0  # seconds for a client that reads nothing, even if the idle time-out is shorter
 ARENA = 256 * 1024  # bytes of one read
 
@@ -42,6 +43,7 @@ class App:
         self.arena = memoryview(bytearray(ARENA))  # the read buffer of all connections of the loop
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
+        self.bodies = Bodies(settings.body_memory)
         self._router: Router  # set by `start`
         self._docs: Any = None
         self._read: dict[tuple[str, str], Response] = {}  # docs pages by method and path
@@ -144,7 +146,7 @@ class App:
             await self._gateway(scope, receive, send)
 
     async def _gateway(self, scope: Message, receive: Receive, send: Send) -> None:
-        exchange = _Exchange(scope, receive, send, self.settings, self.proxies)
+        exchange = _Exchange(scope, receive, send, self)
         await exchange.serve(self._router)
 
     async def _documentation(self) -> Any:
@@ -162,9 +164,11 @@ class App:
 class _Exchange:
     """One request and its response on one ASGI connection."""
 
-    def __init__(
-        self, scope: Message, receive: Receive, send: Send, settings: Settings, proxies: Proxies
-    ) -> None:
+    def __init__(self, scope: Message, receive: Receive, send: Send, app: App) -> None:
+        settings, proxies = app.settings, app.proxies
+        self._bodies = app.bodies
+        self._held: Body | None = None
+        self._clock: asyncio.Timeout | None = None  # of the wait for more of the body
         self._receive = receive
         self._send = send
         self._task = asyncio.current_task()
@@ -202,6 +206,8 @@ class _Exchange:
                 raise
         finally:
             self._stop_watching()
+            if self._held is not None:
+                self._held.end()
             if self._look is not None:
                 self._look.cancel()
             if response is not None:
@@ -211,7 +217,7 @@ class _Exchange:
         headers, body = response.headers, response.body
         if isinstance(body, bytes):
             self._stop_watching()
-            if response.status != 204 and self._request.method != "HEAD":
+            if response.status not in (204, 304) and self._request.method != "HEAD":
                 headers = [*headers, ("content-length", str(len(body)))]
             await self._start(response.status, headers)
             await self._send({"type": "http.response.body", "body": body})
@@ -233,7 +239,19 @@ class _Exchange:
         )
 
     async def _body(self) -> bytes:
-        return b"".join([piece async for piece in self._stream()])
+        held = self._held = Body(self._bodies, self._request, self._look_up)
+        pieces = list[bytes]()
+        async for piece in self._stream():
+            held.grow(len(piece))
+            held.check(CLOSING)
+            pieces.append(piece)
+        held.arriving = False
+        return b"".join(pieces)
+
+    def _look_up(self) -> None:
+        """The body has to go: do not wait for more of it."""
+        if self._clock is not None:
+            self._clock.reschedule(asyncio.get_running_loop().time())
 
     async def _stream(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces. After the last one the client is watched, and leaving cancels the request."""
@@ -260,10 +278,15 @@ class _Exchange:
     async def _next(self, pace: Pace, clock: Stopwatch, size: int) -> Message:
         """The next message. Raises BodyTooSlow; the server then closes the connection."""
         while not pace.late(clock.time(), size):
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(clock.real(pace.due)):
+            try:
+                async with asyncio.timeout_at(clock.real(pace.due)) as self._clock:
                     return await self._receive()
-        raise too_slow((("connection", "close"),))
+            except TimeoutError:
+                if self._held is not None:
+                    self._held.check(CLOSING)
+            finally:
+                self._clock = None
+        raise too_slow(CLOSING)
 
     async def _cancel_when_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

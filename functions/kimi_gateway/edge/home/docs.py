@@ -42,7 +42,6 @@ def with_docs(core: Any, table: tuple[Route, ...]) -> FastAPI:
     app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     document = jsonio.dumps(schema(table))
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     @app.api_route("/redoc", methods=["GET", "HEAD"], include_in_schema=False)
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")

@@ -14,6 +14,8 @@ import httptools
 
 from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
 from kimi_gateway.edge.home.asgi import no_host
+from kimi_gateway.edge.home.bodies import SMALL as UNCOUNTED
+from kimi_gateway.edge.home.bodies import Body
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
 from kimi_gateway.http import Headers, Pairs, Query, Request, Response
@@ -56,6 +58,7 @@ class Exchange:
         self._size = 0
         self._waiting = 0  # bytes of the parts
         self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
+        self._held: Body | None = None  # counts the bytes of a body that is read whole
         self._more: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._length = _length(fields)
@@ -125,6 +128,10 @@ class Exchange:
             return  # answered without the rest
         self._size += len(part)
         if not self._opened or self._size <= self._request.limit:
+            if self._held is not None:
+                self._held.grow(len(part))
+                if self._held.gone:
+                    return
             self._waiting += len(part)
             self._parts.append(part)
             if len(self._parts) - self._joined >= MANY:
@@ -161,11 +168,22 @@ class Exchange:
     async def _body(self) -> bytes:
         self._open()
         self._wanted = True
+        if self._whole and self._size <= UNCOUNTED:
+            return self._taken()
+        held = self._held = Body(self._connection.app.bodies, self._request, self._drop)
+        held.grow(self._size)
         if not self._whole:
             clock = Stopwatch(self._connection.loop.time)
             self._connection.steer()
             await self._arrival(Pace(clock.time(), self._size), clock, math.inf)
+        held.arriving = False
+        held.check()
         return self._taken()
+
+    def _drop(self) -> None:
+        """The bytes so far have to go."""
+        self._parts.clear()
+        self._wake()
 
     async def _stream(self) -> AsyncGenerator[bytes, None]:
         self._open()
@@ -188,6 +206,8 @@ class Exchange:
         timer = None
         try:
             while not self._whole and self._waiting < enough and self._size <= self._request.limit:
+                if self._held is not None:
+                    self._held.check()
                 if self._stopped:
                     raise ShuttingDown
                 if pace.late(clock.time(), self._size):
@@ -220,6 +240,8 @@ class Exchange:
             self._connection.abort()
         finally:
             self._over = True
+            if self._held is not None:
+                self._held.end()
             if response is not None:
                 await response.finish()
 
@@ -264,7 +286,7 @@ class Exchange:
                 lines.append("transfer-encoding: chunked")
             else:
                 self.keep_alive = False
-        elif response.status != 204 and self._request.method != "HEAD":
+        elif response.status not in (204, 304) and self._request.method != "HEAD":
             lines.append(f"content-length: {length}")
         if not self.keep_alive:
             lines.append("connection: close")

@@ -51,6 +51,8 @@ def schema(table: tuple[Route, ...]) -> dict[str, Any]:
     info = {"title": TITLE, "version": __version__}
     document: dict[str, Any] = {"openapi": "3.1.0", "info": info, "paths": {}}
     for route in table:
+        if route.access is Access.PAGE:
+            continue
         document["paths"].setdefault(route.shown, {})[route.method.lower()] = _operation(route)
     document["components"] = {
         "securitySchemes": {

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kimi_gateway.endpoints.pages import pages
 from support import built
 from support.built import MINOR, ROOT, artefact, task_root
 
@@ -45,7 +46,8 @@ def test_its_modules_are_those_of_the_package_but_for_the_folders_of_home(
     assert all([name for name in files if name.startswith(folder)] for folder in home)
     ours = {name for name in entries if name.startswith(("kimi_gateway/", "handlers/"))}
     kept = {name for name in files if not name.startswith(home)}
-    assert {name for name in ours if not name.endswith(".pyc")} == kept
+    static = {file.relative_to(functions).as_posix() for file in pages.FOLDER.rglob("*") if file.is_file()}
+    assert {name for name in ours if not name.endswith(".pyc")} == kept | static
 
 
 def test_what_is_not_ours_is_listed_here(entries: dict[str, zipfile.ZipInfo]) -> None:
@@ -82,7 +84,7 @@ def test_each_handler_starts_from_the_zip_alone_and_loads_no_other_library(name:
     tops = {module.partition(".")[0] for module in loaded}
     assert tops & LIBRARIES == LOADED
     assert [module for module in loaded if module.startswith("handlers.")] == [f"handlers.{name}"]
-    assert "kimi_gateway.storage.dynamodb.store" in loaded
+    assert ("kimi_gateway.storage.dynamodb.store" in loaded) == (name != "pages")
     assert not {"sqlite3", "kimi_gateway.storage.sqlite.store"} & set(loaded)
 
 

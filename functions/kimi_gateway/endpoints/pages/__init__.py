@@ -1,0 +1,1 @@
+"""The pages for people: /, /my-credits and /admin, with their static files."""

@@ -1,0 +1,4 @@
+export default {
+  en: { "admin.title": "admin" },
+  zh: { "admin.title": "admin" },
+};

@@ -1,0 +1,4 @@
+export default {
+  en: { "credits.title": "credits" },
+  zh: { "credits.title": "credits" },
+};

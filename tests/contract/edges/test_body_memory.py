@@ -1,0 +1,173 @@
+"""The bytes of request bodies that a process holds before their requests are admitted, on both home edges."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from kimi_gateway.edge import body
+from kimi_gateway.edge.home.bodies import SMALL
+from support.attaching import PATHS, user
+from support.attaching import body as asked
+from support.error_shape import anthropic_error, openai_error
+from support.live import LiveGateway
+from support.wire import OverAsgi, connect, head, rest_of, statuses
+from upstream import ScriptedUpstream
+from upstream.steps import Silence
+
+MOST = 600_000
+MORE = MOST // 2  # of two bodies, both fit; with a byte more they do not
+
+
+@pytest.fixture(params=[LiveGateway, OverAsgi], ids=["home", "ASGI"], scope="module")
+def gateway(
+    request: pytest.FixtureRequest,
+    module_upstream: ScriptedUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LiveGateway]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with request.param(folder, module_upstream.url, body_memory=MOST) as gateway:
+        yield gateway
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_held_afterwards(gateway: LiveGateway) -> Iterator[None]:
+    yield
+    gateway.until(lambda: gateway.app.bodies.held == 0)
+    assert gateway.app.bodies._of == {}
+
+
+def begun(gateway: LiveGateway, key: str, path: str, size: int, sent: int, *lines: str) -> socket.socket:
+    """A request whose body of `size` bytes has begun."""
+    client = connect(gateway)
+    lines = ("host: x", f"authorization: Bearer {key}", f"content-length: {size}", *lines)
+    client.sendall(head(path, *lines) + b" " * sent)
+    return client
+
+
+def holds(gateway: LiveGateway, size: int) -> None:
+    gateway.until(lambda: gateway.app.bodies.held == size)
+
+
+def error_of(form: str, client: socket.socket) -> dict[str, Any]:
+    """The error of an answer with the status 503 that may be repeated soon."""
+    answer = rest_of(client)
+    assert statuses(answer) == [503]
+    lines, _, told = answer.partition(b"\r\n\r\n")
+    assert b"retry-after: 1" in lines.lower()
+    return anthropic_error(json.loads(told)) if form == "messages" else openai_error(json.loads(told))
+
+
+def chat(form: str, size: int) -> bytes:
+    """A request of `size` bytes."""
+    raw = json.dumps(asked(form, user(form))).encode()
+    return raw + b" " * (size - len(raw))
+
+
+@pytest.mark.parametrize("form", PATHS)
+def test_the_account_that_holds_most_loses_a_body_and_the_others_go_on(
+    gateway: LiveGateway, form: str
+) -> None:
+    path, greedy, other = PATHS[form], gateway.key(1), gateway.key(1)
+    raw = chat(form, MORE)
+    with ExitStack() as held:
+        first = held.enter_context(begun(gateway, greedy, path, MOST, MORE - SMALL))
+        second = held.enter_context(begun(gateway, greedy, path, MOST, SMALL + 1))
+        holds(gateway, MORE + 1)
+        third = held.enter_context(begun(gateway, other, path, len(raw), 0, "connection: close"))
+        third.sendall(raw)
+        assert statuses(rest_of(third)) == [200]
+        assert "too many large requests" in error_of(form, first)["message"]
+        holds(gateway, SMALL + 1)
+        second.sendall(b" ")
+        holds(gateway, SMALL + 2)
+    assert (gateway.account(greedy).credits, gateway.account(greedy).reserved) == (1, 0)
+
+
+@pytest.mark.parametrize("form", PATHS)
+def test_who_goes_beyond_the_bound_alone_among_equals_is_refused(gateway: LiveGateway, form: str) -> None:
+    path, key = PATHS[form], gateway.key(1)
+    with begun(gateway, key, path, MOST, MORE) as first:
+        holds(gateway, MORE)
+        with begun(gateway, key, path, MOST, MORE + 1) as second:
+            error_of(form, second)
+        holds(gateway, MORE)
+        first.sendall(b" " * SMALL)
+        holds(gateway, MORE + SMALL)
+
+
+def test_a_declared_length_takes_no_room_and_small_bodies_always_have_some(gateway: LiveGateway) -> None:
+    path, key = PATHS["chat"], gateway.key()
+    with ExitStack() as held:
+        for _ in range(5):
+            held.enter_context(begun(gateway, key, path, 40 * 2**20, 1_000))
+        holds(gateway, 5_000)
+        held.enter_context(begun(gateway, key, path, 40 * 2**20, MOST - 5_000))
+        holds(gateway, MOST)
+        raw = chat("chat", SMALL)
+        with gateway.client(gateway.key()) as client:
+            assert client.post(path, content=raw).status_code == 200
+
+
+def test_one_request_alone_may_be_as_large_as_the_limit_of_bodies(gateway: LiveGateway) -> None:
+    raw = chat("chat", 2 * MOST)
+    with gateway.client(gateway.key()) as client:
+        assert client.post(PATHS["chat"], content=raw).status_code == 200
+        packed = {"content-encoding": "gzip"}
+        assert client.post(PATHS["chat"], content=gzip.compress(raw), headers=packed).status_code == 200
+
+
+def test_what_a_compressed_body_becomes_is_counted(gateway: LiveGateway) -> None:
+    with begun(gateway, gateway.key(), PATHS["chat"], MOST, SMALL):
+        holds(gateway, SMALL)
+        with gateway.client(gateway.key()) as client:
+            packed = gzip.compress(chat("chat", MOST))
+            answer = client.post(PATHS["chat"], content=packed, headers={"content-encoding": "gzip"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        holds(gateway, SMALL)
+
+
+def test_an_admitted_request_holds_nothing(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    upstream.plan(Silence())
+    raw = chat("chat", MORE)
+    with begun(gateway, gateway.key(), PATHS["chat"], len(raw), 0) as client:
+        client.sendall(raw)
+        upstream.until(lambda: upstream.chats)
+        holds(gateway, 0)
+
+
+def ends(gateway: LiveGateway, how: str, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    """Begin a body and end it in one of many ways; returns the status."""
+    path, key, size = PATHS["messages"], gateway.key(), MORE
+    if how == "wrong JSON":
+        with begun(gateway, key, path, size, size, "connection: close") as client:
+            return statuses(rest_of(client))[0]
+    if how == "too slow":
+        monkeypatch.setattr(body, "FIRST_BYTE", 0.1)
+        monkeypatch.setattr(body, "WINDOW", 0.1)
+    if how == "counted":
+        raw = chat("messages", size)
+        with begun(gateway, key, f"{path}/count_tokens", size, 0, "connection: close") as client:
+            client.sendall(raw)
+            return statuses(rest_of(client))[0]
+    with begun(gateway, key, path, size, size - 1) as client:
+        if how == "too slow":
+            return statuses(rest_of(client))[0]
+        holds(gateway, size - 1)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [("wrong JSON", 400), ("too slow", 408), ("counted", 200), ("disconnect", None)]
+)
+def test_every_end_gives_the_room_back(
+    gateway: LiveGateway, how: str, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ends(gateway, how, monkeypatch) == status
+    holds(gateway, 0)

@@ -1,0 +1,59 @@
+// Steers one Chromium for tests: each line of the input is {"code", "args"}, each line of the output
+// {"result"} or {"error"}. The code is the body of an async function of `browser`, `tab`, `args` and `seen`.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
+import { chromium } from "playwright-core";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor;
+const browser = await chromium.launch({
+  executablePath: process.argv[2],
+  args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"],
+});
+
+// What must stay empty: console errors, uncaught errors, dialogs, violations of the policy, requests elsewhere.
+let seen = [];
+
+/** A new tab in a context of its own: {width, height, theme, locale, storage, clipboard}. */
+async function tab({ width = 1280, height = 900, theme = "light", locale = "en-GB", clipboard = false, scale = 1 } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, locale, deviceScaleFactor: scale,
+    reducedMotion: "reduce", permissions: clipboard ? ["clipboard-read", "clipboard-write"] : [] });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15000);
+  page.on("console", (line) => ["error", "warning"].includes(line.type()) && !/Failed to load resource/.test(line.text()) && seen.push(`console: ${line.text()}`));
+  page.on("pageerror", (error) => seen.push(`error: ${error.message}`));
+  page.on("dialog", (dialog) => { seen.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+  page.on("request", (request) => {
+    const { protocol, hostname } = new URL(request.url());
+    if (!["data:", "blob:"].includes(protocol) && hostname !== "127.0.0.1") seen.push(`foreign: ${request.url()}`);
+  });
+  await page.addInitScript(() => document.addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`)));
+  return page;
+}
+
+/** What axe-core finds in a page, and whether it scrolls sideways. */
+async function faults(page) {
+  await page.evaluate(axe); // through the debugger, which the page's policy does not bind
+  return page.evaluate(async () => {
+    const found = await window.axe.run(document, { resultTypes: ["violations"] });
+    const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    return [...found.violations.flatMap((each) => each.nodes.map((node) => `${each.id}: ${node.target} ${node.failureSummary}`)), ...(wide > 0 ? [`${wide} px too wide`] : [])];
+  });
+}
+
+const kept = {};
+process.stdout.write("ready\n");
+for await (const line of createInterface({ input: process.stdin })) {
+  const { code, args } = JSON.parse(line);
+  let answer;
+  try {
+    const result = await new AsyncFunction("tab", "faults", "kept", "seen", "args", code)(tab, faults, kept, seen, args);
+    answer = { result: result ?? null };
+  } catch (error) {
+    answer = { error: `${error.stack ?? error}`, seen };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+}
+await browser.close();
