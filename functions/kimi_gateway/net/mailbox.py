@@ -92,7 +92,7 @@ class Mailbox(Generic[T]):
 
 
 class Wakeup:
-    """What one task at a time awaits, again and again. It is a future as far as tasks need one.
+    """A future that one task at a time awaits, again and again.
 
     `give` and `give_soon` end the wait; without a waiting task they do nothing, because whoever waits looks
     first for what there is. `give_soon` lets the loop continue the task in its next turn, as a future does.
