@@ -31,7 +31,7 @@ def operated(url: str, operator: str) -> str:
         return httpx.post(f"{url}/v1/chat/completions", json=asked, headers=headers, **PLAIN).status_code
 
     made = call("POST", "/keys", name="bob", credits=5)
-    assert call("POST", f"/accounts/{made['account']}/grant", package="starter")["credits"] == 505
+    assert call("POST", f"/accounts/{made['account']}/grant", package="trial")["credits"] == 75
     assert chat(made["key"]) == 200
     assert call("POST", f"/keys/{made['id']}/suspend")["state"] == "suspended"
     assert chat(made["key"]) == 401

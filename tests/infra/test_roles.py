@@ -129,11 +129,11 @@ async def files(shared: SharedTable, key: Key) -> None:
 async def users(shared: SharedTable, key: Key) -> None:
     """An account that a guest opens, a key too many, a change and an end of another, a payment."""
     store = shared.stores[1]
-    guest = await store.create_account("", Grant(1), NOW, key.account)
+    guest = await store.open_account(Grant(1), NewKey("first", ""), NOW, key.account)
     assert await store.tally("register/1", 1, NOW + 60, NOW)
-    made = await store.create_key(NewKey("made", guest.id, made_by="", name="n"), NOW, most=1)
+    made = await store.create_key(NewKey("made", guest.id, made_by="", name="n"), NOW, most=2)
     with pytest.raises(TooManyKeys):
-        await store.create_key(NewKey("more", guest.id), NOW, most=1)
+        await store.create_key(NewKey("more", guest.id), NOW, most=2)
     await store.update_key(made.id, lambda old: replace(old, name="m"), NOW)
     await store.revoke_key(made.id, NOW)
     assert await store.fund(guest.id, "p", partial(rules.granted, grant=Grant(5), now=NOW), NOW)

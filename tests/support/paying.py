@@ -30,7 +30,9 @@ class Paying(Books):
         self.booked_payments: dict[str, int] = {}  # credits by id
         self.refunded: dict[str, int] = {}
         self.guests: list[Account] = []
-        self.rewarded: set[str] = set()
+        self.owners: dict[str, int | None] = {}  # the payment that earned the reward for a guest
+        self.refunds: set[tuple[str, int]] = set()  # of guests
+        self.reports: set[tuple[str, int]] = set()
 
     def holder(self) -> Account:
         found = self.ask(lambda store: store.account(self.account, self.now))
@@ -97,7 +99,7 @@ class Paying(Books):
         self.add(packages.INVITE_REGISTERED)
 
     @precondition(lambda self: self.guests)
-    @rule(which=st.integers(0, 2), number=PAYMENTS, at=st.integers(1, 3), after=st.booleans())
+    @rule(which=st.integers(0, 2), number=PAYMENTS, at=st.integers(1, 9), after=st.booleans())
     def a_guest_pays(self, which: int, number: int, at: int, after: bool) -> None:
         guest = self.guests[which % len(self.guests)]
 
@@ -105,9 +107,32 @@ class Paying(Books):
             return await payments.pay(store, guest, f"g{number}", Grant(3), self.now)
 
         self.broken_off(pay, at, after)
-        if guest.id not in self.rewarded:
-            self.rewarded.add(guest.id)
+        self.reports.add((guest.id, number))
+        if self.owners.get(guest.id) is None and (guest.id, number) not in self.refunds:
+            self.owners[guest.id] = number
             self.add(packages.INVITE_FIRST_PAYMENT)
+
+    @precondition(lambda self: self.guests)
+    @rule(which=st.integers(0, 2), number=PAYMENTS, at=st.integers(1, 9), after=st.booleans())
+    def a_guest_is_refunded(self, which: int, number: int, at: int, after: bool) -> None:
+        guest = self.guests[which % len(self.guests)]
+        self.holder()
+
+        async def refund(store: Store) -> int | None:
+            return await payments.refund(store, guest, f"g{number}", self.now)
+
+        taken = self.broken_off(refund, at, after)
+        if (guest.id, number) not in self.reports:
+            assert taken is None
+            return
+        self.refunds.add((guest.id, number))
+        if self.owners.get(guest.id) == number:
+            self.owners[guest.id] = None
+            self.purse.fold(self.now)
+            back = min(packages.INVITE_FIRST_PAYMENT.amount, len(self.purse))
+            self.purse.take(back)
+            self.purse.count(self.now)
+            self.granted -= back
 
     @precondition(lambda self: not self.stale)
     @rule(which=st.integers(0, 1), suspended=st.booleans())

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from kimi_gateway.accounts.bucket import BoundedDict
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.resolver import FileResolver
+from kimi_gateway.files.shared import Sharing
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.net.fetch.fetcher import Fetcher
 from kimi_gateway.net.http import Timeouts
@@ -28,6 +30,7 @@ from support.fetching import Names
 from upstream import ScriptedUpstream
 
 NOW = 1_800_000_000
+SPARE = 660  # seconds for which a turn may use a shared upload
 A, B = Token.of("sk-upstream-files-a"), Token.of("sk-upstream-files-b")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + bytes(400)
@@ -69,6 +72,7 @@ class Resolving:
     tokens: tuple[Token, ...] = (A,)
     bounds: Bounds = field(default_factory=Bounds)
     local: bool = False
+    shares: bool = False
     provider: Provider | None = None
     ports: Sequence[int] = ()
     store: Any = field(default_factory=MemoryStore)
@@ -85,9 +89,11 @@ class Resolving:
         allowed = [f"a.example:{port}" for port in self.ports]
         self.fetcher = Fetcher(allowed, resolver=self.names)
         self.texts = Texts(MemoryCache(), lambda: self.time, self.bounds.keep)
+        of = self.store, self.cleaner, lambda: self.time, self.bounds.keep, SPARE
+        self.sharing = Sharing(*of, BoundedDict[float]())
         self.resolver = FileResolver(
             self.store, lambda: upstream, self.texts, self.cleaner, lambda: self.fetcher,
-            lambda: self.time, self.bounds, self.local,
+            lambda: self.time, self.bounds, self.local, sharing=self.sharing if self.shares else None,
         )  # fmt: skip
 
     async def _sleep(self, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.dataclass import dataclass
 
-Kind = Literal["kept", "passing"]
+Kind = Literal["kept", "shared", "passing"]
 State = Literal["uploading", "ready", "failed", "deleting"]
 
 LONGEST_NAME = 200  # characters of a file name
@@ -21,7 +21,9 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 class FileRecord:
     """One file at the provider. It is written before the upload, so that a crash leaves no unknown file.
 
-    `kind`: a `kept` file is the account's own and lives until `expires`; a `passing` one belongs to a turn.
+    `kind`: a `kept` file is the account's own and lives until `expires`; a `passing` one belongs to a turn. A
+    `shared` one was uploaded for a turn, and the account's later turns use it too; its `filename` is the name
+    of its content (files/shared.py), empty until the upload is complete.
     From `expires` on any process may delete the file and this record; a file in the state `deleting` has an
     `expires` that has come. `token` is the id of the upstream token
     whose account has the file. `upstream` is the provider's id, empty until the upload was answered; the
@@ -52,15 +54,15 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The room for the kept files of one account: their number, and their total bytes."""
+    """The room for the files of one kind that one account has: their number, and their total bytes."""
 
     files: int = 100
     size: int = 2**30
 
 
 class NoRoom(Exception):
-    """The account's kept files would be more than its room; nothing was written. `files` and `size` are
-    those it has."""
+    """The account's files of this kind would be more than its room; nothing was written. `files` and `size`
+    are those it has."""
 
     def __init__(self, files: int, size: int) -> None:
         super().__init__(f"{files} files with {size} bytes")
@@ -72,12 +74,12 @@ class FileStore(Protocol):
     """Records of files. Every method is atomic and raises StoreDown. Another account's files are unknown."""
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
-        """A new record. Raises NoRoom for a kept one. Repeating a call changes nothing."""
+        """A new record. Raises NoRoom, but not for a passing one. Repeating a call changes nothing."""
         ...
 
     async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
         """Replace a record of the same id, account and kind. False if it is gone, or is no longer `old`.
-        Raises NoRoom if a kept file has grown beyond the bytes of the room."""
+        Raises NoRoom if a file that is not passing has grown beyond the bytes of the room."""
         ...
 
     async def remove_file(self, record: FileRecord) -> bool:
@@ -90,6 +92,10 @@ class FileStore(Protocol):
 
     async def files(self, account: str, now: int) -> list[FileRecord]:
         """The live kept files, in the order of their creation."""
+        ...
+
+    async def shared_files(self, account: str, now: int) -> list[FileRecord]:
+        """The live shared files, in the order of their creation."""
         ...
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
@@ -116,6 +122,6 @@ def in_order(records: Iterable[FileRecord]) -> list[FileRecord]:
 
 
 def check_room(record: FileRecord, files: int, size: int, room: Room) -> None:
-    """`files` and `size` are those of the account's other kept files. Raises NoRoom for a kept record."""
-    if record.kind == "kept" and (files >= room.files or size + record.size > room.size):
+    """`files` and `size` are those of the account's other files of this kind. Raises NoRoom."""
+    if record.kind != "passing" and (files >= room.files or size + record.size > room.size):
         raise NoRoom(files, size)

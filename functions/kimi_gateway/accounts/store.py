@@ -170,6 +170,11 @@ class Store(Protocol):
         whose invitation it followed."""
         ...
 
+    async def open_account(self, credits: Grant, new: NewKey, now: int, invited_by: str = "") -> Account:
+        """A new account without a name, with its first key, for somebody who has none: both or neither. The
+        account of `new` is empty. Raises Taken."""
+        ...
+
     async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         """A new key. Raises Unknown if the account does not exist, Taken if the digest does, TooManyKeys if
         it has `most` keys that are not revoked."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kimi_gateway.accounts import payments
-from kimi_gateway.accounts.packages import PACKAGES, Package, months_later, with_own
+from kimi_gateway.accounts.packages import Package, months_later, with_own
 from kimi_gateway.accounts.values import NEVER, Account, Grant
 from kimi_gateway.cli.access import (
     MOST,
@@ -86,14 +86,20 @@ NEGATIVE = {
 }
 
 
+def package_of(name: str) -> Package:
+    """One of the packages, with those of KIMI_GATEWAY_PACKAGES. Raises UsageError."""
+    known = with_own(target().settings.packages)
+    if name not in known:
+        raise click.UsageError(f"--package is one of {', '.join(sorted(known))}.")
+    return known[name]
+
+
 @group.command("grant", cls=Amounts)
 @click.argument("account", callback=reference, metavar="A")
 @click.argument("credits", type=click.IntRange(1, MOST), metavar="[N]", required=False)
 @click.option("--expires", callback=moment, metavar="DATE", help="The grant ends then (UTC). Default: never.")
 @click.option("--months", type=click.IntRange(1, 1200), help="The grant ends this number of months from now.")
-@click.option(
-    "--package", type=click.Choice(sorted(PACKAGES)), help="Grant the credits of a package for its time."
-)
+@click.option("--package", metavar="NAME", help="Grant the credits of a package for its time.")
 @json_option
 def grant(
     account: Reference,
@@ -109,9 +115,11 @@ def grant(
     if sum(given is not None for given in (expires, months, package)) > 1:
         raise click.UsageError("Give only one of --expires, --months and --package.")
 
+    bought = None if package is None else package_of(package)
+
     def given(now: int) -> Grant:
-        if package is not None:
-            return PACKAGES[package].bought(now)
+        if bought is not None:
+            return bought.bought(now)
         until = NEVER if expires is None else expires
         if until <= now:
             raise click.UsageError("--expires is in the past.")
@@ -167,10 +175,7 @@ def payment(
         raise click.UsageError("Give either --package, or --credits and perhaps --months.")
     if payment is not None and not 1 <= len(payment) <= payments.LONGEST_ID:
         raise click.UsageError(f"--id has 1 to {payments.LONGEST_ID} characters.")
-    known = with_own(target().settings.packages)
-    if package is not None and package not in known:
-        raise click.UsageError(f"--package is one of {', '.join(sorted(known))}.")
-    bought = known[package] if package is not None else Package(credits or 0, months)
+    bought = package_of(package) if package is not None else Package(credits or 0, months)
     name = payment or secrets.token_hex(8)
 
     async def book(store: TargetStore, now: int) -> tuple[Account, bool, int]:

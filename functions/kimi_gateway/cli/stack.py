@@ -28,6 +28,12 @@ NO_BOTO3 = (
 )
 NO_CREDENTIALS = "No AWS credentials were found. Set AWS_PROFILE, or run: aws configure (or aws sso login)."
 NO_REGION = "No AWS region is set. Set AWS_REGION, or a region in the AWS profile."
+# Parameters of the template that commands need too.
+PARAMETERS = {
+    "Packages": "KIMI_GATEWAY_PACKAGES",
+    "SignupCredits": "KIMI_GATEWAY_SIGNUP_CREDITS",
+    "KeepUsage": "KIMI_GATEWAY_KEEP_USAGE",
+}
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
 
@@ -70,8 +76,10 @@ class Stack:
             )
             raise Failed(text, "not_found", NOT_FOUND)
         url, table, secret, upstream = (outputs[each] for each in wanted)
-        _, parse = FIELDS["KIMI_BASE_URL"]
-        values = Settings(base_url=parse(upstream))
+        given = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", ())}
+        texts = {"KIMI_BASE_URL": upstream} | {PARAMETERS[name]: given.get(name) for name in PARAMETERS}
+        parsed = {FIELDS[name][0]: FIELDS[name][1](text) for name, text in texts.items() if text}
+        values = Settings(**parsed)
         return cls(name, found["StackStatus"], url, table, secret, values, session)
 
     def begun(self) -> bool:
@@ -82,13 +90,14 @@ class Stack:
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[TargetStore]:
+        from kimi_gateway.accounts.usage import DAY
         from kimi_gateway.app import http_client
         from kimi_gateway.net.aws import DYNAMODB, endpoints
         from kimi_gateway.storage.dynamodb.store import DynamoStore
 
         client = http_client(endpoints(os.environ, self.session.region_name)(DYNAMODB), os.environ)
         try:
-            yield DynamoStore(self.table, self._aws(client))
+            yield DynamoStore(self.table, self._aws(client), keep_usage=self.settings.keep_usage * DAY)
         finally:
             await client.close()
 

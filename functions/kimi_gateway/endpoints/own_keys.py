@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kimi_gateway.accounts import keys, made_keys, rules
+from kimi_gateway.accounts import keys, made_keys, payments, rules
 from kimi_gateway.accounts.store import Store, StoreDown, TooManyKeys, Unknown
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.endpoints import key_documents
@@ -33,11 +33,13 @@ NO_STORE = ("cache-control", "no-store")
 async def listed(store: Store, caller: Key, now: int) -> Response:
     try:
         account = await store.account(caller.account, now)
+        await payments.registered(store, account, now)  # in case its registration broke off before
     except (StoreDown, Unknown) as exc:
         raise _failed(exc) from exc
     own = [key for key in account.keys if key.id == caller.id]
     own += [key for key in account.keys if key.made_by == caller.id and not key.revoked]
-    return answer({"object": "list", "data": [key_documents.document(key) for key in own]})
+    found = {"object": "list", "data": [key_documents.document(key) for key in own]}
+    return answer(found | {"invite_code": payments.invite_code(account.id)})
 
 
 async def made(store: Store, caller: Key, raw: bytes, most: int, now: int) -> Response:

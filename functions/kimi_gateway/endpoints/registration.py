@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from hashlib import sha256
 
 from kimi_gateway.accounts import keys, payments
@@ -14,6 +15,7 @@ from kimi_gateway.endpoints.key_documents import check_name
 from kimi_gateway.endpoints.own_keys import NO_STORE
 from kimi_gateway.errors import InvalidKey, InvalidRequest, RateLimited, Unavailable
 from kimi_gateway.http import Request, Response
+from kimi_gateway.observe import emit
 from kimi_gateway.pivot import fields
 from kimi_gateway.settings import Settings
 
@@ -93,11 +95,13 @@ async def _count(store: Store, settings: Settings, client: str, now: int) -> Non
 async def _opened(
     store: Store, credits: int, name: str, inviter: Account | None, now: int
 ) -> tuple[Account, str, str]:
-    """The account, the id of its key, and the key. The reward comes before the key, so no key works whose
-    invitation is not rewarded."""
+    """The account, the id of its key, and the key. The account and its key are one step. The reward follows;
+    if that breaks off, the guest's next look at its keys finishes it."""
     secret = keys.new_key()
     by = inviter.id if inviter is not None else ""
-    account = await store.create_account("", Grant(credits), now, by)
-    await payments.registered(store, account, now)
-    key = await store.create_key(NewKey(keys.digest(secret), account.id, name), now)
-    return account, key.id, secret
+    account = await store.open_account(Grant(credits), NewKey(keys.digest(secret), "", name), now, by)
+    try:
+        await payments.registered(store, account, now)
+    except StoreDown as exc:  # the account is there, so its key must be told
+        emit("reward_unbooked", logging.WARNING, account=account.id, inviter=by, cause=exc.cause)
+    return account, account.keys[0].id, secret

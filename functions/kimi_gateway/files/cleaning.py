@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from kimi_gateway.accounts.bucket import BoundedDict
-from kimi_gateway.accounts.files import FileRecord, FileStore, Room, file_id
+from kimi_gateway.accounts.files import FileRecord, FileStore, NoRoom, Room, file_id
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.dataclass import dataclass
@@ -31,7 +31,7 @@ UNREACHABLE = 30 * 86_400  # seconds after which a file of a token that is gone 
 AT_ONCE = 100  # records of one sweep
 REACHED = 10_000  # files of this process that are not deleted yet
 SWEPT_EVERY = 600  # seconds between the sweeps behind turns, where there is no heartbeat
-_ROOM = Room()  # passing files need none
+_ROOM = Room(20, 2 * 2**30)  # for the shared files of an account; passing ones need none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,29 @@ class Cleaner:
         self._swept = clock()
 
     async def begin(
-        self, account: str, token: Token, purpose: str, media_type: str, files: Files | None = None
+        self,
+        account: str,
+        token: Token,
+        purpose: str,
+        media_type: str,
+        files: Files | None = None,
+        shared: bool = False,
     ) -> FileRecord:
         """The record of an upload that may start now. `files`: the provider's, with which this process can
-        delete it although its token is a guest's. Raises StoreDown."""
+        delete it although its token is a guest's. `shared`: it may become one, if there is room.
+        Raises StoreDown."""
         now = int(self._clock())
         until = now + int(self._lease)
         record = FileRecord(
             file_id(now), account, token.id, "passing", now, until, purpose=purpose, media_type=media_type
         )
-        await self._store.add_file(record, _ROOM)
+        try:
+            added = replace(record, kind="shared") if shared else record
+            await self._store.add_file(added, _ROOM)
+        except NoRoom:
+            added = record
+            await self._store.add_file(added, _ROOM)
+        record = added
         self._held[record.id] = record
         if files is not None:
             self._reached[record.id] = files, token
@@ -85,14 +98,34 @@ class Cleaner:
         """The record with the provider's id. A store that is down does not end the turn: the sweep would find
         the file by its name."""
         self.uploads += 1
-        ready = replace(record, upstream=file.id, size=file.size, state="ready")
+        ready = replace(record, upstream=file.id, state="ready")
         try:
             await self._store.change_file(record, ready, _ROOM)
         except StoreDown as exc:
             emit(exc.cause, logging.WARNING, step="file_uploaded")
         else:
             self._held[record.id] = ready
-        return ready
+        return replace(ready, size=file.size)
+
+    async def share(self, record: FileRecord, name: str, until: int) -> FileRecord | None:
+        """Keep an upload of this turn for later ones. None if it stays the turn's own: for want of room, or
+        because the store failed."""
+        held = self._held.get(record.id)
+        if record.kind != "shared" or held is None:
+            return None
+        kept = replace(record, filename=name, expires=until)
+        try:
+            changed = await self._store.change_file(held, kept, _ROOM)
+        except NoRoom:
+            return None
+        except StoreDown as exc:
+            emit(exc.cause, logging.WARNING, step="file_shared")
+            return None
+        if not changed:
+            return None
+        self._held.pop(record.id, None)
+        self._reached.pop(record.id, None)
+        return kept
 
     def delete_later(self, record: FileRecord) -> None:
         """Delete the file and its record behind the answer, and from time to time what others left."""
@@ -202,6 +235,8 @@ class Cleaner:
                 emit("file_unreachable", logging.WARNING, file=record.id, detail=str(exc))
                 count = 0
             deleted += count
+            if record.kind != "kept" and record.upstream:
+                self.deletions += 1
             if not count and not record.upstream and record.state == "uploading":
                 later = replace(record, state="deleting", expires=now + LOST)
                 await self._store.change_file(record, later, _ROOM)
@@ -209,7 +244,8 @@ class Cleaner:
                 self._reached.pop(record.id, None)
                 await self._store.remove_file(record)
         if deleted or left:
-            emit("files_swept", deleted=deleted, left=left)
+            counts = {"uploads": self.uploads, "deletions": self.deletions}
+            emit("files_swept", deleted=deleted, left=left, **counts)
         return Swept(deleted, left)
 
     async def rest(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from kimi_gateway.accounts.files import FileRecord
@@ -18,6 +19,7 @@ from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.reading import Reader, reading, too_large, wrong
+from kimi_gateway.files.shared import Found, Shared
 from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
     Attachment,
@@ -52,14 +54,6 @@ class _Again(Exception):
         self.failure = failure
 
 
-class _Known(Exception):
-    """The document's text is known, so its upload is aborted."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__("the text is known")
-        self.text = text
-
-
 @dataclass(slots=True)
 class Resolving:
     """`kept` are the account's files that the request names, by id. Uploads use no token of `without` (ids).
@@ -75,9 +69,10 @@ class Resolving:
     kept: Mapping[str, FileRecord]
     share: Share
     without: frozenset[str] = frozenset()
+    shared: Shared | None = None
     pinned: bool = False
     token_id: str | None = None
-    _uploaded: list[FileRecord] = field(default_factory=list)
+    _uploaded: dict[str, FileRecord] = field(default_factory=dict)
     _binding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -102,7 +97,7 @@ class Resolving:
 
     def end(self) -> None:
         self.share.end()
-        for record in self._uploaded:
+        for record in self._uploaded.values():
             self.cleaner.delete_later(record)
         self._uploaded.clear()
 
@@ -154,7 +149,12 @@ class Resolving:
             if self.files is None:
                 raise too_large(attachment, self.bounds.inline)
         async with self._binding:  # media of one turn share a token
-            record = await self._upload(attachment, reader, type, medium, tried, self.token_id)
+            upload = partial(self._upload, attachment, reader, type, medium, tried, self.token_id)
+            if self.shared is not None and self.files is not None:
+                of = medium, reader, self.files, self.token_id, self.without, upload
+                record = await self.shared.upload(*of, self._uploaded)
+            else:
+                record = await upload()
             self.token_id = record.token
         return MediaUrl(f"ms://{record.upstream}", medium)
 
@@ -178,16 +178,16 @@ class Resolving:
             digests.append(digest)
             known = await self.texts.look(self.account, digest)
             if known is not None:
-                raise _Known(known)
+                raise texts.Known(known)
 
         try:
             record = await self._upload(attachment, reader, type, "file-extract", tried, None, ended)
-        except _Known as known:
+        except texts.Known as known:
             return known.text
         try:
             text = await self._extracted(attachment, record)
         finally:
-            self._uploaded.remove(record)
+            del self._uploaded[record.id]
             self.cleaner.delete_later(record)
         await self.texts.keep(self.account, digests[0], text)
         return text
@@ -242,6 +242,7 @@ class Resolving:
         tried: set[str],
         bound: str | None,
         ended: Callable[[str], Awaitable[None]] | None = None,
+        shared: bool = False,
     ) -> FileRecord:
         files = self.files
         if files is None:
@@ -256,7 +257,7 @@ class Resolving:
         try:
             token = lease.token
             tried.add(token.id)
-            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files)
+            record = await self.cleaner.begin(self.account, token, purpose, type.media_type, files, shared)
             chunks = reader.stream(ended)
             name = f"{record.id}.{_extension(attachment, reader, type)}"
             try:
@@ -269,7 +270,7 @@ class Resolving:
                 if bound is not None and await self._may_move(bound, failure):
                     raise Moved(bound) from failure
                 raise _shown(attachment, failure) from failure
-            except (GatewayError, _Known):  # of the source: the body was never complete
+            except (GatewayError, texts.Known, Found):  # of the source: the body was never complete
                 self.cleaner.forget_later(record)
                 raise
             except BaseException:
@@ -277,7 +278,7 @@ class Resolving:
                 raise
             lease.answered()
             record = await self.cleaner.uploaded(record, file)
-            self._uploaded.append(record)
+            self._uploaded[record.id] = record
             if file.failed:
                 raise wrong(attachment, f"the file could not be read. {file.detail}".strip())
             return record

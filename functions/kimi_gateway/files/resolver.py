@@ -1,7 +1,8 @@
 """Turns what a request attaches into what goes upstream: texts of documents, and addresses of media.
 
-Small pictures go into the request. Larger ones, and videos, are uploaded and deleted when the turn ends; they
-bind the turn to the token that has them. Documents are uploaded, read and deleted at once.
+Small pictures go into the request. Larger ones, and videos, are uploaded; they bind the turn to the token
+that has them. They are deleted when the turn ends, or shared with the account's later turns for a time.
+Documents are uploaded, read and deleted at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from kimi_gateway.files.budget import Memory, Share
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.parts import Resolving
+from kimi_gateway.files.shared import Sharing
 from kimi_gateway.files.texts import Texts
 from kimi_gateway.pivot.attachments import (
     Attachment,
@@ -63,6 +65,7 @@ class FileResolver:
         bounds: Bounds | None = None,
         local: bool = False,
         memory: Memory | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._store = store
         self._upstream = upstream
@@ -73,6 +76,7 @@ class FileResolver:
         self._bounds = bounds or Bounds()
         self._local = local
         self._memory = memory or Memory(MOST_HELD)
+        self._sharing = sharing
 
     @asynccontextmanager
     async def resolve(
@@ -109,9 +113,10 @@ class FileResolver:
             parts.end()
 
     def _resolving(self, account: str, kept: dict[str, FileRecord], without: set[str]) -> Resolving:
+        upstream = self._upstream()
         return Resolving(
             account,
-            self._upstream(),
+            upstream,
             self._texts,
             self._cleaner,
             self._fetcher,
@@ -120,6 +125,7 @@ class FileResolver:
             kept,
             Share(self._memory, self._bounds.read, self._bounds.held),
             frozenset(without),
+            None if self._sharing is None else self._sharing.of(account, upstream),
         )
 
     async def _one(self, parts: Resolving, attachment: Attachment) -> Resolved:

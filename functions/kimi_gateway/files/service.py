@@ -53,7 +53,7 @@ class FileService:
         self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
     ) -> AbstractAsyncContextManager[Resolution]:
         if self._resolver is None:
-            self._resolver = self._made(self._upstream)
+            self._resolver = self._made(self._upstream, shares=True)
         return self._resolver.resolve(account, attachments, without)
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
@@ -62,10 +62,14 @@ class FileService:
             self._guests = upstream.provider
         return self._made(lambda: upstream, keeps)
 
-    def _made(self, upstream: Callable[[], Upstream], keeps: bool = True) -> FileResolver:
+    def _made(
+        self, upstream: Callable[[], Upstream], keeps: bool = True, shares: bool = False
+    ) -> FileResolver:
+        from kimi_gateway.accounts.bucket import BoundedDict
         from kimi_gateway.files.bounds import Bounds
         from kimi_gateway.files.budget import Memory
         from kimi_gateway.files.resolver import MOST_HELD, FileResolver
+        from kimi_gateway.files.shared import Sharing
         from kimi_gateway.files.texts import Texts
 
         self._memory = self._memory or Memory(MOST_HELD)  # one for all resolvers
@@ -75,6 +79,10 @@ class FileService:
             size=settings.attachment_limit,
             keep=settings.keep_texts if keeps and settings.keep_conversations else 0,
         )
+        sharing = None
+        if shares and bounds.keep > settings.lease:
+            of = self._store, self.cleaner, clock, bounds.keep, settings.lease
+            sharing = Sharing(*of, BoundedDict[float]())
         return FileResolver(
             self._store,
             upstream,
@@ -85,6 +93,7 @@ class FileService:
             bounds,
             settings.extract == "local",
             self._memory,
+            sharing,
         )
 
     @property

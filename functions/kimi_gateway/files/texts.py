@@ -18,6 +18,14 @@ _APART = 64 * 1024  # bytes from which on a thread does the work
 MOST_PAGES = 2_000  # of a PDF that is read here
 
 
+class Known(Exception):
+    """The document's text is known, so its upload is aborted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("the text is known")
+        self.text = text
+
+
 class Texts:
     """The texts that were extracted for an account, by the digest of the file or the id of a kept one. `keep`
     is in seconds; 0 keeps none."""

@@ -130,13 +130,11 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         self, request: str, key: Key, held: Held, lease: Lease, now: int, bound: Bound | None
     ) -> Admission:
         spendable = None if held.unlimited else held.balance.spendable
-        rank = rules.rank(held.balance.spendable + lease.cost)
-        standing = self._standing(key, held, now, rank)
+        standing = self._standing(key, held, now, rules.rank(held.balance.spendable + lease.cost))
         window = rules.tightest(rules.minute_window(*each) for each in standing)
         tokens = budgets.token_window(key, bound, held.amount)
-        return Admission(
-            request, key, lease.cost, lease.expires, spendable, window, bound, lease.output, tokens
-        )
+        reserved = lease.cost, lease.expires, spendable
+        return Admission(request, key, *reserved, window, bound, lease.output, tokens)
 
     async def settle(
         self, admission: Admission, model: str, usage: Usage, now: int, billed: Amount | None = None
@@ -192,6 +190,12 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         self._accounts[held.id] = held
         return self._shown(held, now)
 
+    async def open_account(self, credits: Grant, new: NewKey, now: int, invited_by: str = "") -> Account:
+        self._refuse_taken(new.digest)
+        id = (await self.create_account("", credits, now, invited_by)).id
+        await self.create_key(replace(new, account=id), now)
+        return await self.account(id, now)
+
     async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         if new.account not in self._accounts:
             raise Unknown(new.account)
@@ -236,9 +240,8 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         return self._current(key)
 
     async def rename_account(self, account: str, name: str, now: int) -> Account:
-        held = self._held(account)
-        held.name = name
-        return self._shown(held, now)
+        self._held(account).name = name
+        return self._shown(self._held(account), now)
 
     async def set_budgets(self, account: str, wanted: Sequence[Budget], now: int) -> Account:
         held = self._held(account)
@@ -304,8 +307,8 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         return self._shown(self._accounts[fitting.pop()], now)
 
     async def accounts(self, now: int) -> list[Account]:
-        held = sorted(self._accounts.values(), key=lambda held: (held.created, held.id))
-        return [self._shown(each, now) for each in held]
+        shown = [self._shown(each, now) for each in self._accounts.values()]
+        return sorted(shown, key=lambda account: (account.created, account.id))
 
     def _shown(self, held: Held, now: int) -> Account:
         held.balance = rules.folded(held.balance, now)
@@ -341,8 +344,7 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
             raise KeyStale
         account = rules.seen_by(self._shown(held, now), key)
         standing = self._standing(key, held, now, rules.rank(held.balance.spendable))
-        rows = usages.summed(self._usage.rows(since, held.id), ("hour",))
+        rows = await self.usage_sums(since, ("hour",), held.id)
         return Overview(account, rules.windows(standing), tuple(rows))
 
-    async def close(self) -> None:
-        pass
+    async def close(self) -> None: ...

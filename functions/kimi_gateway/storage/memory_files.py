@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kimi_gateway.accounts.files import FileRecord, Room, check_room, in_order
+from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room, in_order
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.memory_answers import MemoryAnswers
 
@@ -17,15 +17,15 @@ class MemoryFiles:
 
     async def add_file(self, record: FileRecord, room: Room) -> None:
         if (record.account, record.id) not in self._files:
-            kept = self._kept(record.account)
-            check_room(record, len(kept), sum(each.size for each in kept), room)
+            others = self._all(record.account, record.kind)
+            check_room(record, len(others), sum(each.size for each in others), room)
             self._files[record.account, record.id] = record
 
     async def change_file(self, old: FileRecord, new: FileRecord, room: Room) -> bool:
         if self._files.get((old.account, old.id)) != old:
             return False
         if new.size > old.size:
-            others = sum(each.size for each in self._kept(old.account) if each.id != old.id)
+            others = sum(each.size for each in self._all(old.account, old.kind) if each.id != old.id)
             check_room(new, 0, others, room)
         self._files[new.account, new.id] = new
         return True
@@ -38,11 +38,14 @@ class MemoryFiles:
         return record if record and record.kind == "kept" and record.live(now) else None
 
     async def files(self, account: str, now: int) -> list[FileRecord]:
-        return in_order(record for record in self._kept(account) if record.live(now))
+        return in_order(record for record in self._all(account, "kept") if record.live(now))
+
+    async def shared_files(self, account: str, now: int) -> list[FileRecord]:
+        return in_order(record for record in self._all(account, "shared") if record.live(now))
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         due = [record for record in self._files.values() if record.expires <= now]
         return sorted(due, key=lambda record: (record.expires, record.id))[:most]
 
-    def _kept(self, account: str) -> list[FileRecord]:
-        return [each for each in self._files.values() if each.account == account and each.kind == "kept"]
+    def _all(self, account: str, kind: Kind) -> list[FileRecord]:
+        return [each for each in self._files.values() if each.account == account and each.kind == kind]

@@ -48,8 +48,10 @@ def test_the_right_to_manage_keys_is_off_by_default(desk: InProcess) -> None:
     for method, path in (("POST", KEYS), ("PATCH", f"{KEYS}/key_1"), ("DELETE", f"{KEYS}/key_1")):
         answer = desk.call(method, path, {"name": "x"} if method != "DELETE" else b"", key)
         assert code(answer) == (403, "permission_denied")
-    (own,) = desk.call("GET", KEYS, b"", key).json["data"]
+    listed = desk.call("GET", KEYS, b"", key).json
+    (own,) = listed["data"]
     assert (own["manages"], own["made_by"]) == (False, None)
+    assert listed["invite_code"] == "inv_" + desk.account(key).id.removeprefix("acc_")
 
 
 def test_a_made_key_works_is_changed_and_deleted(desk: InProcess) -> None:

@@ -51,7 +51,7 @@ def gateway(
     web: Web, module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveGateway]:
     folder = tmp_path_factory.mktemp("inline")
-    with LiveGateway(folder, module_upstream.url, fetch_allowed=(web.target,)) as gateway:
+    with LiveGateway(folder, module_upstream.url, fetch_allowed=(web.target,), keep_texts=0) as gateway:
         yield gateway
 
 

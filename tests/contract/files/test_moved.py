@@ -39,7 +39,8 @@ def gateway(
     web: Web, module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveGateway]:
     folder = tmp_path_factory.mktemp("moved")
-    with LiveGateway(folder, module_upstream.url, TOKENS, fetch_allowed=(web.target,)) as gateway:
+    kept = {"keep_texts": 0}  # so that the uploads of a turn end with it
+    with LiveGateway(folder, module_upstream.url, TOKENS, fetch_allowed=(web.target,), **kept) as gateway:
         yield gateway
 
 

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 
 from kimi_gateway.accounts import rules
-from kimi_gateway.accounts.store import Store, StoreDown, TooManyKeys, Unknown, Unlimited
-from kimi_gateway.accounts.values import Balance, Grant, NewKey
+from kimi_gateway.accounts.store import Store, StoreDown, Taken, TooManyKeys, Unknown, Unlimited
+from kimi_gateway.accounts.values import Balance, Grant, NewKey, Usage
 from kimi_gateway.net.aws import Patience
 from kimi_gateway.net.http import Timeouts
 from kimi_gateway.storage.dynamodb.store import DynamoStore
@@ -28,6 +28,19 @@ def adding(credits: int, expires: int | None = None) -> partial[Balance]:
 
 def taking(credits: int) -> partial[Balance]:
     return partial(rules.taken, most=credits, now=NOW)
+
+
+async def test_an_account_is_opened_with_its_key_or_not_at_all(store: Store) -> None:
+    opened = await store.open_account(Grant(7), NewKey("d1", "", "laptop"), NOW, "acc_host")
+    (key,) = opened.keys
+    assert (opened.name, opened.credits, opened.invited_by, key.account) == ("", 7, "acc_host", opened.id)
+    assert await store.find_key("d1") == key
+    assert await store.account(opened.id, NOW) == opened
+    with pytest.raises(Taken):
+        await store.open_account(Grant(7), NewKey("d1", ""), NOW)
+    assert await store.accounts(NOW) == [opened]
+    await store.settle(await store.admit("r", key, 1, NOW + 60, NOW), "kimi-k3", Usage(1, 1), NOW)
+    assert (await store.account(opened.id, NOW)).credits == 6
 
 
 async def test_a_change_of_one_name_is_made_once(store: Store, client: MakeClient) -> None:

@@ -30,6 +30,10 @@ def test_packages_of_the_operator_are_known(ask: Any, cli: Cli, monkeypatch: pyt
     assert fault(cli("accounts", "payment", "alice", "--package", "trial", "--json")) == (2, "usage")
     monkeypatch.setenv("KIMI_GATEWAY_PACKAGES", "trial=50/1m")
     assert ask("accounts", "payment", "alice", "--package", "trial")["balance"] == 50
+    assert ask("accounts", "grant", "alice", "--package", "trial")["credits"] == 100
+    done = cli("accounts", "grant", "alice", "--package", "none", "--json")
+    assert fault(done) == (2, "usage")
+    assert "premium, standard, starter, trial" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 from kimi_gateway.accounts import budgets, rules
-from kimi_gateway.accounts.store import Ambiguous, Unknown
+from kimi_gateway.accounts.store import Ambiguous, Taken, Unknown
 from kimi_gateway.accounts.values import Account, Budget, Key
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.dynamodb import budgets as meters
 from kimi_gateway.storage.dynamodb.item import HOT, Image, Raw, kid, number, partition
-from kimi_gateway.storage.dynamodb.keys import key_of, made_by, shared_of
+from kimi_gateway.storage.dynamodb.keys import key_of, made_by, record_of, shared_of
 from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 INFO = "info"
@@ -45,6 +45,22 @@ async def add_account(table: Table, account: str, name: str, hot: Raw, now: int,
     await table.put(partition(account), INFO, info)
     await table.put(f"N#{name}", account, {})
     await table.put(EVERY, account, {})
+
+
+async def open_account(table: Table, key: Key, hot: Raw, now: int, invited_by: str) -> None:
+    """An account with its first key. It comes into being with its hot item, which is written last; what an
+    interrupted call has left is found by nobody. Raises Taken."""
+    try:
+        pointer: Raw = {"id": {"S": key.id}, "account": {"S": key.account}}
+        await table.put_new(f"K#{key.digest}", HOT, pointer, "id")
+    except Conflict:
+        raise Taken from None
+    await table.put(f"I#{key.id}", HOT, {"digest": {"S": key.digest}})
+    await table.put(partition(key.account), f"K#{kid(key.id)}", record_of(key))
+    await table.put(partition(key.account), INFO, info_of("", now, invited_by))
+    await table.put("N#", key.account, {})
+    await table.put(EVERY, key.account, {})
+    await table.put(partition(key.account), HOT, hot | {"ks": {"SS": [kid(key.id)]}})
 
 
 def info_of(name: str, created: int, invited_by: str) -> Raw:

@@ -1,9 +1,10 @@
 """Records of files on the table.
 
 The kept files of an account are attributes of one item, with their number and their bytes, so its room is
-exact. Each file with an end has an item in one partition for all accounts. Its sort key begins with
-that second. A passing file is there whole, a kept one as a pointer. A pointer may be outdated, since it is
-written before the record and deleted after it; `due` moves or deletes such ones.
+exact; its shared files are those of another one. Each file with an end has an item in one partition for all
+accounts. Its sort key begins with that second. A passing file is there whole, the others as pointers.
+A pointer may be outdated, since it is written before the record and deleted after it; `due` moves or deletes
+such ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, fields
 from typing import TYPE_CHECKING, Any
 
-from kimi_gateway.accounts.files import FileRecord, NoRoom, Room, check_room, in_order
+from kimi_gateway.accounts.files import FileRecord, Kind, NoRoom, Room, check_room, in_order
 from kimi_gateway.accounts.store import StoreThrottled
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.storage.dynamodb.item import Raw, number
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 DUE = "FILES"
 FILES, SIZE = "n", "s"  # of an account's item; a record's attribute is `f` with the file's id
 RECORD = "r"  # of an item with an end
-ONE = "-"  # the sort key of an account's item
+ITEMS: dict[Kind, str] = {"kept": "-", "shared": "shared"}  # the sort keys of an account's items
 TRIES = 20
 FIELDS = len(fields(FileRecord))
 
@@ -54,7 +55,10 @@ class DynamoFiles:
         return await find(self._table, account, id, now)
 
     async def files(self, account: str, now: int) -> list[FileRecord]:
-        return await kept(self._table, account, now)
+        return await live(self._table, account, "kept", now)
+
+    async def shared_files(self, account: str, now: int) -> list[FileRecord]:
+        return await live(self._table, account, "shared", now)
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await due(self._table, now, most)
@@ -84,7 +88,7 @@ async def add(table: Table, record: FileRecord, room: Room) -> None:
         },
     )
     try:
-        await table.update(_partition(record.account), ONE, change)
+        await table.update(*_item(record), change)
     except Conflict as conflict:
         if _read(conflict.item, record.id) is None:
             await _unpoint(table, record)
@@ -110,7 +114,7 @@ async def change(table: Table, old: FileRecord, new: FileRecord, room: Room) -> 
         written.conditions.append("#s <= :left")
         written.values[":left"] = number(room.size - growth)
     try:
-        await table.update(_partition(old.account), ONE, written)
+        await table.update(*_item(old), written)
     except Conflict as conflict:
         found = _read(conflict.item, old.id)
         if found == old:
@@ -163,7 +167,7 @@ async def remove(table: Table, record: FileRecord) -> bool:
             values={**_as_read(known), ":one": number(-1), ":size": number(-known.size)},
         )
         try:
-            await table.update(_partition(record.account), ONE, gone)
+            await table.update(*_item(record), gone)
         except Conflict as conflict:
             known = _read(conflict.item, record.id)
             continue
@@ -173,12 +177,12 @@ async def remove(table: Table, record: FileRecord) -> bool:
 
 
 async def find(table: Table, account: str, id: str, now: int) -> FileRecord | None:
-    record = _read(await table.get(_partition(account), ONE), id)
+    record = _read(await table.get(_partition(account), ITEMS["kept"]), id)
     return record if record and record.live(now) else None
 
 
-async def kept(table: Table, account: str, now: int) -> list[FileRecord]:
-    item = await table.get(_partition(account), ONE) or {}
+async def live(table: Table, account: str, kind: Kind, now: int) -> list[FileRecord]:
+    item = await table.get(_partition(account), ITEMS[kind]) or {}
     records = [_record(value["S"]) for name, value in item.items() if name.startswith("f")]
     return in_order(record for record in records if record.live(now))
 
@@ -187,8 +191,8 @@ async def due(table: Table, now: int, most: int) -> list[FileRecord]:
     found = []
     for item in await table.query(DUE, before=f"{now + 1:010d}", most=most):
         key, record = item["sk"]["S"], _record(item[RECORD]["S"])
-        if record.kind == "kept":
-            current = _read(await table.get(_partition(record.account), ONE), record.id)
+        if record.kind != "passing":
+            current = _read(await table.get(*_item(record)), record.id)
             if current is None or _due_key(current) != key:
                 await table.delete(DUE, key)
                 continue
@@ -223,6 +227,11 @@ def _read(item: Mapping[str, Any] | None, id: str) -> FileRecord | None:
 
 def _partition(account: str) -> str:
     return f"F#{account}"
+
+
+def _item(record: FileRecord) -> tuple[str, str]:
+    """The keys of the account's item with the record."""
+    return _partition(record.account), ITEMS[record.kind]
 
 
 def _name(id: str) -> str:

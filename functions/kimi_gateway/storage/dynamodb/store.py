@@ -12,6 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts import keys, rules
@@ -212,6 +213,12 @@ class DynamoStore(DynamoUsage):
         await directory.add_account(self._table, account, name, hot, now, invited_by)
         return await self._shown(account, now)
 
+    async def open_account(self, credits: Grant, new: NewKey, now: int, invited_by: str = "") -> Account:
+        id = keys.account_id(self._below)
+        key = rules.made(replace(new, account=id), keys.key_id(self._below), now)
+        await directory.open_account(self._table, key, steps.opened(credits, now), now, invited_by)
+        return await self._shown(id, now)
+
     async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         return self._met(*await records.add_key(self._table, new, now, self._below, most))
 
@@ -298,7 +305,13 @@ class DynamoStore(DynamoUsage):
         return await self._shown(await directory.resolve(self._table, name), now)
 
     async def accounts(self, now: int) -> list[Account]:
-        found = await directory.each(await directory.every(self._table), lambda id: self._shown(id, now))
+        async def shown(id: str) -> Account | None:
+            with suppress(Unknown):  # it is being opened or deleted, or its opening was interrupted
+                return await self._shown(id, now)
+            return None
+
+        every = await directory.each(await directory.every(self._table), shown)
+        found = [each for each in every if each is not None]
         return sorted(found, key=lambda account: (account.created, account.id))
 
     async def close(self) -> None:

@@ -89,6 +89,13 @@ def create_account(
     return _shown(db, account, now)
 
 
+def open_account(db: sqlite3.Connection, credits: Grant, key: Key, now: int, invited_by: str) -> Account:
+    _refuse_taken(db, key.digest)  # before anything is written
+    create_account(db, key.account, "", credits, now, invited_by)
+    create_key(db, key)
+    return _shown(db, key.account, now)
+
+
 def create_key(db: sqlite3.Connection, key: Key, most: int | None = None) -> Key:
     if db.execute("SELECT 1 FROM accounts WHERE id = ?", (key.account,)).fetchone() is None:
         raise Unknown(key.account)

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields
 from typing import Any
 
-from kimi_gateway.accounts.files import FileRecord, Room, check_room
+from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room
 
 _NAMES = tuple(each.name for each in fields(FileRecord))
 _COLUMNS = ", ".join(_NAMES)
 _PUT = f"INSERT OR REPLACE INTO files ({_COLUMNS}) VALUES ({', '.join('?' * len(_NAMES))})"  # noqa: S608
 _ALL = f"SELECT {_COLUMNS} FROM files WHERE "  # noqa: S608
-_OTHERS = "SELECT count(*), coalesce(sum(size), 0) FROM files WHERE account = ? AND id != ? AND kind = 'kept'"
-_LIVE = " AND kind = 'kept' AND state != 'deleting' AND expires > ?"
+_OTHERS = "SELECT count(*), coalesce(sum(size), 0) FROM files WHERE account = ? AND kind = ? AND id != ?"
+_LIVE = " AND kind = ? AND state != 'deleting' AND expires > ?"
 
 
 def add(db: sqlite3.Connection, record: FileRecord, room: Room) -> None:
@@ -38,8 +38,8 @@ def _found(db: sqlite3.Connection, record: FileRecord) -> FileRecord | None:
 
 
 def _others(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
-    """The number and the bytes of the account's other kept files."""
-    files, size = db.execute(_OTHERS, (record.account, record.id)).fetchone()
+    """The number and the bytes of the account's other files of this kind."""
+    files, size = db.execute(_OTHERS, (record.account, record.kind, record.id)).fetchone()
     return files, size
 
 
@@ -49,12 +49,12 @@ def remove(db: sqlite3.Connection, record: FileRecord) -> bool:
 
 
 def find(db: sqlite3.Connection, account: str, id: str, now: int) -> FileRecord | None:
-    rows = db.execute(f"{_ALL} account = ? AND id = ? {_LIVE}", (account, id, now))
+    rows = db.execute(f"{_ALL} account = ? AND id = ? {_LIVE}", (account, id, "kept", now))
     return next(iter(_records(rows)), None)
 
 
-def kept(db: sqlite3.Connection, account: str, now: int) -> list[FileRecord]:
-    return _records(db.execute(f"{_ALL} account = ? {_LIVE} ORDER BY created, id", (account, now)))
+def live(db: sqlite3.Connection, account: str, kind: Kind, now: int) -> list[FileRecord]:
+    return _records(db.execute(f"{_ALL} account = ? {_LIVE} ORDER BY created, id", (account, kind, now)))
 
 
 def due(db: sqlite3.Connection, now: int, most: int) -> list[FileRecord]:

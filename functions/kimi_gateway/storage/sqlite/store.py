@@ -137,6 +137,11 @@ class SqliteStore:
             lambda db: directory.create_account(db, account, name, credits, now, invited_by)
         )
 
+    async def open_account(self, credits: Grant, new: NewKey, now: int, invited_by: str = "") -> Account:
+        id = keys.account_id(self._below)
+        key = rules.made(replace(new, account=id), keys.key_id(self._below), now)
+        return await self._writer.run(lambda db: directory.open_account(db, credits, key, now, invited_by))
+
     async def create_key(self, new: NewKey, now: int, most: int | None = None) -> Key:
         key = rules.made(new, keys.key_id(self._below), now)
         return await self._writer.run(lambda db: directory.create_key(db, key, most))
@@ -248,7 +253,10 @@ class SqliteStore:
         return await self._writer.run(lambda db: files.find(db, account, id, now), brief=True)
 
     async def files(self, account: str, now: int) -> list[FileRecord]:
-        return await self._writer.run(lambda db: files.kept(db, account, now))
+        return await self._writer.run(lambda db: files.live(db, account, "kept", now))
+
+    async def shared_files(self, account: str, now: int) -> list[FileRecord]:
+        return await self._writer.run(lambda db: files.live(db, account, "shared", now), brief=True)
 
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await self._writer.run(lambda db: files.due(db, now, most))
