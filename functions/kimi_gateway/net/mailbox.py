@@ -94,7 +94,7 @@ class Mailbox(Generic[T]):
 class Wakeup:
     """A future that one task at a time awaits, again and again.
 
-    `give` and `give_soon` end the wait; without a waiting task they do nothing, because whoever waits looks
+    `give` and `give_soon` end the wait; without a waiting task they do nothing, because a reader looks
     first for what there is. `give_soon` lets the loop continue the task in its next turn, as a future does.
     `give`, from a callback of the loop, continues the task at once, so its caller must be ready for all that
     the task may do. From a task that was itself continued so, it continues the waiting task when that one
