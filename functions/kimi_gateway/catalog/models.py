@@ -57,10 +57,12 @@ class Price:
     written: float = 0.0
     currency: Currency = "USD"
 
-    def of(self, input: int, cached: int, output: int) -> float:
-        """The cost of one answer. `cached` is part of `input`."""
+    def of(self, input: int, cached: int, output: int, written: int = 0) -> float:
+        """The cost of one answer. `cached` and what was `written` for an hour are parts of `input`."""
         hit = min(cached, input)
-        total = (input - hit) * self.input + hit * self.cached + output * self.output
+        kept = min(written, input - hit) if self.written else 0
+        total = (input - hit - kept) * self.input + hit * self.cached + kept * self.written
+        total += output * self.output
         return round(total / 1_000_000, 8)
 
 
@@ -209,13 +211,13 @@ def price_of(provider: str, model: Model) -> Price | None:
     another currency. The demo is free."""
     if provider == "demo":
         return Price(0, 0, 0)
-    price = _listed(provider, model)
+    price = list_price(provider, model)
     return price if price is not None and price.currency == "USD" else None
 
 
-def _listed(provider: str, model: Model) -> Price | None:
-    """The price in the currency of the bills. A row of the operator's without one has that of its upstream
-    model."""
+def list_price(provider: str, model: Model) -> Price | None:
+    """The price in the currency of the bills; None if it is not known. A row of the operator's without one
+    has that of its upstream model."""
     if provider != model.provider:
         return None
     if provider != PLATFORM:  # a vendor's model may have the name of one of the platform's
@@ -232,11 +234,13 @@ def largest_window(model: Model) -> int:
     return max(windows, default=model.window)
 
 
-def cost(provider: str, model: Model, input: int, cached: int, output: int) -> tuple[float, Currency] | None:
-    """The cost of one answer and its currency; None if its price is not known. `cached` is part of
-    `input`."""
-    price = _listed(provider, model)
-    return None if price is None else (price.of(input, cached, output), price.currency)
+def cost(
+    provider: str, model: Model, input: int, cached: int, output: int, written: int = 0
+) -> tuple[float, Currency] | None:
+    """The cost of one answer and its currency; None if its price is not known. `cached` and what was
+    `written` for an hour are parts of `input`."""
+    price = list_price(provider, model)
+    return None if price is None else (price.of(input, cached, output, written), price.currency)
 
 
 # USD for each call of a tool of the platform's; empty answers are free (its price page, 2026-10).

@@ -15,7 +15,7 @@ from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
-from kimi_gateway.catalog.models import Model, Price
+from kimi_gateway.catalog.models import Currency, Model, Price
 from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.net import jsonio
@@ -66,12 +66,17 @@ def bound_of(
         input=input_bound(body, model) if known else window,
         output=output,
         least=min(budgets.LEAST_OUTPUT, output),
-        estimate=(estimate + min(output, 1_024)) * choices,
+        estimate=(estimate + expected(output, model)) * choices,
         calls=choices + spare,
         spare=spare,
         input_price=None if price is None else _micro(_input_price(price, body, known)),
         output_price=None if price is None else _micro(price.output),
     )
+
+
+def expected(asked: int, model: Model) -> int:
+    """Tokens of output that an answer probably has, for the limit of tokens a minute."""
+    return min(asked or model.max_output, 1_024)
 
 
 def _micro(usd: float) -> int:
@@ -150,9 +155,7 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
             break
         usage, amount, lost = call.progress.usage if call.progress.complete else None, Amount(), call.lost
         if usage is not None:
-            amount = _of_usage(
-                usage, call.bound or bound, models.price_of(call.upstream.provider.name, call.call.model)
-            )
+            amount = _of_usage(call, usage)
         else:
             lost += call.maybe_billed
         usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
@@ -160,14 +163,18 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
     return total
 
 
-def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amount:
+def _of_usage(call: UpstreamCall, usage: dict[str, Any]) -> Amount:
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    tokens = prompt + completion
-    if price is None:
-        return Amount(0, tokens)
-    hit = min(cached(usage), prompt)
-    micro = (prompt - hit) * (bound.input_price or 0) + hit * _micro(price.cached)
-    return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
+    price, tokens = models.price_of(call.upstream.provider.name, call.call.model), prompt + completion
+    return Amount(0 if price is None else _price(call, usage, price), tokens)
+
+
+def _price(call: UpstreamCall, usage: dict[str, Any], price: Price) -> int:
+    """Micro-dollars, rounded up."""
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    hit, kept = min(cached(usage), prompt), _for_the_hour(call, usage)
+    micro = (prompt - hit - kept) * _micro(price.input) + kept * _micro(price.written or price.input)
+    return -(-(micro + hit * _micro(price.cached) + completion * _micro(price.output)) // PER_MILLION)
 
 
 def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
@@ -181,19 +188,46 @@ def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools:
     return usages.bounded(total)
 
 
+def _for_the_hour(call: UpstreamCall, usage: dict[str, Any]) -> int:
+    """Input tokens that were written to the vendor's cache for an hour. Where the vendor does not say how
+    many, that may be all that missed the cache."""
+    if not _for_an_hour(call.call.body):
+        return 0
+    details, prompt = usage.get("prompt_tokens_details"), count(usage, "prompt_tokens")
+    fresh = prompt - min(cached(usage), prompt)
+    return _written(usage) if isinstance(details, dict) and "cache_write_tokens" in details else fresh
+
+
+def _written(usage: dict[str, Any]) -> int:
+    prompt = count(usage, "prompt_tokens")
+    fresh = prompt - min(cached(usage), prompt)
+    return min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), fresh)
+
+
+def listed(calls: Iterable[tuple[UpstreamCall, dict[str, Any]]]) -> tuple[float, Currency] | None:
+    """The cost of answers by the vendor's list, each of its own model; None if a price is not known, or if
+    the currencies differ."""
+    total, currency = 0.0, None
+    for call, usage in calls:
+        counts = count(usage, "prompt_tokens"), cached(usage), count(usage, "completion_tokens")
+        name, model = call.upstream.provider.name, call.call.model
+        one = models.cost(name, model, *counts, _for_the_hour(call, usage))
+        if one is None or currency not in (None, one[1]):
+            return None
+        total, currency = total + one[0], one[1]
+    return None if currency is None else (total, currency)
+
+
 def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     hit = min(cached(usage), prompt)
-    written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+    written = _written(usage)
     reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
     price = models.price_of(call.upstream.provider.name, call.call.model)
     if price is None:
         return Usage(prompt, completion, hit, written, reasoning)
-    fresh, kept = _micro(price.input), _micro(price.cached)
-    micro = (prompt - hit - written) * fresh + hit * kept + completion * _micro(price.output)
-    micro += written * (_micro(price.written) if price.written and _for_an_hour(call.call.body) else fresh)
-    cost, saved = -(-micro // PER_MILLION), max(0, hit * (fresh - kept)) // PER_MILLION
-    return Usage(prompt, completion, hit, written, reasoning, 0, cost, saved)
+    saved = max(0, hit * (_micro(price.input) - _micro(price.cached))) // PER_MILLION
+    return Usage(prompt, completion, hit, written, reasoning, 0, _price(call, usage, price), saved)
 
 
 def _detail(usage: dict[str, Any], member: str, name: str) -> int:

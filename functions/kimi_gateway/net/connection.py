@@ -44,6 +44,8 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._arrived = Wakeup(self._loop)
+        self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
+        self._full = False
         self._error: NetError | None = None
         self._phase = IDLE
         self._received = 0  # bytes of the answer's head
@@ -81,6 +83,22 @@ class Connection(asyncio.BufferedProtocol):
         if split:
             transport.write(memoryview(body))  # a view, so that asyncio cuts off the sent part without a copy
         return True
+
+    async def sent(self, data: bytes) -> bool:
+        """Write a part of a streamed body, and wait until most of it has left. False if the server did not
+        want it: it has answered, or the connection is lost."""
+        transport = self._transport
+        if transport is None or self._phase != HEAD or transport.is_closing():
+            return False
+        transport.write(memoryview(data))
+        while self._full and self._phase == HEAD:
+            self._room = self._loop.create_future()
+            await self._room
+        return self._phase == HEAD
+
+    def spoil(self) -> None:
+        """The request is incomplete, so no other one may follow on this connection."""
+        self._reusable = False
 
     async def answered(self, within: float) -> None:
         """Wait for `status` and `headers`, at most `within` seconds. Raises NetError."""
@@ -120,6 +138,13 @@ class Connection(asyncio.BufferedProtocol):
             self._arrived = Wakeup(self._loop)  # the other one's task was left behind
         return self._arrived
 
+    async def rest(self, seconds: float) -> None:
+        """Read nothing for a moment, unless there is something already, so that the next read brings more."""
+        if self._phase == BODY and not self._held and not self._paused:
+            self._pause()
+            await asyncio.sleep(seconds)
+            self._resume()
+
     def release(self) -> bool:
         """End the request. True if another request may reuse the connection; otherwise it is closed."""
         transport = self._transport
@@ -145,6 +170,17 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._arena
 
@@ -168,6 +204,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._break(ConnectionLost("the answer's head is too large"))
         elif self._parts or self._phase != phase:
             # Last, because the task that reads may do anything with this connection. It takes what it wants.
+            self._go_on()
             self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()
@@ -188,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase == BODY and self._until_close and exc is None:
             self._phase = WHOLE
             self._reusable = False
-            self._arrived.give_soon()
+            self._wake()
         elif self._phase != WHOLE:
             where = "in the middle of" if self._phase == BODY else "before"
             self._break(
@@ -201,9 +238,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase < WHOLE:
             self._phase = BROKEN
             self._error = error
-        self._arrived.give_soon()
+        self._wake()
         if self._transport is not None:
             self._transport.abort()
+
+    def _wake(self) -> None:
+        self._go_on()
+        self._arrived.give_soon()
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:
