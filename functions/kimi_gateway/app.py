@@ -32,7 +32,7 @@ from kimi_gateway.flow.preparation import FallBack
 from kimi_gateway.flow.rounds import Opening, Planner
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import emit, sinks
 from kimi_gateway.providers.demo import Demo
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.moonshot.provider import Moonshot
@@ -270,6 +270,10 @@ def _store(settings: Settings, aws: Aws | None) -> SqliteStore | DynamoStore:
         from kimi_gateway.storage.dynamodb.store import DynamoStore
 
         return DynamoStore(settings.table, aws, keep_usage=settings.keep_usage * DAY)
+    if sinks:
+        from kimi_gateway.storage.timed import timed  # few gateways count
+
+        return timed(open_store(settings))
     return open_store(settings)
 
 

@@ -102,7 +102,6 @@ class Resolving:
     async def stop(self) -> None:
         await self.cleaner.rest(10)
         await self.fetcher.close()
-        await self.moonshot.files.close()
         await self.client.close()
 
     async def one(self, attachment: Attachment, account: str = "acc_a") -> Any:

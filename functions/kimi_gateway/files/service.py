@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from kimi_gateway.catalog.models import PLATFORM
-from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
 from kimi_gateway.settings import Settings
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from kimi_gateway.files.cleaning import Cleaner
     from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
-    from kimi_gateway.providers.provider import Provider, Upstream
+    from kimi_gateway.providers.provider import Upstream
     from kimi_gateway.storage.cache import Cache
 
 
@@ -47,7 +45,6 @@ class FileService:
         self._memory: Memory | None = None
         self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
-        self._guests: Provider | None = None
 
     def resolve(
         self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
@@ -58,8 +55,6 @@ class FileService:
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         """The same for one request: with its own tokens, and without keeping texts unless it `keeps`."""
-        if upstream.provider.name == PLATFORM:
-            self._guests = upstream.provider
         return self._made(lambda: upstream, keeps)
 
     def _made(
@@ -126,11 +121,3 @@ class FileService:
             await self._cleaner.rest(5)
         if self._fetcher is not None:
             await self._fetcher.close()
-        providers = [self._guests]
-        with suppress(Unavailable):  # the tokens cannot be read any more
-            providers.append(self._upstream().provider)
-        from kimi_gateway.providers.files import KeepsFiles
-
-        for provider in providers:
-            if isinstance(provider, KeepsFiles):
-                await provider.files.close()

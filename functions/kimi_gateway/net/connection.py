@@ -43,6 +43,8 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
+        self._full = False
         self._error: NetError | None = None
         self._phase = IDLE
         self._received = 0  # bytes of the answer's head
@@ -80,6 +82,22 @@ class Connection(asyncio.BufferedProtocol):
         if split:
             transport.write(memoryview(body))  # a view, so that asyncio cuts off the sent part without a copy
         return True
+
+    async def sent(self, data: bytes) -> bool:
+        """Write a part of a streamed body, and wait until most of it has left. False if the server did not
+        want it: it has answered, or the connection is lost."""
+        transport = self._transport
+        if transport is None or self._phase != HEAD or transport.is_closing():
+            return False
+        transport.write(memoryview(data))
+        while self._full and self._phase == HEAD:
+            self._room = self._loop.create_future()
+            await self._room
+        return self._phase == HEAD
+
+    def spoil(self) -> None:
+        """The request is incomplete, so no other one may follow on this connection."""
+        self._reusable = False
 
     async def answered(self, within: float) -> None:
         """Wait for `status` and `headers`, at most `within` seconds. Raises NetError."""
@@ -120,6 +138,13 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter = waiter = self._loop.create_future()
         return waiter
 
+    async def rest(self, seconds: float) -> None:
+        """Read nothing for a moment, unless there is something already, so that the next read brings more."""
+        if self._phase == BODY and not self._held and not self._paused:
+            self._pause()
+            await asyncio.sleep(seconds)
+            self._resume()
+
     def release(self) -> bool:
         """End the request. True if another request may reuse the connection; otherwise it is closed."""
         transport = self._transport
@@ -144,6 +169,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._arena
@@ -205,6 +241,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _wake(self) -> None:
+        self._go_on()
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 
-from kimi_gateway.observe.events import current_request, log
+from kimi_gateway.observe.events import current_request, current_trace, log
 from kimi_gateway.observe.redaction import LONGEST_TEXT, excerpt, redact
 
 
@@ -80,8 +80,10 @@ class JsonLines(logging.Formatter):
 
 
 def of_request() -> dict[str, str]:
-    """The member with the id of the current request."""
-    id = current_request.get()
+    """The members with the id of the current request, and of its trace if something traces."""
+    id, trace = current_request.get(), current_trace.get()
+    if trace is not None:
+        return {"request_id": id, "trace_id": trace.id}
     return {"request_id": id} if id else {}
 
 

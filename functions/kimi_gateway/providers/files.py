@@ -61,10 +61,6 @@ class Files(Protocol):
         """Delete a file. Returns whether it existed."""
         ...
 
-    async def close(self) -> None:
-        """Call it after all others."""
-        ...
-
 
 @runtime_checkable
 class KeepsFiles(Protocol):

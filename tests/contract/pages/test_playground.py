@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from typing import Any
 
+from kimi_gateway.accounts import keys
 from kimi_gateway.flow.search.tools import SEARCH
 from support.live import LiveGateway
 from support.playground import Playground
@@ -83,6 +86,18 @@ def test_a_search_shows_its_sources(page: Playground, upstream: ScriptedUpstream
     assert sources == [["Page 1", "https://example.com/1"], ["<b>Two</b>", "https://example.com/2"]]
     assert len(upstream.searches) == 1
     assert "Cost" in page.answer
+
+
+def test_a_key_that_may_not_search_is_answered_and_told_so(
+    page: Playground, gateway: LiveGateway, upstream: ScriptedUpstream
+) -> None:
+    key = gateway.key()
+    gateway.do(
+        gateway.store.update_key(keys.digest(key), lambda old: replace(old, search=False), int(time.time()))
+    )
+    page.open(key)
+    page.do("await page.getByRole('button', { name: 'Web search' }).click()")
+    assert "The web was not searched" in page.ask()
 
 
 def test_a_call_is_shown_and_its_result_goes_back(page: Playground, upstream: ScriptedUpstream) -> None:

@@ -107,7 +107,7 @@ def test_the_work_of_a_growing_answer_is_not_quadratic(page: Playground) -> None
     has about 10,000 tokens."""
     page.open()
     for name, shape in SHAPES.items():
-        most = 1000 if name == "code" else 300
+        most = 1000 if name == "code" else 200
         half, full = (page.do(GROW, text=shape(n), step=FRAME) for n in (most // 2, most))
         assert half["same"], name
         assert full["same"], name

@@ -6,7 +6,7 @@ Uploads and contents are streamed, so a file is never in memory as a whole.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -25,17 +25,12 @@ _FAILED = ("error", "failed")  # of `status` and `extract_status`; the other wor
 
 
 class MoonshotFiles:
-    """`base_url` as for chat. `uploads` makes the client that can stream a body; it is asked once, when the
-    first file is uploaded, since most gateways never need it."""
+    """`base_url` as for chat."""
 
-    def __init__(
-        self, client: http.Client, base_url: str, connect: float, uploads: Callable[[], http.Uploader]
-    ) -> None:
+    def __init__(self, client: http.Client, base_url: str, connect: float) -> None:
         self._client = client
         self._base = base_url
         self._patience = http.Timeouts(connect, PATIENCE)
-        self._make = uploads
-        self._uploader: http.Uploader | None = None
 
     async def upload(
         self,
@@ -45,7 +40,6 @@ class MoonshotFiles:
         chunks: AsyncIterator[bytes],
         size: int | None = None,
     ) -> UpstreamFile:
-        self._uploader = self._uploader or self._make()
         boundary = "kg" + secrets.token_hex(16)
         before, after = _around(boundary, filename, purpose)
         headers = {**_headers(token), "content-type": f"multipart/form-data; boundary={boundary}"}
@@ -53,7 +47,7 @@ class MoonshotFiles:
             headers["content-length"] = str(len(before) + size + len(after))
         body = _body(before, chunks, after)
         try:
-            sending = self._uploader.upload(f"{self._base}/files", headers, body, self._patience)
+            sending = self._client.upload(f"{self._base}/files", headers, body, self._patience)
             async with sending as answer:
                 text = await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
@@ -108,10 +102,6 @@ class MoonshotFiles:
                 return answer.status, answer.headers, await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
             raise lost(exc) from exc
-
-    async def close(self) -> None:
-        if self._uploader is not None:
-            await self._uploader.close()
 
 
 def _headers(token: Token) -> dict[str, str]:

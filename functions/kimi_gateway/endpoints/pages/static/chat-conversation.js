@@ -13,7 +13,7 @@ export function userTurn(text, files = []) {
 }
 
 export function answerTurn(model) {
-  const empty = { text: "", reasoning: "", calls: [], sources: [], usage: null, finish: null };
+  const empty = { text: "", reasoning: "", calls: [], sources: [], usage: null, finish: null, ignored: [] };
   return { id: ++last, role: "assistant", model, state: "running", ...empty };
 }
 

@@ -147,7 +147,9 @@ export class AnswerView {
     if (state === "stopped") notes.push(el("p", { class: "note" }, t("chat.stopped")));
     if (finish === "length") notes.push(el("p", { class: "note" }, t("chat.cut")));
     if (finish === "content_filter") notes.push(el("p", { class: "note" }, t("chat.filtered")));
-    if (ignored) notes.push(el("p", { class: "note" }, t("chat.ignored", { names: ignored })));
+    if (ignored.includes("web_search_options")) notes.push(el("p", { class: "note" }, t("chat.unsearched")));
+    const others = ignored.filter((name) => name !== "web_search_options");
+    if (others.length) notes.push(el("p", { class: "note" }, t("chat.ignored", { names: others.join(", ") })));
     return notes;
   }
 

@@ -69,7 +69,8 @@ function welcome() {
     el("div", { class: "examples" }, examples.map((text) => el("button", { type: "button", onclick: () => {
       composer.text = text;
       composer.field.focus();
-    } }, text))));
+    } }, text))),
+    el("p", { class: "hint" }, el("a", { href: new URL("health", root).href }, t("chat.health"))));
 }
 
 function empty() {
@@ -197,7 +198,7 @@ async function ask() {
 async function receive(body, turn, signal, since, frames) {
   const response = await request("v1/chat/completions", { method: "POST", body, signal });
   turn.requestId = response.headers.get("x-request-id");
-  turn.ignored = response.headers.get("x-param-ignored");
+  turn.ignored = (response.headers.get("x-param-ignored") ?? "").split(/, ?/).filter(Boolean);
   let ended = false;
   for await (const events of eventsOf(response.body)) {
     for (const data of events) {
