@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 LONGEST_CHAIN = 4  # models to fall back to
 
@@ -94,3 +95,15 @@ def windows(text: str) -> tuple[int | None, int | None, int | None]:
         raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 means no limit")
     minute, hour, day = (int(part) or None for part in parts)
     return minute, hour, day
+
+
+def webhook(text: str) -> str:
+    """An address, which may be a secret: no error quotes it."""
+    if text == "log":
+        return text
+    parts = urlsplit(text)
+    _ = parts.port  # raises ValueError for an invalid port
+    plain = text.isascii() and text.isprintable() and " " not in text
+    if not plain or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is neither an http(s) address nor log")
+    return text

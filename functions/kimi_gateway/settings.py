@@ -85,12 +85,14 @@ class Settings:
     anthropic: str = "pivot"
     log_level: str = "info"
     metrics: tuple[str, int] | None = None
+    alerts_url: str = field(default="", repr=False)  # an address, or "log"
+    alerts_balance: float = 0
     otlp: Mapping[str, str] = field(default_factory=dict, repr=False)  # OTEL_…, if they have an endpoint
 
     @property
     def telemetry(self) -> bool:
         """Whether something counts besides the log."""
-        return self.metrics is not None or bool(self.otlp)
+        return self.metrics is not None or bool(self.otlp or self.alerts_url)
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -227,6 +229,8 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
     "KIMI_GATEWAY_METRICS": ("metrics", _form("address")),
+    "KIMI_GATEWAY_ALERTS_URL": ("alerts_url", _form("webhook")),
+    "KIMI_GATEWAY_ALERTS_BALANCE": ("alerts_balance", _number(float, 0, 10**9, "the currency")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 

@@ -46,7 +46,7 @@ class Receiver:
     def until(self, true: Callable[[], object]) -> None:
         end = time.monotonic() + 30
         while not true():
-            assert time.monotonic() < end, self.requests
+            assert time.monotonic() < end, len(self.requests)
             time.sleep(0.005)
 
     def spans(self) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from kimi_gateway.observe.families import FAMILIES, MOST_SERIES, OTHER, Labels
 from kimi_gateway.observe.record import RequestRecord
 
+_BOUNDS = {name: family.bounds for name, family in FAMILIES.items()}
 GONE = float("nan")  # the value of a series that is read at a scrape and was not there the last time
 _TOKENS = {"input": "input_tokens", "cached": "cached_tokens", "output": "output_tokens"}
 
@@ -66,7 +67,7 @@ class Metrics:
         for name, labels, place in self._cells.known():
             self._places[name][labels] = place
         self._intervals = FAMILIES["chunk_interval_seconds"].bounds
-        self._first_interval = self._place("chunk_interval_seconds", ())
+        self._first_interval = self._placed("chunk_interval_seconds", ())
 
     def event(self, event: str, warns: bool, fields: Mapping[str, Any]) -> None:
         if event == "attempt_failed":
@@ -111,14 +112,19 @@ class Metrics:
         self.add("cost_usd_total", (model,), record.cost_usd or 0)
         if record.cost_cny is not None:
             self.add("cost_cny_total", (model,), record.cost_cny)
-        self.add("credits_total", (), record.credits or 0)
-        self.add("searches_total", (), record.searches or 0)
+        if record.credits:
+            self.add("credits_total", (), record.credits)
+        if record.searches:
+            self.add("searches_total", (), record.searches)
 
     def add(self, name: str, labels: Labels, number: float = 1) -> None:
-        self._row[self._place(name, labels)] += number
+        place = self._places[name].get(labels)
+        self._row[self._placed(name, labels) if place is None else place] += number
 
     def observe(self, name: str, labels: Labels, value: float) -> None:
-        bounds, place = FAMILIES[name].bounds, self._place(name, labels)
+        bounds, place = _BOUNDS[name], self._places[name].get(labels)
+        if place is None:
+            place = self._placed(name, labels)
         self._row[place + bisect_left(bounds, value)] += 1
         self._row[place + len(bounds) + 1] += value
 
@@ -128,7 +134,7 @@ class Metrics:
             for place in self._places[name].values():
                 self._row[place] = GONE
             for labels, value in values.items():
-                self._row[self._place(name, labels)] = value
+                self._row[self._placed(name, labels)] = value
 
     def snapshot(self) -> Snapshot:
         return {
@@ -139,16 +145,14 @@ class Metrics:
             for name, series in self._places.items()
         }
 
-    def _place(self, name: str, labels: Labels) -> int:
+    def _placed(self, name: str, labels: Labels) -> int:
+        """The place of a series, or of "other" if it has none and there are too many."""
         series = self._places[name]
-        place = series.get(labels)
-        if place is None:
-            if len(series) >= MOST_SERIES:
-                labels = (OTHER,) * len(labels)
-            place = series.get(labels)
-            if place is None:
-                place = series[labels] = self._cells.placed(name, labels, FAMILIES[name].cells)
-        return place
+        if labels not in series and len(series) >= MOST_SERIES:
+            labels = (OTHER,) * len(labels)
+        if labels not in series:
+            series[labels] = self._cells.placed(name, labels, FAMILIES[name].cells)
+        return series[labels]
 
 
 _MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "min": min, "max": max}

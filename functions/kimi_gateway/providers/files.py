@@ -47,8 +47,10 @@ class Files(Protocol):
         """The text of a document; empty if the provider found none."""
         ...
 
-    def content(self, token: Token, id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The content of a file as it comes."""
+    def content(
+        self, token: Token, id: str, start: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The content of a file as it comes, from the byte `start` on."""
         ...
 
     async def info(self, token: Token, id: str) -> UpstreamFile | None:

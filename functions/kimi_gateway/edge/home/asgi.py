@@ -60,7 +60,7 @@ class App:
         if self.settings.telemetry:
             from kimi_gateway.edge.home.telemetry import Telemetry  # few gateways are watched
 
-            self.telemetry = Telemetry(self.settings)
+            self.telemetry = Telemetry(self.settings, self._clock)
             self.telemetry.begin()
         try:
             self.running = await start(self.settings, clock=self._clock)

@@ -72,10 +72,17 @@ def _read(running: Running) -> dict[str, dict[tuple[str, ...], float]]:
         "upstream_token_up": {(token.id,): float(pool.available(token)) for token in tokens},
         "upstream_token_out": {(token.id, cause): 1.0 for token in tokens for cause in pool.causes(token)},
         "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token in tokens},
+        "upstream_balance": {} if (balance := _balance(running)) is None else {(): balance},
         "workers": {(): 1.0},
         "process_resident_bytes": {(): _resident()},
         "process_cpu_seconds_total": {(): time.process_time()},
     }
+
+
+def _balance(running: Running) -> float | None:
+    """The balance at the last time that somebody asked for it."""
+    found = running.endpoints.account.directory.last_balance
+    return None if found is None else found.get("available_balance")
 
 
 def _resident() -> float:

@@ -19,24 +19,15 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway import __version__
+from kimi_gateway.edge.home.posting import Failed, Sleep, post
 from kimi_gateway.http import Headers
-from kimi_gateway.net.http import Client, NetError, Timeouts
+from kimi_gateway.net.http import Client
 from kimi_gateway.observe import RequestRecord, current_trace, emit, redact
 from kimi_gateway.observe.metrics import Metrics, Snapshot
 from kimi_gateway.observe.otlp import context, encode, names
 from kimi_gateway.observe.otlp.options import Options, Target
 
-RETRIED = (429, 502, 503, 504)  # OTLP specification, "Retryable response codes"
-TRIES = 6
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
 FLUSH = 5.0  # seconds for the last exports of a gateway that stops
-LONGEST_ANSWER = 64 * 1024  # bytes
-
-Sleep = Callable[[float], Awaitable[None]]
-
-
-class Failed(Exception):
-    """An export that was given up. The text is for the log."""
 
 
 class Exporter:
@@ -159,50 +150,19 @@ class Exporter:
         result = "failed"
         try:
             body = await asyncio.to_thread(_body, made, target.gzip)
-            async with asyncio.timeout(target.timeout):
-                rejected = await self._tried(target, body)
+            headers = {**target.headers, **({"content-encoding": "gzip"} if target.gzip else {})}
+            of = (self._client, target.url, body, target.timeout, headers, self._sleep)
+            rejected = _rejected(await post(*of))
             self._count(signal, "failed", min(rejected, count))
             result, count = "sent", max(count - rejected, 0)
             if signal in self._down:
                 self._down.discard(signal)
                 emit("otlp_sent", signal=signal)
-        except (Failed, NetError, TimeoutError, OSError) as exc:
+        except Failed as exc:
             if signal not in self._down:  # once, until it works again
                 self._down.add(signal)
-                detail = str(exc) or "no answer in time"
-                emit("otlp_failed", logging.WARNING, signal=signal, detail=detail)
+                emit("otlp_failed", logging.WARNING, signal=signal, detail=str(exc))
         self._count(signal, result, count)
-
-    async def _tried(self, target: Target, body: bytes) -> int:
-        """The number of items that the receiver rejected. Raises Failed, NetError."""
-        pause = FIRST_PAUSE
-        for left in reversed(range(TRIES)):
-            after: float | None = None
-            try:
-                status, after, answer = await self._post(target, body)
-                if 200 <= status < 300:
-                    return _rejected(answer)
-                if status not in RETRIED:
-                    raise Failed(f"the receiver answered {status}")
-                failure: Exception = Failed(f"the receiver answered {status}")
-            except NetError as exc:
-                failure = exc
-            if not left:
-                raise failure
-            await self._sleep(pause * random.uniform(0.5, 1) if after is None else after)  # noqa: S311
-            pause = min(pause * 2, LONGEST_PAUSE)
-        raise AssertionError("there is a last try")
-
-    async def _post(self, target: Target, body: bytes) -> tuple[int, float | None, bytes]:
-        headers = {**target.headers, "content-type": "application/json"}
-        headers["user-agent"] = f"kimi-gateway/{__version__}"
-        if target.gzip:
-            headers["content-encoding"] = "gzip"
-        timeouts = Timeouts(target.timeout, target.timeout)
-        async with self._client.send("POST", target.url, headers, body, timeouts) as answer:
-            told = answer.headers.get("retry-after", "")
-            after = float(told) if told.isascii() and told.isdigit() and len(told) < 6 else None
-            return answer.status, after, await answer.read(LONGEST_ANSWER)
 
     def _count(self, signal: str, result: str, count: int) -> None:
         if count:

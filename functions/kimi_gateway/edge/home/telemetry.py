@@ -1,10 +1,11 @@
-"""Observation of the gateway from outside of requests: counting, the scrape, and OpenTelemetry. Only a
+"""Observation of the gateway from outside of requests: counting, the scrape, OpenTelemetry, alerts. Only a
 gateway whose settings ask for one of them loads this module."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kimi_gateway.app import Running, http_client
@@ -13,6 +14,7 @@ from kimi_gateway.observe import sinks, tracers
 from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from kimi_gateway.edge.home.alerts import Alerts
     from kimi_gateway.edge.home.otlp_export import Exporter
     from kimi_gateway.edge.home.scrape import Scrape
 
@@ -22,10 +24,11 @@ REFRESHED = 1.0  # seconds between two reads of a worker for the looks of the ot
 class Telemetry:
     """`begin` before the gateway starts, `start` after it, `stop` at the end, whatever happened."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.counting = Counting(settings.data)
         self.scrape = _scrape(self.counting, settings)
         self.exporter = _exporter(self.counting, settings)
+        self.alerts = _alerts(self.counting, settings, clock)
         self._beating: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -43,6 +46,8 @@ class Telemetry:
             await self.scrape.start()
         if self.exporter is not None:
             self.exporter.start()
+        if self.alerts is not None:
+            self.alerts.start()
         if self.counting.shared:
             self._beating = asyncio.create_task(self._beat())
 
@@ -50,6 +55,8 @@ class Telemetry:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
+        if self.alerts is not None:
+            await self.alerts.stop()
         if self.scrape is not None:
             await self.scrape.stop()
         if self.exporter is not None:
@@ -84,3 +91,13 @@ def _exporter(counting: Counting, settings: Settings) -> Exporter | None:
     urls = [target.url for target in (read.traces, read.metrics) if target is not None]
     client = http_client(urls[0], os.environ, *urls[1:]) if urls else http_client("http://localhost", {})
     return Exporter(read, client, counting.metrics, counting.own)
+
+
+def _alerts(counting: Counting, settings: Settings, clock: Callable[[], float]) -> Alerts | None:
+    url = settings.alerts_url
+    if not url:
+        return None
+    from kimi_gateway.edge.home.alerts import ONLY_LOG, Alerts, Webhook
+
+    webhook = None if url == ONLY_LOG else Webhook(url, http_client(url, os.environ), counting)
+    return Alerts(settings.data, counting, webhook, settings.alerts_balance, clock)

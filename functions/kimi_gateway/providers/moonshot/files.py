@@ -19,6 +19,7 @@ from kimi_gateway.providers.provider import Token
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer
 LONGEST_TEXT = 16 * 2**20  # bytes of a document's text
+NEVER = 2**62  # bytes
 MOST_LISTED = 2_000  # the platform keeps 1,000 files of an account (2026-09)
 PATIENCE = 120.0  # seconds for an answer's head; extraction may run within an upload
 _FAILED = ("error", "failed")  # of `status` and `extract_status`; the other words are not an end
@@ -66,14 +67,22 @@ class MoonshotFiles:
         return _extracted(bytes(parts))
 
     @asynccontextmanager
-    async def content(self, token: Token, id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def content(self, token: Token, id: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The platform's pages do not name ranges (2026-11); without them the bytes before are skipped."""
+        headers = _headers(token) | ({"range": f"bytes={start}-"} if start else {})
         url = f"{self._base}/files/{quote(id, safe='')}/content"
         try:
-            async with self._client.send("GET", url, _headers(token), b"", self._patience) as answer:
-                if answer.status != 200:
+            async with self._client.send("GET", url, headers, b"", self._patience) as answer:
+                if start and answer.status == 416:  # it has no more bytes
+                    yield _after(answer.chunks(), NEVER)
+                    return
+                if answer.status != 200 and not (start and answer.status == 206):
                     text = await answer.read(LONGEST_ANSWER)
                     raise failures.from_answer(answer.status, answer.headers, text)
-                yield answer.chunks()
+                partial = answer.status == 206
+                if partial and not _begins(answer.headers, start):
+                    raise UpstreamFailure("broken", "a range that was not asked for")
+                yield _after(answer.chunks(), 0 if partial else start)
         except http.NetError as exc:
             raise lost(exc) from exc
 
@@ -102,6 +111,18 @@ class MoonshotFiles:
                 return answer.status, answer.headers, await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
             raise lost(exc) from exc
+
+
+def _begins(headers: Mapping[str, str], start: int) -> bool:
+    """Whether a partial answer begins there (RFC 9110, 14.4)."""
+    return headers.get("content-range", "").startswith(f"bytes {start}-")
+
+
+async def _after(chunks: AsyncIterator[bytes], skipped: int) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        if skipped < len(chunk):
+            yield chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
 
 
 def _headers(token: Token) -> dict[str, str]:
