@@ -125,8 +125,8 @@ class Model:
     currency: Currency = "USD"
 
 
-# The image processors that the vendor publishes with its models scale a picture down to a number of patches of 14
-# pixels, of which four make a token: 16,384 patches for K2.5 and K2.6, 65,536 for K3 (`in_patch_limit` in
+# The image processors that the vendor publishes with its models scale a picture down to at most N patches of
+# 14 pixels, of which four make a token: 16,384 patches for K2.5 and K2.6, 65,536 for K3 (`in_patch_limit` in
 # preprocessor_config.json, as three open inference engines quote it; read 2026-11-28). A side is filled up to
 # an even number of patches, and marks stand around a picture: 512 tokens more are enough. The vendor bills
 # animated pictures as videos, and names no bound of a video.
