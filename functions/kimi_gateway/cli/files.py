@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,8 @@ from kimi_gateway.cli.target import Target
 
 if TYPE_CHECKING:
     from kimi_gateway.files.cleaning import Swept
+    from kimi_gateway.providers.provider import Token
+    from kimi_gateway.providers.tokens.pool import Pool
 
 ALL = 10_000  # records that one sweep takes at most
 
@@ -28,7 +31,7 @@ def group() -> None:
 @group.command("sweep")
 @json_option
 def sweep(as_json: bool) -> None:
-    """Delete the files of turns whose process died, and files whose time has come.
+    """Delete the files and conversations of turns whose process died, and files whose time has come.
 
     A running gateway does this by itself every few minutes. At home without a running server, files of all
     turns are deleted, because none can still use them. The exit code is 1 if some cannot be deleted now.
@@ -44,12 +47,12 @@ def sweep(as_json: bool) -> None:
 async def _swept(chosen: Target) -> Swept:
     """Raises StoreDown."""
     from kimi_gateway.app import http_client
+    from kimi_gateway.cli import vendors
     from kimi_gateway.files.cleaning import Cleaner, Swept
+    from kimi_gateway.files.conversations import ConversationTraces
     from kimi_gateway.net.http import Timeouts
     from kimi_gateway.providers.moonshot.provider import Moonshot
     from kimi_gateway.providers.provider import Upstream
-    from kimi_gateway.providers.tokens.outages import LocalOutageLog
-    from kimi_gateway.providers.tokens.pool import Pool
 
     if not chosen.begun():
         return Swept()
@@ -59,13 +62,26 @@ async def _swept(chosen: Target) -> Swept:
     client = http_client(values.base_url, os.environ)
     timeouts = Timeouts(values.connect_timeout, values.first_byte_timeout)
     platform = Moonshot(client, values.base_url, timeouts, values.event_limit)
-    upstream = Upstream(platform, Pool(lambda: tokens, LocalOutageLog(), time.time))
+    upstream = Upstream(platform, _pool_of(tokens))
+    webs = [
+        Upstream(vendors.provider_of(chosen, vendor, client), _pool_of(tokens))
+        for vendor, _, tokens in vendors.used(chosen)
+        if vendor.wire == "kimi-web"
+    ]
     try:
         async with chosen.store() as store:
             cleaner = Cleaner(store, lambda: upstream, time.time)
+            ConversationTraces(cleaner, lambda: webs)
             return await cleaner.sweep(ALL, abandoned=alone)
     finally:
         await client.close()
+
+
+def _pool_of(tokens: Sequence[Token]) -> Pool:
+    from kimi_gateway.providers.tokens.outages import LocalOutageLog
+    from kimi_gateway.providers.tokens.pool import Pool
+
+    return Pool(lambda: tuple(tokens), LocalOutageLog(), time.time)
 
 
 async def due(chosen: Target) -> int:

@@ -77,7 +77,8 @@ def sums(
         f" WHERE {where} GROUP BY {grouped}, cause ORDER BY cause"
     )
     causes = _causes(db.execute(failed, of))
-    return [UsageRow(*values, causes=tuple(causes.get(values[:4], ()))) for values in db.execute(query, of)]
+    found = db.execute(query, of)
+    return [UsageRow(*values, tuple(causes.get(values[:4], ()))) for values in found]  # type: ignore[call-arg]
 
 
 def _causes(
