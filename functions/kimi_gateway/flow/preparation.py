@@ -29,7 +29,7 @@ from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
-from kimi_gateway.providers.search import Searches
+from kimi_gateway.providers.search import Searches, SearchesItself
 from kimi_gateway.settings import Settings
 
 
@@ -115,7 +115,7 @@ async def read(
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
     ignored: tuple[str, ...] = ()
-    searches = may_search and ask.searches and isinstance(upstream.provider, Searches)
+    searches = may_search and ask.searches and isinstance(upstream.provider, Searches | SearchesItself)
     if not ask.needs:
         prepare = partial(adapted, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
@@ -227,7 +227,9 @@ def adapted(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if searches and chat.search is not None:
+    if isinstance(provider, SearchesItself):
+        chat = chat if searches else replace(chat, search=None)
+    elif searches and chat.search is not None:
         from kimi_gateway.flow.search.tools import with_tools  # few requests need it
 
         chat = with_tools(chat)
