@@ -2,8 +2,10 @@
 
     .venv/bin/python bench/files.py [MB] [MB a second of each leg]
 
-Three processes on loopback: the resolver alone, and beside it a web server and a provider that are paced. The
-file is a video, the longest way: fetched, uploaded, deleted. The first run warms up, with 1 MB.
+Three processes on loopback: the resolver alone, and beside it a web server and a provider that are paced. A
+video is fetched, uploaded and deleted; a document is digested and read, too. The first run, 1 MB, warms up.
+Each run is followed by a bare relay of the same bytes, which only receives and sends: what this machine takes
+for that at that moment.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import asyncio
 import json
 import multiprocessing
 import resource
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from multiprocessing.connection import Connection
+from typing import Literal
 
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.cleaning import Cleaner
@@ -34,7 +38,18 @@ from kimi_gateway.storage.memory_cache import MemoryCache
 
 MB = 10**6
 PIECE = 64 * 1024
-HEAD = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2"
+HEADS = {"video": b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2", "document": b"%PDF-1.7\n"}
+READ = 256 * 1024
+CHAT = b"/v1/chat/completions"
+CHUNK = {
+    "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "kimi-k3",
+    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}  # fmt: skip
+EVENTS = f"data: {json.dumps(CHUNK)}\n\ndata: [DONE]\n\n".encode()
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(EVENTS)
+) + EVENTS
 
 
 class Paced:
@@ -69,21 +84,27 @@ def serve(ports: Connection, rate: float) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                method, path = head.split(b" ", 2)[:2]
+                path = head.split(b" ", 2)[1]
+                if path == CHAT:
+                    async for _ in _body(reader, head):
+                        pass
+                    writer.write(ANSWER)
+                    continue
                 if path.startswith(b"/v1/files"):
                     pace, count = Paced(rate), 0
                     async for data in _body(reader, head):
                         count += len(data)
                         await pace.passed(len(data))
                     told = json.dumps(
-                        {"id": "file_1", "bytes": count, "filename": "f", "deleted": True}
+                        {"id": "file_1", "bytes": count, "filename": "f", "deleted": True, "content": "text"}
                     ).encode()
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(told) + told)
                     continue
                 size, pace = int(path.rpartition(b"/")[2]), Paced(rate)
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
                 for at in range(0, size, PIECE):
-                    data = (HEAD if not at else b"").ljust(min(PIECE, size - at), b"v")
+                    start = HEADS[path.split(b"/")[1].decode()]
+                    data = (start if not at else b"").ljust(min(PIECE, size - at), b"v")
                     writer.write(data)
                     await writer.drain()
                     await pace.passed(len(data))
@@ -98,7 +119,27 @@ def serve(ports: Connection, rate: float) -> None:
     asyncio.run(main())
 
 
-async def resolve(port: int, sizes: Sequence[int]) -> list[tuple[float, float, int]]:
+def relay(port: int, kind: str, size: int) -> float:
+    """Processor seconds of a relay that does nothing else."""
+    with (
+        socket.create_connection(("127.0.0.1", port)) as web,
+        socket.create_connection(("127.0.0.1", port)) as provider,
+    ):
+        web.sendall(b"GET /%b/%d HTTP/1.1\r\n\r\n" % (kind.encode(), size))
+        provider.sendall(b"POST /v1/files HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size)
+        buffer = memoryview(bytearray(READ))
+        left, begun = size, time.process_time()
+        rest = web.recv(4096).partition(b"\r\n\r\n")[2]
+        while rest or left:
+            provider.sendall(rest)
+            left -= len(rest)
+            rest = buffer[: web.recv_into(buffer)] if left else b""
+        return time.process_time() - begun
+
+
+async def resolve(
+    port: int, kind: Literal["video", "document"], sizes: Sequence[int]
+) -> list[tuple[float, float, int]]:
     """For each size: seconds, processor seconds, and by how many KiB the largest resident set grew."""
     client = Http1Client()
     moonshot = Moonshot(client, f"http://127.0.0.1:{port}/v1", Timeouts(5, 60), 2**20)
@@ -116,15 +157,14 @@ async def resolve(port: int, sizes: Sequence[int]) -> list[tuple[float, float, i
     found = []
     for size in sizes:
         begun, worked, peak = time.monotonic(), time.process_time(), _peak()
-        wanted = Attachment("content.0", "video", Address(f"http://files.example:{port}/{size}"))
+        wanted = Attachment("content.0", kind, Address(f"http://files.example:{port}/{kind}/{size}"))
         async with resolver.resolve("acc_bench", [wanted]) as resolution:
             seconds, cpu = time.monotonic() - begun, time.process_time() - worked
-            print(resolution.results[0], f"{size / MB:.0f} MB", file=sys.stderr)
+            assert len(resolution.results) == 1  # noqa: S101
         await cleaner.rest(5)
         assert cleaner.uploads == cleaner.deletions  # noqa: S101
         found.append((seconds, cpu, _peak() - peak))
     await fetcher.close()
-    await moonshot.files.close()
     await client.close()
     return found
 
@@ -139,13 +179,17 @@ def main() -> None:
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(there, rate * MB), daemon=True)
     process.start()
-    _, (seconds, cpu, growth) = asyncio.run(resolve(here.recv(), [MB, int(megabytes * MB)]))
+    port, leg = here.recv(), megabytes / rate
+    kinds: tuple[Literal["video", "document"], ...] = ("video", "document")
+    for kind in kinds:
+        _, (seconds, cpu, growth) = asyncio.run(resolve(port, kind, [MB, int(megabytes * MB)]))
+        bare = relay(port, kind, int(megabytes * MB))
+        print(
+            f"{kind} of {megabytes:.0f} MB: {seconds:.2f} s = {seconds / leg:.2f} of one leg ({leg:.2f} s);"
+            f" {cpu * 1000 / megabytes:.2f} ms of processor time a MB, {cpu / bare:.1f} times the bare relay"
+            f" ({bare * 1000 / megabytes:.2f}); memory +{growth / 1024:.1f} MiB"
+        )
     process.terminate()
-    leg = megabytes / rate
-    print(
-        f"{megabytes:.0f} MB: {seconds:.2f} s = {seconds / leg:.2f} of one leg ({leg:.2f} s);"
-        f" {cpu * 1000 / megabytes:.2f} ms of processor time a MB; memory +{growth / 1024:.1f} MiB"
-    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ OWN_KEY = "sk-kg-"  # prefix of this gateway's keys (accounts.keys)
 OF_VENDOR = "KIMI_GATEWAY_TOKENS_"  # with a vendor's name behind: its tokens
 OPTIONS = {"PORT": "--port", "HOST": "--host", "ADDRESS": "--host", "BIND": "--host", "WORKERS": "--workers"}
 ON_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set in every function's environment
-LONGEST_CHAIN = 4  # models to fall back to
 LONGEST_ON_LAMBDA = 600.0  # seconds for a request, because Lambda bills time
 
 
@@ -68,6 +67,7 @@ class Settings:
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kimi_web: bool = False
     search: bool = True
     search_rounds: int = 5
     search_seconds: float = 90
@@ -85,7 +85,16 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    log_format: str = "auto"
     metrics: tuple[str, int] | None = None
+    alerts_url: str = field(default="", repr=False)  # an address, or "log"
+    alerts_balance: float = 0
+    otlp: Mapping[str, str] = field(default_factory=dict, repr=False)  # OTEL_…, if they have an endpoint
+
+    @property
+    def telemetry(self) -> bool:
+        """Whether something counts besides the log."""
+        return self.metrics is not None or bool(self.otlp or self.alerts_url)
 
 
 def tokens(parts: Iterable[str]) -> tuple[str, ...]:
@@ -111,92 +120,11 @@ def _base_url(text: str) -> str:
     return url
 
 
-def _chains(text: str) -> dict[str, tuple[str, ...]]:
-    """`model=other,third;alias=other`."""
-    parted = [chain.partition("=") for chain in text.split(";") if chain.strip()]
-    found = {name.strip(): tuple(filter(None, map(str.strip, rest.split(",")))) for name, _, rest in parted}
-    if not all(name and 1 <= len(links) <= LONGEST_CHAIN for name, links in found.items()):
-        raise ValueError(f"is not model=other,third;alias=other ({LONGEST_CHAIN} others at most)")
-    return found
-
-
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
         raise ValueError(f"does not name a file: {path}")
     return path
-
-
-def _networks(text: str) -> tuple[str, ...]:
-    import ipaddress  # rarely needed; keeps cold starts short
-
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
-    for part in found:
-        try:
-            ipaddress.ip_network(part, strict=False)
-        except ValueError:
-            raise ValueError(f"is not a list of addresses and networks: {part!r}") from None
-    return found
-
-
-def _targets(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for part in found:
-        host, _, port = part.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65_536:
-            raise ValueError(f"is not a list of host:port: {part!r}")
-    return found
-
-
-def _aliases(text: str) -> tuple[tuple[str, str], ...]:
-    """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
-    found: dict[str, str] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        pattern, equals, model = (each.strip() for each in part.partition("="))
-        if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
-            raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
-        if pattern in found:
-            raise ValueError(f"has the alias {pattern!r} twice")
-        found[pattern] = model
-    return tuple(found.items())
-
-
-def _packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
-    """Names with credits and months: trial=50/1m,big=90000."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"([a-z0-9_-]{1,32})=([1-9][0-9]{0,8})(?:/([1-9][0-9]?)m)?", part)
-        if match is None:
-            raise ValueError(f"is not a list such as trial=50/1m,big=90000: {part!r}")
-        found.append((match[1], int(match[2]), int(match[3]) if match[3] else None))
-    return tuple(found)
-
-
-def _secrets(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not all(len(part) >= 16 and part.isascii() and part.isprintable() for part in found):
-        raise ValueError(
-            "must have at least 16 printable characters; several secrets are separated by commas"
-        )
-    return found
-
-
-def _batches(text: str) -> tuple[str, ...]:
-    """The ids of keys that may run batches; `*` stands for all."""
-    if text.lower() in ("on", "off"):
-        return ("*",) if text.lower() == "on" else ()
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
-    for part in found:
-        if not re.fullmatch(r"key_[A-Za-z0-9]{1,64}", part):
-            raise ValueError(f"is neither on, off, nor a list of ids of keys (key_…): {part[:40]!r}")
-    return found
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port[:6]) > 65_535:
-        raise ValueError(f"is not an address such as 127.0.0.1:9464: {text[:60]!r}")
-    return host.strip("[]"), int(port)
 
 
 def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> Callable[[str], Any]:
@@ -210,14 +138,6 @@ def _number(kind: Callable[[str], Any], low: float, high: float, unit: str) -> C
         return value
 
     return parse
-
-
-def _windows(text: str) -> tuple[int | None, int | None, int | None]:
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise ValueError("must be three numbers of requests: a minute, an hour, a day; 0 means no limit")
-    minute, hour, day = (int(part) or None for part in parts)
-    return minute, hour, day
 
 
 def _named(form: str, what: str) -> Callable[[str], Any]:
@@ -249,6 +169,17 @@ def data_folder(environ: Mapping[str, str]) -> Path:
     return base / "kimi-gateway"
 
 
+def _form(name: str) -> Callable[[str], Any]:
+    """A function of `setting_forms`, which is loaded when it is called: few gateways set these."""
+
+    def parse(text: str) -> Any:
+        from kimi_gateway import setting_forms
+
+        return getattr(setting_forms, name)(text)
+
+    return parse
+
+
 _seconds = _number(float, 0.01, 86_400, "seconds")
 FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "MOONSHOT_API_KEY": ("moonshot_api_key", lambda text: tokens(text.split(","))),
@@ -259,12 +190,12 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_DATA": ("data", lambda text: Path(text).expanduser()),
     "KIMI_GATEWAY_MODELS": ("models", _file),
     "KIMI_GATEWAY_SIGNUP_CREDITS": ("signup_credits", _number(int, 0, 10**9, "credits")),
-    "KIMI_GATEWAY_ALIASES": ("aliases", _aliases),
-    "KIMI_GATEWAY_PACKAGES": ("packages", _packages),
+    "KIMI_GATEWAY_ALIASES": ("aliases", _form("aliases")),
+    "KIMI_GATEWAY_PACKAGES": ("packages", _form("packages")),
     "KIMI_GATEWAY_REGISTER": ("register", _one_of("off", "invite", "open")),
     "KIMI_GATEWAY_REGISTER_DAILY": ("register_daily", _number(int, 0, 10**6, "accounts")),
     "KIMI_GATEWAY_ACCOUNT_KEYS": ("account_keys", _number(int, 1, 1_000, "keys")),
-    "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _secrets),
+    "KIMI_GATEWAY_PAYMENT_SECRET": ("payment_secret", _form("secrets")),
     "KIMI_GATEWAY_KEEP_USAGE": ("keep_usage", _number(int, 1, 3_650, "days")),
     "KIMI_GATEWAY_ADMIN": ("admin", _switch),
     "KIMI_GATEWAY_BODY_LIMIT": ("body_limit", _number(int, 1024, 2**30, "bytes")),
@@ -279,27 +210,31 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": ("token_concurrency", _number(int, 0, 100_000, "requests")),
     "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": ("account_concurrency", _number(int, 4, 100_000, "upstream calls")),
     "KIMI_GATEWAY_PASSTHROUGH": ("passthrough", _switch),
-    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _windows),
+    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _form("windows")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
-    "KIMI_GATEWAY_FALLBACKS": ("fallbacks", _chains),
+    "KIMI_GATEWAY_FALLBACKS": ("fallbacks", _form("chains")),
+    "KIMI_GATEWAY_KIMI_WEB": ("kimi_web", _switch),
     "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
     "KIMI_GATEWAY_SEARCH_SECONDS": ("search_seconds", _number(float, 1, 600, "seconds")),
     "KIMI_GATEWAY_ACCOUNT_FILES": ("account_files", _number(int, 0, 500, "files")),
     "KIMI_GATEWAY_ACCOUNT_FILE_BYTES": ("account_file_bytes", _number(int, 0, 10 * 2**30, "bytes")),
-    "KIMI_GATEWAY_BATCHES": ("batches", _batches),
+    "KIMI_GATEWAY_BATCHES": ("batches", _form("batches")),
     "KIMI_GATEWAY_KEEP_TEXTS": ("keep_texts", _number(int, 0, 30 * 86_400, "seconds")),
-    "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _targets),
+    "KIMI_GATEWAY_FETCH_ALLOWED": ("fetch_allowed", _form("targets")),
     "KIMI_GATEWAY_ATTACHMENT_LIMIT": ("attachment_limit", _number(int, 1024, 100 * 2**20, "bytes")),
     "KIMI_GATEWAY_EXTRACT": ("extract", _one_of("provider", "local")),
     "KIMI_GATEWAY_CONNECTIONS": ("connections", _number(int, 1, 10**6, "connections")),
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": ("keyless_per_address", _number(int, 1, 10**6, "connections")),
-    "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _networks),
+    "KIMI_GATEWAY_TRUSTED_PROXIES": ("trusted_proxies", _form("networks")),
     "KIMI_GATEWAY_PING_INTERVAL": ("ping_interval", _seconds),
     "KIMI_GATEWAY_DRAIN": ("drain", _number(float, 0, 900, "seconds")),
     "KIMI_GATEWAY_ANTHROPIC": ("anthropic", _one_of("pivot", "native")),
-    "KIMI_GATEWAY_METRICS": ("metrics", _address),
+    "KIMI_GATEWAY_METRICS": ("metrics", _form("address")),
+    "KIMI_GATEWAY_ALERTS_URL": ("alerts_url", _form("webhook")),
+    "KIMI_GATEWAY_ALERTS_BALANCE": ("alerts_balance", _number(float, 0, 10**9, "the currency")),
+    "KIMI_GATEWAY_LOG_FORMAT": ("log_format", _one_of("auto", "json", "text")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 
@@ -312,6 +247,15 @@ def _instead(name: str) -> str:
 
     near = difflib.get_close_matches(name, FIELDS, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _otlp(environ: Mapping[str, str]) -> dict[str, str]:
+    """OpenTelemetry's variables; empty without an endpoint, so that nothing of it is loaded."""
+    found = {name: text for name, text in environ.items() if name.startswith("OTEL_")}
+    if found.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return {}
+    ends = [name for name in found if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("ENDPOINT")]
+    return found if any(found[name].strip() for name in ends) else {}
 
 
 def read(environ: Mapping[str, str] | None = None) -> Settings:
@@ -336,7 +280,7 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
                 faults.append(f"{name} {exc}")
         elif name.startswith(PREFIX) and name not in FIELDS:
             faults.append(f"{name} is not a setting{_instead(name)}")
-    settings = Settings(**values, vendor_tokens=vendors)
+    settings = Settings(**values, vendor_tokens=vendors, otlp=_otlp(environ))
     if "moonshot" in vendors:
         faults.append(f"{OF_VENDOR}MOONSHOT is not a setting; use MOONSHOT_API_KEY")
     if settings.max_request and settings.lease < settings.max_request + 60:
@@ -345,6 +289,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if (settings.table or settings.secret or settings.uploads) and not region:
         aws = "KIMI_GATEWAY_TABLE, KIMI_GATEWAY_SECRET or KIMI_GATEWAY_UPLOADS"
         faults.append(f"AWS_REGION is required if {aws} is set")
+    if settings.kimi_web and (ON_LAMBDA in environ or settings.table or settings.secret):
+        faults.append("KIMI_GATEWAY_KIMI_WEB is for home only, without a table and a secret")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

@@ -22,7 +22,7 @@ ONLY_IN = {
     "botocore": ("cli/stack.py",),
     "click": ("cli/",),
     "fastapi": ("edge/home/docs.py",),
-    "httpx2": ("net/fetch/fetcher.py", "net/httpx_client.py"),
+    "httpx2": ("net/fetch/", "net/httpx_client.py"),
     "pydantic": ("catalog/",),
     "sqlite3": ("storage/sqlite/", "cli/checks.py"),
     "starlette": ("edge/home/docs.py",),

@@ -161,6 +161,14 @@ async def operators(shared: SharedTable, key: Key) -> None:
     for now in (NOW, NOW + 7_200):
         admission = await store.admit(f"r{now}", key, 1, now + LEASE, now)
         assert await store.settle(admission, "kimi-k3", Usage(1, 1), now)
+    await attachments(shared, key)
+    kept = FileRecord("file-3", key.account, "tok_1", "kept", NOW)
+    await store.add_file(kept, Room())
+    await answers(shared, key)
+    await repeated(shared, key)
+    for number, due in enumerate((NOW, NEVER)):
+        record = BatchRecord(f"batch_{number}", key.account, key.id, "tok_1", NOW, "f", "24h", NOW, due)
+        await store.add_batch(record, 50)
     shared.client.plan = noting
     await store.delete_account(key.account)
 
@@ -169,7 +177,7 @@ async def batches(shared: SharedTable, key: Key) -> None:
     """One from its creation to its end, and one that the upstream refuses."""
     store = shared.stores[1]
     record = BatchRecord("batch_1", key.account, key.id, "tok_1", NOW, "file-1", "24h", NOW + 900, NOW)
-    await store.add_batch(record)
+    await store.add_batch(record, 50)
     assert await store.batch(key.account, record.id, NOW) == record
     assert await store.batches(key.account, NOW) == await store.due_batches(NOW, 10) == [record]
     assert await store.change_batch(record, ended := replace(record, due=NEVER))

@@ -44,6 +44,8 @@ class Browser:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def run(self, code: str, **args: Any) -> Any:
         """Raises BrowserError."""

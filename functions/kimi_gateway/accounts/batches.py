@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, fields, replace
 from typing import Any, Protocol
 
 from kimi_gateway.accounts.files import file_id
@@ -22,7 +22,8 @@ class BatchRecord:
     gateway's ids of its files. `window` (such as 24h) and `metadata` (JSON) are the client's. `told` is the
     provider's last answer as JSON, without ids. `lease`: the end of the lease under which its use is booked.
     `due`: when the gateway looks at the batch next, NEVER after it was booked. From `expires` on the record
-    may be forgotten. Times are in unix seconds.
+    may be forgotten. `read`: how far its output was read and counted (endpoints/batches/tally.py).
+    `gone`: its account was deleted, so it is cancelled and forgotten. Times are in unix seconds.
     """
 
     id: str
@@ -40,6 +41,8 @@ class BatchRecord:
     errors: str = ""
     metadata: str = "{}"
     told: str = "{}"
+    read: str = ""
+    gone: bool = False
 
     @property
     def booked(self) -> bool:
@@ -56,12 +59,29 @@ class BatchRecord:
         key = Key(self.key, "", self.account)
         return Admission(self.id, key, 0, self.lease, None, None)
 
+    def abandoned(self) -> BatchRecord:
+        """The same after its account was deleted: due at once."""
+        return replace(self, gone=True, due=0)
+
+
+_FIRST = 15  # fields of the first release
+_FIELDS = fields(BatchRecord)
+
+
+class TooManyBatches(ValueError):
+    """The account runs as many batches as it may; nothing was written. `running` is their number."""
+
+    def __init__(self, running: int) -> None:
+        super().__init__(f"{running} batches run")
+        self.running = running
+
 
 class BatchStore(Protocol):
     """Records of batches. Every method is atomic and raises StoreDown. Another account's are unknown."""
 
-    async def add_batch(self, record: BatchRecord) -> None:
-        """A new record. Repeating a call changes nothing."""
+    async def add_batch(self, record: BatchRecord, most: int) -> None:
+        """A new record. Raises TooManyBatches if `most` of the account are not booked, however many are added
+        at once. Repeating a call changes nothing."""
         ...
 
     async def change_batch(self, old: BatchRecord, new: BatchRecord) -> bool:
@@ -90,13 +110,26 @@ def batch_id(now: int, below: Callable[[int], int] = secrets.randbelow) -> str:
     return file_id(now, below).replace("file-", "batch_", 1)
 
 
+def began(id: str) -> int:
+    """The second in the id of a batch, NEVER if it has none."""
+    try:
+        return int(id.removeprefix("batch_")[:-15], 36)
+    except ValueError:
+        return NEVER
+
+
 def in_order(records: list[BatchRecord]) -> list[BatchRecord]:
     return sorted(records, key=lambda record: (record.created, record.id))
 
 
 def text_of(record: BatchRecord) -> str:
-    return json.dumps(astuple(record), ensure_ascii=False, separators=(",", ":"))
+    """Later fields with their defaults are left out, so the text is that of earlier releases."""
+    values = list(astuple(record))
+    while len(values) > _FIRST and values[-1] == _FIELDS[len(values) - 1].default:
+        values.pop()
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def record_of(text: str) -> BatchRecord:
-    return BatchRecord(*json.loads(text))
+    """A later release may have added fields at the end."""
+    return BatchRecord(*json.loads(text)[: len(_FIELDS)])

@@ -135,10 +135,16 @@ def corrections(key: Key, bound: Bound | None, output: int, billed: Amount | Non
         return ()
     found = []
     for meter in meters(key, bound.at):
-        change = getattr(billed, meter.budget.unit) - reserved(meter, bound, output)
+        change = _counted(meter, billed) - reserved(meter, bound, output)
         if change and bucket(meter.budget.period, now) <= meter.bucket:
             found.append((meter, change))
     return tuple(found)
+
+
+def _counted(meter: Meter, billed: Amount) -> int:
+    if meter.budget.period == "minute" and billed.minute is not None:
+        return billed.minute
+    return int(getattr(billed, meter.budget.unit))
 
 
 Corrections = Sequence[tuple[Meter, int]]

@@ -113,9 +113,10 @@ class Reservation:
         bounded = partial(self._bounded, bound) if bound else None
         return await self._gate.admit(wanted.id, wanted.key, wanted.cost, self._names, bounded)
 
-    async def hold(self, amount: Amount) -> Hold | None:
-        """Reserve more of the budgets. None if they leave less, or if the store cannot answer."""
-        held = await self._ledger.hold(self.admission.key, amount)
+    async def hold(self, amount: Amount, estimate: int = 0) -> Hold | None:
+        """Reserve more of the budgets; limits of a minute reserve the `estimate`, in tokens. None if they
+        leave less, or if the store cannot answer."""
+        held = await self._ledger.hold(self.admission.key, amount, estimate)
         return None if held is None else Hold(self._ledger, held, self._model)
 
     async def _bounded(self, ask: Callable[[], Awaitable[Bound]]) -> Bound:
@@ -203,10 +204,10 @@ class Ledger:
         if not isinstance(admission.key, GuestKey):
             self._behind(self._undo(admission, held))
 
-    async def hold(self, key: Key, amount: Amount) -> Admission | None:
+    async def hold(self, key: Key, amount: Amount, estimate: int = 0) -> Admission | None:
         """Hold more of the budgets for a request of `key` that runs. An outdated key record is read again."""
         now = int(self._clock())
-        bound = Bound(now, amount.tokens, 0, 0, 0, fee=amount.usd)
+        bound = Bound(now, amount.tokens, 0, 0, estimate, fee=amount.usd)
         wanted = Admission(secrets.token_hex(16), key, 0, 0, None, None, bound)
         try:
             async with asyncio.timeout(FIRST_TRY):

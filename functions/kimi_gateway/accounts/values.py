@@ -34,10 +34,12 @@ class Budget:
 
 
 class Amount(NamedTuple):
-    """`usd` in micro-dollars, and tokens of input and output."""
+    """`usd` in micro-dollars, and tokens of input and output. `minute`: the tokens that limits of a minute
+    count, if they are not `tokens`."""
 
     usd: int = 0
     tokens: int = 0
+    minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

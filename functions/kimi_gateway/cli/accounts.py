@@ -245,7 +245,11 @@ def update(account: Reference, name: str | None, budgets: Any, as_json: bool) ->
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def delete(account: Reference, yes: bool, as_json: bool) -> None:
-    """Delete an account with its keys, credits and usage. Its keys end at once."""
+    """Delete an account with its keys, credits and usage. Its keys end at once.
+
+    Its files and batches at the provider are deleted by the next sweep of a running gateway, or by
+    `kimi-gateway files sweep`.
+    """
     holder = ask(lambda store, now: account_of(store, account, now))
     if not yes:
         if as_json:

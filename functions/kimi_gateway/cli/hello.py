@@ -27,6 +27,6 @@ def hello(as_json: bool) -> None:
         lines.append(f"More keys: kimi-gateway --stack {stack.name} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
-        lines += ["Try it:", "", f"  {curl(stack.url, secret)}", ""]
+        lines += [f"Try it in a browser at {stack.url}/ or here:", "", f"  {curl(stack.url, secret)}", ""]
     document = {"url": stack.url, "key": secret, "tokens": len(tokens)}
     out(as_json, document, "\n".join(lines))

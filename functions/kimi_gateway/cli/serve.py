@@ -7,7 +7,7 @@ import os
 import shlex
 import socket
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -62,19 +62,30 @@ def serve(host: str, port: int, workers: int, trusted_proxies: str | None, passt
     if trusted_proxies is not None:
         os.environ["KIMI_GATEWAY_TRUSTED_PROXIES"] = trusted_proxies  # for the workers too
     values = at_home("serve runs the gateway at home")
-    if values.metrics is not None and workers > 1:
-        raise click.UsageError(
-            "KIMI_GATEWAY_METRICS counts in one process: use --workers 1, or remove the setting."
-        )
     _check_models(values)
     source, tokens = configured(target())
-    port = _free_port(host, port)
+    port, metrics = _free_port(host, port), _metrics(values)
     opening.prepare_data(values.data)
     opening.refuse_written_by_others(values.data, *opening.store_files(), NAME)
     with opening.using(values.data):
         _greet(values, host, port, source, tokens)
-        with noted(values.data, url(host, port), source, tuple(token.id for token in tokens)):
+        ids = tuple(token.id for token in tokens)
+        with noted(values.data, url(host, port), source, ids, metrics), ExitStack() as shared:
+            if workers > 1 and values.telemetry:
+                from kimi_gateway.observe.shared import kept
+
+                shared.enter_context(kept(values.data))
             _run(values, host, port, workers)
+
+
+def _metrics(values: Settings) -> str:
+    """The address of /metrics, free and the same for all workers; empty if there is none."""
+    if values.metrics is None:
+        return ""
+    host, wanted = values.metrics
+    port = _free_port(host, wanted, "KIMI_GATEWAY_METRICS")
+    os.environ["KIMI_GATEWAY_METRICS"] = f"{host}:{port}"
+    return f"{url(host, port)}/metrics"
 
 
 def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple[Token, ...]) -> None:
@@ -83,6 +94,10 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     secret = None if kept else ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
+    if values.kimi_web:
+        from kimi_gateway.catalog.catalog import WEB_WARNING
+
+        lines.append(f"Warning: {WEB_WARNING}")
     if values.passthrough:
         lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:
@@ -90,7 +105,7 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
         lines.append(f"{why}: {program()} keys create")
     else:
         lines += ["", "Your key, unlimited. It is shown only now:", "", f"  {secret}", ""]
-        lines += ["Try it:", "", f"  {curl(address, secret)}", ""]
+        lines += [f"Try it in a browser at {address}/ or here:", "", f"  {curl(address, secret)}", ""]
     click.echo("\n".join(lines))
     sys.stdout.flush()
 
@@ -166,7 +181,7 @@ def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> st
     return f"Moonshot at {values.base_url} ({count} from the {source})"
 
 
-def _free_port(host: str, port: int) -> int:
+def _free_port(host: str, port: int, option: str = "--port") -> int:
     """`port`, or a free one for 0. Raises Failed if it cannot be bound."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -177,7 +192,9 @@ def _free_port(host: str, port: int) -> int:
             tried.bind(address)
             return int(tried.getsockname()[1])
     except OSError as exc:
-        text = f"Port {port} of {host or 'all addresses'} cannot be used: {exc.strerror}. Try another --port."
+        text = (
+            f"Port {port} of {host or 'all addresses'} cannot be used: {exc.strerror}. Try another {option}."
+        )
         raise Failed(text, "port_in_use") from None
 
 

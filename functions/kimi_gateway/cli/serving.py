@@ -18,22 +18,26 @@ NAMES = "server-*.json"
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A running server, the source of its tokens, and their ids (hashes). `started` is in unix seconds."""
+    """A running server, the source of its tokens, and their ids (hashes). `started` is in unix seconds,
+    `metrics` the address of /metrics if there is one."""
 
     pid: int
     started: int
     address: str
     source: str
     tokens: tuple[str, ...]
+    metrics: str = ""
 
 
 @contextmanager
-def noted(folder: Path, address: str, source: str, tokens: tuple[str, ...]) -> Iterator[None]:
+def noted(
+    folder: Path, address: str, source: str, tokens: tuple[str, ...], metrics: str = ""
+) -> Iterator[None]:
     """Keep a locked note while the server runs. The lock ends with the process, so the note of a killed
     process is recognised even if its process id was reused."""
     _sweep(folder)
     path = folder / f"server-{os.getpid()}.json"
-    note = Serving(os.getpid(), int(time.time()), address, source, tokens)
+    note = Serving(os.getpid(), int(time.time()), address, source, tokens, metrics)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -25,7 +25,7 @@ from kimi_gateway.errors import (
     UpgradeRequired,
 )
 from kimi_gateway.http import Request, Response
-from kimi_gateway.observe import current_request, finished
+from kimi_gateway.observe import current_request, finished, tracers
 from kimi_gateway.pivot import ignored
 from kimi_gateway.providers.moonshot.provider import SIGNATURE
 
@@ -148,6 +148,8 @@ class Router:
     async def handle(self, request: Request) -> Response:
         """Answer a request. Raises only cancellation; the response's `close` also writes the log line."""
         current_request.set(request.id)
+        for begin in tracers:
+            begin(request.headers, request.record)
         if ":" in request.client:
             from kimi_gateway.edge.addresses import block  # loads a module that few requests need
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, get_args
 
 from kimi_gateway.accounts.moments import unix_seconds, utc
 from kimi_gateway.accounts.values import NEVER, WINDOWS, Budget, Key, Period, Unit
-from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.pivot import fields
 
 MOST = 10**9  # requests in a limit
@@ -56,11 +55,11 @@ def changed(key: Key, body: Mapping[str, Any]) -> Key:
         windows = {WINDOWS[name]: limit for name, limit in (body["limits"] or {}).items()}
         new["limits"] = replace(key.limits, **windows)
     if "models" in body:
-        new["models"] = tuple(dict.fromkeys(body["models"] or ()))
+        new["models"] = models_of(body["models"], "models")
     if "budgets" in body:
-        new["budgets"] = tuple([_budget(*each) for each in (body["budgets"] or {}).items()])
+        new["budgets"] = budgets_of(body["budgets"], "budgets")
     if "expires" in body:
-        new["expires"] = NEVER if body["expires"] is None else _moment(body["expires"])
+        new["expires"] = moment_of(body["expires"], "expires")
     return replace(key, **new)
 
 
@@ -70,7 +69,7 @@ def check(body: Mapping[str, Any], now: int) -> None:
         if name not in CHECKS:
             fields.fail(name[:80], f"is unknown; a key has {', '.join(CHECKS)}")
         CHECKS[name](value, name)
-    if body.get("expires") is not None and _moment(body["expires"]) <= now:
+    if moment_of(body.get("expires"), "expires") <= now:
         fields.fail("expires", "is in the past")
 
 
@@ -95,65 +94,65 @@ def _limits(value: Any, where: str) -> None:
         _limit(limit, f"{where}.{name}")
 
 
-def _models(value: Any, where: str) -> None:
+def models_of(value: Any, where: str) -> tuple[str, ...]:
+    """Names of models and aliases; null means all, as an empty list does. Raises InvalidRequest."""
     if value is None:
-        return
+        return ()
     fields.array(value, where)
     if len(value) > MOST_MODELS or sum(len(str(each)) for each in value) > LONGEST_MODELS:
         fields.fail(where, f"has at most {MOST_MODELS} names with {LONGEST_MODELS} characters")
-    for each in value:
+    for place, each in enumerate(value):
         if type(each) is not str or not each or not each.isprintable() or " " in each:
-            fields.fail(where, "must have names of models, in which * stands for any characters")
+            fields.fail(
+                f"{where}[{place}]", "must be the name of a model, in which * stands for any characters"
+            )
+    return tuple(dict.fromkeys(value))
 
 
-def _budgets(value: Any, where: str) -> None:
+def budgets_of(value: Any, where: str) -> tuple[Budget, ...]:
+    """Budgets of an object such as {"usd/day": 5, "tokens/month": 1000000}, in place of all others; null is
+    none. Raises InvalidRequest."""
     if value is None:
-        return
+        return ()
     fields.mapping(value, where)
+    found = []
     for name, limit in value.items():
         unit, _, period = name.partition("/")
+        place = f"{where}.{name[:80]}"
         if unit not in get_args(Unit) or period not in get_args(Period) or name == "usd/minute":
-            fields.fail(where, "has members such as usd/day, usd/month, tokens/total and tokens/minute")
-        fields.number(0, MOST_BUDGET / 1_000_000 if unit == "usd" else MOST_BUDGET)(limit, f"{where}.{name}")
-        if _scaled(unit, limit) % 1:
-            fields.fail(f"{where}.{name}", "has at most 6 decimals in USD, and none in tokens")
+            fields.fail(
+                place, "must be usd or tokens, then /day, /week, /month or /total (tokens/minute too)"
+            )
+        fields.number(0, MOST_BUDGET / 1_000_000 if unit == "usd" else MOST_BUDGET)(limit, place)
+        scaled = Decimal(str(limit)) * (1_000_000 if unit == "usd" else 1)
+        if scaled % 1:
+            fields.fail(place, "has at most 6 decimals in USD, and none in tokens")
+        found.append(Budget(unit, period, int(scaled)))
+    return tuple(found)
 
 
-def _scaled(unit: str, limit: float) -> Decimal:
-    return Decimal(str(limit)) * (1_000_000 if unit == "usd" else 1)
-
-
-def _budget(name: str, limit: float) -> Budget:
-    unit, _, period = name.partition("/")
-    return Budget(unit, period, int(_scaled(unit, limit)))  # type: ignore[arg-type]
-
-
-def _expiry(value: Any, where: str) -> None:
-    if value is not None:
-        fields.string(value, where)
-        _moment(value)
-
-
-def _moment(text: str) -> int:
+def moment_of(value: Any, where: str) -> int:
+    """Unix seconds of a date or time; null never comes. Raises InvalidRequest."""
+    if value is None:
+        return NEVER
+    fields.string(value, where)
     try:
-        seconds = unix_seconds(text)
+        seconds = unix_seconds(value)
     except (ValueError, OverflowError):
-        raise InvalidRequest(
-            "expires: must be a date such as 2027-01-31T12:00:00Z, or null", param="expires"
-        ) from None
+        fields.fail(where, "must be a date or a time such as 2027-01-31T12:00:00Z, or null")
     if not 0 < seconds < NEVER:
-        fields.fail("expires", "is out of range")
+        fields.fail(where, "is out of range")
     return seconds
 
 
-CHECKS: dict[str, fields.Check] = {
+CHECKS: dict[str, Callable[[Any, str], object]] = {
     "name": check_name,
     "limits": _limits,
     "in_flight": _limit,
     "tokens": _limit,
-    "budgets": _budgets,
-    "models": _models,
+    "budgets": budgets_of,
+    "models": models_of,
     "search": fields.boolean,
     "files": fields.boolean,
-    "expires": _expiry,
+    "expires": moment_of,
 }

@@ -10,10 +10,11 @@ from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.refusals import not_allowed
 from kimi_gateway.accounts.values import NEVER, Key
-from kimi_gateway.catalog.models import Model
+from kimi_gateway.catalog.models import PLATFORM, Model, list_price, price_of
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate
+from kimi_gateway.errors import Unavailable
 from kimi_gateway.http import Request, Response
 from kimi_gateway.providers.registry import Registry
 
@@ -40,11 +41,12 @@ class Models:
         if not terms.allows(key, (model, row.id)):
             raise not_allowed(key)
         listed = {entry["id"]: entry for entry in await self._entries(key)}
-        return answer({**listed.get(row.id, entry_of(row)), "id": model})
+        return answer({**(listed.get(row.id) or entry_of(row, self._platform())), "id": model})
 
     async def _entries(self, key: Key) -> list[dict[str, Any]]:
         """All entries. For an account without credits the upstream's part is the last known one."""
-        entries = {row.id: entry_of(row) for row in self.registry.rows.values()}
+        platform = self._platform()
+        entries = {row.id: entry_of(row, platform) for row in self.registry.rows.values()}
         for directory in self.registry.all_directories:
             listed = directory.listed
             if not directory.fresh() and await self.gate.has_credit(key):
@@ -56,6 +58,13 @@ class Models:
             if id in entries and alias not in entries and terms.allows(key, (alias, id)):
                 shown.append({**entries[id], "id": alias})
         return shown
+
+    def _platform(self) -> str:
+        """Who serves the platform's models now: the platform, or the demo."""
+        try:
+            return self.registry.directories[PLATFORM].upstream().provider.name
+        except (KeyError, Unavailable):
+            return PLATFORM
 
 
 def _listed(id: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -77,9 +86,10 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
     }
 
 
-def entry_of(row: Model) -> dict[str, Any]:
-    """An entry with the members of OpenAI, the K2 contract, Anthropic, and those that Kimi's own clients
-    read."""
+def entry_of(row: Model, platform: str = PLATFORM) -> dict[str, Any]:
+    """An entry with the members of OpenAI, the K2 contract, Anthropic, those that Kimi's own clients read,
+    and prices for one token in the form of OpenRouter's list (2026-11). `platform` serves the platform's
+    models."""
     return {
         "id": row.id,
         "object": "model",
@@ -94,4 +104,19 @@ def entry_of(row: Model) -> dict[str, Any]:
         "supports_image_in": row.media,
         "supports_video_in": row.media,
         "supports_reasoning": row.thinking != "free",
+        "reasoning_control": None if row.thinking == "free" else row.thinking,
+        "pricing": _pricing(platform if row.provider == PLATFORM else row.provider, row),
     }
+
+
+def _pricing(provider: str, row: Model) -> dict[str, str] | None:
+    price = list_price(provider, row) or price_of(provider, row)
+    if price is None:
+        return None
+    each = {"prompt": price.input, "completion": price.output, "input_cache_read": price.cached}
+    return {name: _per_token(million) for name, million in each.items()} | {"currency": price.currency}
+
+
+def _per_token(million: float) -> str:
+    """A decimal number without an exponent."""
+    return f"{million / 1_000_000:.12f}".rstrip("0").rstrip(".")

@@ -6,12 +6,10 @@ They are loaded with the first request that needs them, because most functions o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from kimi_gateway.catalog.models import PLATFORM
-from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot import placement
 from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
 from kimi_gateway.settings import Settings
@@ -20,9 +18,10 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.files import FileStore
     from kimi_gateway.files.budget import Memory
     from kimi_gateway.files.cleaning import Cleaner
+    from kimi_gateway.files.conversations import ConversationTraces
     from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
-    from kimi_gateway.providers.provider import Provider, Upstream
+    from kimi_gateway.providers.provider import Upstream
     from kimi_gateway.storage.cache import Cache
 
 
@@ -47,7 +46,8 @@ class FileService:
         self._memory: Memory | None = None
         self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
-        self._guests: Provider | None = None
+        self._traces: ConversationTraces | None = None
+        self.web: Callable[[], Iterable[Upstream]] | None = None  # services that keep conversations
 
     def resolve(
         self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
@@ -58,8 +58,6 @@ class FileService:
 
     def of_request(self, upstream: Upstream, keeps: bool) -> Resolver:
         """The same for one request: with its own tokens, and without keeping texts unless it `keeps`."""
-        if upstream.provider.name == PLATFORM:
-            self._guests = upstream.provider
         return self._made(lambda: upstream, keeps)
 
     def _made(
@@ -102,7 +100,18 @@ class FileService:
             from kimi_gateway.files.cleaning import Cleaner
 
             self._cleaner = Cleaner(self._store, self._upstream, self._clock, self._settings.lease)
+            if self.web is not None:
+                from kimi_gateway.files.conversations import ConversationTraces  # few gateways need it
+
+                self._traces = ConversationTraces(self._cleaner, self.web)
         return self._cleaner
+
+    @property
+    def traces(self) -> ConversationTraces:
+        """For the services of `web`."""
+        _ = self.cleaner
+        assert self._traces is not None  # noqa: S101  asked for only where there is such a service
+        return self._traces
 
     def fetcher(self) -> Fetcher:
         if self._fetcher is None:
@@ -126,11 +135,3 @@ class FileService:
             await self._cleaner.rest(5)
         if self._fetcher is not None:
             await self._fetcher.close()
-        providers = [self._guests]
-        with suppress(Unavailable):  # the tokens cannot be read any more
-            providers.append(self._upstream().provider)
-        from kimi_gateway.providers.files import KeepsFiles
-
-        for provider in providers:
-            if isinstance(provider, KeepsFiles):
-                await provider.files.close()

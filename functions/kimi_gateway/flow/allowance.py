@@ -31,6 +31,9 @@ class Allowance:
         self._hold: Hold | None = None
         self._booked = NOTHING  # of further reservations that have ended
         self._attempts = asyncio.Lock()  # several calls may fail at one time
+        self._round: Hold | None = None  # of the present further round, in its minute
+        self._before = 0  # tokens that were billed before it
+        self._counted = 0  # tokens that ended rounds have counted in theirs
 
     @property
     def _admission(self) -> Admission:
@@ -69,6 +72,28 @@ class Allowance:
             await self._end_hold()
             self._hold = await self._reservation.hold(needed)
             return self._hold is not None
+
+    @property
+    def by_minute(self) -> bool:
+        """Whether a limit of tokens a minute counts each round."""
+        key = self._admission.key
+        return any(each.period == "minute" for each in (*key.budgets, *key.shared))
+
+    async def count_round(self, estimate: int, last: bool) -> None:
+        """Count a further round in the limits of this minute, which are trued up when it has ended. The
+        `last` round runs in any case, because the client waits for its answer. Raises BudgetExceeded."""
+        await self._end_round()
+        self._before = self._calls().tokens
+        self._round = await self._reservation.hold(NOTHING, estimate)
+        if self._round is None and not last:
+            raise BudgetExceeded("The tokens of this minute leave no room for another round of this answer.")
+
+    async def _end_round(self) -> None:
+        ended, self._round = self._round, None
+        if ended is not None:
+            tokens = self._calls().tokens - self._before
+            self._counted += tokens
+            await ended.release(Amount(minute=tokens))
 
     async def afford_round(self, body: dict[str, Any], known: int, asked: int, last: bool) -> Amount:
         """Reserve the largest cost of a further round's `body` with `known` tokens of input at most, and
@@ -111,16 +136,22 @@ class Allowance:
     @property
     def holds(self) -> bool:
         """Whether a further reservation was made."""
-        return self._hold is not None or self._booked != NOTHING
+        further = self._hold is not None or self._booked != NOTHING
+        return further or self._round is not None or self._counted > 0
 
     def split(self) -> Amount:
         """The part of the bill that the admission's own reservation pays."""
         bill = _difference(self.billed, self._booked)
-        return _difference(bill, self._of_hold(bill))
+        own = _difference(bill, self._of_hold(bill))
+        if not self.by_minute:
+            return own
+        tokens = self._before if self._round is not None else self._calls().tokens
+        return own._replace(minute=tokens - self._counted)
 
     async def close(self) -> None:
-        """End the further reservation. The bill is final."""
+        """End the further reservations. The bill is final."""
         await self._end_hold()
+        await self._end_round()
 
     @property
     def _units(self) -> Collection[Unit]:
@@ -146,7 +177,7 @@ class Allowance:
             return
         share = self._of_hold(_difference(self.billed, self._booked))
         self._hold, self._booked = None, _sum(self._booked, share)
-        await hold.release(share)
+        await hold.release(share._replace(minute=0) if self.by_minute else share)
 
 
 def _fees(tools: Sequence[str]) -> Amount:

@@ -22,14 +22,14 @@ from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
-from kimi_gateway.pivot import fields, placement, token_estimate
+from kimi_gateway.pivot import fields, ignored, placement, token_estimate
 from kimi_gateway.pivot.attachments import Attachment, Resolver
 from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
 from kimi_gateway.providers.provider import Call, Costly, Prepared, Provider, Upstream
 from kimi_gateway.providers.registry import Registry, Resolved
-from kimi_gateway.providers.search import Searches
+from kimi_gateway.providers.search import Searches, SearchesItself
 from kimi_gateway.settings import Settings
 
 
@@ -45,7 +45,7 @@ class AdmittableRequest:
     prepared: Prepared | None
     size: int
     searches: bool
-    ignored: tuple[str, ...] = ()  # by the provider, as far as that is known
+    ignored: tuple[str, ...] | None = None  # by the provider; None if that took too much work
 
     def begun(self, recalled: Recalled) -> ParsedRequest:
         """The request while its attachments are not read yet."""
@@ -114,17 +114,30 @@ async def read(
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
     upstream, prepared = resolved.upstream, None
-    ignored: tuple[str, ...] = ()
-    searches = may_search and ask.searches and isinstance(upstream.provider, Searches)
+    known: tuple[str, ...] | None = None
+    searches = may_search and ask.searches and isinstance(upstream.provider, Searches | SearchesItself)
     if not ask.needs:
         prepare = partial(adapted, upstream.provider, searches, request, resolved.model, cheaply=True)
         with suppress(Costly):  # then it is done after admission
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
-            ignored = prepared.ignored if prepared is not None else ()
+            known = prepared.ignored if prepared is not None else None
             prepared = None  # all that is known by now is that nothing else is wrong
-    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
+    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, known)
+
+
+async def ignored_so_far(
+    admittable: AdmittableRequest, chat: ChatRequest, further: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The names of ignored fields, while the chat's attachments are not read yet. What is wrong with the chat
+    is found later."""
+    by_provider = admittable.ignored
+    if by_provider is None:
+        of = admittable.upstream.provider, admittable.searches, admittable.request, admittable.resolved.model
+        with suppress(InvalidRequest):
+            by_provider = (await apart(admittable.size, partial(adapted, *of, chat))).ignored
+    return ignored.named(chat.ignored, by_provider or (), further)
 
 
 async def bound(
@@ -210,6 +223,10 @@ async def go_on(
     if turn.admission.bound is not None:
         known = await apart(size, partial(spending.input_bound, prepared.body, model))
         asked, last = output_of(prepared.body, model), chat.search is None
+        if turn.allowance.by_minute:
+            texts = prepared.body["messages"], prepared.body.get("tools")
+            estimate = await apart(size, partial(token_estimate.of_messages, *texts))
+            await turn.allowance.count_round(estimate + spending.expected(asked, model), last)
         largest = await turn.allowance.afford_round(prepared.body, known, asked, last)
     return replace(completed, prepared=prepared, narrowed=narrowed, largest=largest)
 
@@ -223,7 +240,9 @@ def adapted(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if searches and chat.search is not None:
+    if isinstance(provider, SearchesItself):
+        chat = chat if searches else replace(chat, search=None)
+    elif searches and chat.search is not None:
         from kimi_gateway.flow.search.tools import with_tools  # few requests need it
 
         chat = with_tools(chat)

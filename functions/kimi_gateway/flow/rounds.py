@@ -17,6 +17,7 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
 from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.observe import piece, sinks
 from kimi_gateway.pivot.chunks import Chunk, apart
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -94,6 +95,7 @@ class Rounds:
         self.chained = False  # another model may answer
         self.taps: list[Tap] = []  # of models that took a place
         self.first_content: float | None = None  # time.monotonic()
+        self._last = 0.0  # time of the piece before; 0 if there was none
         self._planner: Planner | None = None
         self._shown = False  # something of substance, with a planner
         self._begun = set[int]()  # choices whose role was named, with a planner
@@ -192,6 +194,8 @@ class Rounds:
                     continue
                 if self.first_content is None:
                     self.first_content = time.monotonic()
+                if sinks:
+                    self._last = piece(self._last)
                 yield item
             elif left > silence:
                 yield []

@@ -1,8 +1,8 @@
 """The largest cost of a request, and the cost that the vendor billed.
 
 A token has at least one byte, so the bytes of a text bound its tokens; the template adds a few to each
-message and tool. What bytes do not bound (pictures, files, kept answers) is bounded by the model's window:
-the vendor refuses more, and bills no refusal.
+message and tool, and a still picture has at most the tokens that the model's row names. What neither bounds
+(videos, files, kept answers) is bounded by the model's window: the vendor refuses more, and bills no refusal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts import usage as usages
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
-from kimi_gateway.catalog.models import Model, Price
+from kimi_gateway.catalog.models import Currency, Model, Price
 from kimi_gateway.errors import BudgetExceeded, ContextLengthExceeded
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.net import jsonio
@@ -32,13 +32,30 @@ def input_bound(body: dict[str, Any], model: Model) -> int:
     """Tokens of input at most."""
     window = models.largest_window(model)
     messages, tools = body["messages"], body.get("tools") or ()
-    if any(_has_media(message.get("content")) for message in messages):
+    media = [part for message in messages for part in _media(message.get("content"))]
+    pictures = [url for part in media if (url := _still(part))]
+    if media and (len(pictures) < len(media) or not model.picture):
         return window
-    return min(window, len(jsonio.dumps(body)) + TEMPLATE * (len(messages) + len(tools) + 1))
+    texts = len(jsonio.dumps(body)) - sum(map(len, pictures)) + model.picture * len(pictures)
+    return min(window, texts + TEMPLATE * (len(messages) + len(tools) + 1))
 
 
-def _has_media(content: object) -> bool:
-    return type(content) is list and any(part.get("type") != "text" for part in content)
+def _media(content: object) -> list[dict[str, Any]]:
+    return [part for part in content if part.get("type") != "text"] if type(content) is list else []
+
+
+# The first bytes of PNG, JPEG and BMP in base64. GIF, WebP and HEIF may be animated, and then are videos.
+_STILL = ("iVBORw0KGgo", "/9j/", "Qk")
+
+
+def _still(part: dict[str, Any]) -> str:
+    """The address of a picture that contains it and does not move; empty for other parts."""
+    image = part.get("image_url") if part.get("type") == "image_url" else None
+    url = image.get("url") if isinstance(image, dict) else image
+    if type(url) is not str or not url.startswith("data:image/"):
+        return ""
+    start = url.find(";base64,", 0, 100)
+    return url if start > 0 and url.startswith(_STILL, start + len(";base64,")) else ""
 
 
 def bound_of(
@@ -66,12 +83,17 @@ def bound_of(
         input=input_bound(body, model) if known else window,
         output=output,
         least=min(budgets.LEAST_OUTPUT, output),
-        estimate=(estimate + min(output, 1_024)) * choices,
+        estimate=(estimate + expected(output, model)) * choices,
         calls=choices + spare,
         spare=spare,
         input_price=None if price is None else _micro(_input_price(price, body, known)),
         output_price=None if price is None else _micro(price.output),
     )
+
+
+def expected(asked: int, model: Model) -> int:
+    """Tokens of output that an answer probably has, for the limit of tokens a minute."""
+    return min(asked or model.max_output, 1_024)
 
 
 def _micro(usd: float) -> int:
@@ -150,24 +172,27 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
             break
         usage, amount, lost = call.progress.usage if call.progress.complete else None, Amount(), call.lost
         if usage is not None:
-            amount = _of_usage(
-                usage, call.bound or bound, models.price_of(call.upstream.provider.name, call.call.model)
-            )
+            amount = _of_usage(call, usage)
         else:
             lost += call.maybe_billed
         usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
-        total = Amount(total.usd + amount.usd + usd, total.tokens + amount.tokens + tokens)
+        amounts = (total, amount, Amount(usd, tokens), *[_of_usage(call, each) for each in call.earlier])
+        total = Amount(sum(each.usd for each in amounts), sum(each.tokens for each in amounts))
     return total
 
 
-def _of_usage(usage: dict[str, Any], bound: Bound, price: Price | None) -> Amount:
+def _of_usage(call: UpstreamCall, usage: dict[str, Any]) -> Amount:
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    tokens = prompt + completion
-    if price is None:
-        return Amount(0, tokens)
-    hit = min(cached(usage), prompt)
-    micro = (prompt - hit) * (bound.input_price or 0) + hit * _micro(price.cached)
-    return Amount(-(-(micro + completion * _micro(price.output)) // PER_MILLION), tokens)
+    price, tokens = models.price_of(call.upstream.provider.name, call.call.model), prompt + completion
+    return Amount(0 if price is None else _price(call, usage, price), tokens)
+
+
+def _price(call: UpstreamCall, usage: dict[str, Any], price: Price) -> int:
+    """Micro-dollars, rounded up."""
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    hit, kept = min(cached(usage), prompt), _for_the_hour(call, usage)
+    micro = (prompt - hit - kept) * _micro(price.input) + kept * _micro(price.written or price.input)
+    return -(-(micro + hit * _micro(price.cached) + completion * _micro(price.output)) // PER_MILLION)
 
 
 def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
@@ -176,24 +201,51 @@ def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools:
     fees = round(models.fee(tools) * PER_MILLION)
     total = Usage(fees=fees, cost=fees)
     for call, usage in calls:
-        if usage is not None:
-            total = usages.added(total, _counted(call, usage))
+        for each in (*call.earlier, *(() if usage is None else (usage,))):
+            total = usages.added(total, _counted(call, each))
     return usages.bounded(total)
+
+
+def _for_the_hour(call: UpstreamCall, usage: dict[str, Any]) -> int:
+    """Input tokens that were written to the vendor's cache for an hour. Where the vendor does not say how
+    many, that may be all that missed the cache."""
+    if not _for_an_hour(call.call.body):
+        return 0
+    details, prompt = usage.get("prompt_tokens_details"), count(usage, "prompt_tokens")
+    fresh = prompt - min(cached(usage), prompt)
+    return _written(usage) if isinstance(details, dict) and "cache_write_tokens" in details else fresh
+
+
+def _written(usage: dict[str, Any]) -> int:
+    prompt = count(usage, "prompt_tokens")
+    fresh = prompt - min(cached(usage), prompt)
+    return min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), fresh)
+
+
+def listed(calls: Iterable[tuple[UpstreamCall, dict[str, Any]]]) -> tuple[float, Currency] | None:
+    """The cost of answers by the vendor's list, each of its own model; None if a price is not known, or if
+    the currencies differ."""
+    total, currency = 0.0, None
+    for call, usage in calls:
+        counts = count(usage, "prompt_tokens"), cached(usage), count(usage, "completion_tokens")
+        name, model = call.upstream.provider.name, call.call.model
+        one = models.cost(name, model, *counts, _for_the_hour(call, usage))
+        if one is None or currency not in (None, one[1]):
+            return None
+        total, currency = total + one[0], one[1]
+    return None if currency is None else (total, currency)
 
 
 def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     hit = min(cached(usage), prompt)
-    written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+    written = _written(usage)
     reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
     price = models.price_of(call.upstream.provider.name, call.call.model)
     if price is None:
         return Usage(prompt, completion, hit, written, reasoning)
-    fresh, kept = _micro(price.input), _micro(price.cached)
-    micro = (prompt - hit - written) * fresh + hit * kept + completion * _micro(price.output)
-    micro += written * (_micro(price.written) if price.written and _for_an_hour(call.call.body) else fresh)
-    cost, saved = -(-micro // PER_MILLION), max(0, hit * (fresh - kept)) // PER_MILLION
-    return Usage(prompt, completion, hit, written, reasoning, 0, cost, saved)
+    saved = max(0, hit * (_micro(price.input) - _micro(price.cached))) // PER_MILLION
+    return Usage(prompt, completion, hit, written, reasoning, 0, _price(call, usage, price), saved)
 
 
 def _detail(usage: dict[str, Any], member: str, name: str) -> int:

@@ -219,10 +219,10 @@ class Turn:
             record.searches = len(fees)
         if record.charged:
             record.credits = self.admission.cost if self.admission.spendable is not None else 0
-            counts = (record.input_tokens, record.cached_tokens, record.output_tokens)
             if isinstance(self.admission.key, GuestKey):
                 return  # the operator pays nothing
-            cost, currency = models.cost(record.provider, first.call.model, *counts) or (None, "")
+            calls = zip(self._answering, self._counts, strict=True)
+            cost, currency = spending.listed(calls) or (None, "")
             if currency == "CNY":
                 record.cost_cny = cost  # the fees of searches are known in USD only
             elif cost is not None:

@@ -13,6 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpResponseParser
 
 from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
+from kimi_gateway.net.mailbox import Wakeup
 
 LONGEST_HEAD = 64 * 1024  # bytes, interim answers included
 MOST_FIELDS = 256
@@ -42,7 +43,9 @@ class Connection(asyncio.BufferedProtocol):
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = Wakeup(self._loop)
+        self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
+        self._full = False
         self._error: NetError | None = None
         self._phase = IDLE
         self._received = 0  # bytes of the answer's head
@@ -81,6 +84,22 @@ class Connection(asyncio.BufferedProtocol):
             transport.write(memoryview(body))  # a view, so that asyncio cuts off the sent part without a copy
         return True
 
+    async def sent(self, data: bytes) -> bool:
+        """Write a part of a streamed body, and wait until most of it has left. False if the server did not
+        want it: it has answered, or the connection is lost."""
+        transport = self._transport
+        if transport is None or self._phase != HEAD or transport.is_closing():
+            return False
+        transport.write(memoryview(data))
+        while self._full and self._phase == HEAD:
+            self._room = self._loop.create_future()
+            await self._room
+        return self._phase == HEAD
+
+    def spoil(self) -> None:
+        """The request is incomplete, so no other one may follow on this connection."""
+        self._reusable = False
+
     async def answered(self, within: float) -> None:
         """Wait for `status` and `headers`, at most `within` seconds. Raises NetError."""
         timer = self._loop.call_later(within, self._time_out, within)
@@ -113,12 +132,18 @@ class Connection(asyncio.BufferedProtocol):
             raise self._error
         return None
 
-    def arrival(self) -> asyncio.Future[None]:
-        """A future that is done when `take` has something new."""
-        if self._waiter is not None and not self._waiter.done():
-            raise RuntimeError("two tasks read one answer")
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
+    def arrival(self) -> Wakeup:
+        """Await it; it ends when `take` has something new."""
+        if self._arrived.taken and not self._arrived.awaited:
+            self._arrived = Wakeup(self._loop)  # the other one's task was left behind
+        return self._arrived
+
+    async def rest(self, seconds: float) -> None:
+        """Read nothing for a moment, unless there is something already, so that the next read brings more."""
+        if self._phase == BODY and not self._held and not self._paused:
+            self._pause()
+            await asyncio.sleep(seconds)
+            self._resume()
 
     def release(self) -> bool:
         """End the request. True if another request may reuse the connection; otherwise it is closed."""
@@ -145,6 +170,17 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._arena
 
@@ -167,7 +203,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._received > LONGEST_HEAD:
                 self._break(ConnectionLost("the answer's head is too large"))
         elif self._parts or self._phase != phase:
-            self._wake()
+            # Last, because the task that reads may do anything with this connection. It takes what it wants.
+            self._go_on()
+            self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()
         elif self._held > HIGH_WATER:
@@ -205,11 +243,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        self._go_on()
+        self._arrived.give_soon()
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

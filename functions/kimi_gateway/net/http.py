@@ -87,12 +87,6 @@ class Client(Protocol):
     ) -> AbstractAsyncContextManager[Answer]:
         """Send a request. Leaving the context before the end of the body closes the connection."""
 
-    async def close(self) -> None: ...
-
-
-class Uploader(Protocol):
-    """A client whose request bodies are streamed."""
-
     def upload(
         self, url: str, headers: Mapping[str, str], body: AsyncIterator[bytes], timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Answer]:

@@ -65,6 +65,18 @@ def head(method: str, address: Address, headers: Mapping[str, str], length: int)
     )
 
 
+def streamed_head(method: str, address: Address, headers: Mapping[str, str]) -> tuple[bytes, int | None]:
+    """The head of a request whose body is streamed, and the body's length: that of `content-length` in
+    `headers`, or None for chunks. Raises ConnectFailed."""
+    told = {name: value for name, value in headers.items() if name != "content-length"}
+    length = headers.get("content-length")
+    if length is not None and not (length.isascii() and length.isdigit() and len(length) < 16):
+        raise ConnectFailed("the request cannot be sent (length)")
+    framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+    head = b"%b%b\r\n\r\n" % (_lines(method, address, tuple(told.items())), framing.encode())
+    return head, None if length is None else int(length)
+
+
 @lru_cache(maxsize=256)
 def _lines(method: str, address: Address, headers: tuple[tuple[str, str], ...]) -> bytes:
     """The lines that are the same for all requests with one token."""

@@ -1,6 +1,18 @@
 """Log lines and the facts of a request: `emit` an event, `finished` a request, `redact` a text."""
 
-from .events import Sink, current_request, emit, finished, log, recent, sinks
+from .events import (
+    Sink,
+    current_request,
+    current_trace,
+    emit,
+    finished,
+    log,
+    piece,
+    recent,
+    sinks,
+    trace_headers,
+    tracers,
+)
 from .lines import JsonLines, line_of, to_stream
 from .record import RequestRecord
 from .redaction import LONGEST_TEXT, Redactor, excerpt, redact
@@ -12,13 +24,17 @@ __all__ = [
     "RequestRecord",
     "Sink",
     "current_request",
+    "current_trace",
     "emit",
     "excerpt",
     "finished",
     "line_of",
     "log",
+    "piece",
     "recent",
     "redact",
     "sinks",
     "to_stream",
+    "trace_headers",
+    "tracers",
 ]

@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_gateway.observe.record import RequestRecord
+
+if TYPE_CHECKING:
+    from kimi_gateway.observe.otlp.context import Trace
 
 log = logging.getLogger("kimi_gateway")
 
 # The id of the request for which this task, or the task that started it, works; empty outside of requests.
 current_request: ContextVar[str] = ContextVar("current_request", default="")
+# Its trace, if something traces.
+current_trace: ContextVar[Trace | None] = ContextVar("current_trace", default=None)
+# Begin the trace of a request, from its headers; empty if nothing traces.
+tracers: list[Callable[[Any, RequestRecord], None]] = []
 
 
 class Sink(Protocol):
@@ -23,6 +30,12 @@ class Sink(Protocol):
     def event(self, event: str, warns: bool, fields: Mapping[str, Any]) -> None: ...
 
     def request(self, record: RequestRecord) -> None: ...
+
+    def piece(self, seconds: float) -> None:
+        """A further piece of an answer came so long after the one before."""
+
+    def step(self, name: str, seconds: float) -> None:
+        """A step of the store took so long."""
 
 
 sinks: list[Sink] = []  # of this process
@@ -37,6 +50,22 @@ def emit(event: str, level: int = logging.INFO, **fields: Any) -> None:
     if log.isEnabledFor(level):
         kept = {name: value for name, value in fields.items() if value is not None}
         _write(event, level, {"fields": kept})
+
+
+def trace_headers() -> dict[str, str]:
+    """Headers that pass the trace of this request on to an upstream."""
+    trace = current_trace.get()
+    return {} if trace is None else trace.outgoing()
+
+
+def piece(last: float) -> float:
+    """Tell the sinks of a piece of an answer; `last` is the time of the one before, 0 if there was none.
+    Returns its own time, of time.monotonic()."""
+    now = time.monotonic()
+    if last:
+        for sink in sinks:
+            sink.piece(now - last)
+    return now
 
 
 def finished(record: RequestRecord) -> None:

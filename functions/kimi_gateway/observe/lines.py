@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TextIO
 
-from kimi_gateway.observe.events import current_request, log
+from kimi_gateway.observe.events import current_request, current_trace, log
 from kimi_gateway.observe.redaction import LONGEST_TEXT, excerpt, redact
 
 
@@ -80,8 +80,10 @@ class JsonLines(logging.Formatter):
 
 
 def of_request() -> dict[str, str]:
-    """The member with the id of the current request."""
-    id = current_request.get()
+    """The members with the id of the current request, and of its trace if something traces."""
+    id, trace = current_request.get(), current_trace.get()
+    if trace is not None:
+        return {"request_id": id, "trace_id": trace.id}
     return {"request_id": id} if id else {}
 
 
@@ -90,10 +92,10 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def to_stream(level: str, stream: TextIO | None = None) -> None:
+def to_stream(level: str, stream: TextIO | None = None, formatter: logging.Formatter | None = None) -> None:
     """Send the log lines of this program, its server and its client to one redacting sink."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(formatter or JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -1,137 +1,175 @@
-"""Counters and histograms of this process, in Prometheus' text format (version 0.0.4).
+"""Counters and histograms of this process; `families.py` has their names, `exposition.py` their text.
 
-FAMILIES is the one table of names. Label values come from fixed tables or are bounded: a family keeps at most
-MOST_SERIES series, and counts what comes after them under "other".
+The numbers of all series are cells of one row. A process alone has a list; several workers have a file each
+that the others read (`shared.py`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
+from kimi_gateway.observe.families import FAMILIES, MOST_SERIES, OTHER, Labels
 from kimi_gateway.observe.record import RequestRecord
 
-MOST_SERIES = 500
-OTHER = "other"
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-SHORT = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-
-
-class Family(NamedTuple):
-    """A metric: its labels, its help, and the upper bounds of a histogram in seconds."""
-
-    kind: str
-    labels: tuple[str, ...]
-    help: str
-    bounds: tuple[float, ...] = ()
-
-
-FAMILIES = {
-    "requests_total": Family("counter", ("route", "status"), "Answered requests."),
-    "admitted_total": Family("counter", ("model", "outcome"), "Requests that reserved a credit."),
-    "refusals_total": Family("counter", ("cause",), "Requests that the gateway refused with a 4xx."),
-    "failures_total": Family("counter", ("cause",), "Requests that failed with a 5xx or within a stream."),
-    "attempt_failures_total": Family("counter", ("cause",), "Failed attempts upstream."),
-    "tokens_total": Family("counter", ("model", "kind"), "Tokens: input, cached (a part of input), output."),
-    "cost_usd_total": Family("counter", ("model",), "Cost of charged requests at list prices, in USD."),
-    "credits_total": Family("counter", (), "Credits that were charged."),
-    "searches_total": Family("counter", (), "Calls of search tools that the upstream bills."),
-    "events_total": Family("counter", ("event",), "Warnings and errors in the log, by event."),
-    "request_seconds": Family("histogram", ("stream",), "Duration of admitted requests.", SECONDS),
-    "first_content_seconds": Family("histogram", ("model",), "Time to the first content.", SECONDS),
-    "overhead_seconds": Family("histogram", (), "The gateway's own part of a request.", SHORT),
-    "requests_running": Family("gauge", (), "Requests that hold a reservation now."),
-    "upstream_token_up": Family("gauge", ("token",), "Whether an upstream token is available, by its hash."),
-    "process_resident_bytes": Family("gauge", (), "Resident memory."),
-    "process_cpu_seconds_total": Family("counter", (), "CPU time of the process."),
-}
-PREFIX = "kimi_gateway_"
+_BOUNDS = {name: family.bounds for name, family in FAMILIES.items()}
+GONE = float("nan")  # the value of a series that is read at a scrape and was not there the last time
 _TOKENS = {"input": "input_tokens", "cached": "cached_tokens", "output": "output_tokens"}
 
-Labels = tuple[str, ...]
+# By family and labels: the cells of a series.
+Snapshot = Mapping[str, Mapping[Labels, Sequence[float]]]
 Gauges = Mapping[str, Mapping[Labels, float]]
 
 
-class Metrics:
-    """Counts what `observe.emit` and `observe.finished` say. It takes no lock: all calls are on one loop."""
+class Row(Protocol):
+    """A row of numbers, which can be set."""
+
+    def __getitem__(self, place: int, /) -> float: ...
+    def __setitem__(self, place: int, number: float, /) -> None: ...
+
+
+class Cells(Protocol):
+    @property
+    def row(self) -> Row: ...
+
+    def known(self) -> Iterable[tuple[str, Labels, int]]:
+        """Series that have a place already: family, labels, place."""
+        ...
+
+    def placed(self, name: str, labels: Labels, count: int) -> int:
+        """The place of a new series' cells, all 0."""
+        ...
+
+
+class OwnCells:
+    """The cells of a process alone."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, dict[Labels, float]] = {}
-        self._histograms: dict[str, dict[Labels, list[float]]] = {}
+        self.row: list[float] = []
+
+    def known(self) -> Iterable[tuple[str, Labels, int]]:
+        return ()
+
+    def placed(self, name: str, labels: Labels, count: int) -> int:
+        place = len(self.row)
+        self.row += [0.0] * count
+        return place
+
+
+class Metrics:
+    """A sink of `observe`. It takes no lock: all calls are on one loop."""
+
+    def __init__(self, cells: Cells | None = None) -> None:
+        self._cells: Cells = cells or OwnCells()
+        self._row = self._cells.row
+        self._places: dict[str, dict[Labels, int]] = {name: {} for name in FAMILIES}
+        for name, labels, place in self._cells.known():
+            self._places[name][labels] = place
+        self._intervals = FAMILIES["chunk_interval_seconds"].bounds
+        self._first_interval = self._placed("chunk_interval_seconds", ())
 
     def event(self, event: str, warns: bool, fields: Mapping[str, Any]) -> None:
         if event == "attempt_failed":
-            self._add("attempt_failures_total", (str(fields.get("cause")),))
+            self.add("attempt_failures_total", (str(fields.get("cause")),))
         elif warns:
-            self._add("events_total", (event,))
+            self.add("events_total", (event,))
+
+    def piece(self, seconds: float) -> None:
+        first = self._first_interval
+        self._row[first + bisect_left(self._intervals, seconds)] += 1
+        self._row[first + len(self._intervals) + 1] += seconds
+
+    def step(self, name: str, seconds: float) -> None:
+        self.observe("store_seconds", (name,), seconds)
 
     def request(self, record: RequestRecord) -> None:
-        self._add("requests_total", (record.route or OTHER, str(record.status)))
+        self.add("requests_total", (record.route or OTHER, str(record.status)))
         if record.refused:
-            self._add("refusals_total", (record.cause or OTHER,))
+            self.add("refusals_total", (record.cause or OTHER,))
         elif record.failed:
-            self._add("failures_total", (record.cause or OTHER,))
+            self.add("failures_total", (record.cause or OTHER,))
         if record.outcome is None:
             return
-        model = record.upstream_model or OTHER
-        self._add("admitted_total", (model, record.outcome))
+        model, provider = record.upstream_model or OTHER, record.provider or OTHER
+        self.add("admitted_total", (model, record.outcome))
         stream = "true" if record.stream else "false"
-        self._observe("request_seconds", (stream,), record.total_ms / 1000)
+        self.observe("request_seconds", (stream,), record.total_ms / 1000)
         if record.first_content_ms is not None:
-            self._observe("first_content_seconds", (model,), record.first_content_ms / 1000)
+            self.observe("first_content_seconds", (provider, model), record.first_content_ms / 1000)
         if record.overhead_ms is not None:
-            self._observe("overhead_seconds", (), record.overhead_ms / 1000)
-        if not record.charged:
-            return
+            self.observe("overhead_seconds", (), record.overhead_ms / 1000)
+            error = record.cause or ""
+            self.observe("operation_seconds", (provider, model, error), record.upstream_seconds)
+        if record.charged:
+            self._charged(record, provider, model)
+
+    def _charged(self, record: RequestRecord, provider: str, model: str) -> None:
         for kind, name in _TOKENS.items():
-            self._add("tokens_total", (model, kind), getattr(record, name) or 0)
-        self._add("cost_usd_total", (model,), record.cost_usd or 0)
-        self._add("credits_total", (), record.credits or 0)
-        self._add("searches_total", (), record.searches or 0)
+            self.add("tokens_total", (model, kind), getattr(record, name) or 0)
+        for kind in ("input", "output"):
+            self.observe("request_tokens", (provider, model, kind), getattr(record, f"{kind}_tokens") or 0)
+        self.add("cost_usd_total", (model,), record.cost_usd or 0)
+        if record.cost_cny is not None:
+            self.add("cost_cny_total", (model,), record.cost_cny)
+        if record.credits:
+            self.add("credits_total", (), record.credits)
+        if record.searches:
+            self.add("searches_total", (), record.searches)
 
-    def _add(self, name: str, labels: Labels, number: float = 1) -> None:
-        series = self._numbers.setdefault(name, {})
-        labels = _bounded(series, labels)
-        series[labels] = series.get(labels, 0) + number
+    def add(self, name: str, labels: Labels, number: float = 1) -> None:
+        place = self._places[name].get(labels)
+        self._row[self._placed(name, labels) if place is None else place] += number
 
-    def _observe(self, name: str, labels: Labels, value: float) -> None:
-        bounds = FAMILIES[name].bounds
-        series = self._histograms.setdefault(name, {})
-        labels = _bounded(series, labels)
-        counts = series.get(labels)
-        if counts is None:
-            counts = series[labels] = [0.0] * (len(bounds) + 2)  # a count for each bound, above all, the sum
-        counts[bisect_left(bounds, value)] += 1
-        counts[-1] += value
+    def observe(self, name: str, labels: Labels, value: float) -> None:
+        bounds, place = _BOUNDS[name], self._places[name].get(labels)
+        if place is None:
+            place = self._placed(name, labels)
+        self._row[place + bisect_left(bounds, value)] += 1
+        self._row[place + len(bounds) + 1] += value
 
-    def text(self, gauges: Gauges) -> str:
-        """All families, with what is read at the moment of a scrape in `gauges`."""
-        lines: list[str] = []
-        for name, family in FAMILIES.items():
-            full = PREFIX + name
-            numbers = self._numbers.get(name) or gauges.get(name, {})
-            lines += [f"# HELP {full} {family.help}", f"# TYPE {full} {family.kind}"]
-            lines += [f"{full}{_labels(family.labels, key)} {value:.12g}" for key, value in numbers.items()]
-            for key, counts in self._histograms.get(name, {}).items():
-                lines += _histogram(full, family, key, counts)
-        return "\n".join(lines) + "\n"
+    def read(self, gauges: Gauges) -> None:
+        """Set the values that are read at the moment of a scrape. Series that are not given are gone."""
+        for name, values in gauges.items():
+            for place in self._places[name].values():
+                self._row[place] = GONE
+            for labels, value in values.items():
+                self._row[self._placed(name, labels)] = value
 
+    def snapshot(self) -> Snapshot:
+        return {
+            name: {
+                labels: [self._row[place + cell] for cell in range(FAMILIES[name].cells)]
+                for labels, place in series.items()
+            }
+            for name, series in self._places.items()
+        }
 
-def _bounded(series: Mapping[Labels, object], labels: Labels) -> Labels:
-    return labels if labels in series or len(series) < MOST_SERIES else (OTHER,) * len(labels)
-
-
-def _histogram(full: str, family: Family, key: Labels, counts: list[float]) -> Iterable[str]:
-    total = 0.0
-    for bound, count in zip((*family.bounds, "+Inf"), counts[:-1], strict=True):
-        total += count
-        yield f"{full}_bucket{_labels((*family.labels, 'le'), (*key, str(bound)))} {total:.12g}"
-    yield f"{full}_sum{_labels(family.labels, key)} {counts[-1]:.12g}"
-    yield f"{full}_count{_labels(family.labels, key)} {total:.12g}"
+    def _placed(self, name: str, labels: Labels) -> int:
+        """The place of a series, or of "other" if it has none and there are too many."""
+        series = self._places[name]
+        if labels not in series and len(series) >= MOST_SERIES:
+            labels = (OTHER,) * len(labels)
+        if labels not in series:
+            series[labels] = self._cells.placed(name, labels, FAMILIES[name].cells)
+        return series[labels]
 
 
-def _labels(names: Labels, values: Labels) -> str:
-    escaped = [value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for value in values]
-    pairs = [f'{name}="{value}"' for name, value in zip(names, escaped, strict=True)]
-    return f"{{{','.join(pairs)}}}" if pairs else ""
+_MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "min": min, "max": max}
+
+
+def merged(snapshots: Sequence[Snapshot]) -> dict[str, dict[Labels, list[float]]]:
+    """The values of all workers together, without series that are gone or have never counted."""
+    together: dict[str, dict[Labels, list[float]]] = {}
+    for name, family in FAMILIES.items():
+        found: dict[Labels, list[list[float]]] = {}
+        for snapshot in snapshots:
+            for labels, cells in snapshot.get(name, {}).items():
+                if not any(cell != cell for cell in cells) and (family.labels or family.live or any(cells)):
+                    found.setdefault(labels, []).append(list(cells))
+        merge = _MERGES[family.merge]
+        together[name] = {
+            labels: [float(merge(cells)) for cells in zip(*each, strict=True)]
+            for labels, each in found.items()
+        }
+    return together

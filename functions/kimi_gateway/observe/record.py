@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from kimi_gateway.observe.otlp.context import Trace
 
 PAID = ("settled", "left_settled")  # outcomes that spent the credit
 LEFT = 499  # the status in the log if the client left before it was answered
@@ -54,6 +57,7 @@ class RequestRecord:
     cost_cny: float | None = None
     searches: int | None = None
     cause: str | None = None
+    trace: Trace | None = None  # if something traces; its id is in each line of the request
 
     @property
     def charged(self) -> bool:
@@ -69,11 +73,16 @@ class RequestRecord:
         """Whether it failed with a 5xx or in the middle of a stream."""
         return self.status >= 500 or (self.status < 400 and self.cause is not None)
 
+    @property
+    def upstream_seconds(self) -> float:
+        """From the first call upstream to the end of the answer."""
+        return max(self.total_ms - (self.overhead_ms or 0), 0) / 1000
+
     def fields(self) -> dict[str, Any]:
         """The members of its log line."""
         named = zip(_NAMES, _values(self), strict=True)
         return {name: value for name, value in named if value is not None}
 
 
-_NAMES = tuple(each.name for each in fields(RequestRecord))
+_NAMES = tuple(each.name for each in fields(RequestRecord) if each.name != "trace")
 _values = attrgetter(*_NAMES)

@@ -47,8 +47,10 @@ class Files(Protocol):
         """The text of a document; empty if the provider found none."""
         ...
 
-    def content(self, token: Token, id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The content of a file as it comes."""
+    def content(
+        self, token: Token, id: str, start: int = 0
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """The content of a file as it comes, from the byte `start` on."""
         ...
 
     async def info(self, token: Token, id: str) -> UpstreamFile | None:
@@ -61,10 +63,6 @@ class Files(Protocol):
         """Delete a file. Returns whether it existed."""
         ...
 
-    async def close(self) -> None:
-        """Call it after all others."""
-        ...
-
 
 @runtime_checkable
 class KeepsFiles(Protocol):
@@ -72,3 +70,11 @@ class KeepsFiles(Protocol):
 
     @property
     def files(self) -> Files: ...
+
+
+@runtime_checkable
+class TakesDocuments(Protocol):
+    """A provider that takes documents within the request, as parts of the type `file_url` with a data URL.
+    `largest_document` is in bytes."""
+
+    largest_document: int

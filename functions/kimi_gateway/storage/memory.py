@@ -37,18 +37,16 @@ from kimi_gateway.accounts.values import (
     UsageRow,
 )
 from kimi_gateway.storage.memory_account import Held, Lease
-from kimi_gateway.storage.memory_batches import MemoryBatches
 from kimi_gateway.storage.memory_files import MemoryFiles
 from kimi_gateway.storage.memory_tallies import MemoryTallies
 from kimi_gateway.storage.memory_usage import MemoryUsage
 
 
-class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
+class MemoryStore(MemoryFiles, MemoryTallies):
     def __init__(
         self, below: keys.Below = secrets.randbelow, keep_usage: int = usages.KEPT * usages.DAY
     ) -> None:
         MemoryFiles.__init__(self)
-        MemoryBatches.__init__(self)
         MemoryTallies.__init__(self)
         self._below = below
         self._accounts: dict[str, Held] = {}
@@ -254,6 +252,7 @@ class MemoryStore(MemoryFiles, MemoryBatches, MemoryTallies):
         self._keys = {id: key for id, key in self._keys.items() if key.account != account}
         self._counts = {id: counts for id, counts in self._counts.items() if id in self._keys}
         self._usage.forget(account)
+        self.leave(account)
 
     def _held(self, account: str) -> Held:
         if account not in self._accounts:

@@ -46,6 +46,10 @@ class MemoryAnswers:
         if self._running(account, name, owner):
             del self._claims[account, name]
 
+    def end(self, account: str) -> None:
+        """Forget all of an account that is deleted."""
+        self._claims = {at: claim for at, claim in self._claims.items() if at[0] != account}
+
     def _running(self, account: str, name: str, owner: str) -> Claim | None:
         held = self._claims.get((account, name))
         return held if held is not None and held.owner == owner and not held.done else None

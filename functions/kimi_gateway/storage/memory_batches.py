@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from kimi_gateway.accounts.batches import BatchRecord, in_order
+from kimi_gateway.accounts.batches import BatchRecord, TooManyBatches, in_order
 
 
 class MemoryBatches:
     def __init__(self) -> None:
         self._batches: dict[tuple[str, str], BatchRecord] = {}  # by account and id
 
-    async def add_batch(self, record: BatchRecord) -> None:
-        self._batches.setdefault((record.account, record.id), record)
+    async def add_batch(self, record: BatchRecord, most: int) -> None:
+        if (record.account, record.id) in self._batches:
+            return
+        mine = await self.batches(record.account, record.created)
+        running = sum(not each.booked for each in mine)
+        if running >= most:
+            raise TooManyBatches(running)
+        self._batches[record.account, record.id] = record
+
+    def leave(self, account: str) -> None:
+        """The account is deleted."""
+        mine = {at: each for at, each in self._batches.items() if at[0] == account}
+        for at, each in mine.items():
+            if each.booked:
+                del self._batches[at]
+            else:
+                self._batches[at] = each.abandoned()
 
     async def change_batch(self, old: BatchRecord, new: BatchRecord) -> bool:
         if self._batches.get((old.account, old.id)) != old:

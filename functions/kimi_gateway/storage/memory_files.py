@@ -1,14 +1,18 @@
-"""The executable specification of a store of file records."""
+"""The executable specification of a store of file records, beside batches."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room, in_order
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.memory_answers import MemoryAnswers
+from kimi_gateway.storage.memory_batches import MemoryBatches
 
 
-class MemoryFiles:
+class MemoryFiles(MemoryBatches):
     def __init__(self) -> None:
+        super().__init__()
         self._files: dict[tuple[str, str], FileRecord] = {}  # by account and id
         self._answers = MemoryAnswers()
 
@@ -46,6 +50,14 @@ class MemoryFiles:
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         due = [record for record in self._files.values() if record.expires <= now]
         return sorted(due, key=lambda record: (record.expires, record.id))[:most]
+
+    def leave(self, account: str) -> None:
+        """The account is deleted. Passing files end with their turns."""
+        super().leave(account)
+        self._answers.end(account)
+        for kind in ("kept", "shared"):
+            for each in self._all(account, kind):
+                self._files[account, each.id] = replace(each, state="deleting", expires=0)
 
     def _all(self, account: str, kind: Kind) -> list[FileRecord]:
         return [each for each in self._files.values() if each.account == account and each.kind == kind]

@@ -148,6 +148,43 @@ WRONG: tuple[tuple[str, str, object, str], ...] = (
 )
 
 
+TERMS_OF_ALL: tuple[tuple[dict[str, Any], str], ...] = (  # and the member that is wrong
+    ({"budgets": {"usd/day": 0.000001, "tokens/total": 10**15}}, ""),
+    ({"budgets": {"usd/day": 0}}, ""),
+    ({"budgets": None}, ""),
+    ({"budgets": {"usd/day": 0.0000001}}, "budgets.usd/day"),
+    ({"budgets": {"tokens/day": 1.5}}, "budgets.tokens/day"),
+    ({"budgets": {"usd/minute": 1}}, "budgets.usd/minute"),
+    ({"budgets": {"tokens/minute": 10**15 + 1}}, "budgets.tokens/minute"),
+    ({"budgets": []}, "budgets"),
+    ({"models": None}, ""),
+    ({"models": ["kimi-*", "kimi-*"]}, ""),
+    ({"models": [f"m{number}" for number in range(51)]}, "models"),
+    ({"models": ["m" * 1_001]}, "models"),
+    ({"models": ["a", ""]}, "models[1]"),
+    ({"expires": None}, ""),
+    ({"expires": "2001-01-01"}, "expires"),
+    ({"expires": "soon"}, "expires"),
+    ({"name": "acc_0123456789"}, "name"),
+    ({"name": "key_0123456789"}, "name"),
+    ({"name": "sk-x"}, "name"),
+)
+
+
+@pytest.mark.parametrize(("body", "wrong"), TERMS_OF_ALL)
+def test_terms_of_a_key_follow_one_rule_wherever_they_are_given(
+    desk: InProcess, boss: str, body: dict[str, Any], wrong: str
+) -> None:
+    desk.run(desk.store.update_key(keys.digest(boss), lambda old: replace(old, manages=True), NOW))
+    answers = [desk.call("POST", path, {"name": "n", **body}, boss) for path in ("/admin/keys", "/user/keys")]
+    if wrong:
+        assert [answer.json["error"]["param"] for answer in answers] == [wrong, wrong]
+    else:
+        assert [answer.status for answer in answers] == [200, 200]
+        for member in set(body) & {"budgets", "models"}:
+            assert answers[0].json[member] == answers[1].json[member]
+
+
 def test_a_wrong_body_is_named_and_changes_nothing(desk: InProcess, boss: str) -> None:
     user = desk.account(desk.key())
     before = desk.run(desk.store.accounts(NOW))

@@ -72,7 +72,7 @@ def alice(desk: InProcess) -> Owner:
     batch = BatchRecord(
         "batch_ofalice", account.id, account.keys[0].id, token, NOW, file.id, "24h", NOW, NOW + 999
     )
-    desk.run(desk.store.add_batch(batch))
+    desk.run(desk.store.add_batch(batch, 50))
     asked = {"model": "kimi-k3", "input": "alice-question", "store": True}
     response = desk.call("POST", "/v1/responses", asked, key).json["id"]
     ids = {"key": made.id, "file": file.id, "batch": batch.id, "response": response, "model": "kimi-k3"}

@@ -163,6 +163,48 @@ def test_a_changed_key_goes_on_with_its_new_budget(desk: InProcess) -> None:
     assert len(vendor.chats) == 3
 
 
+def minutes(desk: InProcess) -> list[int]:
+    """Tokens that were counted in each minute."""
+    (held,) = desk.store._accounts.values()
+    return [amount for place, amount in sorted(held.spent.items()) if place[2] == "minute"]
+
+
+@pytest.mark.parametrize("other", [(), (Budget("tokens", "day", 10**6),), (Budget("usd", "total", 20_000),)])
+def test_each_round_counts_in_the_minute_in_which_it_runs(desk: InProcess, other: tuple[Budget, ...]) -> None:
+    """By its estimate; by its true tokens when it ends in that minute."""
+    key, vendor, seen = desk.key(), Vendor([1, 1], part=0.5), list[int]()
+    limit(desk, key, Budget("tokens", "minute", 50_000), *other)
+
+    def answer(sent: Sent) -> Told:
+        if sent.path == "/v1/tools/search":
+            desk.now += 60
+            return vendor(sent)
+        seen.append(minutes(desk)[-1])
+        last[0] = vendor.tokens
+        return vendor(sent)
+
+    last = [0]
+    desk.client.answer = answer
+    assert ask(desk, key).status == 200
+    assert len(seen) == 3
+    assert min(seen) > 500, "a round ran that was not counted"
+    assert minutes(desk) == [*seen[:-1], vendor.tokens - last[0]]
+    if other:
+        assert spent(desk, key)[1] == (vendor.tokens if other[0].unit == "tokens" else vendor.bill)
+    assert not any(held.leases for held in desk.store._accounts.values())
+
+
+def test_rounds_of_one_minute_are_trued_up_and_a_full_minute_ends_the_search(desk: InProcess) -> None:
+    key, vendor = desk.key(), Vendor([1, 1, 1, 1], part=0.5)
+    limit(desk, key, Budget("tokens", "minute", 2_000))
+    desk.client.answer = vendor
+    answer = ask(desk, key)
+    assert (answer.status, answer.json["choices"][0]["finish_reason"]) == (200, "stop")
+    assert 2 <= len(vendor.chats) < 5
+    assert "tools" not in vendor.chats[-1]
+    assert minutes(desk) == spent(desk, key) == [vendor.tokens]
+
+
 FAULTS = [ConnectionLost("reset"), TimedOut("late"), ConnectFailed("no route"), "refused"]
 rounds = st.lists(st.integers(0, 4) | st.sampled_from(FAULTS), max_size=7)
 searches = st.lists(

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from kimi_gateway.accounts.values import UsageRow
+from kimi_gateway.accounts.values import Budget, UsageRow
 from kimi_gateway.net.http import ConnectFailed
+from support.budgeting import limit, spent
 from support.inprocess import InProcess, Sent, Told, kimi, streamed, told
 from upstream.kimi import chat_events, error
 
@@ -72,6 +73,27 @@ def test_input_written_to_the_cache_for_an_hour_has_its_own_price(desk: InProces
     body = {"model": MODEL, "messages": HELLO, "prompt_cache_options": {"ttl": "1h"}}
     assert desk.call("POST", "/v1/chat/completions", body, key).status == 200
     assert row_of(desk, key).cost == 400 * 2 + 400 * 20 // 100 + 200 * 4 + 100 * 10
+
+
+@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("ttl", ["5m", "1h"])
+def test_row_budget_and_log_agree_on_what_the_cache_costs(
+    desk: InProcess, caplog: pytest.LogCaptureFixture, ttl: str, said: bool
+) -> None:
+    """Where the vendor does not say what it wrote for an hour, that may be all that missed the cache."""
+    key = desk.key()
+    limit(desk, key, Budget("usd", "day", 10**9))
+    details = {"cached_tokens": 400} | ({"cache_write_tokens": 200} if said else {})
+    desk.client.answer = answers(**USAGE | {"prompt_tokens_details": details})
+    body = {"model": MODEL, "messages": HELLO, "prompt_cache_options": {"mode": "implicit", "ttl": ttl}}
+    with caplog.at_level("INFO"):
+        assert desk.call("POST", "/v1/chat/completions", body, key).status == 200
+    written = (200 if said else 600) if ttl == "1h" else 0
+    micro = (600 - written) * 2 + written * 4 + 80 + 1_000
+    (line,) = [each.fields for each in caplog.records if each.message == "request"]  # type: ignore[attr-defined]
+    assert line["cost_usd"] == pytest.approx(micro / 1_000_000)
+    assert row_of(desk, key).cost == micro
+    assert spent(desk, key) == [micro]
 
 
 def test_counts_that_no_request_can_have_are_bounded(desk: InProcess) -> None:

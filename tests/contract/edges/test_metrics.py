@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -12,19 +14,21 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from kimi_gateway.cli import main
+from kimi_gateway.cli.serving import servers
 from kimi_gateway.edge.home import scrape
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.observe import RequestRecord, log, sinks
-from kimi_gateway.observe.metrics import FAMILIES, MOST_SERIES, PREFIX, Metrics
+from kimi_gateway.observe.exposition import text
+from kimi_gateway.observe.families import FAMILIES, MOST_SERIES, PREFIX
+from kimi_gateway.observe.metrics import Metrics, merged
 from kimi_gateway.settings import Settings
 from support import ROOT
-from support.live import LiveGateway
+from support.live import HELLO, LiveGateway
+from support.server_process import ServerProcess
 from upstream import ScriptedUpstream, Status
 
 SETTINGS = {"metrics": ("127.0.0.1", 0)}
@@ -59,6 +63,7 @@ def test_it_counts_what_the_log_lines_say(module_upstream: ScriptedUpstream, gat
     module_upstream.plan(Status(400, {"error": {"message": "no", "type": "invalid_request_error"}}))
     assert gateway.chat(key).status_code == 400
     gateway.nothing_left(key)
+    assert "traceparent" not in module_upstream.requests[-1].headers  # only a gateway that traces sends it
     answer = scraped(gateway)
     read = series(answer.text)
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -77,10 +82,20 @@ def test_it_counts_what_the_log_lines_say(module_upstream: ScriptedUpstream, gat
     assert len(causes) == 3
     for cause in causes:
         assert value(read, "refusals_total", cause=cause) == causes.count(cause)
-    assert value(read, "first_content_seconds_count", model="kimi-k3") == 2
+    assert value(read, "first_content_seconds_count", provider="moonshot", model="kimi-k3") == 2
     assert value(read, "request_seconds_bucket", stream="true", le="+Inf") == 1
     assert value(read, "upstream_token_up", token=paid[0]["upstream_tokens"][0]) == 1
+    assert value(read, "upstream_token_requests", token=paid[0]["upstream_tokens"][0]) == 0
     assert value(read, "requests_running") == 0
+    assert value(read, "workers") == 1
+    for kind, name in (("input", "input_tokens"), ("output", "output_tokens")):
+        of = {"provider": "moonshot", "model": "kimi-k3", "type": kind}
+        assert value(read, "request_tokens_sum", **of) == sum(line[name] for line in paid)
+    assert value(read, "operation_seconds_count", provider="moonshot", model="kimi-k3", error="") == 2
+    failed = {"provider": "moonshot", "model": "kimi-k3", "error": causes[-1]}
+    assert value(read, "operation_seconds_count", **failed) == 1
+    for step in ("find_key", "admit", "settle"):
+        assert value(read, "store_seconds_count", step=step) >= 1
     assert value(read, "process_resident_bytes") > 10 * 2**20
     assert (PREFIX + "credits_total", frozenset()) not in before
 
@@ -97,6 +112,8 @@ def test_a_dead_token_and_its_failed_attempt_show(
     assert value(read, "attempt_failures_total", cause="authentication") >= 1
     assert [number for (name, _), number in read.items() if name.endswith("upstream_token_up")] == [0]
     assert value(read, "events_total", event="token_out") == 1
+    outages = {tuple(sorted(labels))[0] for (name, labels) in read if name.endswith("upstream_token_out")}
+    assert outages == {("cause", "authentication")}
 
 
 def test_nothing_names_a_key_an_account_or_a_secret(gateway: LiveGateway) -> None:
@@ -138,6 +155,62 @@ def test_a_flood_of_silent_connections_is_closed(
     assert scraped(gateway).status_code == 200
 
 
+def test_the_pauses_within_an_answer_are_counted(tmp_path: Path) -> None:
+    """Fewer than its pieces."""
+    metrics = Metrics()
+    sinks.append(metrics)
+    try:
+        with LiveGateway(tmp_path) as gateway:  # the demo sends a word at a time
+            pieces = gateway.chat(gateway.key(), stream=True).text.count('"content"')
+            gateway.rest()
+    finally:
+        sinks.remove(metrics)
+    read = series(text(merged([metrics.snapshot()])))
+    assert 0 < value(read, "chunk_interval_seconds_count") < pieces
+
+
+def children(process: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+
+
+def command_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_bytes().decode()
+
+
+def test_one_scrape_shows_all_workers_and_keeps_what_a_killed_one_counted(
+    up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with ServerProcess(tmp_path, up.url, workers=2, metrics="127.0.0.1:0") as server:
+        (note,) = servers(tmp_path / "data")
+
+        def read() -> Series:
+            return series(httpx.get(note.metrics, trust_env=False).text)
+
+        def counted() -> float:
+            return read().get((f"{PREFIX}requests_total", asked), 0)
+
+        key = server.key()
+        asked = frozenset({("route", "/v1/chat/completions"), ("status", "200")})
+        for _ in range(12):
+            assert httpx.post(
+                f"{server.url}/v1/chat/completions",
+                headers={"authorization": f"Bearer {key}"},
+                json={"model": "kimi-k3", "messages": HELLO},
+                trust_env=False,
+            ).is_success
+        server.until(lambda: value(read(), "workers") == 2)
+        assert [counted() for _ in range(6)] == [12] * 6  # whichever worker answers
+        workers = [each for each in children(server.process.pid) if "spawn_main" in command_of(each)]
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        server.until(lambda: workers[0] not in children(server.process.pid))
+        server.until(lambda: value(read(), "workers") == 2)
+        assert counted() == 12
+        server.terminate()
+        assert server.ended() == 0
+    assert list((tmp_path / "data").glob("workers-*")) == []
+
+
 def test_it_ends_with_the_gateway_and_counts_at_any_log_level(tmp_path: Path) -> None:
     before = list(sinks)
     with LiveGateway(tmp_path, metrics=("127.0.0.1", 0)) as gateway:
@@ -163,13 +236,6 @@ def test_an_address_in_use_stops_the_start_and_leaves_nothing_open(tmp_path: Pat
     assert sinks == before
 
 
-def test_several_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KIMI_GATEWAY_METRICS", "127.0.0.1:9464")
-    monkeypatch.setenv("KIMI_GATEWAY_DATA", str(tmp_path))
-    done = CliRunner().invoke(main, ["serve", "--workers", "2"])
-    assert (done.exit_code, "--workers 1" in done.output) == (2, True)
-
-
 @given(st.lists(st.tuples(st.text(max_size=8), st.floats(0, 1e6)), max_size=20))
 def test_any_label_is_read_back_and_histograms_add_up(requests: list[tuple[str, float]]) -> None:
     metrics = Metrics()
@@ -179,7 +245,7 @@ def test_any_label_is_read_back_and_histograms_add_up(requests: list[tuple[str, 
                 route=name or None, status=200, outcome="settled", upstream_model=name, total_ms=milliseconds
             )
         )
-    read = series(metrics.text({}))
+    read = series(text(merged([metrics.snapshot()])))
     for name in {name for name, _ in requests}:
         count = sum(one == name for one, _ in requests)
         assert value(read, "admitted_total", model=name or "other", outcome="settled") == count
@@ -195,7 +261,7 @@ def test_the_number_of_series_is_bounded() -> None:
     metrics = Metrics()
     for number in range(MOST_SERIES + 50):
         metrics.request(RequestRecord(route=f"/{number}", status=200))
-    read = series(metrics.text({}))
+    read = series(text(merged([metrics.snapshot()])))
     assert len(read) == MOST_SERIES + 1
     assert value(read, "requests_total", route="other", status="other") == 50
 
@@ -214,4 +280,4 @@ def test_the_page_and_the_dashboard_name_what_is_there() -> None:
         for name in re.findall(rf"{PREFIX}\w+", text)
     }
     assert named <= {PREFIX + name for name in FAMILIES}
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 8
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) == 16

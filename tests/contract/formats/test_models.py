@@ -61,6 +61,22 @@ def test_each_entry_has_the_members_of_the_contract(gateway: LiveGateway, upstre
     assert entries["kimi-k3"]["supports_image_in"] is True
 
 
+def test_entries_say_how_reasoning_is_chosen_and_what_a_token_costs(
+    gateway: LiveGateway, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    with gateway.client(gateway.key(1)) as client:
+        entries = {entry["id"]: entry for entry in client.get("/v1/models").json()["data"]}
+    controls = {"kimi-k3": "effort", "kimi-k2.6": "switch", "kimi-k2.7-code": "always", "plain": None}
+    assert {id: entries[id]["reasoning_control"] for id in controls} == controls
+    k3 = {"prompt": "0.000003", "completion": "0.000015", "input_cache_read": "0.0000003", "currency": "USD"}
+    assert entries["kimi-k3"]["pricing"] == k3
+    assert entries["small"]["pricing"] == entries["kimi-k2.6"]["pricing"]  # a row of the operator's
+    assert entries["plain"]["pricing"] is None
+    with LiveGateway(tmp_path) as demo, demo.client(demo.key()) as client:
+        free = {"prompt": "0", "completion": "0", "input_cache_read": "0", "currency": "USD"}
+        assert client.get("/v1/models/kimi-k3").json()["pricing"] == free
+
+
 @pytest.mark.parametrize("name", ["kimi-k2", "small", "kimi-next", "claude-opus-9", "kimi-k3[1m]"])
 def test_one_model_is_shown_under_the_name_asked_for(
     gateway: LiveGateway, upstream: ScriptedUpstream, name: str

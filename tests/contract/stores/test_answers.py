@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -119,12 +120,74 @@ async def test_the_oldest_answers_above_the_bound_are_forgotten_but_not_that_the
     await store.close()
 
 
-async def test_an_answer_costs_its_kilobytes_and_two_units(shared: SharedTable) -> None:
+async def held_bytes(shared: SharedTable) -> int:
+    """Those of all parts on the table."""
+    store: Any = shared.stores[0]
+    parts = [
+        len(b64decode(item["v"]["B"]))
+        for number in range(60)
+        for item in await store._table.query(f"ANSWERS#a#{number}")
+        if "v" in item
+    ]
+    return sum(parts)
+
+
+async def test_an_account_has_a_bound_of_bytes_on_the_table(shared: SharedTable) -> None:
+    store: Any = shared.stores[0]
+    answers = DynamoAnswers(store._table, most_of_account=800)
+    for number in range(30):
+        await answers.claim_answer("a", f"{number}", FIRST, NOW)
+        await answers.keep_answer("a", f"{number}", "first", bytes(60), DAY)
+        assert await held_bytes(shared) <= 800
+    held = [await answers.find_answer("a", f"{number}", NOW) for number in range(30)]
+    assert all(claim and claim.done for claim in held)
+    kept = [claim is not None and claim.answer is not None for claim in held]
+    assert kept == sorted(kept)  # the newest
+    assert 7 <= sum(kept) < 30
+
+
+async def test_many_answers_at_once_stay_within_the_bound(shared: SharedTable) -> None:
+    store: Any = shared.stores[0]
+    answers = DynamoAnswers(store._table, most_of_account=800)
+
+    async def one(name: str) -> None:
+        await answers.claim_answer("a", name, FIRST, NOW)
+        await answers.keep_answer("a", name, "first", bytes(40), DAY)
+
+    await asyncio.gather(*(one(f"{number}") for number in range(6)))
+    assert await held_bytes(shared) == 6 * 40
+    held = [await answers.find_answer("a", f"{number}", NOW) for number in range(6)]
+    assert all(claim and claim.answer == bytes(40) for claim in held)
+
+
+async def test_an_answer_of_a_lost_claim_leaves_no_parts(shared: SharedTable) -> None:
     answers = DynamoAnswers(shared.stores[0]._table)
+    await answers.claim_answer("a", "n", FIRST, NOW)
+    assert await answers.keep_answer("a", "n", "second", bytes(40), DAY) is False
+    assert await held_bytes(shared) == 0
+    for _ in range(2):
+        assert await answers.keep_answer("a", "n", "first", bytes(40), DAY)
+    assert await held_bytes(shared) == 40
+
+
+async def test_an_answer_of_an_earlier_release_comes_back(shared: SharedTable) -> None:
+    store: Any = shared.stores[0]
+    claim: Any = {"fp": {"S": "asked"}, "ow": {"S": "first"}, "un": {"N": str(DAY)}, "n": {"N": "1"}}
+    await store._table.put("ANSWERS#a", "n", claim)
+    await store._table.put("ANSWERS#a", "n 0", {"v": {"B": b64encode(b"old").decode()}})
+    held = await DynamoAnswers(store._table).find_answer("a", "n", NOW)
+    assert held is not None
+    assert held.answer == b"old"
+
+
+async def test_an_answer_costs_its_kilobytes_and_three_units(shared: SharedTable) -> None:
+    answers = DynamoAnswers(shared.stores[0]._table)
+    await answers.claim_answer("a", "m", FIRST, NOW)
+    await answers.keep_answer("a", "m", "first", b"whole", DAY)  # which begins the segment
     shared.client.calls.clear()
     await answers.claim_answer("a", "n", FIRST, NOW)
     await answers.keep_answer("a", "n", "first", bytes(3_000), DAY)
-    assert shared.client.calls == {"UpdateItem": 2, "PutItem": 1}
+    assert shared.client.calls == {"UpdateItem": 3, "PutItem": 1}
 
 
 async def test_a_call_whose_answer_was_lost_is_repeated(shared: SharedTable) -> None:

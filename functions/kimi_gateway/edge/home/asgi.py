@@ -20,6 +20,7 @@ from kimi_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from kimi_gateway.edge.home.scrape import Scrape
+    from kimi_gateway.edge.home.telemetry import Telemetry
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -39,7 +40,7 @@ class App:
         self.settings = settings
         self._clock = clock
         self.running: Running | None = None
-        self.scrape: Scrape | None = None
+        self.telemetry: Telemetry | None = None
         self.arena = memoryview(bytearray(ARENA))  # the read buffer of all connections of the loop
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
@@ -56,25 +57,31 @@ class App:
             await self._lifespan(receive, send)
 
     async def start(self) -> None:
-        self.running = await start(self.settings, clock=self._clock)
-        self._router = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
-        if self.settings.metrics is not None:
-            from kimi_gateway.edge.home.scrape import Scrape  # few gateways are scraped
+        if self.settings.telemetry:
+            from kimi_gateway.edge.home.telemetry import Telemetry  # few gateways are watched
 
-            self.scrape = Scrape(self.running, *self.settings.metrics)
-            try:
-                await self.scrape.start()
-            except OSError:
-                await self.running.stop()
-                raise
+            self.telemetry = Telemetry(self.settings, self._clock)
+            self.telemetry.begin()
+        try:
+            self.running = await start(self.settings, clock=self._clock)
+            self._router = Router(routes(self.running.gateway, self.running.endpoints), PAGES)
+            if self.telemetry is not None:
+                await self.telemetry.start(self.running)
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
-        if self.scrape is not None:
-            await self.scrape.stop()
         if self._draining is not None:
             self._draining.cancel()
         if self.running is not None:
             await self.running.stop()
+        if self.telemetry is not None:
+            await self.telemetry.stop()
+
+    @property
+    def scrape(self) -> Scrape | None:
+        return None if self.telemetry is None else self.telemetry.scrape
 
     def drain(self) -> None:
         """The server shuts down: running requests may finish for a while, then they get an error."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
-from pathlib import Path
 
-from kimi_gateway.app import Running
-from kimi_gateway.observe import sinks
-from kimi_gateway.observe.metrics import Gauges, Metrics
+from kimi_gateway.edge.home.counting import Counting
+from kimi_gateway.observe.exposition import TYPE, text
 
-TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WITHIN = 5.0  # seconds for a scrape
 LONGEST_HEAD = 8 * 1024  # bytes of a request
 MOST = 16  # scrapes at a time
 
 
 class Scrape:
-    """Counts from `start` to `stop`."""
+    """Answers from `start` to `stop`. Several workers share the address, and each answers for all of them."""
 
-    def __init__(self, running: Running, host: str, port: int) -> None:
-        self._running, self._host, self._port = running, host, port
-        self._metrics = Metrics()
+    def __init__(self, counting: Counting, host: str, port: int) -> None:
+        self._counting, self._host, self._port = counting, host, port
         self._open = 0
         self._server: asyncio.Server | None = None
 
@@ -34,13 +29,11 @@ class Scrape:
     async def start(self) -> None:
         """Raises OSError if the address cannot be used."""
         self._server = await asyncio.start_server(
-            self._answer, self._host, self._port, limit=LONGEST_HEAD, backlog=MOST
-        )
-        sinks.append(self._metrics)
+            self._answer, self._host, self._port, limit=LONGEST_HEAD, backlog=MOST,
+            reuse_port=self._counting.shared or None,
+        )  # fmt: skip
 
     async def stop(self) -> None:
-        if self._metrics in sinks:
-            sinks.remove(self._metrics)
         if self._server is not None:
             self._server.close()
 
@@ -66,29 +59,10 @@ class Scrape:
         elif method not in (b"GET", b"HEAD"):
             status, body = "405 Method Not Allowed", "Use GET.\n"
         else:
-            status, body = "200 OK", self._metrics.text(self._gauges())
+            status, body = "200 OK", text(self._counting.look())
         sent = body.encode()
         lines = [f"HTTP/1.1 {status}", f"content-type: {TYPE}", f"content-length: {len(sent)}"]
         writer.write("\r\n".join([*lines, "connection: close", "", ""]).encode())
         if method != b"HEAD":
             writer.write(sent)
         await writer.drain()
-
-    def _gauges(self) -> Gauges:
-        pool = self._running.pool
-        return {
-            "requests_running": {(): len(self._running.gateway.turns)},
-            "upstream_token_up": {(token.id,): float(pool.available(token)) for token in pool.all()},
-            "process_resident_bytes": {(): _resident()},
-            "process_cpu_seconds_total": {(): time.process_time()},
-        }
-
-
-def _resident() -> float:
-    """Bytes; 0 where the system does not tell."""
-    with suppress(OSError, ValueError, IndexError):
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        return pages * resource.getpagesize()
-    return 0.0

@@ -27,7 +27,6 @@ from kimi_gateway.endpoints.admin.pool import problems, shown
 from kimi_gateway.endpoints.admin.terms import (
     TERMS,
     body_of,
-    budgets_of,
     credits_of,
     grant_of,
     name_of,
@@ -37,6 +36,7 @@ from kimi_gateway.endpoints.admin.terms import (
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate_account
 from kimi_gateway.endpoints.health import Health
+from kimi_gateway.endpoints.key_documents import budgets_of
 from kimi_gateway.endpoints.usage import MOST, PAGE, Page
 from kimi_gateway.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from kimi_gateway.http import Request, Response
@@ -103,7 +103,7 @@ class Admin:
     async def update_account(self, request: Request, account: str) -> dict[str, Any]:
         given = await body_of(request, ("name", "budgets"))
         name = name_of(given["name"]) if "name" in given else None
-        budgets = budgets_of(given["budgets"]) if "budgets" in given else None
+        budgets = budgets_of(given["budgets"], "budgets") if "budgets" in given else None
         holder = await self.store.account(account, self._now)
         if name is not None:
             holder = await self.store.rename_account(holder.id, name, self._now)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from kimi_gateway.accounts.moments import unix_seconds
 from kimi_gateway.accounts.packages import Package
-from kimi_gateway.accounts.values import NEVER, WINDOWS, Budget, Grant, Key, Period, Unit
+from kimi_gateway.accounts.values import WINDOWS, Grant, Key
+from kimi_gateway.endpoints.key_documents import budgets_of, check_name, models_of, moment_of
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import fail
@@ -46,11 +46,11 @@ def with_terms(key: Key, given: Mapping[str, Any]) -> Key:
         elif name == "note":
             told[name] = _text(value, name, 500)
         elif name == "models":
-            told[name] = _models(value)
+            told[name] = models_of(value, name)
         elif name == "expires":
-            told[name] = moment(value, name)
+            told[name] = moment_of(value, name)
         elif name == "budgets":
-            told[name] = budgets_of(value)
+            told[name] = budgets_of(value, name)
     return replace(key, limits=replace(key.limits, **limits), **told)
 
 
@@ -69,53 +69,8 @@ def _text(value: Any, name: str, most: int) -> str:
 
 def name_of(value: Any) -> str:
     text = _text(value, "name", 100).strip()
-    if text.startswith("sk-"):
-        fail("name", "must not be a key")
+    check_name(text, "name")
     return text
-
-
-def _models(value: Any) -> tuple[str, ...]:
-    fields.array(value, "models")
-    if len(value) > 100:
-        fail("models", "must have at most 100 names")
-    for at, name in enumerate(value):
-        if not _text(name, f"models[{at}]", 100) or " " in name:
-            fail(f"models[{at}]", "must be a name without blanks")
-    return tuple(dict.fromkeys(value))
-
-
-def moment(value: Any, name: str) -> int:
-    """Unix seconds of a date or time; null never comes."""
-    if value is None:
-        return NEVER
-    fields.string(value, name)
-    try:
-        seconds = unix_seconds(value)
-    except (ValueError, OverflowError):
-        fail(name, "must be a date or a time such as 2027-01-31T12:00:00Z, or null")
-    if not 0 < seconds < NEVER:
-        fail(name, "is out of range")
-    return seconds
-
-
-def budgets_of(value: Any) -> tuple[Budget, ...]:
-    """Budgets of an object such as {"usd/day": 5, "tokens/month": 1000000}, in place of all others."""
-    fields.mapping(value, "budgets")
-    found = []
-    for name, limit in value.items():
-        unit, _, period = name.partition("/")
-        where = f"budgets.{name[:80]}"
-        if (
-            unit not in get_args(Unit)
-            or period not in get_args(Period)
-            or (unit, period) == ("usd", "minute")
-        ):
-            fail(where, "must be usd or tokens, then /day, /week, /month or /total (tokens/minute too)")
-        fields.number(0.000001 if unit == "usd" else 1, MOST)(limit, where)
-        if unit == "tokens":
-            fields.integer(1)(limit, where)
-        found.append(Budget(unit, period, round(limit * 1_000_000) if unit == "usd" else limit))
-    return tuple(found)
 
 
 def opening_of(value: Any, default: int) -> Grant | None:
@@ -136,7 +91,7 @@ def grant_of(given: Mapping[str, Any], packages: Mapping[str, Package], now: int
         if not isinstance(package, str) or package not in packages:
             fail("package", f"must be one of {', '.join(sorted(packages))}")
         return packages[package].bought(now)
-    expires = moment(given.get("expires"), "expires")
+    expires = moment_of(given.get("expires"), "expires")
     if expires <= now:
         fail("expires", "is in the past")
     return Grant(credits_of(given), expires)

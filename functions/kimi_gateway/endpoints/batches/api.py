@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from kimi_gateway.accounts.batches import BatchRecord, batch_id
+from kimi_gateway.accounts.batches import BatchRecord, TooManyBatches, batch_id
 from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.store import StoreDown
@@ -173,16 +173,18 @@ class BatchesApi:
         for each in running:
             if each.input == wanted.input and not each.upstream:
                 return await self._found(request, each)
-        if len(running) >= MOST_RUNNING:
-            raise InvalidRequest(
-                f"The account has {len(running)} batches that have not ended, and may have {MOST_RUNNING}."
-            )
         record = BatchRecord(
             batch_id(now), key.account, key.id, token.id, now, wanted.input, wanted.window,
             now + wanted.seconds + LONGER, now + LOOKED_FOR, metadata=wanted.metadata,
         )  # fmt: skip
         admission = await self.gate.admit(record.id, key, COST)
-        await _stored(self.store.add_batch(record))
+        try:
+            await _stored(self.store.add_batch(record, MOST_RUNNING))
+        except TooManyBatches as full:
+            await _stored(self.store.release(admission, "batch", True, now))
+            raise InvalidRequest(
+                f"The account has {full.running} batches that have not ended, and may have {MOST_RUNNING}."
+            ) from full
         await _stored(self.store.renew([admission], record.lease))
         return record
 

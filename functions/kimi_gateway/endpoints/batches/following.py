@@ -20,6 +20,7 @@ from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.accounts.usage import bounded
 from kimi_gateway.accounts.values import NEVER, Usage
 from kimi_gateway.catalog.models import price_of
+from kimi_gateway.endpoints.batches.saving import ReadElsewhere, Saving
 from kimi_gateway.endpoints.batches.tally import Tally, of_lines
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
@@ -35,7 +36,7 @@ UNREACHABLE = 30 * 86_400  # seconds after which a batch of a token that is gone
 KEPT = 30 * 86_400  # seconds for which an ended batch is shown
 LONGER = 3 * 86_400  # seconds of a lease beyond the batch's window
 AT_ONCE = 20  # batches of one sweep
-READ_WITHIN = 600.0  # seconds for an output file
+READ_WITHIN = 600.0  # seconds for an output file, at one go
 ROOM = Room(MOST_FILES, 2**60)  # results are named even if the account's own room is full
 _UNKNOWN = "The upstream does not know this batch."
 
@@ -145,6 +146,8 @@ class Following:
         try:
             async with asyncio.timeout(READ_WITHIN):
                 await self._booked(record, told)
+        except ReadElsewhere:
+            emit("batch_read_elsewhere", batch=record.id)
         except (UpstreamFailure, StoreDown, GatewayError, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, UpstreamFailure | StoreDown | GatewayError) else "timeout"
             emit("batch_unbooked", logging.WARNING, batch=record.id, cause=cause)
@@ -152,7 +155,7 @@ class Following:
             self._booking.discard(record.id)
 
     async def _booked(self, record: BatchRecord, told: UpstreamBatch) -> None:
-        tally = await self._tally(record, told)
+        tally, record = await self._tally(record, told)
         row = self._registry.row(tally.model or "batch")
         price = price_of(self._upstream().provider.name, row)
         usd = 0.0 if price is None else price.of(tally.input, tally.cached, tally.output) * PRICE
@@ -183,26 +186,30 @@ class Following:
 
     async def _closed(self, record: BatchRecord, state: dict[str, object]) -> BatchRecord:
         text, expires = json.dumps(state, ensure_ascii=False), int(self._clock()) + KEPT
-        return await self._changed(record, replace(record, told=text, due=NEVER, expires=expires))
+        return await self._changed(record, replace(record, told=text, due=NEVER, expires=expires, read=""))
 
-    async def _tally(self, record: BatchRecord, told: UpstreamBatch) -> Tally:
-        """From the output file, else from the counts of the batch itself. Raises UpstreamFailure."""
+    async def _tally(self, record: BatchRecord, told: UpstreamBatch) -> tuple[Tally, BatchRecord]:
+        """From the output file, else from the counts of the batch itself; and the record with its notes.
+        Raises UpstreamFailure, StoreDown, ReadElsewhere."""
+        tally = Tally()
         provider, token = self._upstream().provider, self.token(record.token)
         if told.output and token is not None and isinstance(provider, KeepsFiles):
+            tally = Tally.of(record.read)
+            saving = Saving(self._store, record, tally, self._clock)
             try:
-                async with provider.files.content(token, told.output) as chunks:
-                    tally = await of_lines(chunks)
+                async with provider.files.content(token, told.output, tally.at) as chunks:
+                    await of_lines(chunks, tally, saving.save)
+                record = saving.record
                 if tally.answers:
-                    return tally
+                    return tally, record
             except UpstreamFailure as failure:
                 if failure.cause != "model":  # the platform's 404: the file is gone
                     raise
         counts, model = told.told.get("usage"), told.told.get("model")
         if not isinstance(counts, dict):
-            return Tally(model=str(model or ""))
-        return Tally(
-            counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"], model=str(model or "")
-        )
+            return replace(tally, model=tally.model or str(model or "")), record
+        counted = counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"]
+        return Tally(*counted, model=str(model or "")), record
 
     async def _given_up(self, record: BatchRecord, why: str) -> BatchRecord:
         """A batch that cannot be followed any more. Its lease is released, as an error."""
@@ -215,15 +222,46 @@ class Following:
             record, {**record.state, "status": "failed", "failed_at": now, "errors": faults}
         )
 
+    async def _ended(self, record: BatchRecord) -> None:
+        """The account was deleted: cancel the batch, and forget it once its files are due for deletion.
+        Raises UpstreamFailure, StoreDown."""
+        provider, token = self._upstream().provider, self.token(record.token)
+        if token is None or not isinstance(provider, RunsBatches):
+            raise UpstreamFailure("bound", "the batch's token is gone")
+        batches, now = provider.batches, int(self._clock())
+        if record.upstream:
+            told = await batches.get(token, record.upstream)
+        else:
+            told = await batches.tagged(token, record.id)
+        if told is None and now - record.created < LOST or told is not None and not told.ended:
+            if told is not None and told.status != "cancelling":
+                await batches.cancel(token, told.id)
+            await self._changed(record, replace(record, due=self._later()))
+            return
+        made = () if told is None else ((told.output, record.output), (told.errors, record.errors))
+        for upstream, named in made:
+            if upstream and not named:  # a named one is a file of the account, which is due already
+                file = FileRecord(
+                    file_id(now), record.account, record.token, "passing", now, now, "ready", upstream
+                )
+                await self._store.add_file(file, ROOM)
+        await self._store.remove_batch(record)
+        emit("batch_forgotten", batch=record.id)
+
     async def sweep(self, most: int = AT_ONCE) -> None:
         """Look at batches that nobody has asked for. Raises StoreDown."""
         now = int(self._clock())
         for record in await self._store.due_batches(now, most):
             try:
+                if record.gone:
+                    await self._ended(record)
+                    continue
                 looked = await self.look(record)
             except (UpstreamFailure, GatewayError) as exc:
                 emit("batch_unreached", logging.WARNING, batch=record.id, cause=exc.cause)
-                if now - record.created >= UNREACHABLE:
+                if now - record.created >= UNREACHABLE and record.gone:
+                    await self._store.remove_batch(record)
+                elif now - record.created >= UNREACHABLE:
                     await self._given_up(record, "The upstream account of this batch cannot be reached.")
                 else:
                     await self._changed(record, replace(record, due=self._later()))

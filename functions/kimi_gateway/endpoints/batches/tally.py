@@ -1,9 +1,11 @@
-"""The use of a batch, from the lines of its output file."""
+"""The use of a batch, from the lines of its output file. Reading may go on where another process stopped."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Self
 
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.flow.apart import apart
@@ -16,7 +18,8 @@ LONGEST_LINE = 16 * 2**20  # bytes
 @dataclass(slots=True)
 class Tally:
     """Tokens of all answers. `model` is the upstream's name of it, empty if no answer names one. `unread`:
-    lines without a use."""
+    lines without a use. `at`: the byte of the file up to which lines are counted. `skips`: it is within a
+    line that is too long."""
 
     input: int = 0
     cached: int = 0
@@ -24,6 +27,16 @@ class Tally:
     answers: int = 0
     unread: int = 0
     model: str = ""
+    at: int = 0
+    skips: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        return cls(**json.loads(text)) if text else cls()
+
+    @property
+    def text(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     def add(self, line: bytes) -> None:
         """Count one line: `{"custom_id", "response": {"status_code", "body"}, "error"}`."""
@@ -50,28 +63,34 @@ class Tally:
         return {"input_tokens": self.input, "output_tokens": self.output, "cached_tokens": self.cached}
 
 
-async def of_lines(chunks: AsyncIterator[bytes]) -> Tally:
-    """Read an output file as it comes. At most one line is in memory; longer ones than LONGEST_LINE are
-    unread."""
-    tally, held, skipped = Tally(), bytearray(), False
+async def of_lines(
+    chunks: AsyncIterator[bytes], tally: Tally, saved: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Read an output file as it comes, from the byte `tally.at` on. At most one line is in memory; those
+    longer than LONGEST_LINE are unread. `saved` is called after each chunk, for the lines that are whole."""
+    held = bytearray()
     async for chunk in chunks:
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             held += chunk[start:end]
             start = end + 1
-            await _ended(tally, bytes(held), skipped)
+            await _ended(tally, bytes(held))
+            tally.at += len(held) + 1
             held.clear()
-            skipped = False
         held += chunk[start:]
         if len(held) > LONGEST_LINE:
+            tally.at += len(held)
             held.clear()
-            skipped = True
-    await _ended(tally, bytes(held), skipped)
-    return tally
+            tally.skips = True
+        if saved is not None:
+            await saved()
+    await _ended(tally, bytes(held))
+    tally.at += len(held)
 
 
-async def _ended(tally: Tally, line: bytes, skipped: bool) -> None:
-    if skipped:
+async def _ended(tally: Tally, line: bytes) -> None:
+    if tally.skips:
         tally.unread += 1
+        tally.skips = False
     elif line.strip():
         await apart(len(line), lambda: tally.add(line))

@@ -1,8 +1,8 @@
 """Fetches an address from a client: checked, pinned, and bounded in bytes, time, rate and redirects.
 
 Every address that a name resolves to must be public, and the connection goes to the checked address, so a
-name cannot point elsewhere between check and connection. Nothing of the client's request is sent along.
-httpx2 does the HTTP, also behind a proxy of the environment, which then gets the checked address.
+name cannot point elsewhere between check and connection. Nothing of the client's request is sent along. A
+proxy of the environment gets the checked address too.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING
 
-import httpx2
-
-from kimi_gateway import __version__
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.fetch.addresses import is_public
+from kimi_gateway.net.fetch.opened import Opened, Unreachable
+from kimi_gateway.net.fetch.opening import Opener
 from kimi_gateway.net.fetch.target import BadTarget, Target, read, redirected
 from kimi_gateway.net.http import ConnectionLost
 from kimi_gateway.net.inflate import Inflater
 
+if TYPE_CHECKING:
+    import httpx2
+
 RESOLVING = 5.0  # seconds
-CONNECTING = 10.0  # seconds
 REDIRECTS = 5
 RATE = (1024, 10.0)  # least bytes a second, averaged over this number of seconds
 RATIO = 100  # decoded bytes for each byte received
@@ -33,7 +34,6 @@ SLACK = 64 * 1024  # bytes that are decoded before the ratio applies
 AT_ONCE = 64
 NOT_FETCHED = "The address could not be fetched."
 _MOVED = (301, 302, 303, 307, 308)
-_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": f"kimi-gateway/{__version__}"}
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -90,16 +90,10 @@ class Fetcher:
         self._ports = ports | {int(port) for each in allowed if (port := each.rpartition(":")[2]).isdigit()}
         self._places = asyncio.Semaphore(at_once)
         self._rate = rate
-        self._client = httpx2.AsyncClient(
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            timeout=httpx2.Timeout(None, connect=CONNECTING, pool=CONNECTING),
-            limits=httpx2.Limits(max_connections=at_once, max_keepalive_connections=0),
-            transport=transport,
-            verify=tls,
-        )
+        self._opener = Opener(at_once, transport, tls)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._opener.close()
 
     @asynccontextmanager
     async def open(self, url: str, bounds: Bounds) -> AsyncIterator[Fetched]:
@@ -113,7 +107,7 @@ class Fetcher:
                         kind = response.headers.get("content-type", "")[:200]
                         yield Fetched(kind, _length(response, bounds.size), chunks)
                 finally:
-                    await response.aclose()
+                    await response.close()
         except TimeoutError:
             if not clock.expired():
                 raise
@@ -127,22 +121,22 @@ class Fetcher:
                 data += chunk
         return fetched.content_type, bytes(data)
 
-    async def _answer(self, url: str) -> httpx2.Response:
+    async def _answer(self, url: str) -> Opened:
         try:
             target = read(url, self._ports)
             for _ in range(REDIRECTS + 1):
                 response = await self._ask(target, await self._judged(target))
-                if response.status_code not in _MOVED:
+                if response.status not in _MOVED:
                     break
                 location = response.headers.get("location", "")
-                await response.aclose()
+                await response.close()
                 target = redirected(target, location, self._ports)
             else:
                 raise FetchFailed("redirects")
         except BadTarget:
             raise FetchFailed("refused") from None
-        if response.status_code != 200:
-            await response.aclose()
+        if response.status != 200:
+            await response.close()
             raise FetchFailed("status")
         return response
 
@@ -163,21 +157,14 @@ class Fetcher:
             raise FetchFailed("unresolved")
         return addresses[0]
 
-    async def _ask(self, target: Target, address: str) -> httpx2.Response:
-        host = f"[{address}]" if ":" in address else address
-        request = self._client.build_request(
-            "GET",
-            f"{target.scheme}://{host}:{target.port}{target.path}",
-            headers={**_HEADERS, "host": target.authority},
-            extensions={"sni_hostname": target.host},  # the certificate must match the name, not the address
-        )
+    async def _ask(self, target: Target, address: str) -> Opened:
         try:
-            return await self._client.send(request, stream=True)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, UnicodeError) as exc:
-            raise FetchFailed(f"unreachable ({type(exc).__name__})") from None
+            return await self._opener.open(target, address)
+        except Unreachable as exc:
+            raise FetchFailed(f"unreachable ({exc.cause})") from None
 
 
-def _length(response: httpx2.Response, size: int) -> int | None:
+def _length(response: Opened, size: int) -> int | None:
     declared = response.headers.get("content-length", "")
     if not (declared.isascii() and declared.isdigit()) or "content-encoding" in response.headers:
         return None
@@ -186,16 +173,14 @@ def _length(response: httpx2.Response, size: int) -> int | None:
     return int(declared)
 
 
-async def _bounded(
-    response: httpx2.Response, size: int, rate: tuple[float, float]
-) -> AsyncGenerator[bytes, None]:
+async def _bounded(response: Opened, size: int, rate: tuple[float, float]) -> AsyncGenerator[bytes, None]:
     """The decoded body within the limits of size, ratio and rate. A slow reader does not count as a slow
     server. Raises FetchFailed."""
     received = given = 0
     try:
         coding = response.headers.get("content-encoding", "identity").strip().lower()
         inflater = None if coding in ("", "identity") else Inflater(coding)
-        async for part in _paced(response.aiter_raw(), *rate):
+        async for part in _paced(response.parts, *rate):
             received += len(part)
             for piece in [part] if inflater is None else _inflated(inflater, part):
                 given += len(piece)
@@ -208,8 +193,8 @@ async def _bounded(
             inflater.end()
     except ConnectionLost:
         raise FetchFailed("coding") from None
-    except (httpx2.HTTPError, OSError) as exc:
-        raise FetchFailed(f"unreachable ({type(exc).__name__})") from None
+    except Unreachable as exc:
+        raise FetchFailed(f"unreachable ({exc.cause})") from None
 
 
 async def _paced(parts: AsyncIterator[bytes], least: float, span: float) -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.catalog.vendor import Vendor
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, sse
+from kimi_gateway.observe import trace_headers
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.compatible.answers import Reader, refused
 from kimi_gateway.providers.compatible.prepare import PreparedChat, prepare
@@ -37,7 +38,7 @@ class Compatible:
         return prepare(chat, model, self.vendor)
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        headers = {**self._headers(token), "accept": "text/event-stream"}
+        headers = {**self._headers(token), **trace_headers(), "accept": "text/event-stream"}
         url = f"{self._base(token)}/chat/completions"
         exchange = self._client.send("POST", url, headers, call.payload, self._timeouts)
         return events(exchange, self._event_limit, call.answered, Reader(self.vendor), self._refused)

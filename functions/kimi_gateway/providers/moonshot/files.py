@@ -6,7 +6,7 @@ Uploads and contents are streamed, so a file is never in memory as a whole.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
@@ -19,23 +19,19 @@ from kimi_gateway.providers.provider import Token
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer
 LONGEST_TEXT = 16 * 2**20  # bytes of a document's text
+NEVER = 2**62  # bytes
 MOST_LISTED = 2_000  # the platform keeps 1,000 files of an account (2026-09)
 PATIENCE = 120.0  # seconds for an answer's head; extraction may run within an upload
 _FAILED = ("error", "failed")  # of `status` and `extract_status`; the other words are not an end
 
 
 class MoonshotFiles:
-    """`base_url` as for chat. `uploads` makes the client that can stream a body; it is asked once, when the
-    first file is uploaded, since most gateways never need it."""
+    """`base_url` as for chat."""
 
-    def __init__(
-        self, client: http.Client, base_url: str, connect: float, uploads: Callable[[], http.Uploader]
-    ) -> None:
+    def __init__(self, client: http.Client, base_url: str, connect: float) -> None:
         self._client = client
         self._base = base_url
         self._patience = http.Timeouts(connect, PATIENCE)
-        self._make = uploads
-        self._uploader: http.Uploader | None = None
 
     async def upload(
         self,
@@ -45,7 +41,6 @@ class MoonshotFiles:
         chunks: AsyncIterator[bytes],
         size: int | None = None,
     ) -> UpstreamFile:
-        self._uploader = self._uploader or self._make()
         boundary = "kg" + secrets.token_hex(16)
         before, after = _around(boundary, filename, purpose)
         headers = {**_headers(token), "content-type": f"multipart/form-data; boundary={boundary}"}
@@ -53,7 +48,7 @@ class MoonshotFiles:
             headers["content-length"] = str(len(before) + size + len(after))
         body = _body(before, chunks, after)
         try:
-            sending = self._uploader.upload(f"{self._base}/files", headers, body, self._patience)
+            sending = self._client.upload(f"{self._base}/files", headers, body, self._patience)
             async with sending as answer:
                 text = await answer.read(LONGEST_ANSWER)
         except http.NetError as exc:
@@ -72,14 +67,22 @@ class MoonshotFiles:
         return _extracted(bytes(parts))
 
     @asynccontextmanager
-    async def content(self, token: Token, id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def content(self, token: Token, id: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The platform's pages do not name ranges (2026-11); without them the bytes before are skipped."""
+        headers = _headers(token) | ({"range": f"bytes={start}-"} if start else {})
         url = f"{self._base}/files/{quote(id, safe='')}/content"
         try:
-            async with self._client.send("GET", url, _headers(token), b"", self._patience) as answer:
-                if answer.status != 200:
+            async with self._client.send("GET", url, headers, b"", self._patience) as answer:
+                if start and answer.status == 416:  # it has no more bytes
+                    yield _after(answer.chunks(), NEVER)
+                    return
+                if answer.status != 200 and not (start and answer.status == 206):
                     text = await answer.read(LONGEST_ANSWER)
                     raise failures.from_answer(answer.status, answer.headers, text)
-                yield answer.chunks()
+                partial = answer.status == 206
+                if partial and not _begins(answer.headers, start):
+                    raise UpstreamFailure("broken", "a range that was not asked for")
+                yield _after(answer.chunks(), 0 if partial else start)
         except http.NetError as exc:
             raise lost(exc) from exc
 
@@ -109,9 +112,17 @@ class MoonshotFiles:
         except http.NetError as exc:
             raise lost(exc) from exc
 
-    async def close(self) -> None:
-        if self._uploader is not None:
-            await self._uploader.close()
+
+def _begins(headers: Mapping[str, str], start: int) -> bool:
+    """Whether a partial answer begins there (RFC 9110, 14.4)."""
+    return headers.get("content-range", "").startswith(f"bytes {start}-")
+
+
+async def _after(chunks: AsyncIterator[bytes], skipped: int) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        if skipped < len(chunk):
+            yield chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
 
 
 def _headers(token: Token) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
+from kimi_gateway.observe import trace_headers
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.usage import MOST_COUNTED, counts
 from kimi_gateway.providers import failures
@@ -30,12 +31,6 @@ QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has 
 SIGNATURE = ("msh-request-timestamp", "msh-request-signature")
 
 
-def httpx_uploader() -> http.Uploader:
-    from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly, and few requests upload
-
-    return HttpxClient()
-
-
 class Moonshot:
     name = "moonshot"
 
@@ -46,7 +41,6 @@ class Moonshot:
         timeouts: http.Timeouts,
         event_limit: int,
         native: bool = False,
-        uploads: Callable[[], http.Uploader] = httpx_uploader,
     ) -> None:
         """`native`: requests in Anthropic's format go to the platform's Messages endpoint."""
         self._client = client
@@ -54,7 +48,6 @@ class Moonshot:
         self._base = base_url
         self._timeouts = timeouts
         self._event_limit = event_limit
-        self._uploads = uploads
         self._files: MoonshotFiles | None = None
         self._web: MoonshotSearch | None = None
         self._batches: MoonshotBatches | None = None
@@ -64,7 +57,7 @@ class Moonshot:
         if self._files is None:
             from kimi_gateway.providers.moonshot.files import MoonshotFiles  # few requests need it
 
-            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect, self._uploads)
+            self._files = MoonshotFiles(self._client, self._base, self._timeouts.connect)
         return self._files
 
     @property
@@ -89,7 +82,7 @@ class Moonshot:
         return prepare(chat, model, headers, cheaply, self._native)
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        headers = {**call.headers, **_headers(token), "accept": "text/event-stream"}
+        headers = {**call.headers, **_headers(token), **trace_headers(), "accept": "text/event-stream"}
         url, reader = f"{self._base}/chat/completions", None
         if isinstance(call, MessagesCall):
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()

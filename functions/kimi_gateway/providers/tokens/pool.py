@@ -108,6 +108,15 @@ class Pool:
         """Whether requests may use the token now."""
         return self._is_available(token, "")
 
+    def causes(self, token: Token) -> list[str]:
+        """Causes of the token's outages that apply now, for all models or for one."""
+        now = self._clock()
+        return sorted({bad.cause for bad in self._health.of(token.id) if bad.holds(now)})
+
+    def serving(self, token: Token) -> int:
+        """Requests that the token serves now in this process."""
+        return self._in_flight[token.id]
+
     async def another(self, tried: set[str], model: str) -> bool:
         """Whether a token is available that this request has not tried."""
         if self._doubted:

@@ -95,10 +95,12 @@ async def set_budgets(table: Table, account: str, wanted: Sequence[Budget]) -> N
 
 async def remove(table: Table, account: str) -> None:
     """Delete an account: the hot item first, which ends every key at once, and `info` last, so that an
-    interrupted call can be repeated. Cache entries end with their time. Raises Unknown."""
+    interrupted call can be repeated. Raises Unknown."""
     items = {item["sk"]["S"]: item for item in await table.query(partition(account))}
     if INFO not in items:
         raise Unknown(account)
+    from kimi_gateway.storage.dynamodb import leaving  # few processes need it
+
     await table.delete(partition(account), HOT)
     await table.delete(EVERY, account)
     await table.delete(f"N#{items[INFO]['name']['S']}", account)
@@ -111,6 +113,7 @@ async def remove(table: Table, account: str) -> None:
                 await table.delete(f"K#{digest}", HOT)
             await table.delete(f"I#{record['id']['S']}", HOT)
             await table.delete(partition(account), sk)
+    await leaving.end(table, account)
     await table.delete(partition(account), INFO)
 
 

@@ -14,8 +14,6 @@ from kimi_gateway.storage.dynamodb.item import number
 from kimi_gateway.storage.dynamodb.outages import TTL
 from kimi_gateway.storage.dynamodb.table import Table
 
-TOGETHER = 25
-
 
 def _partition(account: str) -> str:
     return f"R#{account}"
@@ -31,10 +29,12 @@ async def keep(table: Table, account: str, entries: Mapping[str, bytes], until: 
 
 
 async def forget(table: Table, account: str, names: Sequence[str]) -> None:
-    """At most TOGETHER deletions run at a time."""
-    for start in range(0, len(names), TOGETHER):
-        some = names[start : start + TOGETHER]
-        await asyncio.gather(*(table.delete(_partition(account), name) for name in some))
+    await table.delete_many(_partition(account), names)
+
+
+async def end(table: Table, account: str) -> None:
+    """The account is deleted. What a request that still runs keeps ends with its time."""
+    await table.delete_all(_partition(account))
 
 
 async def recall(table: Table, account: str, names: Sequence[str], now: int) -> dict[str, bytes]:

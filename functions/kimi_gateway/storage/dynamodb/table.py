@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
@@ -12,6 +13,7 @@ from kimi_gateway.net.aws import DYNAMODB, Aws, AwsError, AwsRefused, AwsThrottl
 from kimi_gateway.storage.dynamodb.item import Raw
 
 TOGETHER = 20  # items in one BatchGetItem; net.aws accepts this many of the largest entries (cache.LARGEST)
+DELETED = 25  # items that are deleted at a time
 FRUITLESS = 5  # answers of one `get_many` that process no key; then the table counts as throttled
 FAILED = "ConditionalCheckFailedException"
 
@@ -81,9 +83,11 @@ class Table:
                 await self._aws.pause(fruitless)
         return items
 
-    async def query(self, pk: str, first: str = "", before: str = "", most: int = 0) -> list[Raw]:
+    async def query(
+        self, pk: str, first: str = "", before: str = "", most: int = 0, keys_only: bool = False
+    ) -> list[Raw]:
         """The items of one partition, from the sort key `first` on, those `before` another, or the first
-        `most`; give one of the two keys at most."""
+        `most`; give one of the two keys at most. `keys_only`: of each item only the sort key."""
         condition, values = "pk = :pk", {":pk": {"S": pk}}
         if first or before:
             condition = f"{condition} AND sk {'>=' if first else '<'} :sk"
@@ -95,6 +99,8 @@ class Table:
         }
         if most:
             request["Limit"] = most
+        if keys_only:
+            request["ProjectionExpression"] = "sk"
         items: list[Raw] = []
         while True:
             answer = await self._call("Query", request)
@@ -130,6 +136,16 @@ class Table:
 
     async def delete(self, pk: str, sk: str) -> None:
         await self._call("DeleteItem", {"Key": _key(pk, sk)})
+
+    async def delete_all(self, pk: str) -> None:
+        """Delete the items of one partition. A call that broke off may be repeated."""
+        names = [item["sk"]["S"] for item in await self.query(pk, keys_only=True)]
+        await self.delete_many(pk, names)
+
+    async def delete_many(self, pk: str, sort_keys: Sequence[str]) -> None:
+        """At most DELETED deletions run at a time."""
+        for start in range(0, len(sort_keys), DELETED):
+            await asyncio.gather(*(self.delete(pk, sk) for sk in sort_keys[start : start + DELETED]))
 
     async def _conditional(self, operation: str, pk: str, sk: str, request: dict[str, Any]) -> dict[str, Any]:
         request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"

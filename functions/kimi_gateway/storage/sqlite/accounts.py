@@ -10,6 +10,7 @@ from typing import Any
 from kimi_gateway.accounts import budgets, rules
 from kimi_gateway.accounts.store import Ambiguous, Taken, TooManyKeys, Unknown, Unlimited
 from kimi_gateway.accounts.values import Account, Balance, Budget, Grant, Key, Limits
+from kimi_gateway.storage.sqlite import batches, files
 from kimi_gateway.storage.sqlite import budgets as meters
 from kimi_gateway.storage.sqlite.steps import purge_account, read_balance, write_balance
 
@@ -192,6 +193,8 @@ def delete_account(db: sqlite3.Connection, account: str) -> None:
         raise Unknown(account)
     for table in ("keys", "leases", "usage", "failures", "replay", "spent", "answers", "imports", "funded"):
         db.execute(f"DELETE FROM {table} WHERE account = ?", (account,))  # noqa: S608 - names of ours
+    files.leave(db, account)
+    batches.leave(db, account)
 
 
 def grant(db: sqlite3.Connection, account: str, grant: Grant, now: int) -> Account:

@@ -5,15 +5,30 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from kimi_gateway.accounts.batches import BatchRecord, in_order, record_of, text_of
+from kimi_gateway.accounts.batches import BatchRecord, TooManyBatches, in_order, record_of, text_of
+from kimi_gateway.accounts.values import NEVER
 
 _PUT = "INSERT OR REPLACE INTO batches (account, id, due, expires, record) VALUES (?, ?, ?, ?, ?)"
+_RUNNING = "SELECT count(*) FROM batches WHERE account = ? AND expires > ? AND due < ?"
 _ONE = "SELECT record FROM batches WHERE account = ? AND id = ?"
 
 
-def add(db: sqlite3.Connection, record: BatchRecord) -> None:
-    if db.execute(_ONE, (record.account, record.id)).fetchone() is None:
-        _put(db, record)
+def add(db: sqlite3.Connection, record: BatchRecord, most: int) -> None:
+    if db.execute(_ONE, (record.account, record.id)).fetchone() is not None:
+        return
+    (running,) = db.execute(_RUNNING, (record.account, record.created, NEVER)).fetchone()
+    if running >= most:
+        raise TooManyBatches(running)
+    _put(db, record)
+
+
+def leave(db: sqlite3.Connection, account: str) -> None:
+    """The account is deleted."""
+    for record in all_of(db, account, 0):
+        if record.booked:
+            remove(db, record)
+        else:
+            _put(db, record.abandoned())
 
 
 def change(db: sqlite3.Connection, old: BatchRecord, new: BatchRecord) -> bool:

@@ -43,6 +43,12 @@ def _others(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
     return files, size
 
 
+def leave(db: sqlite3.Connection, account: str) -> None:
+    """The account is deleted. Passing files end with their turns."""
+    ended = "UPDATE files SET state = 'deleting', expires = 0 WHERE account = ? AND kind != 'passing'"
+    db.execute(ended, (account,))
+
+
 def remove(db: sqlite3.Connection, record: FileRecord) -> bool:
     gone = db.execute("DELETE FROM files WHERE account = ? AND id = ?", (record.account, record.id))
     return gone.rowcount == 1

@@ -261,8 +261,8 @@ class SqliteStore:
     async def due_files(self, now: int, most: int) -> list[FileRecord]:
         return await self._writer.run(lambda db: files.due(db, now, most))
 
-    async def add_batch(self, record: BatchRecord) -> None:
-        await self._writer.run(lambda db: batch_rows.add(db, record), brief=True)
+    async def add_batch(self, record: BatchRecord, most: int) -> None:
+        await self._writer.run(lambda db: batch_rows.add(db, record, most), brief=True)
 
     async def change_batch(self, old: BatchRecord, new: BatchRecord) -> bool:
         return await self._writer.run(lambda db: batch_rows.change(db, old, new), brief=True)

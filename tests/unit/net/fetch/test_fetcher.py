@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx2
@@ -288,3 +289,28 @@ async def test_the_systems_resolver_knows_loopback() -> None:
         with pytest.raises(FetchFailed) as refused:
             await fetcher.fetch("http://localhost/", BOUNDS)
     assert refused.value.cause == "refused"
+
+
+async def test_a_large_body_in_small_pieces_arrives_whole_over_an_address_that_is_asked_for_once() -> None:
+    pieces = [bytes([at % 251]) * 50_000 for at in range(60)]
+    for head in (b"content-length: 3000000\r\n", b""):
+        async with served(*pieces, head=head) as (fetcher, url, server):
+            fetcher._resolve = Names(a_example=[["127.0.0.1"], ["127.0.0.2"]])
+            assert (await fetcher.fetch(url, Bounds(size=3_000_000, seconds=20)))[1] == b"".join(pieces)
+        assert server.accepted == 1
+
+
+async def test_httpx2_is_loaded_for_a_proxy_only() -> None:
+    script = (
+        "import asyncio, sys; from kimi_gateway.net.fetch.fetcher import Bounds, Fetcher, FetchFailed\n"
+        "async def main():\n"
+        "    try: await Fetcher(['127.0.0.1:9']).fetch('http://127.0.0.1:9/', Bounds(9, 5))\n"
+        "    except FetchFailed: print('httpx2' in sys.modules)\n"
+        "asyncio.run(main())"
+    )
+    for proxy, loaded in (("", b"False"), ("http://127.0.0.1:9", b"True")):
+        environment = {"PATH": "", "HTTP_PROXY": proxy} if proxy else {"PATH": ""}
+        run = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        assert (await run.communicate())[0].strip() == loaded

@@ -137,12 +137,12 @@ export class ApiError extends Error {
 }
 
 /** A request with the key; the Response if it succeeds. `path` is relative to the root. Throws ApiError. */
-export async function request(path, { method = "GET", body, headers = {}, signal, as = secret } = {}) {
+export async function request(path, { method = "GET", body, headers = {}, signal, keepalive, as = secret } = {}) {
   const sent = { ...headers };
   if (as) sent.authorization = `Bearer ${as}`;
   const raw = body === undefined || body instanceof FormData || typeof body === "string";
   if (!raw) sent["content-type"] ??= "application/json";
-  const options = { method, headers: sent, body: raw ? body : JSON.stringify(body), signal, cache: "no-store", credentials: "omit", redirect: "error" };
+  const options = { method, headers: sent, body: raw ? body : JSON.stringify(body), signal, keepalive, cache: "no-store", credentials: "omit", redirect: "error" };
   let response;
   try {
     response = await fetch(new URL(path.replace(/^\/+/, ""), root), options);
@@ -216,11 +216,23 @@ export function poll(step, seconds) {
 
 // Parts of pages -------------------------------------------------------------------------------------
 
+/** Puts a text on the clipboard. Without TLS, as in a home's network, browsers allow only the old way, which needs
+ * a selected field; `place` is where it may be. */
+async function copy(text, place) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = place.appendChild(el("textarea", { class: "unseen", value: text, "aria-hidden": "true", tabindex: -1 }));
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  if (!done) throw new Error("not allowed");
+}
+
 /** A button that copies a text. */
 export function copyButton(text, label = t("copy")) {
   const button = el("button", { type: "button", class: "quiet", onclick: async () => {
     try {
-      await navigator.clipboard.writeText(typeof text === "function" ? text() : text);
+      await copy(typeof text === "function" ? text() : text, button.parentNode);
+      button.focus();
       button.textContent = t("copied");
     } catch {
       button.textContent = t("copy.failed");
