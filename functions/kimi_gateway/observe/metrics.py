@@ -188,6 +188,20 @@ class Metrics:
         return series[labels]
 
 
+def since(before: Snapshot, now: Snapshot) -> Snapshot:
+    """The counts that came after `before`; values that are read at a scrape stay as they are."""
+    return {
+        name: {
+            labels: [cell - old for cell, old in zip(cells, earlier[labels], strict=True)]
+            if labels in earlier and not FAMILIES[name].live
+            else cells
+            for labels, cells in series.items()
+        }
+        for name, series in now.items()
+        for earlier in (before.get(name, {}),)
+    }
+
+
 _MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "min": min, "max": max}
 
 
