@@ -13,6 +13,7 @@ from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
@@ -113,6 +114,8 @@ async def read(
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
+    if ask.model == DEFAULT:  # the answer names the model that runs
+        ask = replace(ask, model=resolved.model.id)
     upstream, prepared = resolved.upstream, None
     ignored: tuple[str, ...] = ()
     searches = may_search and ask.searches and isinstance(upstream.provider, Searches | SearchesItself)
