@@ -230,12 +230,13 @@ def adapted(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if isinstance(provider, SearchesItself):
-        chat = chat if searches else replace(chat, search=None)
-    elif searches and chat.search is not None:
-        from kimi_gateway.flow.search.tools import with_tools  # few requests need it
+    if chat.search is not None:
+        if isinstance(provider, SearchesItself):
+            chat = chat if searches else replace(chat, search=None)
+        elif searches:
+            from kimi_gateway.flow.search.tools import with_tools  # few requests need it
 
-        chat = with_tools(chat)
+            chat = with_tools(chat)
     try:
         if not model.media:
             messages = placement.without_media(chat.body["messages"], model)
