@@ -237,6 +237,8 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
     if not 0 <= row.credits <= MOST_CREDITS:
         raise CatalogFault(f"{where}: credits of {row.id} must lie between 0 and {MOST_CREDITS}")
+    if not 0 <= row.picture <= row.window:
+        raise CatalogFault(f"{where}: picture of {row.id} must lie between 0 and its window")
     price = row.price
     if price is not None and min(price.input, price.cached, price.output) < 0:
         raise CatalogFault(f"{where}: the price of {row.id} must not be negative")
