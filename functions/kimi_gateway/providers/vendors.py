@@ -166,6 +166,11 @@ class Vendors:
         return self._own_client
 
     @property
+    def pools(self) -> Sequence[Pool]:
+        """The pools of the vendors that are used."""
+        return self._pools
+
+    @property
     def busy(self) -> set[asyncio.Task[None]]:
         return set[asyncio.Task[None]]().union(*(pool.busy for pool in self._pools))
 

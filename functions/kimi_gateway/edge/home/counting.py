@@ -65,13 +65,16 @@ class Counting:
 
 
 def _read(running: Running) -> dict[str, dict[tuple[str, ...], float]]:
-    pool = running.pool
-    tokens = pool.all()
+    vendors = running.registry.loaded
+    pools = [running.pool, *(() if vendors is None else vendors.pools)]
+    tokens = [(token, pool) for pool in pools for token in pool.all()]
     return {
         "requests_running": {(): len(running.gateway.turns)},
-        "upstream_token_up": {(token.id,): float(pool.available(token)) for token in tokens},
-        "upstream_token_out": {(token.id, cause): 1.0 for token in tokens for cause in pool.causes(token)},
-        "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token in tokens},
+        "upstream_token_up": {(token.id,): float(pool.available(token)) for token, pool in tokens},
+        "upstream_token_out": {
+            (token.id, cause): 1.0 for token, pool in tokens for cause in pool.causes(token)
+        },
+        "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token, pool in tokens},
         "upstream_balance": {} if (balance := _balance(running)) is None else {(): balance},
         "workers": {(): 1.0},
         "process_resident_bytes": {(): _resident()},
