@@ -40,6 +40,16 @@ MB = 10**6
 PIECE = 64 * 1024
 HEADS = {"video": b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2", "document": b"%PDF-1.7\n"}
 READ = 256 * 1024
+CHAT = b"/v1/chat/completions"
+CHUNK = {
+    "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "kimi-k3",
+    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+}  # fmt: skip
+EVENTS = f"data: {json.dumps(CHUNK)}\n\ndata: [DONE]\n\n".encode()
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(EVENTS)
+) + EVENTS
 
 
 class Paced:
@@ -74,7 +84,12 @@ def serve(ports: Connection, rate: float) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                method, path = head.split(b" ", 2)[:2]
+                path = head.split(b" ", 2)[1]
+                if path == CHAT:
+                    async for _ in _body(reader, head):
+                        pass
+                    writer.write(ANSWER)
+                    continue
                 if path.startswith(b"/v1/files"):
                     pace, count = Paced(rate), 0
                     async for data in _body(reader, head):

@@ -168,19 +168,17 @@ async def start(
         store = record = kept = _store(settings, aws)
         cache = cache or RememberingCache(kept)
     pool = Pool(source.tokens, record, clock, settings.token_concurrency, source.renewal)
-    if source.renewal is not None:
-        with suppress(Unavailable):  # requests will try again and report it
-            await source.renewal.fresh()
+    await source.begin()
     platform = _platform(settings, client)
-    upstream = upstreams(platform, pool, source.known, clock)
-    directory = Directory(upstream)
+    directory = Directory(upstream := upstreams(platform, pool, source.known, clock))
     liveness = once(partial(_liveness, platform.live if settings.passthrough else directory.is_live, clock))
     passing = _passing(settings, platform, liveness, clock)
     gate = Gate(store, clock, settings.lease, settings.account_concurrency, guests=passing)
     ledger, cache = Ledger(store, clock, settings.lease), cache or MemoryCache()
     conversations = ConversationCache(cache, clock, settings.keep_conversations)
     attachments = FileService(settings, store, cache, upstream, clock)
-    registry = _registry(models, settings, client, source, record, clock, directory)
+    registry = _registry(models, settings, client, source, record, clock, directory, attachments)
+    attachments.web = registry.web if settings.kimi_web else None
     gateway = Gateway(gate, ledger, registry, conversations, store.answers, settings, clock, attachments)
     gateway.plan, gateway.passing = partial(_planned, settings), passing
     batches = once(partial(_batches, gateway, store, upstream))
@@ -189,7 +187,7 @@ async def start(
         Models(gate, registry),
         Counts(gate, registry),
         BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
-        once(partial(_token_check, store, liveness, clock)),
+        once(partial(_token_check, store, liveness, registry, clock)),
         Health(store, upstream, source.faults, clock),
         once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
         batches,
@@ -221,10 +219,12 @@ def _fall_back(
 
 def _registry(
     models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
-    clock: Callable[[], float], directory: Directory,
+    clock: Callable[[], float], directory: Directory, attachments: FileService,
 ) -> Registry:  # fmt: skip
     """The platform at once; other vendors when they are used."""
-    vendors = partial(_vendors, models, settings, client, source, record, clock)
+    vendors = partial(_vendors, models, settings, client, source, record, clock, attachments)
+    if settings.kimi_web:
+        emit("unofficial", logging.WARNING, note=catalog.WEB_WARNING)
     return Registry(models, {PLATFORM: directory}, vendors, partial(_begun, models, settings, source))
 
 
@@ -237,12 +237,12 @@ def _begun(models: catalog.Catalog, settings: Settings, source: TokenSource) -> 
 
 def _vendors(
     models: catalog.Catalog, settings: Settings, client: Client, source: TokenSource, record: OutageLog,
-    clock: Callable[[], float],
+    clock: Callable[[], float], attachments: FileService,
 ) -> Vendors:  # fmt: skip
     from kimi_gateway.providers.vendors import KeptTokens, Vendors  # few gateways have any
 
-    kept = KeptTokens(source.kept, source.renewal, source.known)
-    return Vendors(models, settings, client, kept, record, clock)
+    kept = KeptTokens(source.kept, source.reading, source.known)
+    return Vendors(models, settings, client, kept, record, clock, lambda: attachments.traces)
 
 
 def _members(gate: Gate, store: Store, settings: Settings, clock: Callable[[], float]) -> Members:
@@ -309,10 +309,12 @@ def _liveness(ask: Callable[[Token], Awaitable[bool]], clock: Callable[[], float
     return Liveness(ask, clock)
 
 
-def _token_check(store: Store, liveness: Callable[[], Liveness], clock: Callable[[], float]) -> TokenCheck:
+def _token_check(
+    store: Store, liveness: Callable[[], Liveness], registry: Registry, clock: Callable[[], float]
+) -> TokenCheck:
     from kimi_gateway.endpoints.token_check import TokenCheck
 
-    return TokenCheck(store, liveness(), clock)
+    return TokenCheck(store, liveness(), registry.asked, clock)
 
 
 def _passing(

@@ -67,6 +67,7 @@ class Settings:
     account_concurrency: int = 250  # a quarter of the connections of net/http1.py
     keep_conversations: bool = True
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kimi_web: bool = False
     search: bool = True
     search_rounds: int = 5
     search_seconds: float = 90
@@ -84,6 +85,7 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    log_format: str = "auto"
     metrics: tuple[str, int] | None = None
     alerts_url: str = field(default="", repr=False)  # an address, or "log"
     alerts_balance: float = 0
@@ -211,6 +213,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": ("passthrough_limits", _form("windows")),
     "KIMI_GATEWAY_KEEP_CONVERSATIONS": ("keep_conversations", _switch),
     "KIMI_GATEWAY_FALLBACKS": ("fallbacks", _form("chains")),
+    "KIMI_GATEWAY_KIMI_WEB": ("kimi_web", _switch),
     "KIMI_GATEWAY_UNPRICED": ("unpriced", _one_of("refuse", "allow")),
     "KIMI_GATEWAY_SEARCH": ("search", _switch),
     "KIMI_GATEWAY_SEARCH_ROUNDS": ("search_rounds", _number(int, 1, 10, "rounds")),
@@ -231,6 +234,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_METRICS": ("metrics", _form("address")),
     "KIMI_GATEWAY_ALERTS_URL": ("alerts_url", _form("webhook")),
     "KIMI_GATEWAY_ALERTS_BALANCE": ("alerts_balance", _number(float, 0, 10**9, "the currency")),
+    "KIMI_GATEWAY_LOG_FORMAT": ("log_format", _one_of("auto", "json", "text")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 
@@ -285,6 +289,8 @@ def read(environ: Mapping[str, str] | None = None) -> Settings:
     if (settings.table or settings.secret or settings.uploads) and not region:
         aws = "KIMI_GATEWAY_TABLE, KIMI_GATEWAY_SECRET or KIMI_GATEWAY_UPLOADS"
         faults.append(f"AWS_REGION is required if {aws} is set")
+    if settings.kimi_web and (ON_LAMBDA in environ or settings.table or settings.secret):
+        faults.append("KIMI_GATEWAY_KIMI_WEB is for home only, without a table and a secret")
     if faults:
         raise SettingsFault(sorted(faults))
     return settings

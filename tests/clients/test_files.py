@@ -106,6 +106,7 @@ def test_openais_files_in_other_sdks(gateway: LiveGateway, upstream: ScriptedUps
     assert not outcome.classes, outcome
     life = outcome.value
     assert life["made"]["status"] == life["waited"]["status"] == "processed"
+    assert life["shown"]["id"] == life["made"]["id"]
     assert (life["made"]["filename"], life["made"]["bytes"]) == ("notes.txt", len(DATA))
     assert [each["id"] for each in life["listed"]] == [life["made"]["id"]]
     assert json.loads(life["text"])["content"] == DATA.decode()

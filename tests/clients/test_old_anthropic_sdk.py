@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from kimi_gateway.flow.search.tools import SEARCH
 from support import ROOT
 from support.live import LiveGateway
+from support.resolving import PNG, pdf
 from upstream import Kimi, Reply, Request, ScriptedUpstream
 from upstream.kimi import TEXT
 
@@ -38,7 +40,9 @@ def test_it_streams_and_accumulates_and_raises(
 ) -> None:
     upstream.always(Researcher())
     environ = {"PATH": os.environ["PATH"]}
-    command = [PYTHON, Path(__file__).with_name("old_anthropic.py"), gateway.url, gateway.key(3)]
+    picture, document = (base64.b64encode(data).decode() for data in (PNG, pdf("Rainfall rose.")))
+    script = Path(__file__).with_name("old_anthropic.py")
+    command = [PYTHON, script, gateway.url, gateway.key(5), picture, document]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     seen: dict[str, Any] = json.loads(done.stdout)
@@ -50,6 +54,17 @@ def test_it_streams_and_accumulates_and_raises(
     assert [summed[name] for name in ("content", "model", "role", "stop_reason", "stop_sequence")] == [
         whole[name] for name in ("content", "model", "role", "stop_reason", "stop_sequence")
     ]
+    assert seen["attached"] == [TEXT, TEXT]
+    chats = [chat.body["messages"] for chat in upstream.chats if len(chat.body["messages"]) == 4]
+    assert len(chats) == 2
+    for read, message, _, told in chats:
+        assert (read["role"], "Rainfall rose." in read["content"]) == ("system", True)
+        for each in (message, told):
+            (shown,) = [part for part in each["content"] if part["type"] == "image_url"]
+            assert shown["image_url"]["url"] == f"data:image/png;base64,{picture}"
+    refused = seen["errors"]["picture"]
+    assert refused[:2] == ["BadRequestError", 400]
+    assert "messages.0.content.0.source: the data is not valid base64" in refused[2]["error"]["message"]
     text, searched = seen["searched"]
     assert text == TEXT
     kinds = [block["type"] for block in searched["content"]]

@@ -45,10 +45,29 @@ def pdf(text: str = "Hello.", size: int = 0) -> bytes:
 
 
 def docx(text: str) -> bytes:
+    return _office({"word/document.xml": f"<w:t>{text}</w:t>"})
+
+
+def xlsx(text: str) -> bytes:
+    cell = '<worksheet><sheetData><row><c t="s"><v>0</v></c></row></sheetData></worksheet>'
+    return _office(
+        {
+            "xl/workbook.xml": "<workbook/>",
+            "xl/worksheets/sheet1.xml": cell,
+            "xl/sharedStrings.xml": f"<sst><si><t>{text}</t></si></sst>",
+        }
+    )
+
+
+def pptx(text: str) -> bytes:
+    return _office({"ppt/presentation.xml": "<p/>", "ppt/slides/slide1.xml": f"<a:t>{text}</a:t>"})
+
+
+def _office(members: dict[str, str]) -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr("[Content_Types].xml", "<Types/>")
-        archive.writestr("word/document.xml", f"<w:t>{text}</w:t>")
+        for name, content in {"[Content_Types].xml": "<Types/>", **members}.items():
+            archive.writestr(name, content)
     return written.getvalue()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from kimi_gateway.settings import Settings
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 _PATTERN = re.compile(r"[*?\[]")
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
+WEB = "kimi-web"  # the vendor that the operator must switch on (kimi_web.py)
+WEB_WARNING = (
+    "kimi-web is on: it is unofficial, may stop working at any time, and may cost you the account;"
+    " the official platform is the supported way (docs/kimi-web.md)"
+)
 SHORT: Mapping[str, str] = {"emohaa": "glm/emohaa"}  # the name of the second free API (its README, 2025-12)
 
 _MEMBERS = (
@@ -51,7 +57,7 @@ class Catalog:
 
     def _end(self, alias: str) -> str:
         """The model at the end of an alias, which may lead to others. Raises CatalogFault."""
-        way, target = [alias], self.aliases[alias]
+        way, target = [alias], SHORT.get(self.aliases[alias], self.aliases[alias])
         while target not in self.rows and self.of_vendor(target) is None:
             way.append(target)
             following = self._match(target)
@@ -90,7 +96,11 @@ class Catalog:
         alias = self._match(name)
         if alias is not None:
             return self.aliases[alias]
-        return name if "/" in name else SHORT.get(name)
+        return name if "/" in name else SHORT.get(name) or self._agent(name)
+
+    def _agent(self, name: str) -> str | None:
+        """The id of an agent of kimi.com, as the first free API had it, where the web service is on."""
+        return f"{WEB}/{name}" if WEB in self.own_vendors and _AGENT_ID.fullmatch(name) else None
 
     def vendor(self, id: str) -> Vendor | None:
         """The operator's row of a vendor, else the built-in one."""
@@ -109,6 +119,8 @@ class Catalog:
     def unknown(self, name: str, plain: str) -> ModelNotFound | InvalidRequest:
         """The error for a name without a row; `plain` is the name without its options. InvalidRequest for the
         id of an agent."""
+        if plain == DEFAULT:
+            return InvalidRequest("model: is required", param="model")
         if _AGENT_ID.fullmatch(plain):
             return InvalidRequest("Agent ids are not models here. GET /v1/models lists them.", param="model")
         hint = "GET /v1/models lists them."
@@ -128,7 +140,8 @@ def currency_of(base_url: str) -> Currency:
 def of_settings(settings: Settings) -> Catalog:
     """Raises CatalogFault."""
     currency = currency_of(settings.base_url)
-    return load(settings.models, settings.vendor_tokens, currency, settings.aliases, settings.fallbacks)
+    of = settings.models, settings.vendor_tokens, currency, settings.aliases, settings.fallbacks
+    return load(*of, settings.kimi_web)
 
 
 def load(
@@ -137,15 +150,17 @@ def load(
     currency: Currency = "USD",
     aliases: Iterable[tuple[str, str]] = (),
     chains: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    web: bool = False,
 ) -> Catalog:
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
     `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. The
     platform's rows get the `currency` of its bills. `aliases` are those of KIMI_GATEWAY_ALIASES, which come
-    before the file's. Raises CatalogFault.
+    before the file's. `web`: with the web service of kimi.com. Raises CatalogFault.
     """
-    models = Catalog() if path is None else _of_file(path)
+    more = _web() if web else {}
+    models = Catalog(vendors=more) if path is None else _of_file(path, more)
     if first := dict(aliases):
         every = first | {alias: id for alias, id in models.aliases.items() if alias not in first}
         try:
@@ -165,7 +180,13 @@ def load(
     return models
 
 
-def _of_file(path: Path) -> Catalog:
+def _web() -> dict[str, Vendor]:
+    from kimi_gateway.catalog.kimi_web import ROW  # few gateways use it
+
+    return {ROW.id: ROW}
+
+
+def _of_file(path: Path, more: Mapping[str, Vendor]) -> Catalog:
     from pydantic import TypeAdapter, ValidationError  # only if there is a file to check
 
     from kimi_gateway.catalog.faults import told
@@ -173,6 +194,9 @@ def _of_file(path: Path) -> Catalog:
     try:
         document = TypeAdapter(_Document).validate_json(path.read_bytes())
         rows, vendors = {row.id: row for row in ROWS}, own_vendors(document.vendors)
+        if not more and any(vendor.wire != "openai" for vendor in vendors.values()):
+            raise CatalogFault("vendors: a row like kimi-web needs KIMI_GATEWAY_KIMI_WEB=on")
+        vendors = {**more, **vendors}
         known = Catalog(vendors=vendors)
         for index, entry in enumerate(document.models):
             where = f"models[{index}]"
@@ -195,6 +219,8 @@ def _check_vendors(models: Catalog, names: Iterable[str]) -> None:
     """Raises CatalogFault for a name in KIMI_GATEWAY_TOKENS_… that does not belong to a vendor."""
     for name in names:
         if models.vendor(name) is None:
+            if name == WEB:
+                raise CatalogFault(f"KIMI_GATEWAY_TOKENS_…: {WEB} needs KIMI_GATEWAY_KIMI_WEB=on")
             from kimi_gateway.catalog.faults import near
             from kimi_gateway.catalog.vendors import VENDORS
 
@@ -211,6 +237,8 @@ def _sane(row: Model, where: str) -> Model:
         raise CatalogFault(f"{where}: default_output of {row.id} must lie between 1 and max_output")
     if not 0 <= row.credits <= MOST_CREDITS:
         raise CatalogFault(f"{where}: credits of {row.id} must lie between 0 and {MOST_CREDITS}")
+    if not 0 <= row.picture <= row.window:
+        raise CatalogFault(f"{where}: picture of {row.id} must lie between 0 and its window")
     price = row.price
     if price is not None and min(price.input, price.cached, price.output) < 0:
         raise CatalogFault(f"{where}: the price of {row.id} must not be negative")

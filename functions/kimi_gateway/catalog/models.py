@@ -93,6 +93,7 @@ class Model:
     - `provider`: who serves it (providers/registry.py).
     - `credits`: the price of one request in credits of the gateway.
     - `price`: the list price. None if it is not known; then the requests' cost is not logged.
+    - `picture`: tokens of one still picture at most, 0 if that is not known (then it may fill the window).
     - `currency`: of the vendor's bills, by its address (catalog.load). A price in the other one says nothing.
     """
 
@@ -120,9 +121,16 @@ class Model:
     price: Price | None = None
     tools: bool = True
     credits: int = 1
+    picture: int = 0
     currency: Currency = "USD"
 
 
+# The image processors that the vendor publishes with its models scale a picture down to at most N patches of
+# 14 pixels, of which four make a token: 16,384 patches for K2.5 and K2.6, 65,536 for K3 (`in_patch_limit` in
+# preprocessor_config.json, as three open inference engines quote it; read 2026-11-28). A side is filled up to
+# an even number of patches, and marks stand around a picture: 512 tokens more are enough. The vendor bills
+# animated pictures as videos, and names no bound of a video.
+_PICTURE_K2, _PICTURE_K3 = 4_096 + 512, 16_384 + 512
 _IN_2026 = 1_767_225_600  # released in 2026; the day is not published
 
 
@@ -144,7 +152,7 @@ def _k27(id: str, price: Price) -> Model:
 
 _K26 = Model(
     "kimi-k2.6", "kimi-k2.6", 262_144, 262_144, 262_144, 32_768, replay="required", created=_IN_2026,
-    price=Price(0.95, 0.16, 4.00, _PAGES),
+    price=Price(0.95, 0.16, 4.00, _PAGES), picture=_PICTURE_K2,
 )  # fmt: skip
 
 
@@ -162,7 +170,7 @@ ROWS: tuple[Model, ...] = (
     _k2("kimi-k2-0905", 256_000),
     _k3("kimi-k3.1-pro", 1_792_713_600, Price(2.00, 0.20, 10.00, _DIGESTS, 4.00)),
     _k3("kimi-k3.1-pro-highspeed", 1_792_713_600, Price(4.00, 0.20, 20.00, _DIGESTS, 8.00)),
-    _k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES, 6.00)),
+    replace(_k3("kimi-k3", 1_784_160_000, Price(3.00, 0.30, 15.00, _PAGES, 6.00)), picture=_PICTURE_K3),
     _k27("kimi-k2.7-code", Price(0.95, 0.19, 4.00, _PAGES)),
     _k27("kimi-k2.7-code-highspeed", Price(1.90, 0.38, 8.00, _PAGES)),
     _K26,

@@ -8,7 +8,9 @@ from dataclasses import replace
 from kimi_gateway.dataclass import dataclass
 
 FAMILY = "kimi"  # the row for all names of the family
+DEFAULT = "default"  # an alias of the operator's, for requests that name no model
 MILLION = "[1m]"  # behind a name: Claude Code, for a window of a million tokens (2026-11)
+WEB = "kimi-web/"  # before a name of the family: the same options at the web service
 ONLINE = ":online"  # after any name: with web search, as OpenRouter's clients write it (2026-11)
 
 
@@ -41,13 +43,14 @@ def parted(name: str) -> tuple[str, NameOptions]:
     name = name.removesuffix(MILLION)
     plain = name.removesuffix(ONLINE)
     options = PLAIN if plain == name else PARTS["search"]
-    family, _, rest = plain.partition("-")
+    before = WEB if plain.startswith(WEB) else ""
+    family, _, rest = plain[len(before) :].partition("-")
     parts = rest.split("-")
     if family != FAMILY or not all(part in PARTS for part in parts):
         return plain, options
     for part in parts:
         options = _both(options, PARTS[part])
-    return FAMILY, options
+    return before + FAMILY, options
 
 
 def _both(one: NameOptions, other: NameOptions) -> NameOptions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import date
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +24,8 @@ Thinking = Literal["switch", "adaptive", "enable", "effort", "always", "free", "
 Limit = Literal["max_completion_tokens", "max_tokens"]
 Schema = Literal["json_schema", "json_object"]
 Media = Literal["image", "video"]
+# "openai": Chat Completions; "kimi-web": the web service of kimi.com (docs/kimi-web.md).
+Wire = Literal["openai", "kimi-web"]
 # The causes of providers/failures.py that a vendor can report.
 Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload", "server", "invalid",
@@ -31,6 +33,7 @@ Cause = Literal[
 ]  # fmt: skip
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+AGENT = re.compile(r"[0-9a-z]{20}")  # the id of an agent of kimi.com
 OLD = 180  # days after which a row should be checked again
 # The platform's own fields, and OpenAI's that no other vendor documents.
 PLATFORM_FIELDS = frozenset(("prompt_cache_options", "prompt_cache_key", "safety_identifier"))
@@ -90,6 +93,7 @@ class Vendor:
     - `choices`: the known values of `tool_choice`. `extra`: fields that are always sent.
     - `drop`: fields that are not sent. `media`: what messages may contain besides text.
     - `errors`: the first rule that matches gives the cause; others have the usual meaning of their status.
+    - `wire`: how it is spoken to. `places`: requests that a token serves at a time; 0 means no bound.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
@@ -112,9 +116,16 @@ class Vendor:
     media: frozenset[Media] = frozenset(("image",))
     errors: tuple[ErrorRule, ...] = ()
     known: tuple[VendorModel, ...] = ()
+    wire: Wire = "openai"
+    places: int = 0
 
     def model(self, id: str) -> VendorModel | None:
-        return next((model for model in self.known if model.id == id), None)
+        """The known model; of the web service also an agent, which is as its first model."""
+        found = next((model for model in self.known if model.id == id), None)
+        if found is None and self.wire == "kimi-web" and self.known and AGENT.fullmatch(id):
+            first = self.known[0]
+            return replace(first, id=id, fields={**first.fields, "kimi_plus_id": id})
+        return found
 
     def base_of(self, id: str) -> str:
         """The name of the only address that serves a model; empty if each does."""

@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from kimi_gateway.catalog import kimi_web
 from kimi_gateway.catalog.faults import told
 from kimi_gateway.catalog.models import CatalogFault
 from kimi_gateway.catalog.vendor import NAME, Vendor
 from kimi_gateway.catalog.vendors import VENDORS
 
 RESERVED = frozenset(("moonshot", "demo", "kimi"))
+LIKE = {**VENDORS, kimi_web.ROW.id: kimi_web.ROW}
 _MEMBERS = ("like", *(each.name for each in dataclasses.fields(Vendor)))
 
 
@@ -40,9 +42,9 @@ def parsed(entries: list[dict[str, Any]]) -> dict[str, Vendor]:
 def _under(like: object, where: str) -> dict[str, Any]:
     if like is None:
         return {}
-    if not isinstance(like, str) or like not in VENDORS:
-        raise CatalogFault(f"{where}: like names {like!r}; known: {', '.join(VENDORS)}")
-    values = _plain(dataclasses.asdict(VENDORS[like]))
+    if not isinstance(like, str) or like not in LIKE:
+        raise CatalogFault(f"{where}: like names {like!r}; known: {', '.join(LIKE)}")
+    values = _plain(dataclasses.asdict(LIKE[like]))
     assert isinstance(values, dict)  # noqa: S101  it was a dataclass
     return values
 

@@ -70,7 +70,7 @@ def _models(values: Settings) -> Check:
     from kimi_gateway.catalog import catalog
 
     try:
-        known = catalog.load(values.models, aliases=values.aliases)
+        known = catalog.load(values.models, aliases=values.aliases, web=values.kimi_web)
     except catalog.CatalogFault as exc:
         return Check(
             "models",
@@ -208,6 +208,8 @@ def _vendors(chosen: Target) -> Iterator[Check]:
             good = bool(verdict.live or verdict.unasked)
             fix = f"check the vendor's console ({vendor.docs}), and the address of the token"
             yield Check("vendor", "ok" if good else "FAIL", detail, None if good else fix)
+        for note in vendors.web_notes(chosen, vendor):
+            yield Check("vendor", "warn", note, "the official platform is the supported way")
         if age := vendors.too_old(vendor):
             detail = f"{vendor.id}: its facts were checked {age} days ago ({vendor.checked})"
             yield Check("vendor", "warn", detail, f"compare its row with {vendor.docs}")

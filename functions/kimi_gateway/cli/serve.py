@@ -94,6 +94,10 @@ def _greet(values: Settings, host: str, port: int, source: Source, tokens: tuple
     secret = None if kept else ask(first_key)
     lines = [f"Kimi Gateway on {address}", *_seen_by_others(host, port)]
     lines.append(f"Upstream: {_upstream(values, source, tokens)}")
+    if values.kimi_web:
+        from kimi_gateway.catalog.catalog import WEB_WARNING
+
+        lines.append(f"Warning: {WEB_WARNING}")
     if values.passthrough:
         lines.append("Pass-through: callers may send Kimi tokens of their own instead of a key")
     if secret is None:

@@ -49,9 +49,9 @@ def add(token: str, vendor: str, as_json: bool) -> None:
     asks for it. That keeps it out of the shell's history.
     """
     chosen = target()
-    if vendor != PLATFORM:
-        vendors.known(chosen, vendor)
-    secrets = _parsed(_typed() if token == "-" else token)  # noqa: S105
+    row = vendors.known(chosen, vendor) if vendor != PLATFORM else None
+    typed = _typed() if token == "-" else token  # noqa: S105
+    secrets = _parsed(typed) if row is None or row.wire == "openai" else _of_web(typed)
     redact.learn(secrets)
     kept = {name: list(each) for name, each in chosen.all_kept().items()}
     own = kept.setdefault(vendor, [])
@@ -64,6 +64,7 @@ def add(token: str, vendor: str, as_json: bool) -> None:
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
     if vendor != PLATFORM:
         effective = not chosen.settings.vendor_tokens.get(vendor)
+        lines += vendors.web_notes(chosen, row) if row is not None else ()
         if not effective:
             lines.append(f"No effect now. {vendors.variable(vendor)} is set, and the environment wins.")
     elif not (effective := in_use(chosen).source != "environment"):
@@ -75,6 +76,13 @@ def _typed() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Token", hide_input=True, err=True))
     return ",".join(sys.stdin.read().splitlines())
+
+
+def _of_web(text: str) -> tuple[str, ...]:
+    """One token of kimi.com, as people paste it: also a cookie or an array. Raises UsageError."""
+    from kimi_gateway.providers.kimi_web.sessions import plain
+
+    return _parsed(plain(text))
 
 
 def _parsed(text: str) -> tuple[str, ...]:

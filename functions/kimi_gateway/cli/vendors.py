@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ from kimi_gateway.observe import redact
 
 if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
-    from kimi_gateway.providers.compatible.provider import Compatible
-    from kimi_gateway.providers.provider import Token
+    from kimi_gateway.net.http import Client
+    from kimi_gateway.providers.provider import Provider, Token
 
 
 def variable(vendor: str) -> str:
@@ -30,8 +31,9 @@ def variable(vendor: str) -> str:
 
 
 def _catalog(chosen: Target) -> catalog.Catalog:
+    """With the web service of kimi.com at home, so that its tokens can be stored before it is switched on."""
     try:
-        return catalog.load(chosen.settings.models)
+        return catalog.load(chosen.settings.models, web=chosen.kept_in == "file")
     except catalog.CatalogFault as exc:
         raise Failed(f"KIMI_GATEWAY_MODELS is wrong: {exc}", "settings") from None
 
@@ -40,6 +42,8 @@ def known(chosen: Target, id: str) -> Vendor:
     """Raises UsageError."""
     models = _catalog(chosen)
     vendor = models.vendor(id)
+    if vendor is None and id == catalog.WEB:
+        raise click.UsageError(f"{id} runs at home only, not in a stack (docs/kimi-web.md).")
     if vendor is None:
         from kimi_gateway.catalog.vendors import VENDORS
 
@@ -77,6 +81,14 @@ def used(chosen: Target) -> Iterator[tuple[Vendor, str, list[Token]]]:
             yield vendor, "environment" if fixed.get(id) else chosen.kept_in, of_texts(vendor, texts)
 
 
+def web_notes(chosen: Target, vendor: Vendor) -> list[str]:
+    """The warning about a vendor that is unofficial; empty for others."""
+    if vendor.wire == "openai":
+        return []
+    off = "" if chosen.settings.kimi_web else " It is off: set KIMI_GATEWAY_KIMI_WEB=on."
+    return [f"{vendor.id} is unofficial, may stop working, and may cost the account.{off}"]
+
+
 def unknown(chosen: Target) -> list[str]:
     """Names with tokens that are no vendor's."""
     models = _catalog(chosen)
@@ -86,26 +98,37 @@ def unknown(chosen: Target) -> list[str]:
 
 def verdicts(chosen: Target, vendor: Vendor, tokens: Sequence[Token]) -> list[Verdict]:
     """Ask the vendor about each token."""
-    if not vendor.models:
+    if not vendor.models and vendor.wire == "openai":
         free = f"{vendor.id} has no request that checks a token without cost"
         return [Verdict(token.id, None, free, unasked=True) for token in tokens]
     from kimi_gateway.app import http_client
     from kimi_gateway.cli.upstream import verdict
-    from kimi_gateway.net.http import Timeouts
-    from kimi_gateway.providers.compatible.provider import Compatible
-
-    values = chosen.settings
 
     async def run() -> list[Verdict]:
         client = http_client(next(iter(vendor.bases.values())), os.environ, *vendor.bases.values())
-        timeouts = Timeouts(values.connect_timeout, values.first_byte_timeout)
-        provider: Compatible = Compatible(vendor, client, timeouts, values.event_limit)
+        provider = provider_of(chosen, vendor, client)
         try:
             return await asyncio.gather(*(verdict(provider, token) for token in tokens))
         finally:
             await client.close()
 
     return asyncio.run(run())
+
+
+def provider_of(chosen: Target, vendor: Vendor, client: Client) -> Provider:
+    """A provider that is asked and sends no chats."""
+    from kimi_gateway.net.http import Timeouts
+
+    values = chosen.settings
+    of = vendor, client, Timeouts(values.connect_timeout, values.first_byte_timeout), values.event_limit
+    if vendor.wire == "openai":
+        from kimi_gateway.providers.compatible.provider import Compatible
+
+        return Compatible(*of)
+    from kimi_gateway.providers.kimi_web.newest import NAME, NewestFile
+    from kimi_gateway.providers.kimi_web.provider import KimiWeb
+
+    return KimiWeb(*of, NewestFile(values.data / NAME), None, time.time)
 
 
 def outages(chosen: Target, tokens: Sequence[Token]) -> dict[str, str]:

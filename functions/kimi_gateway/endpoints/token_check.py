@@ -11,42 +11,54 @@ from kimi_gateway.accounts.bucket import Buckets
 from kimi_gateway.accounts.store import Store, StoreDown
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.endpoints.answer import answer
-from kimi_gateway.errors import RateLimited, Unavailable
+from kimi_gateway.errors import InvalidRequest, RateLimited, Unavailable
 from kimi_gateway.flow.liveness import Liveness, is_platform_key, name_of
 from kimi_gateway.http import Request, Response
 from kimi_gateway.pivot import fields
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.registry import Asked
 
 CHECKS = 600  # a minute from an address, including known tokens and invalid bodies
 
 
 @dataclass(slots=True)
 class TokenCheck:
+    """`asked` gives the vendor of a token: the provider to ask, and the token in its form."""
+
     store: Store
     liveness: Liveness
+    asked: Callable[[str, str], Asked | None]
     clock: Callable[[], float]
     _askers: Buckets = field(default_factory=lambda: Buckets(rate=CHECKS / 60, burst=CHECKS))
 
     async def check_token(self, request: Request) -> Response:
         """Answer POST /token/check, which needs no key. Answers are cached; new questions are limited by
         address. A key of this gateway is looked up each time while it is live, so that a revoked one is
-        reported at once. Tokens of kimi.com are of no use here, so they are not live."""
+        reported at once. A token of another vendor goes to that vendor only: the body names it as `vendor`,
+        or the operator has stored the token."""
         wait = self._askers.take(request.client, self.clock())
         if wait:
             raise RateLimited("Too many token checks from this address.", retry_after=math.ceil(wait))
-        token = fields.json_object(await request.body()).values.get("token")
+        body = fields.json_object(await request.body()).values
+        token, vendor = body.get("token"), body.get("vendor") or ""
         fields.string(token, "token")
-        return answer({"live": await self._is_live(str(token), request.client)})
+        fields.string(vendor, "vendor")
+        return answer({"live": await self._is_live(str(token), str(vendor), request.client)})
 
-    async def _is_live(self, token: str, client: str) -> bool:
+    async def _is_live(self, token: str, vendor: str, client: str) -> bool:
         if token.startswith(keys.PREFIX):
             return await self._is_live_key(token, client)
-        if not is_platform_key(token):
+        asked = self.asked(token, vendor)
+        if asked is None and not is_platform_key(token):
             return False
         try:
-            return await self.liveness.of(Token.of(token), client)
+            if asked is None:
+                return await self.liveness.of(Token.of(token), client)
+            return await self.liveness.of(asked.token, client, asked.provider)
         except UpstreamFailure as failure:
+            if failure.cause == "model":  # it has no request that tells
+                raise InvalidRequest(f"vendor: {failure.detail}", param="vendor") from failure
             raise _unchecked(failure.cause) from failure
 
     async def _is_live_key(self, token: str, client: str) -> bool:

@@ -56,6 +56,7 @@ class Cleaner:
         self.uploads = 0
         self.deletions = 0
         self.busy: set[asyncio.Task[None]] = set()
+        self.others: dict[str, Callable[[FileRecord], Awaitable[int]]] = {}  # by purpose
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -73,15 +74,16 @@ class Cleaner:
         media_type: str,
         files: Files | None = None,
         shared: bool = False,
+        detail: str = "",
     ) -> FileRecord:
         """The record of an upload that may start now. `files`: the provider's, with which this process can
         delete it although its token is a guest's. `shared`: it may become one, if there is room.
         Raises StoreDown."""
         now = int(self._clock())
-        until = now + int(self._lease)
         record = FileRecord(
-            file_id(now), account, token.id, "passing", now, until, purpose=purpose, media_type=media_type
-        )
+            file_id(now), account, token.id, "passing", now, now + int(self._lease),
+            purpose=purpose, media_type=media_type, detail=detail,
+        )  # fmt: skip
         try:
             added = replace(record, kind="shared") if shared else record
             await self._store.add_file(added, _ROOM)
@@ -98,14 +100,20 @@ class Cleaner:
         """The record with the provider's id. A store that is down does not end the turn: the sweep would find
         the file by its name."""
         self.uploads += 1
-        ready = replace(record, upstream=file.id, state="ready")
+        ready = await self.known(record, replace(record, upstream=file.id, state="ready"))
+        return replace(ready, size=file.size)
+
+    async def known(self, record: FileRecord, ready: FileRecord) -> FileRecord:
+        """The record with facts that the provider has given."""
+        current = self._held.get(record.id, record)  # `renew` may have extended it
+        ready = replace(ready, expires=current.expires)
         try:
-            await self._store.change_file(record, ready, _ROOM)
+            await self._store.change_file(current, ready, _ROOM)
         except StoreDown as exc:
             emit(exc.cause, logging.WARNING, step="file_uploaded")
         else:
             self._held[record.id] = ready
-        return replace(ready, size=file.size)
+        return ready
 
     async def share(self, record: FileRecord, name: str, until: int) -> FileRecord | None:
         """Keep an upload of this turn for later ones. None if it stays the turn's own: for want of room, or
@@ -150,7 +158,7 @@ class Cleaner:
             except (UpstreamFailure, GatewayError) as exc:
                 failure = str(exc)
             else:
-                self.deletions += count if record.upstream else 0
+                self.deletions += count if record.upstream and record.purpose not in self.others else 0
                 await self._end(record, bool(count))
                 return
         emit("file_left", logging.WARNING, file=record.id, token=record.token, detail=failure)
@@ -170,6 +178,8 @@ class Cleaner:
             await self._store.remove_file(current)
         except StoreDown as exc:
             emit(exc.cause, logging.WARNING, step="file_forgotten")  # the sweep does it, and finds no file
+        if record.purpose in self.others:
+            return
         left = self.uploads - self.deletions
         emit("files_deleted", uploads=self.uploads, deletions=self.deletions, left=left)
 
@@ -183,6 +193,8 @@ class Cleaner:
 
     async def _delete_upstream(self, record: FileRecord) -> int:
         """The number of files that are gone now. Raises UpstreamFailure."""
+        if (other := self.others.get(record.purpose)) is not None:
+            return await other(record)
         files, token = self._reach(record)
         if record.upstream:
             await files.delete(token, record.upstream)
@@ -235,7 +247,7 @@ class Cleaner:
                 emit("file_unreachable", logging.WARNING, file=record.id, detail=str(exc))
                 count = 0
             deleted += count
-            if record.kind != "kept" and record.upstream:
+            if record.kind != "kept" and record.upstream and record.purpose not in self.others:
                 self.deletions += 1
             if not count and not record.upstream and record.state == "uploading":
                 later = replace(record, state="deleting", expires=now + LOST)

@@ -18,7 +18,7 @@ from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
-from kimi_gateway.files.reading import Reader, reading, too_large, wrong
+from kimi_gateway.files.reading import Reader, reading, too_large, whole, wrong
 from kimi_gateway.files.shared import Found, Shared
 from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
@@ -31,7 +31,7 @@ from kimi_gateway.pivot.attachments import (
     Resolved,
 )
 from kimi_gateway.providers.failures import AGAIN, OTHER_TOKEN, UpstreamFailure
-from kimi_gateway.providers.files import Files, KeepsFiles, Purpose
+from kimi_gateway.providers.files import Files, KeepsFiles, Purpose, TakesDocuments
 from kimi_gateway.providers.provider import Token, Upstream
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ TRIES = 3  # uploads of one attachment, each with a token that was not tried
 HELD = 2**20  # bytes of a document that are read before its upload begins
 NO_TEXT = "the document has no text; it may be a scan. Send its pages as pictures"
 LEARNED = ("authentication", "quota")  # failures of an upload that say something of the token's chats
+_A = {"image": "a picture", "video": "a video"}
 _SENDABLE = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 
 
@@ -125,10 +126,13 @@ class Resolving:
         if type.kind in ("image", "video") and attachment.kind in (type.kind, "any"):
             return await self._medium(attachment, reader, type, tried)
         if attachment.kind in ("image", "video"):
-            raise wrong(attachment, f"the content is {type.media_type}, not {_a(attachment.kind)}")
+            raise wrong(attachment, f"the content is {type.media_type}, not {_A[attachment.kind]}")
         if type.kind != "document":
             advice = "; send it as a picture" if type.kind == "image" else ""
             raise wrong(attachment, f"files of type {type.media_type} cannot be read as documents{advice}")
+        provider = self.upstream.provider
+        if isinstance(provider, TakesDocuments) and not texts.plain(type, await reader.fill(HELD)):
+            return await whole(attachment, reader, type, provider.largest_document)
         text = await self._document(attachment, reader, type, tried)
         return DocumentText(attachment.filename or reader.name, text)
 
@@ -309,7 +313,7 @@ class Resolving:
 
 
 def _other_use(record: FileRecord, attachment: Attachment) -> str:
-    kind = "a document" if attachment.kind == "document" else _a(attachment.kind)
+    kind = "a document" if attachment.kind == "document" else _A[attachment.kind]
     said = f"the file is {record.media_type}, not {kind}"
     if not record.uploaded_as:
         return said
@@ -329,10 +333,6 @@ def _extension(attachment: Attachment, reader: Reader, type: FileType) -> str:
         return "html"
     said = (attachment.filename or reader.name or "").rpartition(".")[2].lower()
     return said if type.extension == "doc" and said in ("xls", "ppt") else type.extension
-
-
-def _a(kind: str) -> str:
-    return {"image": "a picture", "video": "a video"}[kind]
 
 
 def _shown(attachment: Attachment, failure: UpstreamFailure) -> GatewayError:

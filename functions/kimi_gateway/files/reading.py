@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, UnreadableImage
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.budget import Share
-from kimi_gateway.pivot.attachments import Address, Attachment, Inline
+from kimi_gateway.files.signatures import FileType
+from kimi_gateway.pivot.attachments import Address, Attachment, Inline, MediaUrl
 
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
@@ -199,3 +200,12 @@ def named(url: str) -> str | None:
         return None
     kept = "".join(ch for ch in name if ch.isprintable())[-200:]
     return kept if 0 < kept.rfind(".") < len(kept) - 1 else None
+
+
+async def whole(attachment: Attachment, reader: Reader, type: FileType, most: int) -> MediaUrl:
+    """A document for a provider that takes it within the request. Raises BodyTooLarge."""
+    data = await reader.fill(most + 1)
+    if len(data) > most:
+        raise too_large(attachment, most)
+    name = attachment.filename or reader.name or f"document.{type.extension}"
+    return MediaUrl(f"data:{type.media_type};base64,{base64.b64encode(data).decode()}", "file", name)

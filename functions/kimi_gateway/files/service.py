@@ -6,7 +6,7 @@ They are loaded with the first request that needs them, because most functions o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kimi_gateway.accounts.files import FileStore
     from kimi_gateway.files.budget import Memory
     from kimi_gateway.files.cleaning import Cleaner
+    from kimi_gateway.files.conversations import ConversationTraces
     from kimi_gateway.files.resolver import FileResolver
     from kimi_gateway.net.fetch.fetcher import Fetcher
     from kimi_gateway.providers.provider import Upstream
@@ -45,6 +46,8 @@ class FileService:
         self._memory: Memory | None = None
         self._resolver: FileResolver | None = None
         self._fetcher: Fetcher | None = None
+        self._traces: ConversationTraces | None = None
+        self.web: Callable[[], Iterable[Upstream]] | None = None  # services that keep conversations
 
     def resolve(
         self, account: str, attachments: Sequence[Attachment], without: frozenset[str] = frozenset()
@@ -97,7 +100,18 @@ class FileService:
             from kimi_gateway.files.cleaning import Cleaner
 
             self._cleaner = Cleaner(self._store, self._upstream, self._clock, self._settings.lease)
+            if self.web is not None:
+                from kimi_gateway.files.conversations import ConversationTraces  # few gateways need it
+
+                self._traces = ConversationTraces(self._cleaner, self.web)
         return self._cleaner
+
+    @property
+    def traces(self) -> ConversationTraces:
+        """For the services of `web`."""
+        _ = self.cleaner
+        assert self._traces is not None  # noqa: S101  asked for only where there is such a service
+        return self._traces
 
     def fetcher(self) -> Fetcher:
         if self._fetcher is None:

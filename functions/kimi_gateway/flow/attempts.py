@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
@@ -88,6 +88,7 @@ class UpstreamCall:
     largest: Amount = NOTHING  # that the vendor may bill for an attempt, where there is a budget
     maybe_billed: bool = False  # the present attempt was sent, and the vendor did not refuse it
     lost: int = 0  # earlier attempts that the vendor may have billed
+    earlier: list[dict[str, Any]] = field(default_factory=list)  # usage of empty answers that were repeated
     otherwise: Otherwise | None = None  # the call of another model, where there is one
     follower: UpstreamCall | None = None  # took the place of this call
     given_up: str = ""  # the cause of the failure after which another model was asked
@@ -98,7 +99,7 @@ class UpstreamCall:
         """Count the attempts of a call that this one replaces."""
         self.attempts, self.refused, self.stale = before.attempts, before.refused, before.stale
         self.tokens[:0] = before.tokens
-        self.lost = before.lost + before.maybe_billed
+        self.lost, self.earlier = before.lost + before.maybe_billed, before.earlier
 
     @property
     def empty(self) -> bool:
@@ -157,7 +158,7 @@ class UpstreamCall:
             failure: UpstreamFailure | None = None
             self.maybe_billed = True
             try:
-                self._again &= self.afford is None and time.monotonic() - begun <= START_WITHIN
+                self._again &= time.monotonic() - begun <= START_WITHIN
                 if await self._attempt(lease):
                     return
                 tried.discard(lease.token.id)
@@ -244,8 +245,14 @@ class UpstreamCall:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")
         if self._again and self.empty and not self.content_sent:
             self._again = False
-            lease.answered()
-            return False
+            if self.afford is None or await self.afford():
+                if progress.usage is not None:
+                    self.earlier.append(progress.usage)
+                else:
+                    self.lost += 1
+                self.progress, self.maybe_billed = Progress(self.randomness, self.call.free), False
+                lease.answered()
+                return False
         await self._pass_on(held, lease, whole=True)
         return True
 

@@ -28,9 +28,10 @@ from kimi_gateway.observe import emit
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import output_of
 from kimi_gateway.providers.failures import UpstreamFailure
+from kimi_gateway.providers.files import TakesDocuments
 from kimi_gateway.providers.provider import Prepared, Tap
 from kimi_gateway.providers.registry import Registry, Resolved
-from kimi_gateway.providers.search import Searches
+from kimi_gateway.providers.search import Searches, SearchesItself
 
 # Never for a fault of the client's. A request that is too long may fit another model's window.
 CAUSES = frozenset(
@@ -114,10 +115,17 @@ class Chain:
         own = model.provider == PLATFORM == failed.call.model.provider
         if self.completed.token is not None and not own:
             return False  # its files are in an account of the platform
-        if self.completed.searches and not isinstance(resolved.upstream.provider, Searches):
+        # The rounds of a search are those of the first model's way.
+        ways = (Searches,) if isinstance(self.admittable.upstream.provider, Searches) else (SearchesItself,)
+        if self.completed.searches and not isinstance(resolved.upstream.provider, ways):
             return False
         body = self.chat.body
-        return (model.tools or not _needs_tools(body)) and (model.media or not _has_media(body["messages"]))
+        takes = isinstance(resolved.upstream.provider, TakesDocuments)
+        if not takes and _has(body["messages"], "file_url"):
+            return False
+        return (model.tools or not _needs_tools(body)) and (
+            model.media or not _has(body["messages"], *_MEDIA)
+        )
 
     async def _call(self, resolved: Resolved, failed: UpstreamCall) -> UpstreamCall | None:
         """None if a budget does not pay for it. Raises GatewayError."""
@@ -188,7 +196,11 @@ def _needs_tools(body: Mapping[str, Any]) -> bool:
     return bool(body.get("tools")) or any(message.get("tool_calls") for message in body["messages"])
 
 
-def _has_media(messages: Collection[Mapping[str, Any]]) -> bool:
+_MEDIA = ("image_url", "video_url")
+
+
+def _has(messages: Collection[Mapping[str, Any]], *kinds: str) -> bool:
+    """Whether messages have parts of these types."""
     contents = (message.get("content") for message in messages)
     parts = (part for content in contents if isinstance(content, list) for part in content)
-    return any(part.get("type") in ("image_url", "video_url") for part in parts)
+    return any(part.get("type") in kinds for part in parts)

@@ -13,25 +13,18 @@ from collections.abc import Awaitable, Callable
 
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets, SlidingWindow
 from kimi_gateway.errors import RateLimited
-from kimi_gateway.providers.provider import Token
+from kimi_gateway.providers.provider import Provider, Token
 
 REMEMBERED = 600  # seconds
 KEPT = 10_000  # tokens
 ASKING = 32  # questions upstream at a time, in each process
 # Keys of the platform (docs/upstream.md). Everything else is refused without a question.
 _PLATFORM = re.compile(r"sk-[A-Za-z0-9_-]{1,256}")
-# Tokens of the web product kimi.com: JWTs, for which the platform has no use.
-_WEB = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]*")
 
 
 def is_platform_key(token: str) -> bool:
     """Whether the text can be a key of the platform."""
     return _PLATFORM.fullmatch(token) is not None
-
-
-def is_web_token(token: str) -> bool:
-    """Whether the text is a refresh token or an access token of kimi.com."""
-    return _WEB.match(token) is not None
 
 
 def name_of(token: str) -> str:
@@ -71,10 +64,11 @@ class Liveness:
         if wait := self._new.take(client, self._clock()):
             raise RateLimited("Too many unknown tokens from this address.", retry_after=math.ceil(wait))
 
-    async def of(self, token: Token, client: str) -> bool:
-        """Whether Kimi accepts a token that can be one. `client` is the address that asks. Raises RateLimited
-        and UpstreamFailure."""
-        name = name_of(token.secret)
+    async def of(self, token: Token, client: str, provider: Provider | None = None) -> bool:
+        """Whether Kimi accepts a token that can be one; or the `provider`, of which it is. `client` is the
+        address that asks. Raises RateLimited and UpstreamFailure."""
+        of_vendor = "" if provider is None else f"{provider.name} {token.base} "
+        name, ask = name_of(of_vendor + token.secret), self._ask if provider is None else provider.live
         known = self.known(name)
         if known is not None:
             return known
@@ -84,7 +78,7 @@ class Liveness:
             raise RateLimited("Too many token checks at present.", retry_after=math.ceil(wait))
         self._asking += 1
         try:
-            live = await self._ask(token)
+            live = await ask(token)
         finally:
             self._asking -= 1
         self.learn(name, live)

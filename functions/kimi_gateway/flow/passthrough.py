@@ -26,11 +26,11 @@ from kimi_gateway.errors import (
     PermissionDenied,
     Unavailable,
 )
-from kimi_gateway.flow.liveness import Liveness, is_platform_key, is_web_token, name_of
+from kimi_gateway.flow.liveness import Liveness, is_platform_key, name_of
 from kimi_gateway.http import Headers
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Provider, Token, Upstream
-from kimi_gateway.providers.registry import Registry
+from kimi_gateway.providers.registry import Registry, is_web_token
 from kimi_gateway.providers.tokens.local_health import LocalHealth
 from kimi_gateway.providers.tokens.outages import LocalOutageLog
 from kimi_gateway.providers.tokens.pool import Pool, TokenLease

@@ -1,8 +1,8 @@
 """The largest cost of a request, and the cost that the vendor billed.
 
 A token has at least one byte, so the bytes of a text bound its tokens; the template adds a few to each
-message and tool. What bytes do not bound (pictures, files, kept answers) is bounded by the model's window:
-the vendor refuses more, and bills no refusal.
+message and tool, and a still picture has at most the tokens that the model's row names. What neither bounds
+(videos, files, kept answers) is bounded by the model's window: the vendor refuses more, and bills no refusal.
 """
 
 from __future__ import annotations
@@ -32,13 +32,30 @@ def input_bound(body: dict[str, Any], model: Model) -> int:
     """Tokens of input at most."""
     window = models.largest_window(model)
     messages, tools = body["messages"], body.get("tools") or ()
-    if any(_has_media(message.get("content")) for message in messages):
+    media = [part for message in messages for part in _media(message.get("content"))]
+    pictures = [url for part in media if (url := _still(part))]
+    if media and (len(pictures) < len(media) or not model.picture):
         return window
-    return min(window, len(jsonio.dumps(body)) + TEMPLATE * (len(messages) + len(tools) + 1))
+    texts = len(jsonio.dumps(body)) - sum(map(len, pictures)) + model.picture * len(pictures)
+    return min(window, texts + TEMPLATE * (len(messages) + len(tools) + 1))
 
 
-def _has_media(content: object) -> bool:
-    return type(content) is list and any(part.get("type") != "text" for part in content)
+def _media(content: object) -> list[dict[str, Any]]:
+    return [part for part in content if part.get("type") != "text"] if type(content) is list else []
+
+
+# The first bytes of PNG, JPEG and BMP in base64. GIF, WebP and HEIF may be animated, and then are videos.
+_STILL = ("iVBORw0KGgo", "/9j/", "Qk")
+
+
+def _still(part: dict[str, Any]) -> str:
+    """The address of a picture that contains it and does not move; empty for other parts."""
+    image = part.get("image_url") if part.get("type") == "image_url" else None
+    url = image.get("url") if isinstance(image, dict) else image
+    if type(url) is not str or not url.startswith("data:image/"):
+        return ""
+    start = url.find(";base64,", 0, 100)
+    return url if start > 0 and url.startswith(_STILL, start + len(";base64,")) else ""
 
 
 def bound_of(
@@ -159,7 +176,8 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
         else:
             lost += call.maybe_billed
         usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
-        total = Amount(total.usd + amount.usd + usd, total.tokens + amount.tokens + tokens)
+        amounts = (total, amount, Amount(usd, tokens), *[_of_usage(call, each) for each in call.earlier])
+        total = Amount(sum(each.usd for each in amounts), sum(each.tokens for each in amounts))
     return total
 
 
@@ -183,8 +201,8 @@ def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools:
     fees = round(models.fee(tools) * PER_MILLION)
     total = Usage(fees=fees, cost=fees)
     for call, usage in calls:
-        if usage is not None:
-            total = usages.added(total, _counted(call, usage))
+        for each in (*call.earlier, *(() if usage is None else (usage,))):
+            total = usages.added(total, _counted(call, each))
     return usages.bounded(total)
 
 

@@ -72,10 +72,12 @@ class DocumentText:
 
 @dataclass(frozen=True, slots=True)
 class MediaUrl:
-    """A `data:` or `ms://` address that the upstream accepts."""
+    """A `data:` or `ms://` address that the upstream accepts. A "file" is a document with its `name`, for an
+    upstream that takes documents within the request."""
 
     url: str = field(repr=False)
-    kind: Literal["image", "video"] = "image"
+    kind: Literal["image", "video", "file"] = "image"
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

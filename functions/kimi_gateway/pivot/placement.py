@@ -216,7 +216,8 @@ def _message(message: Message, results: Mapping[Attachment, Resolved], storing: 
             parts.append(part.stored())
         else:
             kind = f"{became.kind}_url"
-            parts.append({"type": kind, kind: {"url": became.url}})
+            named = {"name": became.name} if became.name else {}
+            parts.append({"type": kind, kind: {"url": became.url, **named}})
     content: str | list[Part] = repair.with_words(parts) if inside else parts or SEE_DOCUMENT
     return [*documents, {**message, "content": content}]
 

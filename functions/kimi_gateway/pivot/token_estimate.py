@@ -35,7 +35,7 @@ def _of_message(message: dict[str, Any]) -> float:
         return total + of_text(content)
     for part in content if isinstance(content, list) else ():
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind in ("image_url", "video_url"):
+        if kind in ("image_url", "video_url", "file_url"):
             total += PER_MEDIA
         elif isinstance(part, dict):
             total += of_text(str(part.get("text") or ""))

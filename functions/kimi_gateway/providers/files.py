@@ -70,3 +70,11 @@ class KeepsFiles(Protocol):
 
     @property
     def files(self) -> Files: ...
+
+
+@runtime_checkable
+class TakesDocuments(Protocol):
+    """A provider that takes documents within the request, as parts of the type `file_url` with a data URL.
+    `largest_document` is in bytes."""
+
+    largest_document: int

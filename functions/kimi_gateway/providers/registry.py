@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from kimi_gateway.catalog.catalog import Catalog
+from kimi_gateway.catalog.catalog import WEB, Catalog
 from kimi_gateway.catalog.models import PLATFORM, UNKNOWN_WINDOW, Model, neutral
 from kimi_gateway.catalog.names import NameOptions, parted
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.errors import ModelNotFound
+from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
-from kimi_gateway.providers.provider import Upstream
+from kimi_gateway.providers.provider import Provider, Token, Upstream
+
+if TYPE_CHECKING:
+    from kimi_gateway.providers.tokens.pool import Pool
+
+LONGEST_TOKEN = 8 * 1024  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A token of a vendor, and the vendor's provider."""
+
+    provider: Provider
+    token: Token
 
 
 class Vendors(Protocol):
@@ -28,6 +42,23 @@ class Vendors(Protocol):
 
     def models(self) -> list[Model]:
         """The known models of all vendors with a token."""
+        ...
+
+    def owner(self, token: str) -> Asked | None:
+        """The vendor of a token that the operator has stored."""
+        ...
+
+    def of(self, vendor: str, token: str) -> Asked | None:
+        """A token for a vendor, whether it is stored or not; None if there is no such vendor."""
+        ...
+
+    def web(self) -> Iterator[Upstream]:
+        """The services that keep conversations, with their tokens."""
+        ...
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The pools of the vendors that are used."""
         ...
 
     @property
@@ -64,6 +95,15 @@ class Resolved:
         return "Kimi" if self.model.provider == PLATFORM else self.model.provider
 
 
+# Tokens of kimi.com: JWTs, for which the platform has no use, and the cookie with one.
+_OF_WEB = re.compile(r"(?:.*kimi-auth=)?eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_.-]*")
+
+
+def is_web_token(token: str) -> bool:
+    """Whether the text can be a refresh token or an access token of kimi.com."""
+    return len(token) <= LONGEST_TOKEN and _OF_WEB.match(token) is not None
+
+
 class Registry:
     """The provider of each model. `directories` has one for each provider with code of its own; others are
     vendors, which `vendors` loads when one is asked for. `begun`: some have tokens already. `loaded` are the
@@ -98,6 +138,24 @@ class Registry:
         if self.loaded is None and self._load is not None:
             self.loaded = self._load()
         return self.loaded
+
+    def web(self) -> Iterator[Upstream]:
+        """The services that keep conversations, with their tokens."""
+        yield from self.vendors.web() if self.vendors is not None else ()
+
+    def asked(self, token: str, vendor: str) -> Asked | None:
+        """Who may be asked about a token: the named vendor, else the one whose stored token it is, else the
+        web service if it is on and the token has its form. None for the platform's. Raises InvalidRequest."""
+        if vendor and vendor not in self.directories:
+            vendors = self._vendors()
+            found = None if vendors is None else vendors.of(vendor, token)
+            if found is None:
+                raise InvalidRequest(f"vendor: {vendor[:80]!r} is not a vendor here", param="vendor")
+            return found
+        vendors = None if vendor else self.vendors
+        if vendors is None:
+            return None
+        return vendors.owner(token) or (vendors.of(WEB, token) if is_web_token(token) else None)
 
     @property
     def all_directories(self) -> list[Directory]:

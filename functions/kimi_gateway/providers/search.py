@@ -92,3 +92,11 @@ class Searches(Protocol):
 
     @property
     def web(self) -> Search: ...
+
+
+@runtime_checkable
+class SearchesItself(Protocol):
+    """A provider whose model searches without tools of the gateway, if the prepared chat asks for a search.
+    Its taps turn the reports of its searches into `SearchChunk`s."""
+
+    searches_itself: bool

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from kimi_gateway.catalog.catalog import Catalog
 from kimi_gateway.catalog.models import PLATFORM, Model
@@ -20,11 +21,15 @@ from kimi_gateway.net.http1 import Http1Client, proxied
 from kimi_gateway.observe import redact
 from kimi_gateway.providers.compatible.provider import Compatible
 from kimi_gateway.providers.directory import Directory
-from kimi_gateway.providers.provider import Token, Upstream
+from kimi_gateway.providers.provider import Provider, Token, Upstream
+from kimi_gateway.providers.registry import Asked
 from kimi_gateway.providers.tokens.kept import secrets, with_base
 from kimi_gateway.providers.tokens.outages import OutageLog
 from kimi_gateway.providers.tokens.pool import Pool, Renewal
 from kimi_gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from kimi_gateway.providers.conversations import Traces
 
 NOBODY = Token("", "tok_none")  # for a vendor that needs no token
 
@@ -49,6 +54,7 @@ class Vendors:
     kept: KeptTokens
     record: OutageLog
     clock: Callable[[], float]
+    traces: Callable[[], Traces] | None = None
     _directories: dict[tuple[str, str], Directory] = field(default_factory=dict)
     _pools: list[Pool] = field(default_factory=list)
     _tokens: dict[tuple[str, str], tuple[tuple[str, ...], tuple[Token, ...]]] = field(default_factory=dict)
@@ -76,6 +82,29 @@ class Vendors:
         found = [self.catalog.vendor(name) for name in dict.fromkeys(names) if name != PLATFORM]
         return [vendor for vendor in found if vendor is not None and self.tokens(vendor, "")]
 
+    def owner(self, token: str) -> Asked | None:
+        for vendor in self.configured():
+            known = next((each for each in self.tokens(vendor, "") if each.secret == token), None)
+            if known is not None and known is not NOBODY:
+                return Asked(self._directory(vendor, "").upstream().provider, known)
+        return None
+
+    def of(self, vendor: str, token: str) -> Asked | None:
+        row = self.catalog.vendor(vendor)
+        if row is None:
+            return None
+        base, secret = with_base(token, row.bases)
+        known = next((each for each in self.tokens(row, "") if each.secret == secret), None)
+        if known is not None:
+            return Asked(self._directory(row, "").upstream().provider, known)
+        return Asked(self._provider(row, stored=False), Token.of(secret, base))
+
+    def web(self) -> Iterator[Upstream]:
+        """The services that keep conversations, with their tokens."""
+        for vendor in self.configured():
+            if vendor.wire == "kimi-web":
+                yield self._directory(vendor, "").upstream()
+
     def models(self) -> list[Model]:
         found = []
         for vendor in self.configured():
@@ -99,13 +128,13 @@ class Vendors:
         directory = self._directories.get((vendor.id, base))
         if directory is None:
             settings = self.settings
-            timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
-            provider = Compatible(vendor, self._client_for(vendor), timeouts, settings.event_limit)
+            places = [most for most in (settings.token_concurrency, vendor.places) if most]
+            provider = self._provider(vendor)
             pool = Pool(
                 lambda: self.tokens(vendor, base),
                 self.record,
                 self.clock,
-                settings.token_concurrency,
+                min(places, default=0),
                 None if vendor.id in settings.vendor_tokens else self.kept.renewal,
             )
             upstream = Upstream(provider, pool)
@@ -113,6 +142,21 @@ class Vendors:
             self._pools.append(pool)
             self._directories[vendor.id, base] = directory
         return directory
+
+    def _provider(self, vendor: Vendor, stored: bool = True) -> Provider:
+        """`stored`: for tokens of the operator. For others nothing is remembered."""
+        settings = self.settings
+        timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
+        of = vendor, self._client_for(vendor), timeouts, settings.event_limit
+        if vendor.wire == "openai":
+            return Compatible(*of)
+        from kimi_gateway.providers.kimi_web.newest import NAME, NewestFile  # few gateways use it
+        from kimi_gateway.providers.kimi_web.provider import KimiWeb
+        from kimi_gateway.providers.kimi_web.sessions import InMemory
+
+        assert self.traces is not None  # noqa: S101  given where the catalog has such a row
+        newest = NewestFile(settings.data / NAME) if stored else InMemory()
+        return KimiWeb(*of, newest, self.traces(), self.clock, settings.idle_timeout)
 
     def _client_for(self, vendor: Vendor) -> Client:
         """The gateway's client, or one over httpx2 if a proxy applies to the vendor only."""
@@ -124,6 +168,11 @@ class Vendors:
 
             self._own_client = HttpxClient()
         return self._own_client
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The pools of the vendors that are used."""
+        return self._pools
 
     @property
     def busy(self) -> set[asyncio.Task[None]]:

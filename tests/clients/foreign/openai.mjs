@@ -23,11 +23,12 @@ await outcomes(async ({ do: verb, base, key, body }, seen) => {
     case "files": {
       const made = await client.files.create({ ...body, file: await toFile(Buffer.from("Hello Kimi"), "notes.txt") });
       const waited = await client.files.waitForProcessing(made.id, { maxWait: 1000 });
+      const shown = await client.files.retrieve(made.id);
       const listed = [];
       for await (const file of client.files.list({ limit: 1 })) listed.push(file);
       const text = await (await client.files.content(made.id)).text();
       const gone = await (client.files.delete ?? client.files.del).call(client.files, made.id);
-      return { made, waited, listed, text, gone };
+      return { made, shown, waited, listed, text, gone };
     }
     case "kept": {
       const { id } = await client.responses.create(body);

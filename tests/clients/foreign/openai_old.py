@@ -26,12 +26,13 @@ def call(order: dict[str, Any], seen: Seen) -> Any:
         case "files":
             made = client.files.create(file=("notes.txt", b"Hello Kimi"), **body)
             waited = client.files.wait_for_processing(made.id, max_wait_seconds=1)
+            shown = client.files.retrieve(made.id)
             listed = list(client.files.list(extra_query={"limit": 1}))
             text = client.files.content(made.id).text
             gone = client.files.delete(made.id)
-            shown = {"made": made, "waited": waited, "gone": gone}
+            told = {"made": made, "shown": shown, "waited": waited, "gone": gone}
             return {
-                **{name: value.model_dump() for name, value in shown.items()},
+                **{name: value.model_dump() for name, value in told.items()},
                 "listed": [file.model_dump() for file in listed],
                 "text": text,
             }

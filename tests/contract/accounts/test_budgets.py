@@ -16,7 +16,7 @@ from kimi_gateway.net.http import ConnectFailed, ConnectionLost
 from support.budgeting import limit, spent
 from support.error_shape import anthropic_error, openai_error
 from support.inprocess import NOW, Answered, InProcess, Sent, Told, streamed, told
-from upstream.kimi import chat_events, error
+from upstream.kimi import chat_events, error, usage_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
 FORMATS = {
@@ -226,14 +226,68 @@ def test_a_bill_above_the_reservation_is_booked_and_alarmed(
     assert desk.chat(key, {"model": K26, "max_tokens": 300}).status == 403
 
 
-def test_a_picture_reserves_the_whole_window(desk: InProcess) -> None:
-    key = desk.key()
-    limit(desk, key, Budget("tokens", "day", 262_144 + 299))
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-    body = {"model": K26, "max_tokens": 300, "messages": [{"role": "user", "content": [picture]}]}
-    assert desk.chat(key, body).status == 200
-    assert desk.client.chats[-1].body["max_completion_tokens"] == 299
-    assert spent(desk, key)[0] < 262_144
+def in_books(desk: InProcess) -> int:
+    """Tokens that are spent or reserved at this moment, of the only account."""
+    (held,) = desk.store._accounts.values()
+    return sum(held.spent.values())
+
+
+PNG, JPEG, BMP = "iVBORw0KGgo=", "/9j/4AAQSkZJRg==", "Qk0="
+GIF, WEBP = "R0lGODlhAQABAIAAAAAAAP==", "UklGRiQAAABXRUJQ"
+
+
+@pytest.mark.parametrize(
+    ("model", "pictures", "bound"),
+    [
+        (K26, [f"data:image/png;base64,{PNG}"], 4_608),
+        (K26, [f"data:image/jpeg;base64,{JPEG}", f"data:image/bmp;base64,{BMP}"], 9_216),
+        ("kimi-k3", ["data:image/png;base64,iVBORw0KGgoA" + 30_000 * "AAAA"], 16_896),
+        (K26, [f"data:image/gif;base64,{GIF}"], 262_144),  # it may move, and is a video then
+        (K26, [f"data:image/png;base64,{GIF}"], 262_144),
+        (K26, [f"data:image/webp;base64,{WEBP}"], 262_144),
+        (K26, [f"data:image/png;base64,{PNG}", f"data:image/gif;base64,{GIF}"], 262_144),
+        ("kimi-k2.7-code", [f"data:image/png;base64,{PNG}"], 262_144),  # nobody says what it counts
+    ],
+)
+def test_a_picture_reserves_what_its_model_takes_at_most(
+    desk: InProcess, model: str, pictures: list[str], bound: int
+) -> None:
+    """And the whole window if that is not known."""
+    key, seen = desk.key(), list[int]()
+    limit(desk, key, Budget("tokens", "day", 10**7))
+
+    def answer(sent: Sent) -> Told:
+        seen.append(in_books(desk))
+        return streamed(*chat_events(model=model, usage=usage_of(10, 5)))
+
+    desk.client.answer = answer
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in pictures]
+    body = {"model": model, "max_tokens": 300, "messages": [{"role": "user", "content": parts}]}
+    assert desk.chat(key, body).status == 200, model
+    assert bound + 300 <= seen[0] <= bound + 300 + (0 if bound == 262_144 else 800)
+    assert spent(desk, key) == [15]
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_an_empty_answer_is_repeated_if_the_budget_pays_for_both(desk: InProcess, room: bool) -> None:
+    key, chats, reserved = desk.key(), 0, list[int]()
+    limit(desk, key, Budget("tokens", "day", 1_400 if room else 700))
+
+    def answer(sent: Sent) -> Told:
+        nonlocal chats
+        chats += 1
+        reserved.append(in_books(desk))
+        text = "" if chats == 1 else "Well."
+        return streamed(*chat_events(text, model=K26, usage=usage_of(40, 1 if chats == 1 else 20)))
+
+    desk.client.answer = answer
+    answered = desk.chat(key, {"model": K26, "max_tokens": 300})
+    assert answered.status == 200
+    assert chats == (2 if room else 1)
+    assert reserved[-1] >= 41 * (chats - 1) + 300, "it was not reserved"
+    assert spent(desk, key) == [101 if room else 41]
+    (row,) = desk.run(desk.store.usage(0, desk.account(key).id))
+    assert row.input + row.output == spent(desk, key)[0]
 
 
 def test_each_choice_is_reserved(desk: InProcess) -> None:

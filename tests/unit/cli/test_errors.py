@@ -131,7 +131,7 @@ def test_each_command_has_help_with_exit_codes_and_json(cli: Cli) -> None:
         result = cli(*name.split(), "--help")
         assert result.exit_code == 0
         assert "Exit codes:" in result.stdout, name
-        assert ("--json" in result.stdout) == (name != "serve")
+        assert ("--json" in result.stdout) == (name not in ("serve", "service")), name
         assert command.help
     assert "Exit codes:" in cli("--help").stdout
     assert __version__ in cli("--version").stdout

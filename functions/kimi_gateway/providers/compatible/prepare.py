@@ -66,12 +66,12 @@ def prepare(chat: ChatRequest, model: Model, vendor: Vendor) -> PreparedChat:
         dropped += [name for name in ("tools", "tool_choice") if name in body]
     for name in dropped:
         del body[name]
-    dropped += _think(body, known.thinking or vendor.thinking, known.efforts or vendor.efforts)
+    dropped += think(body, known.thinking or vendor.thinking, known.efforts or vendor.efforts)
     if "tool_choice" in body and not vendor.choices:
         dropped += _unchosen(body)
     _limit(body, model)
     renamed, opened = adapt_tools(body, model, model.thinks, MOST_TOOLS)
-    if _style(body, vendor):
+    if style_in_words(body, vendor):
         dropped.append("response_format")
     _extend(body, {**vendor.extra, **known.fields})
     body.update(model=model.upstream, stream=True, stream_options={"include_usage": True})
@@ -81,7 +81,7 @@ def prepare(chat: ChatRequest, model: Model, vendor: Vendor) -> PreparedChat:
     return PreparedChat(chat, model, vendor, body, tuple(dict.fromkeys(named)), renamed, lacking)
 
 
-def _think(body: Json, way: str, efforts: Sequence[str]) -> list[str]:
+def think(body: Json, way: str, efforts: Sequence[str]) -> list[str]:
     """Ask for thinking in the vendor's way. Returns the fields that have no counterpart there."""
     if way == "free":
         return []
@@ -140,7 +140,7 @@ def _limit(body: Json, model: Model) -> None:
         body["max_completion_tokens"] = min(limit, model.max_output)
 
 
-def _style(body: Json, vendor: Vendor) -> bool:
+def style_in_words(body: Json, vendor: Vendor) -> bool:
     """A `response_format` that the vendor does not know goes into words. Returns whether it was dropped."""
     style = body.get("response_format")
     if (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,13 +78,25 @@ class TokenFile:
 @dataclass(frozen=True, slots=True)
 class TokenSource:
     """`tokens` returns the platform's current tokens, `kept` all stored ones by vendor. `renewal` is set if
-    reading them takes a call; `known` then tells whether one succeeded."""
+    reading them takes a call; `known` then tells whether one succeeded. `of_vendors` is the same where only
+    other vendors' tokens are read, because the platform's are in the environment."""
 
     tokens: Callable[[], tuple[Token, ...]]
     faults: Callable[[], list[str]]
     renewal: Renewal | None = None
     known: Callable[[], bool] = lambda: True
     kept: Callable[[], Mapping[str, Sequence[str]]] = dict
+    of_vendors: Renewal | None = None
+
+    @property
+    def reading(self) -> Renewal | None:
+        return self.renewal or self.of_vendors
+
+    async def begin(self) -> None:
+        """Read the tokens. Requests try again and report it if that fails."""
+        if self.reading is not None:
+            with suppress(Unavailable):
+                await self.reading.fresh()
 
 
 def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]) -> TokenSource:
@@ -95,7 +108,7 @@ def token_source(settings: Settings, aws: Aws | None, clock: Callable[[], float]
 
         secret = SecretTokens(aws, settings.secret, clock)
         if fixed:
-            return TokenSource(lambda: fixed, list, kept=secret.kept)
+            return TokenSource(lambda: fixed, list, None, lambda: secret.known, secret.kept, secret)
         return TokenSource(secret.tokens, secret.faults, secret, lambda: secret.known, secret.kept)
     file = TokenFile(settings.data / NAME)
     if fixed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 
 from kimi_gateway.accounts.usage import DAY, HOUR, SUMMED, hour_of
 from kimi_gateway.accounts.values import UsageRow
@@ -23,6 +23,9 @@ INSERT INTO failures VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET errors = err
 """
 _BETWEEN = "hour >= :since AND hour < :before"
 _OF_ONE = f"{_BETWEEN} AND account = :account"  # by the index
+# The members of a row after its place, in their order.
+_IN_ROW = [each.name for each in fields(UsageRow)][len(_PLACE) : -1]
+_OF_SUM = {"last": "max(last)", "last_cost": "last_cost"}
 END = 2**62
 LONG = 7 * DAY
 _TABLES = ("usage", "failures")
@@ -55,26 +58,27 @@ def sums(
     where = _BETWEEN if account is None else _OF_ONE
     of = {"since": hour_of(since), "before": before, "account": account}
     span = HOUR if "hour" in by else DAY if "day" in by else 0
-    columns = [f"hour / {span} * {span}" if span else "0"]
+    # Rows lie in the order of their hours, so the database adds up hours without sorting, and days from them.
+    columns = ["hour" if span == HOUR else f"hour / {span} * {span}" if span else "0"]
     columns += [name if name in by else "''" for name in _PLACE[1:]]
     grouped = ", ".join(str(at) for at, column in enumerate(columns, 1) if column not in ("0", "''")) or "1"
-    totals = ", ".join(f"sum({name})" for name in SUMMED)
+    totals = ", ".join(_OF_SUM.get(name, f"sum({name})") for name in _IN_ROW)
     place = ", ".join(columns)
+    source = f"usage WHERE {where}"
+    if tuple(by) == ("day",):
+        hours = ", ".join(f"sum({name}) AS {name}" for name in SUMMED)
+        source = f"(SELECT hour, {hours}, max(last) AS last, last_cost FROM {source} GROUP BY hour)"  # noqa: S608
     query = (  # with one max(), the other columns are of the row that has it
-        f"SELECT {place}, {totals}, max(last), last_cost FROM usage"  # noqa: S608 - names of ours
-        f" WHERE {where} GROUP BY {grouped} ORDER BY {grouped}"
+        f"SELECT {place}, {totals} FROM {source}"  # noqa: S608 - names of ours
+        f" GROUP BY {grouped} ORDER BY {grouped}"
     )
     failed = (
         f"SELECT {place}, cause, sum(errors) FROM failures"  # noqa: S608 - names of ours
         f" WHERE {where} GROUP BY {grouped}, cause ORDER BY cause"
     )
     causes = _causes(db.execute(failed, of))
-    return [_row(values, causes) for values in db.execute(query, of)]
-
-
-def _row(values: tuple[Any, ...], causes: Mapping[tuple[Any, ...], Sequence[tuple[str, int]]]) -> UsageRow:
-    named = dict(zip(_COLUMNS, values, strict=True))
-    return UsageRow(**named, causes=tuple(causes.get(values[:4], ())))
+    found = db.execute(query, of)
+    return [UsageRow(*values, tuple(causes.get(values[:4], ()))) for values in found]  # type: ignore[call-arg]
 
 
 def _causes(

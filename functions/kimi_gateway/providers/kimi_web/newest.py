@@ -1,0 +1,61 @@
+"""The newest refresh tokens in a file of mode 0600 beside the store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from kimi_gateway.observe import emit
+
+NAME = "kimi-web.json"
+MOST = 100  # tokens; older ones of tokens that were removed make room
+
+
+class NewestFile:
+    """Implements `sessions.Newest`. Each call reads the file, because other processes write it too; they are
+    rare."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unwritten: dict[str, str] = {}
+
+    def read(self, id: str) -> str | None:
+        return self._unwritten.get(id) or self._all().get(id)
+
+    def write(self, id: str, refresh: str) -> None:
+        """If the file cannot be written, the token lives in this process only."""
+        try:
+            self._write(id, refresh)
+        except OSError as exc:
+            self._unwritten[id] = refresh
+            emit("session_unsaved", logging.WARNING, detail=f"{NAME}: {exc.strerror}")
+        else:
+            self._unwritten.pop(id, None)
+
+    def _write(self, id: str, refresh: str) -> None:
+        """Replace the file in one step."""
+        known = {name: text for name, text in self._all().items() if name != id} | {id: refresh}
+        known = dict(list(known.items())[-MOST:])
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")  # mode 0600
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(known, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self._path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def _all(self) -> dict[str, str]:
+        try:
+            known = json.loads(self._path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(known, dict):
+            return {}
+        texts = {id: text for id, text in known.items() if isinstance(text, str)}
+        return texts
