@@ -13,6 +13,7 @@ from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
@@ -113,6 +114,8 @@ async def read(
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
+    if ask.model == DEFAULT:  # the answer names the model that runs
+        ask = replace(ask, model=resolved.model.id)
     upstream, prepared = resolved.upstream, None
     known: tuple[str, ...] | None = None
     searches = may_search and ask.searches and isinstance(upstream.provider, Searches | SearchesItself)
@@ -240,12 +243,13 @@ def adapted(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if isinstance(provider, SearchesItself):
-        chat = chat if searches else replace(chat, search=None)
-    elif searches and chat.search is not None:
-        from kimi_gateway.flow.search.tools import with_tools  # few requests need it
+    if chat.search is not None:
+        if isinstance(provider, SearchesItself):
+            chat = chat if searches else replace(chat, search=None)
+        elif searches:
+            from kimi_gateway.flow.search.tools import with_tools  # few requests need it
 
-        chat = with_tools(chat)
+            chat = with_tools(chat)
     try:
         if not model.media:
             messages = placement.without_media(chat.body["messages"], model)
