@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
 FEW, MANY = 8, 24  # requests; the difference leaves out the start
 INPUT: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hello"}]},
@@ -41,6 +39,7 @@ def events(chunks: int) -> bytes:
 
 def ask(form: str, chunks: int, path: str, requests: int) -> None:
     """In one run of the loop, because each start of one costs as much as a request."""
+    sys.path.insert(0, str(ROOT / "tests"))
     from kimi_gateway.http import Headers
     from support.inprocess import InProcess, Told
 

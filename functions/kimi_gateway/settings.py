@@ -64,7 +64,7 @@ class Settings:
     token_concurrency: int = 0
     passthrough: bool = False
     passthrough_limits: tuple[int | None, int | None, int | None] = (20, 600, 5_000)
-    account_concurrency: int = 250  # a quarter of the connections of net/http1.py
+    account_concurrency: int = 250  # a quarter of the least connections of net/http1.py
     keep_conversations: bool = True
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kimi_web: bool = False
@@ -85,6 +85,7 @@ class Settings:
     drain: float = 10
     anthropic: str = "pivot"
     log_level: str = "info"
+    log_format: str = "auto"
     metrics: tuple[str, int] | None = None
     alerts_url: str = field(default="", repr=False)  # an address, or "log"
     alerts_balance: float = 0
@@ -233,6 +234,7 @@ FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "KIMI_GATEWAY_METRICS": ("metrics", _form("address")),
     "KIMI_GATEWAY_ALERTS_URL": ("alerts_url", _form("webhook")),
     "KIMI_GATEWAY_ALERTS_BALANCE": ("alerts_balance", _number(float, 0, 10**9, "the currency")),
+    "KIMI_GATEWAY_LOG_FORMAT": ("log_format", _one_of("auto", "json", "text")),
     "KIMI_GATEWAY_LOG_LEVEL": ("log_level", _one_of("debug", "info", "warning", "error")),
 }
 

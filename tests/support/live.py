@@ -48,6 +48,7 @@ class LiveGateway:
         upstream: str | None = None,
         tokens: tuple[str, ...] = ("sk-upstream-1",),
         clock: Callable[[], float] = time.time,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
         **more: Any,
     ) -> None:
         if upstream is not None:
@@ -56,7 +57,12 @@ class LiveGateway:
         self.clock = clock
         self.log = io.StringIO()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gateway")
+        self._new_loop = new_loop
+        self._thread = threading.Thread(target=self._run, name="gateway")
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=self._new_loop) as runner:
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -14,6 +14,7 @@ from kimi_gateway.cli.moving import export, import_
 from kimi_gateway.cli.restore import restore
 from kimi_gateway.cli.serve import serve
 from kimi_gateway.cli.service import service
+from kimi_gateway.cli.top import top
 from kimi_gateway.cli.usage import usage
 
 
@@ -26,7 +27,7 @@ def main(stack: str | None) -> None:
 
 COMMANDS = (
     *(serve, hello, keys.group, accounts.group, usage, tokens.group, files.group),
-    *(doctor, backup, restore, export, import_, service),
+    *(doctor, top, backup, restore, export, import_, service),
 )
 for command in COMMANDS:
     main.add_command(command)

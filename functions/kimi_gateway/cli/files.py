@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kimi_gateway.cli.entry import FAILED
+from kimi_gateway.cli.progress import progress
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out
 from kimi_gateway.cli.target import Target
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.provider import Token
     from kimi_gateway.providers.tokens.pool import Pool
 
+LOOK = 0.2  # seconds between two looks at the progress
 ALL = 10_000  # records that one sweep takes at most
 
 
@@ -72,7 +74,11 @@ async def _swept(chosen: Target) -> Swept:
         async with chosen.store() as store:
             cleaner = Cleaner(store, lambda: upstream, time.time)
             ConversationTraces(cleaner, lambda: webs)
-            return await cleaner.sweep(ALL, abandoned=alone)
+            with progress("files deleted") as step:
+                sweeping = asyncio.create_task(cleaner.sweep(ALL, abandoned=alone))
+                while not (await asyncio.wait({sweeping}, timeout=LOOK))[0]:
+                    step(cleaner.deletions)
+                return sweeping.result()
     finally:
         await client.close()
 

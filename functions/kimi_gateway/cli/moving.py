@@ -16,6 +16,7 @@ from kimi_gateway.accounts.moving import BadExport, Moved
 from kimi_gateway.accounts.store import Taken
 from kimi_gateway.cli.access import ask
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
+from kimi_gateway.cli.progress import Step, counted, progress
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, warned
 from kimi_gateway.storage.sqlite.database import sync_folder
@@ -42,7 +43,8 @@ def export(file: Path, force: bool, as_json: bool) -> None:
 
     async def read(store: TargetStore, now: int) -> tuple[int, int, int]:
         accounts, usage, _ = snapshot = await store.moving().snapshot(now)
-        _write(file, moving.lines(snapshot, now))
+        with progress("lines written") as step:
+            _write(file, counted(moving.lines(snapshot, now), step))
         return len(accounts), len(usage), sum(account.reserved for account in accounts)
 
     accounts, rows, reserved = ask(read)
@@ -80,8 +82,9 @@ def import_(file: Path, as_json: bool) -> None:
     if not file.is_file():
         raise Failed(f"There is no file {file}.", "not_found", NOT_FOUND)
     try:
-        for _ in _read(file):  # the whole file is checked before anything is written
-            pass
+        with progress("accounts checked") as step:
+            for _ in counted(_read(file), step):  # the whole file is checked before anything is written
+                pass
         put, known = ask(partial(_put, file))
     except BadExport as exc:
         raise Failed(f"{file} is not a complete export: {exc}. Nothing was changed.", "no_export") from None
@@ -95,8 +98,13 @@ def _read(file: Path) -> Iterator[Moved]:
 
 
 async def _put(file: Path, store: TargetStore, now: int) -> tuple[int, int]:
+    with progress("accounts imported") as step:
+        return await _restored(file, store, now, step)
+
+
+async def _restored(file: Path, store: TargetStore, now: int, step: Step) -> tuple[int, int]:
     mover, put, known = store.moving(), 0, 0
-    for moved in _read(file):
+    for moved in counted(_read(file), step):
         try:
             if await mover.restore(moved, now):
                 put += 1

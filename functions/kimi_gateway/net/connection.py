@@ -13,6 +13,7 @@ from typing import cast
 from httptools import HttpParserError, HttpResponseParser
 
 from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
+from kimi_gateway.net.mailbox import Wakeup
 
 LONGEST_HEAD = 64 * 1024  # bytes, interim answers included
 MOST_FIELDS = 256
@@ -42,7 +43,7 @@ class Connection(asyncio.BufferedProtocol):
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrived = Wakeup(self._loop)
         self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
         self._full = False
         self._error: NetError | None = None
@@ -131,12 +132,11 @@ class Connection(asyncio.BufferedProtocol):
             raise self._error
         return None
 
-    def arrival(self) -> asyncio.Future[None]:
-        """A future that is done when `take` has something new."""
-        if self._waiter is not None and not self._waiter.done():
-            raise RuntimeError("two tasks read one answer")
-        self._waiter = waiter = self._loop.create_future()
-        return waiter
+    def arrival(self) -> Wakeup:
+        """Await it; it ends when `take` has something new."""
+        if self._arrived.taken and not self._arrived.awaited:
+            self._arrived = Wakeup(self._loop)  # the other one's task was left behind
+        return self._arrived
 
     async def rest(self, seconds: float) -> None:
         """Read nothing for a moment, unless there is something already, so that the next read brings more."""
@@ -203,7 +203,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._received > LONGEST_HEAD:
                 self._break(ConnectionLost("the answer's head is too large"))
         elif self._parts or self._phase != phase:
-            self._wake()
+            # Last, because the task that reads may do anything with this connection. It takes what it wants.
+            self._go_on()
+            self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()
         elif self._held > HIGH_WATER:
@@ -242,11 +244,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _wake(self) -> None:
         self._go_on()
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+        self._arrived.give_soon()
 
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:

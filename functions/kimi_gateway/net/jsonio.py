@@ -188,6 +188,15 @@ def dumps(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def strings(texts: list[str], between: bytes) -> bytes:
+    """As `dumps` writes each of the texts, with `between` between them. The separator of a JSON list cannot
+    occur inside of a string, where each quote is escaped."""
+    try:
+        return _COMPACT.encode(texts).encode()[1:-1].replace(b'","', b'"%b"' % between)
+    except UnicodeEncodeError:
+        return between.join(map(dumps, texts))
+
+
 _COMPACT = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":")
 )  # json.dumps would make an encoder for each call

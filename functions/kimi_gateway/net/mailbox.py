@@ -1,13 +1,22 @@
 """A bounded queue between the tasks that read upstreams and the one that answers a client. The reader waits
-for an item, for silence and for an interruption at once, without an extra task for each wait."""
+for an item, for silence and for an interruption at once, without an extra task for each wait.
+
+Below it is a wait whose end continues the waiting task at once. Setting the result of an asyncio future only
+schedules the task that waits for it. A piece of an answer goes through two tasks, and two more turns of the
+loop cost more than all that the tasks do with a short piece.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+MOST = 8  # tasks that are continued in one callback of the loop; bounded, in case they wake one another
+_continued: dict[asyncio.AbstractEventLoop, list[Wakeup]] = {}  # by loops that do this at present
 
 
 class Mailbox(Generic[T]):
@@ -16,7 +25,7 @@ class Mailbox(Generic[T]):
     def __init__(self, limit: int = 32) -> None:
         self._items: deque[T] = deque()
         self._limit = limit
-        self._reader: asyncio.Future[None] | None = None
+        self._reader: Wakeup | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
         self._interruption: Exception | None = None
         self._silent_at = 0.0
@@ -24,7 +33,8 @@ class Mailbox(Generic[T]):
 
     async def put(self, item: T) -> None:
         self._items.append(item)
-        _wake(self._reader)
+        if self._reader is not None:
+            self._reader.give()
         while len(self._items) > self._limit:
             room = asyncio.get_running_loop().create_future()
             self._writers.append(room)
@@ -33,27 +43,26 @@ class Mailbox(Generic[T]):
     def interrupt(self, error: Exception) -> None:
         """Make the consumer's next `get` raise `error`, ahead of waiting items."""
         self._interruption = error
-        _wake(self._reader)
+        if self._reader is not None:
+            self._reader.give_soon()
 
     async def get(self, timeout: float) -> T | None:
         """The next item; None after `timeout` seconds without one. Raises the error of `interrupt`."""
         if not self._items and self._interruption is None:
             loop = asyncio.get_running_loop()
-            self._reader = loop.create_future()
+            if self._reader is None:
+                self._reader = Wakeup(loop)
             self._silent_at = loop.time() + timeout
             if self._timer is None or self._silent_at < self._timer.when():
                 self._set_timer(loop)
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+            await self._reader
         if self._interruption is not None:
             raise self._interruption
         if not self._items:
             return None
         item = self._items.popleft()
-        if self._writers:
-            _wake(self._writers.popleft())
+        if self._writers and not (writer := self._writers.popleft()).done():
+            writer.set_result(None)
         return item
 
     def clear(self) -> None:
@@ -74,14 +83,111 @@ class Mailbox(Generic[T]):
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        if self._reader is None:
+        if self._reader is None or not self._reader.awaited:
             return
         if loop.time() >= self._silent_at:
-            _wake(self._reader)
+            self._reader.give_soon()
         else:
             self._set_timer(loop)
 
 
-def _wake(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+class Wakeup:
+    """A future that one task at a time awaits, again and again.
+
+    `give` and `give_soon` end the wait; without a waiting task they do nothing, because a reader looks
+    first for what there is. `give_soon` lets the loop continue the task in its next turn, as a future does.
+    `give`, from a callback of the loop, continues the task at once, so its caller must be ready for all that
+    the task may do. From a task that was itself continued so, it continues the waiting task when that one
+    waits again; from any other task it is `give_soon`.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_ended", "_given", "_loop", "taken")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Any], object] | None = None
+        self._context: Context | None = None
+        self._given = self._ended = False
+        self.taken = False  # a task waits, or was woken and has not continued yet
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a task waits that was not woken yet."""
+        return self._callback is not None and not self._ended
+
+    def give(self) -> None:
+        if not self.awaited:
+            return
+        self._given = self._ended = True
+        continued = _continued.get(self._loop)
+        if continued is None:
+            if asyncio.current_task(self._loop) is None:
+                self._continue_all()
+            else:
+                self._schedule()
+        elif len(continued) < MOST:
+            continued.append(self)
+        else:
+            self._schedule()
+
+    def give_soon(self) -> None:
+        if self.awaited:
+            self._given = self._ended = True
+            self._schedule()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self.taken:
+            raise RuntimeError("two tasks wait for one wake-up")
+        self._given = self._ended = False
+        self._asyncio_future_blocking = self.taken = True
+        try:
+            yield self
+        finally:
+            self.taken = False
+        if not self._given:
+            raise RuntimeError("a task was continued before its wake-up")
+
+    def _continue_all(self) -> None:
+        waiting = _continued[self._loop] = [self]
+        at = 0
+        try:
+            while at < len(waiting):  # a continued task may add others
+                wakeup, at = waiting[at], at + 1
+                callback, context = wakeup._taken()
+                context.run(callback, wakeup)
+        finally:
+            del _continued[self._loop]
+            for wakeup in waiting[at:]:
+                wakeup._schedule()
+
+    def _schedule(self) -> None:
+        callback, context = self._taken()
+        self._loop.call_soon(callback, self, context=context)
+
+    def _taken(self) -> tuple[Callable[[Any], object], Context]:
+        callback, context = self._callback, self._context
+        self._callback = self._context = None
+        assert callback is not None  # noqa: S101  it was awaited
+        assert context is not None  # noqa: S101
+        return callback, context
+
+    # What a task asks of a future
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
+        self._callback, self._context = callback, context
+
+    def cancel(self, msg: object = None) -> bool:
+        """False if the wait has ended; the task then sees its cancellation when it is continued."""
+        if self._ended:
+            return False
+        self._ended = True
+        self._schedule()
+        return True
+
+    def result(self) -> None:
+        if not self._given:
+            raise asyncio.CancelledError

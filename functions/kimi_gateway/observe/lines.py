@@ -92,10 +92,10 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-def to_stream(level: str, stream: TextIO | None = None) -> None:
+def to_stream(level: str, stream: TextIO | None = None, formatter: logging.Formatter | None = None) -> None:
     """Send the log lines of this program, its server and its client to one redacting sink."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(formatter or JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -22,12 +22,13 @@ _PROBE = "probe"
 class ChunkTemplate:
     """A chunk with one choice and one text in its delta: the bytes around that text, and the body."""
 
-    __slots__ = ("_body", "_choice", "_length", "_name", "after", "before")
+    __slots__ = ("_body", "_choice", "_length", "after", "before", "index", "name")
 
     def __init__(self, before: bytes, after: bytes, body: dict[str, Any], name: str) -> None:
         self.before, self.after = before, after
         self._length = len(before) + len(after)
-        self._body, self._choice, self._name = body, dict(body["choices"][0]), name
+        self._body, self._choice, self.name = body, dict(body["choices"][0]), name
+        self.index: int = self._choice.get("index", 0)
 
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
         """The body and the text of a matching chunk; None if it must be parsed."""
@@ -49,7 +50,7 @@ class ChunkTemplate:
         return tuple(self._body)
 
     def body_with(self, text: str) -> dict[str, Any]:
-        return {**self._body, "choices": [{**self._choice, "delta": {self._name: text}}]}
+        return {**self._body, "choices": [{**self._choice, "delta": {self.name: text}}]}
 
 
 def texts_of(strings: list[bytes]) -> list[str] | None:

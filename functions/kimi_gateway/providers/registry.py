@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from kimi_gateway.catalog.catalog import WEB, Catalog
 from kimi_gateway.catalog.models import PLATFORM, UNKNOWN_WINDOW, Model, neutral
@@ -14,6 +14,9 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from kimi_gateway.providers.directory import ASKED_ANEW, Directory
 from kimi_gateway.providers.provider import Provider, Token, Upstream
+
+if TYPE_CHECKING:
+    from kimi_gateway.providers.tokens.pool import Pool
 
 LONGEST_TOKEN = 8 * 1024  # characters
 
@@ -51,6 +54,11 @@ class Vendors(Protocol):
 
     def web(self) -> Iterator[Upstream]:
         """The services that keep conversations, with their tokens."""
+        ...
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        """The pools of the vendors that are used."""
         ...
 
     @property

@@ -15,17 +15,25 @@ from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.net import sse
 from kimi_gateway.pivot.chunks import Chunk, ErrorEvent, Identity, Progress, Run, Unreadable
-from kimi_gateway.pivot.dialect import Dialect
+from kimi_gateway.pivot.dialect import Dialect, ParsedRequest
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "chat": ChatCompletions,
     "messages": Messages,
     "responses": lambda: Responses(lambda: 1.0, False),
 }
+MESSAGES = {"messages": [{"role": "user", "content": "Hello"}]}
 BODIES: dict[str, dict[str, Any]] = {
-    "chat": {"messages": [{"role": "user", "content": "Hello"}]},
-    "messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100},
+    "chat": MESSAGES,
+    "messages": {**MESSAGES, "max_tokens": 100},
+    "messages, thoughts hidden": {**MESSAGES, "max_tokens": 100, "thinking": {"type": "disabled"}},
+    "messages, thoughts sealed": {
+        **MESSAGES,
+        "max_tokens": 100,
+        "thinking": {"type": "adaptive", "display": "omitted"},
+    },
     "responses": {"input": "Hello"},
+    "responses, thoughts sealed": {"input": "Hello", "include": ["reasoning.encrypted_content"]},
 }
 HEAD = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "upstream"}
 
@@ -103,17 +111,20 @@ def cut(events: list[sse.Event], places: list[int]) -> list[list[sse.Event]]:
     return [events[start:end] for start, end in zip(edges, edges[1:], strict=False)]
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+def parsed(name: str) -> ParsedRequest:
+    body = json.dumps({"model": "kimi-k3", "stream": True, **BODIES[name]}).encode()
+    return DIALECTS[name.partition(",")[0]]().read(body).complete({}, ())
+
+
+@pytest.mark.parametrize("name", BODIES)
 @given(events=EVENTS, places=st.lists(st.integers(0, 80), max_size=5))
 def test_a_run_is_written_as_its_chunks_are(name: str, events: list[sse.Event], places: list[int]) -> None:
     batches = cut(events, places)
     alone, wanted, error = read(batches, whole=False)
     runs, found, same = read(batches, whole=True)
     assert (found, same) == (wanted, error)
-    body = json.dumps({"model": "kimi-k3", "stream": True, **BODIES[name]}).encode()
-    parsed = [DIALECTS[name]().read(body).complete({}, ()) for _ in range(4)]
-    writers = [one.writer(Identity("id", "kimi-k3", 1, "fp")) for one in parsed[:2]]
-    answers = [one.answer(Identity("id", "kimi-k3", 1, "fp")) for one in parsed[2:]]
+    writers = [parsed(name).writer(Identity("id", "kimi-k3", 1, "fp")) for _ in range(2)]
+    answers = [parsed(name).answer(Identity("id", "kimi-k3", 1, "fp")) for _ in range(2)]
     for one, several in zip(alone, runs, strict=True):
         assert writers[0].add(one) == writers[1].add(several)
         answers[0].add(one)
@@ -132,3 +143,24 @@ def test_events_that_are_alike_become_one_chunk(blank: bool) -> None:
     assert chunks[1].body["choices"][0]["delta"]["content"].startswith("word 1\nword 2\n")
     progress.read_all(events[:1], chunks)
     assert type(chunks[2]) is Chunk
+
+
+class WholeRun(Run):
+    def apart(self) -> list[Chunk]:
+        raise AssertionError("the run was taken apart")
+
+
+@pytest.mark.parametrize("member", ["content", "reasoning_content", "refusal"])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_run_is_written_in_one_step(name: str, member: str) -> None:
+    """No object is made for each of its events."""
+    events = [(event({member: f"word {n}"}), b"") for n in range(20)]
+    progress, chunks = Progress(), list[Chunk]()
+    progress.read_all(events, chunks)
+    first, run = chunks
+    assert isinstance(run, Run)
+    whole = WholeRun(run.body, True, False, template=run.template, strings=run.strings, texts=run.texts)
+    writer = parsed(name).writer(Identity("id", "kimi-k3", 1, "fp"))
+    written = writer.add([first, whole]) + writer.end(USED)
+    shown = member != "reasoning_content" or not name.startswith("messages,")
+    assert (b"word 17" in written) == shown

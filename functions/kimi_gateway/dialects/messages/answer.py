@@ -13,7 +13,7 @@ from kimi_gateway.dialects.messages.request import ThinkingDisplay, Translation
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import Chunk, Identity, apart
+from kimi_gateway.pivot.chunks import Chunk, Identity, Run
 from kimi_gateway.pivot.search import SearchCall
 
 PING = sse.encode(b'{"type":"ping"}', b"ping")
@@ -101,6 +101,8 @@ _DELTA = {
     "call": b'{"type":"input_json_delta","partial_json":',
 }
 
+_END = b"}}\n\n"
+
 
 def _signature(block: Block, pieces: list[str], thinking: ThinkingDisplay) -> str:
     """The upstream's signature; else the sealed thinking if the client does not get its text; else a
@@ -140,9 +142,17 @@ class _Events:
         if self._cites is not None:
             self._cites.append(text)
         if self._head:
-            self.out.append(self._head + jsonio.dumps(text) + b"}}\n\n")
+            self.out.append(self._head + jsonio.dumps(text) + _END)
         elif self._thinking == "sealed":
             self._unshown.append(text)
+
+    def write_each(self, texts: list[str]) -> None:
+        if self._cites is not None:
+            self._cites += texts
+        if self._head:
+            self.out += self._head, jsonio.strings(texts, _END + self._head), _END
+        elif self._thinking == "sealed":
+            self._unshown += texts
 
     def close(self) -> None:
         block = self._block
@@ -191,8 +201,11 @@ class StreamWriter:
     def add(self, chunks: list[Chunk]) -> bytes:
         if not chunks:
             return b""
-        for chunk in apart(chunks):
-            self._sequence.add(chunk)
+        for chunk in chunks:
+            if isinstance(chunk, Run):
+                self._sequence.add_run(chunk)
+            else:
+                self._sequence.add(chunk)
         if self._events.out:
             self._unseen = 0
             return self._taken()
@@ -239,6 +252,9 @@ class _Blocks:
 
     def write(self, text: str) -> None:
         self._pieces.append(text)
+
+    def write_each(self, texts: list[str]) -> None:
+        self._pieces += texts
 
     def close(self) -> None:
         content, text = _content(self._block), "".join(self._pieces)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.chunks import Chunk, Run
 from kimi_gateway.pivot.search import SearchCall, SearchChunk
 from kimi_gateway.pivot.slips import Mender
 
@@ -73,6 +73,10 @@ class Sink(Protocol):
         """More text of the open block, never empty."""
         ...
 
+    def write_each(self, texts: list[str]) -> None:
+        """As `write` with each of them."""
+        ...
+
     def close(self) -> None: ...
 
     def insert(self, call: SearchCall) -> None:
@@ -127,6 +131,17 @@ class BlockSequencer:
                 self._finish, stop = str(reason), choice.get("stop_reason")
                 self._window = reason == "length" and (self._narrowed or stop == WINDOW)
                 self._stop = stop if stop in self._stops else None
+
+    def add_run(self, run: Run) -> None:
+        """As `add` with each of its chunks."""
+        kind: Kind = "thinking" if run.template.name == "reasoning_content" else "text"
+        first, *others = run.texts
+        self._text(kind, first)
+        if not self._waiting and self._open is not None and self._open.kind == kind:
+            self._sink.write_each(others)
+        else:
+            for text in others:
+                self._text(kind, text)
 
     def end(self) -> None:
         self._advance(last=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kimi_gateway.dialects.responses.emitter import Event
+from kimi_gateway.dialects.responses.emitter import Deltas, Event
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.web_search import tool_usage
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net import jsonio, sse
-from kimi_gateway.pivot.chunks import Chunk, Identity, apart
+from kimi_gateway.pivot.chunks import Chunk, Identity, Run
 
 # `error.code` of a failed response, if it is not server_error: the codes that OpenAI's clients know (its
 # SDK's types; Codex does not repeat a request after the second and third, 2026-11).
@@ -140,8 +140,9 @@ class StreamWriter:
 
     def add(self, chunks: list[Chunk]) -> bytes:
         events = self._begin()
-        for chunk in apart(chunks):
-            events += self._answer.output.add(chunk)
+        output = self._answer.output
+        for chunk in chunks:
+            events += output.add_run(chunk) if isinstance(chunk, Run) else output.add(chunk)
         return self._send(events)
 
     def silence(self) -> bytes:
@@ -174,10 +175,27 @@ class StreamWriter:
     def _send(self, events: list[Event]) -> bytes:
         frames = []
         for event in events:
-            numbered = {"type": event["type"], "sequence_number": self._sequence, **event}
-            frames.append(sse.encode(jsonio.dumps(numbered), event["type"].encode()))
+            if isinstance(deltas := event.get("delta"), Deltas):
+                frames += self._each(event, deltas)
+                continue
+            frames.append(_frame({"type": event["type"], "sequence_number": self._sequence, **event}))
             self._sequence += 1
         return b"".join(frames)
+
+    def _each(self, event: Event, deltas: Deltas) -> list[bytes]:
+        """The frames of an event that stands for several."""
+        one = _frame({"type": event["type"], "sequence_number": 0, **event, "delta": ""})
+        before, number, rest = one.partition(b'"sequence_number":')
+        between, delta, after = rest[1:].partition(b'"delta":')
+        begin, middle, last = before + number, between + delta, after[2:]
+        first = self._sequence
+        self._sequence += len(deltas)
+        texts = jsonio.strings(deltas, b"\n").split(b"\n")
+        return [b"%b%d%b%b%b" % (begin, at, middle, text, last) for at, text in enumerate(texts, first)]
+
+
+def _frame(event: Event) -> bytes:
+    return sse.encode(jsonio.dumps(event), event["type"].encode())
 
 
 class JsonAnswer:

@@ -10,6 +10,10 @@ from kimi_gateway.dataclass import dataclass
 Event = dict[str, Any]
 
 
+class Deltas(list[str]):
+    """The `delta` of an event that stands for several events, which differ in it and in their number only."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """`index` is the item's `output_index`; `events` is the common list of all items of an answer."""

@@ -15,7 +15,7 @@ from kimi_gateway.dialects.responses.emitter import Event, Place
 from kimi_gateway.dialects.responses.texts import Message, Reasoning
 from kimi_gateway.dialects.responses.tools import Toolbox
 from kimi_gateway.dialects.responses.web_search import WebSearch
-from kimi_gateway.pivot.chunks import Chunk
+from kimi_gateway.pivot.chunks import Chunk, Run
 from kimi_gateway.pivot.search import SearchCall, SearchChunk, Source
 
 # Why an answer is incomplete: the pivot's finish reasons in the words of `incomplete_details`.
@@ -68,6 +68,22 @@ class Output:
         for choice in chunk.body["choices"]:
             if choice.get("index", 0) == 0:
                 self._add_choice(choice)
+        told, self._events[:] = self._events[:], []
+        return told
+
+    def add_run(self, run: Run) -> list[Event]:
+        """As `add` with each of its chunks, some of whose events are one."""
+        if run.template.index == 0:
+            first, *others = run.texts
+            if run.template.name == "reasoning_content":
+                reasoning = self._reasoning()
+                reasoning.add(first)
+                reasoning.add_each(others)
+            else:
+                kind = "refusal" if run.template.name == "refusal" else "output_text"
+                message = self._message()
+                message.add(kind, first, [])
+                message.add_each(kind, others)
         told, self._events[:] = self._events[:], []
         return told
 

@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any
 
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.dialects.responses.emitter import Place
+from kimi_gateway.dialects.responses.emitter import Deltas, Place
 from kimi_gateway.dialects.responses.seal import seal
 from kimi_gateway.pivot.search import Source, cited
 
@@ -25,6 +25,10 @@ class Reasoning:
     def add(self, text: str) -> None:
         self._pieces.append(text)
         self.place.tell("reasoning_summary_text.delta", summary_index=0, delta=text)
+
+    def add_each(self, texts: list[str]) -> None:
+        self._pieces += texts
+        self.place.tell("reasoning_summary_text.delta", summary_index=0, delta=Deltas(texts))
 
     def end(self, status: str) -> None:
         text = "".join(self._pieces)
@@ -87,6 +91,14 @@ class Message:
         else:
             part.logprobs += logprobs
             self._tell("output_text.delta", delta=text, logprobs=logprobs)
+
+    def add_each(self, kind: str, texts: list[str]) -> None:
+        """As `add` with each of them, behind another one of this kind."""
+        self._parts[-1].pieces += texts
+        if kind == "refusal":
+            self._tell("refusal.delta", delta=Deltas(texts))
+        else:
+            self._tell("output_text.delta", delta=Deltas(texts), logprobs=[])
 
     def _tell(self, kind: str, **members: Any) -> None:
         self.place.tell(kind, content_index=len(self._parts) - 1, **members)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.app import Running
 from kimi_gateway.observe import sinks
-from kimi_gateway.observe.metrics import Metrics, Snapshot, merged
+from kimi_gateway.observe.metrics import Metrics, Snapshot, merged, since
 
 if TYPE_CHECKING:
     from kimi_gateway.observe.shared import SharedCells
@@ -30,6 +30,7 @@ class Counting:
 
             self._shared = SharedCells(folder_of(data, parent.pid))
         self.metrics = Metrics(self._shared)
+        self._inherited = self.metrics.snapshot()  # of a killed worker whose file this one took over
         self.running: Running | None = None
         self.more: dict[str, dict[tuple[str, ...], float]] = {}
 
@@ -54,8 +55,9 @@ class Counting:
             self.metrics.read(_read(self.running) | self.more)
 
     def own(self) -> Snapshot:
+        """The counts of this worker alone."""
         self.refresh()
-        return merged([self.metrics.snapshot()])
+        return merged([since(self._inherited, self.metrics.snapshot())])
 
     def look(self) -> Snapshot:
         """All workers together. Counters are exact; what the others read of themselves is a second old."""
@@ -65,13 +67,16 @@ class Counting:
 
 
 def _read(running: Running) -> dict[str, dict[tuple[str, ...], float]]:
-    pool = running.pool
-    tokens = pool.all()
+    vendors = running.registry.loaded
+    pools = [running.pool, *(() if vendors is None else vendors.pools)]
+    tokens = [(token, pool) for pool in pools for token in pool.all()]
     return {
         "requests_running": {(): len(running.gateway.turns)},
-        "upstream_token_up": {(token.id,): float(pool.available(token)) for token in tokens},
-        "upstream_token_out": {(token.id, cause): 1.0 for token in tokens for cause in pool.causes(token)},
-        "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token in tokens},
+        "upstream_token_up": {(token.id,): float(pool.available(token)) for token, pool in tokens},
+        "upstream_token_out": {
+            (token.id, cause): 1.0 for token, pool in tokens for cause in pool.causes(token)
+        },
+        "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token, pool in tokens},
         "upstream_balance": {} if (balance := _balance(running)) is None else {(): balance},
         "workers": {(): 1.0},
         "process_resident_bytes": {(): _resident()},

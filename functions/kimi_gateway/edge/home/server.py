@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from multiprocessing.connection import wait
 from typing import NoReturn
@@ -13,6 +14,7 @@ import uvicorn
 
 from kimi_gateway import observe, settings
 from kimi_gateway.edge.home.asgi import App, descriptors
+from kimi_gateway.observe.terminal import formatter
 
 KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they close first
 BACKLOG = (
@@ -26,7 +28,7 @@ def create() -> App:
     """The application, from the environment; each worker process calls it."""
     values = settings.read()
     _end_with_parent()
-    observe.to_stream(values.log_level)
+    observe.to_stream(values.log_level, formatter=formatter(values.log_format, sys.stderr))
     return App(values)
 
 

@@ -1,0 +1,43 @@
+"""What the loop does for one piece of an answer that comes alone: it reads it, and the client has it. No task
+waits for another turn of the loop.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.live import HELLO, LiveGateway
+from support.turns import CountingLoop
+from upstream import Gated, ScriptedUpstream, Sse
+from upstream.kimi import chat_events
+
+BEFORE, COUNTED = 3, 20  # pieces of content
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 100},
+    "/v1/responses": {"input": "Hello"},
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_piece_is_handed_on_in_the_turn_that_reads_it(
+    path: str, up: ScriptedUpstream, tmp_path: Path
+) -> None:
+    pieces = [f"<{number:03}>" for number in range(BEFORE + COUNTED)]
+    gate, loop = Gated(Sse(chat_events("".join(pieces), pieces=len(pieces)))), CountingLoop()
+    up.plan(gate)
+    gate.let(2)  # the role and the first piece
+    with LiveGateway(tmp_path, up.url, new_loop=lambda: loop) as gateway:
+        asked = {"model": "kimi-k3", "stream": True, **ASKED[path]}
+        with gateway.client(gateway.key()) as client, client.stream("POST", path, json=asked) as answer:
+            lines, switches = answer.iter_lines(), []
+            for piece in pieces:
+                assert any(piece in line for line in lines)
+                switches.append(loop.switches)
+                gate.let()
+            assert any(line for line in lines)
+    assert set(switches[BEFORE:]) == {switches[BEFORE]}
+    assert switches[0]  # it counts
