@@ -249,7 +249,7 @@ class Admin:
         }
 
     async def problems(self, request: Request) -> dict[str, Any]:
-        """The faults that the running gateway knows, worst first. `doctor` checks files and settings too."""
+        """The known problems, worst first. `doctor` checks files and settings too."""
         accounts = await self.store.accounts(self._now)
         found = await problems(self.health, self.registry.all_directories, accounts, self._now)
         return {"object": "list", "data": [each.document() for each in found]}

@@ -62,7 +62,7 @@ async def _states(directory: Directory) -> States:
 async def problems(
     health: Health, directories: Iterable[Directory], accounts: Sequence[Account], now: int
 ) -> list[Problem]:
-    """The known faults, worst first. No upstream is called. Raises StoreDown."""
+    """The known problems, without a call to an upstream, worst first. Raises StoreDown."""
     found = [Problem("gateway", "FAIL", each, "kimi-gateway doctor") for each in await health.faults()]
     for directory in directories:
         upstream = directory.upstream()
