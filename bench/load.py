@@ -19,6 +19,7 @@ import httptools
 
 STAMP = re.compile(rb'"content":" *(\d+\.\d{6})"')
 CONTENT = b'"delta":{"content":"'
+FEW = 2  # parts; by then content has come, even if it is cut at the place that is looked for
 LONGEST = 120.0  # seconds that one answer may take
 QUESTION = "What can a gateway add that a proxy cannot? Answer in one short paragraph."
 LINE = 'def f(x: int) -> str:\n    return f"{x!r}, \\"quoted\\"; naïve, 你好"  # as agents send it\n'
@@ -26,7 +27,9 @@ LINE = 'def f(x: int) -> str:\n    return f"{x!r}, \\"quoted\\"; naïve, 你好"
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`body` is the request's size in bytes, 0 for a short question; `once` has each client ask one time."""
+    """`body` is the request's size in bytes, 0 for a short question; `once` has each client ask one time.
+    `beside` is the size of the events that one more client reads all the while. `many`: more streams than the
+    bare proxy's client opens connections."""
 
     clients: int
     chunks: int
@@ -34,17 +37,25 @@ class Workload:
     gap_ms: float = 0
     body: int = 0
     once: bool = False
+    beside: int = 0
+    many: bool = False
 
 
 WORKLOADS = {
     "small-1": Workload(1, 4, False),
     "small-16": Workload(16, 4, False),
     "small-64": Workload(64, 4, False),
+    "json-20": Workload(1, 20, False),
+    "json-100": Workload(1, 100, False),
+    "json-500": Workload(1, 500, False),
     "stream-1": Workload(1, 100, True),
     "stream-16": Workload(16, 100, True),
     "stream-64": Workload(64, 100, True),
     "paced-50": Workload(50, 100, True, gap_ms=10, once=True),
+    "paced-500": Workload(500, 50, True, gap_ms=100, once=True, many=True),
+    "idle-2000": Workload(2000, 2, True, gap_ms=5000, once=True, many=True),
     "body-1mb": Workload(1, 4, False, body=1_000_000),
+    "beside-8mib": Workload(1, 4, False, beside=8 * 2**20 - 1024),
 }
 
 
@@ -54,6 +65,7 @@ class Answer:
 
     status: int = 0
     seconds: float = 0.0
+    first: float = 0.0  # seconds until content came
     body: bytes = b""
     fault: str = ""
     arrivals: list[float] = field(default_factory=list)  # time.monotonic() of each read with a stamp in it
@@ -62,8 +74,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Result:
-    """Milliseconds, but for `seconds` and `cpu`, the generator's own time. Lags are from the upstream's write
-    to the client's read; gaps lie between reads."""
+    """Milliseconds, but for `seconds` and `cpu`, the generator's own time. `first` is the time until content
+    comes. Lags are from the upstream's write to the client's read; gaps lie between reads."""
 
     requests: int
     seconds: float
@@ -71,6 +83,8 @@ class Result:
     errors: dict[str, int]
     p50: float
     p99: float
+    first_p50: float
+    first_p99: float
     lag_p50: float
     lag_p99: float
     gap_p99: float
@@ -101,7 +115,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(LONGEST, self._end, "timeout")
-        start = time.perf_counter()
+        self._begun = start = time.perf_counter()
         self._transport.write(message)
         await self._waiter
         timer.cancel()
@@ -118,6 +132,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._parts.append(data)
+        if not self._answer.first and (CONTENT in data or len(self._parts) > FEW):
+            self._answer.first = time.perf_counter() - self._begun
         if self._stamped:
             self._read_stamps(data)
         if self._leave_after and b"".join(self._parts).count(CONTENT) > self._leave_after:
@@ -219,25 +235,30 @@ class Run:
         if workload.gap_ms:
             wish |= {"gap_ms": workload.gap_ms, "stamp": True}
         self._message = request(port, key, chat(wish, workload.stream, workload.body))
+        self._beside = request(port, key, chat({"chunks": 1, "size": workload.beside}, True))
         self._latencies: list[float] = []
+        self._firsts: list[float] = []
         self._lags: list[float] = []
         self._gaps: list[float] = []
         self._errors: Counter[str] = Counter()
 
     async def connect(self) -> None:
         self._connections = [await connect(self._port) for _ in range(self._workload.clients)]
+        self._other = await connect(self._port) if self._workload.beside else None
 
     async def warm_up(self, seconds: float) -> None:
         """As the measurement, unrecorded; paced streams are not run before they are measured."""
         if not self._workload.once:
             await self.measure(10**6, seconds)
-            self._latencies, self._errors = [], Counter()
+            self._latencies, self._firsts, self._errors = [], [], Counter()
 
     async def measure(self, most: int, seconds: float) -> Result:
         numbers, start, cpu = iter(range(most)), time.perf_counter(), time.process_time()
         end = start + seconds
         clients = range(self._workload.clients)
+        large = asyncio.create_task(self._read_large(end))
         await asyncio.gather(*(self._client(client, numbers, end) for client in clients))
+        await large
         lags, gaps, latencies = self._lags, self._gaps, self._latencies
         return Result(
             requests=len(latencies),
@@ -246,10 +267,21 @@ class Run:
             errors=dict(self._errors),
             p50=percentile(latencies, 0.5) * 1000,
             p99=percentile(latencies, 0.99) * 1000,
+            first_p50=percentile(self._firsts, 0.5) * 1000,
+            first_p99=percentile(self._firsts, 0.99) * 1000,
             lag_p50=percentile(lags, 0.5) * 1000,
             lag_p99=percentile(lags, 0.99) * 1000,
             gap_p99=percentile(gaps, 0.99) * 1000,
         )
+
+    async def _read_large(self, end: float) -> None:
+        while self._other is not None and time.perf_counter() < end:
+            if self._other.closed:
+                self._other = await connect(self._port)
+            answer = await self._other.ask(self._beside)
+            if answer.status != 200 or len(answer.body) < self._workload.beside:
+                self._errors[answer.fault or f"large: status {answer.status}"] += 1
+                return
 
     async def _client(self, client: int, numbers: Iterator[int], end: float) -> None:
         workload, connection = self._workload, self._connections[client]
@@ -268,14 +300,17 @@ class Run:
             self._errors[fault] += 1
             return
         self._latencies.append(answer.seconds)
+        if answer.first:
+            self._firsts.append(answer.first)
         self._lags += answer.lags
         self._gaps += [
             after - before for before, after in zip(answer.arrivals, answer.arrivals[1:], strict=False)
         ]
 
     def close(self) -> None:
-        for connection in self._connections:
-            connection.close()
+        for connection in (*self._connections, self._other):
+            if connection is not None:
+                connection.close()
 
 
 async def main(arguments: argparse.Namespace) -> None:

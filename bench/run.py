@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import resource
+import select
 import sqlite3
 import subprocess
 import sys
@@ -26,14 +27,16 @@ from pathlib import Path
 import targets
 from load import WORKLOADS, Result, chat
 from processes import NotStarted, Process, busy, on_cores, shares, unwind_on_signals
-from report import DIRECT, Findings, Life, Measured, markdown
+from report import DIRECT, RELAY, Findings, Life, Measured, markdown
 from targets import Target
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 SETTLES = 0.05  # seconds for what a target does behind its last answer
-USUAL = ["small-1", "small-64", "stream-1", "stream-16", "paced-50", "body-1mb"]
+QUICK = ["small-1", "small-64", "json-100", "stream-1", "stream-16", "paced-50", "body-1mb"]
+USUAL = [*QUICK, "json-20", "json-500", "beside-8mib", "paced-500", "idle-2000"]
+LOOKS = 0.2  # seconds between looks at a target's memory
 EXTRA = ["start", "admission"]
 
 
@@ -54,14 +57,15 @@ class Bench:
             self._starts(compared)
             workloads = [name for name in self._options.only if name in WORKLOADS]
             for target in compared if workloads else ():
-                process = stack.enter_context(target.start(self._core))
+                process = stack.enter_context(target.start(self._cores(target)))
                 _first_answer(target, process)
                 self._running[target.name] = target, process
             # One workload after the other, few clients first: what many leave behind in a pool costs the few.
             for workload in sorted(workloads, key=lambda name: WORKLOADS[name].clients):
                 for number in range(self._options.rounds):
                     for name in self._running:
-                        self._measure(name, workload, number)
+                        if not WORKLOADS[workload].many or name in (DIRECT, RELAY) or "gateway" in name:
+                            self._measure(name, workload, number)
             for name in self._running if workloads else ():
                 if name != DIRECT:
                     self.found.lives.setdefault(name, Life()).loaded = self._running[name][1].rss()
@@ -73,12 +77,21 @@ class Bench:
         if self._options.against:
             other = {"PYTHONPATH": str(self._options.against.resolve())}
             made.append(targets.gateway(self._home, upstream, "other gateway", **other))
+        for name, command in self._options.peers:
+            made.append(targets.peer(self._home, upstream, name, command))
+        if self._options.workers > 1:
+            name = f"gateway, {self._options.workers} workers"
+            made.append(targets.gateway(self._home, upstream, name, workers=self._options.workers))
         return [*made, targets.gateway(self._home, upstream)]
+
+    def _cores(self, target: Target) -> set[int]:
+        """Several workers have all cores, and share them with the load."""
+        return self._core | self._others if "workers" in target.name else self._core
 
     def _starts(self, compared: Collection[Target]) -> None:
         for _ in range(self._options.starts if "start" in self._options.only else 0):
             for target in compared:
-                with target.start(self._core) as process:
+                with target.start(self._cores(target)) as process:
                     seconds = _first_answer(target, process)
                     life = self.found.lives.setdefault(target.name, Life())
                     life.starts.append(seconds)
@@ -100,14 +113,17 @@ class Bench:
                     raise NotStarted(f"the load on {name} broke off: {target.log.read_text()[-2000:]}")
                 time.sleep(SETTLES)
                 before = process.cpu(), emulator.cpu()
+                rss = most = process.rss()
                 load.stdin.write("go\n")
                 load.stdin.flush()
+                while WORKLOADS[workload].many and not select.select([load.stdout], [], [], LOOKS)[0]:
+                    most = max(most, process.rss())
                 result = Result(**json.loads(load.stdout.readline()))
                 time.sleep(SETTLES)
                 cpu, others = process.cpu() - before[0], emulator.cpu() - before[1] + result.cpu
             finally:
                 load.terminate()
-        self.found.runs.append(Measured(name, workload, number, result, cpu, others))
+        self.found.runs.append(Measured(name, workload, number, result, cpu, others, most - rss))
         told = f"round {number + 1}  {workload:10}{name:16}{result.requests:6} answers"
         print(f"{told}  p50 {result.p50:8.2f} ms  CPU {self.found.runs[-1].cpu_ms:7.3f} ms", file=sys.stderr)
         if result.errors:
@@ -176,12 +192,23 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--against", type=Path, help="a `functions` folder: another version, as a further target"
     )
+    parser.add_argument(
+        "--peers",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another gateway in the same run; {port} and {upstream} in its command are replaced",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="a further gateway with so many workers")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parsed = parser.parse_args()
     parsed.rounds = min(parsed.rounds or (1 if parsed.quick else 5), 50)
     parsed.seconds = min(parsed.seconds or (0.6 if parsed.quick else 2.0), 60)
     parsed.starts = 1 if parsed.quick else 5
-    parsed.only = parsed.only.split(",") if parsed.only else [*USUAL, *EXTRA]
+    usual = [*(QUICK if parsed.quick else USUAL), *EXTRA]
+    parsed.only = parsed.only.split(",") if parsed.only else usual
+    parsed.peers = [tuple(peer.partition("=")[::2]) for peer in parsed.peers]
+    parsed.workers = min(parsed.workers, 8)
     if unknown := set(parsed.only) - {*WORKLOADS, *EXTRA}:
         parser.error(f"not known: {', '.join(sorted(unknown))}")
     return parsed
@@ -198,6 +225,8 @@ def main() -> None:
         raise SystemExit("The benchmark reads /proc and pins processes: Linux only.")
     chosen = options()
     unwind_on_signals()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # for all that is started
     start, worked, own = time.perf_counter(), busy(), own_cpu()
     with tempfile.TemporaryDirectory(prefix="kimi-bench-") as folder:
         bench = Bench(Path(folder), chosen)

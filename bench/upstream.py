@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import httptools
 
@@ -23,6 +24,7 @@ MODEL = "kimi-k3"
 PROMPT = 12  # tokens of every prompt
 WORD = " word, another w"  # as long as a stamp, so that both chunks have the same size
 MOST_CHUNKS = 100_000
+LARGEST = 16 * 2**20  # bytes of a chunk's text
 STALLED = 60.0  # seconds until a stall ends by itself
 SEEN = 10_000  # ids of requests that failed once and wait for their second try
 WISH = re.compile(rb'"bench":\s*(\{[^{}]*\})')
@@ -32,9 +34,10 @@ LOOK = 1024  # bytes at either end of a body that are searched: it is never pars
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """`gap_ms` 0 is unpaced. `stamp` puts the moment of sending (time.monotonic) in place of the text.
-    `fault`: 429 or 500 instead of an answer; cut, stall or malformed after half of the chunks. With `once`
-    (an id of the caller's) it is met by the first of two requests only.
+    """`gap_ms` 0 is unpaced. `size` is that of a chunk's text, 0 for a short one. `stamp` puts the moment of
+    sending (time.monotonic) in place of the text. `fault`: 429 or 500 instead of an answer; cut, stall or
+    malformed after half of the chunks. With `once` (an id of the caller's) it is met by the first of two
+    requests only.
     """
 
     chunks: int = 100
@@ -42,6 +45,7 @@ class Wish:
     stamp: bool = False
     fault: str = ""
     once: str = ""
+    size: int = 0
 
 
 def _sse(choice: object, **more: object) -> bytes:
@@ -56,6 +60,11 @@ def _piece(data: bytes) -> bytes:
 
 def _chunk(delta: dict[str, str]) -> bytes:
     return _sse({"index": 0, "delta": delta, "finish_reason": None})
+
+
+@cache
+def _large(size: int) -> bytes:
+    return _piece(_chunk({"content": "x" * size}))
 
 
 ROLE = _piece(_chunk({"role": "assistant", "content": ""}))
@@ -231,6 +240,8 @@ class _Plan:
 
     def next(self) -> bytes:
         self.sent += 1
+        if self.wish.size:
+            return _large(min(self.wish.size, LARGEST))
         if not self.wish.stamp:
             return PLAIN
         return BEFORE_STAMP + b"%16.6f" % time.monotonic() + AFTER_STAMP

@@ -123,13 +123,13 @@ class Running:
         await self.client.close()
 
 
-def http_client(url: str, environ: Mapping[str, str], *more: str) -> Client:
+def http_client(url: str, environ: Mapping[str, str], *more: str, connections: int = 1000) -> Client:
     """Our own client, or the one over httpx2 if a proxy applies to the upstream or to `more`."""
     if any(proxied(each, environ) for each in (url, *more)):
         from kimi_gateway.net.httpx_client import HttpxClient  # httpx2 loads slowly and is rarely needed
 
         return HttpxClient()
-    return Http1Client()
+    return Http1Client(max(connections, 1000))
 
 
 def upstreams(
@@ -256,12 +256,12 @@ def _clients(
 ) -> tuple[Client, Aws | None]:
     """The client for the upstream, and AWS over the same client if the settings use it."""
     if not (settings.table or settings.secret or settings.uploads):
-        return client or http_client(settings.base_url, environ), None
+        return client or http_client(settings.base_url, environ, connections=settings.connections), None
     from kimi_gateway.net import aws, aws_environment
 
     address = aws.endpoints(environ, aws.region_of(environ))
     more = (address(aws.DYNAMODB), address(aws.SECRETS), address(aws.S3))
-    client = client or http_client(settings.base_url, environ, *more)
+    client = client or http_client(settings.base_url, environ, *more, connections=settings.connections)
     return client, aws_environment.of_environment(client, environ)
 
 

@@ -64,7 +64,7 @@ class Settings:
     token_concurrency: int = 0
     passthrough: bool = False
     passthrough_limits: tuple[int | None, int | None, int | None] = (20, 600, 5_000)
-    account_concurrency: int = 250  # a quarter of the connections of net/http1.py
+    account_concurrency: int = 250  # a quarter of the least connections of net/http1.py
     keep_conversations: bool = True
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kimi_web: bool = False

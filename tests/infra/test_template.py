@@ -256,6 +256,9 @@ NOT_PASSED = {
     "KIMI_GATEWAY_PING_INTERVAL": "the default is below every limit of AWS",
     "KIMI_GATEWAY_DRAIN": "Lambda gives 500 ms",
     "KIMI_GATEWAY_METRICS": "CloudWatch gets the metrics with the log lines",
+    "KIMI_GATEWAY_ALERTS_URL": "CloudWatch has alarms",
+    "KIMI_GATEWAY_ALERTS_BALANCE": "CloudWatch has alarms",
+    "KIMI_GATEWAY_LOG_FORMAT": "the log is for CloudWatch",
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from kimi_gateway.settings import Settings
@@ -56,7 +57,7 @@ class Catalog:
 
     def _end(self, alias: str) -> str:
         """The model at the end of an alias, which may lead to others. Raises CatalogFault."""
-        way, target = [alias], self.aliases[alias]
+        way, target = [alias], SHORT.get(self.aliases[alias], self.aliases[alias])
         while target not in self.rows and self.of_vendor(target) is None:
             way.append(target)
             following = self._match(target)
@@ -118,6 +119,8 @@ class Catalog:
     def unknown(self, name: str, plain: str) -> ModelNotFound | InvalidRequest:
         """The error for a name without a row; `plain` is the name without its options. InvalidRequest for the
         id of an agent."""
+        if plain == DEFAULT:
+            return InvalidRequest("model: is required", param="model")
         if _AGENT_ID.fullmatch(plain):
             return InvalidRequest("Agent ids are not models here. GET /v1/models lists them.", param="model")
         hint = "GET /v1/models lists them."

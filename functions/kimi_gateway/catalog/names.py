@@ -8,6 +8,7 @@ from dataclasses import replace
 from kimi_gateway.dataclass import dataclass
 
 FAMILY = "kimi"  # the row for all names of the family
+DEFAULT = "default"  # an alias of the operator's, for requests that name no model
 MILLION = "[1m]"  # behind a name: Claude Code, for a window of a million tokens (2026-11)
 WEB = "kimi-web/"  # before a name of the family: the same options at the web service
 ONLINE = ":online"  # after any name: with web search, as OpenRouter's clients write it (2026-11)

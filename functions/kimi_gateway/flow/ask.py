@@ -226,7 +226,7 @@ class Gateway:
             parsed = await apart(admittable.size, lambda: admittable.begun(recalled))
             writing.begin(await apart(admittable.size, lambda: parsed.writer(identity)))
             further = preparation.unsearched(parsed.chat, admittable.searches and turn.may_search)
-            names = ignored.named(parsed.chat.ignored, admittable.ignored, further)
+            names = await preparation.ignored_so_far(admittable, parsed.chat, further)
 
         async def body() -> AsyncGenerator[bytes, None]:
             try:

@@ -13,6 +13,7 @@ from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.catalog.models import Model
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
@@ -22,7 +23,7 @@ from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
-from kimi_gateway.pivot import fields, placement, token_estimate
+from kimi_gateway.pivot import fields, ignored, placement, token_estimate
 from kimi_gateway.pivot.attachments import Attachment, Resolver
 from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
 from kimi_gateway.pivot.request import ChatRequest
@@ -45,7 +46,7 @@ class AdmittableRequest:
     prepared: Prepared | None
     size: int
     searches: bool
-    ignored: tuple[str, ...] = ()  # by the provider, as far as that is known
+    ignored: tuple[str, ...] | None = None  # by the provider; None if that took too much work
 
     def begun(self, recalled: Recalled) -> ParsedRequest:
         """The request while its attachments are not read yet."""
@@ -113,8 +114,10 @@ async def read(
     ask = await apart(len(raw), partial(dialect.read, raw))
     request.record.model, request.record.stream = ask.model[:80], ask.stream
     resolved = await registry.resolve(ask.model, may_ask)
+    if ask.model == DEFAULT:  # the answer names the model that runs
+        ask = replace(ask, model=resolved.model.id)
     upstream, prepared = resolved.upstream, None
-    ignored: tuple[str, ...] = ()
+    known: tuple[str, ...] | None = None
     searches = may_search and ask.searches and isinstance(upstream.provider, Searches | SearchesItself)
     if not ask.needs:
         prepare = partial(adapted, upstream.provider, searches, request, resolved.model, cheaply=True)
@@ -122,9 +125,22 @@ async def read(
             prepared = await apart(len(raw), lambda: prepare(ask.complete({}, ()).chat))
         if attached := ask.attachments({}):
             placement.refused(attached, resolved.model)
-            ignored = prepared.ignored if prepared is not None else ()
+            known = prepared.ignored if prepared is not None else None
             prepared = None  # all that is known by now is that nothing else is wrong
-    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, ignored)
+    return AdmittableRequest(request, ask, resolved, upstream, prepared, len(raw), searches, known)
+
+
+async def ignored_so_far(
+    admittable: AdmittableRequest, chat: ChatRequest, further: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The names of ignored fields, while the chat's attachments are not read yet. What is wrong with the chat
+    is found later."""
+    by_provider = admittable.ignored
+    if by_provider is None:
+        of = admittable.upstream.provider, admittable.searches, admittable.request, admittable.resolved.model
+        with suppress(InvalidRequest):
+            by_provider = (await apart(admittable.size, partial(adapted, *of, chat))).ignored
+    return ignored.named(chat.ignored, by_provider or (), further)
 
 
 async def bound(
@@ -227,12 +243,13 @@ def adapted(
     cheaply: bool = False,
 ) -> Prepared:
     """Raises InvalidRequest in the client's names, and Costly."""
-    if isinstance(provider, SearchesItself):
-        chat = chat if searches else replace(chat, search=None)
-    elif searches and chat.search is not None:
-        from kimi_gateway.flow.search.tools import with_tools  # few requests need it
+    if chat.search is not None:
+        if isinstance(provider, SearchesItself):
+            chat = chat if searches else replace(chat, search=None)
+        elif searches:
+            from kimi_gateway.flow.search.tools import with_tools  # few requests need it
 
-        chat = with_tools(chat)
+            chat = with_tools(chat)
     try:
         if not model.media:
             messages = placement.without_media(chat.body["messages"], model)

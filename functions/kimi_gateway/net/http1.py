@@ -41,6 +41,7 @@ class Http1Client:
         idle_age: float = 30,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.most = connections  # at a time
         self._pool = Pool(connections, idle_age, tls, clock)
 
     def send(

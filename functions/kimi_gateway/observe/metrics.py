@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from kimi_gateway.observe.families import FAMILIES, MOST_SERIES, OTHER, Labels
+from kimi_gateway.observe.families import FAMILIES, MOST_SERIES, OTHER, STORE, TOKENS, Labels
 from kimi_gateway.observe.record import RequestRecord
 
 _BOUNDS = {name: family.bounds for name, family in FAMILIES.items()}
 GONE = float("nan")  # the value of a series that is read at a scrape and was not there the last time
-_TOKENS = {"input": "input_tokens", "cached": "cached_tokens", "output": "output_tokens"}
 
 # By family and labels: the cells of a series.
 Snapshot = Mapping[str, Mapping[Labels, Sequence[float]]]
@@ -40,6 +39,17 @@ class Cells(Protocol):
     def placed(self, name: str, labels: Labels, count: int) -> int:
         """The place of a new series' cells, all 0."""
         ...
+
+
+class _OfModel(NamedTuple):
+    """Places of the series of one model that each charged request changes."""
+
+    input: int
+    cached: int
+    output: int
+    input_of_one: int
+    output_of_one: int
+    usd: int
 
 
 class OwnCells:
@@ -67,6 +77,8 @@ class Metrics:
         for name, labels, place in self._cells.known():
             self._places[name][labels] = place
         self._intervals = FAMILIES["chunk_interval_seconds"].bounds
+        self._models: dict[tuple[str, str], _OfModel] = {}
+        self._steps: dict[str, int] = {}
         self._first_interval = self._placed("chunk_interval_seconds", ())
 
     def event(self, event: str, warns: bool, fields: Mapping[str, Any]) -> None:
@@ -81,7 +93,11 @@ class Metrics:
         self._row[first + len(self._intervals) + 1] += seconds
 
     def step(self, name: str, seconds: float) -> None:
-        self.observe("store_seconds", (name,), seconds)
+        place = self._steps.get(name)
+        if place is None:  # names of methods, so there are few
+            place = self._steps[name] = self._placed("store_seconds", (name,))
+        self._row[place + bisect_left(STORE, seconds)] += 1
+        self._row[place + len(STORE) + 1] += seconds
 
     def request(self, record: RequestRecord) -> None:
         self.add("requests_total", (record.route or OTHER, str(record.status)))
@@ -105,17 +121,34 @@ class Metrics:
             self._charged(record, provider, model)
 
     def _charged(self, record: RequestRecord, provider: str, model: str) -> None:
-        for kind, name in _TOKENS.items():
-            self.add("tokens_total", (model, kind), getattr(record, name) or 0)
-        for kind in ("input", "output"):
-            self.observe("request_tokens", (provider, model, kind), getattr(record, f"{kind}_tokens") or 0)
-        self.add("cost_usd_total", (model,), record.cost_usd or 0)
+        row, of = self._row, self._models.get((provider, model)) or self._of_model(provider, model)
+        input, output = record.input_tokens or 0, record.output_tokens or 0
+        row[of.input] += input
+        row[of.cached] += record.cached_tokens or 0
+        row[of.output] += output
+        row[of.usd] += record.cost_usd or 0
+        for place, count in ((of.input_of_one, input), (of.output_of_one, output)):
+            row[place + bisect_left(TOKENS, count)] += 1
+            row[place + len(TOKENS) + 1] += count
         if record.cost_cny is not None:
             self.add("cost_cny_total", (model,), record.cost_cny)
         if record.credits:
             self.add("credits_total", (), record.credits)
         if record.searches:
             self.add("searches_total", (), record.searches)
+
+    def _of_model(self, provider: str, model: str) -> _OfModel:
+        of = _OfModel(
+            self._placed("tokens_total", (model, "input")),
+            self._placed("tokens_total", (model, "cached")),
+            self._placed("tokens_total", (model, "output")),
+            self._placed("request_tokens", (provider, model, "input")),
+            self._placed("request_tokens", (provider, model, "output")),
+            self._placed("cost_usd_total", (model,)),
+        )
+        if len(self._models) < MOST_SERIES:
+            self._models[provider, model] = of
+        return of
 
     def add(self, name: str, labels: Labels, number: float = 1) -> None:
         place = self._places[name].get(labels)
@@ -153,6 +186,20 @@ class Metrics:
         if labels not in series:
             series[labels] = self._cells.placed(name, labels, FAMILIES[name].cells)
         return series[labels]
+
+
+def since(before: Snapshot, now: Snapshot) -> Snapshot:
+    """The counts that came after `before`; values that are read at a scrape stay as they are."""
+    return {
+        name: {
+            labels: [cell - old for cell, old in zip(cells, earlier[labels], strict=True)]
+            if labels in earlier and not FAMILIES[name].live
+            else cells
+            for labels, cells in series.items()
+        }
+        for name, series in now.items()
+        for earlier in (before.get(name, {}),)
+    }
 
 
 _MERGES: Mapping[str, Callable[[Iterable[float]], float]] = {"sum": sum, "min": min, "max": max}

@@ -73,7 +73,7 @@ def _by_text(value: str, where: str, filename: str | None, bare: bool) -> Part:
     """`bare`: base64 without a prefix is also good."""
     if media.is_web(value):
         return by_address(value, where, filename, "any")
-    if value.startswith("data:"):
+    if media.is_data(value):
         media_type, data = media.data_url(value, where)
         for kind, types in media.TYPES.items():
             if media_type in types:

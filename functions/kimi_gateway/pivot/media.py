@@ -36,6 +36,10 @@ def is_web(text: str) -> bool:
     return _WEB.match(text) is not None
 
 
+def is_data(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
 def part(kind: Kind, url: str, where: str) -> Part:
     """The part of a message, or its place holder until it is read. Raises InvalidRequest, for a picture
     UnreadableImage."""
@@ -54,7 +58,7 @@ def _part(kind: Kind, url: str, where: str) -> Part:
         if not id:
             fail(where, "names no file")
         return Slot(Attachment(where, kind, FileId(id)))
-    if not url.startswith("data:"):
+    if not is_data(url):
         fail(where, "must be an http or https address, a data URL with base64, or the id of a file")
     media_type, data = data_url(url, where)
     if media_type not in TYPES[kind]:
@@ -62,17 +66,17 @@ def _part(kind: Kind, url: str, where: str) -> Part:
         fail(where, f"{told} is not supported; use one of {', '.join(sorted(TYPES[kind]))}")
     if len(decoded(data, where)) > INLINED:
         return Slot(Attachment(where, kind, Inline(data), media_type=media_type))
-    name = f"{kind}_url"
-    return {"type": name, name: {"url": url}}
+    name, head = f"{kind}_url", f"data:{media_type};base64,"
+    return {"type": name, name: {"url": url if url.startswith(head) else head + data}}
 
 
 def data_url(url: str, where: str) -> tuple[str, str]:
     """Media type in lower case and base64 of a data URL. Raises InvalidRequest."""
     head, comma, data = url.partition(",")
-    media_type, *parameters = head.removeprefix("data:").split(";")
-    if not comma or "base64" not in parameters:
+    media_type, *parameters = head[len("data:") :].lower().split(";")
+    if not comma or "base64" not in map(str.strip, parameters):
         fail(where, "must be a data URL with base64")
-    return media_type.strip().lower(), data
+    return media_type.strip(), data
 
 
 def decoded(data: str, where: str) -> bytes:

@@ -68,8 +68,9 @@ def _media(part: Part, kind: media.Kind, where: str) -> Part:
         return documents.by_id(value["file_id"], f"{where}.file_id", None, kind)
     if isinstance(value, dict) and value.get("file_id") is not None:
         documents.only_source(value, ("url", "file_id"), where)
-    made = media.part(kind, str(_address(part)), where)
-    return made if isinstance(made, Slot) else part
+    url = str(_address(part))
+    made = media.part(kind, url, where)
+    return part if not isinstance(made, Slot) and made[part["type"]]["url"] is url else made
 
 
 def _file(part: Part, where: str) -> Part:

@@ -12,6 +12,7 @@ from dataclasses import field
 from functools import partial
 from typing import Any
 
+from kimi_gateway.catalog.names import DEFAULT
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import fields, named, parts, repair, search_fields, tuning
@@ -54,9 +55,9 @@ def read(raw: bytes, earlier: Sequence[dict[str, Any]] = ()) -> ChatRequest:
     own. Raises InvalidRequest naming the field."""
     source = fields.json_object(raw)
     body = fields.drop_nulls(source.values, _FIELDS)
-    for name in ("model", "messages"):
-        if name not in body:
-            fail(name, "is required")
+    if "messages" not in body:
+        fail("messages", "is required")
+    body.setdefault("model", DEFAULT)
     fields.apply(body, _FIELDS)
     _check_together(body)
     search = search_fields.taken(body)

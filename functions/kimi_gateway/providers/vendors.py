@@ -95,7 +95,9 @@ class Vendors:
             return None
         base, secret = with_base(token, row.bases)
         known = next((each for each in self.tokens(row, "") if each.secret == secret), None)
-        return Asked(self._directory(row, "").upstream().provider, known or Token.of(secret, base))
+        if known is not None:
+            return Asked(self._directory(row, "").upstream().provider, known)
+        return Asked(self._provider(row, stored=False), Token.of(secret, base))
 
     def web(self) -> Iterator[Upstream]:
         """The services that keep conversations, with their tokens."""
@@ -141,7 +143,8 @@ class Vendors:
             self._directories[vendor.id, base] = directory
         return directory
 
-    def _provider(self, vendor: Vendor) -> Provider:
+    def _provider(self, vendor: Vendor, stored: bool = True) -> Provider:
+        """`stored`: for tokens of the operator. For others nothing is remembered."""
         settings = self.settings
         timeouts = Timeouts(settings.connect_timeout, settings.first_byte_timeout)
         of = vendor, self._client_for(vendor), timeouts, settings.event_limit
@@ -149,9 +152,10 @@ class Vendors:
             return Compatible(*of)
         from kimi_gateway.providers.kimi_web.newest import NAME, NewestFile  # few gateways use it
         from kimi_gateway.providers.kimi_web.provider import KimiWeb
+        from kimi_gateway.providers.kimi_web.sessions import InMemory
 
         assert self.traces is not None  # noqa: S101  given where the catalog has such a row
-        newest = NewestFile(settings.data / NAME)
+        newest = NewestFile(settings.data / NAME) if stored else InMemory()
         return KimiWeb(*of, newest, self.traces(), self.clock, settings.idle_timeout)
 
     def _client_for(self, vendor: Vendor) -> Client:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kimi_gateway.endpoints.token_check import CHECKS
+from kimi_gateway.net.http1 import Http1Client
 from support.live import HELLO, LiveGateway
 from support.server_process import ServerProcess
 from support.wire import CLOSE, check, connect, ping, post, rest_of, statuses, talk
@@ -121,3 +122,11 @@ def test_a_flood_of_connections_leaves_room_for_whoever_shows_a_key(
         assert "Too many open files" not in server.log
         files = list(Path(f"/proc/{server.process.pid}/fd").iterdir())
         assert len(files) < 96  # the bound is 64, a quarter of it keyless
+
+
+def test_there_is_an_upstream_connection_for_each_of_the_clients(tmp_path: Path) -> None:
+    with LiveGateway(tmp_path, connections=3000) as gateway:
+        assert gateway.app.running is not None
+        client = gateway.app.running.client
+    assert isinstance(client, Http1Client)
+    assert client.most == 3000

@@ -122,3 +122,40 @@ def test_a_json_answer_waits_for_its_document_and_fails_with_a_status(
     with gateway.client(gateway.key()) as client:
         answer: httpx.Response = client.post(PATHS[form], json=given(form, stream=False))
     assert answer.status_code == 400
+
+
+# A rule that takes too much work before admission is known only later; so is what a kept answer adds.
+WIDE = {f"p{at}": {"type": "string", "enum": [f"{at}-{n}" for n in range(40)]} for at in range(200)}
+
+
+WORK = [
+    *((form, work) for form in PATHS for work in ("little", "a large schema")),
+    ("responses", "a kept answer"),
+]
+
+
+@pytest.mark.parametrize(("form", "work"), WORK)
+def test_a_head_before_the_attachments_names_what_the_rules_of_the_model_drop(
+    gateway: LiveGateway, files: Files, form: str, work: str
+) -> None:
+    more: dict[str, Any] = {"temperature": 0.5}
+    with gateway.client(gateway.key()) as client:
+        if work == "a kept answer":
+            more["previous_response_id"] = client.post(PATHS[form], json=body(form, user(form))).json()["id"]
+        if work == "a large schema":
+            schema = {"type": "object", "properties": WIDE}
+            function = {"name": "f", "description": "", "parameters": schema}
+            more["tools"] = [
+                {
+                    "chat": {"type": "function", "function": function},
+                    "messages": {"name": "f", "input_schema": schema},
+                    "responses": {"type": "function", **function},
+                }[form]
+            ]
+        with client.stream("POST", PATHS[form], json=given(form, **more)) as answer:
+            assert "temperature" in answer.headers["x-param-ignored"].split(", ")
+            pieces = answer.iter_raw()
+            came = signs(form, pieces, 1)
+            go_on(gateway, files)
+            came += b"".join(pieces)
+    assert FORMATS[form].read(came.decode(), True).whole

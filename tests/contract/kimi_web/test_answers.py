@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from kimi_gateway.accounts.values import Budget
 from support.exchange import CHARGED, NOT_CHARGED, ask, ledger
 from support.formats import EACH, MESSAGES, MODES, RESPONSES, Format
 from support.live import LiveGateway
@@ -242,9 +243,27 @@ def test_the_models_are_listed(gateway: LiveGateway) -> None:
 
 
 def test_a_key_with_a_budget_is_refused_because_nobody_knows_a_price(gateway: LiveGateway) -> None:
-    from kimi_gateway.accounts.values import Budget
-
     key = gateway.limit(gateway.key(), Budget("usd", "day", 1_000_000))
     refused = chat(gateway, key=key)
     assert refused.status_code in (400, 403), refused.text
     assert "price" in json.dumps(refused.json())
+
+
+def test_a_budget_in_tokens_pays_for_an_estimate(gateway: LiveGateway, fresh: WebService) -> None:
+    key = gateway.limit(gateway.key(), Budget("tokens", "day", 1_000_000))
+    usage = chat(gateway, key=key).json()["usage"]
+    assert 0 < usage["completion_tokens"] < 30
+    (row,) = gateway.usage(key)
+    assert row.input + row.output == usage["total_tokens"]
+    (budget,) = gateway.account(key).keys[0].budgets
+    assert budget.limit == 1_000_000
+
+
+@pytest.mark.parametrize("what", ["a video", "too many pictures"])
+def test_what_is_not_taken_is_refused_before_any_call(
+    gateway: LiveGateway, fresh: WebService, what: str
+) -> None:
+    video = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+    refused = chat(gateway, user([video] if what == "a video" else [picture()] * 21))
+    assert refused.status_code == 400, refused.text
+    assert not fresh.up.requests

@@ -182,3 +182,37 @@ def test_no_other_vendor_sees_its_token_and_it_sees_no_other(own: WebService, tm
     assert web
     assert {each.token for each in platform} == {"sk-upstream-1"}
     assert not [each for each in web if not (each.token or "").startswith("eyJ")]
+
+
+def test_a_dead_token_is_skipped_before_the_first_content(own: WebService, tmp_path: Path) -> None:
+    dead = jwt("refresh", 98, time.time() + 1000)
+    with with_web(own, tmp_path, dead, own.refresh_token()) as gateway:
+        key = gateway.key()
+        for turn in range(6):
+            messages = [{"role": "user", "content": f"conversation {turn}"}]
+            assert content(gateway.chat(key, model=MODEL, messages=messages)) == TEXT
+        assert len([each for each in own.up.requests if each.token == dead]) <= 1
+        gateway.until(lambda: not own.chats)
+
+
+def test_a_check_of_a_strangers_token_is_not_remembered(own: WebService, tmp_path: Path) -> None:
+    """Else strangers could push out the operator's newest tokens, and fill the memory."""
+    with with_web(own, tmp_path) as gateway:
+        content(gateway.chat(gateway.key(), model=MODEL))
+        before = (tmp_path / "data" / "kimi-web.json").read_text()
+        for owner in ("two", "three"):
+            assert check(gateway, token=own.refresh_token(owner)).json() == {"live": True}
+        assert (tmp_path / "data" / "kimi-web.json").read_text() == before
+        gateway.until(lambda: not own.chats)
+
+
+def test_a_newest_token_that_cannot_be_written_lives_in_the_process(own: WebService, tmp_path: Path) -> None:
+    own.access_life = 60
+    with with_web(own, tmp_path) as gateway:
+        (tmp_path / "data" / "kimi-web.json").mkdir()  # nothing can be put in its place
+        for _ in range(2):
+            assert content(gateway.chat(gateway.key(), model=MODEL)) == TEXT
+            own.end_sessions()
+        assert gateway.lines("session_unsaved")
+        assert own.counted["refresh"] == 2
+        gateway.until(lambda: not own.chats)

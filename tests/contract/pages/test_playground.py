@@ -58,7 +58,7 @@ def test_an_answer_is_seen_while_it_comes_with_its_reasoning_apart(
 
 
 def test_stopping_ends_the_call_upstream_and_the_conversation_goes_on(
-    page: Playground, upstream: ScriptedUpstream
+    page: Playground, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     upstream.plan(Stall(3, Kimi("Half of it, and more", "", pieces=2)))
     page.open()
@@ -71,6 +71,10 @@ def test_stopping_ends_the_call_upstream_and_the_conversation_goes_on(
     first, second, third = messages(upstream)
     assert (first["content"], third["content"]) == ("Begin", "Go on")
     assert second["content"].startswith("Half of")
+    gateway.nothing_left(page.key)
+    assert gateway.account(page.key).credits == 98
+    (row,) = gateway.usage(page.key)
+    assert row.requests == 2
 
 
 def test_a_search_shows_its_sources(page: Playground, upstream: ScriptedUpstream) -> None:

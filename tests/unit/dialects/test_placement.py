@@ -20,6 +20,7 @@ from kimi_gateway.pivot.media import INLINED
 from kimi_gateway.pivot.placement import MOST, SEE_DOCUMENT
 from support.attaching import (
     DIALECTS,
+    PDF,
     PNG,
     ask,
     attached,
@@ -248,3 +249,29 @@ def test_the_same_attachment_of_one_place_is_read_once(form: str) -> None:
 
 def test_pngs_are_pngs() -> None:
     assert base64.b64decode(PNG).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "head", ["DATA:image/png;base64,", "data:IMAGE/PNG;Base64,", "data:image/png;charset=x; base64,"]
+)
+@in_all_formats
+def test_a_data_url_is_read_in_any_case_and_sent_as_the_vendor_knows_it(form: str, head: str) -> None:
+    part = picture(form, "bytes")
+    if form == "messages":
+        part["source"]["media_type"] = head.partition(":")[2].partition(";")[0]
+    else:
+        part["image_url"] = head + PNG
+    (message,) = sent(form, body(form, user(form, part)))
+    assert message["content"][0] == {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{PNG}"},
+    }
+
+
+@pytest.mark.parametrize("form", ["chat", "responses"])
+def test_file_data_is_read_in_any_case(form: str) -> None:
+    part = document(form, "bytes")
+    file = part["file"] if form == "chat" else part
+    file["file_data"] = file["file_data"].replace("data:application/pdf", "Data:Application/PDF")
+    (found,) = attached(form, body(form, user(form, part)))
+    assert (found.source, found.media_type) == (Inline(PDF), "application/pdf")

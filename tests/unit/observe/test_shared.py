@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from kimi_gateway.observe.metrics import Metrics, merged
+from kimi_gateway.observe.metrics import Metrics, merged, since
 from kimi_gateway.observe.shared import CELLS, SharedCells, folder_of, kept, sweep
 
 FORK = multiprocessing.get_context("fork")
@@ -63,6 +63,15 @@ def test_what_a_killed_worker_counted_stays_and_the_next_one_goes_on(tmp_path: P
         dead_worker(tmp_path, times)
     assert total(own, mine, "events_total", "one") == [9]
     assert len(list(tmp_path.glob("*.values"))) == 2
+    heir = Metrics(SharedCells(tmp_path))
+    inherited = heir.snapshot()
+    heir.add("events_total", ("one",), 3)
+    heir.observe("store_seconds", ("admit",), 0.002)
+    heir.read({"requests_running": {(): 1.0}})
+    alone = merged([since(inherited, heir.snapshot())])  # what it sends by OTLP under a name of its own
+    assert alone["events_total"]["one",] == [3]
+    assert sum(alone["store_seconds"]["admit",][:-1]) == 1
+    assert alone["requests_running"][()] == [1]
 
 
 def test_a_value_that_is_not_given_any_more_is_gone(tmp_path: Path) -> None:

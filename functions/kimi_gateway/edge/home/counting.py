@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kimi_gateway.app import Running
 from kimi_gateway.observe import sinks
-from kimi_gateway.observe.metrics import Metrics, Snapshot, merged
+from kimi_gateway.observe.metrics import Metrics, Snapshot, merged, since
 
 if TYPE_CHECKING:
     from kimi_gateway.observe.shared import SharedCells
@@ -30,6 +30,7 @@ class Counting:
 
             self._shared = SharedCells(folder_of(data, parent.pid))
         self.metrics = Metrics(self._shared)
+        self._inherited = self.metrics.snapshot()  # of a killed worker whose file this one took over
         self.running: Running | None = None
         self.more: dict[str, dict[tuple[str, ...], float]] = {}
 
@@ -54,8 +55,9 @@ class Counting:
             self.metrics.read(_read(self.running) | self.more)
 
     def own(self) -> Snapshot:
+        """The counts of this worker alone."""
         self.refresh()
-        return merged([self.metrics.snapshot()])
+        return merged([since(self._inherited, self.metrics.snapshot())])
 
     def look(self) -> Snapshot:
         """All workers together. Counters are exact; what the others read of themselves is a second old."""

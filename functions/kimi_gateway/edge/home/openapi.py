@@ -5,36 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from kimi_gateway import __version__
-from kimi_gateway.accounts.documents import account_document, key_document
+from kimi_gateway.accounts.documents import account_document, key_document, limits_in_force, spent_document
 from kimi_gateway.accounts.limit_headers import NAMES
 from kimi_gateway.accounts.usage import BY
 from kimi_gateway.accounts.usage_report import counted
 from kimi_gateway.accounts.values import Account, Budget, Grant, Key, Overview, Spent, Window
+from kimi_gateway.catalog.models import ROWS
+from kimi_gateway.edge.home.schemas.notation import TEXT, WHOLE, either, maybe, one, page
+from kimi_gateway.edge.home.schemas.table import ROUTES, SCHEMAS, Described
 from kimi_gateway.edge.router import Access, Route
+from kimi_gateway.endpoints.models import entry_of
 from kimi_gateway.endpoints.usage import BY as OF_USER
 from kimi_gateway.endpoints.usage import MOST, credits_of, status_of
 from kimi_gateway.pivot import ignored
 
 TITLE = "Kimi Gateway"
-UPLOAD = {
-    "type": "object",
-    "required": ["file"],
-    "properties": {"purpose": {"type": "string"}, "file": {"type": "string", "format": "binary"}},
-}
+EVENTS = "x-event-schema"  # of a stream: the schema of the JSON in one event
 # The statuses that a route may answer with, by its access.
 STATUSES: dict[Access, tuple[int, ...]] = {
     Access.OPEN: (400, 429, 503),
-    Access.KEY: (400, 401, 403, 404, 429, 503),
-    Access.CREDIT: (400, 401, 403, 404, 409, 413, 429, 503),
+    Access.KEY: (400, 401, 403, 404, 409, 429, 503),
+    Access.CREDIT: (400, 401, 403, 404, 409, 422, 429, 503),
     Access.OPERATOR: (400, 401, 403, 404, 409, 429, 503),
 }
+OF_BODY = (408, 413, 415)  # of routes with a body as well
+OF_OPEN = {"/user/register": (403, 404), "/webhooks/payment": (403, 404, 409)}
 MEANINGS = {
     400: "A member of the request is wrong; `param` names it.",
     401: "The key is missing, unknown, revoked, suspended or expired.",
     403: "The key may not do this, or credits or a budget are used up.",
     404: "There is no such path, model, account, key or object.",
     409: "The state does not allow this now.",
+    408: "The body came too slowly.",
     413: "The body is too large.",
+    415: "The body has another media type or encoding than the route takes.",
+    422: "Another request had this `Idempotency-Key`.",
     429: "A limit is reached; `Retry-After` says how long.",
     503: "The gateway or the upstream cannot answer now; nothing is charged.",
 }
@@ -60,16 +65,17 @@ def schema(table: tuple[Route, ...]) -> dict[str, Any]:
             "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         },
         "schemas": _schemas(),
-        "headers": {name: {"schema": {"type": "string"}} for name in _headers()},
+        "headers": {name: {"schema": {"type": "string"}} for name in (*_headers(), "www-authenticate")},
     }
     return document
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    of = ROUTES[f"{route.method} {route.shown}"]
     operation: dict[str, Any] = {
         "summary": route.summary,
         "tags": [route.path.split("/")[1] or "gateway"],
-        "responses": {"200": _answer(route)} | _errors(route),
+        "responses": ({} if of.refuses else {"200": _answer(route, of)}) | _errors(route, of),
     }
     if route.access is not Access.OPEN:
         operation["security"] = [{"bearer": []}, {"api_key": []}]
@@ -77,17 +83,16 @@ def _operation(route: Route) -> dict[str, Any]:
     parameters += _query(route)
     if parameters:
         operation["parameters"] = parameters
-    if route.streams:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": UPLOAD}},
-        }
-    elif route.example is not None:
-        body = {"schema": of_example(route.example), "example": route.example}
-        operation["requestBody"] = {
-            "required": bool(route.example),
-            "content": {"application/json": body},
-        }
+    if of.body:
+        content: dict[str, Any] = {"application/json": {"schema": _ref(of.body)}}
+        if route.example is not None:
+            content["application/json"]["example"] = route.example
+        if route.streams:
+            content = {
+                "multipart/form-data": {"schema": _ref(of.body)},
+                "application/json": {"schema": _ref("FileCompletion")},
+            }
+        operation["requestBody"] = {"required": of.body != "Empty", "content": content}
     return operation
 
 
@@ -102,6 +107,7 @@ def _query(route: Route) -> list[dict[str, Any]]:
     by: dict[str, dict[str, Any]] = {
         "/user/usage": {"by": {"enum": list(OF_USER)}, "since": text, **page},
         "/admin/usage": {"by": {"enum": list(BY)}, "since": text, "account": text, **page},
+        "/admin/pool": {"balance": {"enum": ["now"]}},
         "/admin/requests": {
             **dict.fromkeys(("key", "account", "model", "status", "cause"), text), "limit": number
         },
@@ -113,42 +119,43 @@ def _query(route: Route) -> list[dict[str, Any]]:
     return [_parameter(name, "query", of) for name, of in by.get(route.path, {}).items()]
 
 
-def _answer(route: Route) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _answered(route)}}
-    if route.access is Access.CREDIT:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    headers = ["x-request-id"]
-    if route.access is Access.CREDIT:
-        headers = list(_headers())
+def _answer(route: Route, of: Described) -> dict[str, Any]:
+    whole = _ref(of.answer) if of.answer else {"type": "string"}
+    content: dict[str, Any] = {of.kind: {"schema": whole}}
+    if of.events:
+        told = f"Server-sent events; the data of each is a {of.events}"
+        events = {"type": "string", "description": told, EVENTS: _ref(of.events)}
+        content["text/event-stream"] = {"schema": events}
+    headers = list(_headers()) if route.access is Access.CREDIT else ["x-request-id"]
     return {"description": "Success", "headers": _named(headers), "content": content}
 
 
-def _answered(route: Route) -> dict[str, Any]:
-    lists = {"/admin/accounts": "Account", "/admin/keys": "Key"}
-    named = {"/user/credits": "Credits", "/user/status": "Status"}
-    if route.path in named:
-        return _ref(named[route.path])
-    if route.path in ("/user/usage", "/admin/usage"):
-        return _ref("UsagePage")
-    if route.method == "GET" and route.path in lists:
-        return _page(_ref(lists[route.path]))
-    for path, name in lists.items():
-        if route.path.startswith(path) and (route.method != "DELETE" or name == "Key"):
-            return _ref(name)
-    return {"type": "object"}
+def statuses(route: Route) -> tuple[int, ...]:
+    """The errors that a route may answer with, beside those of its path and method (404, 405)."""
+    body = OF_BODY if route.streams or route.method in ("POST", "PATCH") else ()
+    return tuple(sorted({*STATUSES[route.access], *OF_OPEN.get(route.path, ()), *body}))
 
 
-def _errors(route: Route) -> dict[str, Any]:
-    anthropic = "messages" in route.path
-    body = _ref("AnthropicError" if anthropic else "Error")
-    return {
-        str(status): {
+def _errors(route: Route, of: Described) -> dict[str, Any]:
+    both = ("/v1/files", "/v1/batches")  # their dialect follows a header
+    if "messages" in route.path:
+        body = _ref("AnthropicError")
+    elif route.path.startswith(both):
+        body = {"anyOf": [_ref("Error"), _ref("AnthropicError")]}
+    else:
+        body = _ref("Error")
+    found = {}
+    for status in statuses(route):
+        shape = {"anyOf": [body, _ref(of.answer)]} if (route.path, status) == ("/health", 503) else body
+        retry = ("retry-after",) if status in (429, 503) else ()
+        asks = ("www-authenticate",) if status == 401 else ()
+        final = ("x-should-retry",) if status in (401, 403, 404, 409, 413, 422) else ()
+        found[str(status)] = {
             "description": MEANINGS[status],
-            "headers": _named(("x-request-id", *(("retry-after",) if status in (429, 503) else ()))),
-            "content": {"application/json": {"schema": body}},
+            "headers": _named(("x-request-id", *asks, *retry, *final)),
+            "content": {"application/json": {"schema": shape}},
         }
-        for status in STATUSES[route.access]
-    }
+    return found
 
 
 def _headers() -> tuple[str, ...]:
@@ -163,36 +170,31 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _page(of: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["object", "data", "has_more", "next"],
-        "properties": {
-            "object": {"type": "string"},
-            "data": {"type": "array", "items": of},
-            "has_more": {"type": "boolean"},
-            "next": {"type": ["string", "null"]},
-        },
-    }
-
-
 def _schemas() -> dict[str, Any]:
-    error = {"message": "text", "type": "invalid_request_error", "param": None, "code": "invalid_request"}
-    anthropic = {"type": "error", "error": {"type": "invalid_request_error", "message": "text"}}
     counts = of_example(counted(None))
     counts["properties"]["causes"] = {"type": "object", "additionalProperties": {"type": "integer"}}
-    place = {name: {"type": "string"} for name in (*BY, "account_name", "key_name")}
+    place = {name: TEXT for name in BY} | dict.fromkeys(("account_name", "key_name"), maybe(TEXT))
     row = {**counts, "properties": {**place, **counts["properties"]}}
-    usage = _page(row)
-    usage["properties"] |= {"by": {"type": "string"}, "since": {"type": "string"}, "total": counts}
-    return {
-        "Error": of_example({"error": error}),
-        "AnthropicError": of_example(anthropic),
-        "Account": of_example(account_document(_ACCOUNT)),
-        "Key": of_example(key_document(_KEY)),
+    usage = page(row, next=maybe(TEXT), by=TEXT, since=TEXT, total=counts)
+    key = of_example(key_document(_KEY) | {"role": "operator", "state": "active", "last_used": "", "key": ""})
+    key["properties"] |= {
+        "limits_in_force": of_example(limits_in_force(_KEY, _ACCOUNT)),
+        "spent": of_example(spent_document(_SPENT)),
+        "old_key_ends": TEXT,
+        "budgets": {"type": "object"},
+    }
+    account = of_example(account_document(_ACCOUNT))
+    account["properties"] |= {"keys": {"type": "array", "items": _ref("Key")}, "budgets": {"type": "object"}}
+    account["properties"]["credits"] = either(WHOLE, one("unlimited"))
+    return SCHEMAS | {
+        "Account": account,
+        "AccountPage": page(_ref("Account"), next=maybe(TEXT)),
+        "Key": key,
+        "KeyPage": page(_ref("Key"), next=maybe(TEXT)),
         "Credits": of_example(credits_of(_SEEN, 0)),
         "Status": of_example(status_of(_SEEN, 0)),
         "UsagePage": usage,
+        "Model": of_example(entry_of(ROWS[0])) | {"additionalProperties": True},  # some are of the upstream
     }
 
 

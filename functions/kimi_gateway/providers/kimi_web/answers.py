@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from kimi_gateway.net import jsonio, sse
+from kimi_gateway.pivot import token_estimate
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.failures import Cause, UpstreamFailure
 from kimi_gateway.providers.kimi_web import frames, sources
@@ -46,6 +48,7 @@ class Reader:
         self.over = False
         self.closed = False
         self.failure: UpstreamFailure | None = None
+        self._written = 0.0  # estimated tokens
         self._others = set[str]()  # messages that are not the model's
         self._blocks: dict[str, list[str]] = {}  # the text so far, by block
         self._lengths: dict[str, int] = {}
@@ -67,9 +70,14 @@ class Reader:
             self.failure = failure
         return events
 
-    def end(self) -> list[sse.Event]:
-        """The end of a complete answer."""
-        return [_event({}, "stop"), (b"[DONE]", b"")] if self.over else []
+    def end(self, prompt: int) -> list[sse.Event]:
+        """The end of a complete answer. The service counts no tokens, so its usage is an estimate; without
+        one a budget would pay for a full window each time."""
+        if not self.over:
+            return []
+        written = math.ceil(self._written)
+        usage = {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+        return [_event({}, "stop", usage), (b"[DONE]", b"")]
 
     def _deltas(self, told: Json) -> list[Json]:
         chat, message, block = (_member(told, name) for name in ("chat", "message", "block"))
@@ -112,6 +120,7 @@ class Reader:
             text = self._new(f"{name}:{block.get('id') or ''}", text, op)
             if text:
                 self.spoke = True
+                self._written += token_estimate.of_text(text)
                 deltas.append({where: text})
         return deltas
 
@@ -171,8 +180,9 @@ def _object(content: bytes) -> Json:
     return told
 
 
-def _event(delta: Json, reason: str | None = None) -> sse.Event:
-    return jsonio.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}), b""
+def _event(delta: Json, reason: str | None = None, usage: Json | None = None) -> sse.Event:
+    body: Json = {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    return jsonio.dumps(body if usage is None else {**body, "usage": usage}), b""
 
 
 def of_error(error: Json, status: int | None = None, retry_after: float | None = None) -> UpstreamFailure:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 
-from kimi_gateway.observe import redact
+from kimi_gateway.observe import emit
 
 NAME = "kimi-web.json"
 MOST = 100  # tokens; older ones of tokens that were removed make room
@@ -19,12 +20,23 @@ class NewestFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._unwritten: dict[str, str] = {}
 
     def read(self, id: str) -> str | None:
-        return self._all().get(id)
+        return self._unwritten.get(id) or self._all().get(id)
 
     def write(self, id: str, refresh: str) -> None:
-        """The file is replaced in one step. If that fails the token lives in this process only."""
+        """If the file cannot be written, the token lives in this process only."""
+        try:
+            self._write(id, refresh)
+        except OSError as exc:
+            self._unwritten[id] = refresh
+            emit("session_unsaved", logging.WARNING, detail=f"{NAME}: {exc.strerror}")
+        else:
+            self._unwritten.pop(id, None)
+
+    def _write(self, id: str, refresh: str) -> None:
+        """Replace the file in one step."""
         known = {name: text for name, text in self._all().items() if name != id} | {id: refresh}
         known = dict(list(known.items())[-MOST:])
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")  # mode 0600
@@ -46,5 +58,4 @@ class NewestFile:
         if not isinstance(known, dict):
             return {}
         texts = {id: text for id, text in known.items() if isinstance(text, str)}
-        redact.learn(texts.values())
         return texts

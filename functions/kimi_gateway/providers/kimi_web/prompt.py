@@ -14,6 +14,7 @@ from typing import Any
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.catalog.vendor import Vendor
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.compatible.prepare import style_in_words, think
@@ -24,6 +25,7 @@ from kimi_gateway.providers.provider import Call, Tap
 Json = dict[str, Any]
 # The lines of the first free API: look at the newest message; at the newest files and message.
 NEWEST, NEWEST_FILES = "关注用户最新的消息", "关注用户最新发送文件和消息"
+MOST_MEDIA = 20  # of one request, each of which is uploaded
 SEARCH = {"type": "TOOL_TYPE_SEARCH", "search": {}}
 # An address with a dotted host, up to a blank, a quote or a mark of another language.
 _ADDRESS = re.compile(r"https?://[\w-]+(?:\.[\w-]+)+[^\s<>\"'`，。；：、！？（）【】《》]*", re.ASCII)
@@ -88,6 +90,7 @@ class PreparedChat:
 
 def prepare(chat: ChatRequest, model: Model, vendor: Vendor) -> PreparedChat:
     """See `Provider.prepare`."""
+    _check_media(chat.body["messages"])
     known = vendor.model(model.upstream)
     fields = dict(known.fields) if known is not None else {}
     body = dict(chat.body)
@@ -99,6 +102,22 @@ def prepare(chat: ChatRequest, model: Model, vendor: Vendor) -> PreparedChat:
         dropped.append("response_format")
     names = dict.fromkeys(chat.names.get(name, name) for name in dropped)
     return PreparedChat(model, body, fields, tuple(names), chat.search is not None)
+
+
+def _check_media(messages: list[Json]) -> None:
+    """Raises InvalidRequest."""
+    kinds = [part.get("type") for message in messages for part in _parts(message)]
+    if "video_url" in kinds:
+        raise InvalidRequest("messages: the web service of kimi.com takes no videos here", param="messages")
+    if sum(kind in ("image_url", "file_url") for kind in kinds) > MOST_MEDIA:
+        raise InvalidRequest(
+            f"messages: may have at most {MOST_MEDIA} pictures and documents", param="messages"
+        )
+
+
+def _parts(message: Json) -> list[Json]:
+    content = message.get("content")
+    return content if isinstance(content, list) else []
 
 
 def _options(given: Json, body: Json, searches: bool) -> Json:
@@ -147,8 +166,7 @@ def with_addresses(text: str) -> str:
 
 
 def media_of(message: Json) -> Iterator[Medium]:
-    content = message.get("content")
-    for part in content if isinstance(content, list) else ():
+    for part in _parts(message):
         kind = part.get("type")
         if kind in ("image_url", "file_url"):
             value = part[kind]

@@ -14,13 +14,14 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.catalog.vendor import Vendor
 from kimi_gateway.http import Headers
 from kimi_gateway.net import http, jsonio, sse
+from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers import failures
 from kimi_gateway.providers.conversations import Trace, Traces
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.kimi_web import answers, frames
 from kimi_gateway.providers.kimi_web.prompt import PreparedChat, WebCall, prepare
-from kimi_gateway.providers.kimi_web.sessions import Newest, Pair, Sessions
+from kimi_gateway.providers.kimi_web.sessions import Newest, Pair, Sessions, sendable
 from kimi_gateway.providers.kimi_web.traces import WebConversations, mark_of
 from kimi_gateway.providers.moonshot.provider import LONGEST_ANSWER, QUICK, SLICE, json_object
 from kimi_gateway.providers.provider import Call, Token
@@ -89,6 +90,8 @@ class KimiWeb:
                 async with aclosing(self._answer(payload, access, reader, trace)) as batches:
                     async for batch in batches:
                         yield batch
+                if end := reader.end(token_estimate.of_messages(call.body["messages"])):
+                    yield end
                 return
             except UpstreamFailure as failure:
                 begun = bool(reader.chat) or failure.cause not in failures.OTHER_TOKEN | {
@@ -151,8 +154,6 @@ class KimiWeb:
                 raise failures.lost(exc) from exc
         except frames.BadFrame as exc:
             raise UpstreamFailure("broken", str(exc)) from exc
-        if end := reader.end():
-            yield end
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
         """The known models; the service's own list is not in their terms."""
@@ -174,7 +175,7 @@ class KimiWeb:
         access, newest = told.get("access_token"), told.get("refresh_token")
         if not (isinstance(access, str) and access and isinstance(newest, str) and newest):
             raise UpstreamFailure("broken", "the renewed session has no tokens")
-        if not all(text.isascii() and text.isprintable() and " " not in text for text in (access, newest)):
+        if not all(map(sendable, (access, newest))):
             raise UpstreamFailure("broken", "the renewed session has tokens that no header can carry")
         return Pair(access, newest)
 

@@ -24,6 +24,7 @@ from kimi_gateway.providers.provider import Token
 AHEAD = 120.0  # seconds before its end in which an access token is renewed
 LASTS = 300.0  # seconds of an access token that does not tell its end
 LONGEST = 8 * 1024  # characters of a token
+HIDDEN = "[redacted]"
 _COOKIE = "kimi-auth="
 
 
@@ -98,7 +99,6 @@ class Sessions:
             pair = await self._renewed(id, stored)
         finally:
             session.task = None
-        redact.learn((pair.access, pair.refresh))
         session.ends = _end(claims_of(pair.access), self._clock() + LASTS)
         if session.ends - AHEAD <= self._clock():
             session.ends = self._clock() + AHEAD + LASTS / 10  # else each request would renew it
@@ -122,11 +122,17 @@ class Sessions:
                     raise
                 failure = exc
                 continue
+            # Each renewal brings new ones, so those that are hidden by their shape are not learned.
+            redact.learn(each for each in (pair.access, pair.refresh) if redact(each) != HIDDEN)
             if pair.refresh != text:
-                redact.learn((pair.refresh,))
                 self._newest.write(id, pair.refresh)
             return pair
         raise failure
+
+
+def sendable(text: str) -> bool:
+    """Whether a header can carry it."""
+    return len(text) <= LONGEST and text.isascii() and text.isprintable() and " " not in text
 
 
 def _looked_at(task: asyncio.Task[None]) -> None:

@@ -17,7 +17,9 @@ from kimi_gateway.net.http1 import Http1Client
 from kimi_gateway.observe import redact
 from kimi_gateway.providers.provider import Token
 from kimi_gateway.providers.tokens import kept as secret
+from kimi_gateway.providers.tokens.file import token_source
 from kimi_gateway.providers.tokens.secret import AGAIN, COLD_AGAIN, LASTS, SecretTokens
+from kimi_gateway.settings import Settings
 from support import dynamo
 from support.faulty import Fault, Faulty, always, none
 from support.pooling import Clock
@@ -169,3 +171,15 @@ async def test_a_refused_token_has_it_read_at_once_but_not_again_and_again(kept:
     kept.clock.now += AGAIN
     await kept.source.doubted()
     assert kept.reads == 3
+
+
+async def test_vendors_tokens_are_read_although_the_platforms_are_in_the_environment(kept: Kept) -> None:
+    await kept.put(json.dumps({PLATFORM: [A], "qwen": [B]}))
+    settings = Settings(secret=kept.name, moonshot_api_key=("sk-of-the-environment",))
+    source = token_source(settings, kept.aws, kept.clock)
+    assert (source.kept(), source.known()) == ({}, False)
+    await source.begin()
+    assert source.kept()["qwen"] == (B,)
+    assert (source.known(), [each.secret for each in source.tokens()]) == (True, ["sk-of-the-environment"])
+    assert source.renewal is None, "the platform's pool never waits for the service"
+    assert source.reading is not None, "and the vendors' pools do"

@@ -1,0 +1,1 @@
+"""JSON schemas of requests and answers, as data, for the OpenAPI document. Loaded with its first reader."""
