@@ -247,3 +247,13 @@ def test_tokens_of_vendors_are_read_by_the_vendors_name() -> None:
                        ("KIMI_GATEWAY_TOKENS_QWEN", "two words")):  # fmt: skip
         with pytest.raises(SettingsFault, match=name):
             read(HOME | {name: text})
+
+
+@pytest.mark.parametrize(
+    "form", ["ftp://{}", "http://host:{}", "http://[{}", "https:///{}", "{}", "http://a b/{}"]
+)
+def test_no_fault_quotes_the_address_of_the_webhook(form: str) -> None:
+    secret = "obviously-a-fake-secret"
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | {"KIMI_GATEWAY_ALERTS_URL": form.format(secret)})
+    assert secret not in str(caught.value)
