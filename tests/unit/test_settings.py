@@ -76,6 +76,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_METRICS", "[::1]:9464", ("::1", 9464)),
+    ("KIMI_GATEWAY_KIMI_WEB", "on", True),
     ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
@@ -155,6 +156,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_METRICS", "9464"),
     ("KIMI_GATEWAY_METRICS", "127.0.0.1:99999"),
+    ("KIMI_GATEWAY_KIMI_WEB", "older"),
     ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
