@@ -251,8 +251,6 @@ NOT_PASSED = {
     "KIMI_GATEWAY_PASSTHROUGH_LIMITS": "counted in each process; ThrottleRate and WafRate bound a flood",
     "KIMI_GATEWAY_FETCH_ALLOWED": "a function reaches no private network",
     "KIMI_GATEWAY_EXTRACT": "the bundle has no reader of PDFs",
-    "KIMI_GATEWAY_BODY_MEMORY": "a process serves one request, and Lambda bounds its body",
-    "KIMI_GATEWAY_KIMI_WEB": "at home only",
     "KIMI_GATEWAY_CONNECTIONS": "API Gateway holds the connections",
     "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": "the same",
     "KIMI_GATEWAY_TRUSTED_PROXIES": "API Gateway tells the client's address",
