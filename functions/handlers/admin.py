@@ -14,5 +14,6 @@ handler = Function(
     "/admin/keys/{key}/rotate",
     "/admin/usage",
     "/admin/pool",
+    "/admin/problems",
     "/admin/requests",
 )

@@ -26,6 +26,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, anyio_backend: s
 async def shared(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncIterator[SharedTable]:
     """A table of the test's own, for what only DynamoDB does."""
     table = await SharedTable.on(request.getfixturevalue(f"{request.param}_url"))
+    table.kind = request.param
     yield table
     await table.client.close()
 

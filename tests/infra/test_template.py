@@ -243,6 +243,7 @@ NOT_PASSED = {
     "KIMI_GATEWAY_DATA": "the table holds what would be in the folder",
     "KIMI_GATEWAY_ANSWER_LIMIT": "a bound of memory; the default fits the smallest function",
     "KIMI_GATEWAY_EVENT_LIMIT": "the same",
+    "KIMI_GATEWAY_BODY_MEMORY": "a function holds one body at a time",
     "KIMI_GATEWAY_CONNECT_TIMEOUT": "the deadline of the function bounds it",
     "KIMI_GATEWAY_FIRST_BYTE_TIMEOUT": "the same",
     "KIMI_GATEWAY_TOKEN_CONCURRENCY": "it counts in one process, which here serves one request at a time",
@@ -255,7 +256,11 @@ NOT_PASSED = {
     "KIMI_GATEWAY_TRUSTED_PROXIES": "API Gateway tells the client's address",
     "KIMI_GATEWAY_PING_INTERVAL": "the default is below every limit of AWS",
     "KIMI_GATEWAY_DRAIN": "Lambda gives 500 ms",
+    "KIMI_GATEWAY_KIMI_WEB": "it is for home only",
     "KIMI_GATEWAY_METRICS": "CloudWatch gets the metrics with the log lines",
+    "KIMI_GATEWAY_ALERTS_URL": "CloudWatch has alarms",
+    "KIMI_GATEWAY_ALERTS_BALANCE": "CloudWatch has alarms",
+    "KIMI_GATEWAY_LOG_FORMAT": "the log is for CloudWatch",
 }
 
 

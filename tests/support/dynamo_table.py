@@ -18,6 +18,7 @@ WIDE = Limits(10**6, 10**6, 10**6)
 class SharedTable:
     def __init__(self, url: str, client: Faulty, aws: Aws, name: str, stores: int = 4) -> None:
         self.url, self.client, self.aws, self.name = url, client, aws, name
+        self.kind = ""  # moto or dynalite
         self.stores = [DynamoStore(name, aws) for _ in range(stores)]
 
     @classmethod

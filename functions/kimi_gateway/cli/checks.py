@@ -21,6 +21,7 @@ from kimi_gateway.cli.home import Home
 from kimi_gateway.cli.target import Target
 from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.providers.tokens.outages import MEND, WAIT
 from kimi_gateway.settings import Settings, SettingsFault
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
 
@@ -193,7 +194,7 @@ def tokens(chosen: Target) -> Iterator[Check]:
         yield from _vendors(chosen)
     for id, known in bad.items():
         for each in known if id in using.ids else ():
-            fix = MEND.get(each.cause, "wait; a token of another account could take over meanwhile")
+            fix = MEND.get(each.cause, WAIT)
             yield Check("outage", "warn", f"{id}: {why(each)}", fix)
 
 
@@ -221,11 +222,3 @@ def _remembered(chosen: Target) -> dict[str, list[Outage]]:
         return recorded_outages(chosen)
     except (StoreDown, OSError, sqlite3.Error):
         return {}
-
-
-MEND = {
-    "authentication": "replace it: tokens add, then tokens remove",
-    "quota": "recharge the account at the platform's console",
-    "permission": "check at the platform's console what the account may use",
-    "model": "check at the platform's console what the account may use",
-}

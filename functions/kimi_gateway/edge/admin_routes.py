@@ -9,6 +9,7 @@ from kimi_gateway.http import Request, Response
 
 if TYPE_CHECKING:
     from kimi_gateway.accounts.store import Store
+    from kimi_gateway.endpoints.health import Health
     from kimi_gateway.flow.ask import Gateway
 
 LIMIT = 16 * 1024  # bytes of a body
@@ -33,16 +34,17 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any] | None], ...] = (
     ("POST", f"{_KEY}/rotate", "rotate_key", "Give a key a new secret; it is shown once", {"overlap": "24h"}),
     ("GET", "/admin/usage", "usage", "Usage by day, hour, account, key or model", None),
     ("GET", "/admin/pool", "pool", "The upstream tokens, by their hashes", None),
+    ("GET", "/admin/problems", "problems", "What the running gateway knows to be wrong", None),
     ("GET", "/admin/requests", "requests", "The latest requests of this process", None),
 )
 
 
-def routes(gateway: Gateway, store: Store) -> tuple[Route, ...]:
+def routes(gateway: Gateway, store: Store, health: Health) -> tuple[Route, ...]:
     def endpoint(name: str) -> Endpoint:
         async def run(request: Request, **names: Any) -> Response:
             from kimi_gateway.endpoints.admin.api import Admin  # few requests need it
 
-            admin = Admin(gateway.gate, store, gateway.registry, gateway.settings, gateway.clock)
+            admin = Admin(gateway.gate, store, gateway.registry, gateway.settings, gateway.clock, health)
             return await admin.run(name, request, **names)
 
         return run

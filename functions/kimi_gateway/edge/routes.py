@@ -215,12 +215,12 @@ def _stored(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
     return (*_files(endpoints.files), *_batches(endpoints.batches), *_kept(gateway))
 
 
-def _admin(gateway: Gateway, store: Store) -> tuple[Route, ...]:
+def _admin(gateway: Gateway, store: Store, health: Health) -> tuple[Route, ...]:
     if not gateway.settings.admin:
         return ()
     from kimi_gateway.edge import admin_routes  # not in the cloud, where starts count
 
-    return admin_routes.routes(gateway, store)
+    return admin_routes.routes(gateway, store, health)
 
 
 def pages() -> tuple[Route, ...]:
@@ -290,7 +290,7 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
             limit=OPEN_LIMIT,
         ),
         *_user(endpoints.account),
-        *_admin(gateway, endpoints.account.store),
+        *_admin(gateway, endpoints.account.store, endpoints.health),
         *_health(endpoints.health),
         *pages(),
     )

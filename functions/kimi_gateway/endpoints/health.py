@@ -32,15 +32,19 @@ class Health:
         """Whether requests can be served: `unready` (503) if the store or the tokens cannot be read,
         `degraded` if earlier requests found a failing upstream or failing tokens. Never calls the
         upstream."""
-        problems = self.problems()
-        if trouble := await self._probe():
-            problems.append(f"store: {trouble}")
-        if problems:
+        if problems := await self.faults():
             return answer({"status": "unready", "problems": problems}, 503)
         upstream = self.upstream()
         troubles = await upstream.tokens.troubles()
         status = "degraded" if troubles else "ok"
         return answer({"status": status, "provider": upstream.provider.name, "problems": troubles})
+
+    async def faults(self) -> list[str]:
+        """Why no request can be served."""
+        problems = self.problems()
+        if trouble := await self._probe():
+            problems.append(f"store: {trouble}")
+        return problems
 
     async def _probe(self) -> str:
         """The store's fault, empty if there is none. The store is asked once a second at most."""

@@ -37,6 +37,7 @@ class Directory:
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
         self.last_balance: dict[str, float] | None = None  # the last result of `balance`
+        self.balances: dict[str, dict[str, float]] = {}  # the last known one of each token, by its id
 
     def with_upstream(self, upstream: Callable[[], Upstream]) -> Directory:
         """The same list as known now, with another upstream to ask."""
@@ -99,6 +100,7 @@ class Directory:
                     raise
                 dead = failure
                 continue
+            self.balances[token.id] = balance
             for name, value in balance.items():
                 total[name] = round(total.get(name, 0) + value, 5)
         if dead is not None and not total:
@@ -112,7 +114,18 @@ class Directory:
         upstream = self.upstream()
         provider, tokens = upstream.provider, upstream.tokens
         if isinstance(provider, Balances):
-            await asyncio.gather(*(_check(provider, tokens, token) for token in tokens.all()))
+            await asyncio.gather(*(self._check(provider, tokens, token) for token in tokens.all()))
+
+    async def _check(self, provider: Balances, tokens: Tokens, token: Token) -> None:
+        try:
+            balance = await provider.balance(token)
+        except UpstreamFailure as failure:
+            if failure.cause == "authentication":
+                tokens.learn(token, "", failure)
+        else:
+            self.balances[token.id] = balance
+            if balance.get("available_balance", 1) <= 0:
+                tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))
 
     async def is_live(self, token: Token) -> bool:
         return await self.upstream().provider.live(token)
@@ -134,14 +147,3 @@ class Directory:
                 lease.end(failure)
             if failure.cause not in OTHER_TOKEN or not await upstream.tokens.another(tried, ""):
                 raise failure
-
-
-async def _check(provider: Balances, tokens: Tokens, token: Token) -> None:
-    try:
-        balance = await provider.balance(token)
-    except UpstreamFailure as failure:
-        if failure.cause == "authentication":
-            tokens.learn(token, "", failure)
-    else:
-        if balance.get("available_balance", 1) <= 0:
-            tokens.learn(token, "", UpstreamFailure("quota", "the balance is empty"))

@@ -13,6 +13,7 @@ from kimi_gateway.accounts.values import NewKey
 from kimi_gateway.edge.admin_routes import TABLE
 from kimi_gateway.edge.router import Access, Router
 from kimi_gateway.edge.routes import routes
+from kimi_gateway.providers.tokens.outages import MEND
 from support.error_shape import openai_error
 from support.inprocess import NOW, InProcess, kimi, told
 from upstream.kimi import error
@@ -215,6 +216,37 @@ def test_the_pool_names_tokens_by_their_hashes_only(desk: InProcess, boss: str) 
     (token,) = answer.json["data"][0]["tokens"]
     assert (token["state"], token["outages"][0]["cause"]) == ("out", "quota")
     assert token["outages"][0]["next_try"]
+
+
+def test_balances_are_asked_for_when_the_operator_wants_them(desk: InProcess, boss: str) -> None:
+    (token,) = ask(desk, boss, "GET", "/admin/pool")["data"][0]["tokens"]
+    balance = {"available_balance": 12.5, "voucher_balance": 2.5, "cash_balance": 10.0}
+    assert token["balance"] is None
+    asked: list[str] = []
+
+    def platform(sent: Any) -> Any:
+        asked.append(sent.path)
+        return told({"code": 0, "data": balance, "scode": "0x0", "status": True})
+
+    desk.client.answer = platform
+    (token,) = ask(desk, boss, "GET", "/admin/pool?balance=now")["data"][0]["tokens"]
+    assert (token["balance"], len(asked)) == (balance, 1)
+    (token,) = ask(desk, boss, "GET", "/admin/pool")["data"][0]["tokens"]
+    assert (token["balance"], len(asked)) == (balance, 1)
+
+
+def test_problems_are_those_that_the_gateway_knows_with_a_way_to_mend_them(
+    desk: InProcess, boss: str
+) -> None:
+    assert ask(desk, boss, "GET", "/admin/problems")["data"] == []
+    desk.client.answer = lambda sent: told(error("exceeded_current_quota_error", "no credit"), 403)
+    desk.chat(desk.key(), {})
+    answer = desk.call("GET", "/admin/problems", key=boss)
+    assert b"sk-upstream" not in answer.body
+    whole, token = answer.json["data"]
+    assert (whole["name"], whole["status"]) == ("moonshot", "FAIL")
+    assert (token["name"], token["status"], token["fix"]) == ("token", "warn", MEND["quota"])
+    assert "quota" in token["detail"]
 
 
 def test_recent_requests_are_filtered_and_have_no_bodies(desk: InProcess, boss: str) -> None:

@@ -107,6 +107,7 @@ def _query(route: Route) -> list[dict[str, Any]]:
     by: dict[str, dict[str, Any]] = {
         "/user/usage": {"by": {"enum": list(OF_USER)}, "since": text, **page},
         "/admin/usage": {"by": {"enum": list(BY)}, "since": text, "account": text, **page},
+        "/admin/pool": {"balance": {"enum": ["now"]}},
         "/admin/requests": {
             **dict.fromkeys(("key", "account", "model", "status", "cause"), text), "limit": number
         },

@@ -23,6 +23,7 @@ from kimi_gateway.accounts.usage import BY, DAY
 from kimi_gateway.accounts.usage_report import since_of
 from kimi_gateway.accounts.values import Account, Grant, Key
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.endpoints.admin.pool import problems, shown
 from kimi_gateway.endpoints.admin.terms import (
     TERMS,
     body_of,
@@ -34,6 +35,7 @@ from kimi_gateway.endpoints.admin.terms import (
 )
 from kimi_gateway.endpoints.answer import answer
 from kimi_gateway.endpoints.authentication import authenticate_account
+from kimi_gateway.endpoints.health import Health
 from kimi_gateway.endpoints.key_documents import budgets_of
 from kimi_gateway.endpoints.usage import MOST, PAGE, Page
 from kimi_gateway.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -61,6 +63,7 @@ class Admin:
     registry: Registry
     settings: Settings
     clock: Callable[[], float]
+    health: Health
 
     async def run(self, name: str, request: Request, **names: str) -> Response:
         """One of the methods below, for an operator. Raises what `allowed` raises, NotFound, Conflict,
@@ -237,32 +240,19 @@ class Admin:
         return page.document(rows, names)
 
     async def pool(self, request: Request) -> dict[str, Any]:
-        """The upstream tokens, by their hashes, as this process knows them."""
-        providers = []
-        for directory in self.registry.all_directories:
-            upstream = directory.upstream()
-            states = getattr(upstream.tokens, "states", None)
-            found = await states() if states is not None else []
-            tokens = [
-                {
-                    "id": id,
-                    "state": "out" if any(not out.model for out in outages) else "in",
-                    "in_flight": in_flight,
-                    "outages": [
-                        {"cause": out.cause, "model": out.model or None, "next_try": utc(out.until)}
-                        for out in outages
-                    ],
-                }
-                for id, in_flight, outages in found
-            ]
-            providers.append(
-                {
-                    "provider": upstream.provider.name,
-                    "last_balance": directory.last_balance,
-                    "tokens": tokens,
-                }
-            )
-        return {"object": "list", "data": providers}
+        """The upstream tokens, by their hashes, as this process knows them. `balance=now` asks for their
+        balances first."""
+        fresh = request.query.get("balance") == "now"
+        return {
+            "object": "list",
+            "data": [await shown(each, fresh) for each in self.registry.all_directories],
+        }
+
+    async def problems(self, request: Request) -> dict[str, Any]:
+        """The known problems, worst first. `doctor` checks files and settings too."""
+        accounts = await self.store.accounts(self._now)
+        found = await problems(self.health, self.registry.all_directories, accounts, self._now)
+        return {"object": "list", "data": [each.document() for each in found]}
 
     async def requests(self, request: Request) -> dict[str, Any]:
         """The latest requests of this process, newest first: facts of their log lines, never bodies."""

@@ -21,6 +21,15 @@ OF_BREAKER = frozenset(("server", "connect", "broken"))
 _AT_MOST = dict.fromkeys(UNTIL_PROBED, PROBE_EVERY) | dict.fromkeys(OF_PAIR, PAIR_OUT)
 _AT_MOST |= dict.fromkeys(OF_BREAKER, BREAKER[-1])
 
+# What an operator can do about an outage, by its cause.
+MEND = {
+    "authentication": "replace it: tokens add, then tokens remove",
+    "quota": "recharge the account at the platform's console",
+    "permission": "check at the platform's console what the account may use",
+    "model": "check at the platform's console what the account may use",
+}
+WAIT = "wait; a token of another account could take over meanwhile"
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pytest
 
 from kimi_gateway.net.http1 import Http1Client
-from kimi_gateway.net.httpx_client import HttpxClient
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot import files
 from kimi_gateway.providers.moonshot.files import MoonshotFiles, quoted
@@ -32,11 +31,10 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(up: ScriptedUpstream, ask: Callable[[MoonshotFiles], Awaitable[T]]) -> T:
     async def main() -> T:
         client = Http1Client()
-        provider = MoonshotFiles(client, up.url, 5, HttpxClient)
+        provider = MoonshotFiles(client, up.url, 5)
         try:
             return await ask(provider)
         finally:
-            await provider.close()
             await client.close()
 
     return asyncio.run(main())

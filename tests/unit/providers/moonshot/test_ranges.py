@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from kimi_gateway.net.http1 import Http1Client
-from kimi_gateway.net.httpx_client import HttpxClient
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.moonshot.files import MoonshotFiles
 from kimi_gateway.providers.provider import Token
@@ -27,7 +26,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> None:
 async def read(answer: bytes, start: int) -> bytes:
     async with RawServer([[answer]]) as server:
         client = Http1Client()
-        files = MoonshotFiles(client, f"http://127.0.0.1:{port_of(server)}", 5, HttpxClient)
+        files = MoonshotFiles(client, f"http://127.0.0.1:{port_of(server)}", 5)
         try:
             async with files.content(Token.of("sk-upstream-a"), "file_1", start) as chunks:
                 return b"".join([chunk async for chunk in chunks])
