@@ -101,9 +101,12 @@ def webhook(text: str) -> str:
     """An address, which may be a secret: no error quotes it."""
     if text == "log":
         return text
-    parts = urlsplit(text)
-    _ = parts.port  # raises ValueError for an invalid port
     plain = text.isascii() and text.isprintable() and " " not in text
-    if not plain or parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        good = plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # its text has a part of the address
+        good = False
+    if not good:
         raise ValueError("is neither an http(s) address nor log")
     return text

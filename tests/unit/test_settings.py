@@ -76,6 +76,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "On", True),
     ("KIMI_GATEWAY_ANTHROPIC", "native", "native"),
     ("KIMI_GATEWAY_METRICS", "[::1]:9464", ("::1", 9464)),
+    ("KIMI_GATEWAY_KIMI_WEB", "on", True),
     ("KIMI_GATEWAY_UNPRICED", "Allow", "allow"),
     ("KIMI_GATEWAY_LOG_LEVEL", "DEBUG", "debug"),
 ]
@@ -155,6 +156,7 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_ANTHROPIC", "claude"),
     ("KIMI_GATEWAY_METRICS", "9464"),
     ("KIMI_GATEWAY_METRICS", "127.0.0.1:99999"),
+    ("KIMI_GATEWAY_KIMI_WEB", "older"),
     ("KIMI_GATEWAY_UNPRICED", "free"),
     ("KIMI_GATEWAY_LOG_LEVEL", "loud"),
 ]
@@ -245,3 +247,13 @@ def test_tokens_of_vendors_are_read_by_the_vendors_name() -> None:
                        ("KIMI_GATEWAY_TOKENS_QWEN", "two words")):  # fmt: skip
         with pytest.raises(SettingsFault, match=name):
             read(HOME | {name: text})
+
+
+@pytest.mark.parametrize(
+    "form", ["ftp://{}", "http://host:{}", "http://[{}", "https:///{}", "{}", "http://a b/{}"]
+)
+def test_no_fault_quotes_the_address_of_the_webhook(form: str) -> None:
+    secret = "obviously-a-fake-secret"
+    with pytest.raises(SettingsFault) as caught:
+        read(HOME | {"KIMI_GATEWAY_ALERTS_URL": form.format(secret)})
+    assert secret not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from kimi_gateway.accounts.values import NEVER
@@ -14,6 +15,7 @@ State = Literal["uploading", "ready", "failed", "deleting"]
 
 LONGEST_NAME = 200  # characters of a file name
 MOST_FILES = 500  # kept files of one account; DynamoDB holds them in one item (storage/dynamodb/files.py)
+_SINCE = "deletion fails since "
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -50,6 +52,20 @@ class FileRecord:
     def live(self, now: int) -> bool:
         """Whether its account may still use it."""
         return self.expires > now and self.state != "deleting"
+
+    def abandoned(self) -> FileRecord:
+        """The same after its account was deleted: due at once, or when an upload that runs surely ended."""
+        return replace(self, state="deleting", expires=self.expires if self.state == "uploading" else 0)
+
+    def postponed(self, until: int, now: int) -> FileRecord:
+        """The same after a deletion that failed. Since when that is so is in its `detail`."""
+        detail = self.detail if self.failing_since(now) < now else f"{_SINCE}{now}"
+        return replace(self, state="deleting", expires=until, detail=detail)
+
+    def failing_since(self, now: int) -> int:
+        """The second of the first deletion that failed; `now` if none has."""
+        since = self.detail.removeprefix(_SINCE)
+        return int(since) if self.state == "deleting" and since.isdigit() else now
 
 
 @dataclass(frozen=True, slots=True)

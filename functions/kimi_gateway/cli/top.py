@@ -168,8 +168,9 @@ def screen(history: History, address: str, width: int = 80) -> list[str]:
     flow = history.course("chunk_interval_seconds_count")
     first = shown["first_content"]
     memory = f"{shown['memory'] / 2**20:,.0f} MiB"
+    number = f"{shown['workers']:.0f}"
     lines = [
-        f"Kimi Gateway  {address}  {shown['workers']:.0f} workers  {memory}  q quits",
+        f"Kimi Gateway  {address}  {number} worker{'' if number == '1' else 's'}  {memory}  q quits",
         "",
         f"running    {shown['running']:>9.0f}    {bars(history.levels('requests_running'), width - 30)}",
         f"pieces/s   {shown['pieces']:>9.1f}    {bars(flow, width - 30)}",

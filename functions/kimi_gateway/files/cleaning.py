@@ -27,11 +27,11 @@ from kimi_gateway.providers.provider import Token, Upstream
 PAUSES = (0.0, 0.5, 2.0)  # seconds before each try of a deletion
 POSTPONED = 60  # seconds until a sweep tries again
 LOST = 120  # seconds after which an upload whose answer was lost is looked for once more
-UNREACHABLE = 30 * 86_400  # seconds after which a file of a token that is gone is forgotten
+UNREACHABLE = 30 * 86_400  # seconds of failing after which a file, of a token that is gone, is forgotten
 AT_ONCE = 100  # records of one sweep
 REACHED = 10_000  # files of this process that are not deleted yet
 SWEPT_EVERY = 600  # seconds between the sweeps behind turns, where there is no heartbeat
-_ROOM = Room(20, 2 * 2**30)  # for the shared files of an account; passing ones need none
+_ROOM = Room(20, 2**29)  # for the shared files of an account; passing ones need none
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,8 @@ class Cleaner:
 
     async def _postpone(self, record: FileRecord, seconds: int) -> None:
         current = self._held.pop(record.id, record)
-        later = replace(current, state="deleting", expires=int(self._clock()) + seconds)
+        now = int(self._clock())
+        later = current.postponed(now + seconds, now)
         try:
             await self._store.change_file(current, later, _ROOM)
         except StoreDown as exc:
@@ -239,9 +240,9 @@ class Cleaner:
             try:
                 count = await self._delete_upstream(record)
             except (UpstreamFailure, GatewayError) as exc:
-                if now - record.created < UNREACHABLE:
+                if now - record.failing_since(now) < UNREACHABLE:
                     left += 1
-                    later = replace(record, state="deleting", expires=now + POSTPONED)
+                    later = record.postponed(now + POSTPONED, now)
                     await self._store.change_file(record, later, _ROOM)
                     continue
                 emit("file_unreachable", logging.WARNING, file=record.id, detail=str(exc))

@@ -78,7 +78,7 @@ class FileService:
             keep=settings.keep_texts if keeps and settings.keep_conversations else 0,
         )
         sharing = None
-        if shares and bounds.keep > settings.lease:
+        if shares and settings.account_files and bounds.keep > settings.lease:
             of = self._store, self.cleaner, clock, bounds.keep, settings.lease
             sharing = Sharing(*of, BoundedDict[float]())
         return FileResolver(

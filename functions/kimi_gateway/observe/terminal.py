@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from kimi_gateway.observe.lines import JsonLines
 
 _COLOURS = {"debug": "2", "info": "36", "warning": "33", "error": "31", "critical": "31"}
-_LEFT_OUT = ("time", "level", "event", "method", "path", "status", "traceback")
+_LEFT_OUT = ("time", "level", "event", "method", "path", "status", "route", "traceback")
 
 
 class TerminalLines(JsonLines):
@@ -34,6 +34,8 @@ class TerminalLines(JsonLines):
             colour = "32" if status < "400" else "33" if status < "500" else "31"
             parts += [_plain(members.get(name, "")) for name in ("method", "path")]
             parts.append(self._in(colour, status))
+        if members.get("id") == members.get("request_id"):
+            members.pop("id", None)
         names = [name for name in members if name not in _LEFT_OUT]
         parts += [f"{self._in('2', name + '=')}{_plain(members[name])}" for name in names]
         text = " ".join(part for part in parts if part)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kimi_gateway.accounts.files import FileRecord, Kind, Room, check_room, in_order
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.memory_answers import MemoryAnswers
@@ -57,7 +55,7 @@ class MemoryFiles(MemoryBatches):
         self._answers.end(account)
         for kind in ("kept", "shared"):
             for each in self._all(account, kind):
-                self._files[account, each.id] = replace(each, state="deleting", expires=0)
+                self._files[account, each.id] = each.abandoned()
 
     def _all(self, account: str, kind: Kind) -> list[FileRecord]:
         return [each for each in self._files.values() if each.account == account and each.kind == kind]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.files import FileRecord, Room
 from kimi_gateway.accounts.values import Account, NewKey
-from kimi_gateway.edge.router import Route
+from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.edge.routes import routes
+from support import attaching
+from support.attaching import PATHS
 from support.inprocess import NOW, InProcess, Sent, Told, kimi, told
 
 WITHOUT_OWNER = ("/ping", "/health", "/token/check", "/user/register", "/webhooks/payment")
@@ -69,6 +72,8 @@ def alice(desk: InProcess) -> Owner:
         "file-ofalice", account.id, token, "kept", NOW, NOW + 9_999, "ready", "up-alice", "alice.txt"
     )
     desk.run(desk.store.add_file(file, Room()))
+    shared = replace(file, id="file-shared", kind="shared", upstream="up-shared", filename="image x")
+    desk.run(desk.store.add_file(shared, Room()))
     batch = BatchRecord(
         "batch_ofalice", account.id, account.keys[0].id, token, NOW, file.id, "24h", NOW, NOW + 999
     )
@@ -76,6 +81,7 @@ def alice(desk: InProcess) -> Owner:
     asked = {"model": "kimi-k3", "input": "alice-question", "store": True}
     response = desk.call("POST", "/v1/responses", asked, key).json["id"]
     ids = {"key": made.id, "file": file.id, "batch": batch.id, "response": response, "model": "kimi-k3"}
+    ids |= {"shared": shared.id, "at_the_vendor": shared.upstream}
     marks = (account.id, account.keys[0].id, made.id, "alice-", "alice.txt", file.id, batch.id, response)
     return Owner(key, desk.account(key), ids, marks)
 
@@ -109,7 +115,8 @@ def test_a_key_reaches_nothing_of_another_account(desk: InProcess, alice: Owner,
         at = place(path, alice.ids)
         answer = desk.call(route.method, at, route.example or b"", bob)
         named = "{" in path and "{model" not in path
-        refused = (403,) if path.startswith("/admin") else (400, 404) if named else ()
+        operators = path.startswith("/admin") and route.access is not Access.PAGE
+        refused = (403,) if operators else (400, 404) if named and route.access is not Access.PAGE else ()
         assert not refused or answer.status in refused, (at, answer.status, answer.body)
         shown = unasked(answer.body.decode(), path, alice)
         assert not [mark for mark in alice.marks if mark in shown], shown
@@ -118,6 +125,11 @@ def test_a_key_reaches_nothing_of_another_account(desk: InProcess, alice: Owner,
 
 def said(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}]
+
+
+def _media(form: str, name: str, ids: dict[str, str]) -> dict[str, Any]:
+    """A picture that is named by an id of hers, the gateway's or the vendor's."""
+    return attaching.body(form, attaching.user(form, attaching.picture(form, ids[name])))
 
 
 REFERENCES: dict[str, tuple[str, Callable[[dict[str, str]], dict[str, Any]]]] = {
@@ -140,6 +152,11 @@ REFERENCES: dict[str, tuple[str, Callable[[dict[str, str]], dict[str, Any]]]] = 
         "/v1/responses",
         lambda ids: {"input": said([{"type": "input_file", "file_id": ids["file"]}])},
     ),
+    **{
+        f"an upload of a turn in {form} by {name}": (PATHS[form], partial(_media, form, name))
+        for form in PATHS
+        for name in ("shared", "at_the_vendor")
+    },
     "a file for a batch": (
         "/v1/batches",
         lambda ids: {
@@ -158,7 +175,7 @@ def test_a_request_refers_to_nothing_of_another_account(
     bob = manager(desk, "bob-key", None)
     before, sent = state(desk, alice), len(desk.client.chats)
     path, body = REFERENCES[reference]
-    answer = desk.call("POST", path, {"model": "kimi-k2.6", **body(alice.ids)}, bob)
+    answer = desk.call("POST", path, {**body(alice.ids), "model": "kimi-k2.6"}, bob)
     assert answer.status in (400, 404), answer.body
     shown = unasked(answer.body.decode(), "{}", alice)
     assert not [mark for mark in alice.marks if mark in shown], shown

@@ -186,6 +186,19 @@ def test_neither_a_restart_nor_a_second_process_repeats_a_message(
         ]
 
 
+def test_the_log_alone(up: ScriptedUpstream, tmp_path: Path) -> None:
+    with LiveGateway(tmp_path, up.url, alerts_url="log", metrics=("127.0.0.1", 0)) as gateway:
+        telemetry = gateway.app.telemetry
+        assert telemetry is not None
+        assert telemetry.alerts is not None
+        telemetry.alerts.disk = lambda: (1, 2**40)
+        gateway.do(telemetry.alerts.look())
+        (line,) = gateway.lines("alert")
+        assert (line["alert"], line["level"]) == ("disk_full", "warning")
+        active = telemetry.counting.look()["alert_active"]
+        assert active == {("disk_full",): [1.0]}
+
+
 def test_a_busy_webhook_is_tried_again_and_a_dead_one_costs_a_bounded_queue(
     one: Watched, receiver: Receiver
 ) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,19 @@ def test_a_dead_token_and_its_failed_attempt_show(
     assert value(read, "events_total", event="token_out") == 1
     outages = {tuple(sorted(labels))[0] for (name, labels) in read if name.endswith("upstream_token_out")}
     assert outages == {("cause", "authentication")}
+
+
+def test_tokens_of_other_vendors_show_once_they_are_used(up: ScriptedUpstream, tmp_path: Path) -> None:
+    tokens = {"glm": ("obviously-a-fake-token",)}
+    with LiveGateway(tmp_path, up.url, vendor_tokens=tokens, **SETTINGS) as gateway:
+        for number in (1, 2):
+            read = series(scraped(gateway).text)
+            assert sum(name == f"{PREFIX}upstream_token_up" for name, _ in read) == number
+            assert gateway.app.running is not None
+            vendors = gateway.app.running.registry.vendors
+            assert vendors is not None
+            gateway.call(partial(list, vendors.directories()))
+            gateway.rest()
 
 
 def test_nothing_names_a_key_an_account_or_a_secret(gateway: LiveGateway) -> None:

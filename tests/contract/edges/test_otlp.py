@@ -190,6 +190,7 @@ def test_a_receiver_that_is_gone_delays_nothing_and_the_rest_is_counted(
                 assert client.get("/v1/models").status_code == 200
         gateway.rest()
         assert metrics.snapshot()["otlp_items_total"]["traces", "dropped"][0] >= 2
+    assert [line["count"] for line in gateway.lines("otlp_dropped")] == [6]
     lost = metrics.snapshot()["otlp_items_total"]
     assert {labels: cells[0] for labels, cells in lost.items()} == {("traces", "dropped"): 8}
     assert (sinks, tracers) == before

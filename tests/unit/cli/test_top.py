@@ -134,10 +134,13 @@ def test_bars_fill_to_the_highest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
-    [("kimi-gateway ke", "keys"), ("kimi-gateway keys ro", "rotate"), ("kimi-gateway top --on", "--once")],
+    ("shell", "words", "expected"),
+    [
+        ("bash", "kimi-gateway ke", "keys"),
+        ("zsh", "kimi-gateway keys ro", "rotate"),
+        ("fish", "kimi-gateway top --on", "--once"),
+    ],
 )
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_commands_and_options(shell: str, words: str, expected: str) -> None:
     *_, last = words.split(" ")
     environ = environment() | {

@@ -203,6 +203,20 @@ async def test_a_file_of_a_token_that_is_gone_is_forgotten_one_day(up: ScriptedU
         assert await made.left() == (0, 0)
 
 
+async def test_an_old_file_is_not_forgotten_at_the_first_failure(up: ScriptedUpstream) -> None:
+    async with resolving(up) as made:
+        id = await upload(made, "a.mp4")
+        old = NOW - 2 * UNREACHABLE
+        record = FileRecord("file-1", "acc_a", A.id, "kept", old, NOW, state="ready", upstream=id)
+        await made.store.add_file(record, Room())
+        up.files.refused["DELETE"] = [BROKEN] * 3
+        for _ in range(3):
+            assert (await made.cleaner.sweep()).left == 1
+            made.time += POSTPONED
+        assert (await made.cleaner.sweep()).deleted == 1
+        assert await made.left() == (0, 0)
+
+
 async def test_a_turn_sweeps_what_others_left_where_there_is_no_heartbeat(up: ScriptedUpstream) -> None:
     store = MemoryStore()
     async with resolving(up, store=store) as dead, resolving(up, store=store) as made:

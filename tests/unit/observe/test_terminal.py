@@ -24,6 +24,15 @@ def test_a_request_is_one_readable_line() -> None:
     assert shown[8:] == " INFO    request POST /v1/messages 200 total_ms=12.5 model=kimi-k3"
 
 
+def test_the_id_of_a_request_is_there_once() -> None:
+    token = observe.current_request.set("req_1")
+    try:
+        assert line(False, id="req_1").endswith(" request request_id=req_1")
+        assert line(False, id="other").endswith(" request id=other request_id=req_1")
+    finally:
+        observe.current_request.reset(token)
+
+
 def test_values_cannot_move_the_cursor_and_secrets_are_removed() -> None:
     shown = line(
         False,

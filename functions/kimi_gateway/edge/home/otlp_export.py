@@ -76,8 +76,9 @@ class Exporter:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH):
                 await asyncio.gather(self._rest(), self._send_metrics())
-        if self._queue:
-            self._count("traces", "dropped", len(self._queue))
+        if left := len(self._queue):
+            self._count("traces", "dropped", left)
+            emit("otlp_dropped", logging.WARNING, signal="traces", count=left)
         await self._client.close()
 
     def trace(self, headers: Headers, record: RequestRecord) -> None:

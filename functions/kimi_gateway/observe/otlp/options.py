@@ -157,9 +157,13 @@ def _ratio(text: str) -> float:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    _ = parts.port
-    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isascii() or " " in text:
+    plain = text.isascii() and text.isprintable() and " " not in text
+    try:
+        parts = urlsplit(text)
+        good = plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # its text has a part of the address
+        good = False
+    if not good:
         raise ValueError("is not an http(s) address")
     return text if parts.path else f"{text}/"
 
@@ -169,10 +173,17 @@ def _pairs(text: str) -> dict[str, str]:
     found = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, value = part.partition("=")
-        name, value = name.strip(), unquote(value.strip(), errors="strict")
+        name, value = name.strip(), _unquoted(value.strip())
         if not equals or not name or not name.isascii() or not name.isprintable() or " " in name:
             raise ValueError("is not a list such as name=value,name=value")
         if not value.isprintable() or not value.isascii():
             raise ValueError("has a value that cannot be sent")
         found[name] = value
     return found
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:  # its text has a part of the value
+        raise ValueError("has a value that is not UTF-8") from None

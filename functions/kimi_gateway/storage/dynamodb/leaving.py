@@ -4,8 +4,6 @@ batches are due, so that a sweep deletes them at the provider. Every step may be
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kimi_gateway.accounts.files import Kind, Room
 from kimi_gateway.storage.dynamodb import answers, cache, files
 from kimi_gateway.storage.dynamodb.batches import DynamoBatches
@@ -18,7 +16,7 @@ _ROOM = Room()  # nothing grows
 async def end(table: Table, account: str) -> None:
     for kind in _KINDS:
         for record in await files.live(table, account, kind, 0):
-            await files.change(table, record, replace(record, state="deleting", expires=0), _ROOM)
+            await files.change(table, record, record.abandoned(), _ROOM)
     batches = DynamoBatches()
     batches._table = table
     for batch in await batches.batches(account, 0):

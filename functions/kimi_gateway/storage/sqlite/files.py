@@ -45,8 +45,8 @@ def _others(db: sqlite3.Connection, record: FileRecord) -> tuple[int, int]:
 
 def leave(db: sqlite3.Connection, account: str) -> None:
     """The account is deleted. Passing files end with their turns."""
-    ended = "UPDATE files SET state = 'deleting', expires = 0 WHERE account = ? AND kind != 'passing'"
-    db.execute(ended, (account,))
+    ended = "SET state = 'deleting', expires = CASE state WHEN 'uploading' THEN expires ELSE 0 END"
+    db.execute(f"UPDATE files {ended} WHERE account = ? AND kind != 'passing'", (account,))
 
 
 def remove(db: sqlite3.Connection, record: FileRecord) -> bool:

@@ -113,6 +113,14 @@ SCHEMAS: dict[str, Schema] = {
     "KeyChange": record({}, **_OPERATORS),
     "RotateRequest": record({}, overlap=TEXT),
     "Empty": OBJECT,
+    "Problems": record(
+        {
+            "object": one("list"),
+            "data": array(
+                record({"name": TEXT, "status": one("FAIL", "warn"), "detail": TEXT, "fix": maybe(TEXT)})
+            ),
+        }
+    ),
     "Pool": record(
         {
             "object": one("list"),
@@ -127,6 +135,7 @@ SCHEMAS: dict[str, Schema] = {
                                     "id": TEXT,
                                     "state": one("in", "out"),
                                     "in_flight": WHOLE,
+                                    "balance": maybe(OBJECT),
                                     "outages": array(
                                         record({"cause": TEXT, "model": maybe(TEXT), "next_try": MOMENT})
                                     ),

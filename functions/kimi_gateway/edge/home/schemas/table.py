@@ -81,6 +81,7 @@ ROUTES: dict[str, Described] = {
     f"POST {_KEY}/rotate": Described("Key", "RotateRequest"),
     "GET /admin/usage": Described("UsagePage"),
     "GET /admin/pool": Described("Pool"),
+    "GET /admin/problems": Described("Problems"),
     "GET /admin/requests": Described("Requests"),
     "GET /ping": Described("", kind="text/plain"),
     "GET /health": Described("Health"),
