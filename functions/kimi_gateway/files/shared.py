@@ -86,7 +86,9 @@ class Shared:
                     raise Found(record)
 
         try:
-            digest = await reader.known_digest()
+            # Reading everything before the upload pays only where there is something to find.
+            some = any(record.filename.startswith(f"{purpose} ") for record in await self._live())
+            digest = await reader.known_digest() if some else None
             if digest is not None:
                 await known(digest)
             record = await upload(None if digest is not None else known, True)

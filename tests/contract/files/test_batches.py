@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
 
-from support.batching import ASKED, Clock, ended, key_of, made, sweep
+from kimi_gateway.endpoints.batches.saving import SAVED_EVERY
+from kimi_gateway.providers.failures import UpstreamFailure
+from support.batching import ASKED, Clock, booked, ended, key_of, made, sweep
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 from upstream.batches import lines
@@ -162,3 +166,44 @@ def test_another_account_sees_nothing_of_it(client: httpx.Client, gateway: LiveG
         stolen = other.post("/v1/batches", json={"input_file_id": batch["input_file_id"], **ASKED})
         assert stolen.status_code == 404
     assert client.get(f"/v1/batches/{batch['id']}").json()["status"] == "in_progress"
+
+
+def test_an_output_that_no_process_reads_in_one_go_is_booked_exactly_and_once(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process reads two lines, and is gone. The platform sends the rest from the byte that is asked for,
+    or everything."""
+    assert gateway.app.running is not None
+    files: Any = gateway.app.running.gateway.registry.directories["moonshot"].upstream().provider.files
+    whole, starts = files.content, list[int]()
+
+    @asynccontextmanager
+    async def content(token: Any, id: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        starts.append(start)
+
+        async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            data = b"".join([chunk async for chunk in chunks])
+            for line in data.splitlines(keepends=True)[:2]:
+                yield line[:-9]
+                yield line[-9:]
+                Clock.now += SAVED_EVERY
+            if data.count(b"\n") > 2:
+                raise UpstreamFailure("connect", "the process is gone")
+
+        async with whole(token, id, start) as chunks:
+            yield pieces(chunks)
+
+    monkeypatch.setattr(files, "content", content)
+    id = made(client, lines(5)).json()["id"]
+    upstream.batches.run(prompt=100, completion=10)
+    for _ in range(6):
+        client.get(f"/v1/batches/{id}")
+        booked(gateway)
+    assert starts == sorted(set(starts))
+    assert len(starts) == 4  # the second line of each reading was not noted any more
+    (row,) = gateway.usage(key_of(client))
+    assert (row.requests, row.input, row.output) == (1, 500, 50)
+    (line,) = [line for line in gateway.lines("batch_ended") if line["batch"] == id]
+    assert line["answers"] == 5
+    told = client.get(f"/v1/batches/{id}").json()
+    assert told["usage"]["total_tokens"] == 550

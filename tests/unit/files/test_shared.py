@@ -11,6 +11,7 @@ import pytest
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.files import cleaning
+from kimi_gateway.files.reading import Reader
 from kimi_gateway.files.shared import LOOKED_FOR_EVERY
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.storage.memory import MemoryStore
@@ -52,6 +53,26 @@ async def test_the_next_turn_of_the_account_gets_the_same_id(up: ScriptedUpstrea
         assert await made.left() == (1, 1)
         assert await made.one(video, "acc_b") != first
         assert await swept(made) == (0, 0)
+
+
+async def test_only_with_earlier_uploads_are_bytes_read_before_their_upload(
+    up: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    digest = Reader.known_digest
+
+    async def counted(self: Reader) -> str | None:
+        read.append("whole")
+        return await digest(self)
+
+    monkeypatch.setattr(Reader, "known_digest", counted)
+    async with resolving(up, shares=True) as made:
+        await made.one(VIDEO)
+        assert read == []
+        await made.one(VIDEO)
+        assert read == ["whole"]
+        assert up.files.uploads == 1
+        assert len([each for each in up.requests if each.method == "POST"]) == 1
 
 
 async def test_the_same_content_by_two_ways_is_one_upload(up: ScriptedUpstream) -> None:
