@@ -165,7 +165,16 @@ class Rounds:
                     f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
                 )
             item = await self.box.get(min(silence, left))
-            if isinstance(item, Ended):
+            if isinstance(item, list):
+                planner = self._planner
+                if planner is not None and not (item := self._for_client(planner.shown(apart(item)))):
+                    continue
+                if self.first_content is None:
+                    self.first_content = time.monotonic()
+                if sinks:
+                    self._last = piece(self._last)
+                yield item
+            elif isinstance(item, Ended):
                 running -= 1
                 if not running and self._planner is not None:
                     self._planning = asyncio.create_task(self._plan(self._planner))
@@ -188,15 +197,6 @@ class Rounds:
                 running = 1
             elif isinstance(item, Exception):
                 raise item
-            elif item is not None:
-                planner = self._planner
-                if planner is not None and not (item := self._for_client(planner.shown(apart(item)))):
-                    continue
-                if self.first_content is None:
-                    self.first_content = time.monotonic()
-                if sinks:
-                    self._last = piece(self._last)
-                yield item
             elif left > silence:
                 yield []
 

@@ -32,14 +32,20 @@ class Unreadable(Exception):
 class Connection(asyncio.BufferedProtocol):
     """Call `send`, `answered`, then `take` and `arrival` in turn, and finally `release`.
 
-    `arena` is the read buffer. Each read is parsed at once, so all connections of a loop share it. `gone` is
-    called once, when the socket is closed.
+    `arena` is the read buffer. Each read is parsed at once, so all connections of a loop share it; `share` is
+    the size of the next read. `gone` is called once, when the socket is closed.
     """
 
-    def __init__(self, arena: memoryview, gone: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        arena: memoryview,
+        gone: Callable[[Connection], None],
+        share: Callable[[], int] | None = None,
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._arena = arena
+        self._share = share
         self._gone = gone
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -182,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
             self._room.set_result(None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._arena
+        return self._arena if self._share is None else self._arena[: self._share()]
 
     def buffer_updated(self, size: int) -> None:
         phase = self._phase

@@ -14,6 +14,9 @@ Origin = tuple[str, str, int]  # scheme, host, port
 
 STAGGER = 0.25  # seconds until the next address of a host is tried in parallel (RFC 8305)
 ARENA = 64 * 1024  # bytes of one read
+FEW = 8  # answers at a time that get all of it
+TURN = FEW * ARENA  # bytes that all answers together may bring in a turn of the loop
+LEAST_READ = 4 * 1024
 
 
 class Pool:
@@ -38,6 +41,14 @@ class Pool:
         self._arena = memoryview(bytearray(ARENA))
         self._reaper: asyncio.TimerHandle | None = None
         self._closing: asyncio.Future[None] | None = None
+
+    def share(self) -> int:
+        """Bytes of the next read. With many answers at a time each gets less, because other requests wait
+        until all that can be read in a turn of the loop is processed."""
+        if len(self._open) <= FEW:
+            return ARENA
+        busy = len(self._open) - sum(map(len, self._idle.values()))
+        return ARENA if busy <= FEW else max(LEAST_READ, TURN // busy)
 
     def take(self, origin: Origin) -> Connection | None:
         """The connection that became idle last; None if there is none."""
@@ -128,7 +139,7 @@ class Pool:
         opened = False
         try:
             _, connection = await loop.create_connection(
-                lambda: Connection(self._arena, self._gone),
+                lambda: Connection(self._arena, self._gone, self.share),
                 host,
                 port,
                 ssl=self._context() if scheme == "https" else None,

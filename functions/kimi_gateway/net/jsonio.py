@@ -15,14 +15,13 @@ DEEPEST = 256  # nested containers; every later reader needs stack for them
 
 
 SEPARATORS = (b",", b"[", b"{")
-LARGE = 64 * 1024  # bytes of a text above which its values are counted before it is parsed
 MOST_VALUES = 250_000  # values of a text; each costs far more than its bytes
 
 
 def has_too_many_values(data: bytes) -> bool:
     """Whether a large JSON text has more than about MOST_VALUES values. Counts separators without parsing,
     and removes strings only if they decide."""
-    if len(data) <= LARGE or sum(map(data.count, SEPARATORS)) <= MOST_VALUES:
+    if len(data) <= MOST_VALUES or sum(map(data.count, SEPARATORS)) <= MOST_VALUES:
         return False
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return sum(map(b"".join(bare.split(b'"')[::2]).count, SEPARATORS)) > MOST_VALUES

@@ -102,6 +102,10 @@ class Progress:
         """Add the chunks of `events` to `chunks`, also those before a broken event; matching events that
         follow one another are one run. Raises Unreadable or ErrorEvent."""
         at, most = 0, len(events)
+        if most == 1:
+            if chunk := self.read(events[0]):
+                chunks.append(chunk)
+            return
         while at < most:
             strings = self._alike(events, at)
             if len(strings) > 1 and (texts := texts_of(strings)):

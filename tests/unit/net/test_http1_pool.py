@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from kimi_gateway.net.connections import ARENA, TURN
 from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from support.idle import settle
@@ -250,4 +251,37 @@ async def test_a_post_of_which_no_byte_could_be_sent_goes_out_on_a_fresh_connect
         body, connection = await asyncio.gather(ask(client, url), serve())
         connection.close()
     assert body == b"hi"
+    await client.close()
+
+
+@pytest.mark.parametrize(("streams", "most"), [(2, ARENA), (64, TURN // 64)])
+async def test_many_answers_at_a_time_share_a_turn_of_the_loop(streams: int, most: int) -> None:
+    """A read is a piece, because its reader takes it at once."""
+    size, begun = 48 * 1024, asyncio.Barrier(2 * streams)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        await begun.wait()
+        writer.write(b"x" * size)
+        await writer.drain()
+        writer.close()
+
+    server, client = await asyncio.start_server(serve, "127.0.0.1", 0), Http1Client()
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    whole = asyncio.Barrier(streams)
+
+    async def read() -> list[int]:
+        async with client.send("GET", url, {}, b"", TIMES) as told:
+            await begun.wait()
+            pieces = [len(piece) async for piece in told.chunks()]
+            await whole.wait()  # none becomes idle before
+            return pieces
+
+    async with asyncio.timeout(20):
+        read_by_each = await asyncio.gather(*(read() for _ in range(streams)))
+    assert {sum(pieces) for pieces in read_by_each} == {size}
+    assert max(map(max, read_by_each)) <= most
+    assert streams > 2 or max(map(max, read_by_each)) > TURN // 64
+    server.close()
     await client.close()
