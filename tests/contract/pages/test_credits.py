@@ -126,7 +126,7 @@ def test_it_follows_the_account_without_a_reload(browser: Browser, desk: Busy) -
     left = f"{asked(desk, '/user/status')['credits']:,}"
     browser.run(
         "await kept.page.waitForFunction((text) =>"
-        " document.querySelector('.figure').textContent.startsWith(text), args.left, {timeout: 30000})",
+        " document.querySelector('.figure').textContent.startsWith(text), args.left, {timeout: 60000})",
         left=left,
     )
 

@@ -21,7 +21,7 @@ async function tab({ width = 1280, height = 900, theme = "light", locale = "en-G
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, locale, deviceScaleFactor: scale,
     reducedMotion: "reduce", permissions: clipboard ? ["clipboard-read", "clipboard-write"] : [] });
   const page = await context.newPage();
-  page.setDefaultTimeout(15000);
+  page.setDefaultTimeout(60000);
   page.on("console", (line) => ["error", "warning"].includes(line.type()) && !/Failed to load resource/.test(line.text()) && seen.push(`console: ${line.text()}`));
   page.on("pageerror", (error) => seen.push(`error: ${error.message}`));
   page.on("dialog", (dialog) => { seen.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
