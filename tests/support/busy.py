@@ -71,4 +71,4 @@ def busy(gateway: LiveGateway, names: tuple[str, ...] = ("Alice", HOSTILE), hour
     boss = gateway.key(None)
     change = lambda old: replace(old, operator=True, name="boss")  # noqa: E731
     gateway.do(gateway.store.update_key(keys.digest(boss), change, now))
-    return Busy(gateway, secrets[0], boss)
+    return Busy(gateway, secrets[0] if secrets else "", boss)
