@@ -26,7 +26,13 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parents[1]
 WHEELS = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name of an architecture: the wheels'
 PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux2014")  # Amazon Linux 2023: 2.34
-HOME_ONLY = ("kimi_gateway/cli/*", "kimi_gateway/edge/home/*", "kimi_gateway/providers/kimi_web/*")
+HOME_ONLY = (
+    "kimi_gateway/cli/*",
+    "kimi_gateway/edge/home/*",
+    "kimi_gateway/observe/otlp/*",
+    "kimi_gateway/observe/shared.py",
+    "kimi_gateway/providers/kimi_web/*",
+)
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
     *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from support import ROOT
 from support.browsing import Browser
+from support.busy import busy
 from support.live import LiveGateway
 from support.playground import OPEN, SEND
 from upstream import Kimi, ScriptedUpstream
@@ -54,6 +55,22 @@ def playground(browser: Browser, upstream: ScriptedUpstream, gateway: LiveGatewa
     return base64.b64decode(browser.run(PACKED))
 
 
+def credits(browser: Browser, upstream: ScriptedUpstream, gateway: LiveGateway) -> bytes:
+    """A month of an account."""
+    desk = busy(gateway, ("Alice", "Research team", "Workshop"), hours=700)
+    desk.open(browser, "/my-credits", ".figure", desk.user, width=1180, height=1080, theme="dark")
+    browser.run("await kept.page.check('input[value=day]'); await kept.page.waitForTimeout(500)")
+    return base64.b64decode(browser.run(PACKED))
+
+
+def operator(browser: Browser, upstream: ScriptedUpstream, gateway: LiveGateway) -> bytes:
+    """What the operator sees first."""
+    desk = busy(gateway, (), hours=0)
+    desk.open(browser, "/admin", "table", desk.boss, width=1180, height=1000)
+    browser.run("await kept.page.waitForTimeout(500)")
+    return base64.b64decode(browser.run(PACKED))
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with (
@@ -62,7 +79,7 @@ def main() -> None:
         LiveGateway(Path(folder), upstream.url) as gateway,
         Browser() as browser,
     ):
-        for take in (playground,):
+        for take in (playground, credits, operator):
             picture = take(browser, upstream, gateway)
             (FOLDER / f"{take.__name__}.webp").write_bytes(picture)
             print(f"docs/pictures/{take.__name__}.webp: {len(picture)} bytes")

@@ -162,7 +162,7 @@ async def operators(shared: SharedTable, key: Key) -> None:
         admission = await store.admit(f"r{now}", key, 1, now + LEASE, now)
         assert await store.settle(admission, "kimi-k3", Usage(1, 1), now)
     await attachments(shared, key)
-    kept = FileRecord("file-3", key.account, "tok_1", "kept", NOW)
+    kept = FileRecord("file-3", key.account, "tok_1", "kept", NOW, state="ready")
     await store.add_file(kept, Room())
     await answers(shared, key)
     await repeated(shared, key)

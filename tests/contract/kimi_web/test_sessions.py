@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from support.exchange import NOT_CHARGED, ledger
-from support.formats import EACH, MODES, Format
+from support.formats import FORMATS, Format
 from support.kimi_web import with_web
 from support.live import LiveGateway
 from upstream.kimi_web import TEXT, UNAUTHENTICATED, Frames, WebService, framed, jwt, trailer
@@ -78,48 +78,49 @@ def test_an_access_token_is_used_as_it_is_until_its_end(own: WebService, tmp_pat
         assert not own.up.requests, "its end is known without a question"
 
 
-@MODES
-@EACH
-def test_a_session_that_ended_is_renewed_before_the_answer(
-    own: WebService, tmp_path: Path, format: Format, stream: bool
-) -> None:
+EVERY = [(format, stream) for format in FORMATS.values() for stream in (True, False)]
+
+
+def test_a_session_that_ended_is_renewed_before_the_answer(own: WebService, tmp_path: Path) -> None:
     with with_web(own, tmp_path) as gateway, gateway.client(gateway.key()) as client:
-        body = format.asked(model=MODEL, stream=stream)
-        assert client.post(format.path, json=body).status_code == 200
-        own.end_sessions()
-        answer = client.post(format.path, json=body)
-        assert format.read(answer.text, stream).content == TEXT
-        own.plan(UNAUTHENTICATED)  # although the token is new
-        assert format.read(client.post(format.path, json=body).text, stream).content == TEXT
-        in_the_stream = Frames([trailer("unauthenticated", words="expired")])
-        own.plan(in_the_stream)
-        assert format.read(client.post(format.path, json=body).text, stream).content == TEXT
+
+        def answered(format: Format, stream: bool) -> str:
+            answer = client.post(format.path, json=format.asked(model=MODEL, stream=stream))
+            return format.read(answer.text, stream).content
+
+        assert answered(*EVERY[0]) == TEXT
+        for count, (format, stream) in enumerate(EVERY):
+            own.end_sessions()
+            assert answered(format, stream) == TEXT
+            own.plan(UNAUTHENTICATED)  # although the token is new
+            assert answered(format, stream) == TEXT
+            own.plan(Frames([trailer("unauthenticated", words="expired")]))
+            assert answered(format, stream) == TEXT
+            assert own.counted["refresh"] == 1 + 3 * (count + 1)
         gateway.until(lambda: not own.chats)
-        assert own.counted["refresh"] == 4
         assert not gateway.lines("token_out")
 
 
 SAID = framed({"op": "set", "block": {"id": "text", "text": {"content": "Hel"}}})
 
 
-@MODES
-@EACH
 def test_a_session_that_ends_within_the_answer_is_an_error_and_never_a_second_answer(
-    own: WebService, tmp_path: Path, format: Format, stream: bool
+    own: WebService, tmp_path: Path
 ) -> None:
     with with_web(own, tmp_path) as gateway:
-        key = gateway.key()
-        with gateway.client(key) as client:
-            own.plan(Frames([SAID, trailer("unauthenticated", words="expired")]))
-            answer = client.post(format.path, json=format.asked(model=MODEL, stream=stream))
-            told = format.read(answer.text, stream)
-            assert (told.content, told.finishes) == ("Hel" if stream else "", [])
-            assert told.error is not None
-            assert ledger(gateway, key) == NOT_CHARGED
-            assert len(own.asked) == 1
-            assert not gateway.lines("token_out"), "the token itself is good"
-            answer = client.post(format.path, json=format.asked(model=MODEL, stream=stream))
-            assert format.read(answer.text, stream).content == TEXT
+        for count, (format, stream) in enumerate(EVERY):
+            key = gateway.key()
+            with gateway.client(key) as client:
+                own.plan(Frames([SAID, trailer("unauthenticated", words="expired")]))
+                answer = client.post(format.path, json=format.asked(model=MODEL, stream=stream))
+                told = format.read(answer.text, stream)
+                assert (told.content, told.finishes) == ("Hel" if stream else "", [])
+                assert told.error is not None
+                assert ledger(gateway, key) == NOT_CHARGED
+                assert len(own.asked) == 2 * count + 1
+                answer = client.post(format.path, json=format.asked(model=MODEL, stream=stream))
+                assert format.read(answer.text, stream).content == TEXT
+        assert not gateway.lines("token_out"), "the token itself is good"
         gateway.until(lambda: not own.chats)
 
 

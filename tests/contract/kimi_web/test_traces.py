@@ -120,6 +120,8 @@ def test_a_conversation_of_a_killed_process_is_deleted_by_the_next_one(
         server.until(lambda: records_of(server) == [("ready" if known else "uploading", not known)])
         server.kill()
         asking.join()
+        assert server.process.stdout is not None
+        assert "unofficial" in server.process.stdout.read(), "the command warns when it starts"
     assert len(own.chats) == 2
     with ServerProcess(tmp_path, own.up.url, **settings) as server:
         server.until(lambda: list(own.chats) == [diary.id])

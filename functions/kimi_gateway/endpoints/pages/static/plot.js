@@ -1,5 +1,5 @@
 // Plots by uPlot: bars by hour or day in UTC, one above another where a plot has several series.
-import { el, fill, locale, onTheme } from "./shell.js";
+import { el, fill, locale, money, onTheme } from "./shell.js";
 
 const HOUR = 3600, DAY = 86400;
 const ofRoot = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -59,6 +59,7 @@ export class Plot {
     const width = (this.#width = this.#frame.clientWidth);
     if (!width) return;
     const { times, step, series, format, most } = this.#data;
+    const whole = !most && format !== money;
     const uPlot = window.uPlot;
     const axis = { stroke: ofRoot("muted"), font: `12px ${ofRoot("sans")}`, ticks: { show: false }, border: { show: false } };
     const bars = uPlot.paths.bars({ size: [0.7, 40], radius: 0.12 });
@@ -71,7 +72,7 @@ export class Plot {
       axes: [
         { ...axis, grid: { show: false }, size: 26, gap: 4, space: 64, incrs: step < DAY ? [3 * HOUR, 6 * HOUR, 12 * HOUR] : [DAY, 2 * DAY, 7 * DAY, 14 * DAY],
           values: (_, marks) => marks.map((each) => stamp(each, step)) },
-        { ...axis, grid: { stroke: ofRoot("line"), width: 1 }, size: 52, gap: 6, space: 36, values: (_, marks) => marks.map((each) => format(each)) },
+        { ...axis, grid: { stroke: ofRoot("line"), width: 1 }, size: (_, marks) => Math.max(48, 14 + 7 * Math.max(0, ...(marks ?? []).map((each) => each.length))), gap: 6, space: 36, incrs: whole ? [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 2e6, 5e6, 1e7, 5e7, 1e8, 1e9] : undefined, values: (_, marks) => marks.map((each) => format(each)) },
       ],
       series: [{}, ...[...series].reverse().map((each) => ({ fill: ofRoot(each.colour), width: 0, paths: bars, points: { show: false } }))],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },

@@ -21,7 +21,7 @@ export default {
     "credits.window.hour": "Requests an hour",
     "credits.window.day": "Requests a day",
     "credits.left": "{left} of {limit} left",
-    "credits.resets": "full again",
+    "credits.resets": "resets",
     "credits.in_flight": "At most {n} requests at one time",
     "credits.most_tokens": "At most {n} tokens in one request",
     "credits.models": "Models: {names}",

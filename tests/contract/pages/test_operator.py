@@ -1,0 +1,164 @@
+"""/admin in Chromium: who may use it, what it does, and that hostile names run nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.browsing import Browser
+from support.busy import HOSTILE, Busy, busy
+from support.live import LiveGateway
+from support.playground import NOTHING_SEEN
+
+ASK = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
+SECTIONS = {"overview": "table", "accounts": ".account", "pool": "table", "requests": "table"}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
+    with LiveGateway(tmp_path_factory.mktemp("operator")) as gateway:
+        desk = busy(gateway, hours=20)
+        with gateway.client(desk.user) as client:
+            assert client.post("/v1/chat/completions", json=ASK).status_code == 200
+            assert client.post("/v1/chat/completions", json={**ASK, "model": "none"}).status_code == 404
+        yield desk
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen(browser: Browser) -> Iterator[None]:
+    yield
+    assert browser.run(NOTHING_SEEN) == []
+
+
+def ask(desk: Busy, path: str, key: str = "") -> Any:
+    with desk.gateway.client(key or desk.boss) as client:
+        return client.get(path).json()
+
+
+def refusal(browser: Browser, url: str, key: str) -> str:
+    told: str = browser.run(
+        """
+        kept.page?.context().close();
+        kept.page = await tab();
+        await kept.page.goto(args.url);
+        await kept.page.fill("#key", args.key);
+        await kept.page.keyboard.press("Enter");
+        return await kept.page.textContent("[role=alert]");
+        """,
+        url=f"{url}/admin",
+        key=key,
+    )
+    return told
+
+
+def test_it_says_who_may_use_it_and_how_it_is_turned_on(browser: Browser, desk: Busy, tmp_path: Path) -> None:
+    assert "--role operator" in refusal(browser, desk.gateway.url, desk.user)
+    with LiveGateway(tmp_path, admin=False) as closed:
+        assert "KIMI_GATEWAY_ADMIN=on" in refusal(browser, closed.url, closed.key())
+
+
+@pytest.mark.parametrize("section", list(SECTIONS))
+@pytest.mark.parametrize(
+    "look", [{"width": 360, "theme": "dark"}, {"width": 1280, "locale": "zh-CN"}], ids=str
+)
+def test_every_section_is_readable_and_hostile_names_are_text(
+    browser: Browser, desk: Busy, section: str, look: dict[str, Any]
+) -> None:
+    desk.open(browser, f"/admin#{section}", SECTIONS[section], desk.boss, **look)
+    assert browser.run("return await faults(kept.page)") == []
+    shown = browser.run(
+        "return [await kept.page.textContent('main'), await kept.page.locator('main img').count()]"
+    )
+    assert shown[1] == 0
+    assert (HOSTILE in shown[0]) == (section in ("overview", "accounts"))
+
+
+def test_spending_pool_and_requests_are_those_of_the_api(browser: Browser, desk: Busy) -> None:
+    desk.open(browser, "/admin", "table", desk.boss)
+    text = browser.run("return await kept.page.textContent('main')")
+    for row in ask(desk, "/admin/usage?by=key&since=30d")["data"]:
+        assert row["key"] in text
+        assert f"{row['input'] + row['output']:,}" in text
+    assert "the built-in demo answers" in text
+    desk.open(browser, "/admin#requests", "table", desk.boss)
+    cells = "return await kept.page.$$eval('tbody tr', (rows) => rows.map((row) => row.cells[3].textContent))"
+    assert "200" in browser.run(cells)
+    browser.run(
+        "await kept.page.fill('#by-status', '404'); await kept.page.keyboard.press('Enter');"
+        " await kept.page.waitForFunction(() => [...document.querySelectorAll('tbody tr')]"
+        ".every((row) => row.cells[3].textContent === '404'))"
+    )
+    assert set(browser.run(cells)) == {"404"}
+    (provider,) = ask(desk, "/admin/pool")["data"]
+    desk.open(browser, "/admin#pool", "table", desk.boss)
+    ids = browser.run(
+        "return await kept.page.$$eval('tbody th', (all) => all.map((each) => each.textContent))"
+    )
+    assert ids == [token["id"] for token in provider["tokens"]]
+
+
+MAKE = """
+const page = kept.page;
+await page.getByRole("button", {name: "New account", exact: true}).click();
+await page.fill("#f-name", args.name);
+await page.fill("#f-credits", "7");
+await page.keyboard.press("Enter");
+await page.waitForSelector("dialog", {state: "detached"});
+const card = page.locator(".account", {hasText: args.name});
+await card.getByRole("button", {name: /^New key/}).click();
+await page.fill("#f-name", "phone");
+await page.fill("#f-rpm", "abc");
+await page.keyboard.press("Enter");
+const refused = await page.textContent("dialog [role=alert]");
+await page.fill("#f-rpm", "5");
+await page.fill("#f-budgets", "usd/day=2.5");
+const wrong = await faults(page);
+await page.keyboard.press("Enter");
+await page.waitForSelector(".secret");
+const secret = await page.textContent(".secret");
+await page.locator("dialog").getByRole("button", {name: "Copy"}).click();
+const copied = await page.evaluate(() => navigator.clipboard.readText());
+await page.locator("dialog").getByRole("button", {name: "Close"}).click();
+await card.getByText("phone").waitFor();
+return [refused, wrong, secret, copied, (await page.content()).includes(secret)];
+"""
+
+
+def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Browser, desk: Busy) -> None:
+    name = "New <b>person</b>"
+    desk.open(browser, "/admin#accounts", ".account", desk.boss, clipboard=True)
+    refused, wrong, secret, copied, still = browser.run(MAKE, name=name)
+    assert "rpm" in refused
+    assert (wrong, copied, still) == ([], secret, False)
+    (account,) = [each for each in ask(desk, "/admin/accounts")["data"] if each["name"] == name]
+    (key,) = account["keys"]
+    assert (account["credits"], key["limits"]["rpm"], key["budgets"]) == (7, 5, {"usd/day": 2.5})
+
+    def press(action: str, then: str, fill: str = "") -> None:
+        browser.run(
+            """
+            const card = kept.page.locator(".account", {hasText: args.name});
+            await card.getByRole("button", {name: args.action}).last().click();
+            if (args.fill) await kept.page.fill("#f-credits", args.fill);
+            const asks = args.fill || args.action === "Revoke";
+            if (asks) await kept.page.locator("dialog button[type=submit]").click();
+            await card.getByText(args.then).first().waitFor();
+            """,
+            name=name, action=action, then=then, fill=fill,
+        )  # fmt: skip
+
+    def status() -> int:
+        with desk.gateway.client(secret) as client:
+            return client.get("/user/status").status_code
+
+    press("Grant credits", "12 credits left", fill="5")
+    assert status() == 200
+    press("Suspend", "suspended")
+    assert status() in (401, 403)
+    press("Resume", "active")
+    assert status() == 200
+    press("Revoke", "revoked")
+    assert status() == 401
