@@ -29,8 +29,11 @@ PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_17", "manylinux201
 HOME_ONLY = (
     "kimi_gateway/cli/*",
     "kimi_gateway/edge/home/*",
+    "kimi_gateway/observe/alerts.py",
+    "kimi_gateway/observe/exposition.py",
     "kimi_gateway/observe/otlp/*",
     "kimi_gateway/observe/shared.py",
+    "kimi_gateway/observe/terminal.py",
     "kimi_gateway/providers/kimi_web/*",
 )
 NEEDLESS = (

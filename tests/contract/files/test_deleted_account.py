@@ -59,11 +59,11 @@ def test_everything_of_the_account_is_deleted_at_the_platform_and_nothing_of_oth
         filled(client)
         assert len(upstream.files.files) == 2 * len(theirs) == 6
         deleted(gateway, client)
-        upstream.files.refused["DELETE"] = [BROKEN] * 2
-        assert (swept(gateway).deleted, swept(gateway).deleted) == (1, 0)  # the others are tried again
         sweep(gateway)
         (cancelled,) = [each for each in upstream.batches.batches.values() if each.status == "cancelling"]
         upstream.batches.run()  # what was answered before is in a file of its own
+        upstream.files.refused["DELETE"] = [BROKEN] * 2
+        assert (swept(gateway).deleted, swept(gateway).deleted) == (1, 0)  # the others are tried again
         Clock.now += 400
         assert swept(gateway).deleted == 2
         sweep(gateway)

@@ -168,7 +168,8 @@ class Exchange:
     async def _body(self) -> bytes:
         self._open()
         self._wanted = True
-        if self._whole and self._size <= UNCOUNTED:
+        packed = self._request.headers.get("content-encoding")  # what it becomes is counted as well
+        if self._whole and self._size <= UNCOUNTED and not packed:
             return self._taken()
         held = self._held = Body(self._connection.app.bodies, self._request, self._drop)
         held.grow(self._size)
