@@ -15,15 +15,16 @@ let by = "hour";
 
 /** The status now, and everything else if the status has changed. */
 async function look(signal) {
+  const range = by; // another may be chosen meanwhile
   const status = await api("user/status", { signal });
-  const mark = JSON.stringify([status.credits, status.used_today, status.last_request_at, status.key, by]);
+  const mark = JSON.stringify([status.credits, status.used_today, status.last_request_at, status.key, range]);
   if (!seen || seen.mark !== mark || Date.now() - seen.read > ALL * 1000) {
-    const since = RANGES[by].since;
+    const since = RANGES[range].since;
     const usage = (of, from) => api(`user/usage?by=${of}&since=${from}&limit=1000`, { signal });
     const [credits, spans, models, used, own] = await Promise.all([
-      api("user/credits", { signal }), usage(by, since), usage("model", since), usage("key", "90d"), api("user/keys", { signal }),
+      api("user/credits", { signal }), usage(range, since), usage("model", since), usage("key", "90d"), api("user/keys", { signal }),
     ]);
-    seen = { mark, read: Date.now(), by, credits, spans, models, used, own };
+    seen = { mark, read: Date.now(), by: range, credits, spans, models, used, own };
   }
   seen.status = status;
   seen.at = new Date();
