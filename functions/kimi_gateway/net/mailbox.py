@@ -154,12 +154,14 @@ class Wakeup:
         try:
             while at < len(waiting):  # a continued task may add others
                 wakeup, at = waiting[at], at + 1
-                callback, context = wakeup._taken()
-                context.run(callback, wakeup)
+                if wakeup._callback is not None:  # it was not cancelled meanwhile
+                    callback, context = wakeup._taken()
+                    context.run(callback, wakeup)
         finally:
             del _continued[self._loop]
             for wakeup in waiting[at:]:
-                wakeup._schedule()
+                if wakeup._callback is not None:
+                    wakeup._schedule()
 
     def _schedule(self) -> None:
         callback, context = self._taken()
@@ -181,10 +183,10 @@ class Wakeup:
         self._callback, self._context = callback, context
 
     def cancel(self, msg: object = None) -> bool:
-        """False if the wait has ended; the task then sees its cancellation when it is continued."""
-        if self._ended:
+        """False if the task is already being continued; it then sees its cancellation when it waits again."""
+        if self._callback is None:
             return False
-        self._ended = True
+        self._given, self._ended = False, True
         self._schedule()
         return True
 

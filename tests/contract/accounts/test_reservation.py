@@ -41,6 +41,7 @@ FLOW = (
     "edge/router.py",
 )
 STORE = ("accounts/", "storage/memory.py")  # its writes are whole or not at all, and have tests of their own
+WAIT = "Wakeup."  # of net/mailbox.py: a part of the event loop, with tests of its own
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {
     "chat": ("/v1/chat/completions", CHAT),
@@ -81,7 +82,7 @@ class Probe:
         """Lines are traced where they may be the place, since tracing makes them ten times slower."""
         code = frame.f_code
         traced = code.co_filename.startswith(self._traced) or code is Reservation.__aenter__.__code__
-        return self._line if traced else None
+        return self._line if traced and not code.co_qualname.startswith(WAIT) else None
 
     def _line(self, frame: FrameType, event: str, _: object) -> Any:
         place = (frame.f_code.co_filename.removeprefix(PACKAGE), frame.f_lineno)

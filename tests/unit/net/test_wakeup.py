@@ -139,6 +139,25 @@ async def test_a_task_cancelled_behind_its_wake_up_is_cancelled() -> None:
     assert log == []
 
 
+async def test_a_task_that_was_woken_and_not_continued_can_be_cancelled() -> None:
+    loop = asyncio.get_running_loop()
+    first, second = Wakeup(loop), Wakeup(loop)
+    other = asyncio.create_task(waits(second, "b"))
+
+    async def cancels() -> None:
+        await first
+        second.give()
+        other.cancel()
+
+    task = asyncio.create_task(cancels())
+    await settle()
+    assert await in_a_callback(loop, first.give) == []
+    await task
+    with pytest.raises(asyncio.CancelledError):
+        await other
+    assert log == []
+
+
 async def test_one_task_at_a_time() -> None:
     wakeup = Wakeup(asyncio.get_running_loop())
     first = asyncio.create_task(waits(wakeup, "a"))
