@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -83,7 +82,7 @@ def _watch(history: History, address: str, every: float) -> None:
     """Draw until a key ends it. The size of the terminal is asked each time."""
     trouble = ""
     while True:
-        size = shutil.get_terminal_size()
+        size = os.get_terminal_size(sys.stdout.fileno())  # COLUMNS would not follow a new size
         lines = screen(history, address, size.columns)
         if trouble:
             lines[1:1] = [trouble]

@@ -177,6 +177,9 @@ def test_tiny_requests_sent_at_once_are_not_all_parsed_at_once(
 
 def test_answers_that_nobody_reads_do_not_pile_up(gateway: LiveGateway) -> None:
     page = head("/openapi.json", "host: x", method="GET")
+    with gateway.client() as whole:
+        answer = len(whole.get("/openapi.json").content)
+    gateway.until(lambda: not connections(gateway))
     with connect(gateway) as client:
         client.setblocking(False)
         with suppress(BlockingIOError):
@@ -185,7 +188,7 @@ def test_answers_that_nobody_reads_do_not_pile_up(gateway: LiveGateway) -> None:
         gateway.until(lambda: connections(gateway) and connections(gateway)[0].write_paused)
         (stuck,) = connections(gateway)
         gateway.nothing_left()
-        assert stuck._transport.get_write_buffer_size() < 200_000
+        assert stuck._transport.get_write_buffer_size() < answer + 64 * 1024
         assert len(stuck._exchanges) <= 2
         served = stuck.state.total_requests
         assert ping(gateway)

@@ -108,6 +108,7 @@ class Alerts:
         self._counts = deque[tuple[float, float, float, float]]()  # time, requests, failures, store failures
         self._due: dict[str, float] = {}
         self._beating: asyncio.Task[None] | None = None
+        self._looking = asyncio.Lock()
 
     def start(self) -> None:
         self._beating = asyncio.create_task(self._beat())
@@ -132,6 +133,10 @@ class Alerts:
 
     async def look(self) -> None:
         """Look once, and report what has changed. Nothing if another process watches."""
+        async with self._looking:  # two looks at once would report the same twice
+            await self._look()
+
+    async def _look(self) -> None:
         running = self._counting.running
         if running is None or not self._watching():
             return
