@@ -42,6 +42,13 @@ def test_the_wheel_holds_the_package_and_nothing_else_and_is_small(wheel: Path) 
         names = archive.namelist()
         needs = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     assert "kimi_gateway/edge/home/swagger/swagger-ui-bundle.js" in names
+    pages = "kimi_gateway/endpoints/pages/static"
+    static = {
+        file.relative_to(ROOT / "functions").as_posix()
+        for file in (ROOT / "functions" / pages).rglob("*")
+        if file.is_file()
+    }
+    assert {f"{pages}/{name}.html" for name in ("chat", "credits", "admin")} <= static <= set(names)
     assert all(name.startswith(("kimi_gateway/", "kimi_gateway-")) for name in names)
     assert wheel.stat().st_size < LARGEST
     required = re.findall(r"^Requires-Dist: ([a-z0-9-]+)[^;\n]*$", needs, re.M)
@@ -81,6 +88,8 @@ def test_it_serves_from_an_empty_environment(wheel: Path, tmp_path: Path) -> Non
                 headers = {"authorization": f"Bearer {key[0]}"}
                 assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
                 assert "swagger-ui" in client.get("/docs/swagger-ui.css").text
+                page = client.get("/my-credits", headers={"accept": "text/html"})
+                assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
         finally:
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
