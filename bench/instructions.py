@@ -58,8 +58,9 @@ def ask(form: str, chunks: int, path: str, requests: int) -> None:
             raise SystemExit("the gateway refused a request")
 
 
-def counted(*arguments: str) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, __file__]
+def counted(program: str, *arguments: str) -> int:
+    """Instructions of a Python program with these arguments."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, program]
     environ = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run([*command, *arguments], env=environ, capture_output=True, text=True, check=True)  # noqa: S603
     return int(re.findall(r"Collected : (\d+)", done.stderr)[0])
@@ -75,7 +76,7 @@ def main() -> None:
     if given.requests is not None:
         return ask(given.form, given.chunks, given.path, given.requests)
     shape = ("--form", given.form, "--chunks", str(given.chunks), "--path", given.path)
-    few, many = (counted(*shape, "--requests", str(number)) for number in (FEW, MANY))
+    few, many = (counted(__file__, *shape, "--requests", str(number)) for number in (FEW, MANY))
     print(f"{' '.join(shape)}: {(many - few) / (MANY - FEW) / 1e6:.2f} M instructions a request")
 
 

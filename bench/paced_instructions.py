@@ -9,16 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from instructions import INPUT, events
+from instructions import INPUT, counted, events
 
 FEW, MANY = 50, 450  # chunks; the difference leaves out all but the chunks
 
@@ -109,13 +105,6 @@ async def gateway(port: int) -> tuple[str, Any, asyncio.Server]:
     return key, app, await loop.create_server(lambda: Protocol(config, state, None), "127.0.0.1", 0)
 
 
-def counted(*arguments: str) -> int:
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, __file__]
-    environ = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run([*command, *arguments], env=environ, capture_output=True, text=True, check=True)  # noqa: S603
-    return int(re.findall(r"Collected : (\d+)", done.stderr)[0])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", choices=("gateway", "relay", "none"), default="gateway")
@@ -125,7 +114,7 @@ def main() -> None:
     if given.chunks is not None:
         return asyncio.run(run(given.target, given.chunks, given.path))
     shape = ("--target", given.target, "--path", given.path)
-    few, many = (counted(*shape, "--chunks", str(number)) for number in (FEW, MANY))
+    few, many = (counted(__file__, *shape, "--chunks", str(number)) for number in (FEW, MANY))
     print(f"{' '.join(shape)}: {(many - few) / (MANY - FEW) / 1e3:.1f} k instructions a chunk")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 LONGEST_CHAIN = 4  # models to fall back to
 
@@ -97,16 +97,21 @@ def windows(text: str) -> tuple[int | None, int | None, int | None]:
     return minute, hour, day
 
 
-def webhook(text: str) -> str:
-    """An address, which may be a secret: no error quotes it."""
-    if text == "log":
-        return text
+def web_address(text: str) -> SplitResult | None:
+    """The parts of an http(s) address; None if it is not one. It may be a secret, so nothing quotes it."""
     plain = text.isascii() and text.isprintable() and " " not in text
     try:
         parts = urlsplit(text)
         good = plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # its text has a part of the address
-        good = False
-    if not good:
+        return None
+    return parts if good else None
+
+
+def webhook(text: str) -> str:
+    """An address, which may be a secret: no error quotes it."""
+    if text == "log":
+        return text
+    if web_address(text) is None:
         raise ValueError("is neither an http(s) address nor log")
     return text

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.setting_forms import web_address
 
 T = TypeVar("T")
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -157,13 +158,8 @@ def _ratio(text: str) -> float:
 
 
 def _url(text: str) -> str:
-    plain = text.isascii() and text.isprintable() and " " not in text
-    try:
-        parts = urlsplit(text)
-        good = plain and parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # its text has a part of the address
-        good = False
-    if not good:
+    parts = web_address(text)
+    if parts is None:
         raise ValueError("is not an http(s) address")
     return text if parts.path else f"{text}/"
 

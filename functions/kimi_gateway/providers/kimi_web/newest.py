@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 
 from kimi_gateway.observe import emit
+from kimi_gateway.providers.tokens.file import replace_file
 
 NAME = "kimi-web.json"
 MOST = 100  # tokens; older ones of tokens that were removed make room
@@ -39,16 +38,7 @@ class NewestFile:
         """Replace the file in one step."""
         known = {name: text for name, text in self._all().items() if name != id} | {id: refresh}
         known = dict(list(known.items())[-MOST:])
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(known, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        replace_file(self._path, json.dumps(known))
 
     def _all(self) -> dict[str, str]:
         try:

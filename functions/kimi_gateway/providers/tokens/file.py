@@ -58,21 +58,26 @@ class TokenFile:
         return self._kept
 
     def write(self, kept: Mapping[str, Sequence[str]]) -> None:
-        """Replace the tokens. The file is replaced in one step, so no reader sees half of it."""
-        import tempfile  # loads slowly, and the gateway only reads
-
+        """Replace the tokens."""
         from kimi_gateway.providers.tokens.kept import written
 
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{NAME}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(written(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        replace_file(self._path, written(kept))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file of mode 0600 in one step, so that no reader sees half of it. Raises OSError."""
+    import tempfile  # loads slowly, and the gateway rarely writes
+
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
