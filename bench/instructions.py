@@ -1,6 +1,6 @@
 """Instructions of one request in process, counted by callgrind; other work does not change them.
 
-Needs valgrind. Options: the form of the answer, its number of chunks, and the path.
+Needs valgrind. Options: the form of the answer, its number of chunks, the path, and the size of the body.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from load import chat
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW, MANY = 8, 24  # requests; the difference leaves out the start
@@ -37,15 +39,26 @@ def events(chunks: int) -> bytes:
     return "".join(f"data: {line}\n\n" for line in [*lines, "[DONE]"]).encode()
 
 
-def ask(form: str, chunks: int, path: str, requests: int) -> None:
+def question(path: str, size: int) -> dict[str, Any]:
+    """A short question, or one behind a history of about `size` bytes."""
+    asked = INPUT[path]
+    if not size:
+        return asked
+    history = chat({}, False, size)["messages"]
+    return {**asked, "input" if "input" in asked else "messages": history}
+
+
+def ask(form: str, chunks: int, path: str, size: int, requests: int) -> None:
     """In one run of the loop, because each start of one costs as much as a request."""
     sys.path.insert(0, str(ROOT / "tests"))
     from kimi_gateway.http import Headers
     from support.inprocess import InProcess, Told
 
     told = Told(200, {"content-type": "text/event-stream"}, events(chunks))
-    body = json.dumps({"model": "kimi-k3", "stream": form == "stream", **INPUT[path]}).encode()
+    given = {"model": "kimi-k3", "stream": form == "stream", **question(path, size)}
+    body = json.dumps(given, ensure_ascii=False).encode()
     with InProcess() as desk:
+        desk.client.reads = False  # what the upstream does is not counted
         desk.client.answer = lambda sent: told
         key = desk.key(None)
         headers = Headers((("authorization", f"Bearer {key}"), ("content-type", "application/json")))
@@ -71,11 +84,13 @@ def main() -> None:
     parser.add_argument("--form", choices=("stream", "json"), default="stream")
     parser.add_argument("--chunks", type=int, default=100)
     parser.add_argument("--path", choices=INPUT, default="/v1/chat/completions")
+    parser.add_argument("--body", type=int, default=0, help="bytes of a history before the question")
     parser.add_argument("--requests", type=int, help="make so many requests and count nothing")
     given = parser.parse_args()
     if given.requests is not None:
-        return ask(given.form, given.chunks, given.path, given.requests)
+        return ask(given.form, given.chunks, given.path, given.body, given.requests)
     shape = ("--form", given.form, "--chunks", str(given.chunks), "--path", given.path)
+    shape = (*shape, "--body", str(given.body)) if given.body else shape
     few, many = (counted(__file__, *shape, "--requests", str(number)) for number in (FEW, MANY))
     print(f"{' '.join(shape)}: {(many - few) / (MANY - FEW) / 1e6:.2f} M instructions a request")
 

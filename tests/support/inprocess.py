@@ -82,6 +82,7 @@ class DoubledClient:
     def __init__(self) -> None:
         self.sent: list[Sent] = []
         self.answer: Callable[[Sent], Told] = kimi
+        self.reads = True  # the bodies of what is sent
 
     @property
     def chats(self) -> list[Sent]:
@@ -90,7 +91,7 @@ class DoubledClient:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
     ) -> AbstractAsyncContextManager[Told]:
-        sent = Sent(method, urlsplit(url).path, headers, json.loads(body) if body else None)
+        sent = Sent(method, urlsplit(url).path, headers, json.loads(body) if body and self.reads else None)
         self.sent.append(sent)
 
         @asynccontextmanager

@@ -16,15 +16,29 @@ DEEPEST = 256  # nested containers; every later reader needs stack for them
 
 SEPARATORS = (b",", b"[", b"{")
 MOST_VALUES = 250_000  # values of a text; each costs far more than its bytes
+SPARSE = 64  # bytes for each separator of a kind, at least, in a text that is mostly words
 
 
 def has_too_many_values(data: bytes) -> bool:
     """Whether a large JSON text has more than about MOST_VALUES values. Counts separators without parsing,
     and removes strings only if they decide."""
-    if len(data) <= MOST_VALUES or sum(map(data.count, SEPARATORS)) <= MOST_VALUES:
+    if len(data) <= MOST_VALUES or _separators(data) <= MOST_VALUES:
         return False
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     return sum(map(b"".join(bare.split(b'"')[::2]).count, SEPARATORS)) > MOST_VALUES
+
+
+def _separators(data: bytes) -> int:
+    """The number of separators, inside of strings too. `replace` skips from one to the next by the
+    processor's search for a byte, and `count` looks at every byte. That is quicker only for few hits; so each
+    search ends at a bound, and `translate` then counts all of them in one pass."""
+    few, found = len(data) // SPARSE, 0
+    for separator in SEPARATORS:
+        hits = len(data) - len(data.replace(separator, b"", few + 1))
+        if hits > few:
+            return len(data) - len(data.translate(None, b"".join(SEPARATORS)))
+        found += hits
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -82,3 +82,22 @@ def test_a_broken_object_is_refused_with_the_place(raw: bytes) -> None:
 
 def test_a_value_that_is_no_object_has_no_source() -> None:
     assert jsonio.loads_source(b" [1, 2] ") == ([1, 2], None)
+
+
+@pytest.mark.parametrize(
+    "unit", [b"words, " * 40, b"1,", b"[],", b'{"a":[', b"abc" * 50 + b"[{", b"\xe4\xbd\xa0"]
+)
+def test_separators_are_counted_alike_however_many_there_are(unit: bytes) -> None:
+    for times in (1, 64, 1000):
+        data = unit * times
+        assert jsonio._separators(data) == sum(map(data.count, jsonio.SEPARATORS))
+
+
+@pytest.mark.parametrize(("more", "refused"), [(-1, False), (0, False), (1, True)])
+@pytest.mark.parametrize("padding", [0, 70 * jsonio.MOST_VALUES])
+def test_the_bound_on_values_is_exact_in_dense_and_in_sparse_texts(
+    more: int, refused: bool, padding: int
+) -> None:
+    separators = jsonio.MOST_VALUES + more  # one bracket, the others are commas
+    data = b"[" + b"1," * (separators - 1) + b"1]" + b" " * padding
+    assert jsonio.has_too_many_values(data) is refused
