@@ -119,9 +119,9 @@ def _begins(headers: Mapping[str, str], start: int) -> bool:
 
 
 async def _after(chunks: AsyncIterator[bytes], skipped: int) -> AsyncGenerator[bytes, None]:
+    """What comes after the skipped bytes; empty chunks until then, which show that bytes arrive."""
     async for chunk in chunks:
-        if skipped < len(chunk):
-            yield chunk[skipped:]
+        yield chunk[skipped:]
         skipped = max(0, skipped - len(chunk))
 
 
