@@ -119,7 +119,7 @@ def _begins(headers: Mapping[str, str], start: int) -> bool:
 
 
 async def _after(chunks: AsyncIterator[bytes], skipped: int) -> AsyncGenerator[bytes, None]:
-    """What comes after the skipped bytes; empty chunks until then, which show that bytes arrive."""
+    """The bytes after the skipped ones; until then empty chunks, which show that bytes arrive."""
     async for chunk in chunks:
         yield chunk[skipped:]
         skipped = max(0, skipped - len(chunk))
