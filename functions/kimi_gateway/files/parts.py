@@ -13,14 +13,13 @@ from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Conflict, GatewayError, NotFound
-from kimi_gateway.files import signatures, texts
+from kimi_gateway.files import texts
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.budget import Share
 from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.reading import Reader, reading, too_large, whole, wrong
 from kimi_gateway.files.shared import Found, Shared
-from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
@@ -30,6 +29,7 @@ from kimi_gateway.pivot.attachments import (
     PlainText,
     Resolved,
 )
+from kimi_gateway.pivot.signatures import LOOKED_AT, TEXT, FileType, of
 from kimi_gateway.providers.failures import AGAIN, OTHER_TOKEN, UpstreamFailure
 from kimi_gateway.providers.files import Files, KeepsFiles, Purpose, TakesDocuments
 from kimi_gateway.providers.provider import Token, Upstream
@@ -119,10 +119,10 @@ class Resolving:
                     raise _shown(attachment, again.failure) from again.failure
 
     async def _read(self, attachment: Attachment, reader: Reader, tried: set[str]) -> Resolved:
-        head = await reader.fill(signatures.LOOKED_AT)
+        head = await reader.fill(LOOKED_AT)
         if not head:
             raise wrong(attachment, "the file is empty")
-        type = signatures.of(head)
+        type = of(head)
         if type.kind in ("image", "video") and attachment.kind in (type.kind, "any"):
             return await self._medium(attachment, reader, type, tried)
         if attachment.kind in ("image", "video"):
@@ -155,8 +155,8 @@ class Resolving:
         async with self._binding:  # media of one turn share a token
             upload = partial(self._upload, attachment, reader, type, medium, tried, self.token_id)
             if self.shared is not None and self.files is not None:
-                of = medium, reader, self.files, self.token_id, self.without, upload
-                record = await self.shared.upload(*of, self._uploaded)
+                given = medium, reader, self.files, self.token_id, self.without, upload
+                record = await self.shared.upload(*given, self._uploaded)
             else:
                 record = await upload()
             self.token_id = record.token
@@ -164,7 +164,7 @@ class Resolving:
 
     async def _document(self, attachment: Attachment, reader: Reader, type: FileType, tried: set[str]) -> str:
         data = await reader.fill(HELD)
-        if texts.plain(type, data) or (type is signatures.TEXT and self.files is None):
+        if texts.plain(type, data) or (type is TEXT and self.files is None):
             data = await reader.fill(self.bounds.text + 1)
             if len(data) > self.bounds.text:
                 raise too_large(attachment, self.bounds.text)
@@ -329,7 +329,7 @@ def _medium(record: FileRecord) -> Medium | None:
 
 def _extension(attachment: Attachment, reader: Reader, type: FileType) -> str:
     """The content's. Of texts only HTML is uploaded. Old office files are alike, so there the client's."""
-    if type is signatures.TEXT:
+    if type is TEXT:
         return "html"
     said = (attachment.filename or reader.name or "").rpartition(".")[2].lower()
     return said if type.extension == "doc" and said in ("xls", "ppt") else type.extension

@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Callable
 
 from kimi_gateway.accounts.store import StoreDown
-from kimi_gateway.files.signatures import TEXT, FileType
 from kimi_gateway.observe import emit
+from kimi_gateway.pivot.signatures import TEXT, FileType
 from kimi_gateway.storage.cache import LARGEST, Cache
 
 _ENCODINGS = ("utf-8-sig", "gb18030")

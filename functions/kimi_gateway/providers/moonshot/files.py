@@ -119,9 +119,9 @@ def _begins(headers: Mapping[str, str], start: int) -> bool:
 
 
 async def _after(chunks: AsyncIterator[bytes], skipped: int) -> AsyncGenerator[bytes, None]:
+    """The bytes after the skipped ones; until then empty chunks, which show that bytes arrive."""
     async for chunk in chunks:
-        if skipped < len(chunk):
-            yield chunk[skipped:]
+        yield chunk[skipped:]
         skipped = max(0, skipped - len(chunk))
 
 
