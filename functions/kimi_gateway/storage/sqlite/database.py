@@ -194,7 +194,7 @@ def connect_beside(path: Path) -> sqlite3.Connection:
 
 
 class LogRestart:
-    """Begins the log anew after a checkpoint: the first transaction after one waits for the disk, and must
+    """Restarts the log after a checkpoint: the first transaction after one waits for the disk, and must
     not be one of the event loop. Only a checkpoint changes the file itself."""
 
     def __init__(self, path: Path) -> None:

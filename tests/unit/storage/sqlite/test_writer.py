@@ -145,7 +145,7 @@ async def test_a_cancelled_job_of_a_turn_does_not_stop_the_others(counted: Count
     assert "2" in await counted.names()
 
 
-async def test_the_loop_never_begins_the_log_anew(counted: Counted) -> None:
+async def test_the_loop_never_restarts_the_log(counted: Counted) -> None:
     """Only the transaction that does so waits for the disk. Its salt is in the log's header."""
     log = counted.path.with_name(counted.path.name + "-wal")
     here, salts, restarts = threading.get_ident(), {_salt(log)}, 0
