@@ -193,6 +193,26 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     return db
 
 
+class LogRestart:
+    """Restarts the log after a checkpoint: the first transaction after one waits for the disk, and must
+    not be one of the event loop. Only a checkpoint changes the file itself."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+
+    def __call__(self, db: sqlite3.Connection) -> None:
+        with contextlib.suppress(OSError, sqlite3.Error):  # another process writes, and restarts it then
+            written = os.stat(self._path).st_mtime_ns
+            if written == self._written:
+                return
+            self._written = written
+            db.execute("BEGIN IMMEDIATE")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {version}")  # written though it is the same
+            db.execute("COMMIT")
+
+
 def _migrate(db: sqlite3.Connection) -> None:
     db.execute("BEGIN IMMEDIATE")  # of several processes that start at once, one creates the tables
     (version,) = db.execute("PRAGMA user_version").fetchone()
