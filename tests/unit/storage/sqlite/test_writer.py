@@ -161,3 +161,15 @@ async def test_the_loop_never_restarts_the_log(counted: Counted) -> None:
 def _salt(log: Path) -> bytes:
     with log.open("rb") as file:
         return file.read(24)[16:]
+
+
+async def test_the_thread_asks_for_a_lock_again_and_again(counted: Counted) -> None:
+    """SQLite's own wait tries twelve times in the first half second, and ten times in each one after it."""
+    with locked(counted.path):
+        counted.begun.clear()
+        call = asyncio.ensure_future(counted.write("late"))
+        async with asyncio.timeout(10):
+            while len(counted.begun) < 60 and not call.done():
+                await asyncio.sleep(0)
+        assert not call.done()
+    await call
