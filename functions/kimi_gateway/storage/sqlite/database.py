@@ -169,6 +169,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 
 def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
+    """Create the file, or bring it to this release's schema. Only that waits for a lock."""
     # An existing file is not opened here: closing any descriptor of a database drops SQLite's locks on it in
     # this process.
     with contextlib.suppress(FileExistsError):
@@ -178,6 +179,7 @@ def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         _migrate(db)
+        db.execute("PRAGMA busy_timeout = 0")
     except BaseException:
         db.close()
         raise

@@ -76,6 +76,7 @@ class SqliteStore:
             steps.REFUSALS,
             on_loop,
             database.LogRestart(path),
+            lock_timeout,
         )
 
     def answers(self) -> AnswerStore:

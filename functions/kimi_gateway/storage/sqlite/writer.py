@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +26,8 @@ T = TypeVar("T")
 THREAD_EVERY = 200  # transactions of one job on the loop; a checkpoint is due after about 300
 MOST = 256  # jobs in one transaction, so that other processes get the lock
 MOST_HERE = 32  # the same on the loop, which has other work
+OFTEN, SELDOM = (0.000_1, 0.001), (0.002, 0.005)  # seconds between two tries to get the lock
+PATIENT = 0.1  # seconds of waiting, then seldom
 ALONE = 16  # jobs that run at once after one that had no company
 
 
@@ -37,8 +41,9 @@ class _Job:
 
 
 class Writer:
-    """`refusals` are exceptions of jobs that decided before they wrote anything. `tidy` runs on the thread
-    after a transaction, before its results are handed back."""
+    """`connect` returns a connection that waits for no lock. `refusals` are exceptions of jobs that decided
+    before they wrote anything. `tidy` runs on the thread after a transaction, before its results are handed
+    back. `lock_timeout`: seconds to wait for another process's transaction."""
 
     def __init__(
         self,
@@ -46,8 +51,10 @@ class Writer:
         refusals: tuple[type[Exception], ...],
         on_loop: LoopConnection | None = None,
         tidy: Callable[[sqlite3.Connection], None] | None = None,
+        lock_timeout: float = 5.0,
     ) -> None:
         self._connect = connect
+        self._lock_timeout = lock_timeout
         self._on_loop = on_loop
         self._tidy = tidy
         self._home: asyncio.AbstractEventLoop | None = None  # whose jobs may run on the loop
@@ -180,7 +187,7 @@ class Writer:
 
     def _run_together(self, batch: list[_Job]) -> None:
         db = self._db = self._db or self._connect()
-        db.execute("BEGIN IMMEDIATE")
+        self._begin(db)
         try:
             _run_all(batch, self._refusals, db)
             db.execute("COMMIT")
@@ -188,6 +195,20 @@ class Writer:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin as soon as no other process writes. SQLite's own wait sleeps up to 0.1 s at a time, while
+        processes that do not wait take the lock again and again."""
+        begun = time.monotonic()
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                waited = time.monotonic() - begun
+                if "locked" not in str(error) or waited >= self._lock_timeout:
+                    raise
+            time.sleep(random.uniform(*(OFTEN if waited < PATIENT else SELDOM)))  # noqa: S311
 
     def _hand_back(self, batch: list[_Job]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)

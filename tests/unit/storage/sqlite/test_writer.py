@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,8 @@ class Counted:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun: list[int] = []
+        self._until = -1
+        self._reached: Callable[[], object] = list
         beside = LoopConnection(lambda: self._traced(database.connect_beside(path)), (RefusedJob,))
         tidy = database.LogRestart(path)
         self.writer = Writer(lambda: self._traced(database.connect(path, 5.0)), (RefusedJob,), beside, tidy)
@@ -36,9 +38,14 @@ class Counted:
         def saw(statement: str) -> None:
             if statement.startswith("BEGIN"):
                 self.begun.append(threading.get_ident())
+                if len(self.begun) == self._until:
+                    self._reached()
 
         db.set_trace_callback(saw)
         return db
+
+    def begins_until(self, count: int, reached: Callable[[], object]) -> None:
+        self._until, self._reached = count, reached
 
     async def write(self, name: str, error: Exception | None = None) -> int:
         def job(db: sqlite3.Connection) -> int:
@@ -161,3 +168,16 @@ async def test_the_loop_never_restarts_the_log(counted: Counted) -> None:
 def _salt(log: Path) -> bytes:
     with log.open("rb") as file:
         return file.read(24)[16:]
+
+
+async def test_the_thread_asks_for_a_lock_again_and_again(counted: Counted) -> None:
+    """SQLite's own wait tries twelve times in the first half second, and ten times in each one after it."""
+    with locked(counted.path):
+        counted.begun.clear()
+        loop, often = asyncio.get_running_loop(), asyncio.Event()
+        counted.begins_until(60, lambda: loop.call_soon_threadsafe(often.set))
+        call = asyncio.ensure_future(counted.write("late"))
+        async with asyncio.timeout(10):
+            await often.wait()
+        assert not call.done()
+    await call
