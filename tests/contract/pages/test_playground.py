@@ -191,7 +191,8 @@ def test_turns_are_edited_repeated_and_deleted(page: Playground, upstream: Scrip
     assert [each["content"] for each in messages(upstream)] == ["one", "A", "two"]
     page.do("await page.getByRole('button', { name: 'Try again' }).first().click()")
     asks = page.do(
-        "const dialog = page.getByRole('dialog', { name: 'Later messages' }), told = await dialog.innerText();"
+        "const dialog = page.getByRole('dialog', { name: 'Later messages' });"
+        "const told = await dialog.innerText();"
         "const wrong = await faults(page);"
         "await dialog.getByRole('button', { name: 'Close' }).click();"
         "return [told, wrong, await page.locator('.turn').count()]"
