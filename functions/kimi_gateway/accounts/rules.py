@@ -242,20 +242,11 @@ def windows(standing: Iterable[tuple[Limits, Counts]]) -> tuple[Window, ...]:
 def full_window(limits: Limits, counts: Counts) -> Window | None:
     """The window that refuses a request: of several full ones the one that resets last. None if none is
     full."""
-    minute, hour, day = limits.minute, limits.hour, limits.day
-    if (
-        (minute is None or counts[0].requests < minute)
-        and (hour is None or counts[1].requests < hour)
-        and (day is None or counts[2].requests < day)
-    ):
-        return None  # nearly always
-    columns = zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True)
-    full = [
-        _window(limit, count, size)
-        for limit, count, size in columns
-        if limit is not None and count.requests >= limit
-    ]
-    return last(full)
+    full = []
+    for limit, count, size in zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True):
+        if limit is not None and count.requests >= limit:
+            full.append(_window(limit, count, size))
+    return last(full) if full else None
 
 
 def last(windows: Iterable[Window | None]) -> Window | None:
