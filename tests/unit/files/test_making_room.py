@@ -1,4 +1,4 @@
-"""The vendor's account is full: uploads of the gateway's own make room, and no account loses what others filled."""
+"""The vendor's account is full: the gateway's own uploads make room, and who has few of them loses none."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture(number: int) -> Any:
 
 
 async def filled(made: Resolving, up: ScriptedUpstream, accounts: dict[str, int]) -> dict[str, list[str]]:
-    """Shared uploads of each account, a second after each other; the rest of the account's files are kept by users.
+    """Shared uploads of each account, a second after each other; users' files take the rest of the room.
     Returns the ids at the provider."""
     ids: dict[str, list[str]] = {}
     for account, count in accounts.items():
