@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 import ssl
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 
-from kimi_gateway.net.fetch.fetcher import (
-    NOT_FETCHED,
-    RESOLVED_AT_ONCE,
-    Bounds,
-    Fetcher,
-    FetchFailed,
-    resolve,
-)
+from kimi_gateway.net.fetch.fetcher import NOT_FETCHED, Bounds, Fetcher, FetchFailed
 from support.fetching import HI, Names, fetching, plain, port_of, served
 from support.hostile_urls import PRIVATE_4, SPELLINGS
 from support.raw_server import RawServer
@@ -324,32 +314,3 @@ async def test_httpx2_is_loaded_for_a_proxy_only() -> None:
             sys.executable, "-c", script, env=environment, stdout=asyncio.subprocess.PIPE
         )
         assert (await run.communicate())[0].strip() == loaded
-
-
-async def test_silent_name_servers_of_clients_leave_the_upstreams_names_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """More lookups hang than the loop's own executor has threads."""
-    asked, over, real = list[str](), threading.Event(), socket.getaddrinfo
-    loop, full = asyncio.get_running_loop(), asyncio.Event()
-
-    def lookup(host: Any, *args: Any, **more: Any) -> Any:
-        if str(host).endswith(".slow.example"):
-            asked.append(host)
-            if len(asked) == RESOLVED_AT_ONCE:
-                loop.call_soon_threadsafe(full.set)
-            over.wait(30)
-            raise OSError
-        return real(host, *args, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    hanging = [asyncio.create_task(resolve(f"{number}.slow.example", 80)) for number in range(80)]
-    try:
-        async with asyncio.timeout(10):
-            await full.wait()
-            assert await loop.getaddrinfo("localhost", 80)
-        assert len(asked) == RESOLVED_AT_ONCE
-    finally:
-        over.set()
-        ended = await asyncio.gather(*hanging, return_exceptions=True)
-    assert all(isinstance(each, OSError) for each in ended)
