@@ -15,7 +15,7 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.calls import Calls
-from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn, texts_of
+from kimi_gateway.pivot.template import LONGEST, TEXTS, ChunkTemplate, learn, texts_of
 from kimi_gateway.pivot.usage import counts
 
 
@@ -129,7 +129,7 @@ class Progress:
         strings: list[bytes] = []
         for place in range(at, len(events)):
             data, name = events[place]
-            if name or not (data.startswith(before) and data.endswith(after)):
+            if name or len(data) > LONGEST or not (data.startswith(before) and data.endswith(after)):
                 break
             if not (string := data[start:-end]):
                 break
@@ -191,7 +191,7 @@ class Progress:
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
         self.usage = counts(usage) if isinstance(usage, dict) else None
-        if substance and not finishes and not self._edited:
+        if substance and not finishes and not self._edited and len(data) <= LONGEST:
             self._learn(data, body)
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
 
