@@ -34,6 +34,7 @@ HOME_ONLY = (
     "kimi_gateway/observe/otlp/*",
     "kimi_gateway/observe/shared.py",
     "kimi_gateway/observe/terminal.py",
+    "kimi_gateway/private_file.py",
     "kimi_gateway/providers/kimi_web/*",
 )
 NEEDLESS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -26,11 +27,12 @@ TIERS = (
     (101, Limits(60, 2_000, 20_000)),
     (0, Limits(20, 600, 5_000)),
 )
+_FLOORS = [floor for floor, _ in reversed(TIERS)]
 
 
 def rank(spendable: int) -> int:
     """The tier of a balance as a number; 0 is the lowest. A window keeps the rank that it began with."""
-    return next(len(TIERS) - place for place, (floor, _) in enumerate(TIERS, 1) if spendable >= floor)
+    return bisect_right(_FLOORS, spendable) - 1
 
 
 def tier(rank: int) -> Limits:
@@ -149,6 +151,8 @@ def limits_in_force(own: Limits, counts: Counts | None) -> Limits:
     if counts is None:
         return own
     minute, hour, day = counts
+    if own.minute is None and own.hour is None and own.day is None and minute.rank == hour.rank == day.rank:
+        return tier(minute.rank)
     return Limits(
         tier(minute.rank).minute if own.minute is None else own.minute,
         tier(hour.rank).hour if own.hour is None else own.hour,
@@ -176,6 +180,8 @@ def uncounted(key: Key) -> Key:
 
 def crowded(key: Key, running: Callable[[str], int]) -> int | None:
     """The bound that leaves no room for one more request, given the running requests of a key by its id."""
+    if key.in_flight is None and key.maker is None:
+        return None
     full = [each.in_flight for each in in_flight(key) if running(each.id) >= (each.in_flight or 0)]
     return full[0] if full else None
 
@@ -236,13 +242,11 @@ def windows(standing: Iterable[tuple[Limits, Counts]]) -> tuple[Window, ...]:
 def full_window(limits: Limits, counts: Counts) -> Window | None:
     """The window that refuses a request: of several full ones the one that resets last. None if none is
     full."""
-    columns = zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True)
-    full = [
-        _window(limit, count, size)
-        for limit, count, size in columns
-        if limit is not None and count.requests >= limit
-    ]
-    return last(full)
+    full = []
+    for limit, count, size in zip((limits.minute, limits.hour, limits.day), counts, SIZES, strict=True):
+        if limit is not None and count.requests >= limit:
+            full.append(_window(limit, count, size))
+    return last(full) if full else None
 
 
 def last(windows: Iterable[Window | None]) -> Window | None:

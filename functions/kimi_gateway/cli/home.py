@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,8 +71,15 @@ class Home:
             text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA sets its folder."
             raise Failed(text, "data_folder") from None
 
-    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        from kimi_gateway.private_file import changing
+
         opening.prepare_data(self.settings.data)
+        with changing(self.tokens_file):
+            yield
+
+    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
         self._file().write(kept)
 
     def _file(self) -> TokenFile:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.private_file import is_locked
 
 NAMES = "server-*.json"
 
@@ -60,7 +61,7 @@ def _read(path: Path) -> Serving | None:
     """None if the process is gone or the file is not a note."""
     try:
         with path.open("rb") as file:
-            if not _locked(file.fileno()):
+            if not is_locked(file.fileno()):
                 return None
             members = json.load(file)
         return Serving(**{**members, "tokens": tuple(members["tokens"])})
@@ -68,17 +69,9 @@ def _read(path: Path) -> Serving | None:
         return None
 
 
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
-
-
 def _sweep(folder: Path) -> None:
     """Delete the notes of killed processes."""
     for path in folder.glob(NAMES):
         with suppress(OSError), path.open("rb") as file:
-            if not _locked(file.fileno()):
+            if not is_locked(file.fileno()):
                 path.unlink()

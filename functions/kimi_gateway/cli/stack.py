@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM
@@ -136,6 +136,9 @@ class Stack:
             raise Failed(f"The secret {exc}.", "tokens_secret") from None
         redact.learn(secrets(kept))
         return kept
+
+    def changing(self) -> AbstractContextManager[None]:
+        return nullcontext()  # Secrets Manager has no conditional writes
 
     def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
         from kimi_gateway.providers.tokens.kept import written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from kimi_gateway.accounts.store import Store
@@ -51,6 +51,11 @@ class Target(Protocol):
 
     def all_kept(self) -> Mapping[str, Sequence[str]]:
         """All stored tokens, by vendor."""
+        ...
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Keep other commands of this machine from changing the stored tokens, from reading them here until
+        `keep` has ended."""
         ...
 
     def keep(self, kept: Mapping[str, Sequence[str]]) -> None:

@@ -53,12 +53,13 @@ def add(token: str, vendor: str, as_json: bool) -> None:
     typed = _typed() if token == "-" else token  # noqa: S105
     secrets = _parsed(typed) if row is None or row.wire == "openai" else _of_web(typed)
     redact.learn(secrets)
-    kept = {name: list(each) for name, each in chosen.all_kept().items()}
-    own = kept.setdefault(vendor, [])
-    fresh = [secret for secret in secrets if secret not in own]
-    if fresh:
-        own += fresh
-        chosen.keep(kept)
+    with chosen.changing():
+        kept = {name: list(each) for name, each in chosen.all_kept().items()}
+        own = kept.setdefault(vendor, [])
+        fresh = [secret for secret in secrets if secret not in own]
+        if fresh:
+            own += fresh
+            chosen.keep(kept)
     ids = vendors.ids(chosen, vendor, secrets)
     added = [{"id": id, "added": secret in fresh} for id, secret in zip(ids, secrets, strict=True)]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
@@ -108,16 +109,17 @@ def _parsed(text: str) -> tuple[str, ...]:
 def remove(id: str, as_json: bool) -> None:
     """Remove a token. ID is its hash, as shown by `tokens list`."""
     chosen = target()
-    kept = chosen.all_kept()
-    left = {
-        vendor: [
-            text for text, own in zip(texts, vendors.ids(chosen, vendor, texts), strict=True) if own != id
-        ]
-        for vendor, texts in kept.items()
-    }
-    if sum(map(len, left.values())) == sum(map(len, kept.values())):
-        raise Failed(f"The {chosen.kept_in} has no token with this id.", "not_found", NOT_FOUND)
-    chosen.keep(left)
+    with chosen.changing():
+        kept = chosen.all_kept()
+        left = {
+            vendor: [
+                text for text, own in zip(texts, vendors.ids(chosen, vendor, texts), strict=True) if own != id
+            ]
+            for vendor, texts in kept.items()
+        }
+        if sum(map(len, left.values())) == sum(map(len, kept.values())):
+            raise Failed(f"The {chosen.kept_in} has no token with this id.", "not_found", NOT_FOUND)
+        chosen.keep(left)
     out(as_json, {"id": id, "removed": True}, f"{id} removed")
 
 

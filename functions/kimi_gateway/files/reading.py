@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 from kimi_gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, UnreadableImage
 from kimi_gateway.files.bounds import Bounds
 from kimi_gateway.files.budget import Share
-from kimi_gateway.files.signatures import FileType
 from kimi_gateway.pivot.attachments import Address, Attachment, Inline, MediaUrl
+from kimi_gateway.pivot.signatures import FileType
 
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher

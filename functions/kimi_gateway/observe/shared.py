@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kimi_gateway.observe.families import CELLS, FAMILIES, Labels
 from kimi_gateway.observe.metrics import GONE, Snapshot
+from kimi_gateway.private_file import is_locked
 
 SIZE = CELLS * 8  # bytes; the file is sparse
 MOST = 1_024  # workers
@@ -91,7 +92,7 @@ def _named(path: Path) -> Iterator[tuple[str, Labels, int]]:
 def _read(path: Path) -> Snapshot:
     found: dict[str, dict[Labels, list[float]]] = {}
     with path.open("rb") as file:
-        running = _running(file.fileno())
+        running = is_locked(file.fileno())
         row = memoryview(file.read()).cast("d")
     if len(row) < CELLS:
         raise ValueError("the file is just being made")
@@ -100,14 +101,6 @@ def _read(path: Path) -> Snapshot:
         if running or not family.live:
             found.setdefault(name, {})[labels] = list(row[place : place + family.cells])
     return found
-
-
-def _running(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def folder_of(data: Path, parent: int) -> Path:
@@ -134,4 +127,4 @@ def sweep(data: Path) -> None:
 
 def _in_use(path: Path) -> bool:
     with path.open("rb") as file:
-        return _running(file.fileno())
+        return is_locked(file.fileno())

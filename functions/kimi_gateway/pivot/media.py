@@ -20,6 +20,13 @@ Kind = Literal["image", "video"]
 INLINED = 4 * 2**20  # bytes of a picture or video that are sent in the request; larger ones are uploaded
 TYPES: Mapping[Kind, frozenset[str]] = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 NOUNS = {"image": "picture", "video": "video"}
+_SAME = {
+    "image/jpg": "image/jpeg",
+    "video/mov": "video/quicktime",
+    "video/avi": "video/x-msvideo",
+    "video/mpg": "video/mpeg",
+    "video/wmv": "video/x-ms-wmv",
+}  # other names of media types
 _VENDORS = "ms://"  # how the vendor's chat names a file
 _FILE_ID = re.compile(r"file[-_][A-Za-z0-9_-]{1,128}")
 _WEB = re.compile(r"https?:", re.I)
@@ -64,10 +71,24 @@ def _part(kind: Kind, url: str, where: str) -> Part:
     if media_type not in TYPES[kind]:
         told = media_type[:80] or "no media type"
         fail(where, f"{told} is not supported; use one of {', '.join(sorted(TYPES[kind]))}")
-    if len(decoded(data, where)) > INLINED:
+    content = decoded(data, where)
+    if len(content) > INLINED:
         return Slot(Attachment(where, kind, Inline(data), media_type=media_type))
+    media_type = _checked(kind, media_type, content, where)
     name, head = f"{kind}_url", f"data:{media_type};base64,"
     return {"type": name, name: {"url": url if url.startswith(head) else head + data}}
+
+
+def _checked(kind: Kind, media_type: str, content: bytes, where: str) -> str:
+    """The media type by the content, which may be another one than the client gave. Raises InvalidRequest."""
+    from kimi_gateway.pivot import signatures  # only such requests need it
+
+    found = signatures.of(content)
+    if found.kind != kind:
+        fail(where, f"the content is {found.media_type}, not a {NOUNS[kind]}")
+    if found.media_type not in TYPES[kind]:
+        fail(where, f"{found.media_type} is not supported; use one of {', '.join(sorted(TYPES[kind]))}")
+    return media_type if _SAME.get(media_type, media_type) == found.media_type else found.media_type
 
 
 def data_url(url: str, where: str) -> tuple[str, str]:

@@ -50,7 +50,7 @@ class Files(Protocol):
     def content(
         self, token: Token, id: str, start: int = 0
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The content of a file as it comes, from the byte `start` on."""
+        """The content of a file as it comes, from the byte `start` on. Chunks may be empty."""
         ...
 
     async def info(self, token: Token, id: str) -> UpstreamFile | None:

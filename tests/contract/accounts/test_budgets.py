@@ -232,7 +232,7 @@ def in_books(desk: InProcess) -> int:
     return sum(held.spent.values())
 
 
-PNG, JPEG, BMP = "iVBORw0KGgo=", "/9j/4AAQSkZJRg==", "Qk0="
+PNG, JPEG, BMP = "iVBORw0KGgo=", "/9j/4AAQSkZJRg==", "Qk0" + 33 * "A"
 GIF, WEBP = "R0lGODlhAQABAIAAAAAAAP==", "UklGRiQAAABXRUJQ"
 
 

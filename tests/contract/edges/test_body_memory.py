@@ -133,7 +133,7 @@ def test_what_a_compressed_body_becomes_is_counted(gateway: LiveGateway) -> None
             with connect(gateway) as client:
                 client.sendall(whole[:sent])
                 if sent < len(whole):
-                    gateway.until(lambda: len(gateway.app.bodies._of) == 2)
+                    gateway.until(lambda: gateway.app.bodies.held > SMALL)
                     client.sendall(whole[sent:])
                 error_of("chat", client)
             holds(gateway, SMALL)

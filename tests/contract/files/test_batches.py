@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
 from kimi_gateway.endpoints.batches.saving import SAVED_EVERY
+from kimi_gateway.endpoints.batches.tally import Tally
 from kimi_gateway.providers.failures import UpstreamFailure
 from support.batching import ASKED, Clock, booked, ended, key_of, made, sweep
 from support.live import LiveGateway
@@ -207,3 +210,48 @@ def test_an_output_that_no_process_reads_in_one_go_is_booked_exactly_and_once(
     assert line["answers"] == 5
     told = client.get(f"/v1/batches/{id}").json()
     assert told["usage"]["total_tokens"] == 550
+
+
+def test_a_patient_sweep_takes_over_a_frozen_booking_and_reads_to_the_end(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the cloud: the function of a client's request was frozen while it read, another process has read
+    further, and the platform knows no ranges."""
+    assert gateway.app.running is not None
+    running = gateway.app.running
+    files: Any = running.gateway.registry.directories["moonshot"].upstream().provider.files
+    following, whole, readings = running.endpoints.batches().following, files.content, 0
+
+    @asynccontextmanager
+    async def content(token: Any, id: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        nonlocal readings
+        readings += 1
+        frozen = readings == 1
+
+        async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for chunk in chunks:
+                for at, line in enumerate(chunk.splitlines(keepends=True)):
+                    if at == 1:
+                        await (asyncio.Event().wait() if frozen else another_reads_on())
+                    Clock.now += SAVED_EVERY
+                    yield line
+
+        async with whole(token, id, start) as chunks:
+            yield pieces(chunks)
+
+    async def another_reads_on() -> None:
+        store = following._store
+        (record,) = [each for each in await store.due_batches(int(Clock.now), 100) if each.id == batch]
+        await store.change_batch(record, replace(record, read=Tally(input=300, answers=3, at=2_000).text))
+
+    monkeypatch.setattr(files, "content", content)
+    batch = made(client, lines(5)).json()["id"]
+    upstream.batches.run(prompt=100, completion=10)
+    client.get(f"/v1/batches/{batch}")
+    gateway.until(lambda: readings == 1)
+    assert gateway.usage(key_of(client)) == []
+    gateway.do(following.sweep(patient=True))
+    booked(gateway)
+    assert readings == 2
+    (row,) = gateway.usage(key_of(client))
+    assert (row.requests, row.input, row.output) == (1, 500, 50)

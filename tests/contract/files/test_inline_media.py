@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_large_media_in_base64_are_uploaded_wherever_they_stand(
     with gateway.client(gateway.key()) as client:
         answer = client.post(PATHS[form], json=body(form, *messages, stream=stream))
     assert answer.status_code == 200, answer.text
-    assert sorted(media(upstream)) == ["ms://file_00000001", "ms://file_00000002"]
+    assert sorted(media(upstream)) == [f"ms://{id}" for id in upstream.files.given]
     assert len(uploads(upstream)) == 2
     purpose = "image" if kind is None else FILES[kind]
     assert {sent.raw.split(b"\r\n\r\n")[1][:5] for sent in uploads(upstream)} == {purpose.encode()}
@@ -141,3 +142,80 @@ def test_nothing_is_left_and_nothing_charged_if_the_model_fails(
     assert len(uploads(upstream)) == 1
     assert (gateway.account(key).credits, gateway.account(key).reserved) == (1, 0)
     nothing_left(gateway, upstream)
+
+
+TEXT, JPEG, TIFF = b"#!/bin/sh\nrm -rf /", b"\xff\xd8\xff\xe0" + bytes(20), b"II*\x00" + bytes(20)
+MOV = b"\0\0\0\x08wide" + bytes(20)
+AVI, WAVE = b"RIFF\0\0\0\0AVI ", b"RIFF\0\0\0\0WAVE"
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize("data", [TEXT, MP4, TIFF, WAVE, b"%PDF-1.7", b"PK\x05\x06" + bytes(18), b"\0" * 40])
+def test_what_is_no_picture_never_reaches_the_vendor_as_one(
+    gateway: LiveGateway, upstream: ScriptedUpstream, form: str, data: bytes
+) -> None:
+    """The error names the place; in a tool's result a sentence for the model stands there."""
+    with gateway.client(gateway.key(7)) as client:
+        answer = client.post(PATHS[form], json=body(form, user(form, picture(form, data))))
+        assert answer.status_code == 400, answer.text
+        name = "input" if form == "responses" else "messages"
+        assert f"{name}.0.content.0" in answer.json()["error"]["message"]
+        assert not upstream.requests
+        told = client.post(PATHS[form], json=body(form, user(form), *result(form, picture(form, data))))
+        assert (told.status_code, told.headers["x-credits-remaining"]) == (200, "6"), told.text
+    assert media(upstream) == []
+    assert "that cannot be shown" in str(upstream.chats[-1].body)
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize(("data", "type"), [(PNG, "png"), (JPEG, "jpeg"), (b"GIF89a", "gif")])
+def test_a_picture_under_the_name_of_another_type_gets_its_own(
+    gateway: LiveGateway, upstream: ScriptedUpstream, form: str, data: bytes, type: str
+) -> None:
+    with gateway.client(gateway.key()) as client:
+        answer = client.post(PATHS[form], json=body(form, user(form, picture(form, data))))
+        assert answer.status_code == 200, answer.text
+    assert media(upstream) == [f"data:image/{type};base64,{coded(data)}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "data", "sent"),
+    [
+        ("video/mp4", MP4, "video/mp4"),
+        ("video/mp4", MOV, "video/quicktime"),
+        ("video/avi", AVI, "video/avi"),
+        ("video/mp4", TEXT, None),
+        ("video/mp4", PNG, None),
+        ("video/x-msvideo", WAVE, None),
+    ],
+)
+def test_videos_are_checked_too(
+    gateway: LiveGateway, upstream: ScriptedUpstream, given: str, data: bytes, sent: str | None
+) -> None:
+    part = {"type": "video_url", "video_url": {"url": f"data:{given};base64,{coded(data)}"}}
+    with gateway.client(gateway.key()) as client:
+        answer = client.post(PATHS["chat"], json=body("chat", user("chat", part)))
+    assert answer.status_code == (200 if sent else 400), answer.text
+    if sent:
+        assert media(upstream) == [f"data:{sent};base64,{coded(data)}"]
+    else:
+        assert answer.json()["error"]["param"] == "messages.0.content.0.video_url"
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize(
+    "spoil", [lambda c: c[:-1], lambda c: c[:8] + "\n" + c[8:], lambda c: "-_" + c[2:], lambda c: c + c]
+)
+def test_base64_is_standard_and_whole(gateway: LiveGateway, form: str, spoil: Callable[[str], str]) -> None:
+    """With padding, without line ends, and not the alphabet for addresses (RFC 4648, section 4)."""
+    part = picture(form, JPEG + b"\xff\xd8")
+    given = json.loads(
+        json.dumps(part).replace(
+            coded(JPEG + b"\xff\xd8"), json.dumps(spoil(coded(JPEG + b"\xff\xd8")))[1:-1]
+        )
+    )
+    assert given != part
+    with gateway.client(gateway.key()) as client:
+        answer = client.post(PATHS[form], json=body(form, user(form, given)))
+    assert answer.status_code == 400, answer.text
+    assert "not valid base64" in answer.json()["error"]["message"]

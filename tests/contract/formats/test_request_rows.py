@@ -276,6 +276,6 @@ def test_far_from_the_window_nothing_is_counted_upstream(
 def test_an_image_counts_as_an_image_and_not_by_its_bytes(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
-    large = "data:image/png;base64," + base64.b64encode(b"\0" * 600_000).decode()
+    large = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n".ljust(600_000)).decode()
     assert gateway.chat(gateway.key(), model=K2, **pictured(large)).status_code == 200
     assert upstream.chats[0].body["max_completion_tokens"] == 1024

@@ -144,7 +144,8 @@ class Unheard:
 
     def reply(self, request: Any) -> Any:
         content = json.loads(request.raw[5:])["message"]["blocks"][0]["text"]["content"]
-        chat = Chat("unheard0000000000001", content, "2026-11-28T23:59:00Z", "one")
+        made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        chat = Chat("unheard0000000000001", content, made, "one")
         self.own.chats[chat.id] = chat
         return Connect([HANG]).reply(request)
 

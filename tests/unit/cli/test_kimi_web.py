@@ -73,8 +73,9 @@ def test_a_sweep_deletes_what_a_dead_process_left(cli: Any, service: WebService,
     token = service.refresh_token()
     cli("tokens", "add", "--vendor", "kimi-web", typed=token)
     cli("accounts", "create", "someone")  # a store
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for id, content in (("left", "A secret"), ("diary", "My diary")):
-        service.chats[id] = Chat(id, content, "2026-11-28T23:59:00Z", "one")
+        service.chats[id] = Chat(id, content, made, "one")
 
     async def leave() -> None:
         store = open_store(settings.read())

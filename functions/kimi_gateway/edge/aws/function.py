@@ -53,7 +53,10 @@ class Function:
 
     Paths in `elsewhere` belong to another function. A spelling that API Gateway does not know (such as a
     trailing slash) arrives here, where the answer would be buffered and cut after seconds, so it is refused.
+    A request takes at most `longest` seconds, even if the function has more.
     """
+
+    longest = math.inf
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class Function:
             await self.start()
         assert self._limit is not None  # noqa: S101
         try:
-            request = request_of(event, context, self._limit)
+            request = request_of(event, context, self._limit, self.longest)
         except InvalidRequest as error:
             return self._unreadable(error, context)
         exchange = _Exchange(request, self._router)
@@ -206,7 +209,7 @@ async def _whole(response: Response) -> bytes:
     return b"".join([piece async for piece in response.body])
 
 
-def request_of(told: Any, context: Context, body_limit: int) -> Request:
+def request_of(told: Any, context: Context, body_limit: int, longest: float = math.inf) -> Request:
     """The request of an event. The body is decoded when it is read, so only for a caller with a key. Raises
     InvalidRequest if the event does not come from API Gateway."""
     event = _checked(told)
@@ -234,7 +237,7 @@ def request_of(told: Any, context: Context, body_limit: int) -> Request:
         query=Query(_query(event)),
         limit=body_limit,
         record=RequestRecord(aws_request_id=context.aws_request_id),
-        deadline=time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ENDED_BY,
+        deadline=time.monotonic() + min(longest, context.get_remaining_time_in_millis() / 1000) - ENDED_BY,
     )
     return request
 

@@ -13,10 +13,14 @@ from kimi_gateway.edge.aws.lambda_runtime import Context, Streamed
 from kimi_gateway.observe import emit
 
 SPARED = 2.0  # seconds of the function's time that are left
+LONGEST = 28.0  # seconds of a request, below API Gateway's 29; the function's own time is for the sweep
 
 
 class SweepingFunction(Function):
-    """It also sweeps, if EventBridge calls it."""
+    """It also sweeps, if EventBridge calls it. The sweep may take all of the function's time, a request only
+    what API Gateway waits for."""
+
+    longest = LONGEST
 
     async def __call__(self, event: Any, context: Context) -> Streamed | dict[str, Any]:
         if not _is_scheduled(event):
@@ -38,7 +42,7 @@ async def _sweep(running: Running, seconds: float) -> None:
     try:
         async with asyncio.timeout(max(seconds, 0)):
             await running.attachments.cleaner.sweep()
-            await running.endpoints.batches().following.sweep()
+            await running.endpoints.batches().following.sweep(patient=True)
             while busy := running.attachments.busy | running.gateway.background:
                 await asyncio.wait(busy)
     except (StoreDown, TimeoutError) as exc:

@@ -7,56 +7,117 @@ the same time. Only bytes that are here count, so a large Content-Length takes n
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
 
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.http import Pairs, Request
 
+SPARE = 64  # outdated entries of an order that are always allowed
 SMALL = 64 * 1024  # bytes of a body that is never refused; the bound on connections covers these
+
+
+K = TypeVar("K")
+
+
+class Largest(Generic[K]):
+    """Items with sizes, and the one with the largest size. A step takes O(log n) comparisons, amortised."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[K, int] = {}
+        self._heap: list[tuple[int, int, K]] = []  # also outdated entries
+        self._entries = 0
+
+    def set(self, item: K, size: int) -> None:
+        self._sizes[item] = size
+        self._entries += 1
+        heappush(self._heap, (-size, self._entries, item))
+        if len(self._heap) > 2 * len(self._sizes) + SPARE:
+            self._heap = [(-size, at, item) for at, (item, size) in enumerate(self._sizes.items())]
+            self._entries = len(self._heap)
+            heapify(self._heap)
+
+    def discard(self, item: K) -> None:
+        self._sizes.pop(item, None)
+
+    def first(self) -> K | None:
+        while self._heap:
+            size, _, item = self._heap[0]
+            if self._sizes.get(item) == -size:
+                return item
+            heappop(self._heap)
+        return None
+
+
+class _Large:
+    """An account's bodies above SMALL: their number and bytes, and those that still arrive."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0
+        self.arriving = Largest[Body]()
+
+    def largest(self) -> Body | None:
+        while (body := self.arriving.first()) is not None and not body.arriving:
+            self.arriving.discard(body)
+        return body
 
 
 class Bodies:
     """At most `most` bytes. Beyond it the account that holds most of them loses a body that still arrives, so
-    one account cannot keep the others out."""
+    one account cannot keep the others out. Only bodies above SMALL count for that, so most requests take part
+    in no order."""
 
     def __init__(self, most: int) -> None:
         self.held = 0
         self._most = most
-        self._of: dict[str, dict[Body, None]] = {}
-        self._totals: dict[str, int] = {}
-
-    def add(self, body: Body) -> None:
-        self._of.setdefault(body.owner, {})[body] = None
-        self._totals.setdefault(body.owner, 0)
+        self._of: dict[str, _Large] = {}
+        self._accounts = Largest[str]()
 
     def remove(self, body: Body) -> None:
         self.held -= body.size
-        self._totals[body.owner] -= body.size
-        same = self._of[body.owner]
-        del same[body]
-        if not same:
-            del self._of[body.owner], self._totals[body.owner]
+        if body.size <= SMALL:
+            return
+        large = self._of[body.owner]
+        large.count -= 1
+        large.total -= body.size
+        large.arriving.discard(body)
+        if large.count:
+            self._accounts.set(body.owner, large.total)
+        else:
+            del self._of[body.owner]
+            self._accounts.discard(body.owner)
 
     def grown(self, body: Body, size: int) -> None:
+        """`size` of the bytes of `body` are new."""
         self.held += size
-        self._totals[body.owner] += size
+        if body.size > SMALL:
+            self._order(body, size)
         while self.held > self._most:
             victim = self._victim(body)
             if victim is None:
                 return
             victim.refuse()
 
+    def _order(self, body: Body, size: int) -> None:
+        large = self._of.setdefault(body.owner, _Large())
+        entered = body.size - size <= SMALL
+        large.count += entered
+        large.total += body.size if entered else size
+        self._accounts.set(body.owner, large.total)
+        if body.arriving:
+            large.arriving.set(body, body.size)
+
     def _victim(self, body: Body) -> Body | None:
         """The body to refuse; None if that would help nobody."""
-        most = self._of[max(self._totals, key=self._totals.__getitem__)]
+        most = self._accounts.first()
+        if most is None:
+            return None
         victim = body
-        if body not in most or body.size <= SMALL:
-            victim = max((each for each in most if each.arriving), key=_size, default=body)
+        if body.owner != most or body.size <= SMALL:
+            victim = self._of[most].largest() or body
         alone = victim.size == self.held
         return None if alone or victim.size <= SMALL else victim
-
-
-def _size(body: Body) -> int:
-    return body.size
 
 
 class Body:
@@ -71,7 +132,6 @@ class Body:
         self._refused = refused
         self._over = False
         self.gone = False
-        bodies.add(self)
         request.hold, request.admitted = self.hold, self.end
 
     def grow(self, size: int) -> None:

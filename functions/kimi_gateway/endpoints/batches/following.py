@@ -21,7 +21,7 @@ from kimi_gateway.accounts.usage import bounded
 from kimi_gateway.accounts.values import NEVER, Usage
 from kimi_gateway.catalog.models import price_of
 from kimi_gateway.endpoints.batches.saving import ReadElsewhere, Saving
-from kimi_gateway.endpoints.batches.tally import Tally, of_lines
+from kimi_gateway.endpoints.batches.tally import Tally, of_lines, steady
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.batches import PRICE, RunsBatches, UpstreamBatch
@@ -36,7 +36,8 @@ UNREACHABLE = 30 * 86_400  # seconds after which a batch of a token that is gone
 KEPT = 30 * 86_400  # seconds for which an ended batch is shown
 LONGER = 3 * 86_400  # seconds of a lease beyond the batch's window
 AT_ONCE = 20  # batches of one sweep
-READ_WITHIN = 600.0  # seconds for an output file, at one go
+READ_WITHIN = 6 * 3_600.0  # seconds for an output file, at one go
+READ_TOGETHER = 4  # output files at a time; each holds at most one line, of up to 16 MiB
 ROOM = Room(MOST_FILES, 2**60)  # results are named even if the account's own room is full
 _UNKNOWN = "The upstream does not know this batch."
 
@@ -61,14 +62,16 @@ class Following:
         self._upstream = upstream
         self._registry = registry
         self._clock = clock
-        self._booking: set[str] = set()
+        self._booking: dict[str, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(READ_TOGETHER)
 
     def token(self, id: str) -> Token | None:
         return next((token for token in self._upstream().tokens.all() if token.id == id), None)
 
-    async def look(self, record: BatchRecord) -> BatchRecord:
+    async def look(self, record: BatchRecord, patient: bool = False) -> BatchRecord:
         """The record as the provider sees the batch now. If it has ended, its cost is booked behind the
-        caller. Raises UpstreamFailure, StoreDown."""
+        caller; a `patient` booking goes on where another process is further. Raises UpstreamFailure,
+        StoreDown."""
         if record.booked:
             return record
         provider, token = self._upstream().provider, self.token(record.token)
@@ -80,12 +83,12 @@ class Following:
         else:
             told = await batches.tagged(token, record.id)
         if told is not None:
-            return await self.seen(record, told)
+            return await self.seen(record, told, patient)
         if self._clock() - record.created < LOST:
             return await self._changed(record, replace(record, due=self._later()))
         return await self._given_up(record, _UNKNOWN)
 
-    async def seen(self, record: BatchRecord, told: UpstreamBatch) -> BatchRecord:
+    async def seen(self, record: BatchRecord, told: UpstreamBatch, patient: bool = False) -> BatchRecord:
         """Keep what the provider told. Raises StoreDown."""
         state = {**told.told, "status": told.status}
         record = await self._changed(
@@ -100,8 +103,8 @@ class Following:
             ),
         )
         if told.ended and not record.booked and record.id not in self._booking:
-            self._booking.add(record.id)
-            task = asyncio.create_task(self._booked_quietly(record, told))
+            task = asyncio.create_task(self._booked_quietly(record, told, patient))
+            self._booking[record.id] = task
             self._background.add(task)
             task.add_done_callback(self._background.discard)
         return record
@@ -141,21 +144,22 @@ class Following:
             return ""
         return file.id
 
-    async def _booked_quietly(self, record: BatchRecord, told: UpstreamBatch) -> None:
+    async def _booked_quietly(self, record: BatchRecord, told: UpstreamBatch, patient: bool) -> None:
         """The next look repeats a step that failed."""
         try:
-            async with asyncio.timeout(READ_WITHIN):
-                await self._booked(record, told)
+            async with self._places, asyncio.timeout(READ_WITHIN):
+                await self._booked(record, told, patient)
         except ReadElsewhere:
             emit("batch_read_elsewhere", batch=record.id)
         except (UpstreamFailure, StoreDown, GatewayError, TimeoutError) as exc:
             cause = exc.cause if isinstance(exc, UpstreamFailure | StoreDown | GatewayError) else "timeout"
             emit("batch_unbooked", logging.WARNING, batch=record.id, cause=cause)
         finally:
-            self._booking.discard(record.id)
+            if self._booking.get(record.id) is asyncio.current_task():
+                del self._booking[record.id]
 
-    async def _booked(self, record: BatchRecord, told: UpstreamBatch) -> None:
-        tally, record = await self._tally(record, told)
+    async def _booked(self, record: BatchRecord, told: UpstreamBatch, patient: bool) -> None:
+        tally, record = await self._tally(record, told, patient)
         row = self._registry.row(tally.model or "batch")
         price = price_of(self._upstream().provider.name, row)
         usd = 0.0 if price is None else price.of(tally.input, tally.cached, tally.output) * PRICE
@@ -188,17 +192,19 @@ class Following:
         text, expires = json.dumps(state, ensure_ascii=False), int(self._clock()) + KEPT
         return await self._changed(record, replace(record, told=text, due=NEVER, expires=expires, read=""))
 
-    async def _tally(self, record: BatchRecord, told: UpstreamBatch) -> tuple[Tally, BatchRecord]:
+    async def _tally(
+        self, record: BatchRecord, told: UpstreamBatch, patient: bool
+    ) -> tuple[Tally, BatchRecord]:
         """From the output file, else from the counts of the batch itself; and the record with its notes.
         Raises UpstreamFailure, StoreDown, ReadElsewhere."""
         tally = Tally()
         provider, token = self._upstream().provider, self.token(record.token)
         if told.output and token is not None and isinstance(provider, KeepsFiles):
             tally = Tally.of(record.read)
-            saving = Saving(self._store, record, tally, self._clock)
+            saving = Saving(self._store, record, tally, self._clock, patient)
             try:
                 async with provider.files.content(token, told.output, tally.at) as chunks:
-                    await of_lines(chunks, tally, saving.save)
+                    await of_lines(steady(chunks), tally, saving.save)
                 record = saving.record
                 if tally.answers:
                     return tally, record
@@ -248,15 +254,22 @@ class Following:
         await self._store.remove_batch(record)
         emit("batch_forgotten", batch=record.id)
 
-    async def sweep(self, most: int = AT_ONCE) -> None:
-        """Look at batches that nobody has asked for. Raises StoreDown."""
+    async def sweep(self, most: int = AT_ONCE, patient: bool = False) -> None:
+        """Look at batches that nobody has asked for. A `patient` sweep has time to read to the end: it takes
+        over the bookings of this process, which may have been frozen with dead connections, and each
+        sweep begins with other batches. Raises StoreDown."""
         now = int(self._clock())
-        for record in await self._store.due_batches(now, most):
+        due = await self._store.due_batches(now, most)
+        if patient:
+            await self._taken_over()
+            first = now // 3_600 % max(1, len(due))
+            due = due[first:] + due[:first]
+        for record in due:
             try:
                 if record.gone:
                     await self._ended(record)
                     continue
-                looked = await self.look(record)
+                looked = await self.look(record, patient)
             except (UpstreamFailure, GatewayError) as exc:
                 emit("batch_unreached", logging.WARNING, batch=record.id, cause=exc.cause)
                 if now - record.created >= UNREACHABLE and record.gone:
@@ -268,3 +281,9 @@ class Following:
                 continue
             if not looked.booked:
                 await self._store.renew([looked.admission()], now + LONGER)
+
+    async def _taken_over(self) -> None:
+        running = list(self._booking.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -17,12 +17,20 @@ class ReadElsewhere(Exception):
 
 
 class Saving:
-    """The notes of one reading. `tally` changes while it reads."""
+    """The notes of one reading. `tally` changes while it reads. A `patient` one goes on where another process
+    has read further, and notes nothing until it is ahead: the other one may be frozen."""
 
     def __init__(
-        self, store: BatchStore, record: BatchRecord, tally: Tally, clock: Callable[[], float]
+        self,
+        store: BatchStore,
+        record: BatchRecord,
+        tally: Tally,
+        clock: Callable[[], float],
+        patient: bool = False,
     ) -> None:
         self.record = record
+        self._noted = Tally.of(record.read).at
+        self._patient = patient
         self._store = store
         self._tally = tally
         self._clock = clock
@@ -30,15 +38,20 @@ class Saving:
 
     async def save(self) -> None:
         """Raises ReadElsewhere, and StoreDown."""
-        if self._clock() - self._saved < SAVED_EVERY:
+        if self._tally.at <= self._noted or self._clock() - self._saved < SAVED_EVERY:
             return
         text = self._tally.text
         for _ in range(TRIES):
             if await self._store.change_batch(self.record, new := replace(self.record, read=text)):
-                self.record, self._saved = new, self._clock()
+                self.record, self._noted, self._saved = new, self._tally.at, self._clock()
                 return
             now = int(self._clock())
             found = await self._store.batch(self.record.account, self.record.id, now)
-            if found is None or found.gone or found.booked or Tally.of(found.read).at > self._tally.at:
+            if found is None or found.gone or found.booked:
                 raise ReadElsewhere
             self.record = found
+            if (further := Tally.of(found.read).at) > self._tally.at:
+                if not self._patient:
+                    raise ReadElsewhere
+                self._noted = further
+                return

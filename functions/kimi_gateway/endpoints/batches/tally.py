@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.net import jsonio
 
 LONGEST_LINE = 16 * 2**20  # bytes
+SILENCE = 120.0  # seconds without a byte after which a reading ends
 
 
 @dataclass(slots=True)
@@ -86,6 +88,17 @@ async def of_lines(
             await saved()
     await _ended(tally, bytes(held))
     tally.at += len(held)
+
+
+async def steady(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same chunks. Raises TimeoutError if none comes for SILENCE."""
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        yield chunk
 
 
 async def _ended(tally: Tally, line: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.accounts.files import LONGEST_NAME
 from kimi_gateway.errors import BodyTooLarge, InvalidRequest
-from kimi_gateway.files import signatures
+from kimi_gateway.pivot import signatures
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
-from kimi_gateway.files import signatures
+from kimi_gateway.pivot import signatures
 from kimi_gateway.providers.files import PURPOSES, Purpose
 
 HOUR, DAY = 3_600, 86_400

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_gateway.accounts.files import FileRecord, file_id
 from kimi_gateway.endpoints.files.form import EMPTY, HELD, LONGEST_FIELD, TOO_LARGE, named
 from kimi_gateway.errors import BodyTooLarge, Conflict, InvalidRequest, Unavailable
-from kimi_gateway.files import signatures
 from kimi_gateway.http import Request
 from kimi_gateway.net.http import Answer, NetError
 from kimi_gateway.observe import emit
-from kimi_gateway.pivot import fields
+from kimi_gateway.pivot import fields, signatures
 from kimi_gateway.providers.files import MOST_BYTES
 
 if TYPE_CHECKING:

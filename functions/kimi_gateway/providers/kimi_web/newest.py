@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from kimi_gateway.observe import emit
-from kimi_gateway.providers.tokens.file import replace_file
+from kimi_gateway.private_file import changing, replace_file
 
 NAME = "kimi-web.json"
 MOST = 100  # tokens; older ones of tokens that were removed make room
@@ -32,13 +32,15 @@ class NewestFile:
             self._unwritten[id] = refresh
             emit("session_unsaved", logging.WARNING, detail=f"{NAME}: {exc.strerror}")
         else:
-            self._unwritten.pop(id, None)
+            self._unwritten.clear()
 
     def _write(self, id: str, refresh: str) -> None:
-        """Replace the file in one step."""
-        known = {name: text for name, text in self._all().items() if name != id} | {id: refresh}
-        known = dict(list(known.items())[-MOST:])
-        replace_file(self._path, json.dumps(known))
+        """Replace the file in one step, with what other processes have written until now."""
+        with changing(self._path):
+            fresh = {**self._unwritten, id: refresh}
+            known = {name: text for name, text in self._all().items() if name not in fresh} | fresh
+            known = dict(list(known.items())[-MOST:])
+            replace_file(self._path, json.dumps(known))
 
     def _all(self) -> dict[str, str]:
         try:

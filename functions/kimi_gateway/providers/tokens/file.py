@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -58,26 +57,11 @@ class TokenFile:
         return self._kept
 
     def write(self, kept: Mapping[str, Sequence[str]]) -> None:
-        """Replace the tokens."""
+        """Replace the tokens. A change of stored ones locks the file from its reading on."""
+        from kimi_gateway.private_file import replace_file
         from kimi_gateway.providers.tokens.kept import written
 
         replace_file(self._path, written(kept))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file of mode 0600 in one step, so that no reader sees half of it. Raises OSError."""
-    import tempfile  # loads slowly, and the gateway rarely writes
-
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from kimi_gateway.accounts.budgets import Meter
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key
 
 OF = "account = ? AND scope = ? AND unit = ? AND period = ?"
+Db = sqlite3.Connection | sqlite3.Cursor
 BOOK = """
 INSERT INTO spent VALUES (?,?,?,?,?,?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount
 """
 
 
-def amount(db: sqlite3.Connection, account: str, meter: Meter) -> int:
+def amount(db: Db, account: str, meter: Meter) -> int:
     row = db.execute(
         f"SELECT amount FROM spent WHERE {OF} AND bucket = ?",  # noqa: S608 - a constant
         (*_place(account, meter), meter.bucket),
@@ -26,20 +27,20 @@ def _place(account: str, meter: Meter) -> tuple[str, str, str, str]:
     return account, meter.scope, meter.budget.unit, meter.budget.period
 
 
-def book(db: sqlite3.Connection, account: str, meter: Meter, change: int) -> None:
+def book(db: Db, account: str, meter: Meter, change: int) -> None:
     db.execute(BOOK, (*_place(account, meter), meter.bucket, change))
 
 
 Counters = list[tuple[Meter, int]]
 
 
-def read(db: sqlite3.Connection, key: Key, bound: Bound | None) -> Counters:
+def read(db: Db, key: Key, bound: Bound | None) -> Counters:
     """The budgets of a request, and what is spent of each."""
     metered = () if bound is None else budgets.meters(key, bound.at)
     return [(meter, amount(db, key.account, meter)) for meter in metered]
 
 
-def reserve(db: sqlite3.Connection, key: Key, bound: Bound, output: int, counters: Counters) -> Counters:
+def reserve(db: Db, key: Key, bound: Bound, output: int, counters: Counters) -> Counters:
     """Returns the counters as they are then."""
     changed = []
     for meter, spent in counters:
@@ -52,7 +53,7 @@ def reserve(db: sqlite3.Connection, key: Key, bound: Bound, output: int, counter
     return changed
 
 
-def correct(db: sqlite3.Connection, admission: Admission, billed: Amount | None, now: int) -> None:
+def correct(db: Db, admission: Admission, billed: Amount | None, now: int) -> None:
     key = admission.key
     for meter, change in budgets.corrections(key, admission.bound, admission.output, billed, now):
         book(db, key.account, meter, change)

@@ -30,6 +30,7 @@ from kimi_gateway.storage.sqlite import usage as rows
 
 REFUSALS = (Refused, Unknown, Unlimited, Taken, TooManyKeys, TooMuch, NoRoom)
 Row = tuple[Any, ...]
+Db = meters.Db  # a cursor for steps that read one row at a time
 Standing = Sequence[tuple[Limits, rules.Counts]]
 
 RUNNING = "SELECT count(*) FROM leases WHERE account = :account AND :key IN (key, maker)"
@@ -40,18 +41,19 @@ STANDING = """
 SELECT a.unlimited, a.generation, a.grants, a.spendable, a.consumed, a.expired,
        k.revoked, k.minute, k.in_minute, k.minute_rank, k.hour, k.in_hour, k.hour_rank,
        k.day, k.in_day, k.day_rank, l.cost, l.expires, l.output
-FROM accounts a JOIN keys k ON k.id = :key AND k.account = a.id
-LEFT JOIN leases l ON l.account = a.id AND l.request = :request WHERE a.id = :account
+FROM accounts a JOIN keys k ON k.id = ? AND k.account = a.id
+LEFT JOIN leases l ON l.account = a.id AND l.request = ? WHERE a.id = ?
 """
 COUNT = """
 UPDATE keys SET minute=?, in_minute=?, minute_rank=?, hour=?, in_hour=?, hour_rank=?,
     day=?, in_day=?, day_rank=? WHERE id=?
 """
+END_LEASE = "DELETE FROM leases WHERE account = ? AND request = ?"
 BALANCE = "SELECT grants, spendable, consumed, expired FROM accounts WHERE id = ?"
 
 
 def admit(
-    db: sqlite3.Connection,
+    connection: sqlite3.Connection,
     request: str,
     key: Key,
     cost: int,
@@ -59,7 +61,8 @@ def admit(
     now: int,
     bound: Bound | None = None,
 ) -> Admission:
-    row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
+    db = connection.cursor()
+    row = db.execute(STANDING, (key.id, request, key.account)).fetchone()
     if row is None:
         raise KeyStale
     unlimited, generation, *funds, revoked = row[:7]
@@ -89,7 +92,7 @@ def admit(
         if not _has_ended_counted(db, key.account, now):
             raise InFlightFull(limit)
         purge_account(db, key.account, now)
-        return admit(db, request, key, cost, lease_until, now, bound)
+        return admit(connection, request, key, cost, lease_until, now, bound)
     counters = meters.read(db, key, bound)
     output = 0 if bound is None else budgets.fitted(bound, counters)
     if ended:
@@ -110,7 +113,7 @@ def admit(
     return replace(admission, bound=bound, output=output, tokens=tokens)
 
 
-def _reserve(db: sqlite3.Connection, account: str, balance: Balance, cost: int, whole: bool) -> Balance:
+def _reserve(db: Db, account: str, balance: Balance, cost: int, whole: bool) -> Balance:
     """Write the balance with its reservation; without `whole` nothing else of it has changed."""
     if whole:
         write_balance(db, account, rules.reserved(balance, cost))
@@ -122,7 +125,7 @@ def _reserve(db: sqlite3.Connection, account: str, balance: Balance, cost: int, 
 def hold(
     db: sqlite3.Connection, request: str, key: Key, lease_until: int, now: int, bound: Bound
 ) -> Admission:
-    row = db.execute(STANDING, {"key": key.id, "account": key.account, "request": request}).fetchone()
+    row = db.execute(STANDING, (key.id, request, key.account)).fetchone()
     if row is None:
         raise KeyStale
     unlimited, generation, *funds, revoked = row[:7]
@@ -147,9 +150,7 @@ def _known(row: Sequence[Any]) -> rules.Counts:
     return Count(*row[:3]), Count(*row[3:6]), Count(*row[6:])
 
 
-def _standing(
-    db: sqlite3.Connection, key: Key, unlimited: int, known: rules.Counts, now: int, rank: int
-) -> Standing:
+def _standing(db: Db, key: Key, unlimited: int, known: rules.Counts, now: int, rank: int) -> Standing:
     """The limits in force, and the counts, of each key in whose windows a request counts. `known` are the
     stored counts of `key`."""
     standing = []
@@ -160,23 +161,23 @@ def _standing(
     return standing
 
 
-def standing_of(db: sqlite3.Connection, key: Key, unlimited: bool, now: int, rank: int) -> Standing:
+def standing_of(db: Db, key: Key, unlimited: bool, now: int, rank: int) -> Standing:
     """The same, with the stored counts read."""
     return _standing(db, key, unlimited, _known(db.execute(COUNTS, (key.id,)).fetchone()), now, rank)
 
 
-def _running(db: sqlite3.Connection, account: str, key: str) -> int:
+def _running(db: Db, account: str, key: str) -> int:
     """The requests that count as running for a key."""
     found: int = db.execute(RUNNING, {"account": account, "key": key}).fetchone()[0]
     return found
 
 
-def _has_ended_counted(db: sqlite3.Connection, account: str, now: int) -> bool:
+def _has_ended_counted(db: Db, account: str, now: int) -> bool:
     query = "SELECT 1 FROM leases WHERE account = ? AND expires <= ? AND (key <> '' OR maker <> '')"
     return db.execute(query, (account, now)).fetchone() is not None
 
 
-def _budgeted(db: sqlite3.Connection, admission: Admission, bound: Bound, output: int) -> Admission:
+def _budgeted(db: Db, admission: Admission, bound: Bound, output: int) -> Admission:
     key = admission.key
     tokens = budgets.token_window(key, bound, lambda meter: meters.amount(db, key.account, meter))
     return replace(admission, bound=bound, output=output, tokens=tokens)
@@ -195,41 +196,44 @@ def _balance(funds: Sequence[Any]) -> Balance:
     return Balance(rules.unpacked(grants), spendable, consumed, expired)
 
 
-def read_balance(db: sqlite3.Connection, account: str) -> Balance:
+def read_balance(db: Db, account: str) -> Balance:
     return _balance(db.execute(BALANCE, (account,)).fetchone())
 
 
-def write_balance(db: sqlite3.Connection, account: str, balance: Balance) -> None:
+def write_balance(db: Db, account: str, balance: Balance) -> None:
     funds = (rules.packed(balance.grants), balance.spendable, balance.consumed, balance.expired, account)
     db.execute("UPDATE accounts SET grants=?, spendable=?, consumed=?, expired=? WHERE id=?", funds)
 
 
-def _with_ended_leases(db: sqlite3.Connection, account: str, balance: Balance, now: int) -> Balance:
+def _with_ended_leases(db: Db, account: str, balance: Balance, now: int) -> Balance:
     """The balance after the account's expired leases have ended; writes nothing."""
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ? AND expires <= ?"
     (credits,) = db.execute(query, (account, now)).fetchone()
     return rules.returned(balance, credits, now)
 
 
-def _end_leases(db: sqlite3.Connection, account: str, now: int) -> int:
+def _end_leases(db: Db, account: str, now: int) -> int:
     return db.execute("DELETE FROM leases WHERE account = ? AND expires <= ?", (account, now)).rowcount
 
 
-def _take_lease(db: sqlite3.Connection, admission: Admission) -> int | None:
+def _take_lease(db: Db, admission: Admission) -> int | None:
     """Remove the lease; returns its cost, None if it is gone."""
-    query = "DELETE FROM leases WHERE account = ? AND request = ? RETURNING cost"
-    rows = db.execute(query, (admission.key.account, admission.id)).fetchall()
+    of = admission.key.account, admission.id
+    if db.execute(f"{END_LEASE} AND cost = ?", (*of, admission.cost)).rowcount:
+        return admission.cost
+    rows = db.execute(f"{END_LEASE} RETURNING cost", of).fetchall()  # dearer: the row goes through a table
     return rows[0][0] if rows else None
 
 
 def settle(
-    db: sqlite3.Connection,
+    connection: sqlite3.Connection,
     admission: Admission,
     model: str,
     usage: Usage,
     now: int,
     billed: Amount | None = None,
 ) -> bool:
+    db = connection.cursor()
     cost = _take_lease(db, admission)
     if cost is None:
         return False
@@ -274,7 +278,7 @@ def purge(db: sqlite3.Connection, now: int) -> int:
     return sum(purge_account(db, account, now) for (account,) in accounts)
 
 
-def purge_account(db: sqlite3.Connection, account: str, now: int) -> int:
+def purge_account(db: Db, account: str, now: int) -> int:
     balance = _with_ended_leases(db, account, read_balance(db, account), now)
     write_balance(db, account, balance)
     return _end_leases(db, account, now)

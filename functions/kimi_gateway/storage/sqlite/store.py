@@ -71,7 +71,13 @@ class SqliteStore:
         self._keep_usage = keep_usage
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
-        self._writer = Writer(lambda: database.connect(path, lock_timeout), steps.REFUSALS, on_loop)
+        self._writer = Writer(
+            lambda: database.connect(path, lock_timeout),
+            steps.REFUSALS,
+            on_loop,
+            database.LogRestart(path),
+            lock_timeout,
+        )
 
     def answers(self) -> AnswerStore:
         return answers.SqliteAnswers(self._writer)

@@ -6,12 +6,14 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from operator import attrgetter
 
 from kimi_gateway.accounts.usage import DAY, HOUR, SUMMED, hour_of
 from kimi_gateway.accounts.values import UsageRow
 
 _PLACE = ("hour", "account", "key", "model")
 _COLUMNS = (*_PLACE, *SUMMED, "last", "last_cost")
+_OF_ROW = attrgetter(*_COLUMNS)
 _VALUES = ",".join("?" * len(_COLUMNS))
 _ADDED = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMMED)
 _COUNT = f"""
@@ -31,10 +33,10 @@ LONG = 7 * DAY
 _TABLES = ("usage", "failures")
 
 
-def count(db: sqlite3.Connection, row: UsageRow | None) -> None:
+def count(db: sqlite3.Connection | sqlite3.Cursor, row: UsageRow | None) -> None:
     if row is None:
         return
-    db.execute(_COUNT, [getattr(row, name) for name in _COLUMNS])
+    db.execute(_COUNT, _OF_ROW(row))
     place = (row.hour, row.account, row.key, row.model)
     for cause, errors in row.causes:
         db.execute(_COUNT_FAILURE, (*place, cause, errors))

@@ -1,16 +1,20 @@
-"""A thread that owns a SQLite connection and runs all waiting jobs in one transaction.
+"""Runs jobs in transactions: short ones on the event loop while nothing must be waited for, the others on a
+thread with a connection of its own. What waits at one time shares a transaction.
 
-An event loop hands over a job and awaits its result; only the thread waits for a lock or the disk.
+Only the thread waits for a lock or the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -19,8 +23,12 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.storage.sqlite.loop_connection import Busy, LoopConnection
 
 T = TypeVar("T")
-THREAD_EVERY = 200  # short jobs; a checkpoint is due after about 300
+THREAD_EVERY = 200  # transactions of one job on the loop; a checkpoint is due after about 300
 MOST = 256  # jobs in one transaction, so that other processes get the lock
+MOST_HERE = 32  # the same on the loop, which has other work
+OFTEN, SELDOM = (0.000_1, 0.001), (0.002, 0.005)  # seconds between two tries to get the lock
+PATIENT = 0.1  # seconds of waiting, then seldom
+ALONE = 16  # jobs that run at once after one that had no company
 
 
 @dataclass(slots=True)
@@ -28,22 +36,30 @@ class _Job:
     run: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     waiter: asyncio.Future[Any]
-    handed_back: Callable[[], None]
     result: Any = None
     error: Exception | None = None
 
 
 class Writer:
-    """`refusals` are exceptions of jobs that decided before they wrote anything."""
+    """`connect` returns a connection that waits for no lock. `refusals` are exceptions of jobs that decided
+    before they wrote anything. `tidy` runs on the thread after a transaction, before its results are handed
+    back. `lock_timeout`: seconds to wait for another process's transaction."""
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         refusals: tuple[type[Exception], ...],
         on_loop: LoopConnection | None = None,
+        tidy: Callable[[sqlite3.Connection], None] | None = None,
+        lock_timeout: float = 5.0,
     ) -> None:
         self._connect = connect
+        self._lock_timeout = lock_timeout
         self._on_loop = on_loop
+        self._tidy = tidy
+        self._home: asyncio.AbstractEventLoop | None = None  # whose jobs may run on the loop
+        self._turn: list[_Job] = []  # jobs of this turn of the home loop
+        self._alone = 0  # jobs that may run at once
         self._queued = 0  # jobs of the thread that are not returned yet
         self._until_thread = THREAD_EVERY
         self._refusals = refusals
@@ -55,38 +71,84 @@ class Writer:
         self._thread.start()
 
     async def run(self, job: Callable[[sqlite3.Connection], T], brief: bool = False) -> T:
-        """Run a job in a transaction. A `brief` one runs at once if the thread is idle and no process holds
-        the lock; some still go to the thread, which then makes a checkpoint and may wait for the disk."""
-        if brief and self._on_loop is not None and self._db is not None and not self._queued:
-            self._until_thread = self._until_thread - 1 or THREAD_EVERY
-            if self._until_thread < THREAD_EVERY and not self._closed:
+        """Run a job in a transaction. A `brief` one runs on the loop as soon as the thread is idle, if no
+        process holds the lock: at once, or with all others of this turn of the loop if jobs come together.
+        Some still go to the thread, which then makes a checkpoint and may wait for the disk."""
+        loop = asyncio.get_running_loop()
+        if brief and self._on_loop is not None and self._db is not None and self._is_home(loop):
+            if not self._alone or self._turn or self._queued:
+                return await self._run_with_others(job, loop)
+            self._alone -= 1
+            self._until_thread -= 1
+            if self._until_thread > 0 and not self._closed:
                 with contextlib.suppress(Busy):
                     return self._on_loop.run(job)
-        return await self._run_there(job)
-
-    async def _run_there(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
         waiter: asyncio.Future[T] = loop.create_future()
-        with self._handover:
-            if self._closed:
-                raise StoreDown("the store is closed")
-            self._queued += 1
-            self._queue.put(_Job(job, loop, waiter, self._handed_back))
+        self._hand_over([_Job(job, loop, waiter)], loop)
         return await waiter
 
-    def _handed_back(self) -> None:
-        """Also for a caller that has left, because its next job must not overtake this one."""
-        self._queued -= 1
+    def _is_home(self, loop: asyncio.AbstractEventLoop) -> bool:
+        if self._home is not loop and (self._home is None or self._home.is_closed()):
+            with self._handover:
+                if self._home is None or self._home.is_closed():
+                    self._home, self._turn, self._queued = loop, [], 0
+        return self._home is loop
+
+    async def _run_with_others(
+        self, job: Callable[[sqlite3.Connection], T], loop: asyncio.AbstractEventLoop
+    ) -> T:
+        if self._closed:
+            raise StoreDown("the store is closed")
+        waiter: asyncio.Future[T] = loop.create_future()
+        self._turn.append(_Job(job, loop, waiter))
+        if len(self._turn) == 1 and not self._queued:  # else the thread's return ends the turn
+            loop.call_soon(self._end_turn)
+        return await waiter
+
+    def _end_turn(self) -> None:
+        batch, rest = self._turn[:MOST_HERE], self._turn[MOST_HERE:]
+        if not batch or self._queued or self._on_loop is None:  # or they went to the thread
+            return
+        self._alone = ALONE if len(batch) == 1 else 0
+        self._until_thread -= 1 + len(batch) // 4  # they write some of the same pages
+        try:
+            if self._until_thread <= 0:
+                raise Busy
+            self._on_loop.run(partial(_run_all, batch, self._refusals))
+        except Exception:  # also a job's bug, from which the thread saves the others
+            self._hand_over([], batch[0].loop)
+            return
+        self._turn = rest
+        if rest:
+            batch[0].loop.call_soon(self._end_turn)
+        _deliver(batch)
+
+    def _hand_over(self, jobs: list[_Job], loop: asyncio.AbstractEventLoop) -> None:
+        """Give jobs to the thread, behind those of this turn of the loop. Raises StoreDown."""
+        with self._handover:
+            if self._home is loop:
+                jobs, self._turn = [*self._turn, *jobs], []
+                self._until_thread = THREAD_EVERY
+            if self._closed:
+                raise StoreDown("the store is closed")
+            for job in jobs:
+                self._queue.put(job)
+            if self._home is loop:
+                self._queued += len(jobs)
 
     async def close(self) -> None:
-        """Run the queued jobs, then end the thread and its connection."""
+        """Run the waiting jobs, then end the thread and its connection."""
         with self._handover:
             if not self._closed:
                 self._closed = True
+                for job in self._turn:
+                    self._queue.put(job)
+                self._queued += len(self._turn)
+                self._turn = []
                 self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
         if self._on_loop is not None:
-            self._on_loop.close()
+            self._on_loop.close()  # the last connection to close makes a checkpoint, on the thread
+        await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
         running = True
@@ -94,7 +156,9 @@ class Writer:
             batch, running = self._next_batch()
             if batch:
                 self._run_batch(batch)
-                _hand_back(batch)
+                if self._tidy is not None and self._db is not None:
+                    self._tidy(self._db)
+                self._hand_back(batch)
         self._disconnect()
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
@@ -123,19 +187,44 @@ class Writer:
 
     def _run_together(self, batch: list[_Job]) -> None:
         db = self._db = self._db or self._connect()
-        db.execute("BEGIN IMMEDIATE")
+        self._begin(db)
         try:
-            for job in batch:
-                job.result = job.error = None
-                try:
-                    job.result = job.run(db)
-                except self._refusals as refusal:
-                    job.error = refusal.with_traceback(None)  # its frames hold the batch
+            _run_all(batch, self._refusals, db)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin as soon as no other process writes. SQLite's own wait sleeps up to 0.1 s at a time, while
+        processes that do not wait take the lock again and again."""
+        begun = time.monotonic()
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                waited = time.monotonic() - begun
+                if "locked" not in str(error) or waited >= self._lock_timeout:
+                    raise
+            time.sleep(random.uniform(*(OFTEN if waited < PATIENT else SELDOM)))  # noqa: S311
+
+    def _hand_back(self, batch: list[_Job]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)
+        for job in batch:
+            by_loop[job.loop].append(job)
+        for loop, jobs in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # that loop has ended, and its waiters with it
+                loop.call_soon_threadsafe(self._handed_back, loop, jobs)
+
+    def _handed_back(self, loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
+        """Count also a caller that has left, because its next job must not overtake this one."""
+        if self._home is loop:
+            self._queued -= len(jobs)
+        _deliver(jobs)
+        if self._home is loop and self._turn:
+            self._end_turn()
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None
@@ -150,18 +239,17 @@ def _means_down(error: Exception) -> bool:
     return store or type(error) is sqlite3.DatabaseError
 
 
-def _hand_back(batch: list[_Job]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = defaultdict(list)
+def _run_all(batch: list[_Job], refusals: tuple[type[Exception], ...], db: sqlite3.Connection) -> None:
     for job in batch:
-        by_loop[job.loop].append(job)
-    for loop, jobs in by_loop.items():
-        with contextlib.suppress(RuntimeError):  # that loop has ended, and its waiters with it
-            loop.call_soon_threadsafe(_deliver, jobs)
+        job.result = job.error = None
+        try:
+            job.result = job.run(db)
+        except refusals as refusal:
+            job.error = refusal.with_traceback(None)  # its frames hold the batch
 
 
 def _deliver(jobs: list[_Job]) -> None:
     for job in jobs:
-        job.handed_back()
         if job.waiter.done():  # its caller was cancelled
             continue
         if job.error is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +14,7 @@ from kimi_gateway.accounts.batches import BatchRecord
 from kimi_gateway.accounts.values import NEVER
 from kimi_gateway.endpoints.batches import tally as tallies
 from kimi_gateway.endpoints.batches.saving import SAVED_EVERY, ReadElsewhere, Saving
-from kimi_gateway.endpoints.batches.tally import Tally, of_lines
+from kimi_gateway.endpoints.batches.tally import Tally, of_lines, steady
 from kimi_gateway.storage.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -114,3 +115,36 @@ async def test_a_reading_ends_where_another_process_is_ahead(other: BatchRecord 
         await store.change_batch(RECORD, other)
     with pytest.raises(ReadElsewhere):
         await saving.save()
+
+
+async def test_a_patient_reading_goes_on_and_notes_nothing_until_it_is_ahead() -> None:
+    store, clock, tally = MemoryStore(), Clock(), Tally(at=10)
+    await store.add_batch(RECORD, 1)
+    ahead = replace(RECORD, read=Tally(at=99).text)
+    await store.change_batch(RECORD, ahead)
+    saving = Saving(store, RECORD, tally, clock, patient=True)
+    for at, noted in ((10, 99), (60, 99), (120, 120)):
+        clock.now += SAVED_EVERY
+        tally.at = at
+        await saving.save()
+        found = await store.batch("acc_a", "batch_1", NOW)
+        assert found is not None
+        assert Tally.of(found.read).at == noted
+    await store.change_batch(saving.record, replace(saving.record, due=NEVER))
+    clock.now += SAVED_EVERY
+    tally.at = 130
+    with pytest.raises(ReadElsewhere):  # booked
+        await saving.save()
+
+
+async def test_a_silent_upstream_ends_a_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallies, "SILENCE", 0.01)
+
+    async def silent() -> AsyncIterator[bytes]:
+        yield line(1) + b"\n"
+        await asyncio.Event().wait()
+
+    tally = Tally()
+    with pytest.raises(TimeoutError):
+        await of_lines(steady(silent()), tally)
+    assert tally.answers == 1

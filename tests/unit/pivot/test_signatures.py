@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.files import signatures
-from kimi_gateway.files.signatures import TEXT, UNKNOWN, of
+from kimi_gateway.pivot import signatures
+from kimi_gateway.pivot.signatures import TEXT, UNKNOWN, of
 
 
 def png() -> bytes:

@@ -30,6 +30,7 @@ UNKNOWN = FileType("unknown", "application/octet-stream", "bin")
 TEXT = FileType("document", "text/plain", "txt")
 _ZIP = FileType("archive", "application/zip", "zip")
 _OFFICE = "application/vnd.openxmlformats-officedocument."
+_QUICKTIME = FileType("video", "video/quicktime", "mov")
 # Bytes at an offset, in this order.
 _SIGNATURES: tuple[tuple[int, bytes, FileType], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", FileType("image", "image/png", "png")),
@@ -53,6 +54,7 @@ _SIGNATURES: tuple[tuple[int, bytes, FileType], ...] = (
     (0, b"\x1f\x8b\x08", FileType("archive", "application/gzip", "gz")),
     (0, b"7z\xbc\xaf'\x1c", FileType("archive", "application/x-7z-compressed", "7z")),
     (0, b"Rar!\x1a\x07", FileType("archive", "application/vnd.rar", "rar")),
+    *((4, name, _QUICKTIME) for name in (b"moov", b"mdat", b"wide")),  # files from before `ftyp`
     (257, b"ustar", FileType("archive", "application/x-tar", "tar")),
 )
 _RIFF = {
@@ -65,7 +67,7 @@ _BRANDS: dict[bytes, FileType] = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx"), FileType("image", "image/heic", "heic")),
     **dict.fromkeys((b"mif1", b"msf1", b"heim", b"heis"), FileType("image", "image/heif", "heif")),
     **dict.fromkeys((b"avif", b"avis"), FileType("image", "image/avif", "avif")),
-    b"qt  ": FileType("video", "video/quicktime", "mov"),
+    b"qt  ": _QUICKTIME,
     b"M4A ": FileType("audio", "audio/mp4", "m4a"),
     **dict.fromkeys((b"3gp4", b"3gp5", b"3gp6", b"3ge6"), FileType("video", "video/3gpp", "3gp")),
 }

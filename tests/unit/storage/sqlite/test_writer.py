@@ -1,0 +1,183 @@
+"""Where jobs run, and what shares a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kimi_gateway.storage.sqlite import database
+from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
+from kimi_gateway.storage.sqlite.writer import ALONE, MOST_HERE, THREAD_EVERY, Writer
+
+pytestmark = pytest.mark.anyio
+
+
+class RefusedJob(Exception):
+    pass
+
+
+class Counted:
+    """A writer, the statements that begin its transactions by thread, and a job that tells its thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun: list[int] = []
+        self._until = -1
+        self._reached: Callable[[], object] = list
+        beside = LoopConnection(lambda: self._traced(database.connect_beside(path)), (RefusedJob,))
+        tidy = database.LogRestart(path)
+        self.writer = Writer(lambda: self._traced(database.connect(path, 5.0)), (RefusedJob,), beside, tidy)
+
+    def _traced(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        def saw(statement: str) -> None:
+            if statement.startswith("BEGIN"):
+                self.begun.append(threading.get_ident())
+                if len(self.begun) == self._until:
+                    self._reached()
+
+        db.set_trace_callback(saw)
+        return db
+
+    def begins_until(self, count: int, reached: Callable[[], object]) -> None:
+        self._until, self._reached = count, reached
+
+    async def write(self, name: str, error: Exception | None = None) -> int:
+        def job(db: sqlite3.Connection) -> int:
+            if isinstance(error, RefusedJob):
+                raise error
+            db.execute("INSERT INTO tallies VALUES (?, 1, 0)", (name,))
+            if error is not None:
+                raise error
+            return threading.get_ident()
+
+        return await self.writer.run(job, brief=True)
+
+    async def names(self) -> list[str]:
+        def job(db: sqlite3.Connection) -> list[str]:
+            return [name for (name,) in db.execute("SELECT name FROM tallies ORDER BY name")]
+
+        return await self.writer.run(job)
+
+
+@pytest.fixture
+async def counted(tmp_path: Path) -> AsyncIterator[Counted]:
+    counted = Counted(tmp_path / "jobs.db")
+    await counted.names()  # opens the file
+    counted.begun.clear()
+    yield counted
+    await counted.writer.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def test_jobs_of_one_turn_share_a_transaction_on_the_loop(counted: Counted) -> None:
+    here = threading.get_ident()
+    await counted.write("first")  # had no company
+    for _ in range(ALONE):
+        await counted.write(f"alone {len(counted.begun)}")
+    assert counted.begun == [here] * (1 + ALONE)
+    counted.begun.clear()
+    found = await asyncio.gather(*(counted.write(f"{number:03}") for number in range(2 * MOST_HERE)))
+    assert set(found) == {here}
+    assert counted.begun == [here] * 2
+    assert len(await counted.names()) == 1 + ALONE + 2 * MOST_HERE
+
+
+async def test_a_refused_job_and_a_broken_one_leave_their_neighbours_alone(counted: Counted) -> None:
+    calls = [
+        counted.write("good"),
+        counted.write("refused", RefusedJob()),
+        counted.write("broken", OverflowError()),
+        counted.write("better"),
+    ]
+    good, refused, broken, better = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(refused, RefusedJob)
+    assert isinstance(broken, OverflowError)
+    assert isinstance(good, int)
+    assert isinstance(better, int)
+    assert await counted.names() == ["better", "good"]
+
+
+async def test_jobs_of_a_turn_go_to_the_thread_while_a_process_holds_the_lock(counted: Counted) -> None:
+    with locked(counted.path):
+        calls = asyncio.gather(*(counted.write(f"{number}") for number in range(3)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not calls.done()
+        late = asyncio.ensure_future(counted.write("late"))  # waits for those before it, in the loop
+        await asyncio.sleep(0)
+    here = threading.get_ident()
+    assert here not in await calls
+    assert await late == here
+    assert await counted.names() == ["0", "1", "2", "late"]
+
+
+async def test_a_long_job_does_not_overtake_the_jobs_of_the_turn(counted: Counted) -> None:
+    calls = [asyncio.ensure_future(counted.write(f"{number}")) for number in range(3)]
+    await asyncio.sleep(0)
+    assert await counted.names() == ["0", "1", "2"]
+    await asyncio.gather(*calls)
+
+
+async def test_closing_runs_the_jobs_of_the_turn(tmp_path: Path) -> None:
+    counted = Counted(tmp_path / "jobs.db")
+    await counted.names()
+    calls = asyncio.gather(*(counted.write(f"{number}") for number in range(3)))
+    await asyncio.sleep(0)
+    await counted.writer.close()
+    await calls
+    with contextlib.closing(sqlite3.connect(counted.path)) as db:
+        assert db.execute("SELECT count(*) FROM tallies").fetchone() == (3,)
+
+
+async def test_a_cancelled_job_of_a_turn_does_not_stop_the_others(counted: Counted) -> None:
+    calls = [asyncio.ensure_future(counted.write(f"{number}")) for number in range(3)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(found[1], asyncio.CancelledError)
+    assert "0" in await counted.names()
+    assert "2" in await counted.names()
+
+
+async def test_the_loop_never_restarts_the_log(counted: Counted) -> None:
+    """Only the transaction that does so waits for the disk. Its salt is in the log's header."""
+    log = counted.path.with_name(counted.path.name + "-wal")
+    here, salts, restarts = threading.get_ident(), {_salt(log)}, 0
+    for number in range(20 * THREAD_EVERY):
+        ran_in = await counted.write(f"{number:09}" * 50)
+        if (salt := _salt(log)) not in salts:
+            salts.add(salt)
+            restarts += 1
+            assert ran_in != here
+    assert restarts > 1
+
+
+def _salt(log: Path) -> bytes:
+    with log.open("rb") as file:
+        return file.read(24)[16:]
+
+
+async def test_the_thread_asks_for_a_lock_again_and_again(counted: Counted) -> None:
+    """SQLite's own wait tries twelve times in the first half second, and ten times in each one after it."""
+    with locked(counted.path):
+        counted.begun.clear()
+        loop, often = asyncio.get_running_loop(), asyncio.Event()
+        counted.begins_until(60, lambda: loop.call_soon_threadsafe(often.set))
+        call = asyncio.ensure_future(counted.write("late"))
+        async with asyncio.timeout(10):
+            await often.wait()
+        assert not call.done()
+    await call
