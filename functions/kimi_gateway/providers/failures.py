@@ -30,6 +30,7 @@ Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another one
     "server", "connect", "broken",  # temporary: try again
     "timeout", "invalid", "content_filter", "context", "bound",  # never tried again
+    "room",  # of an upload: the token's account takes no more files
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))
@@ -89,6 +90,11 @@ _SHOWN: Mapping[str, _View] = {
         Conflict,
         "The files of this request belong to a Kimi account that is not available. Upload them again, and"
         " send the request with their new ids.",
+    ),
+    "room": _View(
+        Conflict,
+        "The Kimi account has no room for more files. Delete files that you do not need any more (DELETE"
+        " /v1/files/ID), and send the request again; if that does not help, tell the operator.",
     ),
     "model": _View(Unavailable, "The operator's Kimi account does not have this model; tell them."),
 }
