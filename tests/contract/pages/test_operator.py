@@ -206,3 +206,39 @@ def test_an_account_is_deleted_after_its_name_was_entered(browser: Browser, desk
     assert there()
     browser.run(DELETE, name=name)
     assert not there()
+
+
+KEYS = """
+const page = kept.page, row = page.locator("tr", {hasText: "old name"}), dialog = page.locator("dialog");
+await row.getByRole("button", {name: /^Rotate/}).click();
+await page.fill("#f-overlap", "soon");
+await dialog.locator("button[type=submit]").click();
+const refused = await page.textContent("dialog [role=alert]");
+await page.fill("#f-overlap", "0");
+await dialog.locator("button[type=submit]").click();
+await page.waitForSelector(".secret");
+const secret = await page.textContent(".secret");
+await dialog.getByRole("button", {name: "Close"}).click();
+await row.getByRole("button", {name: /^Change/}).click();
+await page.fill("#f-name", "new name");
+await page.fill("#f-rpd", "77");
+await dialog.locator("button[type=submit]").click();
+await page.locator("tr", {hasText: "new name"}).waitFor();
+await page.goto(args.pool);
+const asked = page.waitForResponse("**/admin/pool?balance=now");
+await page.getByRole("button", {name: "Ask for balances"}).click();
+return [refused, secret, (await asked).status()];
+"""
+
+
+def test_a_key_is_rotated_and_changed_and_balances_are_asked_for(browser: Browser, desk: Busy) -> None:
+    with desk.gateway.client(desk.boss) as client:
+        made = client.post("/admin/keys", json={"name": "old name", "credits": 5}).json()
+        desk.open(browser, "/admin#accounts", ".account", desk.boss)
+        refused, secret, status = browser.run(KEYS, pool=f"{desk.gateway.url}/admin#pool")
+        key = client.get(f"/admin/keys/{made['id']}").json()
+    assert "overlap" in refused
+    assert (key["name"], key["limits"]["rpd"], status) == ("new name", 77, 200)
+    for used, answer in ((made["key"], 401), (secret, 200)):
+        with desk.gateway.client(used) as client:
+            assert client.get("/user/status").status_code == answer
