@@ -26,10 +26,13 @@ settings.register_profile(
 )
 
 
+# What is imported and collected stays to the end: the garbage collector need not look at it again and again.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What was collected stays to the end: the garbage collector need not look at it again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

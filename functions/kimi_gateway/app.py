@@ -189,7 +189,7 @@ async def start(
         BalanceAndUsage(gate, store, directory, clock, settings.keep_usage),
         once(partial(_token_check, store, liveness, registry, clock)),
         Health(store, upstream, source.faults, clock),
-        once(partial(_files, settings, gate, store, upstream, clock, aws, client)),
+        once(partial(_files, settings, gate, store, upstream, attachments, aws, client)),
         batches,
         once(lambda: _members(gate, store, settings, clock)),
     )
@@ -282,7 +282,7 @@ def _files(
     gate: Gate,
     store: FileStore,
     upstream: Callable[[], Upstream],
-    clock: Callable[[], float],
+    attachments: FileService,
     aws: Aws | None,
     client: Client,
 ) -> FilesApi:
@@ -294,7 +294,7 @@ def _files(
         from kimi_gateway.net.s3 import Bucket
 
         bucket = Bucket(aws, client, settings.uploads)
-    return FilesApi(gate, store, upstream, room, settings.idle_timeout, clock, bucket=bucket)
+    return FilesApi(gate, store, upstream, room, settings.idle_timeout, attachments, bucket=bucket)
 
 
 def _batches(gateway: Gateway, store: Stores, upstream: Callable[[], Upstream]) -> BatchesApi:

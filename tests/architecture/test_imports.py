@@ -218,6 +218,16 @@ def test_listing_keys_does_not_load_the_server_or_the_http_client() -> None:
     assert loaded.strip() == "[]"
 
 
+def test_a_command_loads_no_other_command() -> None:
+    loaded = run(
+        "import sys\n"
+        "from kimi_gateway.cli import PLACES, main\n"
+        "main.commands['serve']\n"
+        "print(*(module for module, _ in PLACES.values() if f'kimi_gateway.cli.{module}' in sys.modules))"
+    )
+    assert loaded.split() == ["serve"]
+
+
 def test_files_and_functions_stay_within_the_house_numbers() -> None:
     too_long = []
     for file in [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:

@@ -20,6 +20,7 @@ from support import ROOT
 from support.built import ARCH, MINOR, artefact, one_at_a_time, sam_environment
 
 Sam = Callable[..., subprocess.CompletedProcess[str]]
+PACKAGED, UPLOADED = "packaged.yaml", "uploaded"  # in the clone
 
 
 @pytest.fixture(scope="session")
@@ -110,22 +111,31 @@ def package(
     sam: Sam, read_template: Callable[[Path], Any], moto_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Package:
     """Of a fresh clone, to a bucket of moto's. Built for this machine, since its functions run here, and once
-    for all workers."""
+    for all workers: the others get its uploads into a moto of their own."""
     built = shared(tmp_path_factory) / "sam-build"
+    bucket = Cloud.at(moto_url).client("s3")
+    bucket.create_bucket(Bucket=BUCKET)
     with one_at_a_time("package"):
-        if not built.exists():
-            options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}
+        if built.exists():
+            for file in (built / UPLOADED).iterdir():
+                bucket.put_object(Bucket=BUCKET, Key=file.name, Body=file.read_bytes())
+        else:
             fresh = cloned(tmp_path_factory.mktemp("clone"))
-            done = sam("sam", "build", cwd=fresh, **options)
-            assert done.returncode == 0, done.stderr
+            packaged(sam, fresh, moto_url)
+            (fresh / UPLOADED).mkdir()
+            for each in bucket.list_objects_v2(Bucket=BUCKET)["Contents"]:
+                bucket.download_file(BUCKET, each["Key"], str(fresh / UPLOADED / each["Key"]))
             fresh.rename(built)
-    folder = tmp_path_factory.mktemp("package")
-    shutil.copytree(built, folder, symlinks=True, dirs_exist_ok=True)
-    Cloud.at(moto_url).client("s3").create_bucket(Bucket=BUCKET)
-    packaged = folder / "packaged.yaml"
+    file = built / PACKAGED
+    return Package(file, read_template(file)["transformed"], moto_url, built)
+
+
+def packaged(sam: Sam, clone: Path, moto_url: str) -> None:
+    options = {"PYTHON": sys.executable, "BUILD_OPTIONS": f"--arch {ARCH} --python {MINOR}"}
+    done = sam("sam", "build", cwd=clone, **options)
+    assert done.returncode == 0, done.stderr
     done = sam(
-        "sam", "package", "--s3-bucket", BUCKET, "--output-template-file", str(packaged),
-        cwd=folder, AWS_ENDPOINT_URL=moto_url, **CREDENTIALS,
+        "sam", "package", "--s3-bucket", BUCKET, "--output-template-file", PACKAGED,
+        cwd=clone, AWS_ENDPOINT_URL=moto_url, **CREDENTIALS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return Package(packaged, read_template(packaged)["transformed"], moto_url, folder)

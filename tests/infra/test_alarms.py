@@ -102,8 +102,7 @@ def test_all_functions_are_watched(template: Any, alarms: Any) -> None:
         for each in decided(resources(alarms, "AWS::CloudWatch::Alarm")["Functions"]["Metrics"], True)
         if "MetricStat" in each
     }
-    # An alarm on static files would cost more than they do; their failures are in the gateway's own metric.
-    functions = set(resources(template, "AWS::Lambda::Function")) - {"Pages"}
+    functions = set(resources(template, "AWS::Lambda::Function"))
     assert watched == functions
     given = template["Resources"]["Alarms"]["Properties"]["Parameters"]
     assert {name: decided(given[name], True) for name in functions} == {
@@ -123,7 +122,7 @@ def test_metrics_stand_under_the_name_that_the_alarms_are_given(template: Any) -
 
 def test_cloudwatch_takes_the_alarms_and_the_dashboard(alarms: Any, moto_url: str) -> None:
     """Through the API, which checks their form; moto makes none of them from a template."""
-    names = ("Service", "Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Account")
+    names = ("Service", "Chat", "Models", "Files", "Users", "Admin", "TokenCheck", "Pages", "Account")
     given = dict.fromkeys(names, STACK)
     values = given | {"AWS::Region": "us-east-1", "Topic": "arn:aws:sns:us-east-1:123456789012:topic"}
     cloudwatch = Cloud.at(moto_url).client("cloudwatch")

@@ -30,7 +30,7 @@ def test_a_request_costs_what_the_prices_say() -> None:
     assert parts["Lambda, time x memory"] == pytest.approx(10 * 0.5 * 0.0000133334)
     assert parts["API Gateway"] == pytest.approx(3.5e-6)
     assert parts["DynamoDB"] == pytest.approx(2 * 0.625e-6)
-    assert MODEL["standing"](0) == pytest.approx(0.40 + 6 * 0.10)
+    assert MODEL["standing"](0) == pytest.approx(0.40 + 7 * 0.10)
 
 
 @pytest.mark.anyio

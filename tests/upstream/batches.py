@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from typing import Any
 
 from upstream import kimi
@@ -32,6 +35,7 @@ class Batch:
     status: str = "validating"
     output: str | None = None
     errors: str | None = None
+    lines: list[Json] = field(default_factory=list)  # of its input, which may be deleted while it runs
     faults: list[Json] = field(default_factory=list)
     counts: Json = field(default_factory=lambda: {"total": 0, "completed": 0, "failed": 0})
 
@@ -65,6 +69,7 @@ class BatchStore:
 
     files: FileStore
     batches: dict[str, Batch] = field(default_factory=dict)
+    ids: Iterator[int] = field(default_factory=partial(count, 1))
     created: int = 0
     lost: int = 0
     refused: list[Status] = field(default_factory=list)
@@ -107,7 +112,7 @@ class BatchStore:
             return _invalid("Invalid endpoint")
         self.created += 1
         batch = Batch(
-            f"batch-up-{self.created:04d}", request.token, file.id, str(body["completion_window"]),
+            f"batch-up-{next(self.ids):04d}", request.token, file.id, str(body["completion_window"]),
             body.get("metadata"),
         )  # fmt: skip
         self.batches[batch.id] = batch
@@ -120,10 +125,11 @@ class BatchStore:
     def _validate(self, batch: Batch, file: File) -> None:
         """Faults of the lines end the batch, though it was created."""
         models, ids = set(), []
-        for number, line in enumerate(file.data.decode().splitlines(), 1):
-            body = json.loads(line)["body"]
+        batch.lines = [json.loads(line) for line in file.data.decode().splitlines()]
+        for number, line in enumerate(batch.lines, 1):
+            body = line["body"]
             models.add(body["model"])
-            ids.append(json.loads(line)["custom_id"])
+            ids.append(line["custom_id"])
             if body["model"] not in MODELS:
                 self._fault(batch, number, "model", f"model {body['model']} of {batch.input} has no batches")
             elif sampling := [name for name in SAMPLING if name in body]:
@@ -144,9 +150,7 @@ class BatchStore:
         for batch in self.batches.values():
             if batch.status not in RUNNING:
                 continue
-            lines = [json.loads(line) for line in self.files.files[batch.input].data.decode().splitlines()]
-            if batch.status == "cancelling":
-                lines = lines[:1]
+            lines = batch.lines[:1] if batch.status == "cancelling" else batch.lines
             good = [_answered(line, prompt, completion) for line in lines[failures:]]
             bad = [_refused(line) for line in lines[:failures]]
             batch.output, batch.errors = self._made(batch, "output", good), self._made(batch, "error", bad)

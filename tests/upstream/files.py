@@ -8,7 +8,10 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from typing import Any, Protocol
 
 from upstream import kimi
@@ -63,6 +66,8 @@ class FileStore:
     the next requests of a method, while there are any; None lets one pass."""
 
     files: dict[str, File] = field(default_factory=dict)
+    ids: Iterator[int] = field(default_factory=partial(count, 1))
+    given: list[str] = field(default_factory=list)  # the ids of all uploads
     uploads: int = 0
     deletions: int = 0
     beta: bool = False
@@ -113,8 +118,9 @@ class FileStore:
         name = str(filename)
         if any(file.filename == name for file in mine):  # the platform renames it
             name = f"{self.uploads}_{name}"
-        file = File(f"file_{self.uploads:08x}", request.token, name, str(filename), purpose, data)
+        file = File(f"file_{next(self.ids):08x}", request.token, name, str(filename), purpose, data)
         self.files[file.id] = file
+        self.given.append(file.id)
         if self.lost:
             self.lost -= 1
             return Status(502, "<html>Bad Gateway</html>")

@@ -260,12 +260,13 @@ class ScriptedUpstream(LoopThread):
         self._at.pop(path, None)
 
     def forget(self) -> None:
-        """What it was told to do; not what it saw."""
+        """What it was told to do, and its files; not what it saw. The ids go on, so that a deletion left over
+        from an earlier test never meets a new file."""
         self._plan.clear()
         self._at.clear()
         self._always = Kimi()
-        self.web, self.files = search.Web(), files.FileStore()
-        self.batches = batches.BatchStore(self.files)
+        self.web, self.files = search.Web(), files.FileStore(ids=self.files.ids)
+        self.batches = batches.BatchStore(self.files, ids=self.batches.ids)
 
     def close_idle(self) -> None:
         """Close every connection that carries no request, as a server does after its keep-alive time."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from kimi_gateway.cli.show import utc
+from kimi_gateway.accounts.moments import utc
 from kimi_gateway.cli.target import KeptIn, Target
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from kimi_gateway.accounts.gate import Gate
 from kimi_gateway.accounts.values import Key
@@ -39,7 +40,7 @@ class Counts:
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
         resolved = await self.registry.resolve(body["model"], partial(self.gate.has_credit, key))
-        if not await self.gate.has_credit(key):
+        if not resolved.directory.counts or not await self.gate.has_credit(key):
             total = await apart(len(raw), lambda: token_estimate.of_messages(body["messages"]))
             return answer({"data": {"total_tokens": total}})
         try:
@@ -73,14 +74,21 @@ class Counts:
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
         """Input tokens of a chat; `size` is the size of the request in bytes. Nothing is fetched or uploaded
         for a count, so the share of attachments is a guess."""
-        messages, attached = placement.without(chat.body["messages"])
-        count = await apart(size, lambda: token_estimate.of_messages(messages))
+        messages, attached, count, tools = await apart(size, lambda: _estimated(chat))
         resolved = await self.registry.resolve(chat.model, partial(self.gate.has_credit, key))
         if await self.gate.has_credit(key):
             with (
                 suppress(UpstreamFailure, Unavailable, RateLimited, TimeoutError),
                 self.gate.places.held(key.account),
             ):
-                async with asyncio.timeout(self.counting):
-                    count = await resolved.directory.estimate(resolved.model, messages)
-        return max(1, count + attached + token_estimate.of_messages([], chat.body.get("tools")))
+                if resolved.directory.counts:
+                    async with asyncio.timeout(self.counting):
+                        count = await resolved.directory.estimate(resolved.model, messages)
+        return max(1, count + attached + tools)
+
+
+def _estimated(chat: ChatRequest) -> tuple[list[dict[str, Any]], int, int, int]:
+    """The messages without attachments, and the estimated tokens of attachments, messages and tools."""
+    messages, attached = placement.without(chat.body["messages"])
+    tools = token_estimate.of_messages([], chat.body.get("tools"))
+    return messages, attached, token_estimate.of_messages(messages), tools

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,8 @@ UNREACHABLE = 30 * 86_400  # seconds of failing after which a file, of a token t
 AT_ONCE = 100  # records of one sweep
 REACHED = 10_000  # files of this process that are not deleted yet
 SWEPT_EVERY = 600  # seconds between the sweeps behind turns, where there is no heartbeat
+LOOKED_THROUGH = 1_000  # records of all accounts, for uploads that can make room
+EVICTED = 10  # uploads that make room at one time
 _ROOM = Room(20, 2**29)  # for the shared files of an account; passing ones need none
 
 
@@ -40,6 +43,15 @@ class Swept:
 
     deleted: int = 0
     left: int = 0
+
+
+def first_to_go(records: list[FileRecord]) -> list[FileRecord]:
+    """Shared uploads in the order in which they make room: of the accounts that have most, the oldest."""
+    of: dict[str, list[FileRecord]] = {}
+    for record in sorted(records, key=lambda each: (each.created, each.id), reverse=True):
+        of.setdefault(record.account, []).append(record)
+    ranked = [(-rank, each) for own in of.values() for rank, each in enumerate(own)]
+    return [each for _, each in sorted(ranked, key=lambda pair: (pair[0], pair[1].created, pair[1].id))]
 
 
 class Cleaner:
@@ -56,6 +68,7 @@ class Cleaner:
         self.uploads = 0
         self.deletions = 0
         self.busy: set[asyncio.Task[None]] = set()
+        self.using = Counter[str]()  # turns of this process that use a shared upload, by its record
         self.others: dict[str, Callable[[FileRecord], Awaitable[int]]] = {}  # by purpose
         self._store = store
         self._upstream = upstream
@@ -65,6 +78,8 @@ class Cleaner:
         self._held: dict[str, FileRecord] = {}
         self._reached = BoundedDict[tuple[Files, Token]](REACHED)  # by record; tokens stay in memory only
         self._swept = clock()
+        self._making_room = asyncio.Lock()
+        self._made_room: dict[str, float] = {}  # when, by the token's id
 
     async def begin(
         self,
@@ -134,6 +149,46 @@ class Cleaner:
         self._held.pop(record.id, None)
         self._reached.pop(record.id, None)
         return kept
+
+    def release(self, ids: list[str]) -> None:
+        """A turn ends that used these uploads."""
+        self.using -= Counter(ids)  # drops what is 0
+
+    async def make_room(self, files: Files, token: Token) -> bool:
+        """The account of this token is full: delete uploads that only make later turns cheaper. The accounts
+        with most of them lose their oldest; `kept` files, and uploads that this process uses now, stay.
+        Returns whether there is room now."""
+        async with self._making_room:
+            now = int(self._clock())
+            if self._made_room.get(token.id, -1.0) >= now:  # for another request of this second
+                return True
+            try:
+                made = await self._evicted(files, token, now)
+            except StoreDown as exc:
+                emit(exc.cause, logging.WARNING, step="files_evicted")
+                return False
+            if made:
+                self._made_room[token.id] = now
+            emit("files_evicted", logging.WARNING, token=token.id, deleted=made)
+            return made > 0
+
+    async def _evicted(self, files: Files, token: Token, now: int) -> int:
+        due = await self._store.due_files(NEVER - 1, LOOKED_THROUGH)
+        shared = [each for each in due if each.kind == "shared" and each.token == token.id and each.upstream]
+        idle = [each for each in shared if each.state == "ready" and each.id not in self._held]
+        made = 0
+        for record in first_to_go([each for each in idle if not self.using[each.id]])[:EVICTED]:
+            going = replace(record, state="deleting", expires=now)  # first, so that no turn begins to use it
+            if not await self._store.change_file(record, going, _ROOM):
+                continue
+            try:
+                await files.delete(token, record.upstream)
+            except UpstreamFailure:
+                continue  # the sweep does it
+            self.deletions += 1
+            made += 1
+            await self._store.remove_file(going)
+        return made
 
     def delete_later(self, record: FileRecord) -> None:
         """Delete the file and its record behind the answer, and from time to time what others left."""

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kimi_gateway.accounts.files import FileRecord
 from kimi_gateway.catalog.models import IMAGE_TYPES, VIDEO_TYPES
@@ -20,6 +20,7 @@ from kimi_gateway.files.cleaning import Cleaner
 from kimi_gateway.files.moving import Moved
 from kimi_gateway.files.reading import Reader, reading, too_large, whole, wrong
 from kimi_gateway.files.shared import Found, Shared
+from kimi_gateway.files.uses import A, Medium, medium_of, other_use
 from kimi_gateway.pivot.attachments import (
     Attachment,
     DocumentText,
@@ -37,13 +38,10 @@ from kimi_gateway.providers.provider import Token, Upstream
 if TYPE_CHECKING:
     from kimi_gateway.net.fetch.fetcher import Fetcher
 
-Medium = Literal["image", "video"]
-
 TRIES = 3  # uploads of one attachment, each with a token that was not tried
 HELD = 2**20  # bytes of a document that are read before its upload begins
 NO_TEXT = "the document has no text; it may be a scan. Send its pages as pictures"
 LEARNED = ("authentication", "quota")  # failures of an upload that say something of the token's chats
-_A = {"image": "a picture", "video": "a video"}
 _SENDABLE = {"image": IMAGE_TYPES, "video": VIDEO_TYPES}
 
 
@@ -74,6 +72,8 @@ class Resolving:
     pinned: bool = False
     token_id: str | None = None
     _uploaded: dict[str, FileRecord] = field(default_factory=dict)
+    _using: list[str] = field(default_factory=list)
+    _made_room: bool = False
     _binding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -85,7 +85,7 @@ class Resolving:
         """Kept pictures and videos bind the turn to their token. Raises Conflict if there are several."""
         for each in attachments:
             record = self.kept.get(each.source.id) if isinstance(each.source, FileId) else None
-            if record is None or _medium(record) is None:
+            if record is None or medium_of(record) is None:
                 continue
             self._token(each, record)
             if self.token_id not in (None, record.token):
@@ -98,6 +98,7 @@ class Resolving:
 
     def end(self) -> None:
         self.share.end()
+        self.cleaner.release(self._using)
         for record in self._uploaded.values():
             self.cleaner.delete_later(record)
         self._uploaded.clear()
@@ -126,7 +127,7 @@ class Resolving:
         if type.kind in ("image", "video") and attachment.kind in (type.kind, "any"):
             return await self._medium(attachment, reader, type, tried)
         if attachment.kind in ("image", "video"):
-            raise wrong(attachment, f"the content is {type.media_type}, not {_A[attachment.kind]}")
+            raise wrong(attachment, f"the content is {type.media_type}, not {A[attachment.kind]}")
         if type.kind != "document":
             advice = "; send it as a picture" if type.kind == "image" else ""
             raise wrong(attachment, f"files of type {type.media_type} cannot be read as documents{advice}")
@@ -160,6 +161,8 @@ class Resolving:
             else:
                 record = await upload()
             self.token_id = record.token
+            self._using.append(record.id)
+            self.cleaner.using[record.id] += 1
         return MediaUrl(f"ms://{record.upstream}", medium)
 
     async def _document(self, attachment: Attachment, reader: Reader, type: FileType, tried: set[str]) -> str:
@@ -226,11 +229,11 @@ class Resolving:
         record = self.kept.get(id)
         if record is None:
             raise NotFound(f"{attachment.field}: there is no file {id[:80]!r}", param=attachment.field)
-        medium = _medium(record)
+        medium = medium_of(record)
         if medium is not None and attachment.kind in (medium, "any"):
             return MediaUrl(f"ms://{record.upstream}", medium)
         if attachment.kind in ("image", "video") or medium is not None:
-            raise wrong(attachment, _other_use(record, attachment))
+            raise wrong(attachment, other_use(record, attachment))
         text = await self.texts.look(self.account, record.id)
         if text is None:
             text = await self._extracted(attachment, record)
@@ -273,6 +276,8 @@ class Resolving:
                     raise _Again(failure) from failure
                 if bound is not None and await self._may_move(bound, failure):
                     raise Moved(bound) from failure
+                if failure.cause == "room" and await self._room(files, token, tried, bound):
+                    raise _Again(failure) from failure
                 raise _shown(attachment, failure) from failure
             except (GatewayError, texts.Known, Found):  # of the source: the body was never complete
                 self.cleaner.forget_later(record)
@@ -290,8 +295,18 @@ class Resolving:
             lease.end(failed)
 
     async def _may_move(self, bound: str, failure: UpstreamFailure) -> bool:
-        causes = OTHER_TOKEN | {"bound"} if not self.pinned else ()
+        causes = OTHER_TOKEN | {"bound", "room"} if not self.pinned else ()
         return failure.cause in causes and await self.upstream.tokens.another({bound, *self.without}, "")
+
+    async def _room(self, files: Files, token: Token, tried: set[str], bound: str | None) -> bool:
+        """Whether another try can succeed: with another token, else with this one after making room, once."""
+        if bound is None and await self.upstream.tokens.another(tried, ""):
+            return True
+        if self._made_room or not await self.cleaner.make_room(files, token):
+            return False
+        self._made_room = True
+        tried.discard(token.id)
+        return True
 
     def _not_uploaded(self, record: FileRecord, failure: UpstreamFailure) -> None:
         """After a refusal there is no file; after a lost answer there may be one."""
@@ -310,21 +325,6 @@ class Resolving:
                 param=attachment.field,
             )
         return token
-
-
-def _other_use(record: FileRecord, attachment: Attachment) -> str:
-    kind = "a document" if attachment.kind == "document" else _A[attachment.kind]
-    said = f"the file is {record.media_type}, not {kind}"
-    if not record.uploaded_as:
-        return said
-    purpose = "file-extract" if attachment.kind == "document" else attachment.kind
-    return f"{said}, or was not uploaded as one; upload it with the purpose {purpose}"
-
-
-def _medium(record: FileRecord) -> Medium | None:
-    """The provider takes a file for what it was uploaded as, whatever type the client gave it."""
-    kind = record.uploaded_as or record.media_type.partition("/")[0]
-    return "image" if kind == "image" else "video" if kind == "video" else None
 
 
 def _extension(attachment: Attachment, reader: Reader, type: FileType) -> str:

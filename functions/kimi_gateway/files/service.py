@@ -41,7 +41,7 @@ class FileService:
         self._store = store
         self._cache = cache
         self._upstream = upstream
-        self._clock = clock
+        self.clock = clock
         self._cleaner: Cleaner | None = None
         self._memory: Memory | None = None
         self._resolver: FileResolver | None = None
@@ -71,7 +71,7 @@ class FileService:
         from kimi_gateway.files.texts import Texts
 
         self._memory = self._memory or Memory(MOST_HELD)  # one for all resolvers
-        settings, clock = self._settings, self._clock
+        settings, clock = self._settings, self.clock
         bounds = Bounds(
             count=placement.MOST,
             size=settings.attachment_limit,
@@ -99,7 +99,7 @@ class FileService:
         if self._cleaner is None:
             from kimi_gateway.files.cleaning import Cleaner
 
-            self._cleaner = Cleaner(self._store, self._upstream, self._clock, self._settings.lease)
+            self._cleaner = Cleaner(self._store, self._upstream, self.clock, self._settings.lease)
             if self.web is not None:
                 from kimi_gateway.files.conversations import ConversationTraces  # few gateways need it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import time
 import zlib
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ _ENCODINGS = ("utf-8-sig", "gb18030")
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _APART = 64 * 1024  # bytes from which on a thread does the work
 MOST_PAGES = 2_000  # of a PDF that is read here
+MOST_CHARACTERS = 16 * 2**20  # of its text
+MOST_SECONDS = 30.0  # for its pages; it is looked at between two of them
 
 
 class Known(Exception):
@@ -100,7 +103,15 @@ def of_pdf(data: bytes) -> str:
         pages = PdfReader(io.BytesIO(data)).pages
         if len(pages) > MOST_PAGES:
             raise NotExtracted(f"the document has more than {MOST_PAGES} pages")
-        return "\n\n".join(page.extract_text() for page in pages)
+        ends, texts, size = time.monotonic() + MOST_SECONDS, list[str](), 0
+        for page in pages:
+            texts.append(page.extract_text())
+            size += len(texts[-1])
+            if size > MOST_CHARACTERS:
+                raise NotExtracted(f"the document has more than {MOST_CHARACTERS} characters")
+            if time.monotonic() > ends:
+                raise NotExtracted(f"the document takes more than {MOST_SECONDS:g} seconds to read")
+        return "\n\n".join(texts)
     except (PyPdfError, ValueError, KeyError, TypeError, RecursionError, AttributeError) as exc:
         if isinstance(exc, NotExtracted):
             raise

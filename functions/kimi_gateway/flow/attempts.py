@@ -53,6 +53,8 @@ Otherwise = Callable[["UpstreamCall", UpstreamFailure], Awaitable["UpstreamCall 
 class Out(Protocol):
     """The destination of a call's results: a mailbox, which blocks the call when it is full."""
 
+    def offer(self, item: Item) -> bool: ...
+
     async def put(self, item: Item) -> None: ...
 
 
@@ -212,15 +214,17 @@ class UpstreamCall:
                     self._read(batch, progress, stops, held)
                     if progress.size > self.most:
                         raise UpstreamFailure("broken", "an answer above the size limit")
-                    size += sum([len(data) for data, _ in batch])
-                    if progress.silent and not self.content_sent and size <= HELD_BYTES:
-                        if progress.done:
-                            break
-                        watch.allow(min(self.patience.idle, AFTER_FINISH))
-                        continue  # until its usage is there
+                    if not self.content_sent:
+                        size += sum([len(data) for data, _ in batch])
+                        if progress.silent and size <= HELD_BYTES:
+                            if progress.done:
+                                break
+                            watch.allow(min(self.patience.idle, AFTER_FINISH))
+                            continue  # until its usage is there
                     if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
-                        watch.allow(FOREVER)  # a slow client is not the upstream's silence
-                        await self._pass_on(held, lease)
+                        if not (self.content_sent and self.out.offer(held)):
+                            watch.allow(FOREVER)  # a slow client is not the upstream's silence
+                            await self._pass_on(held, lease)
                         held = []
                     if progress.done:
                         await self._end()

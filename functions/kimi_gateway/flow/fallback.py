@@ -181,6 +181,9 @@ class Tapped:
     out: Out
     taps: Sequence[Tap]
 
+    def offer(self, item: Item) -> bool:
+        return False  # so that the taps see an item once, in `put`
+
     async def put(self, item: Item) -> None:
         if isinstance(item, list):
             for tap in self.taps:

@@ -33,6 +33,8 @@ from kimi_gateway.providers.registry import Registry, Resolved
 from kimi_gateway.providers.search import Searches, SearchesItself
 from kimi_gateway.settings import Settings
 
+LIKELY = 64  # bytes of a short message
+
 
 @dataclass(frozen=True, slots=True)
 class AdmittableRequest:
@@ -198,7 +200,8 @@ async def _replayed(
     chat: ChatRequest, conversations: ConversationCache, account: str
 ) -> tuple[ChatRequest, int]:
     """The chat with the searches of its earlier answers, and the bytes that this adds."""
-    if not any(message.get("tool_calls") for message in chat.body["messages"]):
+    messages = chat.body["messages"]
+    if not await apart(len(messages) * LIKELY, lambda: any(each.get("tool_calls") for each in messages)):
         return chat, 0
     from kimi_gateway.flow.search import replay  # few requests need it
 
@@ -313,14 +316,20 @@ async def _within_budget(
     return (spending.limit_name(chat),) if await apart(size, lower) else ()
 
 
+def _only_texts(messages: list[dict[str, Any]]) -> bool:
+    return all(type(message.get("content")) is not list for message in messages)
+
+
 async def fitted(body: dict[str, Any], resolved: Resolved, size: int, least: int) -> bool:
     """Keep input and output within the window; returns whether the output limit was lowered. `size` is the
     input's in bytes: a token has at least one byte, so most bodies need no count. An estimate may be wrong by
     half; if that matters, the upstream counts. Raises ContextLengthExceeded."""
     model = resolved.model
     output = output_of(body, model)
-    texts_only = all(type(message.get("content")) is not list for message in body["messages"])
-    if (size // 2 if texts_only else size) + output <= model.window:  # a text's estimate is its bytes / 4
+    if size + output <= model.window:
+        return False
+    # A text's estimate is its bytes / 4.
+    if size // 2 + output <= model.window and await apart(size, lambda: _only_texts(body["messages"])):
         return False
     tools, estimate = await apart(size, lambda: _estimated(body))
     most = 2 * estimate + 64

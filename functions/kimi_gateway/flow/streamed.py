@@ -56,7 +56,7 @@ class StreamedAnswer:
         """An empty list is a silence."""
         for tap in self.taps:
             tap.add(chunks)
-        return self.writer.add(chunks) if chunks else self.silence()
+        return self._writer.add(chunks) if chunks and self._writer is not None else self.silence()
 
     def silence(self) -> bytes:
         if self.completed is None:

@@ -210,7 +210,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._break(ConnectionLost("the answer's head is too large"))
         elif self._parts or self._phase != phase:
             # Last, because the task that reads may do anything with this connection. It takes what it wants.
-            self._go_on()
+            if self._room is not None:
+                self._go_on()
             self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Any
 
 from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.connections import Origin, Pool
@@ -138,11 +139,8 @@ class _Exchange:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
-    async def __anext__(self) -> bytes:
-        data = await (self._received() if self._inflater is None else self._inflated(self._inflater))
-        if not data:
-            raise StopAsyncIteration
-        return data
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._received() if self._inflater is None else self._inflated(self._inflater)
 
     async def _received(self) -> bytes:
         while True:
@@ -153,7 +151,7 @@ class _Exchange:
                 raise ConnectionLost("the answer was left before its end")
             data = connection.take()
             if data is None:
-                return b""
+                raise StopAsyncIteration
             if data:
                 return data
             await connection.arrival()
@@ -161,10 +159,11 @@ class _Exchange:
     async def _inflated(self, inflater: Inflater) -> bytes:
         await asyncio.sleep(0)  # one read may inflate to many pieces, so other tasks get a turn
         while not (data := inflater.read()):
-            received = await self._received()
-            if not received:
+            try:
+                received = await self._received()
+            except StopAsyncIteration:
                 inflater.end()
-                break
+                raise
             inflater.feed(received)
         return data
 

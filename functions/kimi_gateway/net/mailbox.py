@@ -28,8 +28,17 @@ class Mailbox(Generic[T]):
         self._reader: Wakeup | None = None
         self._writers: deque[asyncio.Future[None]] = deque()
         self._interruption: Exception | None = None
-        self._silent_at = 0.0
+        self._silent_at = self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+
+    def offer(self, item: T) -> bool:
+        """Put an item if that needs no wait. False if the mailbox is full."""
+        if len(self._items) >= self._limit:
+            return False
+        self._items.append(item)
+        if self._reader is not None:
+            self._reader.give()
+        return True
 
     async def put(self, item: T) -> None:
         self._items.append(item)
@@ -53,7 +62,7 @@ class Mailbox(Generic[T]):
             if self._reader is None:
                 self._reader = Wakeup(loop)
             self._silent_at = loop.time() + timeout
-            if self._timer is None or self._silent_at < self._timer.when():
+            if self._timer is None or self._silent_at < self._due:
                 self._set_timer(loop)
             await self._reader
         if self._interruption is not None:
@@ -79,7 +88,8 @@ class Mailbox(Generic[T]):
         """Set one timer for many waits: when it fires, it checks the latest deadline and sets itself
         again."""
         self.close()
-        self._timer = loop.call_at(self._silent_at, self._look, loop)
+        self._due = self._silent_at
+        self._timer = loop.call_at(self._due, self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -117,7 +127,7 @@ class Wakeup:
         return self._callback is not None and not self._ended
 
     def give(self) -> None:
-        if not self.awaited:
+        if self._callback is None or self._ended:
             return
         self._given = self._ended = True
         continued = _continued.get(self._loop)
@@ -154,8 +164,9 @@ class Wakeup:
         try:
             while at < len(waiting):  # a continued task may add others
                 wakeup, at = waiting[at], at + 1
-                if wakeup._callback is not None:  # it was not cancelled meanwhile
-                    callback, context = wakeup._taken()
+                callback, context = wakeup._callback, wakeup._context
+                if callback is not None and context is not None:  # it was not cancelled meanwhile
+                    wakeup._callback = wakeup._context = None
                     context.run(callback, wakeup)
         finally:
             del _continued[self._loop]
@@ -164,20 +175,12 @@ class Wakeup:
                     wakeup._schedule()
 
     def _schedule(self) -> None:
-        callback, context = self._taken()
-        self._loop.call_soon(callback, self, context=context)
-
-    def _taken(self) -> tuple[Callable[[Any], object], Context]:
         callback, context = self._callback, self._context
         self._callback = self._context = None
         assert callback is not None  # noqa: S101  it was awaited
-        assert context is not None  # noqa: S101
-        return callback, context
+        self._loop.call_soon(callback, self, context=context)
 
-    # What a task asks of a future
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
+    # What a task asks of a future. Without `get_loop` it reads `_loop`, which costs no call.
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         self._callback, self._context = callback, context

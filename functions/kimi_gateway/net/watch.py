@@ -15,12 +15,13 @@ class Watch:
     """Like asyncio.timeout: cancels the task inside and raises TimeoutError. But `allow` only stores a later
     deadline; one timer checks it when it fires, and goes on if time is left."""
 
-    __slots__ = ("_cancelling", "_end", "_expired", "_loop", "_task", "_timer")
+    __slots__ = ("_cancelling", "_due", "_end", "_expired", "_loop", "_task", "_time", "_timer")
     _timer: asyncio.TimerHandle
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._end = self._loop.time() + seconds
+        self._time = self._loop.time
+        self._end = self._time() + seconds
         self._expired = False
 
     async def __aenter__(self) -> Self:
@@ -34,14 +35,17 @@ class Watch:
 
     def allow(self, seconds: float) -> None:
         """Set the deadline to `seconds` from now; FOREVER for none."""
-        end = self._loop.time() + seconds
-        if end < self._timer.when():
+        end = self._end = self._time() + seconds
+        if end < self._due:
             self._timer.cancel()
-            self._timer = self._loop.call_at(end, self._look)
-        self._end = end
+            self._call_at(end)
 
     def _set(self, now: float) -> None:
-        self._timer = self._loop.call_at(min(self._end, now + STEP), self._look)
+        self._call_at(min(self._end, now + STEP))
+
+    def _call_at(self, when: float) -> None:
+        self._due = when  # kept here, because asking the timer for it costs a call for each event
+        self._timer = self._loop.call_at(when, self._look)
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -15,7 +15,7 @@ from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.calls import Calls
-from kimi_gateway.pivot.template import TEXTS, ChunkTemplate, learn, texts_of
+from kimi_gateway.pivot.template import LONGEST, TEXTS, ChunkTemplate, learn, texts_of
 from kimi_gateway.pivot.usage import counts
 
 
@@ -34,12 +34,14 @@ class ErrorEvent(Exception):
 @dataclass(slots=True)  # not frozen, because that would cost as much as parsing
 class Chunk:
     """`substance`: it has content, reasoning, a refusal, a tool call or a finish reason. `finishes`: it ends
-    at least one choice. `data` are the upstream's own bytes, if `body` is unchanged."""
+    at least one choice. `data` are the upstream's own bytes, if `body` is unchanged, and `matched` is the
+    template that they match, if one is known."""
 
     body: dict[str, Any] = field(repr=False)
     substance: bool
     finishes: bool
     data: bytes = field(default=b"", repr=False)
+    matched: ChunkTemplate | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ class Progress:
         strings: list[bytes] = []
         for place in range(at, len(events)):
             data, name = events[place]
-            if name or not (data.startswith(before) and data.endswith(after)):
+            if name or len(data) > LONGEST or not (data.startswith(before) and data.endswith(after)):
                 break
             if not (string := data[start:-end]):
                 break
@@ -150,12 +152,14 @@ class Progress:
         """The chunk of an event, without its usage, which is stored here (the last one that is not null).
         None if nothing is left for a client. Raises Unreadable or ErrorEvent."""
         data, name = event
-        if self._template is not None and not name and (found := self._template.read(data)):
+        template = self._template
+        if template is not None and not name and (found := template.read(data)):
             body, text = found
-            self.written += token_estimate.of_text(text)
+            length = len(text)
+            self.written += length / 4 if text.isascii() else token_estimate.of_text(text)
             self._untemplated = 0
-            self.size += len(text)
-            return Chunk(body, True, False, data)
+            self.size += length
+            return Chunk(body, True, False, data, template)
         if data == b"[DONE]":
             return self._end()
         self.size += len(data)
@@ -187,7 +191,7 @@ class Progress:
         except (AttributeError, TypeError) as exc:
             raise Unreadable("an event has choices of an unknown shape") from exc
         self.usage = counts(usage) if isinstance(usage, dict) else None
-        if substance and not finishes and not self._edited:
+        if substance and not finishes and not self._edited and len(data) <= LONGEST:
             self._learn(data, body)
         return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
 
@@ -265,6 +269,7 @@ class Identity:
     created: int
     fingerprint: str
     _heads: dict[tuple[bytes, tuple[str, ...]], bytes] = field(default_factory=dict, repr=False)
+    _around: dict[ChunkTemplate, tuple[bytes, bytes] | None] = field(default_factory=dict, repr=False)
 
     def put_on(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
         head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
@@ -273,20 +278,28 @@ class Identity:
     def spliced(self, chunk: Chunk) -> bytes | None:
         """The upstream's bytes with this identity: everything before `choices` is replaced. Chunks of one
         stream begin alike, so the replacement is computed once. None if the bytes cannot be cut there."""
+        if (template := chunk.matched) is not None and (around := self._surrounding(template)):
+            return around[0] + chunk.data[len(template.before) : -len(template.after)] + around[1]
         head, choices, rest = chunk.data.partition(_CHOICES)
         new = self._renewed(head, tuple(chunk.body))
         return new and sse.encode(new + choices + _without_usage(rest))
 
     def spliced_run(self, run: Run) -> bytes | None:
         """As `spliced`, for all chunks of a run in one step."""
-        template = run.template
+        around = self._surrounding(run.template)
+        return around and around[0] + (around[1] + around[0]).join(run.strings) + around[1]
+
+    def _surrounding(self, template: ChunkTemplate) -> tuple[bytes, bytes] | None:
+        """The frame before and after the text of a matching chunk, kept for the template used last."""
+        if template in self._around:
+            return self._around[template]
         head, choices, rest = template.before.partition(_CHOICES)
         new = choices and self._renewed(head, template.names)
-        if not new:
-            return None
-        before = b"data: %b%b%b" % (new, choices, rest)
-        after = _without_usage(template.after) + b"\n\n"
-        return b"%b%b%b" % (before, (after + before).join(run.strings), after)
+        found: tuple[bytes, bytes] | None = None
+        if new and sse.LF not in template.before and sse.LF not in template.after:  # else `encode` splits it
+            found = b"data: %b%b%b" % (new, choices, rest), _without_usage(template.after) + b"\n\n"
+        self._around.clear()
+        return self._around.setdefault(template, found)
 
     def _renewed(self, head: bytes, names: tuple[str, ...]) -> bytes | None:
         begins = (head, names)  # the names show whether one of ours comes after the cut
@@ -314,9 +327,8 @@ CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks with text; a few may contain escapes
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
 _CHOICES = b'"choices":'
-_NO_USAGE = (
-    b',"usage":null}'  # the vendor's, at the top level of every chunk but the last, if usage was requested
-)
+# The vendor's, at the top level of every chunk but the last, if usage was requested.
+_NO_USAGE = b',"usage":null}'
 _OWN = frozenset(("id", "object", "created", "model", "system_fingerprint"))
 
 

@@ -17,6 +17,7 @@ _STRINGS = re.compile(  # JSON strings without their quotes, a line each
 )
 _FLAT = frozenset((str, int, float, bool, type(None)))
 _PROBE = "probe"
+LONGEST = 64 * 1024  # bytes of a chunk; searching a longer text takes more time than parsing it
 
 
 class ChunkTemplate:
@@ -33,7 +34,7 @@ class ChunkTemplate:
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
         """The body and the text of a matching chunk; None if it must be parsed."""
         before, after = self.before, self.after
-        if len(data) <= self._length or not (data.startswith(before) and data.endswith(after)):
+        if not self._length < len(data) <= LONGEST or not (data.startswith(before) and data.endswith(after)):
             return None
         middle = data[len(before) : len(data) - len(after)]
         if _NOT_PLAIN.search(middle):

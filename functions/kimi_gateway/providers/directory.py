@@ -76,6 +76,11 @@ class Directory:
         except UpstreamFailure:
             return estimate
 
+    @property
+    def counts(self) -> bool:
+        """Whether the upstream counts tokens. Raises Unavailable."""
+        return isinstance(self.upstream().provider, Estimates)
+
     async def estimate(self, model: Model, messages: list[Any]) -> int:
         """Input tokens counted by the upstream, or estimated if it does not count."""
         upstream = self.upstream()

@@ -44,6 +44,7 @@ def body_of(route: Route) -> bytes:
 
 
 def test_a_client_without_a_key_is_heard_nowhere(desk: Desk) -> None:
+    desk.counting = True
     for route in desk.routes:
         for key in (None, "sk-other", keys.new_key()):
             spent = desk.ask(route.method, path_of(route), BIG if route.method == "POST" else b"", key)
@@ -200,6 +201,7 @@ def test_the_free_calls_of_a_key_have_a_bucket_before_all_else(desk: Desk) -> No
 
 
 def test_a_refusal_takes_the_same_steps_whatever_the_body(desk: Desk) -> None:
+    desk.counting = True
     poor, limited = desk.inner.key(0), desk.inner.key(limits=Limits(minute=1))
     good = json.dumps(GOOD).encode()
     for key in (poor, limited, limited):
@@ -211,6 +213,7 @@ def test_a_refusal_takes_the_same_steps_whatever_the_body(desk: Desk) -> None:
 
 def test_schemas_are_worked_at_behind_the_admission(desk: Desk) -> None:
     """A key without credits, asking for the first time: nothing is known of it yet."""
+    desk.counting = True
     poor, payer = desk.inner.key(0), desk.inner.key()
     for number, path in enumerate(CHATS):
         body = GOOD | {

@@ -4,7 +4,11 @@ waits for another turn of the loop.
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -41,3 +45,37 @@ def test_a_piece_is_handed_on_in_the_turn_that_reads_it(
             assert any(line for line in lines)
     assert set(switches[BEFORE:]) == {switches[BEFORE]}
     assert switches[0]  # it counts
+
+
+CALLS = {"/v1/chat/completions": 50, "/v1/messages": 51, "/v1/responses": 58}  # of our functions, for a piece
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_piece_takes_few_calls(path: str, up: ScriptedUpstream, tmp_path: Path) -> None:
+    """Each call costs more than what most of them do. A coroutine or generator that goes on is one too."""
+    pieces = [f"<{number:03}>" for number in range(BEFORE + COUNTED)]
+    gate, called = Gated(Sse(chat_events("".join(pieces), pieces=len(pieces)))), Counter[str]()
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and "kimi_gateway" in frame.f_code.co_filename:
+            called[frame.f_code.co_name] += 1
+
+    async def watch(counter: Callable[[FrameType, str, object], None] | None) -> None:
+        sys.setprofile(counter)
+
+    up.plan(gate)
+    gate.let(2)
+    with LiveGateway(tmp_path, up.url) as gateway:
+        asked = {"model": "kimi-k3", "stream": True, **ASKED[path]}
+        with gateway.client(gateway.key()) as client, client.stream("POST", path, json=asked) as answer:
+            lines = answer.iter_lines()
+            for number, piece in enumerate(pieces):
+                assert any(piece in line for line in lines)
+                if number == BEFORE:
+                    gateway.do(watch(count))
+                elif number == len(pieces) - 2:
+                    gateway.do(watch(None))
+                gate.let()
+            assert any(line for line in lines)
+    counted = sum(called.values()) / (len(pieces) - 2 - BEFORE)
+    assert 1 < counted <= CALLS[path], called

@@ -85,7 +85,7 @@ def test_a_file_of_10_mb_by_address(cloud: Cloud, upstream: ScriptedUpstream, ho
     (sent,) = uploads(upstream)
     assert VIDEO in sent.raw
     (message,) = upstream.chats[-1].body["messages"]
-    assert message["content"][0]["video_url"]["url"] == "ms://file_00000001"
+    assert message["content"][0]["video_url"]["url"] == f"ms://{upstream.files.given[0]}"
 
 
 @pytest.mark.parametrize("how", CHATS)

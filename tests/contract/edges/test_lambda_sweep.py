@@ -58,7 +58,8 @@ def test_it_deletes_abandoned_files_and_books_batches(tmp_path: Path, upstream: 
             db.commit()
 
         assert deployed.api.invoke(SCHEDULED).answer().json == {}
-        assert list(upstream.files.files) == ["file_2", "file_output_batch-up-0001"]
+        (batch,) = upstream.batches.batches.values()
+        assert list(upstream.files.files) == ["file_2", batch.output]
         (row,) = deployed._store(lambda store: store.usage(0, account))
         assert (row.input, row.output) == (3000, 300)
 

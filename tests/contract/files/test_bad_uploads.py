@@ -14,6 +14,7 @@ from support.live import LiveGateway
 from support.uploading import ANTHROPIC, KIND, PURPOSE, form, left, upload
 from support.wire import connect, head, rest_of, statuses
 from upstream import ScriptedUpstream
+from upstream.files import MOST_FILES
 from upstream.steps import Status
 
 HUGE = 100 * 2**20
@@ -109,6 +110,24 @@ def test_an_account_has_room_for_so_many_files(gateway: LiveGateway, client: htt
     )
     client.delete(f"/v1/files/{ids[0]}")
     assert upload(client).status_code == 200
+
+
+def test_a_full_account_of_the_vendor_says_what_to_do(
+    gateway: LiveGateway, upstream: ScriptedUpstream, client: httpx.Client
+) -> None:
+    """Nobody's kept file is deleted for it."""
+    upstream.files.most = 2
+    try:
+        for _ in range(2):
+            assert upload(client).status_code == 200
+        with gateway.client(gateway.key()) as other:
+            full = upload(other)
+            assert full.status_code == 409
+            assert "Delete files that you do not need" in openai_error(full.json())["message"]
+            assert other.get("/v1/files").json()["data"] == []
+        assert left(gateway, upstream, client) == (2, 2)
+    finally:
+        upstream.files.most = MOST_FILES
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -102,7 +102,7 @@ def test_large_media_in_base64_are_uploaded_wherever_they_stand(
     with gateway.client(gateway.key()) as client:
         answer = client.post(PATHS[form], json=body(form, *messages, stream=stream))
     assert answer.status_code == 200, answer.text
-    assert sorted(media(upstream)) == ["ms://file_00000001", "ms://file_00000002"]
+    assert sorted(media(upstream)) == [f"ms://{id}" for id in upstream.files.given]
     assert len(uploads(upstream)) == 2
     purpose = "image" if kind is None else FILES[kind]
     assert {sent.raw.split(b"\r\n\r\n")[1][:5] for sent in uploads(upstream)} == {purpose.encode()}

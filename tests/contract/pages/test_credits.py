@@ -154,3 +154,62 @@ def test_it_is_readable_for_all(browser: Browser, desk: Busy, look: dict[str, An
         " await kept.page.evaluate(() => document.documentElement.lang)]"
     )
     assert other == (["My credits", "en"] if look["locale"] == "zh-CN" else ["我的额度", "zh-Hans"])
+
+
+POLLED = """
+const page = kept.page = await (kept.page?.context().close(), tab());
+await page.clock.install();
+await page.addInitScript((key) => sessionStorage.setItem("kimi-gateway.key", key), args.key);
+let asked = 0, broken = false;
+const paths = [];
+page.on("request", (request) => paths.push(new URL(request.url()).pathname));
+await page.route("**/Prod/**", (route) => {
+  if (route.request().url().endsWith("/user/status")) {
+    asked += 1;
+    if (broken) return route.fulfill({status: 503, json: {error: {message: "down"}}});
+  }
+  return route.continue({url: route.request().url().replace("/Prod/", "/")});
+});
+await page.goto(args.url + "/Prod/my-credits");
+await page.waitForSelector(".figure");
+const settled = () => page.evaluate(() => fetch("ping").then((response) => response.text()));
+const counts = [];
+const pass = async (seconds, asks) => {
+  const before = asked;
+  const answer = asks && page.waitForResponse("**/user/status");
+  await page.clock.runFor(1000 * seconds);
+  await answer;
+  await settled();
+  counts.push(asked - before);
+};
+const hide = (hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+await settled();
+await pass(10, true);
+broken = true;
+await pass(10, true);
+await pass(10, false);
+await pass(10, true);
+await pass(30, false);
+await pass(10, true);
+await hide(true);
+await pass(900, false);
+broken = false;
+const answer = page.waitForResponse("**/user/status");
+await hide(false);
+await answer;
+await settled();
+return [counts, asked, paths.filter((path) => !path.startsWith("/Prod/"))];
+"""
+
+
+def test_it_asks_less_often_after_failures_not_while_hidden_and_below_its_own_prefix(
+    browser: Browser, desk: Busy
+) -> None:
+    """The clock is the test's. The prefix is one of API Gateway's stages, which takes it away."""
+    counts, asked, elsewhere = browser.run(POLLED, url=desk.gateway.url, key=desk.user)
+    assert counts == [1, 1, 0, 1, 0, 1, 0]
+    assert asked == 6
+    assert elsewhere == []

@@ -137,13 +137,13 @@ def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Brows
     (key,) = account["keys"]
     assert (account["credits"], key["limits"]["rpm"], key["budgets"]) == (7, 5, {"usd/day": 2.5})
 
-    def press(action: str, then: str, fill: str = "") -> None:
+    def press(action: str, then: str, **fill: str) -> None:
         browser.run(
             """
             const card = kept.page.locator(".account", {hasText: args.name});
             await card.getByRole("button", {name: args.action}).last().click();
-            if (args.fill) await kept.page.fill("#f-credits", args.fill);
-            const asks = args.fill || args.action === "Revoke";
+            for (const [field, text] of Object.entries(args.fill)) await kept.page.fill(`#f-${field}`, text);
+            const asks = Object.keys(args.fill).length || args.action === "Revoke";
             if (asks) await kept.page.locator("dialog button[type=submit]").click();
             await card.getByText(args.then).first().waitFor();
             """,
@@ -154,7 +154,9 @@ def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Brows
         with desk.gateway.client(secret) as client:
             return client.get("/user/status").status_code
 
-    press("Grant credits", "12 credits left", fill="5")
+    press("Grant credits", "12 credits left", credits="5")
+    press("Grant credits", "512 credits left", package="starter")
+    press("Take credits away", "510 credits left", credits="2")
     assert status() == 200
     press("Suspend", "suspended")
     assert status() in (401, 403)
@@ -162,3 +164,81 @@ def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Brows
     assert status() == 200
     press("Revoke", "revoked")
     assert status() == 401
+
+
+REFUSED = """
+const card = kept.page.locator(".account", {hasText: args.name});
+await card.getByRole("button", {name: args.action}).first().click();
+for (const [field, text] of Object.entries(args.fill)) await kept.page.fill(`#f-${field}`, text);
+await kept.page.locator("dialog button[type=submit]").click();
+const told = await kept.page.textContent("dialog [role=alert]");
+const wrong = await faults(kept.page);
+await kept.page.locator("dialog").getByRole("button", {name: "Cancel"}).click();
+return wrong.join() || told;
+"""
+DELETE = """
+const card = kept.page.locator(".account", {hasText: args.name});
+await card.getByRole("button", {name: "Delete account"}).click();
+await kept.page.fill("#f-name", args.name);
+await kept.page.keyboard.press("Enter");
+await card.waitFor({state: "detached"});
+"""
+
+
+def test_an_account_is_deleted_after_its_name_was_entered(browser: Browser, desk: Busy) -> None:
+    name = "Old <b>account</b>"
+    with desk.gateway.client(desk.boss) as client:
+        made = client.post("/admin/accounts", json={"name": name, "credits": 9}).json()["id"]
+    desk.open(browser, "/admin#accounts", ".account", desk.boss)
+
+    def refused(action: str, **fill: str) -> str:
+        """What a dialog says that stays open, or what axe-core finds in it."""
+        told: str = browser.run(REFUSED, name=name, action=action, fill=fill)
+        return told
+
+    def there() -> bool:
+        return made in {each["id"] for each in ask(desk, "/admin/accounts")["data"]}
+
+    assert "Only 9 credits" in refused("Take credits away", credits="10")
+    assert "premium" in refused("Grant credits", package="gold")
+    assert "either credits or package" in refused("Grant credits", package="starter", credits="3")
+    assert "Nothing was deleted" in refused("Delete account", name="another")
+    assert there()
+    browser.run(DELETE, name=name)
+    assert not there()
+
+
+KEYS = """
+const page = kept.page, row = page.locator("tr", {hasText: "old name"}), dialog = page.locator("dialog");
+await row.getByRole("button", {name: /^Rotate/}).click();
+await page.fill("#f-overlap", "soon");
+await dialog.locator("button[type=submit]").click();
+const refused = await page.textContent("dialog [role=alert]");
+await page.fill("#f-overlap", "0");
+await dialog.locator("button[type=submit]").click();
+await page.waitForSelector(".secret");
+const secret = await page.textContent(".secret");
+await dialog.getByRole("button", {name: "Close"}).click();
+await row.getByRole("button", {name: /^Change/}).click();
+await page.fill("#f-name", "new name");
+await page.fill("#f-rpd", "77");
+await dialog.locator("button[type=submit]").click();
+await page.locator("tr", {hasText: "new name"}).waitFor();
+await page.goto(args.pool);
+const asked = page.waitForResponse("**/admin/pool?balance=now");
+await page.getByRole("button", {name: "Ask for balances"}).click();
+return [refused, secret, (await asked).status()];
+"""
+
+
+def test_a_key_is_rotated_and_changed_and_balances_are_asked_for(browser: Browser, desk: Busy) -> None:
+    with desk.gateway.client(desk.boss) as client:
+        made = client.post("/admin/keys", json={"name": "old name", "credits": 5}).json()
+        desk.open(browser, "/admin#accounts", ".account", desk.boss)
+        refused, secret, status = browser.run(KEYS, pool=f"{desk.gateway.url}/admin#pool")
+        key = client.get(f"/admin/keys/{made['id']}").json()
+    assert "overlap" in refused
+    assert (key["name"], key["limits"]["rpd"], status) == ("new name", 77, 200)
+    for used, answer in ((made["key"], 401), (secret, 200)):
+        with desk.gateway.client(used) as client:
+            assert client.get("/user/status").status_code == answer

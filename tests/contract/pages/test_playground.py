@@ -189,10 +189,22 @@ def test_turns_are_edited_repeated_and_deleted(page: Playground, upstream: Scrip
     page.do("await page.getByRole('button', { name: 'Try again' }).last().click()")
     page.do("await page.locator('.answer[aria-busy=false] .markdown', { hasText: 'C' }).waitFor()")
     assert [each["content"] for each in messages(upstream)] == ["one", "A", "two"]
+    page.do("await page.getByRole('button', { name: 'Try again' }).first().click()")
+    asks = page.do(
+        "const dialog = page.getByRole('dialog', { name: 'Later messages' });"
+        "const told = await dialog.innerText();"
+        "const wrong = await faults(page);"
+        "await dialog.getByRole('button', { name: 'Close' }).click();"
+        "return [told, wrong, await page.locator('.turn').count()]"
+    )
+    assert "Later messages of yours: 1" in asks[0]
+    assert asks[1:] == [[], 4]
+    assert len(upstream.chats) == 3
     page.do(
         "await page.getByRole('button', { name: 'Edit' }).first().click();"
         "await page.getByLabel('Edit your message').fill('ONE');"
         "await page.getByRole('button', { name: 'Send again' }).click();"
+        "await page.getByRole('button', { name: 'Delete and go on' }).click();"
         "await page.locator('.answer[aria-busy=false] .markdown', { hasText: 'D' }).waitFor()"
     )
     assert [each["content"] for each in messages(upstream)] == ["ONE"]

@@ -237,9 +237,10 @@ async def test_a_token_that_is_refused_gives_way_and_an_address_is_read_anew(up:
 
 
 async def test_the_vendors_refusal_of_a_file_is_the_clients_with_its_words(up: ScriptedUpstream) -> None:
-    up.files.most = 0
+    words = {"error": {"message": "This file is encrypted", "type": "invalid_request_error"}}
+    up.files.refused["POST"] = [Status(400, words)]
     async with resolving(up) as made:
-        with pytest.raises(InvalidRequest, match=rf"{FIELD}: The number of files"):
+        with pytest.raises(InvalidRequest, match=rf"{FIELD}: This file is encrypted"):
             await made.one(inline(pdf()))
         assert await made.left() == (0, 0)
 

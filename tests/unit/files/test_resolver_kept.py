@@ -15,6 +15,7 @@ from kimi_gateway.errors import (
     NotFound,
     UnreadableImage,
 )
+from kimi_gateway.files import texts
 from kimi_gateway.pivot.attachments import DocumentText, FileId, MediaUrl
 from kimi_gateway.providers.demo import Demo
 from support.resolving import (
@@ -156,6 +157,18 @@ async def test_the_words_of_a_real_pdf_are_read_here_and_no_page_is_lost(up: Scr
         with pytest.raises(InvalidRequest, match=f"{FIELD}: the document cannot be read"):
             await made.one(inline(data[: len(data) // 8], "document"))
     assert up.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("MOST_CHARACTERS", 20), ("MOST_SECONDS", -1.0), ("MOST_PAGES", 1)]
+)
+async def test_the_reading_of_a_pdf_is_bounded(
+    up: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, name: str, most: float
+) -> None:
+    monkeypatch.setattr(texts, name, most)
+    async with resolving(up, local=True) as made:
+        with pytest.raises(InvalidRequest, match=f"{FIELD}: the document (has|takes) more than"):
+            await made.one(inline(worded_pdf("The first page.", "The second page."), "document"))
 
 
 @pytest.mark.parametrize(("purpose", "declared"), [("image", "text/plain"), ("file-extract", "image/png")])

@@ -101,3 +101,15 @@ async def test_a_reader_that_gives_up_leaves_the_item_to_the_next() -> None:
     await settle()
     await box.put(1)
     assert await box.get(LONG) == 1
+
+
+@on_a_loop
+async def test_an_offer_is_taken_at_once_or_not_at_all() -> None:
+    box = Mailbox[int](limit=2)
+    reader = asyncio.create_task(box.get(LONG))
+    await settle()
+    assert box.offer(0)
+    assert await reader == 0
+    assert [box.offer(number) for number in (1, 2, 3)] == [True, True, False]
+    assert [await box.get(LONG), await box.get(LONG)] == [1, 2]
+    assert await box.get(0) is None

@@ -14,7 +14,7 @@ from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
 from kimi_gateway.dialects.responses.dialect import Responses
 from kimi_gateway.net import sse
-from kimi_gateway.pivot.chunks import Chunk, ErrorEvent, Identity, Progress, Run, Unreadable
+from kimi_gateway.pivot.chunks import Chunk, ErrorEvent, Identity, Progress, Run, Unreadable, frame
 from kimi_gateway.pivot.dialect import Dialect, ParsedRequest
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {
@@ -164,3 +164,15 @@ def test_a_run_is_written_in_one_step(name: str, member: str) -> None:
     written = writer.add([first, whole]) + writer.end(USED)
     shown = member != "reasoning_content" or not name.startswith("messages,")
     assert (b"word 17" in written) == shown
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_chunks_whose_json_spans_lines_stay_whole(number: int) -> None:
+    """A line end in the JSON is a line end of its event, so each line needs `data:` again."""
+    lines = event({"content": "x"}).replace(b',"choices"', b',\n"choices"')
+    ours, progress, chunks = Identity("chatcmpl-1", "kimi-k3", 1, "fp"), Progress(), list[Chunk]()
+    progress.read_all([(lines, b"")], chunks)
+    progress.read_all([(lines, b"")] * number, chunks)
+    framed = b"".join(frame(chunk, ours) for chunk in chunks)
+    texts = [json.loads(data)["choices"][0]["delta"]["content"] for data, _ in sse.Decoder().feed(framed)]
+    assert texts == ["x"] * (number + 1)

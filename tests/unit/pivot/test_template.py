@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_gateway.pivot.chunks import Progress, Unreadable
-from kimi_gateway.pivot.template import learn
+from kimi_gateway.pivot.chunks import Chunk, Progress, Run, Unreadable
+from kimi_gateway.pivot.template import LONGEST, learn
 
 HEAD = {"id": "cmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "kimi-k3"}
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters='"\\', exclude_categories=["Cc", "Cs"]))
@@ -84,3 +84,22 @@ def test_what_no_parser_reads_breaks_the_stream_behind_a_good_chunk_too(broken: 
 )
 def test_where_the_place_of_the_text_is_not_certain_nothing_is_learnt(data: bytes) -> None:
     assert learn(data, json.loads(data)) is None
+
+
+def test_a_long_chunk_is_parsed_and_leaves_the_template_as_it_is() -> None:
+    progress, chunks = Progress(), list[Chunk]()
+    short, long = chunk("content", "one"), chunk("content", "x" * LONGEST)
+    progress.read_all([(long, b""), (short, b"")], chunks)
+    learnt = progress._template
+    assert learnt is not None
+    progress.read_all([(long, b""), (long, b""), (short, b"")], chunks)
+    assert [each.matched for each in chunks] == [None, None, None, None, learnt]
+    assert not any(isinstance(each, Run) for each in chunks)
+    assert [len(each.body["choices"][0]["delta"]["content"]) for each in chunks] == [
+        LONGEST,
+        3,
+        LONGEST,
+        LONGEST,
+        3,
+    ]
+    assert progress._template is learnt

@@ -39,6 +39,8 @@ class StreamWriter:
         self._begun = set[int]()  # choices
 
     def add(self, chunks: list[Chunk]) -> bytes:
+        if len(chunks) == 1 and not self._held and not chunks[0].finishes:
+            return frame(self._with_roles(chunks[0]), self._identity)
         out = []
         for chunk in chunks:
             if self._held:

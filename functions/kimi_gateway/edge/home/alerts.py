@@ -25,7 +25,7 @@ from kimi_gateway.accounts.store import StoreDown, Unknown
 from kimi_gateway.accounts.values import NEVER, Account
 from kimi_gateway.app import Running
 from kimi_gateway.edge.home.counting import Counting
-from kimi_gateway.edge.home.posting import Failed, Sleep, post
+from kimi_gateway.edge.home.posting import FLUSH, Failed, Sleep, post
 from kimi_gateway.errors import GatewayError
 from kimi_gateway.net.http import Client
 from kimi_gateway.observe import emit, redact
@@ -40,7 +40,6 @@ MOST_ACCOUNTS = 200  # of one look, those that were used last
 PROBE = 5.0  # seconds for the store
 QUEUE = 100  # messages that wait for the webhook
 TIMEOUT = 30.0  # seconds for one message with all its tries
-FLUSH = 5.0  # seconds for the rest when the gateway stops
 ONLY_LOG = "log"
 
 

@@ -19,15 +19,13 @@ from functools import partial
 from typing import Any
 
 from kimi_gateway import __version__
-from kimi_gateway.edge.home.posting import Failed, Sleep, post
+from kimi_gateway.edge.home.posting import FLUSH, Failed, Sleep, post
 from kimi_gateway.http import Headers
 from kimi_gateway.net.http import Client
 from kimi_gateway.observe import RequestRecord, current_trace, emit, redact
 from kimi_gateway.observe.metrics import Metrics, Snapshot
 from kimi_gateway.observe.otlp import context, encode, names
 from kimi_gateway.observe.otlp.options import Options, Target
-
-FLUSH = 5.0  # seconds for the last exports of a gateway that stops
 
 
 class Exporter:

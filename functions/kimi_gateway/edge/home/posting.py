@@ -12,6 +12,7 @@ from kimi_gateway.net.http import Client, NetError, Timeouts
 RETRIED = (429, 500, 502, 503, 504)
 TRIES = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between two tries
+FLUSH = 1.0  # seconds for what is unsent when the gateway stops, of all receivers together
 LONGEST_ANSWER = 64 * 1024  # bytes
 
 Sleep = Callable[[float], Awaitable[None]]

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from multiprocessing.connection import wait
 from typing import NoReturn
 
 import uvicorn
@@ -82,6 +81,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+    from multiprocessing.connection import wait
+
     sentinel = parent.sentinel
 
     def watch() -> None:

@@ -55,16 +55,13 @@ class Telemetry:
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
-        if self.alerts is not None:
-            await self.alerts.stop()
-        if self.scrape is not None:
-            await self.scrape.stop()
         if self.exporter is not None:
             if self.exporter in sinks:
                 sinks.remove(self.exporter)
             if self.exporter.trace in tracers:
                 tracers.remove(self.exporter.trace)
-            await self.exporter.stop()
+        parts = (self.alerts, self.scrape, self.exporter)  # together, as each may wait for its receiver
+        await asyncio.gather(*(part.stop() for part in parts if part is not None))
         self.counting.stop()
 
     async def _beat(self) -> None:

@@ -35,6 +35,7 @@ from kimi_gateway.errors import (
     NotFound,
     Unavailable,
 )
+from kimi_gateway.files.service import FileService
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import emit
 from kimi_gateway.providers.failures import CLIENTS_FAULT, OTHER_TOKEN, UpstreamFailure
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
 
 UPLOADED_WITHIN = 3_000  # seconds for one upload
 SWEPT_AFTER = UPLOADED_WITHIN + 600  # seconds after which an unfinished one is nobody's
-REFUSED = OTHER_TOKEN | CLIENTS_FAULT  # causes with an answer, so that the provider has no such file
+ROOM_NOW = "The upstream account was full, and has room again. Send the file again."
+REFUSED = (
+    OTHER_TOKEN | CLIENTS_FAULT | {"room"}
+)  # causes with an answer, so that the provider has no such file
 OPENAI, ANTHROPIC = OpenAi(), Anthropic()
 T = TypeVar("T")
 
@@ -61,7 +65,7 @@ class FilesApi:
     upstream: Callable[[], Upstream]
     room: Room
     patience: float
-    clock: Callable[[], float]
+    attachments: FileService
     within: float = UPLOADED_WITHIN
     bucket: Bucket | None = None
 
@@ -98,7 +102,7 @@ class FilesApi:
         await self.gate.require_credit(key)
         self._files()
         try:
-            record = asked(await request.body(), key.account, int(self.clock()))
+            record = asked(await request.body(), key.account, int(self.attachments.clock()))
             await self._add(record)
         except InvalidRequest:
             self.gate.wasted(key, 0)
@@ -117,7 +121,7 @@ class FilesApi:
 
     async def list(self, request: Request) -> Response:
         key = await authenticate_for_files(self.gate, request)
-        records = await _stored(self.store.files(key.account, int(self.clock())))
+        records = await _stored(self.store.files(key.account, int(self.attachments.clock())))
         return answer(_shape(request).page(records, request.query))
 
     async def retrieve(self, request: Request, file: str) -> Response:
@@ -156,7 +160,7 @@ class FilesApi:
             raise Conflict(
                 f"Upload {record.id} was not completed. It ends by itself within an hour.", param="file_id"
             )
-        gone = replace(record, state="deleting", expires=int(self.clock()))
+        gone = replace(record, state="deleting", expires=int(self.attachments.clock()))
         if not await _stored(self.store.change_file(record, gone, self.room)):
             raise Conflict(
                 f"File {record.id} was changed meanwhile. Send the request again.", param="file_id"
@@ -182,7 +186,7 @@ class FilesApi:
         except UpstreamFailure as failure:
             raise _shown(failure, request) from failure
         failed: UpstreamFailure | None = None
-        now = int(self.clock())
+        now = int(self.attachments.clock())
         record = FileRecord(
             pending.id if pending else file_id(now),
             key.account, lease.token.id, "kept", now, now + SWEPT_AFTER,
@@ -206,6 +210,8 @@ class FilesApi:
         except UpstreamFailure as failure:
             failed = failure
             await self._abandon(record, failure.cause in REFUSED or not form.ended, pending)
+            if failure.cause == "room" and await self.attachments.cleaner.make_room(files, lease.token):
+                raise Unavailable(ROOM_NOW, retry_after=1, cause="upstream_room") from failure
             raise _shown(failure, request) from failure
         except BaseException:
             await asyncio.shield(self._abandon(record, not form.ended, pending))
@@ -260,7 +266,7 @@ class FilesApi:
             elif absent:
                 await self.store.remove_file(record)
             else:
-                due = replace(record, expires=int(self.clock()))
+                due = replace(record, expires=int(self.attachments.clock()))
                 await self.store.change_file(record, due, self.room)
 
     async def _remove(self, record: FileRecord) -> None:
@@ -279,7 +285,7 @@ class FilesApi:
 
     async def _record(self, key: Key, id: str) -> FileRecord:
         """Raises NotFound, also for the file of another account."""
-        record = await _stored(self.store.file(key.account, id, int(self.clock())))
+        record = await _stored(self.store.file(key.account, id, int(self.attachments.clock())))
         if record is None:
             raise NotFound(f"There is no file {id[:80]}.", param="file_id")
         return record

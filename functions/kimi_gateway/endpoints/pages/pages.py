@@ -34,9 +34,7 @@ SECURITY = (
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
 )
-FRESH = (
-    "max-age=300"  # seconds for which a browser keeps a static file unasked; a page is asked for each time
-)
+KEEP = "no-cache"  # a browser asks each time, and gets 304 without a body until the content has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,13 @@ class Pages:
             response = answer(_described())
             response.headers.append(("vary", "accept"))
             return response
-        return _sent(request, _file(DOCUMENTS[path]), "no-cache", "accept, accept-encoding")
+        return _sent(request, _file(DOCUMENTS[path]), "accept, accept-encoding")
 
     async def file(self, request: Request, file: str) -> Response:
         """A file of the pages. Raises NotFound."""
         if file not in names():
             raise NotFound("There is no such file of the pages.")
-        return _sent(request, _file(file), FRESH, "accept-encoding")
+        return _sent(request, _file(file), "accept-encoding")
 
 
 def _described() -> dict[str, object]:
@@ -97,8 +95,8 @@ def _file(name: str) -> File:
     return File(TYPES[Path(name).suffix], plain, gzip.compress(plain, 9, mtime=0), tag)
 
 
-def _sent(request: Request, file: File, keep: str, vary: str) -> Response:
-    headers = [("etag", file.tag), ("cache-control", keep), ("vary", vary), *SECURITY]
+def _sent(request: Request, file: File, vary: str) -> Response:
+    headers = [("etag", file.tag), ("cache-control", KEEP), ("vary", vary), *SECURITY]
     known = [tag.strip() for line in request.headers.all("if-none-match") for tag in line.split(",")]
     if file.tag in known or "*" in known:
         return Response(304, headers)

@@ -11,8 +11,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kimi_gateway.dataclass import dataclass
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import httpx2
 
 RESOLVING = 5.0  # seconds
+RESOLVED_AT_ONCE = 16  # names
 REDIRECTS = 5
 RATE = (1024, 10.0)  # least bytes a second, averaged over this number of seconds
 RATIO = 100  # decoded bytes for each byte received
@@ -64,9 +67,15 @@ class Fetched:
     chunks: AsyncGenerator[bytes, None] = field(repr=False)
 
 
+_names = ThreadPoolExecutor(RESOLVED_AT_ONCE, "resolve")  # makes threads when they are needed
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """All addresses of a name, from the system's resolver in a thread. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """All addresses of a name, from the system's resolver. Clients choose these names, and one whose server
+    is silent blocks a thread long after its caller has given up. So the threads are not those that look up
+    the upstream. Raises OSError."""
+    asking = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_names, asking)
     return [str(entry[4][0]) for entry in found]
 
 

@@ -5,6 +5,7 @@ Uploads and contents are streamed, so a file is never in memory as a whole.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +23,8 @@ LONGEST_TEXT = 16 * 2**20  # bytes of a document's text
 NEVER = 2**62  # bytes
 MOST_LISTED = 2_000  # the platform keeps 1,000 files of an account (2026-09)
 PATIENCE = 120.0  # seconds for an answer's head; extraction may run within an upload
+# The refusals for 1,000 files and 10 GB (platform's page on files, 2026-09; the second wording is not known).
+_FULL = re.compile(r"max file count|total (?:file )?size of .* exceed", re.I)
 _FAILED = ("error", "failed")  # of `status` and `extract_status`; the other words are not an end
 
 
@@ -55,7 +58,12 @@ class MoonshotFiles:
             raise lost(exc) from exc
         finally:
             await body.aclose()
-        return _file(_object(answer.status, answer.headers, text))
+        try:
+            return _file(_object(answer.status, answer.headers, text))
+        except UpstreamFailure as failure:
+            if failure.cause == "invalid" and _FULL.search(failure.detail):
+                failure.cause = "room"
+            raise
 
     async def text(self, token: Token, id: str) -> str:
         parts = bytearray()

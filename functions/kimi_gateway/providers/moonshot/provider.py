@@ -158,8 +158,11 @@ async def events(
                 read = decoder.feed(data)
                 if reader is not None:
                     read = reader.pivot(read)
+                if 0 < len(read) <= SLICE:
+                    yield read
+                    continue
                 for at in range(0, len(read), SLICE):
-                    yield read[at : at + SLICE] if len(read) > SLICE else read
+                    yield read[at : at + SLICE]
     except http.NetError as exc:
         raise failures.lost(exc) from exc
     except sse.EventTooLarge as exc:

@@ -144,11 +144,6 @@ def elsewhere(tmp_path: Path, minor: str) -> Path:
     return clone
 
 
-def test_another_checkout_gives_the_same_bytes(tmp_path: Path) -> None:
-    built.build(tmp_path / "again.zip", elsewhere(tmp_path, MINOR))
-    assert (tmp_path / "again.zip").read_bytes() == artefact().read_bytes()
-
-
 def test_without_an_interpreter_of_that_minor_the_bundle_has_no_bytecode_and_says_what_that_costs(
     tmp_path: Path,
 ) -> None:

@@ -1,4 +1,4 @@
-// The dialogs of the operator's page: make and change accounts and keys, grant, rotate, revoke.
+// The dialogs of the operator's page: make, change and delete accounts and keys, grant, deduct, rotate.
 import { alertOf, api, copyButton, el, fill, t } from "./shell.js";
 
 const LIMITS = ["rpm", "rph", "rpd", "in_flight", "tokens"];
@@ -92,8 +92,26 @@ export const forms = {
       async (values) => { await api(path("accounts", account.id), { method: "PATCH", body: { name: values.name, budgets: budgetsOf(values.budgets) } }); return done; });
   },
   grant(account, done) {
-    dialog(named("admin.grant", account.name), [field("credits", t("admin.credits"), ""), field("expires", t("admin.expires"))],
-      async (values) => { await api(path("accounts", account.id, "/grant"), { method: "POST", body: { credits: wrongNumber(values.credits), expires: values.expires || null } }); return done; });
+    dialog(named("admin.grant", account.name), [field("credits", t("admin.credits")), field("expires", t("admin.expires")), field("package", t("admin.package"), "", t("admin.package_hint"))],
+      async (values) => {
+        const bought = values.package && { package: values.package };
+        const given = bought && !values.credits ? bought : { credits: wrongNumber(values.credits), expires: values.expires || null, ...bought };
+        await api(path("accounts", account.id, "/grant"), { method: "POST", body: given });
+        return done;
+      });
+  },
+  deduct(account, done) {
+    dialog(named("admin.deduct", account.name), [field("credits", t("admin.credits"))],
+      async (values) => { await api(path("accounts", account.id, "/deduct"), { method: "POST", body: { credits: wrongNumber(values.credits) } }); return done; });
+  },
+  deleteAccount(account, done) {
+    const name = account.name || account.id;
+    dialog(named("admin.delete", account.name), [el("p", {}, t("admin.delete_sure")), field("name", t("admin.delete_name", { name }))],
+      async (values) => {
+        if (values.name !== name.trim()) throw new Error(t("admin.delete_other"));
+        await api(path("accounts", account.id), { method: "DELETE" });
+        return done;
+      }, t("admin.delete"), "danger");
   },
   key(account, done) {
     dialog(named("admin.new_key", account.name || account.id), [field("name", t("admin.name")), ...keyFields()],

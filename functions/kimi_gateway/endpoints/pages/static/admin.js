@@ -138,7 +138,7 @@ function accountCard(account) {
   const budgets = Object.entries(account.budgets).map(([name, limit]) => `${name} ${limit}`).join(", ");
   return el("section", { class: "card account" },
     el("div", { class: "section-head" }, el("div", {}, el("h2", {}, account.name || t("admin.unnamed")), el("p", { class: "code muted" }, account.id)),
-      el("div", { class: "actions" }, act("admin.new_key", account, () => forms.key(account, refresh)), act("admin.grant", account, () => forms.grant(account, refresh)), act("admin.change", account, () => forms.changeAccount(account, refresh)))),
+      el("div", { class: "actions" }, act("admin.new_key", account, () => forms.key(account, refresh)), ["grant", "deduct", "change", "delete"].map((name) => act(`admin.${name}`, account, () => forms[name === "change" || name === "delete" ? `${name}Account` : name](account, refresh))))),
     el("p", {}, account.unlimited ? t("unlimited") : t("admin.left", { n: number(account.credits), used: number(account.consumed) })),
     budgets && el("p", { class: "muted" }, t("admin.budgets_are", { budgets })),
     table.node);

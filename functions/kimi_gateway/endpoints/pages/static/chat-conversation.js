@@ -32,6 +32,11 @@ export class Conversation {
     return this.turns.findIndex((turn) => turn.id === id);
   }
 
+  /** How many questions and results follow a turn: what its user wrote after it. */
+  after(id) {
+    return this.turns.slice(this.at(id) + 1).filter((turn) => turn.role !== "assistant").length;
+  }
+
   /** Takes away a turn and all that follow; returns them. */
   cut(id) {
     const at = this.at(id);

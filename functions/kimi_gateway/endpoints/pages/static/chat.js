@@ -1,6 +1,6 @@
 // The playground: a conversation with a model through this gateway. It is in memory only.
 
-import { Composer, forget } from "./chat-composer.js";
+import { Composer, forget, modal } from "./chat-composer.js";
 import { asJson, asMarkdown, answerTurn, Conversation, toolTurn, userTurn } from "./chat-conversation.js";
 import { panel } from "./chat-panel.js";
 import { costOf, requestOf } from "./chat-request.js";
@@ -116,8 +116,25 @@ function add(turn) {
   empty();
 }
 
+/** Runs `step`, which takes turns away. Asks first if there are others among them than `turn` and its answer. */
+function losing(turn, step) {
+  const later = conversation.after(turn.id);
+  if (!later) return step();
+  const drops = () => {
+    dialog.close();
+    step();
+  };
+  const dialog = modal(t("chat.drop.title"), el("p", {}, t("chat.drop", { n: later })),
+    el("p", {}, el("button", { type: "button", class: "danger", onclick: drops }, t("chat.drop.do"))));
+}
+
 function edit(turn, text) {
   if (running || !(text.trim() || turn.files.length)) return;
+  losing(turn, () => replace(turn, text));
+}
+
+function replace(turn, text) {
+  if (running) return;
   const gone = conversation.cut(turn.id);
   const changed = userTurn(text.trim(), turn.files);
   conversation.add(changed);
@@ -129,8 +146,11 @@ function edit(turn, text) {
 
 function again(turn) {
   if (running) return;
-  drop(conversation.cut(turn.id));
-  ask();
+  losing(turn, () => {
+    if (running) return;
+    drop(conversation.cut(turn.id));
+    ask();
+  });
 }
 
 function results(given) {
