@@ -183,9 +183,10 @@ def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> st
 
 def _free_port(host: str, port: int, option: str = "--port") -> int:
     """`port`, or a free one for 0. Raises Failed if it cannot be bound."""
+    name = host.encode("ascii") if host.isascii() else host  # a text would load the tables of IDNA
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

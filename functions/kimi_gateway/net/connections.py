@@ -142,7 +142,7 @@ class Pool:
                 lambda: Connection(self._arena, self._gone, self.share),
                 host,
                 port,
-                ssl=self._context() if scheme == "https" else None,
+                ssl=await self._context() if scheme == "https" else None,
                 happy_eyeballs_delay=_stagger(host),
             )
             if self._closing is not None or not connection.open:
@@ -157,10 +157,11 @@ class Pool:
         self._open[connection] = origin
         return connection
 
-    def _context(self) -> ssl.SSLContext:
+    async def _context(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = ssl.create_default_context()  # SSL_CERT_FILE and SSL_CERT_DIR are honoured
-            self._tls.set_alpn_protocols(["http/1.1"])
+            from kimi_gateway.net import tls  # the demo and tests connect without TLS
+
+            self._tls = await tls.context()
         return self._tls
 
     def _gone(self, connection: Connection) -> None:

@@ -56,14 +56,13 @@ _BY_STATUS: Mapping[int, Cause] = {
     400: "invalid", 401: "authentication", 402: "quota", 403: "permission", 404: "model",
     413: "invalid", 422: "invalid", 429: "rate", 504: "timeout",
 }  # fmt: skip
-_TOO_LONG = re.compile(r"token limit|token length|too long|context length|maximum context", re.I)
+# Patterns are compiled by the first failure: a start would pay a millisecond for them.
+_TOO_LONG = r"token limit|token length|too long|context length|maximum context"
 # The numbers in such a text: the limit, and the requested size.
-_LIMIT = re.compile(r"(?:limit|maximum|context length|>)[^\d(]{0,20}(\d[\d,]{2,11})", re.I)
-_REQUESTED = re.compile(
-    r"(?:requested|resulted in)[^\d]{0,20}(\d[\d,]{2,11})|(\d[\d,]{2,11}) tokens? >", re.I
-)
-_IMAGE = re.compile(r"\b(?:images?|image_url|pictures?)\b", re.I)
-_AFTER = re.compile(r"after (\d+(?:\.\d+)?) ?s", re.I)
+_LIMIT = r"(?:limit|maximum|context length|>)[^\d(]{0,20}(\d[\d,]{2,11})"
+_REQUESTED = r"(?:requested|resulted in)[^\d]{0,20}(\d[\d,]{2,11})|(\d[\d,]{2,11}) tokens? >"
+_IMAGE = r"\b(?:images?|image_url|pictures?)\b"
+_AFTER = r"after (\d+(?:\.\d+)?) ?s"
 LONGEST_MESSAGE = 2_000
 
 
@@ -130,7 +129,7 @@ class UpstreamFailure(Exception):
         if self.cause == "model" and not model_is_ours:
             return ModelNotFound("The upstream does not know this model.", param="model", cause="model")
         view = _SHOWN[self.cause]
-        if self.cause == "invalid" and self.quoted and _IMAGE.search(self.detail):
+        if self.cause == "invalid" and self.quoted and re.search(_IMAGE, self.detail, re.I):
             return UnreadableImage(self.detail, cause="upstream_invalid")
         own_words = self.quoted and view.error.status in (400, 429)
         after = math.ceil(max(self.retry_after or 1, 1)) if view.error.status in (429, 503) else None
@@ -141,8 +140,8 @@ class UpstreamFailure(Exception):
 
     def _too_long(self, window: int | None) -> ContextLengthExceeded:
         """The error with the numbers of the vendor's text, else the window's."""
-        maximum = _number(_LIMIT.search(self.detail)) or window
-        tokens = _number(_REQUESTED.search(self.detail))
+        maximum = _number(re.search(_LIMIT, self.detail, re.I)) or window
+        tokens = _number(re.search(_REQUESTED, self.detail, re.I))
         if maximum is not None and tokens is not None and tokens <= maximum:
             tokens = None  # the numbers were misread, or include the output
         words = self.detail if self.quoted else "The input is too long for the model."
@@ -212,10 +211,10 @@ def failure(
     message = error.get("message")
     quoted = isinstance(message, str) and bool(message.strip())
     detail = excerpt(str(message), LONGEST_MESSAGE) if quoted else otherwise
-    if cause == "invalid" and _TOO_LONG.search(detail):
+    if cause == "invalid" and re.search(_TOO_LONG, detail, re.I):
         cause = "context"
     if cause in ("rate", "overload") and retry_after is None:
-        named = _AFTER.search(detail)
+        named = re.search(_AFTER, detail, re.I)
         retry_after = float(named.group(1)) if named else None
     return UpstreamFailure(cause, detail, retry_after, quoted)
 

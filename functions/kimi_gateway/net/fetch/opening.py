@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING
 
 from kimi_gateway import __version__
+from kimi_gateway.net import tls as system
 from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.fetch.opened import Opened, Unreachable
 from kimi_gateway.net.fetch.target import Target
@@ -61,7 +62,7 @@ class Opener:
                     lambda: Connection(self._arena, lambda _: None),
                     address,
                     target.port,
-                    ssl=self._context() if target.scheme == "https" else None,
+                    ssl=await self._context() if target.scheme == "https" else None,
                     server_hostname=target.host if target.scheme == "https" else None,
                 )
             if not connection.send("GET", _head(target.path, {**headers, "connection": "close"}), b""):
@@ -78,15 +79,16 @@ class Opener:
     async def _over_httpx(self, url: str, headers: dict[str, str], name: str) -> Opened:
         from kimi_gateway.net.fetch import through_proxy  # httpx2 loads slowly, and few gateways need it
 
+        try:
+            verify = self._tls if self._transport is not None else await self._context()
+        except OSError as exc:
+            raise Unreachable(exc) from None
         if self._proxied is None:
-            self._proxied = through_proxy.client(self._at_once, CONNECTING, self._transport, self._tls)
+            self._proxied = through_proxy.client(self._at_once, CONNECTING, self._transport, verify)
         return await through_proxy.opened(self._proxied, url, headers, name)
 
-    def _context(self) -> ssl.SSLContext:
-        if not isinstance(self._tls, ssl.SSLContext):
-            self._tls = ssl.create_default_context()  # SSL_CERT_FILE and SSL_CERT_DIR are honoured
-            self._tls.set_alpn_protocols(["http/1.1"])
-        return self._tls
+    async def _context(self) -> ssl.SSLContext:
+        return self._tls if isinstance(self._tls, ssl.SSLContext) else await system.context()
 
 
 class _Direct:
