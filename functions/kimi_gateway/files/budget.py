@@ -1,5 +1,7 @@
-"""What attachments take: bytes that one request reads, bytes that all requests of a process hold, and places
-of fetches. No account can take all of it: one may take more only while it has less than what is free."""
+"""Bytes of attachments that one request reads; bytes and fetches that all requests of a process share.
+
+No account can take all of them: it may take more only while it has less than what is free.
+"""
 
 from __future__ import annotations
 
