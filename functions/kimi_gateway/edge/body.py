@@ -86,8 +86,8 @@ def refused_chunks() -> InvalidRequest:
 
 
 def refused_head(headers: Headers, newest: bool) -> InvalidRequest | None:
-    """What is wrong with the head of an HTTP/1.1 request (`newest`), or of an older one. A coding beside
-    `chunked` would be read as content (RFC 9112, section 6.1)."""
+    """The error of a head that HTTP does not allow; `newest` for HTTP/1.1. A coding beside `chunked` would be
+    read as content (RFC 9112, section 6.1)."""
     if newest and not headers.all("host"):
         return InvalidRequest("The Host header is missing, which HTTP/1.1 requires.", cause="host")
     codings = headers.all("transfer-encoding")
