@@ -1,4 +1,4 @@
-"""Bounds on a request's body, for every edge: size, pace, and unpacked size."""
+"""Bounds on a request's body, for every edge: size, pace, number of chunks, and unpacked size."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ WINDOW = 10.0  # seconds
 PIECE = 128 * 1024  # bytes unpacked before other tasks get a turn
 LARGEST_WINDOW = 23  # bits of a zstd window, as RFC 8878 recommends
 PLAIN = ("", "identity")
+FREE_CHUNKS = 10_000  # chunks of a body that may have any size
+LEAST_CHUNK = 64  # bytes, on average over all chunks; each costs as much as a hundred bytes
 
 
 class Pace:
@@ -68,6 +70,33 @@ def too_slow(headers: tuple[tuple[str, str], ...] = ()) -> BodyTooSlow:
         f" bytes a second. Send the request again.",
         headers=headers,
     )
+
+
+def too_fine(chunks: int, size: int) -> bool:
+    """Whether a body of `size` bytes came in more chunks than anyone needs."""
+    return chunks > FREE_CHUNKS + size // LEAST_CHUNK
+
+
+def refused_chunks() -> InvalidRequest:
+    return InvalidRequest(
+        f"The body came in too many tiny chunks: they must have {LEAST_CHUNK} bytes on average."
+        " Send larger chunks, or a Content-Length.",
+        cause="chunks",
+    )
+
+
+def refused_head(headers: Headers, newest: bool) -> InvalidRequest | None:
+    """The error of a head that HTTP does not allow; `newest` for HTTP/1.1. A coding beside `chunked` would be
+    read as content (RFC 9112, section 6.1)."""
+    if newest and not headers.all("host"):
+        return InvalidRequest("The Host header is missing, which HTTP/1.1 requires.", cause="host")
+    codings = headers.all("transfer-encoding")
+    if codings and (len(codings) > 1 or codings[0].strip().lower() != "chunked"):
+        return InvalidRequest(
+            "The only Transfer-Encoding is `chunked`. Name a compression in Content-Encoding.",
+            cause="transfer-encoding",
+        )
+    return None
 
 
 def too_large(limit: float) -> BodyTooLarge:

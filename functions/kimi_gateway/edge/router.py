@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from enum import Enum
@@ -125,7 +125,7 @@ class Paths:
 
 def request_id(given: str) -> str:
     """The client's own id if a log and a header can contain it, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(16)}"
+    return given if _REQUEST_ID.fullmatch(given) else f"req_{os.urandom(16).hex()}"
 
 
 def of_every_answer(request: Request) -> list[tuple[str, str]]:

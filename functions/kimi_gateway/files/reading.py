@@ -121,7 +121,10 @@ async def reading(
     from kimi_gateway.net.fetch import fetcher as fetch  # httpx2 loads slowly, and few requests need it
 
     try:
-        async with fetcher().open(source.url, fetch.Bounds(bounds.size, bounds.seconds)) as fetched:
+        async with (
+            share.fetch(bounds.seconds),
+            fetcher().open(source.url, fetch.Bounds(bounds.size, bounds.seconds)) as fetched,
+        ):
             name = attachment.filename or named(source.url)
             reader = Reader(_fetched(attachment, fetched.chunks, share), fetched.length, name, None, hold)
             try:

@@ -123,7 +123,7 @@ class FileResolver:
             self._bounds,
             self._local,
             kept,
-            Share(self._memory, self._bounds.read, self._bounds.held),
+            Share(self._memory, account, self._bounds.read, self._bounds.held),
             frozenset(without),
             None if self._sharing is None else self._sharing.of(account, upstream),
         )

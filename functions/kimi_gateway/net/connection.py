@@ -7,6 +7,7 @@ connection.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -50,6 +51,8 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._arrived = Wakeup(self._loop)
+        self._timer: asyncio.TimerHandle | None = None
+        self._within, self._answer_by = 0.0, math.inf  # time of the loop by which the head must be here
         self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
         self._full = False
         self._error: NetError | None = None
@@ -77,6 +80,7 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or self._phase != IDLE or transport.is_closing():
             return False
         self._phase = HEAD
+        self._answer_by = math.inf  # a streamed body comes first
         self._received = self._held = 0
         self._fields.clear()
         self._bare = method == "HEAD"
@@ -108,18 +112,31 @@ class Connection(asyncio.BufferedProtocol):
 
     async def answered(self, within: float) -> None:
         """Wait for `status` and `headers`, at most `within` seconds. Raises NetError."""
-        timer = self._loop.call_later(within, self._time_out, within)
-        try:
-            while self._phase == HEAD:
-                await self.arrival()
-        finally:
-            timer.cancel()
+        if self._phase == HEAD:
+            self._answer_within(within)
+        while self._phase == HEAD:
+            await self.arrival()
         if self._phase == BROKEN and self._error is not None:
             raise self._error
 
-    def _time_out(self, within: float) -> None:
-        if self._phase == HEAD:
-            self._break(TimedOut(f"no answer within {within:g} s"))
+    def _answer_within(self, within: float) -> None:
+        """One timer serves many requests: a later deadline is only noted, and the timer finds it when it
+        fires."""
+        self._within, self._answer_by = within, self._loop.time() + within
+        if self._timer is not None and self._timer.when() > self._answer_by:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._answer_by, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._phase != HEAD or self._answer_by == math.inf:
+            return
+        if self._loop.time() >= self._answer_by:
+            self._break(TimedOut(f"no answer within {self._within:g} s"))
+        else:
+            self._timer = self._loop.call_at(self._answer_by, self._look)
 
     def take(self) -> bytes | None:
         """Take the bytes received since the last call: b"" if there are none yet, None at the end. Raises
@@ -225,6 +242,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(exc)
         self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         del self._parser  # it refers back to this connection
         self._gone(self)
 

@@ -96,6 +96,8 @@ def to_stream(level: str, stream: TextIO | None = None, formatter: logging.Forma
     """Send the log lines of this program, its server and its client to one redacting sink."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(formatter or JsonLines())
+    # No line names a thread or a process, and looking them up costs as much as the rest of a record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

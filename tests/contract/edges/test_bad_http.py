@@ -261,3 +261,38 @@ def test_anthropic_paths_refuse_in_their_own_shape(gateway: LiveGateway, upstrea
         status, _, body = post(gateway, b"host: a b", path=path)
         assert status == 400
         assert anthropic_error(json.loads(body))["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("lines", [
+    b"transfer-encoding: gzip, chunked",
+    b"transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+    b"transfer-encoding: chunked, chunked",
+])  # fmt: skip
+def test_a_coding_beside_chunked_is_refused(
+    gateway: LiveGateway, upstream: ScriptedUpstream, lines: bytes
+) -> None:
+    """The bytes would be read as if they had no coding."""
+    key = gateway.key()
+    status, _, body = answer_to(
+        gateway, b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode(), lines,
+        body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    )  # fmt: skip
+    assert status == 400
+    openai_error(json.loads(body))
+    untouched(gateway, upstream, key)
+
+
+def test_a_body_of_very_many_tiny_chunks_is_refused(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    """Each chunk costs a step, whatever its size."""
+    key = gateway.key()
+    lines = b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode()
+    lines += (b"transfer-encoding: chunked",)
+    few = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
+    assert answer_to(gateway, *lines, body=few)[0] == 200
+    upstream.requests.clear()
+    key = gateway.key()
+    lines = *lines[:2], b"x-api-key: " + key.encode(), lines[-1]
+    status, _, body = answer_to(gateway, *lines, body=b"1\r\n \r\n" * 30_000 + b"0\r\n\r\n")
+    assert status == 400
+    assert "tiny chunks" in openai_error(json.loads(body))["message"]
+    untouched(gateway, upstream, key)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from kimi_gateway.net.http import Client, ConnectionLost, Timeouts
+from kimi_gateway.net.http import Client, ConnectionLost, TimedOut, Timeouts
 from kimi_gateway.net.http1 import Http1Client
 from support.idle import settle
 from support.raw_server import RawServer
@@ -261,4 +263,48 @@ async def test_a_small_answer_does_not_become_a_large_chunk() -> None:
     ):
         sizes = [len(chunk) async for chunk in answer.chunks()]
     assert (max(sizes) <= 2**20, sum(sizes)) == (True, 6_888_890)
+    await client.close()
+
+
+async def test_one_timer_bounds_the_answers_to_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, client, timers = asyncio.get_running_loop(), Http1Client(), 0
+    call_at = loop.call_at
+
+    def counted(*given: Any, **more: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += 1
+        return call_at(*given, **more)
+
+    async with RawServer([*[HI] * 5, RawServer.KEEP]) as server:
+        await ask(client, server.url)
+        monkeypatch.setattr(loop, "call_at", counted)
+        for _ in range(4):
+            await ask(client, server.url)
+        assert timers == 0
+    await client.close()
+
+
+async def test_a_shorter_wait_on_a_used_connection_ends_in_its_own_time() -> None:
+    client = Http1Client()
+    async with RawServer([HI, RawServer.KEEP]) as server:
+        await ask(client, server.url)
+        with pytest.raises(TimedOut):
+            async with client.send("POST", server.url, {}, b"", Timeouts(connect=5, first_byte=0.05)):
+                pass
+    assert server.accepted == 1
+    await client.close()
+
+
+async def test_the_time_of_an_earlier_request_does_not_end_a_slow_upload() -> None:
+    client, times = Http1Client(), Timeouts(connect=5, first_byte=0.05)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(3 * times.first_byte)
+        yield b"x"
+
+    async with RawServer([HI, HI, RawServer.KEEP]) as server:
+        async with client.send("GET", server.url, {}, b"", times) as answer:
+            await answer.read(10)
+        async with client.upload(server.url, {"content-length": "1"}, slowly(), times) as answer:
+            assert answer.status == 200
     await client.close()

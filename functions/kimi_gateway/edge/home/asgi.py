@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from kimi_gateway.app import Running, start
-from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
+from kimi_gateway.edge.body import Pace, Stopwatch, check_length, refused_head, too_large, too_slow
 from kimi_gateway.edge.home.bodies import Bodies, Body
 from kimi_gateway.edge.home.connections import Connections, Proxies
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
-from kimi_gateway.errors import GatewayError, InvalidRequest
+from kimi_gateway.errors import GatewayError
 from kimi_gateway.http import Headers, Query, Request, Response
 from kimi_gateway.settings import Settings
 
@@ -186,7 +186,7 @@ class _Exchange:
         self._sending = False
         self._sent = 0  # pieces that the server accepted
         headers = Headers(tuple(map(_decoded, scope["headers"])))
-        self._hostless = scope.get("http_version") == "1.1" and not headers.all("host")
+        self._refusal = refused_head(headers, scope.get("http_version") == "1.1")
         peer = str((scope.get("client") or ("",))[0])
         self._request = Request(
             method=scope["method"],
@@ -203,8 +203,8 @@ class _Exchange:
     async def serve(self, router: Router) -> None:
         response: Response | None = None
         try:
-            if self._hostless:
-                response = router.refuse(self._request, no_host())
+            if self._refusal is not None:
+                response = router.refuse(self._request, self._refusal)
             else:
                 response = await router.handle(self._request)
             await self._answer(response)
@@ -315,10 +315,6 @@ class _Exchange:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-
-
-def no_host() -> InvalidRequest:
-    return InvalidRequest("The Host header is missing, which HTTP/1.1 requires.", cause="host")
 
 
 def bound(most: int) -> int:

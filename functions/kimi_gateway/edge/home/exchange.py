@@ -12,8 +12,16 @@ from urllib.parse import unquote
 
 import httptools
 
-from kimi_gateway.edge.body import Pace, Stopwatch, check_length, too_large, too_slow
-from kimi_gateway.edge.home.asgi import no_host
+from kimi_gateway.edge.body import (
+    Pace,
+    Stopwatch,
+    check_length,
+    refused_chunks,
+    refused_head,
+    too_fine,
+    too_large,
+    too_slow,
+)
 from kimi_gateway.edge.home.bodies import SMALL as UNCOUNTED
 from kimi_gateway.edge.home.bodies import Body
 from kimi_gateway.edge.router import request_id
@@ -49,13 +57,14 @@ class Exchange:
     ) -> None:
         path, query = _split(target)
         fields = Headers(headers)
-        self._hostless = chunked and not fields.all("host")
+        self._refusal = refused_head(fields, chunked)
         self.keep_alive = keep_alive
         self._connection = connection
         self._chunked = chunked
         self._parts: list[bytes] = []
         self._joined = 0  # parts that were joined
         self._size = 0
+        self._pieces = 0
         self._waiting = 0  # bytes of the parts
         self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._held: Body | None = None  # counts the bytes of a body that is read whole
@@ -114,6 +123,10 @@ class Exchange:
         return self._size
 
     @property
+    def _too_fine(self) -> bool:
+        return self._length is None and too_fine(self._pieces, self._size)
+
+    @property
     def key_shown(self) -> bool:
         """Whether a valid key came with the request, as far as known."""
         return self._request.record.key is not None
@@ -127,6 +140,7 @@ class Exchange:
         if self._over:
             return  # answered without the rest
         self._size += len(part)
+        self._pieces += 1
         if not self._opened or self._size <= self._request.limit:
             if self._held is not None:
                 self._held.grow(len(part))
@@ -158,9 +172,11 @@ class Exchange:
             self._connection.write(CONTINUE)
 
     def _taken(self) -> bytes:
-        """The bytes so far. Raises BodyTooLarge."""
+        """The bytes so far. Raises BodyTooLarge, and InvalidRequest for too many chunks."""
         if self._size > self._request.limit:
             raise too_large(self._request.limit)
+        if self._too_fine:
+            raise refused_chunks()
         parts, self._parts = self._parts, []
         self._joined = self._waiting = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -202,7 +218,7 @@ class Exchange:
 
     async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
         """Wait until the body is complete or too large, or `enough` bytes of it are here. Raises
-        BodyTooSlow, ShuttingDown."""
+        BodyTooSlow, ShuttingDown; InvalidRequest for too many chunks."""
         loop = self._connection.loop
         timer = None
         try:
@@ -211,6 +227,8 @@ class Exchange:
                     self._held.check()
                 if self._stopped:
                     raise ShuttingDown
+                if self._too_fine:
+                    raise refused_chunks()
                 if pace.late(clock.time(), self._size):
                     self.keep_alive = False
                     raise too_slow()
@@ -228,8 +246,8 @@ class Exchange:
         response: Response | None = None
         try:
             app = self._connection.app
-            if self._hostless:
-                response = app.refuse(self._request, no_host())
+            if self._refusal is not None:
+                response = app.refuse(self._request, self._refusal)
             else:
                 response = await app.respond(self._request)
             await self._answer(response)
