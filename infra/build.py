@@ -36,6 +36,7 @@ HOME_ONLY = (
     "kimi_gateway/observe/terminal.py",
     "kimi_gateway/private_file.py",
     "kimi_gateway/providers/kimi_web/*",
+    "kimi_gateway/storage/*/moving.py",
 )
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),

@@ -155,7 +155,7 @@ class LiveGateway:
         """An HTTP client that knows nothing of the gateway."""
         auth = {"authorization": f"Bearer {key}"} if key else {}
         headers = auth | (headers or {})
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=NO_TLS)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=90, trust_env=False, verify=NO_TLS)
 
     def chat(self, key: str, **body: Any) -> httpx.Response:
         with self.client(key) as client:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import types
-from collections.abc import Coroutine, Generator
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-T = TypeVar("T")
 FOREVER = math.inf
 STEP = 5.0  # longest interval of the timer, in seconds, so that an earlier deadline rarely needs a new timer
 
@@ -64,39 +61,3 @@ class Watch:
         self._timer.cancel()
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from exc
-
-
-@types.coroutine
-def within(seconds: float, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await `work`, like `async with asyncio.timeout(seconds)`, but set no timer if it ends without a wait.
-    Raises TimeoutError."""
-    try:
-        wait = work.send(None)
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
-    return (yield from _watched(seconds, wait, work).__await__())
-
-
-async def _watched(seconds: float, wait: object, work: Coroutine[Any, Any, T]) -> T:
-    async with Watch(seconds):
-        return await _go_on(wait, work)
-
-
-@types.coroutine
-def _go_on(wait: object, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """The rest of `work`, which waits for `wait`."""
-    try:
-        while True:
-            try:
-                given = yield wait
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as exc:
-                wait = work.throw(exc)
-            else:
-                wait = work.send(given)
-    except StopIteration as ended:
-        result: T = ended.value
-        return result

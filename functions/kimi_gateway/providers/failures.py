@@ -30,7 +30,7 @@ Cause = Literal[
     "authentication", "quota", "permission", "model", "rate", "overload",  # of this token: try another one
     "server", "connect", "broken",  # temporary: try again
     "timeout", "invalid", "content_filter", "context", "bound",  # never tried again
-    "room",  # of an upload: the token's account takes no more files
+    "room",  # only of uploads, which have a rule of their own: the token's account takes no more files
 ]  # fmt: skip
 OTHER_TOKEN = frozenset(("authentication", "quota", "permission", "model", "rate", "overload"))
 AGAIN = frozenset(("server", "connect", "broken"))

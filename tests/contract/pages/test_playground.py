@@ -142,8 +142,8 @@ def test_files_are_dropped_pasted_chosen_and_named_by_address(
           const event = kind === "drop" ? new DragEvent("drop", how) : new ClipboardEvent("paste", how);
           field.dispatchEvent(event);
         }, [kind, name, type, text]);
-        await give("drop", "cat.png", "image/png", "a picture");
-        await page.locator(".composer .chip", { hasText: "cat.png" }).waitFor();
+        await give("drop", "cat.gif", "image/gif", "GIF89a picture");
+        await page.locator(".composer .chip", { hasText: "cat.gif" }).waitFor();
         await give("paste", "notes.txt", "text/plain", "a note");
         await page.locator(".composer .chip", { hasText: "notes.txt" }).waitFor();
         """
@@ -161,7 +161,8 @@ def test_files_are_dropped_pasted_chosen_and_named_by_address(
     assert len(upstream.files.files) == 1
     page.ask("What is this?")
     said = json.dumps(messages(upstream))
-    for part in ("data:image/png;base64,YSBwaWN0dXJl", "a note", "The paper", "The report", "What is this?"):
+    picture = "data:image/gif;base64,R0lGODlhIHBpY3R1cmU="
+    for part in (picture, "a note", "The paper", "The report", "What is this?"):
         assert part in said
     assert web.asked == ["/report.pdf"]
     page.do("await page.getByRole('button', { name: 'New conversation' }).click()")

@@ -183,7 +183,7 @@ def test_a_token_that_nobody_can_tell_of_is_neither_live_nor_dead(
 
 
 def test_a_tokens_file_of_something_else_is_left_alone(cli: Cli, data: Path) -> None:
-    data.mkdir()
+    data.mkdir(mode=0o700)
     (data / "tokens.json").write_text("{}")
     for words in (("add", GOOD), ("list",), ("check",)):
         assert fault(cli("tokens", *words, "--json")) == (1, "tokens_file")

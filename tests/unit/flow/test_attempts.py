@@ -11,7 +11,7 @@ from kimi_gateway.providers.failures import Cause, UpstreamFailure
 
 OF_A_TOKEN = ("authentication", "quota", "permission", "model", "rate", "overload")
 OF_THE_MOMENT = ("server", "connect", "broken")
-NEVER = ("timeout", "invalid", "content_filter", "context", "bound")
+NEVER = ("timeout", "invalid", "content_filter", "context", "bound", "room")
 
 
 def delay(
