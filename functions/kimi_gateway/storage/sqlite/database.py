@@ -209,10 +209,14 @@ class LogRestart:
             if written == self._written:
                 return
             self._written = written
-            db.execute("BEGIN IMMEDIATE")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            db.execute(f"PRAGMA user_version = {version}")  # written though it is the same
-            db.execute("COMMIT")
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                (version,) = db.execute("PRAGMA user_version").fetchone()
+                db.execute(f"PRAGMA user_version = {version}")  # written though it is the same
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
 
 def _migrate(db: sqlite3.Connection) -> None:

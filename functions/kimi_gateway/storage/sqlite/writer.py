@@ -36,6 +36,7 @@ class _Job:
     run: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     waiter: asyncio.Future[Any]
+    counted: bool = False  # among the queued ones of the home loop
     result: Any = None
     error: Exception | None = None
 
@@ -131,19 +132,20 @@ class Writer:
                 self._until_thread = THREAD_EVERY
             if self._closed:
                 raise StoreDown("the store is closed")
-            for job in jobs:
-                self._queue.put(job)
-            if self._home is loop:
-                self._queued += len(jobs)
+            self._give(jobs, self._home is loop)
+
+    def _give(self, jobs: list[_Job], counted: bool) -> None:
+        self._queued += len(jobs) if counted else 0
+        for job in jobs:
+            job.counted = counted
+            self._queue.put(job)
 
     async def close(self) -> None:
         """Run the waiting jobs, then end the thread and its connection."""
         with self._handover:
             if not self._closed:
                 self._closed = True
-                for job in self._turn:
-                    self._queue.put(job)
-                self._queued += len(self._turn)
+                self._give(self._turn, True)
                 self._turn = []
                 self._queue.put(None)
         if self._on_loop is not None:
@@ -219,9 +221,10 @@ class Writer:
                 loop.call_soon_threadsafe(self._handed_back, loop, jobs)
 
     def _handed_back(self, loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:
-        """Count also a caller that has left, because its next job must not overtake this one."""
+        """Count also a caller that has left, because its next job must not overtake this one. A job that was
+        given away before this loop became the home was not counted."""
         if self._home is loop:
-            self._queued -= len(jobs)
+            self._queued -= sum(job.counted for job in jobs)
         _deliver(jobs)
         if self._home is loop and self._turn:
             self._end_turn()

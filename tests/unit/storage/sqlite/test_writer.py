@@ -181,3 +181,23 @@ async def test_the_thread_asks_for_a_lock_again_and_again(counted: Counted) -> N
             await often.wait()
         assert not call.done()
     await call
+
+
+async def test_a_job_given_away_before_the_loop_is_at_home_is_not_counted_as_returned(tmp_path: Path) -> None:
+    """The thread has opened the file and still works for the first caller when the second one comes."""
+    counted = Counted(tmp_path / "jobs.db")
+    opened, go_on = threading.Event(), threading.Event()
+
+    def first(db: sqlite3.Connection) -> None:
+        opened.set()
+        go_on.wait(10)
+
+    jobs = [asyncio.create_task(counted.writer.run(first, brief=True))]
+    await asyncio.to_thread(opened.wait, 10)
+    jobs.append(asyncio.create_task(counted.write("second")))
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*jobs)
+    await asyncio.wait_for(asyncio.gather(*map(counted.write, ("third", "fourth"))), 10)
+    assert await counted.names() == ["fourth", "second", "third"]
+    await counted.writer.close()
