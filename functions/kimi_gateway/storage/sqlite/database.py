@@ -186,10 +186,11 @@ def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
     return db
 
 
-def connect_beside(path: Path) -> sqlite3.Connection:
-    """Connect to a file that `connect` has prepared. The connection waits for no lock and makes no
-    checkpoints. It is used on one thread, and may be closed from another."""
-    db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+def connect_beside(path: Path, lock_timeout: float = 0.0) -> sqlite3.Connection:
+    """Connect to a file that `connect` has prepared. The connection makes no checkpoints. It is used on one
+    thread, and may be closed from another. `lock_timeout` is in seconds; even a reader needs one, because a
+    connection that closes locks the file for a moment."""
+    db = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
     return db

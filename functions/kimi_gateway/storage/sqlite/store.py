@@ -68,6 +68,7 @@ class SqliteStore:
         keep_usage: int = usages.KEPT * usages.DAY,
     ) -> None:
         self._path = path
+        self._lock_timeout = lock_timeout
         self._keep_usage = keep_usage
         self._below = below
         on_loop = LoopConnection(lambda: database.connect_beside(path), steps.REFUSALS)
@@ -216,7 +217,7 @@ class SqliteStore:
         await self._writer.run(lambda db: None)  # creates the file, or finds that it cannot be used
 
         def read() -> T:
-            with closing(database.connect_beside(self._path)) as db:
+            with closing(database.connect_beside(self._path, self._lock_timeout)) as db:
                 return job(db)
 
         try:

@@ -209,3 +209,10 @@ async def test_a_backup_that_fails_leaves_nothing_behind(path: Path, tmp_path: P
         await store.backup(tmp_path / "folder")
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
     await store.close()
+
+
+async def test_many_readings_at_a_time_do_not_lock_each_other_out(tmp_path: Path) -> None:
+    """Each opens a connection, and closing one locks the file for a moment."""
+    store = SqliteStore(tmp_path / "store.db")
+    await asyncio.gather(*(store.usage(0) for _ in range(400)))
+    await store.close()
