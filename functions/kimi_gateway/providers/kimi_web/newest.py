@@ -15,7 +15,7 @@ MOST = 100  # tokens; older ones of tokens that were removed make room
 
 class NewestFile:
     """Implements `sessions.Newest`. Each call reads the file, because other processes write it too; they are
-    rare."""
+    rare. `write` may wait for their lock, and several threads may call it at one time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -27,20 +27,24 @@ class NewestFile:
     def write(self, id: str, refresh: str) -> None:
         """If the file cannot be written, the token lives in this process only."""
         try:
-            self._write(id, refresh)
+            written = self._write(id, refresh)
         except OSError as exc:
             self._unwritten[id] = refresh
             emit("session_unsaved", logging.WARNING, detail=f"{NAME}: {exc.strerror}")
         else:
-            self._unwritten.clear()
+            for each, text in written.items():
+                if self._unwritten.get(each) == text:
+                    del self._unwritten[each]
 
-    def _write(self, id: str, refresh: str) -> None:
-        """Replace the file in one step, with what other processes have written until now."""
+    def _write(self, id: str, refresh: str) -> dict[str, str]:
+        """Replace the file in one step, with what other processes have written until now. Returns what was
+        added."""
         with changing(self._path):
             fresh = {**self._unwritten, id: refresh}
             known = {name: text for name, text in self._all().items() if name not in fresh} | fresh
             known = dict(list(known.items())[-MOST:])
             replace_file(self._path, json.dumps(known))
+        return fresh
 
     def _all(self) -> dict[str, str]:
         try:

@@ -125,7 +125,7 @@ class Sessions:
             # Each renewal brings new ones, so those that are hidden by their shape are not learned.
             redact.learn(each for each in (pair.access, pair.refresh) if redact(each) != HIDDEN)
             if pair.refresh != text:
-                self._newest.write(id, pair.refresh)
+                await asyncio.to_thread(self._newest.write, id, pair.refresh)  # may wait for a lock
             return pair
         raise failure
 
