@@ -80,10 +80,13 @@ def _part(kind: Kind, url: str, where: str) -> Part:
 
 
 def _checked(kind: Kind, media_type: str, content: bytes, where: str) -> str:
-    """The media type by the content, which may be another one than the client gave. Raises InvalidRequest."""
+    """The media type by the content, which may be another one than the client gave. What is not recognised
+    keeps its name, and the vendor decides. Raises InvalidRequest."""
     from kimi_gateway.pivot import signatures  # only such requests need it
 
     found = signatures.of(content)
+    if found in (signatures.UNKNOWN, signatures.TEXT):
+        return media_type
     if found.kind != kind:
         fail(where, f"the content is {found.media_type}, not a {NOUNS[kind]}")
     if found.media_type not in TYPES[kind]:

@@ -150,8 +150,8 @@ AVI, WAVE = b"RIFF\0\0\0\0AVI ", b"RIFF\0\0\0\0WAVE"
 
 
 @pytest.mark.parametrize("form", PATHS)
-@pytest.mark.parametrize("data", [TEXT, MP4, TIFF, WAVE, b"%PDF-1.7", b"PK\x05\x06" + bytes(18), b"\0" * 40])
-def test_what_is_no_picture_never_reaches_the_vendor_as_one(
+@pytest.mark.parametrize("data", [MP4, TIFF, WAVE, b"%PDF-1.7", b"PK\x05\x06" + bytes(18)])
+def test_what_is_something_else_never_reaches_the_vendor_as_one(
     gateway: LiveGateway, upstream: ScriptedUpstream, form: str, data: bytes
 ) -> None:
     """The error names the place; in a tool's result a sentence for the model stands there."""
@@ -184,7 +184,7 @@ def test_a_picture_under_the_name_of_another_type_gets_its_own(
         ("video/mp4", MP4, "video/mp4"),
         ("video/mp4", MOV, "video/quicktime"),
         ("video/avi", AVI, "video/avi"),
-        ("video/mp4", TEXT, None),
+        ("video/mp4", TEXT, "video/mp4"),
         ("video/mp4", PNG, None),
         ("video/x-msvideo", WAVE, None),
     ],
@@ -219,3 +219,15 @@ def test_base64_is_standard_and_whole(gateway: LiveGateway, form: str, spoil: Ca
         answer = client.post(PATHS[form], json=body(form, user(form, given)))
     assert answer.status_code == 400, answer.text
     assert "not valid base64" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("form", PATHS)
+@pytest.mark.parametrize("data", [TEXT, b"\0" * 40])
+def test_what_is_not_recognised_is_left_to_the_vendor(
+    gateway: LiveGateway, upstream: ScriptedUpstream, form: str, data: bytes
+) -> None:
+    with gateway.client(gateway.key()) as client:
+        answer = client.post(PATHS[form], json=body(form, user(form, picture(form, data))))
+        assert answer.status_code == 200, answer.text
+    (sent,) = media(upstream)
+    assert sent.endswith(f";base64,{coded(data)}")
