@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import NoReturn
 import uvicorn
 
 from kimi_gateway import observe, settings
+from kimi_gateway.edge.home.allocator import SETTLED, give_back_large_blocks
 from kimi_gateway.edge.home.asgi import App, descriptors
 from kimi_gateway.observe.terminal import formatter
 
@@ -24,10 +26,11 @@ AFTER_DRAIN = 5  # seconds for error events and releases after the drain
 
 
 def create() -> App:
-    """The application, from the environment; each worker process calls it."""
+    """The application, from the environment; each worker process calls it, in its event loop."""
     values = settings.read()
     _end_with_parent()
     observe.to_stream(values.log_level, formatter=formatter(values.log_format, sys.stderr))
+    asyncio.get_running_loop().call_later(SETTLED, give_back_large_blocks)
     return App(values)
 
 
