@@ -6,7 +6,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +14,12 @@ PATIENCE = 2.0  # seconds for the change of another process, which takes millise
 EVERY = 0.005  # seconds between two tries of a lock
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file in one step, so that no reader sees half of it. Raises OSError."""
+def replace_file(path: Path, lines: Iterable[str]) -> None:
+    """Write a file in one step, so that no reader sees half of it. Raises OSError, and errors of `lines`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
 from kimi_gateway.cli.progress import Step, counted, progress
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, warned
+from kimi_gateway.private_file import replace_file
 from kimi_gateway.storage.sqlite.database import sync_folder
 
 if TYPE_CHECKING:
@@ -55,17 +54,7 @@ def export(file: Path, force: bool, as_json: bool) -> None:
 
 
 def _write(file: Path, lines: Iterator[str]) -> None:
-    """Write beside, then rename."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as written:
-            written.writelines(lines)
-            written.flush()
-            os.fsync(written.fileno())
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
+    replace_file(file, lines)
     sync_folder(file.parent)
 
 

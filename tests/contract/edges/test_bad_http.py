@@ -14,6 +14,7 @@ from upstream import ScriptedUpstream
 
 BODY = json.dumps({"model": "kimi-k3", "messages": HELLO}).encode()
 LIMIT = 64 * 1024
+CHUNKED = b"transfer-encoding: chunked"
 
 
 SETTINGS = {"body_limit": LIMIT}  # of the gateway of this module
@@ -39,6 +40,14 @@ def post(
 ) -> tuple[int, dict[str, str], bytes]:
     length = b"content-length: %d" % len(body)
     return answer_to(gateway, b"POST " + path + b" HTTP/1.1", length, *lines, body=body)
+
+
+def framed(gateway: LiveGateway, key: str, lines: bytes, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    """A chat whose body has the length or the coding that `lines` say."""
+    return answer_to(
+        gateway, b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode(), lines,
+        body=body,
+    )  # fmt: skip
 
 
 def untouched(gateway: LiveGateway, upstream: ScriptedUpstream, key: str) -> None:
@@ -193,10 +202,7 @@ def test_a_contradictory_length_is_refused(
     gateway: LiveGateway, upstream: ScriptedUpstream, lines: bytes
 ) -> None:
     key = gateway.key()
-    status, _, body = answer_to(
-        gateway, b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode(), lines,
-        body=BODY,
-    )  # fmt: skip
+    status, _, body = framed(gateway, key, lines, BODY)
     assert status in (400, 411, 413)
     openai_error(json.loads(body))
     untouched(gateway, upstream, key)
@@ -218,10 +224,7 @@ def test_a_body_over_the_limit_is_413_with_its_length_told(
 def test_a_body_over_the_limit_is_413_in_chunks(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
     key = gateway.key()
     chunked = (b"1000\r\n" + b" " * 4096 + b"\r\n") * (LIMIT // 4096 + 1) + b"0\r\n\r\n"
-    status, _, body = answer_to(
-        gateway, b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"transfer-encoding: chunked",
-        b"x-api-key: " + key.encode(), body=chunked,
-    )  # fmt: skip
+    status, _, body = framed(gateway, key, CHUNKED, chunked)
     assert status == 413
     openai_error(json.loads(body))
     untouched(gateway, upstream, key)
@@ -273,10 +276,7 @@ def test_a_coding_beside_chunked_is_refused(
 ) -> None:
     """The bytes would be read as if they had no coding."""
     key = gateway.key()
-    status, _, body = answer_to(
-        gateway, b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode(), lines,
-        body=b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
-    )  # fmt: skip
+    status, _, body = framed(gateway, key, lines, b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
     assert status == 400
     openai_error(json.loads(body))
     untouched(gateway, upstream, key)
@@ -285,14 +285,11 @@ def test_a_coding_beside_chunked_is_refused(
 def test_a_body_of_very_many_tiny_chunks_is_refused(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
     """Each chunk costs a step, whatever its size."""
     key = gateway.key()
-    lines = b"POST /v1/chat/completions HTTP/1.1", b"host: x", b"x-api-key: " + key.encode()
-    lines += (b"transfer-encoding: chunked",)
     few = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
-    assert answer_to(gateway, *lines, body=few)[0] == 200
+    assert framed(gateway, key, CHUNKED, few)[0] == 200
     upstream.requests.clear()
     key = gateway.key()
-    lines = *lines[:2], b"x-api-key: " + key.encode(), lines[-1]
-    status, _, body = answer_to(gateway, *lines, body=b"1\r\n \r\n" * 30_000 + b"0\r\n\r\n")
+    status, _, body = framed(gateway, key, CHUNKED, b"1\r\n \r\n" * 30_000 + b"0\r\n\r\n")
     assert status == 400
     assert "tiny chunks" in openai_error(json.loads(body))["message"]
     untouched(gateway, upstream, key)

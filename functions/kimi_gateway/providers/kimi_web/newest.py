@@ -43,7 +43,7 @@ class NewestFile:
             fresh = {**self._unwritten, id: refresh}
             known = {name: text for name, text in self._all().items() if name not in fresh} | fresh
             known = dict(list(known.items())[-MOST:])
-            replace_file(self._path, json.dumps(known))
+            replace_file(self._path, [json.dumps(known)])
         return fresh
 
     def _all(self) -> dict[str, str]:

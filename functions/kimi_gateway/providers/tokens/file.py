@@ -61,7 +61,7 @@ class TokenFile:
         from kimi_gateway.private_file import replace_file
         from kimi_gateway.providers.tokens.kept import written
 
-        replace_file(self._path, written(kept))
+        replace_file(self._path, [written(kept)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from kimi_gateway.accounts.store import NoCredit, StoreDown
 from kimi_gateway.accounts.values import Grant, Key, NewKey, Usage
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.store import SqliteStore
+from support.locking import locked
 
 pytestmark = pytest.mark.anyio
 
@@ -30,15 +30,6 @@ async def opened(path: Path, credits: int = 100, lock_timeout: float = 5.0) -> t
     store = SqliteStore(path, lock_timeout=lock_timeout)
     account = await store.create_account("alice", Grant(credits), NOW)
     return store, await store.create_key(NewKey("digest", account.id), NOW)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another process's write transaction."""
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
 
 
 async def test_everything_is_there_after_a_restart(path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from kimi_gateway.storage.sqlite import database
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import ALONE, MOST_HERE, THREAD_EVERY, Writer
+from support.locking import locked
 
 pytestmark = pytest.mark.anyio
 
@@ -72,14 +73,6 @@ async def counted(tmp_path: Path) -> AsyncIterator[Counted]:
     counted.begun.clear()
     yield counted
     await counted.writer.close()
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
 
 
 async def test_jobs_of_one_turn_share_a_transaction_on_the_loop(counted: Counted) -> None:
