@@ -56,13 +56,17 @@ class LiveGateway:
         self.settings = Settings(data=data / "data", **more)
         self.clock = clock
         self.log = io.StringIO()
+        self._server: Any = None
         self._ready = threading.Event()
         self._new_loop = new_loop
         self._thread = threading.Thread(target=self._run, name="gateway")
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=self._new_loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=self._new_loop) as runner:
+                runner.run(self._serve())
+        finally:
+            self._ready.set()  # also if it could not start
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -89,7 +93,7 @@ class LiveGateway:
         observe.log.setLevel("INFO")
         self._thread.start()
         self._ready.wait()
-        assert self._server.started, self.log.getvalue()
+        assert self._server is not None and self._server.started, self.log.getvalue()
         return self
 
     def __exit__(
@@ -101,7 +105,8 @@ class LiveGateway:
     def stop(self) -> None:
         """As SIGTERM does: returns when the server has gone down."""
         self.begin_stop()
-        self._thread.join()
+        self._thread.join(100)
+        assert not self._thread.is_alive(), f"it did not go down\n{self.log.getvalue()}"
 
     def begin_stop(self) -> None:
         self._server.should_exit = True

@@ -13,7 +13,16 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._begin()), name=name)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=name)
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._begin())
+        except BaseException as exc:
+            self._failure = exc
+        finally:
+            self._ready.set()  # also if it could not start
 
     async def _begin(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -25,10 +34,16 @@ class LoopThread:
     def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        if self._failure is None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(100)
+        assert not self._thread.is_alive(), f"{self._thread.name} does not end"
+        if self._failure is not None and kind is None:
+            raise self._failure
