@@ -93,7 +93,7 @@ class LiveGateway:
         observe.log.setLevel("INFO")
         self._thread.start()
         self._ready.wait()
-        assert self._server is not None and self._server.started, self.log.getvalue()
+        assert getattr(self._server, "started", False), self.log.getvalue()
         return self
 
     def __exit__(
