@@ -43,13 +43,26 @@ async function faults(page) {
   });
 }
 
+const LONGEST = 100000; // ms of a step; some calls of a browser have no limit of their own
+
+/** The result of a step. Rejects if it takes too long. */
+async function within(step) {
+  let timer;
+  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("the step does not end")), LONGEST); });
+  try {
+    return await Promise.race([step, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 const kept = {};
 process.stdout.write("ready\n");
 for await (const line of createInterface({ input: process.stdin })) {
   const { code, args } = JSON.parse(line);
   let answer;
   try {
-    const result = await new AsyncFunction("tab", "faults", "kept", "seen", "args", code)(tab, faults, kept, seen, args);
+    const result = await within(new AsyncFunction("tab", "faults", "kept", "seen", "args", code)(tab, faults, kept, seen, args));
     answer = { result: result ?? null };
   } catch (error) {
     answer = { error: `${error.stack ?? error}`, seen };
