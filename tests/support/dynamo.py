@@ -58,6 +58,10 @@ def moto() -> Iterator[str]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
+    from support import moto_secrets
+
+    moto_secrets.mend()
+
     class Quiet(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.cli.entry import Failed
-from kimi_gateway.cli.target import KeptIn
+from kimi_gateway.cli.target import Change, Kept, KeptIn
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import Settings
@@ -61,7 +61,7 @@ class Home:
 
         return tuple(map(Token.of, self.all_kept().get(PLATFORM, ())))
 
-    def all_kept(self) -> Mapping[str, Sequence[str]]:
+    def all_kept(self) -> Kept:
         try:
             return self._file().kept()
         except ValueError:
@@ -71,16 +71,13 @@ class Home:
             text = f"{self.tokens_file} cannot be read: {exc.strerror}. KIMI_GATEWAY_DATA sets its folder."
             raise Failed(text, "data_folder") from None
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
+    def change_kept(self, change: Change) -> None:
         from kimi_gateway.private_file import changing
 
         opening.prepare_data(self.settings.data)
         with changing(self.tokens_file):
-            yield
-
-    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
-        self._file().write(kept)
+            if (changed := change(self.all_kept())) is not None:
+                self._file().write(changed)
 
     def _file(self) -> TokenFile:
         from kimi_gateway.providers.tokens.file import TokenFile

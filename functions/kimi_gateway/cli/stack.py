@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.cli.entry import NOT_FOUND, WRONG_USAGE, Failed
-from kimi_gateway.cli.target import KeptIn
+from kimi_gateway.cli.target import Change, Kept, KeptIn
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.observe import redact
 from kimi_gateway.settings import FIELDS, Settings
@@ -34,6 +34,8 @@ PARAMETERS = {
     "SignupCredits": "KIMI_GATEWAY_SIGNUP_CREDITS",
     "KeepUsage": "KIMI_GATEWAY_KEEP_USAGE",
 }
+CURRENT = "AWSCURRENT"
+TRIES = 8  # of a change, while other commands change the secret too
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
 
@@ -125,26 +127,60 @@ class Stack:
 
         return tuple(map(Token.of, self.all_kept().get(PLATFORM, ())))
 
-    def all_kept(self) -> Mapping[str, Sequence[str]]:
+    def all_kept(self) -> Kept:
+        return self._read()[0]
+
+    def _read(self) -> tuple[Kept, str]:
+        """The tokens, and the version of the secret that holds them."""
         from kimi_gateway.providers.tokens.kept import parsed, secrets
 
         with told("the secret"):
-            text = self._secrets().get_secret_value(SecretId=self.secret).get("SecretString")
+            found = self._secrets().get_secret_value(SecretId=self.secret)
         try:
-            kept = parsed(text)
+            kept = parsed(found.get("SecretString"))
         except ValueError as exc:
             raise Failed(f"The secret {exc}.", "tokens_secret") from None
         redact.learn(secrets(kept))
-        return kept
+        return kept, found["VersionId"]
 
-    def changing(self) -> AbstractContextManager[None]:
-        return nullcontext()  # Secrets Manager has no conditional writes
+    def change_kept(self, change: Change) -> None:
+        """A new version becomes the current one only in the place of that which was read. Its write alone
+        cannot depend on that, but moving the label AWSCURRENT can (API reference, UpdateSecretVersionStage,
+        RemoveFromVersionId; read 2026-11)."""
+        for _ in range(TRIES):
+            kept, version = self._read()
+            changed = change(kept)
+            if changed is None or self._replaced(version, changed):
+                return
+        raise Failed("Other commands change the secret at this moment. Try again.", "aws")
 
-    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
+    def _replaced(self, version: str, kept: Kept) -> bool:
+        """False if `version` is no longer the current one."""
+        from secrets import token_hex
+
+        from botocore.exceptions import ClientError
+
         from kimi_gateway.providers.tokens.kept import written
 
+        client, label = self._secrets(), f"kimi-gateway-{token_hex(8)}"
         with told("the secret"):
-            self._secrets().put_secret_value(SecretId=self.secret, SecretString=written(kept))
+            text = written(kept)
+            put = client.put_secret_value(SecretId=self.secret, SecretString=text, VersionStages=[label])
+            label_of = {"SecretId": self.secret, "VersionStage": label}
+            current = {"SecretId": self.secret, "VersionStage": CURRENT}
+            new = put["VersionId"]
+            try:
+                client.update_secret_version_stage(
+                    **current, MoveToVersionId=new, RemoveFromVersionId=version
+                )
+            except ClientError:
+                if self._read()[1] == version:
+                    raise
+                return False
+            finally:  # a version without a label is deleted by the service
+                with suppress(ClientError):
+                    client.update_secret_version_stage(**label_of, RemoveFromVersionId=new)
+        return True
 
     def _secrets(self) -> Any:
         return self.session.client("secretsmanager")

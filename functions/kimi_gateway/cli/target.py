@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from kimi_gateway.accounts.store import Store
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 KeptIn = Literal["file", "secret"]
+Kept = Mapping[str, Sequence[str]]  # stored tokens, by vendor
+Change = Callable[[Kept], Kept | None]  # None: they stay as they are
 
 
 class Target(Protocol):
@@ -49,15 +51,11 @@ class Target(Protocol):
         """The stored tokens of the platform."""
         ...
 
-    def all_kept(self) -> Mapping[str, Sequence[str]]:
+    def all_kept(self) -> Kept:
         """All stored tokens, by vendor."""
         ...
 
-    def changing(self) -> AbstractContextManager[None]:
-        """Keep other commands of this machine from changing the stored tokens, from reading them here until
-        `keep` has ended."""
-        ...
-
-    def keep(self, kept: Mapping[str, Sequence[str]]) -> None:
-        """Store these tokens, by vendor, instead of the stored ones."""
+    def change_kept(self, change: Change) -> None:
+        """Store what `change` makes of the stored tokens. It is called again if another command has changed
+        them meanwhile, so no change is lost. Raises Failed, and errors of `change`."""
         ...

@@ -14,7 +14,7 @@ from kimi_gateway.cli import vendors
 from kimi_gateway.cli.entry import FAILED, NOT_FOUND, Failed
 from kimi_gateway.cli.selection import target
 from kimi_gateway.cli.show import json_option, out, table, utc
-from kimi_gateway.cli.target import Target
+from kimi_gateway.cli.target import Kept, Target
 from kimi_gateway.cli.upstream import in_use, recorded_outages, unasked, verdicts, why
 from kimi_gateway.observe import redact
 
@@ -53,13 +53,14 @@ def add(token: str, vendor: str, as_json: bool) -> None:
     typed = _typed() if token == "-" else token  # noqa: S105
     secrets = _parsed(typed) if row is None or row.wire == "openai" else _of_web(typed)
     redact.learn(secrets)
-    with chosen.changing():
-        kept = {name: list(each) for name, each in chosen.all_kept().items()}
-        own = kept.setdefault(vendor, [])
-        fresh = [secret for secret in secrets if secret not in own]
-        if fresh:
-            own += fresh
-            chosen.keep(kept)
+    fresh: list[str] = []
+
+    def change(kept: Kept) -> Kept | None:
+        own = kept.get(vendor, ())
+        fresh[:] = [secret for secret in secrets if secret not in own]
+        return {**kept, vendor: [*own, *fresh]} if fresh else None
+
+    chosen.change_kept(change)
     ids = vendors.ids(chosen, vendor, secrets)
     added = [{"id": id, "added": secret in fresh} for id, secret in zip(ids, secrets, strict=True)]
     lines = [f"{each['id']} {'added' if each['added'] else 'was there already'}" for each in added]
@@ -109,8 +110,8 @@ def _parsed(text: str) -> tuple[str, ...]:
 def remove(id: str, as_json: bool) -> None:
     """Remove a token. ID is its hash, as shown by `tokens list`."""
     chosen = target()
-    with chosen.changing():
-        kept = chosen.all_kept()
+
+    def change(kept: Kept) -> Kept:
         left = {
             vendor: [
                 text for text, own in zip(texts, vendors.ids(chosen, vendor, texts), strict=True) if own != id
@@ -119,7 +120,9 @@ def remove(id: str, as_json: bool) -> None:
         }
         if sum(map(len, left.values())) == sum(map(len, kept.values())):
             raise Failed(f"The {chosen.kept_in} has no token with this id.", "not_found", NOT_FOUND)
-        chosen.keep(left)
+        return left
+
+    chosen.change_kept(change)
     out(as_json, {"id": id, "removed": True}, f"{id} removed")
 
 
