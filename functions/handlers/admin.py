@@ -7,6 +7,7 @@ handler = Function(
     "/admin/accounts/{account}",
     "/admin/accounts/{account}/grant",
     "/admin/accounts/{account}/deduct",
+    "/admin/packages",
     "/admin/keys",
     "/admin/keys/{key}",
     "/admin/keys/{key}/suspend",

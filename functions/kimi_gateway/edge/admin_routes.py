@@ -24,6 +24,7 @@ TABLE: tuple[tuple[str, str, str, str, dict[str, Any] | None], ...] = (
     ("DELETE", _ACCOUNT, "delete_account", "Delete an account with its keys and usage", None),
     ("POST", f"{_ACCOUNT}/grant", "grant", "Add credits or a package", {"credits": 100}),
     ("POST", f"{_ACCOUNT}/deduct", "deduct", "Take credits away", {"credits": 100}),
+    ("GET", "/admin/packages", "packages", "The packages that can be granted", None),
     ("GET", "/admin/keys", "keys", "All keys with their last use", None),
     ("POST", "/admin/keys", "create_key", "Create a key; it is shown once", _NEW_KEY),
     ("GET", _KEY, "key", "One key with its limits in force", None),

@@ -61,6 +61,20 @@ def test_every_route_of_the_operator_refuses_everybody_else(desk: InProcess, bos
     assert desk.account(user) == victim
 
 
+def test_packages_are_those_that_can_be_granted(desk: InProcess, boss: str) -> None:
+    gateway = desk.running.gateway
+    gateway.settings = replace(gateway.settings, packages=(("trial", 70, 2), ("starter", 600, None)))
+    desk.router = Router(routes(gateway, desk.running.endpoints))
+    named = {each.pop("name"): each for each in ask(desk, boss, "GET", "/admin/packages")["data"]}
+    assert named["trial"] == {"credits": 70, "months": 2}
+    assert named["starter"] == {"credits": 600, "months": None}  # the operator's own counts
+    made = ask(desk, boss, "POST", "/admin/accounts", {"name": "alice", "credits": 0})
+    for name, package in named.items():
+        before = ask(desk, boss, "GET", f"/admin/accounts/{made['id']}")["credits"]
+        granted = ask(desk, boss, "POST", f"/admin/accounts/{made['id']}/grant", {"package": name})
+        assert granted["credits"] == before + package["credits"]
+
+
 def test_without_the_setting_there_is_no_such_path(desk: InProcess, boss: str) -> None:
     gateway = desk.running.gateway
     gateway.settings = replace(gateway.settings, admin=False)

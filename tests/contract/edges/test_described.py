@@ -181,7 +181,7 @@ def the_operators_calls(calls: Calls) -> None:
         assert calls("POST", f"{its}/{step}", {}, key).status == 200
     for path in (
         "/admin/accounts", "/admin/keys", one, its, "/admin/usage?by=key", "/admin/pool", "/admin/problems",
-        "/admin/requests",
+        "/admin/packages", "/admin/requests",
     ):  # fmt: skip
         assert calls("GET", path, b"", key).status == 200
     assert calls("DELETE", its, b"", key).status == 200

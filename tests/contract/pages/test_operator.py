@@ -127,6 +127,22 @@ return [refused, wrong, secret, copied, (await page.content()).includes(secret)]
 """
 
 
+def offered(browser: Browser, name: str) -> list[str]:
+    """The packages that the dialog offers, with their meaning."""
+    found: list[str] = browser.run(
+        """
+        const card = kept.page.locator(".account", {hasText: args.name});
+        await card.getByRole("button", {name: "Grant credits"}).click();
+        const found = await kept.page.locator("dialog datalist option").evaluateAll(
+          (all) => all.map((each) => `${each.value}: ${each.label}`));
+        await kept.page.locator("dialog").getByRole("button", {name: "Cancel"}).click();
+        return found;
+        """,
+        name=name,
+    )
+    return found
+
+
 def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Browser, desk: Busy) -> None:
     name = "New <b>person</b>"
     desk.open(browser, "/admin#accounts", ".account", desk.boss, clipboard=True)
@@ -156,6 +172,7 @@ def test_an_account_and_a_key_are_made_used_suspended_and_revoked(browser: Brows
 
     press("Grant credits", "12 credits left", credits="5")
     press("Grant credits", "512 credits left", package="starter")
+    assert "starter: 500 credits" in offered(browser, name)
     press("Take credits away", "510 credits left", credits="2")
     assert status() == 200
     press("Suspend", "suspended")

@@ -127,6 +127,12 @@ class Admin:
         holder = await self.store.account(account, self._now)
         return account_document(await self.store.deduct(holder.id, credits, self._now))
 
+    async def packages(self, request: Request) -> dict[str, Any]:
+        """`months` is how long the credits last, null for ever."""
+        known = with_own(self.settings.packages).items()
+        data = [{"name": name, "credits": each.credits, "months": each.months} for name, each in known]
+        return {"object": "list", "data": data}
+
     async def keys(self, request: Request) -> dict[str, Any]:
         """With the time of each key's last request within the days that usage is kept."""
         only, now = request.query.get("account"), self._now

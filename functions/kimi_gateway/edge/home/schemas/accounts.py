@@ -121,6 +121,12 @@ SCHEMAS: dict[str, Schema] = {
             ),
         }
     ),
+    "Packages": record(
+        {
+            "object": one("list"),
+            "data": array(record({"name": TEXT, "credits": WHOLE, "months": maybe(WHOLE)})),
+        }
+    ),
     "Pool": record(
         {
             "object": one("list"),

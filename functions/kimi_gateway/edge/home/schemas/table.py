@@ -79,6 +79,7 @@ ROUTES: dict[str, Described] = {
     f"POST {_KEY}/suspend": Described("Key", "Empty"),
     f"POST {_KEY}/resume": Described("Key", "Empty"),
     f"POST {_KEY}/rotate": Described("Key", "RotateRequest"),
+    "GET /admin/packages": Described("Packages"),
     "GET /admin/usage": Described("UsagePage"),
     "GET /admin/pool": Described("Pool"),
     "GET /admin/problems": Described("Problems"),

@@ -29,8 +29,12 @@ function dialog(title, fields, send, label = t("admin.save"), kind = "primary") 
   box.showModal();
 }
 
-function field(name, label, value = "", hint, kind = "text") {
-  return el("div", { class: "field" }, el("label", { for: `f-${name}` }, label), el("input", { id: `f-${name}`, name, type: kind, autocomplete: "off", value, "aria-describedby": hint ? `h-${name}` : null }), hint && el("p", { class: "hint", id: `h-${name}` }, hint));
+/** `offered` are values to choose from, with what they mean. */
+function field(name, label, value = "", hint, offered) {
+  return el("div", { class: "field" }, el("label", { for: `f-${name}` }, label),
+    el("input", { id: `f-${name}`, name, autocomplete: "off", value, "aria-describedby": hint ? `h-${name}` : null, list: offered ? `o-${name}` : null }),
+    offered && el("datalist", { id: `o-${name}` }, offered.map(([value, label]) => el("option", { value, label }))),
+    hint && el("p", { class: "hint", id: `h-${name}` }, hint));
 }
 
 const check = (name, on) => el("label", { class: "check" }, el("input", { type: "checkbox", name, checked: on }), t(`admin.${name}`));
@@ -91,8 +95,10 @@ export const forms = {
     dialog(named("admin.change", account.name), [field("name", t("admin.name"), account.name), field("budgets", t("admin.budgets"), listed(account.budgets), t("admin.budgets_hint"))],
       async (values) => { await api(path("accounts", account.id), { method: "PATCH", body: { name: values.name, budgets: budgetsOf(values.budgets) } }); return done; });
   },
-  grant(account, done) {
-    dialog(named("admin.grant", account.name), [field("credits", t("admin.credits")), field("expires", t("admin.expires")), field("package", t("admin.package"), "", t("admin.package_hint"))],
+  async grant(account, done) {
+    const { data } = await api("admin/packages");
+    const packages = data.map(({ name, credits, months }) => [name, t(months ? "admin.package_months" : "admin.package_credits", { credits, months })]);
+    dialog(named("admin.grant", account.name), [field("credits", t("admin.credits")), field("expires", t("admin.expires")), field("package", t("admin.package"), "", packages.map(([name]) => name).join(", "), packages)],
       async (values) => {
         const bought = values.package && { package: values.package };
         const given = bought && !values.credits ? bought : { credits: wrongNumber(values.credits), expires: values.expires || null, ...bought };
