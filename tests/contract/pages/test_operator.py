@@ -133,6 +133,7 @@ def offered(browser: Browser, name: str) -> list[str]:
         """
         const card = kept.page.locator(".account", {hasText: args.name});
         await card.getByRole("button", {name: "Grant credits"}).click();
+        await kept.page.locator("dialog").waitFor();
         const found = await kept.page.locator("dialog datalist option").evaluateAll(
           (all) => all.map((each) => `${each.value}: ${each.label}`));
         await kept.page.locator("dialog").getByRole("button", {name: "Cancel"}).click();
