@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import sys
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -133,3 +134,52 @@ def test_only_init_is_compiled_for_a_class() -> None:
         if getattr(value, "__code__", None) is not None and value.__code__.co_filename == "<string>"
     ]
     assert compiled == ["__init__"]
+
+
+def test_classes_of_one_shape_share_the_code_of_init() -> None:
+    """Compiling it for each class was a tenth of a start."""
+    compiled = []
+
+    def seen(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "compile" and counting:
+            compiled.append(arguments)
+
+    counting = False
+    sys.addaudithook(seen)
+    made = []
+    for number in range(4):
+        counting = number > 0  # the first one may be the first of its shape
+        annotations = {f"name{number}": "int", f"made{number}": "list[int]"}
+        body = {"__annotations__": annotations, f"made{number}": field(default_factory=list)}
+        made.append(quick(slots=True)(type(f"Made{number}", (), body)))
+    counting = False
+    assert compiled == []
+    for number, of in enumerate(made):
+        value = of(number)
+        assert getattr(value, f"name{number}") == number
+        assert getattr(value, f"made{number}") == []
+        assert getattr(value, f"made{number}") is not getattr(of(number), f"made{number}")
+        with pytest.raises(TypeError, match=rf"Made{number}.__init__\(\) missing 1 .* 'name{number}'"):
+            of()
+
+
+def test_a_field_without_default_after_one_with_default_is_refused() -> None:
+    with pytest.raises(TypeError, match="non-default argument 'second' follows default argument"):
+        quick(type("Wrong", (), {"__annotations__": {"first": "int", "second": "int"}, "first": 1}))
+
+
+def test_rare_fields_behave_as_the_standard_ones() -> None:
+    @quick
+    class Rare:
+        total: dataclasses.InitVar[int]
+        shared: ClassVar[int] = 3
+        made: int = field(init=False, default=4)
+        _: dataclasses.KW_ONLY
+        named: int = 5
+
+        def __post_init__(self, total: int) -> None:
+            self.made += total
+
+    assert (Rare(1, named=2).made, Rare(1, named=2).named, Rare.shared) == (5, 2, 3)
+    with pytest.raises(TypeError):
+        Rare(1, 2)  # type: ignore[call-arg, misc]

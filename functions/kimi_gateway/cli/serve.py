@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shlex
@@ -120,6 +121,7 @@ def _goes_to_journal() -> bool:
 
 
 def _run(values: Settings, host: str, port: int, workers: int) -> None:
+    gc.disable()  # until the server has started: its modules are no garbage
     from kimi_gateway.edge.home import server
 
     code: object = None
@@ -129,6 +131,8 @@ def _run(values: Settings, host: str, port: int, workers: int) -> None:
         code = exc.code
     except KeyboardInterrupt:
         pass
+    finally:
+        gc.enable()
     if code:
         raise click.exceptions.Exit(FAILED)
     with suppress(OSError):  # the terminal may be gone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -30,8 +31,15 @@ def create() -> App:
     values = settings.read()
     _end_with_parent()
     observe.to_stream(values.log_level, formatter=formatter(values.log_format, sys.stderr))
-    asyncio.get_running_loop().call_later(SETTLED, give_back_large_blocks)
+    asyncio.get_running_loop().call_later(SETTLED, _settle)
     return App(values)
+
+
+def _settle() -> None:
+    """End what only a start does. The modules are no garbage, so later collections leave them out."""
+    gc.freeze()
+    gc.enable()
+    give_back_large_blocks()
 
 
 def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
