@@ -2,8 +2,8 @@
 
 The standard decorator compiles up to eight methods for each class, which was half of the gateway's own start.
 Here most methods are shared functions with the standard results. `__init__` is compiled once for each shape
-(number of fields and their factories), and a class gets a copy of that code with its own names. Only rare kinds
-of fields need code of their own. `frozen` is checked by mypy and not at run time.
+(number of fields and their factories), and a class gets a copy of that code with its own names. Only rare
+kinds of fields need code of their own. `frozen` is checked by mypy and not at run time.
 """
 
 from __future__ import annotations
