@@ -19,6 +19,7 @@ from upstream import Gated, ScriptedUpstream, Sse
 from upstream.kimi import chat_events
 
 BEFORE, COUNTED = 3, 20  # pieces of content
+AFTER = 4  # further events: the finish reason, usage, and the end
 ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": HELLO},
     "/v1/messages": {"messages": HELLO, "max_tokens": 100},
@@ -42,6 +43,7 @@ def test_a_piece_is_handed_on_in_the_turn_that_reads_it(
                 assert any(piece in line for line in lines)
                 switches.append(loop.switches)
                 gate.let()
+            gate.let(AFTER)
             assert any(line for line in lines)
     assert set(switches[BEFORE:]) == {switches[BEFORE]}
     assert switches[0]  # it counts
@@ -76,6 +78,7 @@ def test_a_piece_takes_few_calls(path: str, up: ScriptedUpstream, tmp_path: Path
                 elif number == len(pieces) - 2:
                     gateway.do(watch(None))
                 gate.let()
+            gate.let(AFTER)
             assert any(line for line in lines)
     counted = sum(called.values()) / (len(pieces) - 2 - BEFORE)
     assert 1 < counted <= CALLS[path], called
