@@ -30,6 +30,14 @@ settings.register_profile(
 gc.disable()
 
 
+# It builds what other files wait for.
+FIRST = "tests/infra/test_package.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
