@@ -11,6 +11,7 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.http import Headers
 from kimi_gateway.net import sse
+from kimi_gateway.net.mailbox import Gathering
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -37,7 +38,8 @@ class Call:
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
     sent. `only`: the id of the one token that may serve the call, because its files are in that account;
-    `movable`: they can be uploaded again with another token.
+    `movable`: they can be uploaded again with another token. `gathering` says whether somebody waits for
+    single parts of the answer.
     """
 
     model: Model
@@ -48,6 +50,7 @@ class Call:
     free: frozenset[str] = frozenset()
     only: str | None = None
     movable: bool = False
+    gathering: Gathering = field(default_factory=Gathering, repr=False, compare=False)
 
 
 class Costly(Exception):
