@@ -301,8 +301,7 @@ class Gateway:
         """Give the turn its first round, which its chunks start. `without`: tokens that failed its files."""
         resolved, request, chat = admittable.resolved, admittable.request, completed.chat
         further = (*completed.lowered, *completed.unsearched)
-        names = ignored.named(chat.ignored, completed.prepared.ignored, further)
-        request.record.ignored = names or None
+        request.record.ignored = ignored.named(chat.ignored, completed.prepared.ignored, further) or None
 
         def error(failure: UpstreamFailure) -> GatewayError:
             own = self.passing and self.passing.shown(admittable.upstream, failure)
