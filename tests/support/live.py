@@ -27,8 +27,8 @@ from kimi_gateway.accounts.values import Account, Budget, Grant, Limits, NewKey,
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
+from support import http_client
 from support.idle import settle
-from support.tls import NO_TLS
 
 T = TypeVar("T")
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -160,7 +160,7 @@ class LiveGateway:
         """An HTTP client that knows nothing of the gateway."""
         auth = {"authorization": f"Bearer {key}"} if key else {}
         headers = auth | (headers or {})
-        return httpx.Client(base_url=self.url, headers=headers, timeout=90, trust_env=False, verify=NO_TLS)
+        return http_client.client(self.url, headers, timeout=90)
 
     def chat(self, key: str, **body: Any) -> httpx.Response:
         with self.client(key) as client:

@@ -22,6 +22,7 @@ from kimi_gateway.accounts.values import Account, Grant, Limits, NewKey
 from kimi_gateway.settings import Settings
 from kimi_gateway.storage.sqlite.opening import STORE_NAME, open_store
 from kimi_gateway.storage.sqlite.store import SqliteStore
+from support import http_client
 from support.tls import NO_TLS
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ class ServerProcess(StoreAtHome):
 
     def client(self, key: str) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, verify=NO_TLS)
+        return http_client.client(self.url, headers, timeout=30)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
