@@ -325,8 +325,7 @@ class Gateway:
             turn.rounds.calls[0].go_on_from(before)
 
         calls = await self._calls(admittable, turn, chat, completed)
-        movable, whole = calls[0].call.movable, not request.record.stream
-        turn.rounds.begin(calls, error, planner, again if movable else None, whole)
+        turn.rounds.begin(calls, error, planner, again if calls[0].call.movable else None)
         request.record.overhead_ms = _ms(time.monotonic() - request.started)
 
     async def _calls(

@@ -22,7 +22,6 @@ from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import sse
-from kimi_gateway.net.mailbox import GATHER_FOR
 from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
 from kimi_gateway.pivot.call_ids import Randomness
@@ -232,7 +231,7 @@ class UpstreamCall:
                     if len(batch) > MANY:
                         await asyncio.sleep(0)  # more of the same read follows at once
                     if self.content_sent:
-                        idle = self.patience.idle + (GATHER_FOR if self.call.gathering.on else 0)
+                        idle = self.patience.idle
                         watch.allow(min(idle, AFTER_FINISH) if progress.complete else idle)
                     if stops is not None and stops.found_all:
                         break
@@ -264,7 +263,6 @@ class UpstreamCall:
     async def _pass_on(self, held: list[Chunk], lease: Lease, whole: bool = False) -> None:
         if not self.content_sent and (whole or _substance(held)):
             self.content_sent = True
-            self.call.gathering.on = self.call.gathering.wanted  # before it, each part may decide something
             lease.answered()
         if held:
             await self.out.put(held)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
-from kimi_gateway.net.mailbox import Gathering, Mailbox
+from kimi_gateway.net.mailbox import Mailbox
 from kimi_gateway.observe import piece, sinks
 from kimi_gateway.pivot.chunks import Chunk, apart
 from kimi_gateway.pivot.request import ChatRequest
@@ -104,7 +104,6 @@ class Rounds:
         self._planning: asyncio.Task[None] | None = None
         self._before: Callable[[], Awaitable[None]] | None = None
         self._again: Callable[[], Awaitable[None]] | None = None
-        self._gathering: Gathering | None = None
 
     def begin(
         self,
@@ -112,16 +111,11 @@ class Rounds:
         error: Callable[[UpstreamFailure], GatewayError] = _as_it_is,
         planner: Planner | None = None,
         again: Callable[[], Awaitable[None]] | None = None,
-        whole: bool = False,
     ) -> None:
         """The first round. Its calls run when `chunks` is asked for the first of them. `error` translates an
         upstream's failure for the client. `again` is tried if the token that a call is bound to fails before
-        any content: it calls `begin` with other calls, which replace these. `whole`: the client gets
-        the answer in one piece, so parts may gather, unless a part can end the answer or begin a round."""
+        any content: it calls `begin` with other calls, which replace these."""
         self.calls = list(calls)
-        if whole and planner is None and len(calls) == 1 and not calls[0].stops:
-            self._gathering = calls[0].call.gathering
-            self._gathering.wanted = True
         self._error = error
         self._planner = planner
         self._again = again
@@ -253,11 +247,6 @@ class Rounds:
             await self.box.put(NextRound(await planner.next()))
         except Exception as exc:
             await self.box.put(exc)
-
-    async def catch_up(self) -> None:
-        """Let the calls read what has gathered, so that what a client leaves behind is counted."""
-        if self._gathering is not None and self._gathering.flush():
-            await asyncio.sleep(0)
 
     def stop(self, complete: bool, background: set[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
         """Stop when nobody waits for chunks any more. Returns the cancelled tasks that have not ended yet. A

@@ -106,12 +106,6 @@ class Turn:
     async def close(self) -> None:
         """The client has everything or has left; then it pays if the upstream had begun to answer."""
         try:
-            await self.rounds.catch_up()
-        finally:
-            await self._ended()
-
-    async def _ended(self) -> None:
-        try:
             stopped = self.rounds.stop(self._reservation.latch is Latch.SETTLED, self._background)
             if self._interrupted:  # and the client is so slow that it was not told
                 await self.fail(self._interrupted)

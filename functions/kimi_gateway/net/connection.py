@@ -14,7 +14,7 @@ from typing import cast
 from httptools import HttpParserError, HttpResponseParser
 
 from kimi_gateway.net.http import ConnectionLost, NetError, TimedOut
-from kimi_gateway.net.mailbox import Gathering, Wakeup
+from kimi_gateway.net.mailbox import Wakeup
 
 LONGEST_HEAD = 64 * 1024  # bytes, interim answers included
 MOST_FIELDS = 256
@@ -53,7 +53,6 @@ class Connection(asyncio.BufferedProtocol):
         self._arrived = Wakeup(self._loop)
         self._timer: asyncio.TimerHandle | None = None
         self._within, self._answer_by = 0.0, math.inf  # time of the loop by which the head must be here
-        self._gathering: Gathering | None = None
         self._room: asyncio.Future[None] | None = None  # done when a streamed body may go on
         self._full = False
         self._error: NetError | None = None
@@ -169,20 +168,9 @@ class Connection(asyncio.BufferedProtocol):
             await asyncio.sleep(seconds)
             self._resume()
 
-    def gather(self, gathering: Gathering) -> None:
-        """Wake the reader of this answer less often."""
-        self._gathering = gathering
-        gathering.flush = self._flush
-
-    def _flush(self) -> bool:
-        if not self._parts or not self._arrived.awaited:
-            return False
-        self._arrived.give()
-        return True
-
     def release(self) -> bool:
         """End the request. True if another request may reuse the connection; otherwise it is closed."""
-        transport, self._gathering = self._transport, None
+        transport = self._transport
         if (
             transport is None
             or self._phase != WHOLE
@@ -241,9 +229,7 @@ class Connection(asyncio.BufferedProtocol):
             # Last, because the task that reads may do anything with this connection. It takes what it wants.
             if self._room is not None:
                 self._go_on()
-            gathering = self._gathering
-            if gathering is None or self._phase != BODY or not gathering.waits(self._held, self._parts[-1]):
-                self._arrived.give()
+            self._arrived.give()
             if self._held > HIGH_WATER and self._phase == BODY:
                 self._pause()
         elif self._held > HIGH_WATER:

@@ -18,7 +18,6 @@ from kimi_gateway.net.connection import Connection
 from kimi_gateway.net.connections import Origin, Pool
 from kimi_gateway.net.http import Answer, ConnectFailed, ConnectionLost, Stale, Timeouts, read_up_to
 from kimi_gateway.net.inflate import Inflater
-from kimi_gateway.net.mailbox import Gathering
 from kimi_gateway.net.wire import head, locate, streamed_head
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -167,10 +166,6 @@ class _Exchange:
                 raise
             inflater.feed(received)
         return data
-
-    def gather(self, gathering: Gathering) -> None:
-        if self._connection is not None:
-            self._connection.gather(gathering)
 
     async def read(self, limit: int) -> bytes:
         return await read_up_to(limit, self)

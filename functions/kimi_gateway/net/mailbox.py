@@ -3,8 +3,7 @@ for an item, for silence and for an interruption at once, without an extra task 
 
 Below it is a wait whose end continues the waiting task at once. Setting the result of an asyncio future only
 schedules the task that waits for it. A piece of an answer goes through two tasks, and two more turns of the
-loop cost more than all that the tasks do with a short piece. Where nobody waits for single pieces, they
-gather.
+loop cost more than all that the tasks do with a short piece.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-GATHER_FOR = 0.05  # seconds
-GATHERED = 64 * 1024  # bytes
 MOST = 8  # tasks that are continued in one callback of the loop; bounded, in case they wake one another
 _continued: dict[asyncio.AbstractEventLoop, list[Wakeup]] = {}  # by loops that do this at present
 
@@ -102,41 +99,6 @@ class Mailbox(Generic[T]):
             self._reader.give_soon()
         else:
             self._set_timer(loop)
-
-
-class Gathering:
-    """Lets the parts of an answer come together where nobody waits for single ones, because waking a task
-    for a part costs more than the part.
-
-    `wanted`: it may begin. While it is `on`, the reader is woken at the end of the answer, by a part that
-    ends with `end`, above GATHERED bytes, and GATHER_FOR seconds after a part that nobody read; then `flush`
-    is called. `flush` wakes the reader and returns False if there is nothing to read.
-    """
-
-    __slots__ = ("_timer", "end", "flush", "on", "wanted")
-
-    def __init__(self) -> None:
-        self.wanted = self.on = False
-        self.end = b"\n"
-        self.flush: Callable[[], bool] = _nothing
-        self._timer: asyncio.TimerHandle | None = None
-
-    def waits(self, held: int, part: bytes) -> bool:
-        """Whether the reader may sleep on, `held` bytes with this last part. The timer runs on when the
-        reader is woken; a later part may find it set, and is then read earlier."""
-        if not self.on or held > GATHERED or part.endswith(self.end):
-            return False
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_FOR, self._late)
-        return True
-
-    def _late(self) -> None:
-        self._timer = None
-        self.flush()
-
-
-def _nothing() -> bool:
-    return False
 
 
 class Wakeup:

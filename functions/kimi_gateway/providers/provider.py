@@ -11,7 +11,6 @@ from kimi_gateway.catalog.models import Model
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.http import Headers
 from kimi_gateway.net import sse
-from kimi_gateway.net.mailbox import Gathering
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.failures import UpstreamFailure
@@ -38,8 +37,7 @@ class Call:
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
     sent. `only`: the id of the one token that may serve the call, because its files are in that account;
-    `movable`: they can be uploaded again with another token. `gathering` says whether somebody waits for
-    single parts of the answer.
+    `movable`: they can be uploaded again with another token.
     """
 
     model: Model
@@ -50,7 +48,6 @@ class Call:
     free: frozenset[str] = frozenset()
     only: str | None = None
     movable: bool = False
-    gathering: Gathering = field(default_factory=Gathering, repr=False, compare=False)
 
 
 class Costly(Exception):

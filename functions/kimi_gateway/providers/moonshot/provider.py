@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.moonshot.search import MoonshotSearch
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
-LAST = sse.DONE.removeprefix(b"data: ")  # nothing of an answer follows it
 SLICE = 256  # events returned at a time, because one read may bring tens of thousands
 QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
@@ -89,7 +88,7 @@ class Moonshot:
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
             headers |= messages.HEADERS
         exchange = self._client.send("POST", url, headers, call.payload, self._timeouts)
-        return events(exchange, self._event_limit, call, reader)
+        return events(exchange, self._event_limit, call.answered, reader)
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
         return entries(await self._json("GET", "/models", token))
@@ -141,7 +140,7 @@ Refused = Callable[[int, Mapping[str, str], bytes], UpstreamFailure]  # by statu
 async def events(
     exchange: AbstractAsyncContextManager[http.Answer],
     limit: int,
-    call: Call,
+    answered: dict[str, str],
     reader: Reader | None = None,
     refused: Refused = failures.from_answer,
 ) -> AsyncIterator[list[sse.Event]]:
@@ -153,10 +152,7 @@ async def events(
                 raise refused(answer.status, answer.headers, await answer.read(LONGEST_ANSWER))
             if "event-stream" not in kind:
                 raise UpstreamFailure("broken", f"an answer of type {kind[:60]!r} instead of a stream")
-            call.answered.update((name, answer.headers[name]) for name in SIGNATURE if name in answer.headers)
-            if call.gathering.wanted and (gather := getattr(answer, "gather", None)):  # not all clients can
-                call.gathering.end = LAST
-                gather(call.gathering)
+            answered.update((name, answer.headers[name]) for name in SIGNATURE if name in answer.headers)
             decoder = sse.Decoder(limit)
             async for data in answer.chunks():
                 read = decoder.feed(data)
