@@ -44,6 +44,8 @@ def body_of(route: Route) -> bytes:
 
 
 def test_a_client_without_a_key_is_heard_nowhere(desk: Desk) -> None:
+    for route in desk.routes:
+        desk.ask(route.method, path_of(route), b"")  # makes what a process makes once
     desk.counting = True
     for route in desk.routes:
         for key in (None, "sk-other", keys.new_key()):
