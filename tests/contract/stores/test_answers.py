@@ -125,7 +125,7 @@ async def held_bytes(shared: SharedTable) -> int:
     store: Any = shared.stores[0]
     parts = [
         len(b64decode(item["v"]["B"]))
-        for number in range(60)
+        for number in range(12)
         for item in await store._table.query(f"ANSWERS#a#{number}")
         if "v" in item
     ]
@@ -135,15 +135,15 @@ async def held_bytes(shared: SharedTable) -> int:
 async def test_an_account_has_a_bound_of_bytes_on_the_table(shared: SharedTable) -> None:
     store: Any = shared.stores[0]
     answers = DynamoAnswers(store._table, most_of_account=800)
-    for number in range(20):
+    for number in range(10):
         await answers.claim_answer("a", f"{number}", FIRST, NOW)
-        await answers.keep_answer("a", f"{number}", "first", bytes(60), DAY)
+        await answers.keep_answer("a", f"{number}", "first", bytes(90), DAY)
         assert await held_bytes(shared) <= 800
-    held = [await answers.find_answer("a", f"{number}", NOW) for number in range(20)]
+    held = [await answers.find_answer("a", f"{number}", NOW) for number in range(10)]
     assert all(claim and claim.done for claim in held)
     kept = [claim is not None and claim.answer is not None for claim in held]
     assert kept == sorted(kept)  # the newest
-    assert 7 <= sum(kept) < 20
+    assert 7 <= sum(kept) < 10
 
 
 async def test_many_answers_at_once_stay_within_the_bound(shared: SharedTable) -> None:
