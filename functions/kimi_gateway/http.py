@@ -15,6 +15,7 @@ from kimi_gateway.observe import RequestRecord
 
 Pairs = tuple[tuple[str, str], ...]
 MOST_FIELDS = 100  # of a query
+LARGE = 64 * 1024  # bytes of a body whose reading costs more than a question to the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,14 @@ class Request:
     recording: Recording | None = None
     hold: Callable[[int], None] = _uncounted
     admitted: Callable[[], None] = _unbounded
+
+    @property
+    def large(self) -> bool:
+        """Whether the body may have more than LARGE bytes, by the headers alone."""
+        if self.headers.all("transfer-encoding") or self.headers.all("content-encoding"):
+            return True
+        declared = self.headers.get("content-length")
+        return declared.isdecimal() and (len(declared) > len(str(LARGE)) or int(declared) > LARGE)
 
 
 @dataclass(slots=True)

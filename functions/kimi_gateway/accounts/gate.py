@@ -73,7 +73,7 @@ class Gate:
         self._lease = lease
         self._keys = BoundedDict[Key](CACHED)
         self._refusals = BoundedDict[_Refusal](CACHED)
-        self._without_credit = BoundedDict[bool](CACHED)  # accounts, as of the store's last answer
+        self._has_credit = BoundedDict[bool](CACHED)  # of accounts, as of the store's last answer
         self._unlimited = BoundedDict[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
         self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
@@ -113,18 +113,17 @@ class Gate:
             raise _too_many_free(wait)
         return found[0]
 
-    async def refuse(self, key: Key) -> None:
-        """Refuse, before the body is read, a request that is known to fail.
+    async def refuse(self, key: Key, large: bool = False) -> None:
+        """Refuse, before the body is read, a request that is known to fail. For a `large` body the store is
+        asked about an account that is not known yet.
 
         Raises InsufficientCredits, RateLimited, InvalidKey; Unavailable if the store is down.
         """
-        now = self._clock()
-        if key.account in self._without_credit:
-            if self._wasted.wait(key.root.id, now):
-                raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
-            if not await self.has_credit(key):
-                self._wasted.spend(key.root.id, now, 1)
-                raise _no_credit()
+        now, funded = self._clock(), self._has_credit.get(key.account)
+        if funded is False and self._wasted.wait(key.root.id, now):
+            raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
+        if funded is False:
+            await self._require_credit_now(key, now)
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
@@ -137,6 +136,13 @@ class Gate:
                 retry_after=math.ceil(wait),
                 cause="refused_too_often",
             )
+        if large and funded is None and not isinstance(key, GuestKey):
+            await self._require_credit_now(key, now)
+
+    async def _require_credit_now(self, key: Key, now: float) -> None:
+        if not await self.has_credit(key):
+            self._wasted.spend(key.root.id, now, 1)
+            raise _no_credit()
 
     def wasted(self, key: Key, size: int) -> None:
         """Count a request of `size` bytes that was refused at no cost."""
@@ -153,13 +159,8 @@ class Gate:
         if self._unlimited.get(key.account):
             return True
         account = await self._account(key)
-        if account.unlimited:
-            return True
-        if account.credits > account.reserved:
-            self._without_credit.pop(key.account, None)
-            return True
-        self._without_credit[key.account] = True
-        return False
+        self._has_credit[key.account] = funded = account.unlimited or account.credits > account.reserved
+        return funded
 
     async def _is_lifted(self, refusal: _Refusal, key: Key, now: float) -> bool:
         """Whether a grant has raised the account's tier since. Asks the store at most once a second."""
@@ -243,7 +244,7 @@ class Gate:
         if isinstance(exc, NoCredit):
             if cost > 1:
                 return refusals.too_few_credits(cost)
-            self._without_credit[key.account] = True
+            self._has_credit[key.account] = False
             return _no_credit()
         if isinstance(exc, StoreDown):
             return store_down("admit", exc)

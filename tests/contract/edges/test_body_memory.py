@@ -102,6 +102,33 @@ def test_who_goes_beyond_the_bound_alone_among_equals_is_refused(gateway: LiveGa
         holds(gateway, MORE + SMALL)
 
 
+FRAMINGS = {
+    "length": (f"content-length: {30 * 2**20}",),
+    "chunks": ("transfer-encoding: chunked",),
+    "gzip": ("content-length: 9000", "content-encoding: gzip"),
+}
+
+
+@pytest.mark.parametrize("repeated", [(), ("idempotency-key: once",)], ids=["plain", "idempotent"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("form", PATHS)
+def test_a_key_without_credits_is_refused_before_its_first_large_body_is_read(
+    gateway: LiveGateway, form: str, framing: str, repeated: tuple[str, ...]
+) -> None:
+    """Several at once, and the account is new to this process. Their bodies never come."""
+    lines = "host: x", f"authorization: Bearer {gateway.key(0)}", *FRAMINGS[framing], *repeated
+    with ExitStack() as held:
+        clients = [held.enter_context(connect(gateway)) for _ in range(4)]
+        for client in clients:
+            client.sendall(head(PATHS[form], *lines))
+        for client in clients:
+            answer = b""
+            while b"no credits left" not in answer:  # the connection may stay open for the rest of the body
+                assert (data := client.recv(65536)), answer
+                answer += data
+            assert statuses(answer) == [403]
+
+
 def test_a_declared_length_takes_no_room_and_small_bodies_always_have_some(gateway: LiveGateway) -> None:
     path, key = PATHS["chat"], gateway.key()
     with ExitStack() as held:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.live import HELLO, LiveGateway, text_of
-from support.wire import CLOSE, OverAsgi, post, statuses, talk
+from support.wire import CLOSE, OverAsgi, connect, connections, post, rest_of, statuses, talk
 from upstream import Gated, Kimi, ScriptedUpstream
 
 CHAT = {"model": "kimi-k3", "messages": HELLO}
@@ -60,6 +60,20 @@ def test_a_client_that_asks_before_it_sends_its_body_is_told_to_go_on(gateway: L
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(raw)
         assert statuses(b"".join(iter(lambda: client.recv(65536), b""))) == [200]
+
+
+def test_another_expectation_is_ignored_and_http_1_0_is_not_told_to_go_on(gateway: LiveGateway) -> None:
+    """RFC 9110, section 10.1.1: 417 is optional, and an expectation in HTTP/1.0 must be ignored."""
+    key, raw = gateway.key(), json.dumps(CHAT).encode()
+    assert statuses(talk(gateway.port, post(key, "expect: banana", CLOSE))) == [200]
+    old = post(key, f"content-length: {len(raw)}", "expect: 100-continue", body=b"", version="1.0")
+    with connect(gateway) as client:
+        client.sendall(old)
+        gateway.until(lambda: any(each._wanted for open in connections(gateway) for each in open._exchanges))
+        client.sendall(raw)
+        answer = rest_of(client)
+    assert b"100 Continue" not in answer
+    assert statuses(answer) == [200]
 
 
 def test_a_refused_client_that_asks_first_is_not_told_to_go_on_and_cannot_smuggle(

@@ -168,7 +168,8 @@ class Exchange:
         if self.key_shown:
             self._connection.known()
         self._opened = True
-        if not self._whole and request.headers.get("expect").lower() == "100-continue":
+        # HTTP/1.0 knows no interim answers (RFC 9110, 10.1.1), and other expectations may be ignored.
+        if not self._whole and self._chunked and request.headers.get("expect").lower() == "100-continue":
             self._connection.write(CONTINUE)
 
     def _taken(self) -> bytes:
