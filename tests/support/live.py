@@ -31,6 +31,7 @@ from support import http_client
 from support.idle import settle
 
 T = TypeVar("T")
+_handlers = threading.Lock()
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -89,7 +90,8 @@ class LiveGateway:
         handler = logging.StreamHandler(self.log)
         handler.setFormatter(observe.JsonLines())
         self._handler, observe.log.propagate = handler, False
-        observe.log.addHandler(handler)
+        with _handlers:  # a new list, since other gateways' threads may go through the old one
+            observe.log.handlers = [*observe.log.handlers, handler]
         observe.log.setLevel("INFO")
         self._thread.start()
         self._ready.wait()
@@ -100,7 +102,8 @@ class LiveGateway:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-        observe.log.removeHandler(self._handler)
+        with _handlers:
+            observe.log.handlers = [each for each in observe.log.handlers if each is not self._handler]
 
     def stop(self) -> None:
         """As SIGTERM does: returns when the server has gone down."""

@@ -101,7 +101,8 @@ def play(folder: Path, name: str) -> None:
                 seen = asked.seen
                 if outcome in (OWN, FELL):
                     model = "lan/big" if outcome == FELL else "kimi-k3"
-                    assert (seen.status, seen.error, seen.finishes) == (200, None, [format.stop])
+                    shown = (seen.status, seen.error, seen.finishes)
+                    assert shown == (200, None, [format.stop]), gateway.log.getvalue()
                     assert seen.content == (OTHER if outcome == FELL else TEXT)
                     assert (seen.headers["x-served-by"], asked.ledger) == (model, CHARGED)
                     assert '"model":"kimi-k3"' in seen.text, "the requested name is kept"
