@@ -121,7 +121,8 @@ def _goes_to_journal() -> bool:
 
 
 def _run(values: Settings, host: str, port: int, workers: int) -> None:
-    gc.disable()  # until the server has started: its modules are no garbage
+    if workers == 1:  # else this process watches over the workers, and nothing would turn it on again
+        gc.disable()  # until the server has started: its modules are no garbage
     from kimi_gateway.edge.home import server
 
     code: object = None

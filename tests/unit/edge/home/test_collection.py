@@ -25,6 +25,15 @@ uvicorn.run = lambda *args, **options: asyncio.run(start())
 serve._run(settings.read(), "127.0.0.1", 0, 1)
 print(*seen, gc.isenabled())
 """
+SEVERAL = """
+import gc
+import uvicorn
+from kimi_gateway import settings
+from kimi_gateway.cli import serve
+
+uvicorn.run = lambda *args, **options: print(gc.isenabled())
+serve._run(settings.read(), "127.0.0.1", 0, 2)
+"""
 FAILING = """
 import gc
 import uvicorn
@@ -49,6 +58,10 @@ def run(code: str) -> list[str]:
 
 def test_the_collector_rests_until_the_server_has_started() -> None:
     assert run(SERVE) == ["stopped", "False", "True", "True"]
+
+
+def test_the_process_that_watches_over_workers_collects() -> None:
+    assert run(SEVERAL) == ["True", "stopped"]
 
 
 def test_a_start_that_fails_turns_the_collector_on_again() -> None:
