@@ -152,8 +152,7 @@ class Request:
     hold: Callable[[int], None] = _uncounted
     admitted: Callable[[], None] = _unbounded
 
-    @property
-    def large(self) -> bool:
+    def is_large(self) -> bool:
         """Whether the body may have more than LARGE bytes, by the headers alone."""
         if self.headers.all("transfer-encoding") or self.headers.all("content-encoding"):
             return True

@@ -113,16 +113,16 @@ class Gate:
             raise _too_many_free(wait)
         return found[0]
 
-    async def refuse(self, key: Key, large: bool = False) -> None:
-        """Refuse, before the body is read, a request that is known to fail. For a `large` body the store is
-        asked about an account that is not known yet.
+    async def refuse(self, key: Key, is_large: Callable[[], bool] = bool) -> None:
+        """Refuse, before the body is read, a request that is known to fail. For a large body the store is
+        asked about an account that is not known yet; `is_large` is called for such an account only.
 
         Raises InsufficientCredits, RateLimited, InvalidKey; Unavailable if the store is down.
         """
         now, funded = self._clock(), self._has_credit.get(key.account)
-        if funded is False and self._wasted.wait(key.root.id, now):
-            raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
         if funded is False:
+            if self._wasted.wait(key.root.id, now):
+                raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
             await self._require_credit_now(key, now)
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
@@ -136,7 +136,7 @@ class Gate:
                 retry_after=math.ceil(wait),
                 cause="refused_too_often",
             )
-        if large and funded is None and not isinstance(key, GuestKey):
+        if funded is None and not isinstance(key, GuestKey) and is_large():
             await self._require_credit_now(key, now)
 
     async def _require_credit_now(self, key: Key, now: float) -> None:

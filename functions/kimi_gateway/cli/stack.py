@@ -34,7 +34,6 @@ PARAMETERS = {
     "SignupCredits": "KIMI_GATEWAY_SIGNUP_CREDITS",
     "KeepUsage": "KIMI_GATEWAY_KEEP_USAGE",
 }
-CURRENT = "AWSCURRENT"
 TRIES = 8  # of a change, while other commands change the secret too
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 
@@ -156,6 +155,7 @@ class Stack:
 
     def _replaced(self, version: str, kept: Kept) -> bool:
         """False if `version` is no longer the current one."""
+        from functools import partial
         from secrets import token_hex
 
         from botocore.exceptions import ClientError
@@ -164,22 +164,18 @@ class Stack:
 
         client, label = self._secrets(), f"kimi-gateway-{token_hex(8)}"
         with told("the secret"):
-            text = written(kept)
+            text, move = written(kept), partial(client.update_secret_version_stage, SecretId=self.secret)
             put = client.put_secret_value(SecretId=self.secret, SecretString=text, VersionStages=[label])
-            label_of = {"SecretId": self.secret, "VersionStage": label}
-            current = {"SecretId": self.secret, "VersionStage": CURRENT}
             new = put["VersionId"]
             try:
-                client.update_secret_version_stage(
-                    **current, MoveToVersionId=new, RemoveFromVersionId=version
-                )
+                move(VersionStage="AWSCURRENT", MoveToVersionId=new, RemoveFromVersionId=version)
             except ClientError:
                 if self._read()[1] == version:
                     raise
                 return False
             finally:  # a version without a label is deleted by the service
                 with suppress(ClientError):
-                    client.update_secret_version_stage(**label_of, RemoveFromVersionId=new)
+                    move(VersionStage=label, RemoveFromVersionId=new)
         return True
 
     def _secrets(self) -> Any:

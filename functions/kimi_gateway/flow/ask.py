@@ -84,7 +84,7 @@ class Gateway:
         return await self.answer(request, dialect, key)
 
     async def answer(self, request: Request, dialect: Dialect, key: Key) -> Response:
-        await self.gate.refuse(key, request.large)
+        await self.gate.refuse(key, request.is_large)
         self.gate.places.check(key.account)
         size = 0
         try:

@@ -75,7 +75,7 @@ async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) ->
     """Raises the errors of `Gateway.answer`; InvalidRequest, IdempotencyKeyReused, Conflict, Unavailable."""
     name, store, held = _name(request), gateway.answers(), None
     try:
-        await gateway.gate.refuse(key, request.large)
+        await gateway.gate.refuse(key, request.is_large)
     except GatewayError:  # it may have been the first request that spent the last credit
         held = await _kept(gateway, request, store, key, name)
         if held is None:
