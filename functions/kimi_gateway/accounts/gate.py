@@ -139,6 +139,11 @@ class Gate:
         if funded is None and not isinstance(key, GuestKey) and is_large():
             await self._require_credit_now(key, now)
 
+    async def refuse_unpaid(self, key: Key) -> None:
+        """As `refuse`, for a body of any size that no admission follows: the store is asked each time."""
+        await self.refuse(key)
+        await self._require_credit_now(key, self._clock())
+
     async def _require_credit_now(self, key: Key, now: float) -> None:
         if not await self.has_credit(key):
             self._wasted.spend(key.root.id, now, 1)

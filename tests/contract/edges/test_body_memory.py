@@ -32,7 +32,7 @@ def gateway(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[LiveGateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    with request.param(folder, module_upstream.url, body_memory=MOST) as gateway:
+    with request.param(folder, module_upstream.url, body_memory=MOST, batches=("*",)) as gateway:
         yield gateway
 
 
@@ -115,15 +115,35 @@ FRAMINGS = {
 def test_a_key_without_credits_is_refused_before_its_first_large_body_is_read(
     gateway: LiveGateway, form: str, framing: str, repeated: tuple[str, ...]
 ) -> None:
-    """Several at once, and the account is new to this process. Their bodies never come."""
-    lines = "host: x", f"authorization: Bearer {gateway.key(0)}", *FRAMINGS[framing], *repeated
+    are_refused_unread(gateway, PATHS[form], "no credits left", *FRAMINGS[framing], *repeated)
+
+
+FILES = {
+    "/v1/files": "no credits left",
+    "/anthropic/v1/files": "no credits left",
+    "/v1/batches": "unlimited accounts only",
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("path", FILES)
+def test_neither_a_file_nor_a_batch_of_a_key_without_credits_is_read(
+    gateway: LiveGateway, path: str, framing: str
+) -> None:
+    typed = "content-type: multipart/form-data; boundary=xx"
+    are_refused_unread(gateway, path, FILES[path], *FRAMINGS[framing], typed)
+
+
+def are_refused_unread(gateway: LiveGateway, path: str, words: str, *lines: str) -> None:
+    """Several at once, of an account without credits that is new to this process. Their bodies never come."""
+    lines = "host: x", f"authorization: Bearer {gateway.key(0)}", *lines
     with ExitStack() as held:
         clients = [held.enter_context(connect(gateway)) for _ in range(4)]
         for client in clients:
-            client.sendall(head(PATHS[form], *lines))
+            client.sendall(head(path, *lines))
         for client in clients:
             answer = b""
-            while b"no credits left" not in answer:  # the connection may stay open for the rest of the body
+            while words.encode() not in answer:  # the connection may stay open for the rest of the body
                 assert (data := client.recv(65536)), answer
                 answer += data
             assert statuses(answer) == [403]

@@ -164,6 +164,17 @@ def test_a_key_without_credits_asks_the_store_ten_times_a_second_at_most(desk: D
     assert desk.ask("POST", CHATS[0], body, key).store == Counter(account=1)
 
 
+def test_files_of_a_key_without_credits_count_with_its_other_refused_requests(desk: Desk) -> None:
+    """Each costs one read of the store, the first one too, and nothing of it is read."""
+    key, body = desk.inner.key(0), json.dumps(GOOD).encode()
+    for at in range(40):
+        spent = desk.ask("POST", "/v1/files", BIG, key)
+        assert (spent.status, spent.read, spent.writes) == (403, 0, 0), at
+        assert spent.store["account"] == 1
+    asked = [desk.ask("POST", CHATS[0], body, key).store["account"] for _ in range(300)]
+    assert asked == [1] * 260 + [0] * 40
+
+
 def test_a_revoked_key_without_credits_is_no_key_any_more(desk: Desk) -> None:
     key, body = desk.inner.key(0), json.dumps(GOOD).encode()
     assert desk.ask("POST", CHATS[0], body, key).status == 403

@@ -57,7 +57,7 @@ class BatchesApi:
 
     async def create(self, request: Request) -> Response:
         key = await self._allowed(request)
-        await self.gate.refuse(key)
+        await self.gate.refuse(key, request.is_large)
         batches = self._batches()
         size = 0
         try:

@@ -71,8 +71,7 @@ class FilesApi:
 
     async def create(self, request: Request) -> Response:
         key = await authenticate_for_files(self.gate, request)
-        await self.gate.refuse(key)
-        await self.gate.require_credit(key)
+        await self.gate.refuse_unpaid(key)
         files = self._files()
         form: Form | None = None
         try:
@@ -98,8 +97,7 @@ class FilesApi:
         key = await authenticate_for_files(self.gate, request)
         if self.bucket is None:
             raise NotFound("This gateway takes files of any size directly: POST /v1/files with the file.")
-        await self.gate.refuse(key)
-        await self.gate.require_credit(key)
+        await self.gate.refuse_unpaid(key)
         self._files()
         try:
             record = asked(await request.body(), key.account, int(self.attachments.clock()))
