@@ -12,7 +12,6 @@ from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
 from kimi_gateway.accounts.budgets import BudgetFull
 from kimi_gateway.accounts.guests import GuestKey, Guests
-from kimi_gateway.accounts.limit_headers import CREDITS, window_headers
 from kimi_gateway.accounts.places import Places
 from kimi_gateway.accounts.store import (
     InFlightFull,
@@ -34,7 +33,6 @@ CACHED = 10_000  # key records, refusals
 # The tiers that a grant may raise, by each of their limits; no two tiers share one.
 LIFTABLE = {limit: rank for rank in range(len(rules.TIERS) - 1) for limit in astuple(rules.tier(rank))}
 WASTED_BYTES = 64 * 1024  # bytes of a refused body that count as one more refused request
-_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by length in seconds; the names of Limits
 _CHALLENGE = (("www-authenticate", "Bearer"),)
 
 
@@ -105,12 +103,12 @@ class Gate:
                 found.append(await self._known(credential, client))
                 continue
             if wait := self._free.wait(known.root.id, now):
-                raise _too_many_free(wait)
+                raise refusals.too_many_free(wait)
             del self._keys[known.digest]
             found.append(await self._lookup(known.digest))
         wait = self._free.take(found[0].root.id, now)
         if wait:
-            raise _too_many_free(wait)
+            raise refusals.too_many_free(wait)
         return found[0]
 
     async def refuse(self, key: Key, is_large: Callable[[], bool] = bool) -> None:
@@ -122,20 +120,15 @@ class Gate:
         now, funded = self._clock(), self._has_credit.get(key.account)
         if funded is False:
             if self._wasted.wait(key.root.id, now):
-                raise _no_credit()  # the store is asked again as the bucket refills, 10 times a second
+                raise refusals.no_credit()  # the store is asked 10 times a second, as the bucket refills
             await self._require_credit_now(key, now)
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
             if not await self._is_lifted(refusal, key, now):
-                raise rate_limited(refusal.window, now, key)
+                raise refusals.rate_limited(refusal.window, now, key)
             del self._refusals[key.id]
         if (wait := self._wasted.wait(key.root.id, now)) and not await self.is_unlimited(key):
-            raise RateLimited(
-                "Too many requests with this key that were refused before they cost anything."
-                f" Mend them, and try again in {math.ceil(wait)} seconds.",
-                retry_after=math.ceil(wait),
-                cause="refused_too_often",
-            )
+            raise refusals.refused_too_often(wait)
         if funded is None and not isinstance(key, GuestKey) and is_large():
             await self._require_credit_now(key, now)
 
@@ -147,7 +140,7 @@ class Gate:
     async def _require_credit_now(self, key: Key, now: float) -> None:
         if not await self.has_credit(key):
             self._wasted.spend(key.root.id, now, 1)
-            raise _no_credit()
+            raise refusals.no_credit()
 
     def wasted(self, key: Key, size: int) -> None:
         """Count a request of `size` bytes that was refused at no cost."""
@@ -198,7 +191,7 @@ class Gate:
         """For calls upstream without admission. Raises InsufficientCredits, and the errors of
         `has_credit`."""
         if not await self.has_credit(key):
-            raise _no_credit()
+            raise refusals.no_credit()
 
     async def admit(
         self,
@@ -223,7 +216,7 @@ class Gate:
         now = self._clock()
         refusal = self._refusals.get(key.id)
         if refusal is not None and refusal.holds(now, self._monotonic()):
-            raise rate_limited(refusal.window, now, key)
+            raise refusals.rate_limited(refusal.window, now, key)
         try:
             lease_until = math.ceil(now + self._lease)
             if isinstance(key, GuestKey) and self.guests is not None:
@@ -250,12 +243,12 @@ class Gate:
             if cost > 1:
                 return refusals.too_few_credits(cost)
             self._has_credit[key.account] = False
-            return _no_credit()
+            return refusals.no_credit()
         if isinstance(exc, StoreDown):
             return store_down("admit", exc)
         until = self._monotonic() + REFUSAL_REMEMBERED
         self._refusals[key.id] = _Refusal(exc.window, now, until)
-        return rate_limited(exc.window, now, key)
+        return refusals.rate_limited(exc.window, now, key)
 
     async def _known(self, credential: str, client: str) -> Key:
         digest = keys.digest(credential)
@@ -323,32 +316,8 @@ def _invalid(hint: str = "") -> InvalidKey:
     return InvalidKey(f"Invalid API key provided.{hint}", headers=_CHALLENGE)
 
 
-def _no_credit() -> InsufficientCredits:
-    text = "The account has no credits left. Ask the operator for more."
-    return InsufficientCredits(text, headers=((CREDITS, "0"),))
-
-
-def _too_many_free(wait: float) -> RateLimited:
-    return RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
-
-
 def store_down(step: str, exc: StoreDown) -> Unavailable:
     emit(exc.cause, logging.ERROR, step=step, detail=str(exc))
     return Unavailable(
         "The gateway cannot check keys and credits at present.", retry_after=1, cause=exc.cause
-    )
-
-
-def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
-    wait = max(1, math.ceil(window.reset - now))
-    name = _WINDOWS[window.size]
-    own = any(getattr(each.limits, name) == window.limit for each in key.line)
-    whose = "this key's own limit" if own else "this account's limit at its present balance"
-    if isinstance(key, GuestKey):
-        whose = "the limit of a caller's own Kimi tokens"
-    noun = "request" if window.limit == 1 else "requests"
-    return RateLimited(
-        f"{window.limit} {noun} per {name} reached ({whose}). Try again in {wait} s.",
-        retry_after=wait,
-        headers=window_headers(window),
     )

@@ -1,4 +1,4 @@
-"""The client's errors about budgets and models."""
+"""The client's errors about limits, credits, budgets and models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 from kimi_gateway.accounts import terms
 from kimi_gateway.accounts.budgets import BudgetFull
-from kimi_gateway.accounts.values import NEVER, Bound, Budget, Key
+from kimi_gateway.accounts.guests import GuestKey
+from kimi_gateway.accounts.limit_headers import CREDITS, window_headers
+from kimi_gateway.accounts.values import NEVER, Bound, Budget, Key, Window
 from kimi_gateway.errors import (
     BudgetExceeded,
     GatewayError,
@@ -17,6 +19,7 @@ from kimi_gateway.errors import (
     RateLimited,
 )
 
+_WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day"}  # by length in seconds; the names of Limits
 _EACH = {"day": "a day", "week": "a week", "month": "a month", "total": "in total"}
 
 
@@ -39,6 +42,39 @@ def over_budget(full: BudgetFull, now: float) -> BudgetExceeded | RateLimited:
         f"The budget of {shown(budget)} {_EACH[budget.period]} of {whose} leaves too little: this request may"
         f" take {needed}. {resets} Shorten the input, lower the output limit, or ask the operator for more."
     )
+
+
+def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
+    wait = max(1, math.ceil(window.reset - now))
+    name = _WINDOWS[window.size]
+    own = any(getattr(each.limits, name) == window.limit for each in key.line)
+    whose = "this key's own limit" if own else "this account's limit at its present balance"
+    if isinstance(key, GuestKey):
+        whose = "the limit of a caller's own Kimi tokens"
+    noun = "request" if window.limit == 1 else "requests"
+    return RateLimited(
+        f"{window.limit} {noun} per {name} reached ({whose}). Try again in {wait} s.",
+        retry_after=wait,
+        headers=window_headers(window),
+    )
+
+
+def too_many_free(wait: float) -> RateLimited:
+    return RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
+
+
+def refused_too_often(wait: float) -> RateLimited:
+    return RateLimited(
+        "Too many requests with this key that were refused before they cost anything."
+        f" Mend them, and try again in {math.ceil(wait)} seconds.",
+        retry_after=math.ceil(wait),
+        cause="refused_too_often",
+    )
+
+
+def no_credit() -> InsufficientCredits:
+    text = "The account has no credits left. Ask the operator for more."
+    return InsufficientCredits(text, headers=((CREDITS, "0"),))
 
 
 def too_few_credits(cost: int) -> InsufficientCredits:
