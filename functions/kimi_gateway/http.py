@@ -180,4 +180,5 @@ class Response:
             if not isinstance(self.body, bytes):
                 await self.body.aclose()
         finally:
-            await self.close()
+            close, self.close = self.close, _nothing  # it may refer back to the response
+            await close()

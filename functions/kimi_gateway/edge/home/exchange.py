@@ -88,11 +88,14 @@ class Exchange:
         return self._task is not None
 
     def start(self) -> None:
-        running = self._connection.state.tasks
-        running.add(self)
+        self._connection.state.tasks.add(self)
         self._task = self._connection.loop.create_task(self._serve())
         # Not in the task itself: a task that is cancelled before it starts runs nothing.
-        self._task.add_done_callback(lambda _: running.discard(self))
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._connection.state.tasks.discard(self)
+        del self._request, self._held  # both refer back to this exchange, and hold all that was asked
 
     def cancel(self, msg: object = None) -> None:
         """Called by uvicorn if the request runs too long during shutdown."""
