@@ -177,6 +177,7 @@ class MemoryStore(MemoryFiles, MemoryTallies):
 
     async def purge(self, now: int) -> int:
         self._usage.purge(now)
+        self._answers.purge(now)
         return sum(held.purge(now) for held in self._accounts.values())
 
     async def create_account(

@@ -23,8 +23,8 @@ class MemoryAnswers:
         return None
 
     async def find_answer(self, account: str, name: str, now: int) -> Claim | None:
-        self._claims = {at: claim for at, claim in self._claims.items() if claim.until > now}
-        return self._claims.get((account, name))
+        held = self._claims.get((account, name))
+        return held if held is not None and held.until > now else None
 
     async def renew_claim(self, account: str, name: str, owner: str, until: int) -> None:
         if held := self._running(account, name, owner):
@@ -45,6 +45,9 @@ class MemoryAnswers:
     async def drop_claim(self, account: str, name: str, owner: str) -> None:
         if self._running(account, name, owner):
             del self._claims[account, name]
+
+    def purge(self, now: int) -> None:
+        self._claims = {at: claim for at, claim in self._claims.items() if claim.until > now}
 
     def end(self, account: str) -> None:
         """Forget all of an account that is deleted."""

@@ -17,7 +17,8 @@ from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.storage.answers import AnswerStore, Claim
 from kimi_gateway.storage.dynamodb.answers import PART, DynamoAnswers
 from kimi_gateway.storage.memory_answers import MemoryAnswers
-from kimi_gateway.storage.sqlite.answers import SqliteAnswers
+from kimi_gateway.storage.sqlite.answers import TABLE, SqliteAnswers
+from kimi_gateway.storage.sqlite.shelves import Shelves
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.dynamo_table import SharedTable
 from support.faulty import Fault, in_turn
@@ -105,7 +106,8 @@ async def test_the_oldest_answers_above_the_bound_are_forgotten_but_not_that_the
     tmp_path: Path, anyio_backend: str
 ) -> None:
     store = SqliteStore(tmp_path / "db")
-    kinds: list[Any] = [MemoryAnswers(most_of_account=250), SqliteAnswers(store._writer, most_of_account=250)]
+    shelves = Shelves(store._writer, store._read, TABLE, 250, 10_000)
+    kinds: list[Any] = [MemoryAnswers(most_of_account=250), SqliteAnswers(store._writer, shelves)]
     for answers in kinds:
         for number, account in itertools.product(range(4), "ab"):
             await answers.claim_answer(account, f"{number}", FIRST, NOW)

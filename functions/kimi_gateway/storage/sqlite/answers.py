@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from kimi_gateway.storage.answers import MOST, MOST_OF_ACCOUNT, Claim
+from kimi_gateway.storage.answers import Claim
+from kimi_gateway.storage.sqlite.shelves import Shelves, Table
 from kimi_gateway.storage.sqlite.writer import Writer
 
 FIND = (
@@ -12,24 +13,15 @@ FIND = (
 )
 OWN = "account = ? AND name = ? AND owner = ?"
 KEEP = f"UPDATE answers SET done = 1, value = ?, size = ?, until = ? WHERE {OWN} AND NOT done"  # noqa: S608 - constants
-SIZE = "SELECT coalesce(sum(size), 0) FROM answers WHERE account = coalesce(?, account)"
-# The bytes of the oldest answers above the bound; at most `?` of the newest stay.
-SHRINK = """
-UPDATE answers SET value = NULL, size = 0 WHERE id IN (
-    SELECT id FROM (
-        SELECT id, sum(size) OVER (ORDER BY until DESC, id DESC) AS total FROM answers
-        WHERE account = coalesce(?, account) AND size > 0
-    ) WHERE total > ?
-)
-"""
+TABLE = Table("answers", "size > 0", "UPDATE answers SET value = NULL, size = 0 WHERE id = ?")
 
 
 class SqliteAnswers:
-    """`storage.answers.AnswerStore`. `most_of_account` is in bytes."""
+    """`storage.answers.AnswerStore`. `shelves` bound the bytes of its table."""
 
-    def __init__(self, writer: Writer, most_of_account: int = MOST_OF_ACCOUNT) -> None:
+    def __init__(self, writer: Writer, shelves: Shelves) -> None:
         self._writer = writer
-        self._most_of_account = most_of_account
+        self._shelves = shelves
 
     async def claim_answer(self, account: str, name: str, claim: Claim, now: int) -> Claim | None:
         return await self._writer.run(lambda db: _claim(db, account, name, claim, now), brief=True)
@@ -47,11 +39,13 @@ class SqliteAnswers:
         def keep(db: sqlite3.Connection) -> bool:
             row = (answer, len(answer or b""), until, account, name, owner)
             if db.execute(KEEP, row).rowcount:
-                _shrink(db, account, self._most_of_account)
                 return True
             return bool(db.execute(f"SELECT 1 FROM answers WHERE {OWN}", (account, name, owner)).fetchone())  # noqa: S608 - constants
 
-        return await self._writer.run(keep, brief=True)
+        kept = await self._writer.run(keep, brief=True)
+        if kept and answer:
+            await self._shelves.grown(account, len(answer))
+        return kept
 
     async def drop_claim(self, account: str, name: str, owner: str) -> None:
         query = f"DELETE FROM answers WHERE {OWN} AND NOT done"  # noqa: S608 - constants
@@ -72,15 +66,3 @@ def _claim(db: sqlite3.Connection, account: str, name: str, claim: Claim, now: i
 def _find(db: sqlite3.Connection, account: str, name: str, now: int) -> Claim | None:
     row = db.execute(FIND, (account, name, now)).fetchone()
     return Claim(row[0], row[1], row[2], bool(row[3]), row[4]) if row else None
-
-
-def _shrink(db: sqlite3.Connection, account: str | None, most: int) -> None:
-    (total,) = db.execute(SIZE, (account,)).fetchone()
-    if total > most:
-        db.execute(SHRINK, (account, most))
-
-
-def purge(db: sqlite3.Connection, now: int, most: int = MOST) -> None:
-    """Delete expired answers and bound the total."""
-    db.execute("DELETE FROM answers WHERE until <= ?", (now,))
-    _shrink(db, None, most)

@@ -165,6 +165,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX tallies_until ON tallies (until)",
     ),
     ("ALTER TABLE keys ADD COLUMN operator INTEGER NOT NULL DEFAULT 0",),
+    (  # answers whose bytes are kept, the oldest first
+        "CREATE INDEX answers_held ON answers (account, until, size) WHERE size > 0",
+        "CREATE INDEX answers_held_age ON answers (until, size) WHERE size > 0",
+        "DROP INDEX answers_sizes",
+    ),
 )
 
 

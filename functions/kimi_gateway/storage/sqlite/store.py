@@ -36,6 +36,8 @@ from kimi_gateway.accounts.values import (
     Usage,
     UsageRow,
 )
+from kimi_gateway.storage import answers as answer_bounds
+from kimi_gateway.storage import cache as entry_bounds
 from kimi_gateway.storage.answers import AnswerStore
 from kimi_gateway.storage.cache import fitting
 from kimi_gateway.storage.sqlite import accounts as directory
@@ -44,6 +46,7 @@ from kimi_gateway.storage.sqlite import batches as batch_rows
 from kimi_gateway.storage.sqlite import overview as views
 from kimi_gateway.storage.sqlite import usage as rows
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
+from kimi_gateway.storage.sqlite.shelves import Shelves
 from kimi_gateway.storage.sqlite.writer import Writer
 
 if TYPE_CHECKING:
@@ -79,9 +82,12 @@ class SqliteStore:
             database.LogRestart(path),
             lock_timeout,
         )
+        shelves = partial(Shelves, self._writer, self._read)
+        self._entries = shelves(cache.TABLE, entry_bounds.MOST_OF_ACCOUNT, entry_bounds.MOST)
+        self._answers = shelves(answers.TABLE, answer_bounds.MOST_OF_ACCOUNT, answer_bounds.MOST)
 
     def answers(self) -> AnswerStore:
-        return answers.SqliteAnswers(self._writer)
+        return answers.SqliteAnswers(self._writer, self._answers)
 
     def moving(self) -> Mover:
         from kimi_gateway.storage.sqlite.moving import SqliteMover  # one command needs it
@@ -129,12 +135,13 @@ class SqliteStore:
 
     async def purge(self, now: int) -> int:
         def all(db: sqlite3.Connection) -> int:
-            cache.purge(db, now)
-            answers.purge(db, now)
             rows.purge(db, now - self._keep_usage)
             return steps.purge(db, now)
 
-        return await self._writer.run(all)
+        ended = await self._writer.run(all)
+        await self._entries.purge(now)
+        await self._answers.purge(now)
+        return ended
 
     async def create_account(
         self, name: str, credits: Grant | None, now: int, invited_by: str = ""
@@ -173,6 +180,8 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.set_budgets(db, account, wanted, now))
 
     async def delete_account(self, account: str) -> None:
+        for shelves in (self._entries, self._answers):
+            await shelves.leave(account)  # most of it, in pieces; the rest goes with the account
         await self._writer.run(lambda db: directory.delete_account(db, account))
 
     async def grant(self, account: str, grant: Grant, now: int) -> Account:
@@ -240,6 +249,7 @@ class SqliteStore:
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         kept = fitting(entries)
         await self._writer.run(lambda db: cache.keep(db, account, kept, until), brief=True)
+        await self._entries.grown(account, sum(map(entry_bounds.size, kept.values())))
 
     async def forget(self, account: str, names: Sequence[str]) -> None:
         await self._writer.run(lambda db: cache.forget(db, account, names))
