@@ -42,6 +42,7 @@ HOME_ONLY = (
 )
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),
+    *("*/mypy.py", "anyio/_backends/_trio.py"),  # a type checker's plugins, and another event loop's backend
     *("*.data/scripts/*", "*.data/data/*", "*.dist-info/sboms/*"),
     # Files that installers write and that differ between machines
     *(f"*.dist-info/{name}" for name in ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json")),

@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -48,8 +48,10 @@ class Told:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    asked: list[bool] = field(default_factory=list, compare=False)  # whether its parts may be gathered
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self, gathered: bool = False) -> AsyncIterator[bytes]:
+        self.asked.append(gathered)
         yield self.body
 
     async def read(self, limit: int) -> bytes:

@@ -31,7 +31,7 @@ class Pool:
         self._most = most
         self._idle_age = idle_age
         self._tls = tls
-        self._clock = clock
+        self.clock = clock
         self._slots = 0
         self._open: dict[Connection, Origin] = {}
         # Time at which each became idle. A dict works as a stack, and a closed connection can leave it at
@@ -55,7 +55,7 @@ class Pool:
         idle = self._idle.get(origin)
         while idle:
             connection, since = idle.popitem()
-            if self._clock() - since < self._idle_age:
+            if self.clock() - since < self._idle_age:
                 return connection
             connection.abort()
         return None
@@ -72,7 +72,7 @@ class Pool:
                 self._waiters.appendleft((wanted, waiter))
                 connection.abort()
             return
-        self._idle.setdefault(origin, {})[connection] = self._clock()
+        self._idle.setdefault(origin, {})[connection] = self.clock()
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().call_later(self._idle_age, self._reap)
 
@@ -188,7 +188,7 @@ class Pool:
     def _reap(self) -> None:
         """Close connections that have been idle too long; one lives at most twice the idle age."""
         self._reaper = None
-        now = self._clock()
+        now = self.clock()
         for idle in self._idle.values():
             for connection in [one for one, since in idle.items() if now - since >= self._idle_age]:
                 del idle[connection]

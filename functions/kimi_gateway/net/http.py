@@ -65,8 +65,9 @@ class Answer(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Header values by lower-case name."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; call it once. After a complete read the connection can be reused."""
+    def chunks(self, gathered: bool = False) -> AsyncIterator[bytes]:
+        """The body as it arrives; call it once. After a complete read the connection can be reused.
+        `gathered`: nobody waits for single parts, so reading may pause (`net/http1.py`)."""
 
     async def read(self, limit: int) -> bytes:
         """The rest of the body, at most `limit` bytes."""

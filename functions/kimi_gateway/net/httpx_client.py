@@ -126,7 +126,7 @@ class _HttpxAnswer:
         self.headers = headers
         self._parts = parts
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self, gathered: bool = False) -> AsyncIterator[bytes]:
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:

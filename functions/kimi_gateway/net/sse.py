@@ -59,14 +59,13 @@ class Decoder:
             return self._bounded([])
         if end < len(data):
             tail += data[end:]
-        events: list[Event] = []
         if data.startswith(b"data: ") and end <= self._limit:
-            for event in data[6 : end - 2].split(b"\n\ndata: "):
-                if LF in event:
-                    break
-                events.append((event, b""))
-            else:
-                return events
+            events = data[6 : end - 2]
+            if LF not in events:
+                return [(events, b"")]
+            texts = events.split(b"\n\ndata: ")
+            if LF not in b"".join(texts):
+                return [(text, b"") for text in texts]
         return self._bounded(self._parse(data[: end - 2].split(b"\n\n")))
 
     def _start(self, data: bytes) -> bytes:

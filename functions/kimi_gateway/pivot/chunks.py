@@ -122,19 +122,12 @@ class Progress:
     def _alike(self, events: list[sse.Event], at: int) -> list[bytes]:
         """The strings in the place of the text, from event `at` to the first that does not match."""
         template = self._template
-        if template is None:
+        if template is None or not template.encloses(*events[at]):
             return []
-        before, after = template.before, template.after
-        start, end = len(before), len(after)
-        strings: list[bytes] = []
-        for place in range(at, len(events)):
-            data, name = events[place]
-            if name or len(data) > LONGEST or not (data.startswith(before) and data.endswith(after)):
-                break
-            if not (string := data[start:-end]):
-                break
-            strings.append(string)
-        return strings
+        last = len(events)
+        while last > at and len(events) - last < ENDINGS and not template.encloses(*events[last - 1]):
+            last -= 1
+        return template.strings_of(events[at:last])
 
     def _run(self, strings: list[bytes], texts: list[str]) -> Run:
         assert self._template is not None  # noqa: S101  it has matched
@@ -325,6 +318,7 @@ class Identity:
 MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks with text; a few may contain escapes
+ENDINGS = 3  # events at the end of an answer that are no text: finish reason, usage, [DONE]
 MOST_HEADS = 64  # of one stream, if an upstream begins its chunks differently
 _CHOICES = b'"choices":'
 # The vendor's, at the top level of every chunk but the last, if usage was requested.

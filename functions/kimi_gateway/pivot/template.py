@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kimi_gateway.net import jsonio
+from kimi_gateway.net import jsonio, sse
 
 TEXTS = ("content", "reasoning_content", "refusal")
 _NOT_PLAIN = re.compile(
     rb'["\\\x00-\x1f]'
 )  # bytes that end a JSON string, begin an escape, or are illegal in a string
+_PLAIN = b"\n" + bytes(byte for byte in range(32, 256) if byte not in b'"\\')  # with the ends of lines
 _STRINGS = re.compile(  # JSON strings without their quotes, a line each
     rb'[^"\\\x00-\x1f]*+(?:(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|\n)[^"\\\x00-\x1f]*+)*+'
 )
@@ -33,10 +34,9 @@ class ChunkTemplate:
 
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
         """The body and the text of a matching chunk; None if it must be parsed."""
-        before, after = self.before, self.after
-        if not self._length < len(data) <= LONGEST or not (data.startswith(before) and data.endswith(after)):
+        if not self.encloses(data):
             return None
-        middle = data[len(before) : len(data) - len(after)]
+        middle = data[len(self.before) : len(data) - len(self.after)]
         if _NOT_PLAIN.search(middle):
             return None
         try:
@@ -44,6 +44,30 @@ class ChunkTemplate:
         except UnicodeDecodeError:
             return None
         return self.body_with(text), text
+
+    def encloses(self, data: bytes, name: bytes = b"") -> bool:
+        """Whether an event has the bytes around the text."""
+        enough = not name and self._length < len(data) <= LONGEST
+        return enough and data.startswith(self.before) and data.endswith(self.after)
+
+    def strings_of(self, events: list[sse.Event]) -> list[bytes]:
+        """The strings in the place of the text, up to the first event that does not match."""
+        before, after = self.before, self.after
+        start, end = len(before), len(after)
+        joined = b"".join([data for data, _ in events])
+        if len(joined) <= LONGEST:
+            # An event with a string left is as long as the string with the bytes around it. So if all events
+            # together are all strings with these bytes around each, every single one is.
+            strings = [data[start:-end] for data, name in events if not name]
+            whole = len(strings) == len(events) and all(strings)
+            if whole and joined == b"".join((before, (after + before).join(strings), after)):
+                return strings
+        strings = []
+        for event in events:
+            if not self.encloses(*event):
+                break
+            strings.append(event[0][start:-end])
+        return strings
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,10 +80,13 @@ class ChunkTemplate:
 
 def texts_of(strings: list[bytes]) -> list[str] | None:
     """The texts of JSON strings, given without their quotes. None if one is not a JSON string."""
-    if not _STRINGS.fullmatch(b"\n".join(strings)):
-        return None
+    lines = b"\n".join(strings)
     try:
-        texts: list[str] = jsonio.loads(b'["%b"]' % b'","'.join(strings))
+        if not lines.translate(None, _PLAIN):
+            return lines.decode().split("\n")
+        if not _STRINGS.fullmatch(lines):
+            return None
+        texts: list[str] = jsonio.loads(b'["%b"]' % lines.replace(b"\n", b'","'))
     except ValueError:  # not UTF-8
         return None
     return texts

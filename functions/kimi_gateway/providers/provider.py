@@ -37,7 +37,7 @@ class Call:
     `headers` are the client's headers that are passed on. The provider adds to `answered` the answer's
     headers that a client may see, before the first event. `free` names functions with free text, as they are
     sent. `only`: the id of the one token that may serve the call, because its files are in that account;
-    `movable`: they can be uploaded again with another token.
+    `movable`: they can be uploaded again with another token. `streamed`: the client gets each part at once.
     """
 
     model: Model
@@ -48,6 +48,7 @@ class Call:
     free: frozenset[str] = frozenset()
     only: str | None = None
     movable: bool = False
+    streamed: bool = True
 
 
 class Costly(Exception):

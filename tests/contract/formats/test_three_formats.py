@@ -71,6 +71,19 @@ def test_an_answer_is_charged_counted_and_told_of_alike(
     assert (row.model, row.input, row.output) == ("kimi-k3", 30, 7)
 
 
+@EACH
+@MODES
+@pytest.mark.parametrize("model", ["kimi-k3", "qwen/qwen3.8-max"])
+def test_parts_are_gathered_only_where_the_client_gets_one_piece(
+    format: Format, stream: bool, model: str
+) -> None:
+    reply = streamed(*chat_events(TEXT))
+    with InProcess(vendor_tokens={"qwen": ("tok-qwen-1",)}) as desk:
+        desk.client.answer = lambda sent: reply
+        answer = desk.call("POST", format.path, format.asked(stream=stream, model=model), desk.key(5))
+        assert (answer.status, reply.asked) == (200, [not stream])
+
+
 def is_named(answer: Answered, format: Format) -> None:
     """By the client's own id; Anthropic's SDKs look for it under another name."""
     assert answer.headers["x-request-id"] == "mine/1"

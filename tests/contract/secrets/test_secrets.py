@@ -172,7 +172,7 @@ def log() -> Iterator[io.StringIO]:
 class Blabbing(Told):
     """Breaks in the middle with an exception that quotes everything."""
 
-    async def chunks(self) -> Any:
+    async def chunks(self, gathered: bool = False) -> Any:
         yield self.body
         raise RuntimeError(BLABBER)
 

@@ -74,11 +74,14 @@ ODD = st.sampled_from(
         b'{"error":{"message":"no"}}',
         b"[DONE]",
         b"not JSON",
+        (b"", b"ping"),
+        (event({"content": "named"}), b"message"),
+        (event({"content": "x"})[:-1], b""),
     ]
 )
 ALIKE = st.lists(TEXT, min_size=2, max_size=8).map(lambda texts: [event({"content": text}) for text in texts])
 EVENTS = st.lists(ALIKE | PLAIN.map(lambda one: [one]) | ODD.map(lambda one: [one]), max_size=8).map(
-    lambda groups: [(data, b"") for group in groups for data in group]
+    lambda groups: [one if isinstance(one, tuple) else (one, b"") for group in groups for one in group]
 )
 
 

@@ -48,7 +48,7 @@ class PreparedChat:
         if free:
             free |= {sent for sent, name in self.renamed.tools.items() if name in free}
         payload = jsonio.rewrite(body, chat.source) if chat.source else jsonio.dumps(body)
-        return Call(self.model, self.body, payload, free=free)
+        return Call(self.model, self.body, payload, free=free, streamed=self.chat.stream)
 
     def taps(self) -> list[Tap]:
         taps: list[Tap] = [Restorer(self.renamed)] if self.renamed else []

@@ -41,7 +41,7 @@ class Compatible:
         headers = {**self._headers(token), **trace_headers(), "accept": "text/event-stream"}
         url = f"{self._base(token)}/chat/completions"
         exchange = self._client.send("POST", url, headers, call.payload, self._timeouts)
-        return events(exchange, self._event_limit, call.answered, Reader(self.vendor), self._refused)
+        return events(exchange, self._event_limit, call, Reader(self.vendor), self._refused)
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
         """The vendor's list, else the known models."""

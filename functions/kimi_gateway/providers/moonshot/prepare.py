@@ -58,9 +58,10 @@ class PreparedChat:
         if free:
             free |= {sent for sent, name in self.adapted.renamed.tools.items() if name in free}
         if self.native and isinstance(chat, MessagesRequest):
-            return MessagesCall(self.model, body, messages.payload(body, chat.seals), self.headers, free=free)
+            payload = messages.payload(body, chat.seals)
+            return MessagesCall(self.model, body, payload, self.headers, free=free, streamed=chat.stream)
         payload = jsonio.rewrite(body, chat.source) if chat.source else jsonio.dumps(body)
-        return Call(self.model, body, payload, self.headers, free=free)
+        return Call(self.model, body, payload, self.headers, free=free, streamed=chat.stream)
 
     def taps(self) -> list[Tap]:
         """Names are restored first, because reasoning is kept by the arguments that the client knows."""

@@ -88,7 +88,7 @@ class Moonshot:
             url, reader = f"{self._base.removesuffix('/v1')}/anthropic/v1/messages", messages.Reader()
             headers |= messages.HEADERS
         exchange = self._client.send("POST", url, headers, call.payload, self._timeouts)
-        return events(exchange, self._event_limit, call.answered, reader)
+        return events(exchange, self._event_limit, call, reader)
 
     async def models(self, token: Token) -> list[dict[str, Any]]:
         return entries(await self._json("GET", "/models", token))
@@ -140,11 +140,12 @@ Refused = Callable[[int, Mapping[str, str], bytes], UpstreamFailure]  # by statu
 async def events(
     exchange: AbstractAsyncContextManager[http.Answer],
     limit: int,
-    answered: dict[str, str],
+    call: Call,
     reader: Reader | None = None,
     refused: Refused = failures.from_answer,
 ) -> AsyncIterator[list[sse.Event]]:
-    """The events of a streamed answer; `limit` bounds the bytes of one. Raises UpstreamFailure."""
+    """The events of the streamed answer to `call`; `limit` bounds the bytes of one. Raises
+    UpstreamFailure."""
     try:
         async with exchange as answer:
             kind = answer.headers.get("content-type", "")
@@ -152,9 +153,9 @@ async def events(
                 raise refused(answer.status, answer.headers, await answer.read(LONGEST_ANSWER))
             if "event-stream" not in kind:
                 raise UpstreamFailure("broken", f"an answer of type {kind[:60]!r} instead of a stream")
-            answered.update((name, answer.headers[name]) for name in SIGNATURE if name in answer.headers)
+            call.answered.update((name, answer.headers[name]) for name in SIGNATURE if name in answer.headers)
             decoder = sse.Decoder(limit)
-            async for data in answer.chunks():
+            async for data in answer.chunks(not call.streamed):
                 read = decoder.feed(data)
                 if reader is not None:
                     read = reader.pivot(read)
