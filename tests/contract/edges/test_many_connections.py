@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kimi_gateway.edge.home.pacing import AT_ONCE
 from kimi_gateway.endpoints.token_check import CHECKS
 from kimi_gateway.net.http1 import Http1Client
 from support.live import HELLO, LiveGateway
 from support.server_process import ServerProcess
-from support.wire import CLOSE, check, connect, ping, post, rest_of, statuses, talk
+from support.wire import CLOSE, check, connect, connections, ping, post, rest_of, statuses, talk
 from upstream import Kimi, ScriptedUpstream
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
@@ -41,6 +42,69 @@ def test_too_many_keyless_connections_of_an_address_end_the_oldest(
         keyed.sendall(post(key, CLOSE))
         assert statuses(rest_of(keyed)) == [200]
         assert ping(gateway)
+
+
+def test_bodies_that_do_not_arrive_leave_room_for_others(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """Of one account, which is charged for nothing: it has all connections, and each is at work."""
+    with LiveGateway(tmp_path, up.url, connections=8) as gateway, ExitStack() as stack:
+        greedy, other, bound = gateway.key(1), gateway.key(9), gateway.app.connections
+        for number in range(8):
+            client = stack.enter_context(connect(gateway))
+            client.sendall(post(greedy, "content-length: 50", body=b"{"))
+            gateway.until(lambda number=number: len(bound._waits) == number + 1)  # type: ignore[misc]
+        for _ in range(3):  # each next one takes the place of the one before, which is idle
+            newcomer = stack.enter_context(connect(gateway))
+            newcomer.sendall(post(other))
+            assert statuses(newcomer.recv(65536)) == [200]
+            assert len(bound._waits) == 7
+    assert gateway.app.connections._waiting == {}
+
+
+def in_debt(gateway: LiveGateway, name: str) -> None:
+    """Of so many refusals that the next one has to wait the longest."""
+    now = gateway._loop.time()
+    gateway.app.refusals._of.spend(name, now, 2 * AT_ONCE)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["an account", "an address"])
+def test_who_is_refused_too_often_waits_for_it_and_a_server_that_ends_does_not(
+    up: ScriptedUpstream, tmp_path: Path, known: bool
+) -> None:
+    with LiveGateway(tmp_path, up.url) as gateway, ExitStack() as stack:
+        key = gateway.key(0) if known else "sk-kg-unknown"
+        in_debt(gateway, gateway.account(key).id if known else "127.0.0.1")
+        client, gone = (stack.enter_context(connect(gateway)) for _ in range(2))
+        for each in (client, gone):
+            each.sendall(post(key))
+        paused = lambda: [each for each in connections(gateway) if each._exchanges and each.idle]  # noqa: E731
+        gateway.until(lambda: len(paused()) == 2)
+        assert ping(gateway)
+        gone.close()
+        gateway.until(lambda: len(paused()) == 1)
+        with gateway.client(gateway.key()) as other:
+            answer = other.post("/v1/chat/completions", json={"model": "kimi-k3", "messages": HELLO})
+            assert answer.status_code == 200
+        gateway.begin_stop()
+        assert statuses(rest_of(client)) == [403 if known else 401]
+    statuses_logged = {line["status"] for line in gateway.lines("request")}
+    assert statuses_logged == {200, 403 if known else 401}
+
+
+def test_a_refusal_that_waits_makes_room_for_others(up: ScriptedUpstream, tmp_path: Path) -> None:
+    with LiveGateway(tmp_path, up.url, connections=4) as gateway, ExitStack() as stack:
+        flood, other = gateway.key(0), gateway.key(9)
+        clients = []
+        for _ in range(4):  # each is known as one with a key before the next comes
+            clients.append(client := stack.enter_context(connect(gateway)))
+            client.sendall(post(flood))
+            assert statuses(client.recv(65536)) == [403]
+        in_debt(gateway, gateway.account(flood).id)
+        for client in clients:
+            client.sendall(post(flood))
+        gateway.until(lambda: all(each._exchanges for each in connections(gateway)))
+        newcomer = stack.enter_context(connect(gateway))
+        newcomer.sendall(post(other))
+        assert statuses(newcomer.recv(65536)) == [200]
 
 
 def test_behind_a_trusted_proxy_the_last_untrusted_hop_counts(tmp_path: Path) -> None:

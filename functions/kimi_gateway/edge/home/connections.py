@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kimi_gateway.edge.addresses import block, parsed
+from kimi_gateway.edge.home.bodies import Largest
 
 LOOKED_AT = 64  # connections with a key that are searched for an idle one
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,8 +23,8 @@ class Connection(Protocol):
 
 class Connections:
     """The open connections of a process: `most` in total, a quarter of them without a valid key, and
-    `per_address` of those from one address. One too many closes the oldest idle or keyless one, so new
-    clients always get in."""
+    `per_address` of those from one address. One too many closes an idle one, one whose body has not arrived
+    yet, of the account that has most of these, or the oldest keyless one. So new clients always get in."""
 
     def __init__(self, most: int, per_address: int) -> None:
         self._most = max(most, 1)
@@ -32,6 +33,9 @@ class Connections:
         self._keyless: OrderedDict[Connection, str] = OrderedDict()  # with the client's address
         self._keyed: OrderedDict[Connection, None] = OrderedDict()
         self._of: dict[str, OrderedDict[Connection, None]] = {}
+        self._waiting: dict[str, OrderedDict[Connection, None]] = {}  # by account, for their bodies
+        self._waits: dict[Connection, str] = {}
+        self._accounts = Largest[str]()  # by their waiting connections
 
     def __len__(self) -> int:
         return len(self._keyless) + len(self._keyed)
@@ -54,7 +58,7 @@ class Connections:
         if len(self._keyless) > self._keyless_most:
             self._end(next(iter(self._keyless)))
         if len(self) > self._most:
-            self._end(self._idle() or next(iter(self._keyless)))
+            self._end(self._idle() or self._waits_with_most() or next(iter(self._keyless)))
 
     def know(self, connection: Connection) -> None:
         """The connection has shown a valid key."""
@@ -62,7 +66,27 @@ class Connections:
             self.remove(connection)
             self._keyed[connection] = None
 
+    def wait(self, connection: Connection, account: str | None) -> None:
+        """The connection waits for a body of the account until it goes on."""
+        if account and connection in self._keyed:
+            self._waits[connection] = account
+            same = self._waiting.setdefault(account, OrderedDict())
+            same[connection] = None
+            self._accounts.set(account, len(same))
+
+    def go_on(self, connection: Connection) -> None:
+        account = self._waits.pop(connection, None)
+        if account is not None:
+            same = self._waiting[account]
+            del same[connection]
+            if same:
+                self._accounts.set(account, len(same))
+            else:
+                del self._waiting[account]
+                self._accounts.discard(account)
+
     def remove(self, connection: Connection) -> None:
+        self.go_on(connection)
         self._keyed.pop(connection, None)
         name = self._keyless.pop(connection, "")
         if name:
@@ -74,6 +98,10 @@ class Connections:
     def _end(self, connection: Connection) -> None:
         self.remove(connection)
         connection.abort()
+
+    def _waits_with_most(self) -> Connection | None:
+        account = self._accounts.first()
+        return None if account is None else next(iter(self._waiting[account]))
 
     def _idle(self) -> Connection | None:
         """An idle connection with a key; busy ones move to the end of the queue."""

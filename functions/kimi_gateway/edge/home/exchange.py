@@ -8,9 +8,6 @@ import re
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
-
-import httptools
 
 from kimi_gateway.edge.body import (
     Pace,
@@ -24,6 +21,7 @@ from kimi_gateway.edge.body import (
 )
 from kimi_gateway.edge.home.bodies import SMALL as UNCOUNTED
 from kimi_gateway.edge.home.bodies import Body
+from kimi_gateway.edge.home.heads import length_of, split
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
 from kimi_gateway.http import Headers, Pairs, Query, Request, Response
@@ -55,7 +53,7 @@ class Exchange:
         keep_alive: bool,
         chunked: bool,
     ) -> None:
-        path, query = _split(target)
+        path, query = split(target)
         fields = Headers(headers)
         self._refusal = refused_head(fields, chunked)
         self.keep_alive = keep_alive
@@ -69,8 +67,9 @@ class Exchange:
         self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._held: Body | None = None  # counts the bytes of a body that is read whole
         self._more: asyncio.Future[None] | None = None
+        self._pause: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._length = _length(fields)
+        self._length = length_of(fields)
         self._request = Request(
             method,
             path,
@@ -112,6 +111,8 @@ class Exchange:
         self.keep_alive = False
         self._stopped = True
         self._wake()
+        if self._pause is not None and not self._pause.done():
+            self._pause.set_result(None)
 
     # The request
 
@@ -133,6 +134,11 @@ class Exchange:
     def key_shown(self) -> bool:
         """Whether a valid key came with the request, as far as known."""
         return self._request.record.key is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether its refusal waits."""
+        return self._pause is not None
 
     @property
     def unwanted(self) -> int:
@@ -223,8 +229,9 @@ class Exchange:
     async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
         """Wait until the body is complete or too large, or `enough` bytes of it are here. Raises
         BodyTooSlow, ShuttingDown; InvalidRequest for too many chunks."""
-        loop = self._connection.loop
+        loop, connections = self._connection.loop, self._connection.app.connections
         timer = None
+        connections.wait(self._connection, self._request.record.account)
         try:
             while not self._whole and self._waiting < enough and self._size <= self._request.limit:
                 if self._held is not None:
@@ -241,6 +248,7 @@ class Exchange:
                 self._more = loop.create_future()
                 await self._more
         finally:
+            connections.go_on(self._connection)
             if timer is not None:
                 timer.cancel()
 
@@ -254,6 +262,8 @@ class Exchange:
                 response = app.refuse(self._request, self._refusal)
             else:
                 response = await app.respond(self._request)
+            if response.status >= 400:
+                await self._keep_pace(response.status)
             await self._answer(response)
         except asyncio.CancelledError:
             if not self._left:
@@ -267,6 +277,15 @@ class Exchange:
                 self._held.end()
             if response is not None:
                 await response.finish()
+
+    async def _keep_pace(self, status: int) -> None:
+        """Wait if this caller is refused too often, unless the server shuts down."""
+        loop = self._connection.loop
+        wait = self._connection.app.refusals.wait(self._request, status, loop.time())
+        if wait and not self._stopped:
+            self._pause = loop.create_future()
+            await asyncio.wait((self._pause,), timeout=wait)
+            self._pause = None
 
     async def _answer(self, response: Response) -> None:
         body, connection = response.body, self._connection
@@ -315,21 +334,3 @@ class Exchange:
             lines.append("connection: close")
         always = [b"%b: %b\r\n" % pair for pair in self._connection.state.default_headers]
         return b"".join([("\r\n".join(lines) + "\r\n").encode("latin-1"), *always, b"\r\n"])
-
-
-def _split(target: bytes) -> tuple[str, str]:
-    """The decoded path, and the query as it is. Raises ValueError or HttpParserError."""
-    if not target.startswith(b"/"):
-        url = httptools.parse_url(target)
-        target = b"%b?%b" % (url.path or b"/", url.query or b"")
-    line, _, query = target.partition(b"?")
-    path = line.decode("ascii")
-    return unquote(path) if "%" in path else path, query.decode("utf-8", "replace")
-
-
-def _length(headers: Headers) -> int | None:
-    """The body's length as declared; None for chunks. The parser has refused invalid numbers."""
-    if headers.all("transfer-encoding"):
-        return None
-    length = headers.get("content-length")
-    return int(length) if length.isdigit() else 0

@@ -283,7 +283,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     @property
     def idle(self) -> bool:
-        return not self._exchanges
+        return not self._exchanges or self._exchanges[0].paused
 
     def known(self) -> None:
         """A valid key was shown."""

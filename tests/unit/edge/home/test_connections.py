@@ -67,10 +67,41 @@ def test_where_all_are_at_work_the_newcomer_goes() -> None:
     assert not any(one.aborted for one in busy)
 
 
+def test_where_none_is_idle_the_account_with_most_waiting_bodies_makes_room() -> None:
+    bound = Connections(6, 100)
+    working, few, *many = (busy := [Fake(idle=False) for _ in range(5)])
+    for one in busy:
+        bound.add(one, "a")
+        bound.know(one)
+    bound.wait(few, "few")
+    for one in many:
+        bound.wait(one, "many")
+    newcomers = [Fake(idle=False) for _ in range(4)]
+    for one in newcomers:
+        bound.add(one, "b")
+        bound.know(one)
+    assert [one.aborted for one in (working, few, *many)] == [0, 1, 1, 1, 0]  # one waiting body each is left
+    bound.go_on(many[2])
+    bound.add(last := Fake(), "c")
+    assert (last.aborted, many[2].aborted) == (1, 0)
+    assert bound._waiting == {}
+
+
+def test_a_connection_without_a_key_waits_for_no_account() -> None:
+    bound = Connections(4, 100)
+    bound.add(one := Fake(), "a")
+    bound.wait(one, "account")
+    bound.wait(one, None)
+    bound.go_on(one)
+    assert bound._waiting == bound._waits == {}
+
+
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "know", "remove", "work", "rest"]), st.integers(0, 30), st.integers(0, 3)
+            st.sampled_from(["add", "know", "remove", "work", "rest", "wait", "go on"]),
+            st.integers(0, 30),
+            st.integers(0, 3),
         )
     ),
     st.integers(1, 12),
@@ -88,12 +119,17 @@ def test_the_bounds_hold_whatever_comes(steps: list[tuple[str, int, int]], most:
             bound.know(one)
         elif what == "remove":
             bound.remove(one)
+        elif what == "wait":
+            bound.wait(one, str(address))
+        elif what == "go on":
+            bound.go_on(one)
         else:
             one.idle = what == "rest"
         assert len(bound) <= most
         assert bound.keyless <= max(most // 4, 1)
         assert all(len(same) <= each for same in bound._of.values())
         assert sum(map(len, bound._of.values())) == bound.keyless
+        assert sum(map(len, bound._waiting.values())) == len(bound._waits) <= len(bound._keyed)
 
 
 HOPS = [
