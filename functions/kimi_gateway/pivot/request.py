@@ -274,9 +274,16 @@ def _check_together(body: dict[str, Any]) -> None:
 def _tool_calls(value: Any, where: str) -> None:
     fields.array(value, where)
     for index, call in enumerate(value):
-        fields.mapping(call, f"{where}.{index}")
+        here = f"{where}.{index}"
+        fields.mapping(call, here)
+        fields.apply(fields.drop_nulls(call, _CALL), _CALL, f"{here}.")
 
 
+_CALL: dict[str, Check] = {
+    "id": fields.string,
+    "type": fields.string,
+    "function": fields.members({"name": fields.string}),
+}
 _MESSAGE: dict[str, Check] = {
     "name": fields.string,
     "partial": fields.boolean,

@@ -163,6 +163,10 @@ def tool(**function: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "abc"} | function}]}
 
 
+def called(**members: Any) -> dict[str, Any]:
+    return message(role="assistant", tool_calls=[{"id": "a", "type": "function"} | members])
+
+
 def media(kind: str, url: Any) -> dict[str, Any]:
     return message(content=[{"type": "text", "text": "?"}, {"type": kind, kind: url}])
 
@@ -183,6 +187,10 @@ MISSHAPEN: dict[str, tuple[dict[str, Any], str]] = {
     "a tool message without an id": (message(role="tool"), "messages.0.tool_call_id"),
     "tool calls that are a string": (message(role="assistant", tool_calls="x"), "messages.0.tool_calls"),
     "a tool call that is a string": (message(role="assistant", tool_calls=["x"]), "messages.0.tool_calls.0"),
+    "a called function of text": (called(function="abc"), "messages.0.tool_calls.0.function"),
+    "a call of no name": (called(function={"name": []}), "messages.0.tool_calls.0.function.name"),
+    "a call's id that is a number": (called(id=5), "messages.0.tool_calls.0.id"),
+    "a call's type that is an object": (called(type={}), "messages.0.tool_calls.0.type"),
     "reasoning that is a list": (
         message(role="assistant", reasoning_content=[]),
         "messages.0.reasoning_content",
