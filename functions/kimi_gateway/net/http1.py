@@ -22,42 +22,9 @@ from kimi_gateway.net.wire import head, locate, streamed_head
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# Pauses of a body whose parts nobody waits for: a read costs more than the few parts it brings.
-QUICK = 0.0005  # seconds between reads; two that come so quickly are a burst
-SHORTEST, LONGEST = 0.001, 0.1  # seconds of a pause; the loop waits for whole milliseconds
-OF_THE_TIME = 1 / 32  # a pause is this part of the time since the body began, so the end is little later
-
-
-def pause_after(elapsed: float, quick: int) -> float:
-    """Seconds of a pause, `elapsed` seconds after the body's first part and after `quick` quick reads in a
-    row; 0 for none."""
-    pause = elapsed * OF_THE_TIME
-    if pause < SHORTEST:
-        return SHORTEST if quick > 1 else 0
-    return min(pause, LONGEST)
-
-
-class _Pace:
-    """When a body was read."""
-
-    __slots__ = ("_begun", "_latest", "_quick", "_time")
-
-    def __init__(self, time: Callable[[], float]) -> None:
-        self._time = time
-        self._begun = self._latest = time()
-        self._quick = 0
-
-    def read(self) -> None:
-        now = self._time()
-        self._quick = self._quick + 1 if now - self._latest < QUICK else 0
-        self._latest = now
-
-    def pause(self) -> float:
-        return pause_after(self._latest - self._begun, self._quick)
-
-    def paused(self) -> None:
-        """The pause itself does not count as time between reads."""
-        self._latest = self._time()
+# A body whose parts nobody waits for: a read costs more than the few parts of a burst that it brings.
+QUICK = 0.0005  # seconds after the read before; two such reads in a row are a burst
+PAUSE = 0.001  # seconds; the loop waits for whole milliseconds
 
 
 class Http1Client:
@@ -99,7 +66,18 @@ class Http1Client:
 class _Exchange:
     """One request and its answer. The answer is read from the connection until the context ends."""
 
-    __slots__ = ("_connection", "_inflater", "_pace", "_pool", "_request", "_timeouts", "headers", "status")
+    __slots__ = (
+        "_connection",
+        "_gathered",
+        "_inflater",
+        "_latest",
+        "_pool",
+        "_quick",
+        "_request",
+        "_timeouts",
+        "headers",
+        "status",
+    )
 
     def __init__(
         self,
@@ -115,7 +93,8 @@ class _Exchange:
         self._timeouts = timeouts
         self._connection: Connection | None = None
         self._inflater: Inflater | None = None
-        self._pace: _Pace | None = None
+        self._gathered = False
+        self._quick, self._latest = 0, 0.0  # quick reads in a row, and when the last read was
 
     async def __aenter__(self) -> Answer:
         method, url, headers, body = self._request
@@ -172,8 +151,7 @@ class _Exchange:
 
     def chunks(self, gathered: bool = False) -> AsyncIterator[bytes]:
         """The body; each chunk has all bytes since the one before."""
-        if gathered:
-            self._pace = _Pace(self._pool.clock)
+        self._gathered = gathered
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -183,7 +161,6 @@ class _Exchange:
         return self._received() if self._inflater is None else self._inflated(self._inflater)
 
     async def _received(self) -> bytes:
-        pace = self._pace
         while True:
             connection = (
                 self._connection
@@ -194,13 +171,15 @@ class _Exchange:
             if data is None:
                 raise StopAsyncIteration
             if data:
-                if pace is not None:
-                    pace.read()
+                if self._gathered:
+                    now = self._pool.clock()
+                    self._quick = self._quick + 1 if now - self._latest < QUICK else 0
+                    self._latest = now
                 return data
-            if pace is not None and (pause := pace.pause()):
-                await connection.rest(pause)
-                pace.paused()
-                pace = None  # once; then wait
+            if self._quick > 1:
+                self._quick = 1  # the next quick read is in the same burst
+                await connection.rest(PAUSE)
+                self._latest = self._pool.clock()
             else:
                 await connection.arrival()
 
