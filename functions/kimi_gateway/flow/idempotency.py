@@ -32,7 +32,7 @@ from kimi_gateway.errors import (
     RateLimited,
     Unavailable,
 )
-from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.apart import LARGE, apart
 from kimi_gateway.http import Request, Response
 from kimi_gateway.net import jsonio
 from kimi_gateway.observe import emit, log
@@ -48,6 +48,7 @@ LARGEST = 2**20  # bytes of an answer
 RETRY_AFTER = 5  # seconds, while the first request runs
 PATIENCE = 2.0  # seconds that the end of an answer waits for the store
 PIECE = 64 * 1024  # bytes of a repeated stream that are sent at once
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _FORM = re.compile(r"[\x21-\x7e]{1,255}")
 _OF_THE_MOMENT = ("x-ratelimit-", "x-credits-")  # headers that say how things stood
 
@@ -73,15 +74,23 @@ class Gateway(Protocol):
 
 async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) -> Response:
     """Raises the errors of `Gateway.answer`; InvalidRequest, IdempotencyKeyReused, Conflict, Unavailable."""
-    name, store, held = _name(request), gateway.answers(), None
+    try:
+        name, store, held = _name(request), gateway.answers(), None
+    except InvalidRequest:
+        await gateway.gate.refuse(key)
+        gateway.gate.wasted(key, 0)
+        raise
     try:
         await gateway.gate.refuse(key, request.is_large)
-    except GatewayError:  # it may have been the first request that spent the last credit
+    except GatewayError as error:  # it may have been the first request that spent the last credit
+        if error.cause == "refused_too_often":
+            raise
         held = await _kept(gateway, request, store, key, name)
         if held is None:
             raise
     raw = await request.body()
     fingerprint = await apart(len(raw), partial(_fingerprint, request, key, raw))
+    admits = held is None
     if held is None:
         until = math.ceil(gateway.clock() + gateway.settings.lease)
         claim = Claim(fingerprint, secrets.token_hex(8), until)
@@ -89,12 +98,17 @@ async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) ->
         held = await recording.begin()
         if held is None:
             return await _first(gateway, request, dialect, key, raw, recording)
-        await gateway.gate.authenticate_free(request.headers, request.client)  # no admission does it
     try:
-        return await _repeated(request, held, fingerprint)
-    except GatewayError:
-        gateway.gate.wasted(key, len(raw))
+        if admits:
+            await gateway.gate.authenticate_free(request.headers, request.client)  # no admission does it
+        response = await _repeated(request, held, fingerprint)
+    except GatewayError as error:
+        if not isinstance(error, Unavailable):
+            gateway.gate.wasted(key, len(raw))
         raise
+    if len(raw) >= LARGE:  # reading it again costs more than the free call
+        gateway.gate.wasted(key, len(raw))
+    return response
 
 
 def _name(request: Request) -> str:
@@ -112,13 +126,39 @@ def _name(request: Request) -> str:
 
 def _fingerprint(request: Request, key: Key, raw: bytes) -> str:
     """The same for two bodies that say the same, whatever the order of their members."""
+    of = b"%b\0%b\0" % (str(request.record.route).encode(), key.account.encode())
+    digest = sha256(of)
     try:
         if jsonio.has_too_many_values(raw):
             raise ValueError
-        body = json.dumps(jsonio.loads_source(raw)[0], sort_keys=True, separators=(",", ":")).encode()
+        body = jsonio.loads_source(raw)[0]
+        if len(raw) < LARGE:
+            digest.update(_CANONICAL(body).encode())
+        else:  # in parts, since a single call into C would hold up all other requests
+            _write(body, digest.update)
     except ValueError:  # the request will be refused
-        body = raw
-    return sha256(b"\0".join((str(request.record.route).encode(), key.account.encode(), body))).hexdigest()
+        digest = sha256(of + raw)
+    return digest.hexdigest()
+
+
+def _write(value: Any, write: Callable[[bytes], None]) -> None:
+    """Write a value as `_CANONICAL` does."""
+    if isinstance(value, dict):
+        mark = "{"
+        for name in sorted(value):
+            write(f"{mark}{_CANONICAL(name)}:".encode())
+            _write(value[name], write)
+            mark = ","
+        write(b"}" if value else b"{}")
+    elif isinstance(value, list):
+        write(b"[")
+        for at, each in enumerate(value):
+            if at:
+                write(b",")
+            _write(each, write)
+        write(b"]")
+    else:
+        write(_CANONICAL(value).encode())
 
 
 async def _kept(gateway: Gateway, request: Request, store: AnswerStore, key: Key, name: str) -> Claim | None:
