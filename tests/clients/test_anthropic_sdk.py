@@ -197,7 +197,8 @@ def test_beta_calls_work_with_their_query_and_header(
 
 
 def test_the_models_are_listed_to_their_end_and_told_one_by_one(gateway: LiveGateway) -> None:
-    with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key(0)) as client:
+    strict: Any = {"base_url": gateway.url, "api_key": gateway.key(0), "_strict_response_validation": True}
+    with anthropic.Anthropic(**strict) as client:
         listed = list(client.models.list(limit=2))
         one = client.models.retrieve("kimi-k3")
     ids = [model.id for model in listed]

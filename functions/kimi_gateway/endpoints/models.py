@@ -83,6 +83,7 @@ def _in_anthropic(id: str, created: int, window: int | None, output: int | None)
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(created, 0), NEVER))),
         "max_input_tokens": window,
         "max_tokens": output,
+        "lifecycle": "active",
     }
 
 
