@@ -30,6 +30,7 @@ Statuses, types and codes: docs/contract.md. 502 and 504 do not exist here.
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 
@@ -161,6 +162,12 @@ class BodyTooLarge(GatewayError):
 
 class RateLimited(GatewayError):
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+    @classmethod
+    def passing(cls, text: str, wait: float, cause: str | None = None) -> Self:
+        """An error that ends by itself after `wait` seconds, which the text then says."""
+        seconds = math.ceil(wait)
+        return cls(f"{text} Try again in {seconds} s.", retry_after=seconds, cause=cause)
 
 
 class Unavailable(GatewayError):

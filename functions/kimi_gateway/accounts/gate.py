@@ -262,11 +262,8 @@ class Gate:
             raise _invalid(" Keys of this gateway begin with sk-kg-." if foreign else "")
         now = self._clock()
         if wait := self._unknown.take(client, now):
-            raise RateLimited(
-                "Too many unknown keys from this address. Check the key, and try again.",
-                retry_after=math.ceil(wait),
-                cause="unknown_keys",
-            )
+            text = "Too many unknown keys from this address. Check the key."
+            raise RateLimited.passing(text, wait, "unknown_keys")
         key = await self._lookup(digest)
         self._unknown.give_back(client, now)
         return key

@@ -60,16 +60,12 @@ def rate_limited(window: Window, now: float, key: Key) -> RateLimited:
 
 
 def too_many_free(wait: float) -> RateLimited:
-    return RateLimited("Too many free calls with this key.", retry_after=math.ceil(wait))
+    return RateLimited.passing("Too many free calls with this key (at most 10 a second, 60 at once).", wait)
 
 
 def refused_too_often(wait: float) -> RateLimited:
-    return RateLimited(
-        "Too many requests with this key that were refused before they cost anything."
-        f" Mend them, and try again in {math.ceil(wait)} seconds.",
-        retry_after=math.ceil(wait),
-        cause="refused_too_often",
-    )
+    text = "Too many requests with this key that were refused before they cost anything. Mend them."
+    return RateLimited.passing(text, wait, "refused_too_often")
 
 
 def no_credit() -> InsufficientCredits:

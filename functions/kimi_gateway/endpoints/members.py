@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import field
 
@@ -33,7 +32,7 @@ class Members:
         now = self.clock()
         wait = self._tried.take(request.client, now) or self._tried_by_all.take("", now)
         if wait:
-            raise RateLimited("Too many registrations at present.", retry_after=math.ceil(wait))
+            raise RateLimited.passing("Too many registrations at present.", wait)
         from kimi_gateway.endpoints.registration import register
 
         return await register(self.store, self.settings, request, int(now))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import field
 
@@ -39,7 +38,7 @@ class TokenCheck:
         or the operator has stored the token."""
         wait = self._askers.take(request.client, self.clock())
         if wait:
-            raise RateLimited("Too many token checks from this address.", retry_after=math.ceil(wait))
+            raise RateLimited.passing("Too many token checks from this address.", wait)
         body = fields.json_object(await request.body()).values
         token, vendor = body.get("token"), body.get("vendor") or ""
         fields.string(token, "token")

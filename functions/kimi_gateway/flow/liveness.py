@@ -62,7 +62,7 @@ class Liveness:
     def admit(self, client: str) -> None:
         """Count a question about an unknown token from this address. Raises RateLimited."""
         if wait := self._new.take(client, self._clock()):
-            raise RateLimited("Too many unknown tokens from this address.", retry_after=math.ceil(wait))
+            raise RateLimited.passing("Too many unknown tokens from this address.", wait)
 
     async def of(self, token: Token, client: str, provider: Provider | None = None) -> bool:
         """Whether Kimi accepts a token that can be one; or the `provider`, of which it is. `client` is the
@@ -75,7 +75,7 @@ class Liveness:
         self.admit(client)
         wait = 1.0 if self._asking >= ASKING else self._strangers.take("", self._clock())
         if wait:
-            raise RateLimited("Too many token checks at present.", retry_after=math.ceil(wait))
+            raise RateLimited.passing("Too many token checks at present.", wait)
         self._asking += 1
         try:
             live = await ask(token)

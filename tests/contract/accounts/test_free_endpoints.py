@@ -227,6 +227,22 @@ def test_a_flood_of_free_calls_is_slowed_down(desk: InProcess) -> None:
     assert desk.call("GET", "/user/credits", key=key).status == 200
 
 
+def test_a_flood_is_told_when_it_may_go_on() -> None:
+    with InProcess(register="open") as desk:
+        key = desk.key()
+        floods = {
+            "free calls": lambda: desk.call("GET", "/user/credits", key=key),
+            "refused": lambda: desk.chat(key, {"messages": []}),
+            "unknown keys": lambda: desk.call("GET", "/user/credits", key=keys.new_key()),
+            "registrations": lambda: desk.call("POST", "/user/register", {"name": 1}),
+            "token checks": lambda: desk.call("POST", "/token/check", {"token": 1}),
+        }
+        for name, ask in floods.items():
+            answer = next(each for each in iter(ask, None) if each.status == 429)
+            text, wait = answer.json["error"]["message"], answer.headers["retry-after"]
+            assert text.endswith(f" Try again in {wait} s."), (name, text)
+
+
 class Down(MemoryStore):
     async def find_key(self, digest: str) -> Key | None:
         raise StoreDown("the disk is gone")
