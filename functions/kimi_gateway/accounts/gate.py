@@ -76,6 +76,7 @@ class Gate:
         self._free = Buckets(rate=10, burst=60)
         self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
         self._wasted = Buckets(rate=10, burst=300)
+        self._free_bodies = Buckets(rate=32, burst=1024)  # in WASTED_BYTES: 2 MiB a second after 64 MiB
         # The store is asked about a full window, so that a grant counts at once.
         self._asked_again = Buckets(rate=1, burst=5)
 
@@ -136,6 +137,20 @@ class Gate:
         """As `refuse`, for a body of any size that no admission follows: the store is asked each time."""
         await self.refuse(key)
         await self._require_credit_now(key, self._clock())
+
+    async def refuse_free(self, key: Key, is_large: Callable[[], bool]) -> None:
+        """Refuse, before it is read, the body of a free call: a large one without credits, or after too many
+        bytes. Raises InsufficientCredits, RateLimited, and what `has_credit` raises."""
+        if is_large():
+            if wait := self._free_bodies.wait(key.root.id, self._clock()):
+                raise refusals.too_many_free(wait)
+            if not isinstance(key, GuestKey):
+                await self.require_credit(key)
+
+    def read_free(self, key: Key, size: int) -> None:
+        """Count the body of a free call."""
+        if size > WASTED_BYTES:
+            self._free_bodies.spend(key.root.id, self._clock(), size / WASTED_BYTES)
 
     async def _require_credit_now(self, key: Key, now: float) -> None:
         if not await self.has_credit(key):

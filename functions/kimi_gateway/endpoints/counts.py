@@ -34,8 +34,7 @@ class Counts:
 
     async def estimate(self, request: Request) -> Response:
         """The upstream's token count; an estimate for an account without credits."""
-        key = await authenticate(self.gate, request)
-        raw = await request.body()
+        key, raw = await self._body(request)
         body = (await apart(len(raw), lambda: fields.json_object(raw))).values
         for name, check in {"model": fields.string, "messages": fields.array}.items():
             check(body.get(name), name)
@@ -54,8 +53,7 @@ class Counts:
         """Anthropic's count: the upstream counts the messages, and an estimate of the tools is added. The
         whole number is an estimate for an account without credits and if the upstream does not answer,
         because clients ask before each turn."""
-        key = await authenticate(self.gate, request)
-        raw = await request.body()
+        key, raw = await self._body(request)
         chat = (await apart(len(raw), lambda: anthropic.read(raw, counting=True))).chat
         return answer({"input_tokens": await self._count(key, chat, len(raw))})
 
@@ -63,13 +61,19 @@ class Counts:
         self, request: Request, dialect: Dialect, conversations: ConversationCache
     ) -> Response:
         """The same count for a Responses request, including stored content that it refers to."""
-        key = await authenticate(self.gate, request)
-        raw = await request.body()
+        key, raw = await self._body(request)
         ask = await apart(len(raw), lambda: dialect.read(raw))
         found = await conversations.recall(key.account, ask.needs, renew=False) if ask.needs else {}
         parsed = await apart(len(raw), lambda: ask.complete(found, ()))
         count = await self._count(key, parsed.chat, parsed.size)
         return answer({"object": "response.input_tokens", "input_tokens": count})
+
+    async def _body(self, request: Request) -> tuple[Key, bytes]:
+        key = await authenticate(self.gate, request)
+        await self.gate.refuse_free(key, request.is_large)
+        raw = await request.body()
+        self.gate.read_free(key, len(raw))
+        return key, raw
 
     async def _count(self, key: Key, chat: ChatRequest, size: int) -> int:
         """Input tokens of a chat; `size` is the size of the request in bytes. Nothing is fetched or uploaded

@@ -175,6 +175,31 @@ def test_files_of_a_key_without_credits_count_with_its_other_refused_requests(de
     assert asked == [1] * 260 + [0] * 40
 
 
+COUNTS = ("/v1/messages/count_tokens", "/v1/responses/input_tokens", "/v1/tokenizers/estimate-token-count")
+
+
+@pytest.mark.parametrize("path", COUNTS)
+def test_a_large_body_is_counted_for_accounts_with_credits_only(desk: Desk, path: str) -> None:
+    poor, payer = desk.inner.key(0), desk.inner.key()
+    large = GOOD | {"messages": [{"role": "user", "content": "word " * 20_000}], "input": "word " * 20_000}
+    raw = json.dumps(large).encode()
+    for spent in [desk.ask("POST", path, raw, poor) for _ in range(2)]:
+        assert (spent.status, spent.read, spent.upstream, spent.store["account"]) == (403, 0, [], 1)
+    assert desk.ask("POST", path, json.dumps(GOOD).encode(), poor).status == 200
+    assert desk.ask("POST", path, raw, payer).status == 200
+
+
+def test_large_bodies_that_are_counted_have_a_bucket_by_their_size(desk: Desk) -> None:
+    key, body = desk.inner.key(), BIG + b"x" * 2**20
+    statuses = [desk.ask("POST", COUNTS[at % 3], body, key).status for at in range(40)]
+    assert statuses == [400] * 32 + [429] * 8
+    refused = desk.ask("POST", COUNTS[0], body, key)
+    assert (refused.read, refused.store["account"]) == (0, 0)
+    assert desk.ask("POST", COUNTS[0], json.dumps(GOOD).encode(), key).status == 200
+    desk.inner.now += 1
+    assert [desk.ask("POST", COUNTS[0], body, key).status for _ in range(2)] == [400, 429]
+
+
 def test_a_revoked_key_without_credits_is_no_key_any_more(desk: Desk) -> None:
     key, body = desk.inner.key(0), json.dumps(GOOD).encode()
     assert desk.ask("POST", CHATS[0], body, key).status == 403
