@@ -98,12 +98,14 @@ def test_bad_requests_name_the_field_and_leave_nothing(
 def test_a_refused_creation_leaves_no_batch_and_no_lease(
     client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
+    file = upload(client, lines(), "in.jsonl", purpose="batch").json()["id"]
     upstream.batches.refused = [
-        Status(400, {"error": {"type": "invalid_request_error", "message": "too many batch files"}})
+        Status(400, {"error": {"type": "invalid_request_error", "message": f"no place for {name}"}})
+        for name in upstream.files.files
     ]
-    answer = made(client)
+    answer = client.post("/v1/batches", json={"input_file_id": file, **ASKED})
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"] == "too many batch files"
+    assert answer.json()["error"]["message"] == f"no place for {file}"
     assert client.get("/v1/batches").json()["data"] == []
     (row,) = gateway.usage(key_of(client))
     assert (row.requests, row.errors) == (0, 1)

@@ -127,6 +127,9 @@ def test_a_cancelled_batch_is_charged_for_what_was_answered(
 ) -> None:
     id = made(client).json()["id"]
     assert client.post(f"/v1/batches/{id}/cancel").json()["status"] == "cancelling"
+    twice = client.post(f"/v1/batches/{id}/cancel").json()["error"]["message"]
+    assert id in twice
+    assert not any(each in twice for each in upstream.batches.batches)
     upstream.batches.run()
     done = ended(client, gateway, id)
     assert (done["status"], done["usage"]["input_tokens"]) == ("cancelled", 1000)

@@ -116,7 +116,7 @@ class BatchesApi:
             told = await batches.cancel(token, record.upstream)
             record = await _stored(self.following.seen(record, told))
         except UpstreamFailure as failure:
-            raise _shown(failure, request) from failure
+            raise _shown(failure, request, record) from failure
         return answer(shape.batch(record))
 
     async def _allowed(self, request: Request) -> Key:
@@ -213,7 +213,7 @@ class BatchesApi:
                 await _stored(self._undone(record))
             if failure.cause == "authentication":
                 self.upstream().tokens.learn(token, "", failure)
-            raise _shown(failure, request) from failure
+            raise _shown(failure, request, file) from failure
         return await _stored(self.following.seen(record, told))
 
     async def _undone(self, record: BatchRecord) -> None:
@@ -258,7 +258,11 @@ async def _stored(step: Awaitable[T]) -> T:
         ) from exc
 
 
-def _shown(failure: UpstreamFailure, request: Request) -> GatewayError:
+def _shown(
+    failure: UpstreamFailure, request: Request, about: BatchRecord | FileRecord | None = None
+) -> GatewayError:
+    """The client's error. The vendor's words name what the call was `about` by the vendor's id, which the
+    client does not know."""
     if failure.cause in OUT:
         return Conflict(
             "The upstream account with the files of this batch is not available now. Try again later, or"
@@ -268,4 +272,7 @@ def _shown(failure: UpstreamFailure, request: Request) -> GatewayError:
         )
     if failure.cause == "model":  # the platform's 404
         return NotFound("The upstream does not have this batch or its file.", cause="upstream_batch")
-    return failure.shown(request=request.id)
+    error = failure.shown(request=request.id)
+    if about is not None and about.upstream:
+        error.message = error.message.replace(about.upstream, about.id)
+    return error
