@@ -14,7 +14,7 @@ def refusal(key: Key, now: float) -> str | None:
     if key.maker is not None and refusal(key.maker, now) is not None:
         return "The key that made this API key does not work any more, so this one does not either."
     if key.revoked:
-        return "Invalid API key provided."
+        return "Invalid API key provided: it was revoked. Ask the operator for a new one."
     if key.suspended:
         return "This API key is suspended. Ask the operator to resume it."
     if key.expires <= now:

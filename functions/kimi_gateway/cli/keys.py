@@ -24,6 +24,7 @@ from kimi_gateway.cli.access import (
     reference,
     taken,
 )
+from kimi_gateway.cli.entry import Failed
 from kimi_gateway.cli.key_options import key_options, with_options, without_any
 from kimi_gateway.cli.show import (
     credits_of,
@@ -187,9 +188,17 @@ def update(key: Reference, name: str | None, as_json: bool, **given: Any) -> Non
     out(as_json, warned(key_document(changed), warning, as_json), f"{changed.id} is changed.")
 
 
+async def _valid(store: TargetStore, key: Reference, now: int) -> Key:
+    """Raises Failed for a revoked key."""
+    found = await key_of(store, key, now)
+    if found.revoked:
+        raise Failed(f"Key {found.id} is revoked for good. Make a new one with keys create.", "revoked")
+    return found
+
+
 def _suspended(key: Reference, suspended: bool, as_json: bool, told: str) -> None:
     async def change(store: TargetStore, now: int) -> Key:
-        found = await key_of(store, key, now)
+        found = await _valid(store, key, now)
         return await store.update_key(found.id, lambda old: replace(old, suspended=suspended), now)
 
     changed = ask(change)
@@ -239,7 +248,7 @@ def rotate(key: Reference, overlap: int, as_json: bool) -> None:
     secret = new_key()
 
     async def change(store: TargetStore, now: int) -> Key:
-        found = await key_of(store, key, now)
+        found = await _valid(store, key, now)
         return await store.rotate_key(found.id, digest(secret), now + overlap, now)
 
     rotated = ask(change)

@@ -84,7 +84,7 @@ def _limit(value: Any, where: str) -> None:
         fields.integer(1, MOST)(value, where)
 
 
-def _limits(value: Any, where: str) -> None:
+def check_limits(value: Any, where: str) -> None:
     if value is None:
         return
     fields.mapping(value, where)
@@ -147,7 +147,7 @@ def moment_of(value: Any, where: str) -> int:
 
 CHECKS: dict[str, Callable[[Any, str], object]] = {
     "name": check_name,
-    "limits": _limits,
+    "limits": check_limits,
     "in_flight": _limit,
     "tokens": _limit,
     "budgets": budgets_of,

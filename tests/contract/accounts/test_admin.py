@@ -126,6 +126,10 @@ def test_a_key_lives_through_the_api(desk: InProcess, boss: str) -> None:
     changed = ask(desk, boss, "PATCH", path, {"models": [], "rpm": None, "note": "laptop"})
     assert (changed["models"], changed["limits"]["rpm"], changed["note"]) == ([], None, "laptop")
     assert desk.chat(secret, {"model": "kimi-k2.6"}).status == 200
+    limited = ask(desk, boss, "PATCH", path, {"limits": {"rpm": 9, "rpd": 90}})
+    assert limited["limits"] == {"rpm": 9, "rph": None, "rpd": 90}
+    assert ask(desk, boss, "PATCH", path, {"limits": limited["limits"]})["limits"] == limited["limits"]
+    assert set(ask(desk, boss, "PATCH", path, {"limits": None})["limits"].values()) == {None}
     assert ask(desk, boss, "POST", f"{path}/suspend")["state"] == "suspended"
     assert desk.chat(secret, {}).status == 401
     assert ask(desk, boss, "POST", f"{path}/resume", {})["state"] == "active"
@@ -133,7 +137,11 @@ def test_a_key_lives_through_the_api(desk: InProcess, boss: str) -> None:
     assert desk.chat(secret, {}).status == 401
     assert desk.chat(rotated["key"], {}).status == 200
     assert ask(desk, boss, "DELETE", path)["state"] == "revoked"
-    assert desk.chat(rotated["key"], {}).status == 401
+    ended = desk.chat(rotated["key"], {})
+    assert (ended.status, "revoked" in ended.json["error"]["message"]) == (401, True)
+    for step in ("suspend", "resume", "rotate"):
+        assert "revoked" in str(ask(desk, boss, "POST", f"{path}/{step}", {}, 409))
+    assert ask(desk, boss, "GET", path)["state"] == "revoked"
     second = ask(desk, boss, "POST", "/admin/keys", {"account": made["account"], "credits": 4})
     assert second["account"] == made["account"]
     assert desk.run(desk.store.account(made["account"], NOW)).credits == 4
@@ -142,6 +150,8 @@ def test_a_key_lives_through_the_api(desk: InProcess, boss: str) -> None:
 WRONG: tuple[tuple[str, str, object, str], ...] = (
     ("POST", "/admin/keys", {"rpm": 0}, "rpm"),
     ("POST", "/admin/keys", {"rpm": True}, "rpm"),
+    ("POST", "/admin/keys", {"limits": {"rpm": 0}}, "limits.rpm"),
+    ("POST", "/admin/keys", {"limits": {"day": 1}}, "limits"),
     ("POST", "/admin/keys", {"operator": True}, "operator"),
     ("POST", "/admin/keys", {"models": ["a b"]}, "models[0]"),
     ("POST", "/admin/keys", {"expires": "2001-01-01"}, "expires"),

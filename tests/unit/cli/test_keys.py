@@ -81,6 +81,15 @@ def test_a_rotated_key_keeps_its_id_and_both_secrets_work(ask: Any, cli: Cli) ->
     assert "old secret" not in cli("keys", "show", "alice").stdout
 
 
+def test_a_revoked_key_is_neither_rotated_nor_resumed(ask: Any, cli: Cli) -> None:
+    made = ask("keys", "create")
+    ask("keys", "revoke", made["id"])
+    for step in ("rotate", "resume", "suspend"):
+        assert fault(cli("keys", step, made["id"], "--json")) == (1, "revoked")
+        assert "revoked for good" in cli("keys", step, made["id"]).stderr
+    assert "old secret" not in cli("keys", "show", made["id"]).stdout
+
+
 def test_show_names_the_source_of_each_limit(ask: Any) -> None:
     made = ask("keys", "create", "--rpm", 5, "--credits", 150)
     assert ask("keys", "show", made["id"])["limits_in_force"] == {

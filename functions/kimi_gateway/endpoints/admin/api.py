@@ -73,9 +73,10 @@ class Admin:
         try:
             return answer(await step(request, **names))
         except Ambiguous as exc:
-            raise Conflict(f"Several accounts have this name: {', '.join(exc.accounts[:10])}.") from exc
+            named = ", ".join(exc.accounts[:10])
+            raise Conflict(f"Several accounts have this name: {named}. Use an id.") from exc
         except Unknown as exc:
-            raise NotFound("No account or key has this id.") from exc
+            raise NotFound(f"No account or key {str(exc)[:80]!r} exists.") from exc
         except Unlimited as exc:
             raise Conflict("The account is unlimited, so it has no balance.") from exc
         except TooMuch as exc:
@@ -198,7 +199,7 @@ class Admin:
         return await self._suspended(key, False)
 
     async def _suspended(self, key: str, suspended: bool) -> dict[str, Any]:
-        _, found = await self._found(key)
+        found = await self._valid(key)
         return self._shown(
             await self.store.update_key(found.id, lambda old: replace(old, suspended=suspended), self._now)
         )
@@ -213,7 +214,7 @@ class Admin:
             lasts = -1
         if not 0 <= lasts <= 365 * DAY or not str(overlap)[-1:].isalnum():
             fail("overlap", "must be a time such as 24h or 7d, or 0")
-        _, found = await self._found(key)
+        found = await self._valid(key)
         secret = keys.new_key()
         rotated = await self.store.rotate_key(found.id, keys.digest(secret), now + lasts, now)
         return {"key": secret, "old_key_ends": utc(rotated.old_until)} | self._shown(rotated)
@@ -224,6 +225,13 @@ class Admin:
 
     def _shown(self, key: Key) -> dict[str, Any]:
         return key_document(key) | {"state": state_of(key, self._now)}
+
+    async def _valid(self, key: str) -> Key:
+        """Raises Conflict for a revoked key, and Unknown."""
+        _, found = await self._found(key)
+        if found.revoked:
+            raise Conflict(f"Key {found.id} is revoked for good. Make a new one.")
+        return found
 
     async def _found(self, key: str) -> tuple[Account, Key]:
         """By id only: a secret does not belong into a path, which is logged. Raises Unknown."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from kimi_gateway.accounts.packages import Package
 from kimi_gateway.accounts.values import WINDOWS, Grant, Key
-from kimi_gateway.endpoints.key_documents import budgets_of, check_name, models_of, moment_of
+from kimi_gateway.endpoints.key_documents import budgets_of, check_limits, check_name, models_of, moment_of
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields
 from kimi_gateway.pivot.fields import fail
@@ -16,7 +16,7 @@ from kimi_gateway.pivot.fields import fail
 MOST = 10**9  # credits, and requests in a limit
 COUNTS = ("in_flight", "tokens")
 SWITCHES = ("see_balance", "search", "files", "manages", "suspended")
-TERMS = ("name", *WINDOWS, *COUNTS, *SWITCHES, "models", "expires", "note", "budgets")
+TERMS = ("name", "limits", *WINDOWS, *COUNTS, *SWITCHES, "models", "expires", "note", "budgets")
 _credits = fields.integer(1, MOST)
 
 
@@ -31,8 +31,12 @@ async def body_of(request: Request, names: tuple[str, ...]) -> Mapping[str, Any]
 
 
 def with_terms(key: Key, given: Mapping[str, Any]) -> Key:
-    """The key with what was given; null takes a limit away. Raises InvalidRequest."""
+    """The key with what was given; null takes a limit away. The limits of requests may stand in `limits`, as
+    a key's document has them, or beside the others. Raises InvalidRequest."""
     told: dict[str, Any] = {}
+    if "limits" in given:
+        check_limits(given["limits"], "limits")
+        given = {**(given["limits"] or dict.fromkeys(WINDOWS)), **given}
     limits = {WINDOWS[name]: _limit(given[name], name) for name in WINDOWS if name in given}
     for name in given:
         value = given[name]

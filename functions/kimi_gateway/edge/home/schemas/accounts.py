@@ -46,7 +46,7 @@ _OPERATORS: dict[str, Schema] = {
     "manages": FLAG,
     "see_balance": FLAG,
     "suspended": FLAG,
-    "role": maybe(TEXT),
+    "limits": maybe(_LIMITS),
 }
 _CREDITS: Schema = {"description": "a number, or unlimited", "anyOf": [WHOLE, TEXT, {"type": "null"}]}
 
