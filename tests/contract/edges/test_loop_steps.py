@@ -12,6 +12,7 @@ import pytest
 
 import kimi_gateway
 from kimi_gateway.flow.apart import LARGE
+from kimi_gateway.net import jsonio
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
@@ -97,3 +98,27 @@ def test_the_loops_steps_do_not_grow_with_the_body(
     found = sum(steps.seen.values())
     assert found < MOST, (case, status, steps.seen.most_common(5))
     gateway.nothing_left(key)
+
+
+class Written(Steps):
+    """The sizes of the JSON texts that were written on the thread that installs it."""
+
+    def note(self, frame: Any, event: str, result: object) -> None:
+        if event == "return" and frame.f_code is jsonio.dumps.__code__:
+            self.seen[len(result or b"")] += 1  # type: ignore[arg-type, index]
+
+
+@pytest.mark.parametrize(
+    "case", ["messages to count", "messages to estimate", "tools", "calls", "items", "documents"]
+)
+def test_no_large_text_is_written_on_the_loop(
+    gateway: LiveGateway, upstream: ScriptedUpstream, case: str
+) -> None:
+    """One is a single call into C; twenty of them in one turn of the loop would hold it for long."""
+    path, body = CASES[case]
+    key, written = gateway.key(), Written()
+    with gateway.client(key) as client:
+        body = {"model": "kimi-k3", "max_tokens": 50, **body}
+        status = written.of(gateway, lambda: client.post(path, json=body).status_code)
+    assert status in (200, 400)
+    assert max(written.seen, default=0) < LARGE, (case, status)  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from math import isfinite
@@ -113,18 +114,16 @@ class Moonshot:
         }
 
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
-        body = {"model": model.upstream, "messages": messages}
-        data = (await self._json("POST", "/tokenizers/estimate-token-count", token, body)).get("data")
+        # In a thread: many large requests come together, and each is one call into C.
+        sent = await asyncio.to_thread(jsonio.dumps, {"model": model.upstream, "messages": messages})
+        data = (await self._json("POST", "/tokenizers/estimate-token-count", token, sent)).get("data")
         told = data.get("total_tokens") if isinstance(data, dict) else None
         total = counts({"total_tokens": told}).get("total_tokens")
         if type(total) is not int:
             raise UpstreamFailure("broken", "the estimate has no total_tokens")
         return total
 
-    async def _json(
-        self, method: str, path: str, token: Token, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        sent = b"" if body is None else jsonio.dumps(body)
+    async def _json(self, method: str, path: str, token: Token, sent: bytes = b"") -> dict[str, Any]:
         return await json_object(self._client.send(method, self._base + path, _headers(token), sent, QUICK))
 
 
