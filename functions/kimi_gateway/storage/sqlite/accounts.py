@@ -32,6 +32,13 @@ LIFT = """
 UPDATE keys SET minute_rank = max(minute_rank, :rank), hour_rank = max(hour_rank, :rank),
     day_rank = max(day_rank, :rank) WHERE account = :account
 """
+MOST_REVOKED = 100  # of the keys that an account's keys made; a key may make as many a day
+FORGOTTEN = """
+SELECT id FROM (
+    SELECT id FROM keys WHERE account = :account AND made_by <> '' AND revoked
+    ORDER BY created DESC, id DESC LIMIT -1 OFFSET :most
+) WHERE id <> :it
+"""
 FITTING = """
 SELECT id FROM accounts WHERE :name IN (id, name)
 UNION SELECT account FROM keys WHERE :name IN (id, digest, old_digest)
@@ -167,6 +174,10 @@ def change_key(db: sqlite3.Connection, name: str, change: Callable[[Key], Key]) 
 def revoke_key(db: sqlite3.Connection, name: str) -> Key:
     key = _read_key(db, name)
     db.execute("UPDATE keys SET revoked = 1 WHERE id = ?", (key.id,))
+    of = {"account": key.account, "most": MOST_REVOKED, "it": key.id}
+    for (old,) in db.execute(FORGOTTEN, of).fetchall():
+        db.execute("DELETE FROM keys WHERE id = ?", (old,))
+        db.execute("DELETE FROM spent WHERE account = ? AND scope = ?", (key.account, old))
     return _changed(db, key)
 
 
@@ -240,7 +251,9 @@ def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:
     query = "SELECT coalesce(sum(cost), 0) FROM leases WHERE account = ?"
     (reserved,) = db.execute(query, (account,)).fetchone()
     rows = db.execute(KEYS + "WHERE k.account = ? ORDER BY k.created, k.id", (account,)).fetchall()
-    balance, held = read_balance(db, account), tuple(_key(db, row) for row in rows)
+    own = {row[0]: _own(row) for row in rows}
+    held = tuple(replace(key, maker=own[key.made_by]) if key.made_by else key for key in own.values())
+    balance = read_balance(db, account)
     return Account(
         id=account,
         name=name,

@@ -170,6 +170,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX answers_held_age ON answers (until, size) WHERE size > 0",
         "DROP INDEX answers_sizes",
     ),
+    ("CREATE INDEX keys_of_account ON keys (account, created)",),
 )
 
 

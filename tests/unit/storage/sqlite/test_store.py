@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kimi_gateway.accounts.store import NoCredit, StoreDown
-from kimi_gateway.accounts.values import Grant, Key, NewKey, Usage
+from kimi_gateway.accounts.values import Bound, Budget, Grant, Key, NewKey, Usage
+from kimi_gateway.storage.sqlite.accounts import MOST_REVOKED
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
 from kimi_gateway.storage.sqlite.store import SqliteStore
 from support.locking import locked
@@ -54,6 +55,31 @@ async def test_a_commit_of_another_store_is_seen_at_once(path: Path) -> None:
     assert seen is not None
     assert (seen.revoked, seen.generation) == (True, 1)
     await other.close()
+    await store.close()
+
+
+async def test_of_made_keys_that_were_revoked_the_newest_are_remembered(path: Path) -> None:
+    """A key may make a hundred a day, and each would cost every reading of the account."""
+    store, root = await opened(path)
+    other = await store.create_key(NewKey("other", root.account), NOW)
+    await store.revoke_key(other.id, NOW)  # the operator's own are all remembered
+    first = await store.create_key(NewKey("first", root.account, made_by=root.id), NOW)
+    for at in range(MOST_REVOKED + 30):
+        new = NewKey(f"d{at}", root.account, made_by=root.id, budgets=(Budget("tokens", "day", 9_000),))
+        made = await store.create_key(new, NOW + at)
+        if at in (0, MOST_REVOKED):
+            await store.admit(f"r{at}", made, 1, NOW + 660, NOW, Bound(NOW, 1, 1, 1, 1))
+        await store.revoke_key(made.id, NOW + at)
+    found = (await store.account("alice", NOW)).keys
+    newest = [f"d{at}" for at in range(30, MOST_REVOKED + 30)]
+    assert [key.digest for key in found if key.digest[0] == "d" and key.digest != "digest"] == newest
+    assert {key.digest for key in found} == {"digest", "other", "first", *newest}
+    assert {key.maker and key.maker.id for key in found} == {None, root.id}
+    assert await store.find_key("d0") is None
+    scopes = await store._writer.run(lambda db: db.execute("SELECT DISTINCT scope FROM spent").fetchall())
+    assert scopes == [(key.id,) for key in found if key.digest == f"d{MOST_REVOKED}"]
+    gone = await store.revoke_key(first.id, NOW)  # older than all that are remembered
+    assert gone.revoked
     await store.close()
 
 
