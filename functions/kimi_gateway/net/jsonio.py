@@ -202,14 +202,14 @@ def dumps(value: Any) -> bytes:
 
 
 def strings(texts: list[str], between: bytes) -> bytes:
-    """As `dumps` writes each of the texts, with `between` between them. The separator of a JSON list cannot
-    occur inside of a string, where each quote is escaped."""
+    """As `dumps` writes each of the texts, with `between` between them."""
     try:
-        return _COMPACT.encode(texts).encode()[1:-1].replace(b'","', b'"%b"' % between)
+        return _LINES.encode(texts).encode()[1:-1].replace(b"\n", between)
     except UnicodeEncodeError:
         return between.join(map(dumps, texts))
 
 
+_LINES = json.JSONEncoder(ensure_ascii=False, separators=("\n", ":"))  # no string holds a line end as it is
 _COMPACT = json.JSONEncoder(
     ensure_ascii=False, separators=(",", ":")
 )  # json.dumps would make an encoder for each call

@@ -34,9 +34,10 @@ class ChunkTemplate:
 
     def read(self, data: bytes) -> tuple[dict[str, Any], str] | None:
         """The body and the text of a matching chunk; None if it must be parsed."""
-        if not self.encloses(data):
+        before, after = self.before, self.after  # as `encloses`, without its call
+        if not self._length < len(data) <= LONGEST or not (data.startswith(before) and data.endswith(after)):
             return None
-        middle = data[len(self.before) : len(data) - len(self.after)]
+        middle = data[len(before) : len(data) - len(after)]
         if _NOT_PLAIN.search(middle):
             return None
         try:

@@ -101,3 +101,13 @@ def test_the_bound_on_values_is_exact_in_dense_and_in_sparse_texts(
     separators = jsonio.MOST_VALUES + more  # one bracket, the others are commas
     data = b"[" + b"1," * (separators - 1) + b"1]" + b" " * padding
     assert jsonio.has_too_many_values(data) is refused
+
+
+TEXTS = st.lists(
+    st.sampled_from([",", '"', '","', "\n", "\\", "", "é", "\ud83d"]) | st.text(max_size=4), max_size=6
+)
+
+
+@given(TEXTS, st.sampled_from([b"\n", b",", b'","', b"}\n\ndata: {"]))
+def test_texts_are_written_together_as_one_by_one(texts: list[str], between: bytes) -> None:
+    assert jsonio.strings(texts, between) == between.join(map(jsonio.dumps, texts))

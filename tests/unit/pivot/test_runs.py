@@ -51,7 +51,7 @@ def event(
 
 
 TEXT = st.sampled_from(
-    ["a", " word", "你好", '"', "\\", "\n", "é🙂", "\ud83d", "", '","', '"content":"']
+    ["a", " word", "你好", ",", '"', "\\", "\n", "é🙂", "\ud83d", "", '","', '"content":"']
 ) | st.text(st.characters(codec="utf-8"), max_size=6)
 PLAIN = st.builds(
     lambda name, text, ascii, more: event({name: text}, ascii=ascii, **more),
