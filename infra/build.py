@@ -37,8 +37,6 @@ HOME_ONLY = (
     "kimi_gateway/private_file.py",
     "kimi_gateway/providers/kimi_web/*",
     "kimi_gateway/storage/*/moving.py",
-    "kimi_gateway/storage/sqlite/[!_o]*.py",  # all but the opening of the store, which needs none of it
-    "kimi_gateway/storage/sqlite/o[!p]*.py",
 )
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),

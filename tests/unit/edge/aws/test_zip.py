@@ -34,12 +34,6 @@ LIBRARIES = {
 }  # fmt: skip
 LOADED = {"aws_lambda_powertools", "httptools", "jmespath", "typing_extensions"}  # of them, at a start
 LARGEST = 9 * 2**20  # bytes
-SQLITE = sorted(
-    file.name
-    for file in (ROOT / "functions" / "kimi_gateway" / "storage" / "sqlite").glob("*.py")
-    if file.name
-    not in ("__init__.py", "opening.py")  # without the rest, the opening of a store can be loaded
-)
 HANDLERS = sorted(file.stem for file in (ROOT / "functions" / "handlers").glob("[!_]*.py"))
 
 
@@ -55,8 +49,7 @@ def test_its_modules_are_those_of_the_package_but_for_the_folders_of_home(
         *(f"observe/{name}" for name in observe),
         "private_file.py",
         "providers/kimi_web/",
-        "storage/dynamodb/moving.py",
-        *(f"storage/sqlite/{name}" for name in SQLITE),
+        *(f"storage/{store}/moving.py" for store in ("dynamodb", "sqlite")),
     )
     home = tuple(f"kimi_gateway/{part}" for part in parts)
     assert all([name for name in files if name.startswith(folder)] for folder in home)
