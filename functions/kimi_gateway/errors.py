@@ -34,6 +34,20 @@ import math
 from typing import Self
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of a handled error and of the errors that led to it. A frame that has its error in
+    a variable is a cycle with it, and keeps all of its other variables, a request's body among them, until
+    the garbage collector runs."""
+    for _ in range(MOST_CAUSES):
+        if error is None:
+            return
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+MOST_CAUSES = 16
+
+
 class GatewayError(Exception):
     """A failure that a client may see.
 

@@ -23,6 +23,7 @@ from kimi_gateway.errors import (
     PermissionDenied,
     UnsupportedMedia,
     UpgradeRequired,
+    forget_frames,
 )
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import current_request, finished, tracers
@@ -157,7 +158,9 @@ class Router:
         try:
             response = await self._respond(request)
         except Exception as exc:
-            return self.refuse(request, exc if isinstance(exc, GatewayError) else errors.crashed(request))
+            error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
+            forget_frames(exc)
+            return self.refuse(request, error)
         except BaseException:
             self._log(request, 499)
             raise

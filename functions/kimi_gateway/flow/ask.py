@@ -25,7 +25,7 @@ from kimi_gateway.accounts.values import Key
 from kimi_gateway.catalog.models import PLATFORM
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects import errors
-from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable
+from kimi_gateway.errors import GatewayError, ShuttingDown, Unavailable, forget_frames
 from kimi_gateway.flow import preparation
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import Files, NoFiles
@@ -242,6 +242,7 @@ class Gateway:
                 error = exc if isinstance(exc, GatewayError) else errors.crashed(request)
                 await turn.fail(error.cause)
                 request.record.cause = error.cause
+                forget_frames(exc)
                 yield writing.writer.error(error)
                 return
             yield last

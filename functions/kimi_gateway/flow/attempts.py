@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from kimi_gateway.accounts.store import NOTHING
 from kimi_gateway.accounts.values import Amount, Bound
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.errors import forget_frames
 from kimi_gateway.net import sse
 from kimi_gateway.net.watch import FOREVER, Watch
 from kimi_gateway.observe import emit
@@ -119,7 +120,10 @@ class UpstreamCall:
         except UpstreamFailure as failure:
             lost = failure if self.otherwise is None else await self._give_up(failure)
             if lost is not None:
+                forget_frames(lost)
                 await self.out.put(lost)
+        except asyncio.CancelledError:
+            pass  # the task ends; raised further, the error would keep task and frames in a cycle
         except Exception as exc:
             await self.out.put(exc)
 
@@ -144,6 +148,7 @@ class UpstreamCall:
                     await follower._complete()
                 except UpstreamFailure as exc:
                     failure = exc
+                    forget_frames(exc)
                 else:
                     return None
         except Exception as exc:

@@ -266,4 +266,5 @@ class Rounds:
                 cancelled.append(task)
         for task in cancelled:
             task.cancel()
+        self._reading, self._planning = [], None  # a cancelled task refers to all that its frames held
         return cancelled
