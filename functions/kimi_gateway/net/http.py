@@ -4,11 +4,12 @@ texts contain no header value, no URL and no body.
 NetError
 ├── ConnectFailed     nothing was sent: refused, unresolved, TLS, connect timeout, no free connection
 ├── ConnectionLost    reset, cut, or not readable as HTTP
-└── TimedOut          no answer within `first_byte`
+└── TimedOut          no answer within `first_byte`, or not all of one within `whole`
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -51,10 +52,12 @@ class TimedOut(NetError): ...
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds. `connect` bounds each step until the connection is open, `first_byte` the time from then to
-    the answer's head. The caller bounds the waits between chunks."""
+    the answer's head, `whole` that of an answer which is read as a whole. The caller bounds the waits between
+    chunks."""
 
     connect: float
     first_byte: float
+    whole: float = 60
 
 
 class Answer(Protocol):
@@ -70,15 +73,19 @@ class Answer(Protocol):
         `gathered`: nobody waits for single parts, so reading may pause (`net/http1.py`)."""
 
     async def read(self, limit: int) -> bytes:
-        """The rest of the body, at most `limit` bytes."""
+        """The rest of the body, at most `limit` bytes. Raises TimedOut."""
 
 
-async def read_up_to(limit: int, parts: AsyncIterator[bytes]) -> bytes:
+async def read_up_to(limit: int, parts: AsyncIterator[bytes], within: float) -> bytes:
     data = bytearray()
-    async for part in parts:
-        data += part
-        if len(data) >= limit:
-            break
+    try:
+        async with asyncio.timeout(within):
+            async for part in parts:
+                data += part
+                if len(data) >= limit:
+                    break
+    except TimeoutError:
+        raise TimedOut(f"the answer did not end within {within:g} s") from None
     return bytes(data[:limit])
 
 

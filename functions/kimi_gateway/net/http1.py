@@ -195,7 +195,7 @@ class _Exchange:
         return data
 
     async def read(self, limit: int) -> bytes:
-        return await read_up_to(limit, self)
+        return await read_up_to(limit, self, self._timeouts.whole)
 
 
 class _Upload(_Exchange):

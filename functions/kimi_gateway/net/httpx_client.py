@@ -70,7 +70,7 @@ class HttpxClient:
             for coding in response.headers.get("content-encoding", "").lower().split(","):
                 if coding.strip() not in READABLE:
                     raise ConnectionLost("the answer has a content-encoding that was not asked for")
-            yield _HttpxAnswer(response.status_code, response.headers, parts)
+            yield _HttpxAnswer(response.status_code, response.headers, parts, timeouts.whole)
         finally:
             await response.aclose()
             with suppress(RuntimeError):  # a reader in another task still uses it and ends by itself
@@ -121,7 +121,10 @@ class HttpxClient:
 
 
 class _HttpxAnswer:
-    def __init__(self, status: int, headers: Mapping[str, str], parts: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, status: int, headers: Mapping[str, str], parts: AsyncGenerator[bytes, None], whole: float
+    ) -> None:
+        self._whole = whole
         self.status = status
         self.headers = headers
         self._parts = parts
@@ -139,4 +142,4 @@ class _HttpxAnswer:
             raise ConnectionLost(f"lost in the middle of the answer ({type(exc).__name__})") from exc
 
     async def read(self, limit: int) -> bytes:
-        return await read_up_to(limit, self)
+        return await read_up_to(limit, self, self._whole)

@@ -62,6 +62,20 @@ def test_read_gives_what_the_chunks_left(run: Run, up: ScriptedUpstream) -> None
     assert run(scenario) == b"onetwothree"
 
 
+def test_an_answer_that_does_not_end_is_not_waited_for(run: Run, up: ScriptedUpstream) -> None:
+    """A caller may hold a lock meanwhile, as that of the model list. Its connection serves nobody else."""
+    up.always(Raw(LENGTH + b"12345", HANG))
+
+    async def scenario(client: http.Client) -> None:
+        for _ in range(2):
+            async with post(client, up, http.Timeouts(5, 5, whole=0.05)) as answer:
+                with pytest.raises(http.TimedOut, match="did not end within"):
+                    await answer.read(1000)
+
+    run(scenario)
+    assert len(up.requests) == 2
+
+
 def test_redirects_are_answers_and_cookies_are_forgotten(run: Run, up: ScriptedUpstream) -> None:
     up.always(
         Status(302, b"", {"location": f"{up.url}/models", "set-cookie": "a=b; Path=/", "X-Case": "Kept"})
