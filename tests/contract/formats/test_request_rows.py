@@ -171,7 +171,25 @@ def test_upstream_gets(gateway: LiveGateway, upstream: ScriptedUpstream, row: st
     assert (chat.body["stream"], chat.body["stream_options"]) == (True, {"include_usage": True})
     fixed = [*FIXED, "thinking", "reasoning_effort"] if case.model == K27 else FIXED
     dropped = [name for name in fixed if name in case.body]
+    dropped += [name for name in ("max_tokens",) if case.body.get(name, 0) > 8192]
     assert answer.headers.get("x-param-ignored", "") == ", ".join(dropped)
+
+
+LIMITS = {
+    ("/v1/chat/completions", "max_completion_tokens"): {"messages": HELLO},
+    ("/v1/messages", "max_tokens"): {"messages": HELLO},
+    ("/v1/responses", "max_output_tokens"): {"input": "Hello"},
+}
+
+
+@pytest.mark.parametrize(("path", "name"), LIMITS)
+def test_a_lowered_limit_is_named_as_the_client_calls_it(gateway: LiveGateway, path: str, name: str) -> None:
+    told = {}
+    with gateway.client(gateway.key()) as client:
+        for limit in (8192, 8193):
+            answer = client.post(path, json={"model": K2, name: limit, **LIMITS[path, name]})
+            told[limit] = answer.headers.get("x-param-ignored")
+    assert told == {8192: None, 8193: name}
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {

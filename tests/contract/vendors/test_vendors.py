@@ -173,6 +173,12 @@ def test_what_a_vendor_does_not_know_is_not_sent(
     assert "prompt_cache_key" in answer.headers["x-param-ignored"]
 
 
+def test_a_limit_above_the_vendors_is_lowered_and_named(gateway: LiveGateway, up: ScriptedUpstream) -> None:
+    answer = chat(gateway, "glm/glm-5.3", max_tokens=10**7)
+    assert last(up, "glm")["max_tokens"] < 10**7
+    assert answer.headers["x-param-ignored"] == "max_tokens"
+
+
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_a_pair_of_a_row_that_takes_no_pictures_is_told_so(gateway: LiveGateway, format: Format) -> None:
     content: Any = [{"type": "image_url", "image_url": {"url": PICTURE}}]

@@ -69,7 +69,7 @@ def prepare(chat: ChatRequest, model: Model, vendor: Vendor) -> PreparedChat:
     dropped += think(body, known.thinking or vendor.thinking, known.efforts or vendor.efforts)
     if "tool_choice" in body and not vendor.choices:
         dropped += _unchosen(body)
-    _limit(body, model)
+    dropped += _limit(body, model)
     renamed, opened = adapt_tools(body, model, model.thinks, MOST_TOOLS)
     if style_in_words(body, vendor):
         dropped.append("response_format")
@@ -132,12 +132,16 @@ def _unchosen(body: Json) -> list[str]:
     return ["tool_choice"]
 
 
-def _limit(body: Json, model: Model) -> None:
-    """One output limit, lowered to the model's. Its name is the pivot's until it is rendered."""
+def _limit(body: Json, model: Model) -> list[str]:
+    """One output limit, lowered to the model's. Its name is the pivot's until it is rendered. Returns the
+    client's field if that lowers it."""
     older = body.pop("max_tokens", None)
+    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     limit = body.pop("max_completion_tokens", older)
-    if limit is not None:
-        body["max_completion_tokens"] = min(limit, model.max_output)
+    if limit is None:
+        return []
+    body["max_completion_tokens"] = min(limit, model.max_output)
+    return [name] if limit > model.max_output else []
 
 
 def style_in_words(body: Json, vendor: Vendor) -> bool:

@@ -38,7 +38,7 @@ _NOTHING: Mapping[str, Any] = {}
 class Adapted:
     """The body for the upstream, always streamed and with usage.
 
-    `ignored` are the dropped fields; `renamed` the tools and arguments with other names in the body;
+    `ignored` are the dropped and lowered fields; `renamed` the tools and arguments with other names in the body;
     `missing` the messages that lost reasoning which the model needs; `remembers` whether the answer may bring
     such reasoning.
     """
@@ -59,7 +59,7 @@ def adapt(ask: ChatRequest, model: Model) -> Adapted:
     if model.thinking == "always":
         ignored += [name for name in ("thinking", "reasoning_effort") if name in body]
     thinks = _THINKING[model.thinking](body, model)
-    _limit_output(body, model, thinks)
+    ignored += _limit_output(body, model, thinks)
     renamed, opened = adapt_tools(body, model, thinks)
     named = (*(ask.names.get(name, name) for name in ignored), *opened)
     style = body.get("response_format", _NOTHING).get("json_schema", _NOTHING)
@@ -124,15 +124,17 @@ def _free(body: dict[str, Any], model: Model) -> bool:
 _THINKING = {"switch": _switch, "always": _always, "effort": _effort, "free": _free}
 
 
-def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> None:
-    """One output limit under the platform's newer name, lowered to the model's cap."""
+def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> list[str]:
+    """One output limit under the platform's newer name, lowered to the model's cap. Returns the client's
+    field if that lowers it."""
     older = body.pop("max_tokens", None)
     name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     limit = body.pop("max_completion_tokens", older)
     if limit is None and model.default_output is not None:
         limit = model.max_output if thinks else model.default_output
     if limit is None:
-        return
+        return []
     if limit > model.refuse_output:
         raise InvalidRequest(f"{name}: {model.id} takes at most {model.refuse_output}", param=name)
     body["max_completion_tokens"] = min(limit, model.max_output)
+    return [name] if limit > model.max_output else []
