@@ -35,19 +35,25 @@ RATE = (1024, 10.0)  # least bytes a second, averaged over this number of second
 RATIO = 100  # decoded bytes for each byte received
 SLACK = 64 * 1024  # bytes that are decoded before the ratio applies
 AT_ONCE = 64
-NOT_FETCHED = "The address could not be fetched."
+_NOT_FETCHED = "The address could not be fetched."
+NOT_FETCHED = f"{_NOT_FETCHED} It must be public and need no login; send other files as data."
 _MOVED = (301, 302, 303, 307, 308)
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class FetchFailed(Exception):
-    """A text for the client. It is the same for refused, unresolved, unreachable and timed-out addresses, so
-    that nobody can use it to map a network. `cause` is for the log and contains neither address nor body."""
+    """A text for the client. It is the same for addresses that are not public, unresolved, unreachable or
+    timed out, so that nobody can use it to map a network. What the address itself shows, or a public server
+    answered, is said. `cause` is for the log and contains neither address nor body."""
 
     def __init__(self, cause: str, message: str = NOT_FETCHED) -> None:
         super().__init__(message)
         self.cause = cause
+
+    @classmethod
+    def because(cls, cause: str, reason: str) -> FetchFailed:
+        return cls(cause, f"{_NOT_FETCHED} {reason[:1].upper()}{reason[1:]}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,9 @@ class Fetcher:
     async def _answer(self, url: str) -> Opened:
         try:
             target = read(url, self._ports)
+        except BadTarget as exc:
+            raise FetchFailed.because("refused", str(exc)) from None
+        try:
             for _ in range(REDIRECTS + 1):
                 response = await self._ask(target, await self._judged(target))
                 if response.status not in _MOVED:
@@ -146,7 +155,7 @@ class Fetcher:
             raise FetchFailed("refused") from None
         if response.status != 200:
             await response.close()
-            raise FetchFailed("status")
+            raise FetchFailed.because("status", f"It answered with the status {response.status}")
         return response
 
     async def _judged(self, target: Target) -> str:

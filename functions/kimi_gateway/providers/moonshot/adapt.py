@@ -38,9 +38,9 @@ _NOTHING: Mapping[str, Any] = {}
 class Adapted:
     """The body for the upstream, always streamed and with usage.
 
-    `ignored` are the dropped and lowered fields; `renamed` the tools and arguments with other names in the body;
-    `missing` the messages that lost reasoning which the model needs; `remembers` whether the answer may bring
-    such reasoning.
+    `ignored` are the dropped and lowered fields; `renamed` the tools and arguments with other names in the
+    body; `missing` the messages that lost reasoning which the model needs; `remembers` whether the answer may
+    bring such reasoning.
     """
 
     body: dict[str, Any] = field(repr=False)
