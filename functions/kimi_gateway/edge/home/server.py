@@ -24,6 +24,10 @@ BACKLOG = (
 )
 ENOUGH = 65_536  # descriptors if there is no hard limit
 AFTER_DRAIN = 5  # seconds for error events and releases after the drain
+# Requests leave no cycles, closed connections leave a few KiB. So the garbage collector runs after 5,000 new
+# objects; whatever is alive then is looked at again in one of a hundred runs, because that takes as long as
+# there are objects: 70 ms with 500 streams.
+COLLECTED = 5_000, 0, 100
 
 
 def create() -> App:
@@ -38,6 +42,7 @@ def create() -> App:
 def _settle() -> None:
     """End what only a start does. The modules are no garbage, so later collections leave them out."""
     gc.freeze()
+    gc.set_threshold(*COLLECTED)
     gc.enable()
     give_back_large_blocks()
 

@@ -19,6 +19,7 @@ async def start():
         while not gc.isenabled():
             await asyncio.sleep(0.01)
     seen.append(gc.get_freeze_count() > 0)
+    seen.append(gc.get_threshold() == server.COLLECTED)
 
 seen = []
 uvicorn.run = lambda *args, **options: asyncio.run(start())
@@ -57,7 +58,7 @@ def run(code: str) -> list[str]:
 
 
 def test_the_collector_rests_until_the_server_has_started() -> None:
-    assert run(SERVE) == ["stopped", "False", "True", "True"]
+    assert run(SERVE) == ["stopped", "False", "True", "True", "True"]
 
 
 def test_the_process_that_watches_over_workers_collects() -> None:
