@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,12 +31,40 @@ settings.register_profile(
 gc.disable()
 
 
-# It builds what other files wait for.
-FIRST = "tests/infra/test_package.py"
+# Files that one process runs: they share what is dear to start. Others wait for what the first builds.
+TOGETHER = (
+    ("tests/infra/test_package.py",),
+    ("tests/contract/pages/",),  # a browser
+    (
+        "tests/clients/",  # the SDKs, and environments of older ones
+        "tests/contract/formats/test_mixed_calls.py",
+        "tests/contract/formats/test_web_search.py",
+        "tests/unit/dialects/messages/test_stream.py",
+    ),
+)
+
+
+def unit(nodeid: str) -> str:
+    """What one process runs, in order: a file, or files that belong together."""
+    file = nodeid.partition("::")[0]
+    return next((group[0] for group in TOGETHER if file.startswith(group)), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+    """What is long in one process begins first."""
+    first = [group[0] for group in TOGETHER]
+    items.sort(key=lambda item: first.index(name) if (name := unit(item.nodeid)) in first else len(first))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import anthropic
-
 from clients.sdk import OnARunner
+from support import sdks
 from support.tls import NO_TLS
 
 T = TypeVar("T")
@@ -17,11 +16,11 @@ ASK: Any = {"model": "kimi-k3", "max_tokens": 1000, "messages": HELLO}
 
 class Blocking:
     def __init__(self, url: str, **key: str) -> None:
-        self.client = anthropic.Anthropic(
+        self.client = sdks.anthropic.Anthropic(
             base_url=url,
             max_retries=0,
             timeout=30,
-            http_client=anthropic.DefaultHttpxClient(verify=NO_TLS),
+            http_client=sdks.anthropic.DefaultHttpxClient(verify=NO_TLS),
             **key,
         )  # type: ignore[arg-type]
 
@@ -47,13 +46,13 @@ class Blocking:
         ).input_tokens
 
 
-class Async(OnARunner[anthropic.AsyncAnthropic]):
+class Async(OnARunner[Any]):
     """The same calls on AsyncAnthropic."""
 
     def __init__(self, url: str, **key: str) -> None:
-        http_client = anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
+        http_client = sdks.anthropic.DefaultAsyncHttpxClient(verify=NO_TLS)
         super().__init__(
-            anthropic.AsyncAnthropic(
+            sdks.anthropic.AsyncAnthropic(
                 base_url=url,
                 max_retries=0,
                 timeout=30,

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import openai
-
+from support import sdks
 from support.tls import NO_TLS
 from upstream import Kimi, Reply, Request, Status, error
 from upstream.steps import Part, rate_limited
@@ -22,12 +21,12 @@ HELLO: Any = [{"role": "user", "content": "Hello"}]
 
 class Blocking:
     def __init__(self, url: str, key: str) -> None:
-        self.client = openai.OpenAI(
+        self.client = sdks.openai.OpenAI(
             api_key=key,
             base_url=url,
             max_retries=0,
             timeout=30,
-            http_client=openai.DefaultHttpxClient(verify=NO_TLS),
+            http_client=sdks.openai.DefaultHttpxClient(verify=NO_TLS),
         )
 
     def __enter__(self) -> Self:
@@ -105,13 +104,15 @@ class OnARunner(Generic[C]):
         return self._runner.run(step)
 
 
-class Async(OnARunner[openai.AsyncOpenAI]):
+class Async(OnARunner[Any]):
     """The same calls on AsyncOpenAI."""
 
     def __init__(self, url: str, key: str) -> None:
-        http_client = openai.DefaultAsyncHttpxClient(verify=NO_TLS)
+        http_client = sdks.openai.DefaultAsyncHttpxClient(verify=NO_TLS)
         super().__init__(
-            openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=30, http_client=http_client)
+            sdks.openai.AsyncOpenAI(
+                api_key=key, base_url=url, max_retries=0, timeout=30, http_client=http_client
+            )
         )
 
     def chat(self, **body: Any) -> Any:
@@ -202,32 +203,32 @@ class HeldBack:
         yield from parts[self.first :]
 
 
-# By case: what the upstream does, what is asked, and which exception with which code it is.
-REFUSALS: dict[str, tuple[Any, dict[str, Any], type[openai.APIStatusError], str]] = {
-    "unknown model": (None, {"model": "gpt-4"}, openai.NotFoundError, "model_not_found"),
-    "wrong type": (None, {"temperature": "hot"}, openai.BadRequestError, "invalid_request"),
+# By case: what the upstream does, what is asked, and which of the SDK's exceptions with which code it is.
+REFUSALS: dict[str, tuple[Any, dict[str, Any], str, str]] = {
+    "unknown model": (None, {"model": "gpt-4"}, "NotFoundError", "model_not_found"),
+    "wrong type": (None, {"temperature": "hot"}, "BadRequestError", "invalid_request"),
     "input too long": (
         Status(400, error("invalid_request_error", "Your request exceeded model token limit : 262144")),
         {},
-        openai.BadRequestError,
+        "BadRequestError",
         "context_length_exceeded",
     ),
     "content filter": (
         Status(400, error("content_filter", "The request was rejected: high risk")),
         {},
-        openai.BadRequestError,
+        "BadRequestError",
         "content_filter",
     ),
     "upstream rate limit": (
         rate_limited("rate_limit_reached", retry_after=30),
         {},
-        openai.RateLimitError,
+        "RateLimitError",
         "rate_limit_exceeded",
     ),
     "upstream misconfigured": (
         Status(401, error("invalid_authentication_error", "Invalid Authentication")),
         {},
-        openai.InternalServerError,
+        "InternalServerError",
         "service_unavailable",
     ),
 }

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import anthropic
 import pytest
 
 from clients.anthropic_sdk import ASK, HELLO, Async, Blocking, Sdk
 from kimi_gateway.accounts.values import Budget, Limits
 from kimi_gateway.dialects.messages import ids
 from kimi_gateway.pivot.call_ids import vendors
+from support import sdks
 from support.live import LiveGateway
 from upstream import ErrorEvent, Kimi, ScriptedUpstream, Status, error
 from upstream.kimi import REASONING, TEXT
@@ -129,7 +129,8 @@ def test_tokens_are_counted_for_nothing(connect: Connect, gateway: LiveGateway) 
     assert gateway.account(key).credits == 0
 
 
-def failing(sdk: Sdk, kind: type[anthropic.APIStatusError], **body: Any) -> anthropic.APIStatusError:
+def failing(sdk: Sdk, kind: Any, **body: Any) -> Any:
+    """The exception, of this kind whether streamed or not."""
     with pytest.raises(kind) as streamed:
         sdk.accumulated(**body)
     with pytest.raises(kind) as failed:
@@ -145,27 +146,28 @@ def test_errors_become_its_exceptions(
     connect: Connect, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     sdk = connect()
-    failing(connect("sk-kg-" + "x" * 38), anthropic.AuthenticationError)
-    failing(connect(gateway.key(0)), anthropic.PermissionDeniedError)
+    failing(connect("sk-kg-" + "x" * 38), sdks.anthropic.AuthenticationError)
+    failing(connect(gateway.key(0)), sdks.anthropic.PermissionDeniedError)
     poor = gateway.limit(gateway.key(), Budget("tokens", "day", 10))
-    assert "tokens a day" in failing(connect(poor), anthropic.PermissionDeniedError).message
-    assert failing(sdk, anthropic.NotFoundError, model="gpt-4").type == "not_found_error"
-    wrong = failing(sdk, anthropic.BadRequestError, messages=[{"role": "user", "content": [{"type": "odd"}]}])
+    assert "tokens a day" in failing(connect(poor), sdks.anthropic.PermissionDeniedError).message
+    assert failing(sdk, sdks.anthropic.NotFoundError, model="gpt-4").type == "not_found_error"
+    odd = [{"role": "user", "content": [{"type": "odd"}]}]
+    wrong = failing(sdk, sdks.anthropic.BadRequestError, messages=odd)
     assert (wrong.type, wrong.api_message) == (
         "invalid_request_error",
         "messages.0.content.0.type: 'odd' is not an allowed content block here",
     )
     upstream.always(rate_limited("rate_limit_reached", 30))
-    limited = failing(sdk, anthropic.RateLimitError)
+    limited = failing(sdk, sdks.anthropic.RateLimitError)
     assert limited.response.headers["retry-after"] == "30"
     upstream.always(Status(401, error("incorrect_api_key_error", "Incorrect API key provided")))
-    assert failing(sdk, anthropic.InternalServerError).status_code == 503
+    assert failing(sdk, sdks.anthropic.InternalServerError).status_code == 503
 
 
 def test_a_limit_of_the_keys_own_is_its_rate_limit_error(connect: Connect, gateway: LiveGateway) -> None:
     sdk = connect(gateway.key(5, Limits(minute=1)))
     sdk.create()
-    limited = failing(sdk, anthropic.RateLimitError)
+    limited = failing(sdk, sdks.anthropic.RateLimitError)
     assert 1 <= int(limited.response.headers["retry-after"]) <= 60
 
 
@@ -174,7 +176,7 @@ def test_a_break_in_the_stream_is_raised(
 ) -> None:
     upstream.always(ErrorEvent(4))
     key = gateway.key(5)
-    with pytest.raises(anthropic.APIStatusError) as broken:
+    with pytest.raises(sdks.anthropic.APIStatusError) as broken:
         connect(key).accumulated()
     assert "org-" not in str(broken.value)
     assert gateway.account(key).credits == 5
@@ -198,7 +200,7 @@ def test_beta_calls_work_with_their_query_and_header(
 
 def test_the_models_are_listed_to_their_end_and_told_one_by_one(gateway: LiveGateway) -> None:
     strict: Any = {"base_url": gateway.url, "api_key": gateway.key(0), "_strict_response_validation": True}
-    with anthropic.Anthropic(**strict) as client:
+    with sdks.anthropic.Anthropic(**strict) as client:
         listed = list(client.models.list(limit=2))
         one = client.models.retrieve("kimi-k3")
     ids = [model.id for model in listed]

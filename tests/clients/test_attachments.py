@@ -6,11 +6,10 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from clients.drivers import Driver
+from support import sdks
 from support.attaching import PATHS, body, picture, place, user
 from support.error_shape import anthropic_error, openai_error
 from support.live import LiveGateway
@@ -91,7 +90,7 @@ def reached(upstream: ScriptedUpstream) -> None:
 
 
 def test_the_openai_sdk(gateway: LiveGateway, upstream: ScriptedUpstream, web: Web) -> None:
-    with openai.OpenAI(
+    with sdks.openai.OpenAI(
         api_key=gateway.key(), base_url=f"{gateway.url}/v1", max_retries=0, _strict_response_validation=True
     ) as client:
         parts = chat_parts(web)
@@ -109,7 +108,7 @@ def test_the_openai_sdk(gateway: LiveGateway, upstream: ScriptedUpstream, web: W
 
 
 def test_the_anthropic_sdk(gateway: LiveGateway, upstream: ScriptedUpstream, web: Web) -> None:
-    with anthropic.Anthropic(
+    with sdks.anthropic.Anthropic(
         api_key=gateway.key(), base_url=gateway.url, max_retries=0, _strict_response_validation=True
     ) as client:
         parts = messages_parts(web)

@@ -9,12 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import httpx
-import openai
 import pytest
 
 from clients.drivers import Driver
+from support import sdks
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 from upstream.batches import lines
@@ -26,8 +25,8 @@ DATA = b"Hello Kimi"
 
 
 @pytest.fixture
-def ours(gateway: LiveGateway) -> Iterator[openai.OpenAI]:
-    client = openai.OpenAI(
+def ours(gateway: LiveGateway) -> Iterator[sdks.openai.OpenAI]:
+    client = sdks.openai.OpenAI(
         api_key=gateway.key(), base_url=f"{gateway.url}/v1", max_retries=0, _strict_response_validation=True
     )
     with client:
@@ -35,8 +34,8 @@ def ours(gateway: LiveGateway) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(params=["", "/anthropic"])
-def theirs(request: pytest.FixtureRequest, gateway: LiveGateway) -> Iterator[anthropic.Anthropic]:
-    client = anthropic.Anthropic(
+def theirs(request: pytest.FixtureRequest, gateway: LiveGateway) -> Iterator[sdks.anthropic.Anthropic]:
+    client = sdks.anthropic.Anthropic(
         api_key=gateway.key(), base_url=gateway.url + request.param, max_retries=0,
         _strict_response_validation=True,
     )  # fmt: skip
@@ -44,7 +43,7 @@ def theirs(request: pytest.FixtureRequest, gateway: LiveGateway) -> Iterator[ant
         yield client
 
 
-def test_openais_files_from_upload_to_deletion(ours: openai.OpenAI, upstream: ScriptedUpstream) -> None:
+def test_openais_files_from_upload_to_deletion(ours: sdks.openai.OpenAI, upstream: ScriptedUpstream) -> None:
     made = ours.files.create(
         file=("notes.txt", DATA), purpose="user_data", expires_after={"anchor": "created_at", "seconds": 3600}
     )
@@ -57,9 +56,9 @@ def test_openais_files_from_upload_to_deletion(ours: openai.OpenAI, upstream: Sc
     assert list(ours.files.list(purpose="user_data", order="asc")) == [made]
     assert json.loads(ours.files.content(made.id).text)["content"] == DATA.decode()
     assert ours.files.delete(made.id).deleted
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(sdks.openai.NotFoundError):
         ours.files.retrieve(made.id)
-    with pytest.raises(openai.BadRequestError, match="Invalid purpose: evals"):
+    with pytest.raises(sdks.openai.BadRequestError, match="Invalid purpose: evals"):
         ours.files.create(file=("a", DATA), purpose="evals")
     assert len(upstream.files.files) == 3
 
@@ -68,7 +67,7 @@ def test_openais_files_without_blocking(gateway: LiveGateway) -> None:
     import asyncio
 
     async def life() -> None:
-        async with openai.AsyncOpenAI(api_key=gateway.key(), base_url=f"{gateway.url}/v1") as client:
+        async with sdks.openai.AsyncOpenAI(api_key=gateway.key(), base_url=f"{gateway.url}/v1") as client:
             made = await client.files.create(file=("notes.txt", DATA * 50_000), purpose="user_data")
             assert (await client.files.wait_for_processing(made.id, max_wait_seconds=1)).status == "processed"
             assert [each.id async for each in client.files.list()] == [made.id]
@@ -80,7 +79,7 @@ def test_openais_files_without_blocking(gateway: LiveGateway) -> None:
 
 @pytest.mark.parametrize("beta", [False, True])
 def test_anthropics_files_from_upload_to_deletion(
-    theirs: anthropic.Anthropic, upstream: ScriptedUpstream, beta: bool
+    theirs: sdks.anthropic.Anthropic, upstream: ScriptedUpstream, beta: bool
 ) -> None:
     files: Any = theirs.beta.files if beta else theirs.files
     made = [files.upload(file=(f"{n}.pdf", b"%PDF-1.7", "application/pdf")) for n in range(3)]
@@ -90,11 +89,11 @@ def test_anthropics_files_from_upload_to_deletion(
     assert files.retrieve_metadata(made[0].id) == made[0]
     newest = sorted((each.id for each in made), reverse=True)
     assert [each.id for each in files.list(limit=1)] == newest
-    with pytest.raises(anthropic.BadRequestError) as refused:
+    with pytest.raises(sdks.anthropic.BadRequestError) as refused:
         files.download(made[0].id)
     assert getattr(refused.value, "error_code", "file_not_downloadable") == "file_not_downloadable"
     assert files.delete(made[0].id).type == "file_deleted"
-    with pytest.raises(anthropic.NotFoundError):
+    with pytest.raises(sdks.anthropic.NotFoundError):
         files.retrieve_metadata(made[0].id)
     assert len(upstream.files.files) == 2
 
@@ -143,7 +142,7 @@ def batching(
 
 
 def test_openais_batches_from_creation_to_results(batching: LiveGateway, upstream: ScriptedUpstream) -> None:
-    client = openai.OpenAI(
+    client = sdks.openai.OpenAI(
         api_key=batching.key(None), base_url=f"{batching.url}/v1", max_retries=0,
         _strict_response_validation=True,
     )  # fmt: skip

@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from clients.drivers import Driver
 from clients.sdk import NO_TLS
 from kimi_gateway.storage.sqlite.opening import STORE_NAME
+from support import sdks
 from support.live import LiveGateway
 from support.resolving import pdf
 from upstream import Kimi, ScriptedUpstream
@@ -22,11 +22,11 @@ CALLING = Kimi("I look.", reasoning="Where?", tools=[("look", {})])
 
 
 @pytest.fixture
-def client(gateway: LiveGateway, upstream: ScriptedUpstream) -> Iterator[openai.OpenAI]:
+def client(gateway: LiveGateway, upstream: ScriptedUpstream) -> Iterator[sdks.openai.OpenAI]:
     """It refuses answers that do not fit its types."""
-    http = openai.DefaultHttpxClient(verify=NO_TLS)
+    http = sdks.openai.DefaultHttpxClient(verify=NO_TLS)
     base, key = f"{gateway.url}/v1", gateway.key(None)
-    with openai.OpenAI(
+    with sdks.openai.OpenAI(
         api_key=key, base_url=base, max_retries=0, http_client=http, _strict_response_validation=True
     ) as client:
         yield client
@@ -40,7 +40,7 @@ def rows(gateway: LiveGateway, key: str) -> int:
 
 
 def test_pythons_sdk_shows_and_deletes_a_response(
-    client: openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream
+    client: sdks.openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     upstream.always(CALLING)
     answered = client.responses.create(model="kimi-k3", input="Look", tools=TOOLS)
@@ -48,19 +48,19 @@ def test_pythons_sdk_shows_and_deletes_a_response(
     items = client.responses.input_items.list(answered.id, order="asc")
     assert [item.type for item in items] == ["message"]
     assert rows(gateway, client.api_key) == 3
-    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+    with pytest.raises(sdks.openai.BadRequestError, match="Cannot cancel a synchronous response"):
         client.responses.cancel(answered.id)
     client.responses.delete(answered.id)
     assert rows(gateway, client.api_key) == 0
     for ask in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
-        with pytest.raises(openai.NotFoundError, match="not found"):
+        with pytest.raises(sdks.openai.NotFoundError, match="not found"):
             ask(answered.id)
-    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+    with pytest.raises(sdks.openai.BadRequestError, match="previous_response_id"):
         client.responses.create(model="kimi-k3", input="And?", previous_response_id=answered.id)
 
 
 def test_pythons_sdk_continues_and_deletes_a_conversation(
-    client: openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream
+    client: sdks.openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     def ask(text: str, conversation: str, stream: bool) -> set[str]:
         said: Any = [{"role": "user", "content": text}]
@@ -82,7 +82,7 @@ def test_pythons_sdk_continues_and_deletes_a_conversation(
 
 @pytest.mark.parametrize("store", [False, True])
 def test_the_text_of_a_document_is_kept_unless_the_request_forbids_it(
-    client: openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream, store: bool
+    client: sdks.openai.OpenAI, gateway: LiveGateway, upstream: ScriptedUpstream, store: bool
 ) -> None:
     data = f"data:application/pdf;base64,{base64.b64encode(pdf('Words')).decode()}"
     document = {"type": "input_file", "file_data": data, "filename": "a.pdf"}

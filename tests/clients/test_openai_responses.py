@@ -6,12 +6,12 @@ import json
 import threading
 from typing import Any
 
-import openai
 import pydantic
 import pytest
 
 from clients.sdk import REFUSALS, Connect, HeldBack, Sdk
 from kimi_gateway.pivot.call_ids import vendors
+from support import sdks
 from support.live import LiveGateway
 from support.response_events import Checker
 from upstream import ErrorEvent, Kimi, ScriptedUpstream
@@ -168,7 +168,7 @@ def test_refusals_become_the_sdks_own_exceptions(
     key = gateway.key(5)
     if step:
         upstream.always(step)
-    with pytest.raises(kind) as caught:
+    with pytest.raises(getattr(sdks.openai, kind)) as caught:
         connect(key).respond(stream=stream, **body)
     assert caught.value.code == code
     assert gateway.account(key).credits == 5
@@ -179,9 +179,9 @@ def test_an_error_in_mid_stream_is_a_failed_response_and_an_api_error(
 ) -> None:
     upstream.plan(ErrorEvent(4, inner=Kimi(reasoning="")))
     key, events = gateway.key(5), list[Any]()
-    with pytest.raises(openai.APIError) as caught:
+    with pytest.raises(sdks.openai.APIError) as caught:
         connect(key).events(events.append)
-    assert not isinstance(caught.value, openai.APIStatusError)
+    assert not isinstance(caught.value, sdks.openai.APIStatusError)
     assert (caught.value.code, caught.value.type) == ("service_unavailable", "api_error")
     assert events[-1].type == "response.failed"
     assert events[-1].response.error.code == "server_error"
@@ -220,7 +220,7 @@ def test_a_conversation_goes_on_from_the_answer_before(
     assert (asked["content"], told["content"], again["content"]) == ("Weather?", "20 °C", "And tomorrow?")
     assert (called["content"], called["reasoning_content"]) == ("Look.", "Think.")
     assert (said["content"], said["reasoning_content"]) == ("Sunny.", REASONING)
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(sdks.openai.BadRequestError) as caught:
         connect().respond(previous_response_id=second.id)
     assert caught.value.param == "previous_response_id"
 
@@ -250,6 +250,6 @@ def test_items_may_be_sent_by_their_ids_as_the_vercel_sdk_does(sdk: Sdk, upstrea
 
 def test_an_answer_that_was_not_to_be_stored_cannot_be_named(sdk: Sdk) -> None:
     first = sdk.respond(store=False)
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(sdks.openai.BadRequestError) as caught:
         sdk.respond(previous_response_id=first.id)
     assert caught.value.param == "previous_response_id"

@@ -15,14 +15,13 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import Result
-from openai import OpenAI
 
 from infra.cloud import STACK, Cloud, deployed
 from infra.conftest import Package
 from infra.endpoint import Endpoint
 from infra.operating import PLAIN, logged, operated
 from infra.reading import integrations
-from support import ROOT
+from support import ROOT, sdks
 from support.live import HELLO
 from upstream import Gated, Kimi, ScriptedUpstream
 
@@ -123,7 +122,7 @@ def test_a_chat_streams_is_charged_and_shows_in_the_usage(
     tokens: Any, ask: Callable[..., Any], endpoint: Endpoint, upstream: ScriptedUpstream
 ) -> None:
     made = ask("keys", "create", "--name", "alice", "--credits", "5")
-    client = OpenAI(base_url=f"{endpoint.url}/v1", api_key=made["key"], max_retries=0)
+    client = sdks.openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=made["key"], max_retries=0)
     with client:
         answer = client.chat.completions.create(model="kimi-k3", messages=HELLO, stream=True)  # type: ignore[call-overload]
         said = "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from support import sdks
+
 Event = dict[str, Any]
-EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 # A delta's kind, and the member of its `done` event and of the finished item or part that holds the whole.
 WHOLE = {
@@ -21,6 +22,11 @@ WHOLE = {
     "function_call_arguments": "arguments",
     "custom_tool_call_input": "input",
 }
+
+
+@cache
+def event_type() -> TypeAdapter[Any]:
+    return TypeAdapter(sdks.openai.types.responses.ResponseStreamEvent)
 
 
 def events_of(stream: bytes) -> list[Event]:
@@ -60,7 +66,7 @@ class Checker:
     def feed(self, events: Iterable[Event]) -> None:
         for event in events:
             assert event["sequence_number"] == self._count, "numbers go up by one from 0"
-            EVENT.validate_python(event)
+            event_type().validate_python(event)
             self._one(event["type"], event)
             self._count += 1
 
@@ -78,7 +84,7 @@ class Checker:
             self._of_an_item(kind.removeprefix("response."), event)
 
     def _lifecycle(self, kind: str, response: Event) -> None:
-        Response.model_validate(response)
+        sdks.openai.types.responses.Response.model_validate(response)
         self._id = self._id or response["id"]
         assert response["id"] == self._id
         assert response["status"] == (kind.removeprefix("response.") if kind in TERMINAL else "in_progress")

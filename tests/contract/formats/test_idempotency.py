@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.flow import idempotency
+from support import sdks
 from support.edges import EDGES, Case
 from support.fault_table import WHOLE
 from support.formats import CHAT, EACH, MESSAGES, MODES, RESPONSES, Format
@@ -304,7 +304,7 @@ def test_the_sdk_meets_a_running_request_and_then_gets_its_answer(
     up.plan(gated)
     key, headers = gateway.key(), {"Idempotency-Key": str(uuid.uuid4())}
     question: Any = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
-    with openai.OpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as client:
+    with sdks.openai.OpenAI(api_key=key, base_url=f"{gateway.url}/v1", max_retries=0) as client:
         found: list[Any] = []
 
         def ask() -> None:
@@ -313,12 +313,12 @@ def test_the_sdk_meets_a_running_request_and_then_gets_its_answer(
         thread = threading.Thread(target=ask)
         thread.start()
         up.until(lambda: up.chats)
-        with pytest.raises(openai.ConflictError, match="still running"):
+        with pytest.raises(sdks.openai.ConflictError, match="still running"):
             ask()
         gated.let(100)
         thread.join()
         ask()
-        with pytest.raises(openai.UnprocessableEntityError, match="another request"):
+        with pytest.raises(sdks.openai.UnprocessableEntityError, match="another request"):
             client.chat.completions.create(**question, seed=1, extra_headers=headers)
     one, two = found
     assert one == two

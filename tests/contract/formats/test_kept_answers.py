@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openai.types.responses import Response
-from openai.types.responses.response_item_list import ResponseItemList
 
 from kimi_gateway.dialects.responses import references
 from kimi_gateway.storage.cache import DELETABLE
+from support import sdks
 from support.error_shape import openai_error
 from support.inprocess import Answered, InProcess, Sent, Told, streamed, told
 from support.response_events import events_of
@@ -77,7 +76,7 @@ def test_a_kept_response_is_shown_as_it_was_answered(desk: InProcess, name: str,
     shown = get(desk, key, answered["id"])
     assert shown.status == 200
     assert shown.json == answered
-    Response.model_validate(shown.json, strict=False)
+    sdks.openai.types.responses.Response.model_validate(shown.json, strict=False)
     assert desk.call("GET", f"/api/v1/responses/{answered['id']}", b"", key).json == answered
 
 
@@ -91,7 +90,7 @@ def test_what_was_answered_is_listed_in_pages(desk: InProcess) -> None:
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "rain"}
     second = ask(desk, key, input=[result], previous_response_id=first["id"], tools=TOOLS)
     listed = get(desk, key, second["id"], "/input_items")
-    page = ResponseItemList.model_validate(listed.json)
+    page = sdks.openai.types.responses.response_item_list.ResponseItemList.model_validate(listed.json)
     assert [item.type for item in page.data] == ["function_call_output", "function_call", "message"]
     assert listed.json["data"][2]["content"][0] == {"type": "input_text", "text": "Look"}
     assert (page.first_id, page.last_id, page.has_more) == (page.data[0].id, page.data[2].id, False)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from kimi_gateway.flow.search.tools import OPEN_PAGE, SEARCH
+from support import sdks
 from support.live import LiveGateway
 from upstream import Kimi, ScriptedUpstream
 from upstream.search import PATHS, refused
@@ -56,8 +55,8 @@ def evidence(upstream: ScriptedUpstream) -> list[tuple[list[str], list[str]]]:
     return found
 
 
-def chat(gateway: LiveGateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(
+def chat(gateway: LiveGateway, key: str) -> sdks.openai.OpenAI:
+    return sdks.openai.OpenAI(
         api_key=key, base_url=f"{gateway.url}/v1", max_retries=0, _strict_response_validation=True
     )
 
@@ -153,7 +152,7 @@ def test_messages(gateway: LiveGateway, upstream: ScriptedUpstream, closing: Exi
     """The client's own blocks bring the results back, sealed; nothing is added to them."""
     upstream.web.pages = {"https://example.com/9": "# Nine"}
     upstream.plan(MIXED, DONE)
-    opened = anthropic.Anthropic(
+    opened = sdks.anthropic.Anthropic(
         api_key=gateway.key(9), base_url=gateway.url, max_retries=0, _strict_response_validation=True
     )
     client = closing.enter_context(opened)

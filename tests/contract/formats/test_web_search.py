@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from kimi_gateway.flow.search.tools import OPEN_PAGE, SEARCH
+from support import sdks
 from support.live import LiveGateway, text_of
 from upstream import Delay, Kimi, ScriptedUpstream, Status
 from upstream.kimi import usage_of
@@ -213,8 +212,8 @@ def test_it_can_be_switched_off(module_upstream: ScriptedUpstream, tmp_path: Any
         assert "tools" not in module_upstream.chats[0].body
 
 
-def responses(gateway: LiveGateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(
+def responses(gateway: LiveGateway, key: str) -> sdks.openai.OpenAI:
+    return sdks.openai.OpenAI(
         api_key=key, base_url=f"{gateway.url}/v1", max_retries=0, _strict_response_validation=True
     )
 
@@ -259,8 +258,8 @@ def test_responses_shows_items_and_annotations(gateway: LiveGateway, upstream: S
     assert [item.type for item in whole.output] == [item.type for item in final.output]
 
 
-def messages(gateway: LiveGateway, key: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(
+def messages(gateway: LiveGateway, key: str) -> sdks.anthropic.Anthropic:
+    return sdks.anthropic.Anthropic(
         api_key=key, base_url=gateway.url, max_retries=0, _strict_response_validation=True
     )
 

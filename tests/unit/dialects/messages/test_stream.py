@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import anthropic
 import httpx2
 import pytest
 from hypothesis import given
@@ -19,6 +18,7 @@ from kimi_gateway.errors import Unavailable
 from kimi_gateway.pivot.call_ids import marked, vendors
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.stop import StopFilter
+from support import sdks
 from support.messages_stream import (
     CUTS,
     IDENTITY,
@@ -51,7 +51,7 @@ def accumulated() -> Iterator[Callable[[bytes], Json]]:
 
     with (
         httpx2.Client(transport=httpx2.MockTransport(reply), trust_env=False) as http,
-        anthropic.Anthropic(api_key="k", base_url="http://gateway.test", http_client=http) as client,
+        sdks.anthropic.Anthropic(api_key="k", base_url="http://gateway.test", http_client=http) as client,
     ):
 
         def accumulate(stream: bytes) -> Json:
