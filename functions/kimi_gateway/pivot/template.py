@@ -84,13 +84,14 @@ def texts_of(strings: list[bytes]) -> list[str] | None:
     lines = b"\n".join(strings)
     try:
         if not lines.translate(None, _PLAIN):
-            return lines.decode().split("\n")
-        if not _STRINGS.fullmatch(lines):
+            texts = lines.decode().split("\n")
+        elif _STRINGS.fullmatch(lines):
+            texts = jsonio.loads(b'["%b"]' % lines.replace(b"\n", b'","'))
+        else:
             return None
-        texts: list[str] = jsonio.loads(b'["%b"]' % lines.replace(b"\n", b'","'))
     except ValueError:  # not UTF-8
         return None
-    return texts
+    return texts if len(texts) == len(strings) else None  # no string has a line end in it
 
 
 def learn(data: bytes, body: dict[str, Any]) -> ChunkTemplate | None:

@@ -69,6 +69,8 @@ ODD = st.sampled_from(
         event({}, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}),
         event({"content": "x"}).replace(b'"x"', b'"\xff"'),
         event({"content": "x"}).replace(b'"x"', b'"\\q"'),
+        event({"content": "x"}).replace(b'"x"', b'"a\nb"'),  # an event of two lines
+        event({"content": "x"}).replace(b'"x"', b'"a\\\nb"'),
         event({"content": "x"}).replace(b'"x"', b'"\xe4\xbd"'),  # half of a character
         event({"content": "x"}).replace(b'"x"', b'"a","content":"b"'),
         b'{"error":{"message":"no"}}',
