@@ -148,10 +148,16 @@ def test_a_head_of_many_fields_is_refused(gateway: LiveGateway) -> None:
     assert statuses(talk(gateway.port, b"GET /ping HTTP/1.1\r\nhost: x\r\n", b"a:\r\n" * 10_000)) == [400]
 
 
+def test_a_head_of_many_bytes_is_refused(gateway: LiveGateway) -> None:
+    most = b"GET /ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: " + b"y" * 65_000
+    assert statuses(talk(gateway.port, most + b"\r\n\r\n")) == [200]
+    assert statuses(talk(gateway.port, most + b"y" * 8_000 + b"\r\n\r\n")) == [400]
+
+
 def test_a_head_in_one_read_with_a_large_body_is_served(gateway: LiveGateway, up: ScriptedUpstream) -> None:
     large = json.dumps({"model": "kimi-k3", "messages": HELLO, "metadata": {"x": "y" * 400_000}}).encode()
     key = gateway.key()
-    lines = ("host: x", f"x-api-key: {key}", f"content-length: {len(large)}", "x: " + "z" * 100_000)
+    lines = ("host: x", f"x-api-key: {key}", f"content-length: {len(large)}", "x: " + "z" * 60_000)
     one = head("/v1/chat/completions", *lines) + large
     last = post(key, CLOSE)
     assert statuses(talk(gateway.port, one + one + one + last)) == [200] * 4

@@ -17,7 +17,7 @@ from kimi_gateway.endpoints.token_check import CHECKS
 from kimi_gateway.net.http1 import Http1Client
 from support.live import HELLO, LiveGateway
 from support.server_process import ServerProcess
-from support.wire import CLOSE, check, connect, connections, ping, post, rest_of, statuses, talk
+from support.wire import CLOSE, check, connect, connections, head, ping, post, rest_of, statuses, talk
 from upstream import Kimi, ScriptedUpstream
 
 WORKERS = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
@@ -58,6 +58,23 @@ def test_bodies_that_do_not_arrive_leave_room_for_others(up: ScriptedUpstream, t
             assert statuses(newcomer.recv(65536)) == [200]
             assert len(bound._waits) == 7
     assert gateway.app.connections._waiting == {}
+
+
+def test_large_heads_count_until_they_are_complete(tmp_path: Path) -> None:
+    lines = "host: x", "x: " + "y" * 40_000
+    with LiveGateway(tmp_path) as gateway, connect(gateway) as client, connect(gateway) as other:
+        bound = gateway.app.connections
+        for each in (client, other):
+            each.sendall(head("/ping", *lines, method="GET")[:-2])
+        gateway.until(lambda: len(bound._heads) == 2)
+        assert bound._of_heads > 80_000
+        for _ in range(2):
+            client.sendall(b"\r\n")
+            assert statuses(client.recv(65536)) == [200]
+            gateway.until(lambda: len(bound._heads) == 1)
+            client.sendall(head("/ping", *lines, method="GET")[:-2])
+            gateway.until(lambda: len(bound._heads) == 2)
+    assert (bound._of_heads, bound._heads) == (0, {})
 
 
 def in_debt(gateway: LiveGateway, name: str) -> None:

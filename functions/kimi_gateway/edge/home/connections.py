@@ -10,6 +10,7 @@ from typing import Protocol
 from kimi_gateway.edge.addresses import block, parsed
 from kimi_gateway.edge.home.bodies import Largest
 
+MOST_OF_HEADS = 32 * 2**20  # bytes of all large heads that are incomplete
 LOOKED_AT = 64  # connections with a key that are searched for an idle one
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -36,6 +37,8 @@ class Connections:
         self._waiting: dict[str, OrderedDict[Connection, None]] = {}  # by account, for their bodies
         self._waits: dict[Connection, str] = {}
         self._accounts = Largest[str]()  # by their waiting connections
+        self._heads: OrderedDict[Connection, int] = OrderedDict()  # bytes of large incomplete heads
+        self._of_heads = 0  # bytes of them all
 
     def __len__(self) -> int:
         return len(self._keyless) + len(self._keyed)
@@ -85,8 +88,20 @@ class Connections:
                 del self._waiting[account]
                 self._accounts.discard(account)
 
+    def head(self, connection: Connection, size: int) -> None:
+        """The connection has `size` bytes of a large head that is incomplete; 0 if there is none. If all of
+        them are too many, the oldest makes room, because most heads are complete with the next read."""
+        self._of_heads += size - self._heads.get(connection, 0)
+        if size:
+            self._heads[connection] = size
+        else:
+            self._heads.pop(connection, None)
+        while self._of_heads > MOST_OF_HEADS:
+            self._end(next(iter(self._heads)))
+
     def remove(self, connection: Connection) -> None:
         self.go_on(connection)
+        self.head(connection, 0)
         self._keyed.pop(connection, None)
         name = self._keyless.pop(connection, "")
         if name:

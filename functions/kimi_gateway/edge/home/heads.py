@@ -1,4 +1,4 @@
-"""Reads path, query and the length of the body from the head of a request."""
+"""Reads path, query and the length of the body from the head of a request, and answers what is none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from urllib.parse import unquote
 
 import httptools
 
+from kimi_gateway.dialects import errors
+from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.http import Headers
+from kimi_gateway.net import jsonio
 
 
 def split(target: bytes) -> tuple[str, str]:
@@ -25,3 +28,10 @@ def length_of(headers: Headers) -> int | None:
         return None
     length = headers.get("content-length")
     return int(length) if length.isdigit() else 0
+
+
+def bad_request(message: str) -> bytes:
+    """The answer to what cannot be read as HTTP; the connection ends with it."""
+    body = jsonio.dumps(errors.body(InvalidRequest(message), "openai"))
+    head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\nconnection: close\r\n\r\n" + body

@@ -8,14 +8,13 @@ from typing import Any, cast
 
 import httptools
 
-from kimi_gateway.dialects import errors
 from kimi_gateway.edge.home.asgi import LEAST_PATIENCE, App
 from kimi_gateway.edge.home.exchange import Exchange
-from kimi_gateway.errors import InvalidRequest
+from kimi_gateway.edge.home.heads import bad_request
 from kimi_gateway.http import Headers
-from kimi_gateway.net import jsonio
 
-LARGEST_HEAD = 256 * 1024  # bytes of one request's line and headers, or of the data between its chunks
+LARGEST_HEAD = 64 * 1024  # bytes of one request's line and headers, or of the data between its chunks
+UNASKED = 16 * 1024  # bytes of one read if no more of a body is missing; they may have to wait
 MOST_FIELDS = 1000  # in a head, plus at most those of one step
 STEP = 4096  # bytes that the parser gets at a time if their content is unknown
 STEPS = 16  # such steps before other tasks get a turn
@@ -45,6 +44,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._exchanges: deque[Exchange] = deque()  # the first is being answered
         self._incoming: Exchange | None = None  # its body is incomplete
         self._head = 0  # bytes of the request head so far
+        self._open = False  # the head is incomplete
         self._deaf = False  # incoming bytes are no longer requests
         self._refusal = ""  # for bad input behind requests that still run
         self._read_paused = False
@@ -68,7 +68,8 @@ class Protocol(asyncio.BufferedProtocol):
         self.app.connections.add(self, "" if self._proxied else self.client)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._arena
+        missing = 0 if self._incoming is None else self._incoming.missing
+        return self._arena if missing is None or missing > UNASKED else self._arena[:UNASKED]
 
     def buffer_updated(self, size: int) -> None:
         if not self._deaf:
@@ -105,7 +106,8 @@ class Protocol(asyncio.BufferedProtocol):
         self.steer()
 
     def _feed(self, step: memoryview) -> None:
-        before = self._incoming.size if self._incoming is not None else 0
+        incoming = self._incoming
+        before = incoming.size if incoming is not None else 0
         try:
             self._parser.feed_data(step)
         except httptools.HttpParserUpgrade:
@@ -116,7 +118,9 @@ class Protocol(asyncio.BufferedProtocol):
             if not self._deaf:
                 self._refuse("Invalid HTTP request received.")
         if self._incoming is None:
-            self._head += len(step)
+            self._head += 0 if incoming else len(step)  # else it was the end of a body
+            if self._open and self._head > UNASKED:
+                self.app.connections.head(self, self._head)
         elif self._incoming.size > before:
             self._head = 0
             return
@@ -187,6 +191,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         self._head = 0
+        self._open = True
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
 
@@ -197,18 +202,20 @@ class Protocol(asyncio.BufferedProtocol):
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._open = False
+        if self._head > UNASKED:
+            self.app.connections.head(self, 0)
         parser = self._parser
-        version = parser.get_http_version()
-        newest = version == "1.1"
+        newest = (version := parser.get_http_version()) == "1.1"
         if not newest and version != "1.0":
             raise ValueError(version)
+        fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields]
+        self._fields.clear()
         exchange = Exchange(
             self,
             parser.get_method().decode("ascii"),
             self._target,
-            tuple(
-                [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields]
-            ),
+            tuple(fields),
             keep_alive=newest and parser.should_keep_alive(),
             chunked=newest,
         )
@@ -338,8 +345,6 @@ class Protocol(asyncio.BufferedProtocol):
             self._say(message)
 
     def _say(self, message: str) -> None:
-        body = jsonio.dumps(errors.body(InvalidRequest(message), "openai"))
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        self.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + body)
+        self.write(bad_request(message))
         self._refusal = ""
         self._end(whole=False)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_gateway.edge.addresses import block
-from kimi_gateway.edge.home.connections import Connections, Proxies
+from kimi_gateway.edge.home.connections import MOST_OF_HEADS, Connections, Proxies
 
 
 class Fake:
@@ -94,6 +94,28 @@ def test_a_connection_without_a_key_waits_for_no_account() -> None:
     bound.wait(one, None)
     bound.go_on(one)
     assert bound._waiting == bound._waits == {}
+
+
+def test_of_incomplete_heads_the_oldest_makes_room() -> None:
+    bound, most = Connections(10_000, 10_000), MOST_OF_HEADS // 60_000
+    many = [Fake() for _ in range(most + 3)]
+    for one in many:
+        bound.add(one, "a")
+    for one in many[:most]:
+        bound.head(one, 20_000)
+        bound.head(one, 60_000)
+    assert not any(one.aborted for one in many)
+    bound.head(many[0], 0)
+    bound.head(many[most], 60_000)
+    assert not any(one.aborted for one in many)
+    bound.head(many[most + 1], 60_000)
+    bound.remove(many[2])
+    bound.head(many[most + 2], 60_000)
+    assert [at for at, one in enumerate(many) if one.aborted] == [1]
+    assert len(bound) == most + 1
+    for one in many:
+        bound.remove(one)
+    assert (bound._of_heads, bound._heads) == (0, {})
 
 
 @given(
