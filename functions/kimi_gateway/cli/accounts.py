@@ -256,7 +256,8 @@ def delete(account: Reference, yes: bool, as_json: bool) -> None:
             raise click.UsageError("With --json this needs --yes.")
         credits = "unlimited credits" if holder.unlimited else f"{holder.credits} credits"
         name = holder.name or "without a name"
-        click.confirm(f"Delete {holder.id} ({name}) with {len(holder.keys)} keys and {credits}?", abort=True)
+        count = "1 key" if len(holder.keys) == 1 else f"{len(holder.keys)} keys"
+        click.confirm(f"Delete {holder.id} ({name}) with {count} and {credits}?", abort=True)
 
     async def remove(store: TargetStore, now: int) -> None:
         await store.delete_account(holder.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -198,6 +199,10 @@ def _free_port(host: str, port: int, option: str = "--port") -> int:
             tried.bind(address)
             return int(tried.getsockname()[1])
     except OSError as exc:
+        if isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL:
+            option = option.replace("--port", "--host")
+            text = f"{host} is not an address of this machine: {exc.strerror}. Correct {option}."
+            raise Failed(text, "wrong_host") from None
         text = (
             f"Port {port} of {host or 'all addresses'} cannot be used: {exc.strerror}. Try another {option}."
         )

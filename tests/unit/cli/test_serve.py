@@ -72,6 +72,15 @@ def test_a_port_that_is_taken_is_reported_before_anything_is_made(cli: Cli, data
     assert not data.exists()
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no host"])
+def test_an_address_of_another_machine_is_reported_as_such(cli: Cli, data: Path, host: str) -> None:
+    result = cli("serve", "--host", host, "--port", "0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{host} is not an address of this machine" in result.stderr
+    assert result.stderr.endswith("Correct --host.\n")
+    assert not data.exists()
+
+
 @pytest.mark.parametrize("words", [("--workers", "0"), ("--port", "65536"), ("--port", "http")])
 def test_a_server_that_cannot_be_is_wrong_usage(cli: Cli, data: Path, words: tuple[str, str]) -> None:
     assert cli("serve", *words).exit_code == 2
