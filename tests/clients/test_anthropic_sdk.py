@@ -198,11 +198,15 @@ def test_beta_calls_work_with_their_query_and_header(
     assert upstream.chats[0].body["messages"][0] == {"role": "system", "content": "Be kind."}
 
 
-def test_the_models_are_listed_to_their_end_and_told_one_by_one(gateway: LiveGateway) -> None:
-    strict: Any = {"base_url": gateway.url, "api_key": gateway.key(0), "_strict_response_validation": True}
-    with sdks.anthropic.Anthropic(**strict) as client:
+@pytest.mark.parametrize("base", ["", "/api", "/anthropic", "/api/anthropic"])
+def test_the_models_are_listed_to_their_end_and_told_one_by_one(gateway: LiveGateway, base: str) -> None:
+    url, key = gateway.url + base, gateway.key(0)
+    with sdks.anthropic.Anthropic(base_url=url, api_key=key, _strict_response_validation=True) as client:
         listed = list(client.models.list(limit=2))
         one = client.models.retrieve("kimi-k3")
+        with pytest.raises(sdks.anthropic.NotFoundError) as unknown:
+            client.models.retrieve("nobody/knows")
+    assert ("request_id" in str(unknown.value)) == ("anthropic" in base)  # the path decides the error's shape
     ids = [model.id for model in listed]
     assert len(ids) == len(set(ids)) > 5
     assert all(model.type == "model" and model.created_at.year >= 2025 for model in listed)

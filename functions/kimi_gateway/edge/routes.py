@@ -265,8 +265,14 @@ def routes(gateway: Gateway, endpoints: Endpoints) -> tuple[Route, ...]:
         ),
         *_stored(gateway, endpoints),
         *_members(endpoints.members),
-        Route("GET", "/v1/models", endpoints.models.models, "The models"),
-        Route("GET", "/v1/models/{model+}", endpoints.models.model, "One model"),
+        Route("GET", "/v1/models", endpoints.models.models, "The models", aliases=("/anthropic/v1/models",)),
+        Route(
+            "GET",
+            "/v1/models/{model+}",
+            endpoints.models.model,
+            "One model",
+            aliases=("/anthropic/v1/models/{model+}",),
+        ),
         Route(
             "POST",
             "/v1/tokenizers/estimate-token-count",
