@@ -33,6 +33,7 @@ from targets import Target
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+RESTS = 20.0  # seconds after the last load until the memory is read
 SETTLES = 0.05  # seconds for what a target does behind its last answer
 QUICK = ["small-1", "small-64", "json-100", "stream-1", "stream-16", "paced-50", "body-1mb"]
 USUAL = [*QUICK, "json-20", "json-500", "beside-8mib", "paced-500", "idle-2000"]
@@ -66,6 +67,7 @@ class Bench:
                     for name in self._running:
                         if not WORKLOADS[workload].many or name in (DIRECT, RELAY) or "gateway" in name:
                             self._measure(name, workload, number)
+            time.sleep(RESTS if workloads and not self._options.quick else 0)
             for name in self._running if workloads else ():
                 if name != DIRECT:
                     self.found.lives.setdefault(name, Life()).loaded = self._running[name][1].rss()

@@ -91,8 +91,13 @@ class Pool:
         except TimeoutError:
             raise ConnectFailed(f"no connection within {within:g} s") from None
 
+    def rest(self) -> None:
+        """Close all idle connections."""
+        for origin in list(self._idle):
+            self.drop(origin)
+
     def drop(self, origin: Origin) -> None:
-        """Close the idle connections of `origin`, because the server has probably gone."""
+        """Close the idle connections of `origin`."""
         for connection in self._idle.pop(origin, {}):
             connection.abort()
 

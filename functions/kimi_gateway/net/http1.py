@@ -59,6 +59,10 @@ class Http1Client:
     ) -> AbstractAsyncContextManager[Answer]:
         return _Upload(self._pool, url, headers, body, timeouts)
 
+    def rest(self) -> None:
+        """A load is over: close the idle connections."""
+        self._pool.rest()
+
     async def close(self) -> None:
         await self._pool.close()
 

@@ -39,7 +39,8 @@ class Sink(Protocol):
 
 
 sinks: list[Sink] = []  # of this process
-# The latest requests of this process with the unix second of their end, for the operator.
+# The latest requests of this process with the unix second of their end, for the operator. The home server
+# puts one in its place that packs them.
 recent: deque[tuple[float, RequestRecord]] = deque(maxlen=1_000)
 
 

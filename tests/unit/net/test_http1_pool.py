@@ -47,6 +47,19 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
+async def test_a_client_at_rest_has_no_idle_connections(server: RawServer) -> None:
+    client = Http1Client()
+    async with client.send("GET", server.url, {}, b"", TIMES) as running:
+        await ask(client, server.url)
+        client.rest()
+        assert await running.read(100) == b"hi"
+    await ask(client, server.url)
+    assert [number for number, _ in server.requests] == [0, 1, 0]
+    client.rest()
+    await until(lambda: not client._pool._open)
+    await client.close()
+
+
 async def test_the_connection_that_fell_idle_last_is_taken_first(server: RawServer) -> None:
     client = Http1Client()
     async with AsyncExitStack() as last, AsyncExitStack() as first:

@@ -79,7 +79,7 @@ def _read(running: Running) -> dict[str, dict[tuple[str, ...], float]]:
         "upstream_token_requests": {(token.id,): float(pool.serving(token)) for token, pool in tokens},
         "upstream_balance": {} if (balance := _balance(running)) is None else {(): balance},
         "workers": {(): 1.0},
-        "process_resident_bytes": {(): _resident()},
+        "process_resident_bytes": {(): resident()},
         "process_cpu_seconds_total": {(): time.process_time()},
     }
 
@@ -90,8 +90,8 @@ def _balance(running: Running) -> float | None:
     return None if found is None else found.get("available_balance")
 
 
-def _resident() -> float:
-    """Bytes; 0 where the system does not tell."""
+def resident() -> float:
+    """Bytes of this process; 0 where the system does not tell."""
     with suppress(OSError, ValueError, IndexError):
         import resource
 

@@ -35,16 +35,20 @@ def create() -> App:
     values = settings.read()
     _end_with_parent()
     observe.to_stream(values.log_level, formatter=formatter(values.log_format, sys.stderr))
-    asyncio.get_running_loop().call_later(SETTLED, _settle)
-    return App(values)
+    app = App(values)
+    asyncio.get_running_loop().call_later(SETTLED, _settle, app)
+    return app
 
 
-def _settle() -> None:
+def _settle(app: App) -> None:
     """End what only a start does. The modules are no garbage, so later collections leave them out."""
+    from kimi_gateway.edge.home import leftovers  # a start need not wait for it
+
+    give_back_large_blocks()
     gc.freeze()
     gc.set_threshold(*COLLECTED)
     gc.enable()
-    give_back_large_blocks()
+    leftovers.watch(app)
 
 
 def run(values: settings.Settings, host: str, port: int, workers: int) -> None:

@@ -40,7 +40,7 @@ from kimi_gateway.endpoints.key_documents import budgets_of
 from kimi_gateway.endpoints.usage import MOST, PAGE, Page
 from kimi_gateway.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from kimi_gateway.http import Request, Response
-from kimi_gateway.observe import recent
+from kimi_gateway.observe import events
 from kimi_gateway.pivot.fields import fail
 from kimi_gateway.providers.registry import Registry
 from kimi_gateway.settings import Settings
@@ -273,7 +273,7 @@ class Admin:
         query, limit = request.query, _limit(request)
         wanted = {name: query.get(name) for name in ("key", "account", "status", "cause", "model")}
         found = []
-        for at, record in reversed(recent.copy()):
+        for at, record in reversed(events.recent.copy()):
             line = record.fields()
             if all(not value or str(line.get(name, "")) == value for name, value in wanted.items()):
                 found.append({"at": utc(int(at)), **line})

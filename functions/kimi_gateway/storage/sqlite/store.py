@@ -304,5 +304,11 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreDown(str(error)) from error
 
+    async def rest(self) -> None:
+        """A load is over. Raises StoreDown."""
+        from kimi_gateway.storage.sqlite import cursors
+
+        await cursors.forget(self._writer)
+
     async def close(self) -> None:
         await self._writer.close()

@@ -161,6 +161,7 @@ class Writer:
                 if self._tidy is not None and self._db is not None:
                     self._tidy(self._db)
                 self._hand_back(batch)
+                batch = []  # or the last one stays here
         self._disconnect()
 
     def _next_batch(self) -> tuple[list[_Job], bool]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from kimi_gateway.storage.sqlite import database
+from kimi_gateway.storage.sqlite import cursors, database
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.writer import ALONE, MOST_HERE, THREAD_EVERY, Writer
 from support.locking import locked
@@ -194,3 +196,32 @@ async def test_a_job_given_away_before_the_loop_is_at_home_is_not_counted_as_ret
     await asyncio.wait_for(asyncio.gather(*map(counted.write, ("third", "fourth"))), 10)
     assert await counted.names() == ["fourth", "second", "third"]
     await counted.writer.close()
+
+
+async def test_the_thread_keeps_no_job_that_it_has_done(counted: Counted) -> None:
+    class Job:
+        def __call__(self, db: sqlite3.Connection) -> None:
+            pass
+
+    job = Job()
+    kept = weakref.ref(job)
+    await counted.writer.run(job)
+    del job
+    async with asyncio.timeout(30):
+        while kept() is not None:  # noqa: ASYNC110  the thread hands back before it lets go
+            await asyncio.sleep(0.001)
+
+
+def dead_references() -> int:
+    return sum(type(each) is weakref.ReferenceType and each() is None for each in gc.get_objects())
+
+
+async def test_a_writer_at_rest_forgets_the_cursors_of_its_jobs(counted: Counted) -> None:
+    before = dead_references()
+    for number in range(40):
+        await counted.write(f"on the loop {number}")
+    for _ in range(100):
+        await counted.names()
+    assert dead_references() > before + 100
+    await cursors.forget(counted.writer)
+    assert dead_references() <= before + 20
