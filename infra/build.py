@@ -37,7 +37,6 @@ HOME_ONLY = (
     "kimi_gateway/private_file.py",
     "kimi_gateway/providers/kimi_web/*",
     "kimi_gateway/storage/*/moving.py",
-    "kimi_gateway/storage/sqlite/cursors.py",
 )
 NEEDLESS = (
     *("*.pyi", "*.pyx", "*.pxd", "*.c", "*.h", "*.pyc", "*/py.typed", "*/tests/*", "*/swagger_ui/*"),

@@ -18,13 +18,14 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.flow import spending
 from kimi_gateway.flow.apart import apart
+from kimi_gateway.flow.attachments import NOTHING as UNATTACHED
 from kimi_gateway.flow.attachments import resolve
 from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request
 from kimi_gateway.pivot import fields, ignored, placement, token_estimate
-from kimi_gateway.pivot.attachments import Attachment, Resolver
+from kimi_gateway.pivot.attachments import Attachment, Resolution, Resolver
 from kimi_gateway.pivot.dialect import Ask, Dialect, ParsedRequest
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.pivot.window import fit, output_of
@@ -175,8 +176,10 @@ async def complete(
     `turn` keeps its uploads, which use no token of `without` (ids). Raises GatewayError."""
     ask, model, key = admittable.ask, admittable.resolved.model, turn.admission.key
     may_use_files = terms.may_use_files(key)
-    of = files, key.account, recalled.attached, model, turn.held, may_use_files
-    resolution = await resolve(*of, without=without)
+    resolution: Resolution = UNATTACHED
+    if recalled.attached:
+        of = files, key.account, recalled.attached, model, turn.held, may_use_files
+        resolution = await resolve(*of, without=without)
     parsed = await apart(admittable.size, lambda: ask.complete(recalled.found, resolution.results))
     size, chat, prepared = parsed.size, parsed.chat, admittable.prepared
     searches = admittable.searches and turn.may_search

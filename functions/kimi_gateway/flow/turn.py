@@ -49,7 +49,7 @@ class Turn:
     ) -> None:
         self.rounds = Rounds()
         self.outcome = "open"
-        self.held = AsyncExitStack()
+        self._held: AsyncExitStack | None = None
         self._reservation = reservation
         self._background = background
         self._pardon = pardon  # whether a key's empty answer is free
@@ -62,6 +62,12 @@ class Turn:
     @property
     def admission(self) -> Admission:
         return self._reservation.admission
+
+    @property
+    def held(self) -> AsyncExitStack:
+        if self._held is None:
+            self._held = AsyncExitStack()
+        return self._held
 
     @property
     def allowance(self) -> Allowance:
@@ -117,7 +123,8 @@ class Turn:
                 await asyncio.wait(stopped)
         finally:
             try:
-                await self.held.aclose()
+                if self._held is not None:
+                    await self._held.aclose()
             finally:
                 await self._reservation.end()
 

@@ -104,3 +104,10 @@ def test_no_client_that_leaves_causes_a_cycle(
                 with suppress(httpx.ReadTimeout):
                     body = {"model": "kimi-k3", "stream": stream, "messages": HELLO}
                     client.post(CHAT, json=body, timeout=0.2)
+
+
+def test_the_fields_of_a_head_are_not_kept_beside_the_request(gateway: LiveGateway) -> None:
+    with gateway.client(gateway.key()) as client:
+        client.get("/v1/models", headers={"x-more": "field"})
+        connections: Any = gateway._server.server_state.connections
+        assert [each._fields for each in connections] == [[]]

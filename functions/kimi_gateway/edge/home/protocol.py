@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Any, cast
 
 import httptools
@@ -41,7 +40,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._keep_alive: float = config.timeout_keep_alive
         self._arena: memoryview = self.app.arena
         self._parser = httptools.HttpRequestParser(self)
-        self._exchanges: deque[Exchange] = deque()  # the first is being answered
+        self._exchanges: list[Exchange] = []  # the first is being answered; seldom more than two
         self._incoming: Exchange | None = None  # its body is incomplete
         self._head = 0  # bytes of the request head so far
         self._open = False  # the head is incomplete
@@ -270,7 +269,7 @@ class Protocol(asyncio.BufferedProtocol):
         """The last byte of its answer is written."""
         self.state.total_requests += 1
         if self._exchanges and self._exchanges[0] is exchange:
-            self._exchanges.popleft()
+            del self._exchanges[0]
         self._idle_since = self.loop.time()
         if not exchange.keep_alive:
             self._end(exchange.whole)
