@@ -275,7 +275,7 @@ class Gateway:
             await turn.close()
         finally:
             self.turns.discard(turn)
-        turn.describe(request.record)
+        turn.describe(request.record, request.started)
         if turn.rounds.first_content is not None:
             request.record.first_content_ms = _ms(turn.rounds.first_content - request.started)
 

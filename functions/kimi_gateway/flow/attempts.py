@@ -85,6 +85,8 @@ class UpstreamCall:
     refused: int = 0  # attempts with a dead token, which do not count against the limit
     stale: int = 0  # attempts on a dead kept connection; the first ones do not count either
     tokens: list[str] = field(default_factory=list)
+    began: float = 0.0  # time.monotonic() of the present attempt
+    failed: list[tuple[float, float, str, str]] = field(default_factory=list)  # begin, end, token, cause
     content_sent: bool = False
     ended: bool = False
     afford: Callable[[], Awaitable[bool]] | None = None  # reserves another attempt, where there is a budget
@@ -101,7 +103,7 @@ class UpstreamCall:
     def go_on_from(self, before: UpstreamCall) -> None:
         """Count the attempts of a call that this one replaces."""
         self.attempts, self.refused, self.stale = before.attempts, before.refused, before.stale
-        self.tokens[:0] = before.tokens
+        self.tokens[:0], self.failed[:0] = before.tokens, before.failed
         self.lost, self.earlier = before.lost + before.maybe_billed, before.earlier
 
     @property
@@ -165,15 +167,18 @@ class UpstreamCall:
             failure: UpstreamFailure | None = None
             self.maybe_billed = True
             try:
-                self._again &= time.monotonic() - begun <= START_WITHIN
+                self.began = time.monotonic()
+                self._again &= self.began - begun <= START_WITHIN
                 if await self._attempt(lease):
                     return
                 tried.discard(lease.token.id)
+                self.failed.append((self.began, time.monotonic(), lease.token.id, "empty"))
                 continue
             except UpstreamFailure as exc:
                 failure = exc
             finally:
                 lease.end(failure)
+            self.failed.append((self.began, time.monotonic(), lease.token.id, failure.cause))
             if failure.cause in UNBILLED and not self.progress.size:
                 self.maybe_billed = False
             self.refused += failure.cause in UNTIL_PROBED

@@ -22,6 +22,7 @@ from kimi_gateway.flow.attempts import UpstreamCall
 from kimi_gateway.flow.rounds import Rounds
 from kimi_gateway.flow.spending import cached, count
 from kimi_gateway.observe import RequestRecord, emit
+from kimi_gateway.observe.record import Attempt
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.usage import add_usage
 
@@ -205,8 +206,8 @@ class Turn:
         written = math.ceil(call.progress.written)
         return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
-    def describe(self, record: RequestRecord) -> None:
-        """Add the outcome to the request's record."""
+    def describe(self, record: RequestRecord, started: float) -> None:
+        """Add the outcome to the request's record. `started` is the time.monotonic() of its begin."""
         record.admission_id, record.outcome = self.admission.id, self.outcome
         if not self.rounds.calls:  # nothing was sent upstream
             return
@@ -216,6 +217,8 @@ class Turn:
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in every for token in call.tokens]
         record.attempts = sum(call.attempts for call in every)
+        if record.attempts > 1:
+            record.tries = _tries(every, started)
         record.fell_back = [
             f"{call.call.model.id}: {call.given_up}" for call in every if call.follower
         ] or None
@@ -234,3 +237,15 @@ class Turn:
                 record.cost_cny = cost  # the fees of searches are known in USD only
             elif cost is not None:
                 record.cost_usd = round(cost + models.fee(fees), 9)
+
+
+def _tries(calls: Sequence[UpstreamCall], started: float) -> list[Attempt]:
+    """All attempts of the calls, in the order of their begin."""
+    found = []
+    for call in calls:
+        which = call.call.model.id, call.upstream.provider.name
+        for began, ended, token, cause in call.failed:
+            found.append(Attempt((began - started) * 1e3, (ended - started) * 1e3, *which, token, cause))
+        if len(call.failed) < len(call.tokens):
+            found.append(Attempt((call.began - started) * 1e3, None, *which, call.tokens[-1], None))
+    return sorted(found, key=lambda each: each.start)

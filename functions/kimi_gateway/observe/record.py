@@ -16,6 +16,19 @@ PAID = ("settled", "left_settled")  # outcomes that spent the credit
 LEFT = 499  # the status in the log if the client left before it was answered
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One of several attempts of a request: its time in milliseconds since the request began, and the cause
+    of its failure. The one that answered has neither end nor cause."""
+
+    start: float
+    end: float | None
+    model: str
+    provider: str
+    token: str
+    cause: str | None
+
+
 @dataclass(slots=True)
 class RequestRecord:
     """Facts of one request; None means unknown or not applicable, and is not in the line.
@@ -58,6 +71,7 @@ class RequestRecord:
     searches: int | None = None
     cause: str | None = None
     trace: Trace | None = None  # if something traces; its id is in each line of the request
+    tries: Sequence[Attempt] = ()  # if there were several attempts
 
     @property
     def charged(self) -> bool:
@@ -84,5 +98,5 @@ class RequestRecord:
         return {name: value for name, value in named if value is not None}
 
 
-_NAMES = tuple(each.name for each in fields(RequestRecord) if each.name != "trace")
+_NAMES = tuple(each.name for each in fields(RequestRecord) if each.name not in ("trace", "tries"))
 _values = attrgetter(*_NAMES)

@@ -14,7 +14,7 @@ from kimi_gateway.edge.home import otlp_export
 from kimi_gateway.observe import sinks, tracers
 from support.live import LiveGateway
 from support.otlp import Receiver, attributes
-from upstream import ScriptedUpstream, Status
+from upstream import ScriptedUpstream, Status, error
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -123,6 +123,29 @@ def test_a_caller_that_does_not_sample_is_followed(
     assert upstream.requests[-1].headers["traceparent"].endswith("-00")
     asked(traced, receiver, {})
     assert TRACE not in {span.trace_id.hex() for span in receiver.spans()}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_each_of_several_attempts_has_a_span(
+    traced: LiveGateway, receiver: Receiver, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    upstream.plan(Status(500, error("server_error", "no")))
+    asked(traced, receiver, {}, stream=stream)
+    line = traced.lines("request")[-1]
+    assert (line["status"], line["attempts"]) == (200, 2)
+    by_name = {span.name: span for span in receiver.spans()}
+    call, first, second = by_name["chat kimi-k3"], by_name["attempt 1"], by_name["attempt 2"]
+    assert {first.parent_span_id, second.parent_span_id} == {call.span_id}
+    assert {first.trace_id, second.trace_id} == {call.trace_id}
+    assert len({span.span_id for span in by_name.values()}) == len(by_name) == 4
+    assert (first.status.code, second.status.code) == (2, 0)
+    assert call.start_time_unix_nano <= first.start_time_unix_nano <= first.end_time_unix_nano
+    assert first.end_time_unix_nano <= second.start_time_unix_nano <= second.end_time_unix_nano
+    assert second.end_time_unix_nano == call.end_time_unix_nano
+    told = [attributes(span)["kimi_gateway.token.id"] for span in (first, second)]
+    assert told == line["upstream_tokens"]
+    assert attributes(first)["error.type"] == "server"
+    assert "error.type" not in attributes(second)
 
 
 def test_a_failed_request_says_why(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,17 @@ def _spans(trace: Trace, record: RequestRecord, end: int) -> Iterator[dict[str, 
     )  # fmt: skip
     if record.overhead_ms is None or record.upstream_model is None:
         return
+    for number, each in enumerate(record.tries, 1):
+        ended = end if each.end is None else start + int(each.end * 1e6)
+        yield _span(
+            trace, secrets.token_hex(8), trace.call, f"attempt {number}", CLIENT,
+            start + int(each.start * 1e6), ended, each.cause,
+            {
+                names.PROVIDER: provider_of(each.provider),
+                names.MODEL: each.model,
+                names.TOKEN: each.token,
+            },
+        )  # fmt: skip
     first = record.first_content_ms if record.stream else None
     error = record.cause
     yield _span(

@@ -29,4 +29,5 @@ PROVIDERS = {"moonshot": "moonshot_ai"}
 ATTRIBUTES = {"provider": PROVIDER, "model": MODEL, "type": TOKEN_TYPE, "error": ERROR}
 
 REQUEST_ID, KEY, ACCOUNT = "kimi_gateway.request.id", "kimi_gateway.key.id", "kimi_gateway.account.id"
+TOKEN = "kimi_gateway.token.id"  # noqa: S105  a name
 OUTCOME, ATTEMPTS, COST = "kimi_gateway.outcome", "kimi_gateway.attempts", "kimi_gateway.cost_usd"
