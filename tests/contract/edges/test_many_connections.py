@@ -80,7 +80,7 @@ def test_large_heads_count_until_they_are_complete(tmp_path: Path) -> None:
 def in_debt(gateway: LiveGateway, name: str) -> None:
     """Of so many refusals that the next one has to wait the longest."""
     now = gateway._loop.time()
-    gateway.app.refusals._of.spend(name, now, 2 * AT_ONCE)
+    gateway.app.pace._refusals.spend(name, now, 2 * AT_ONCE)
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["an account", "an address"])

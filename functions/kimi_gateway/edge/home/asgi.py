@@ -12,7 +12,7 @@ from kimi_gateway.app import Running, start
 from kimi_gateway.edge.body import Pace, Stopwatch, check_length, refused_head, too_large, too_slow
 from kimi_gateway.edge.home.bodies import Bodies, Body
 from kimi_gateway.edge.home.connections import Connections, Proxies
-from kimi_gateway.edge.home.pacing import Refusals
+from kimi_gateway.edge.home.pacing import Pacing
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
 from kimi_gateway.errors import GatewayError
@@ -46,7 +46,7 @@ class App:
         self.connections = Connections(bound(settings.connections), settings.keyless_per_address)
         self.proxies = Proxies(settings.trusted_proxies)
         self.bodies = Bodies(settings.body_memory)
-        self.refusals = Refusals()
+        self.pace = Pacing()
         self._router: Router  # set by `start`
         self._docs: Any = None
         self._read: dict[tuple[str, str], Response] = {}  # docs pages by method and path

@@ -137,7 +137,7 @@ class Exchange:
 
     @property
     def paused(self) -> bool:
-        """Whether its refusal waits."""
+        """Whether its answer waits."""
         return self._pause is not None
 
     @property
@@ -262,7 +262,7 @@ class Exchange:
                 response = app.refuse(self._request, self._refusal)
             else:
                 response = await app.respond(self._request)
-            if response.status >= 400:
+            if response.status >= 400 or not self._request.record.account:
                 await self._keep_pace(response.status)
             await self._answer(response)
         except asyncio.CancelledError:
@@ -279,9 +279,9 @@ class Exchange:
                 await response.finish()
 
     async def _keep_pace(self, status: int) -> None:
-        """Wait if this caller is refused too often, unless the server shuts down."""
+        """Wait if this caller asks too often for what costs nothing, unless the server shuts down."""
         loop = self._connection.loop
-        wait = self._connection.app.refusals.wait(self._request, status, loop.time())
+        wait = self._connection.app.pace.wait(self._request, status, loop.time())
         if wait and not self._stopped:
             self._pause = loop.create_future()
             await asyncio.wait((self._pause,), timeout=wait)
