@@ -6,10 +6,11 @@ Neither proves what AWS does.
 
 from __future__ import annotations
 
+import io
 import itertools
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,23 +59,44 @@ def moto() -> Iterator[str]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
-    from support import moto_secrets
+    from support import moto_mended
 
-    moto_secrets.mend()
-
-    class Quiet(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log(self, *args: Any) -> None:
-            pass
-
+    moto_mended.mend()
     app, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
 
-    def one_by_one(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        with lock:
-            return list(app(environ, start))
+    class Handler(WSGIRequestHandler):
+        """Connections are kept. werkzeug's own closes them, since an application may leave a body unread."""
 
-    server = make_server("127.0.0.1", 0, one_by_one, threaded=True, request_handler=Quiet)
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one write
+        disable_nagle_algorithm = True
+
+        def run_wsgi(self) -> None:
+            if self.headers.get("expect", "").lower() == "100-continue":
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.wfile.flush()
+            environ, begun = self.make_environ(), dict[str, Any]()
+            ends = environ.get("wsgi.input_terminated")  # chunks, whose length nobody says
+            body = environ["wsgi.input"].read(-1 if ends else int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = io.BytesIO(body)
+
+            def start(status: str, headers: list[tuple[str, str]], *failed: Any) -> None:
+                begun.update(status=status, headers=headers)
+
+            with lock:
+                answer = b"".join(app(environ, start))  # type: ignore[arg-type]
+            self.send_response_only(int(begun["status"][:3]), begun["status"][4:])
+            bare = self.command == "HEAD"
+            for name, value in begun["headers"]:
+                if bare or name.lower() != "content-length":
+                    self.send_header(name, value)
+            if not bare:
+                self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            if not bare:
+                self.wfile.write(answer)
+
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
