@@ -57,6 +57,7 @@ class LiveGateway:
         self.settings = Settings(data=data / "data", **more)
         self.clock = clock
         self.log = io.StringIO()
+        self._lines, self._read = list[dict[str, Any]](), 0  # of the log: its first so many characters
         self._server: Any = None
         self._ready = threading.Event()
         self._new_loop = new_loop
@@ -170,9 +171,12 @@ class LiveGateway:
             return client.post("/v1/chat/completions", json={"model": "kimi-k3", "messages": HELLO} | body)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """The log's lines of one kind."""
-        parsed = map(json.loads, self.log.getvalue().splitlines())
-        return [line for line in parsed if line["event"] == event]
+        """The log's lines of one kind. Each is parsed once."""
+        whole, _, _ = self.log.getvalue()[self._read :].rpartition("\n")
+        if whole:
+            self._read += len(whole) + 1
+            self._lines += map(json.loads, whole.split("\n"))
+        return [line for line in self._lines if line["event"] == event]
 
     def tasks(self) -> list[str]:
         """What runs on the gateway's loop for requests: nothing, when all of them are over."""
@@ -205,7 +209,7 @@ class LiveGateway:
 
 
 _STANDING = ("_beat",)  # coroutines of app.py that run as long as the gateway
-_FOLDERS = (Path(kimi_gateway.__file__).parent, Path(uvicorn.protocols.__file__).parent)
+_FOLDERS = tuple(f"{Path(module.__file__).parent}/" for module in (kimi_gateway, uvicorn.protocols))
 
 
 def serves_requests(coroutine: Any) -> bool:
@@ -213,8 +217,7 @@ def serves_requests(coroutine: Any) -> bool:
     code = getattr(coroutine, "cr_code", None)
     if code is None:
         return True  # an asynchronous generator's step, which only requests take
-    file = Path(code.co_filename)
-    return any(file.is_relative_to(folder) for folder in _FOLDERS) and code.co_name not in _STANDING
+    return code.co_filename.startswith(_FOLDERS) and code.co_name not in _STANDING
 
 
 def events(text: str) -> list[str]:

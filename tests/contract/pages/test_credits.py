@@ -119,16 +119,30 @@ def test_the_numbers_are_those_of_the_api(browser: Browser, desk: Busy, by: str,
     assert painted == [True] * 4
 
 
+FOLLOWED = """
+const page = kept.page = await (kept.page?.context().close(), tab());
+await page.clock.install();
+await page.addInitScript((key) => sessionStorage.setItem("kimi-gateway.key", key), args.key);
+await page.goto(args.url + "/my-credits");
+await page.waitForSelector(".figure");
+"""
+
+
 def test_it_follows_the_account_without_a_reload(browser: Browser, desk: Busy) -> None:
-    desk.open(browser, "/my-credits", READY, desk.user)
+    """Ten seconds later, by a clock of the test's."""
+    browser.run(FOLLOWED, url=desk.gateway.url, key=desk.user)
     with desk.gateway.client(desk.user) as client:
         assert client.post("/v1/chat/completions", json=ASK).status_code == 200
     left = f"{asked(desk, '/user/status')['credits']:,}"
-    browser.run(
-        "await kept.page.waitForFunction((text) =>"
-        " document.querySelector('.figure').textContent.startsWith(text), args.left, {timeout: 60000})",
+    before, after = browser.run(
+        "const shown = () => kept.page.textContent('.figure'); const before = await shown();"
+        " await kept.page.clock.runFor(10000);"
+        " await kept.page.locator('.figure', {hasText: args.left}).waitFor();"
+        " return [before, await shown()];",
         left=left,
     )
+    assert not before.startswith(left)
+    assert after.startswith(left)
 
 
 LOOKS = [
