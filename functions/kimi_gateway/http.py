@@ -133,7 +133,7 @@ class Request:
     request.
 
     `hold` counts bytes that were made from the body, and raises Unavailable if the process has too many of
-    them; `admitted` ends that count.
+    them; `admitted` counts the request as running, and raises Unavailable if the account has too many bytes.
     """
 
     method: str

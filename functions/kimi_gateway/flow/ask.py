@@ -105,7 +105,7 @@ class Gateway:
             async with reservation:
                 request.admitted()
                 return await self._serve(admittable, reservation)
-        except GatewayError as error:  # such errors occur only before admission
+        except GatewayError as error:  # before admission, or Unavailable right behind it
             if not isinstance(error, Unavailable):
                 self.gate.wasted(key, size)
             raise

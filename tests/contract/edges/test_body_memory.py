@@ -41,6 +41,8 @@ def nothing_is_held_afterwards(gateway: LiveGateway) -> Iterator[None]:
     yield
     gateway.until(lambda: gateway.app.bodies.held == 0)
     assert gateway.app.bodies._of == {}
+    gateway.until(lambda: gateway.app.bodies.running == 0)
+    assert gateway.app.bodies._running == {}
 
 
 def begun(gateway: LiveGateway, key: str, path: str, size: int, sent: int, *lines: str) -> socket.socket:
@@ -186,13 +188,46 @@ def test_what_a_compressed_body_becomes_is_counted(gateway: LiveGateway) -> None
             holds(gateway, SMALL)
 
 
-def test_an_admitted_request_holds_nothing(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+@pytest.mark.parametrize("form", PATHS)
+def test_an_account_has_large_requests_running_in_half_of_what_the_others_leave(
+    gateway: LiveGateway, upstream: ScriptedUpstream, form: str
+) -> None:
+    """The upstream takes its time, and the client is not charged for a request that has no room."""
+    upstream.always(Silence())
+    path, greedy, others, running = PATHS[form], gateway.key(9), [gateway.key(9), gateway.key(9)], 0
+    raw = chat(form, MORE // 2)
+    with ExitStack() as held:
+        for key, fits in (
+            (greedy, True),
+            (greedy, True),
+            (greedy, False),
+            (others[0], True),
+            (others[0], False),
+        ):
+            client = held.enter_context(begun(gateway, key, path, len(raw), 0, "connection: close"))
+            client.sendall(raw)
+            if fits:
+                running += len(raw)
+                gateway.until(lambda size=running: gateway.app.bodies.running == size)  # type: ignore[misc]
+            else:
+                assert "too many large requests running" in error_of(form, client)["message"]
+        client = held.enter_context(begun(gateway, others[1], path, MORE, 0))
+        client.sendall(chat(form, MORE))  # more than half, but the only one of its account
+        gateway.until(lambda: gateway.app.bodies.running == running + MORE)
+        upstream.until(lambda: len(upstream.chats) == 4)
+    gateway.nothing_left(greedy, *others)
+    assert [gateway.account(key).consumed for key in (greedy, *others)] == [0, 0, 0]
+    upstream.forget()
+
+
+def test_an_admitted_request_counts_as_running_only(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
     upstream.plan(Silence())
     raw = chat("chat", MORE)
     with begun(gateway, gateway.key(), PATHS["chat"], len(raw), 0) as client:
         client.sendall(raw)
         upstream.until(lambda: upstream.chats)
         holds(gateway, 0)
+        assert gateway.app.bodies.running == MORE
 
 
 def ends(gateway: LiveGateway, how: str, monkeypatch: pytest.MonkeyPatch) -> int | None:

@@ -1,7 +1,8 @@
-"""A bound on the bytes of request bodies that a process holds before their requests are admitted.
+"""Bounds on the bytes of request bodies that a process holds, before and after their requests are admitted.
 
-Credits and limits bound what follows an admission, but nothing else bounds many large bodies that are read at
-the same time. Only bytes that are here count, so a large Content-Length takes no room.
+Before, nothing else bounds many large bodies that are read at the same time. Only bytes that are here count,
+so a large Content-Length takes no room. After, limits bound the requests but not their bytes, and a request
+may run as long as its client reads.
 """
 
 from __future__ import annotations
@@ -73,6 +74,26 @@ class Bodies:
         self._most = most
         self._of: dict[str, _Large] = {}
         self._accounts = Largest[str]()
+        self.running = 0  # bytes of admitted requests
+        self._running: dict[str, int] = {}  # by account
+
+    def run(self, owner: str, size: int) -> bool:
+        """Whether one more request may run with `size` bytes. Each account gets half of what the others
+        leave, and one request in any case."""
+        own = self._running.get(owner, 0)
+        if own and own + size > (self._most - self.running + own) // 2:
+            return False
+        self._running[owner] = own + size
+        self.running += size
+        return True
+
+    def rest(self, owner: str, size: int) -> None:
+        """Such a request has ended."""
+        self.running -= size
+        if left := self._running[owner] - size:
+            self._running[owner] = left
+        else:
+            del self._running[owner]
 
     def remove(self, body: Body) -> None:
         self.held -= body.size
@@ -132,7 +153,8 @@ class Body:
         self._refused = refused
         self._over = False
         self.gone = False
-        request.hold, request.admitted = self.hold, self.end
+        self._running = 0  # bytes that count while the request runs
+        request.hold, request.admitted = self.hold, self.admitted
 
     def grow(self, size: int) -> None:
         if not self._over:
@@ -159,9 +181,26 @@ class Body:
         self.end()
         self._refused()
 
+    def admitted(self) -> None:
+        """From now on a large body counts among those of running requests. Raises Unavailable."""
+        size = self.size
+        self.end()
+        if size > SMALL:
+            if not self._bodies.run(self.owner, size):
+                raise Unavailable(
+                    "This account has too many large requests running. Wait for one of them to end, and send"
+                    " the request again.",
+                    retry_after=1,
+                    cause="bodies",
+                )
+            self._running = size
+
     def end(self) -> None:
-        """The request was admitted, or is over. May be called again."""
+        """The request is over. May be called again."""
         if not self._over:
             self._over = True
             self._bodies.remove(self)
             self.size = 0
+        if self._running:
+            self._bodies.rest(self.owner, self._running)
+            self._running = 0

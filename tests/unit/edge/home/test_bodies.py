@@ -100,3 +100,32 @@ def test_the_account_with_most_loses_its_largest_body(seed: int) -> None:
         body.end()
     assert (bodies.held, bodies._of) == (0, {})
     assert len(bodies._accounts._heap) < 200
+
+
+def test_running_requests_of_an_account_get_half_of_what_the_others_leave() -> None:
+    bodies = Bodies(1_000)
+    assert [bodies.run("a", 200) for _ in range(3)] == [True, True, False]
+    assert [bodies.run("b", 150) for _ in range(3)] == [True, True, False]
+    assert bodies.run("c", 900)  # each has one in any case
+    assert not bodies.run("c", 1)
+    bodies.rest("a", 200)
+    assert not bodies.run("a", 1)  # now the others have more
+    bodies.rest("c", 900)
+    assert bodies.run("a", 100)
+    for owner, size in (("a", 200), ("a", 100), ("b", 150), ("b", 150)):
+        bodies.rest(owner, size)
+    assert (bodies.running, bodies._running) == (0, {})
+
+
+def test_a_small_body_runs_uncounted_and_a_large_one_ends_once() -> None:
+    bodies = Bodies(1_000_000)
+    small, large = arriving(bodies, "a"), arriving(bodies, "a")
+    small.grow(SMALL)
+    large.grow(SMALL + 1)
+    for body in (small, large):
+        body.admitted()
+    assert (bodies.held, bodies.running) == (0, SMALL + 1)
+    for _ in range(2):
+        large.end()
+        small.end()
+    assert (bodies.running, bodies._running) == (0, {})
