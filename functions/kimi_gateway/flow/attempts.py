@@ -222,6 +222,8 @@ class UpstreamCall:
                 size = 0
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
+                    if len(batch[0][0]) > sse.LARGE:
+                        await asyncio.sleep(sse.PAUSE)
                     if progress.size > self.most:
                         raise UpstreamFailure("broken", "an answer above the size limit")
                     if not self.content_sent:
@@ -251,9 +253,7 @@ class UpstreamCall:
         except UpstreamFailure:
             if not progress.complete:  # a cut after the finish reason loses nothing
                 if self.content_sent or _substance(held):
-                    await self._pass_on(
-                        held, lease
-                    )  # content before the cut counts, however the reads were split
+                    await self._pass_on(held, lease)  # what came before the cut counts, in whatever reads
                 raise
         if not progress.complete:
             raise UpstreamFailure("broken", "the stream ended without [DONE] or a finish reason")

@@ -1,33 +1,28 @@
-"""Gives the memory of large bodies and events back to the system.
+"""Keeps the C library's memory where it can be given back to the system.
 
-By default glibc learns from each large block that is freed, and then takes blocks of that size from its heap,
-which shrinks only at its end. After a few events of 8 MiB a process stays twice as large. With fixed
-thresholds such blocks are mapped for themselves (mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD). Threads
-that start later share one heap (M_ARENA_MAX): heaps of threads keep their ends, whatever is trimmed.
+glibc gives each thread a heap of its own, whose end it keeps, whatever is trimmed. So threads that start
+later share one (mallopt(3), M_ARENA_MAX). Its thresholds stay as they are: glibc learns the size of large
+blocks and reuses them, which is much cheaper than new pages for each copy of a large event.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-LARGE = 4 * 2**20  # bytes; smaller ones would cost a request of 1 MB more page faults
 SETTLED = 1.0  # seconds after the start, which must not wait for this
-_TRIM, _MMAP, _ARENAS = -1, -3, -8
+_ARENAS = -8
 
 
-def give_back_large_blocks() -> None:
-    """Set the thresholds where the C library has them; elsewhere do nothing."""
+def share_heap() -> None:
+    """Set this where the C library has it; elsewhere do nothing."""
     with suppress(ImportError, AttributeError, OSError, TypeError):  # musl, macOS, Windows
         import ctypes  # loads slowly
 
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_MMAP, LARGE)
-        mallopt(_TRIM, LARGE)
-        mallopt(_ARENAS, 1)
+        ctypes.CDLL(None).mallopt(_ARENAS, 1)
 
 
 def trim() -> None:
-    """Give free blocks of the C library's heap back to the system, where it can."""
+    """Give free blocks of the heap back to the system, where that is possible."""
     with suppress(ImportError, AttributeError, OSError, TypeError):
         import ctypes
 

@@ -25,6 +25,7 @@ from kimi_gateway.edge.home.heads import length_of, split
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
 from kimi_gateway.http import Headers, Pairs, Query, Request, Response
+from kimi_gateway.net.sse import LARGE, PAUSE
 from kimi_gateway.observe import log
 
 if TYPE_CHECKING:
@@ -298,7 +299,15 @@ class Exchange:
         else:
             head = self._head(response)
             async for piece in body:
-                connection.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece))
+                if len(piece) > LARGE:
+                    await asyncio.sleep(PAUSE)
+                    connection.write(head + (b"%x\r\n" % len(piece) if self._chunked else b""))
+                    connection.write(memoryview(piece))  # copying it would cost more than two calls
+                    if self._chunked:
+                        connection.write(b"\r\n")
+                else:
+                    framed = b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
+                    connection.write(head + framed)
                 head = b""
                 if connection.write_paused:
                     await connection.drained()

@@ -239,7 +239,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     # Methods for the exchange
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self._transport.is_closing():
             self._written += len(data)
             self._transport.write(data)

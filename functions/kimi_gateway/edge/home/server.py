@@ -14,7 +14,7 @@ from typing import NoReturn
 import uvicorn
 
 from kimi_gateway import observe, settings
-from kimi_gateway.edge.home.allocator import SETTLED, give_back_large_blocks
+from kimi_gateway.edge.home.allocator import SETTLED, share_heap
 from kimi_gateway.edge.home.asgi import App, descriptors
 from kimi_gateway.observe.terminal import formatter
 
@@ -44,7 +44,7 @@ def _settle(app: App) -> None:
     """End what only a start does. The modules are no garbage, so later collections leave them out."""
     from kimi_gateway.edge.home import leftovers  # a start need not wait for it
 
-    give_back_large_blocks()
+    share_heap()
     gc.freeze()
     gc.set_threshold(*COLLECTED)
     gc.enable()

@@ -158,6 +158,8 @@ async def events(
                 read = decoder.feed(data)
                 if reader is not None:
                     read = reader.pivot(read)
+                if read and len(read[0][0]) > sse.LARGE:  # it came over several reads, so it is the first
+                    await asyncio.sleep(sse.PAUSE)
                 if 0 < len(read) <= SLICE:
                     yield read
                     continue

@@ -7,26 +7,66 @@ import sys
 
 import pytest
 
-SCRIPT = """
+RESIDENT = """
 from pathlib import Path
-from kimi_gateway.edge.home.allocator import give_back_large_blocks
+from kimi_gateway.edge.home.allocator import share_heap, trim
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
-
-give_back_large_blocks()
-first = bytearray(8 * 2**20)
-del first  # glibc learns from it
+"""
+LARGE = """
+share_heap()
+for _ in range(2):
+    first = bytearray(8 * 2**20)
+    del first  # glibc learns from it
 before, blocks, between = resident(), [], []
 for _ in range(8):
     blocks.append(b"x" * (6 * 2**20))
     between.append(b"y" * 100_000)
 blocks.clear()
 print(resident() - before)
+trim()
+print(resident() - before)
+"""
+MANY = """
+share_heap()
+before, blocks, between = resident(), [], []
+for _ in range(400):
+    blocks.append(b"x" * 100_000)
+    between.append(b"y" * 1_000)
+blocks.clear()
+print(resident() - before)
+trim()
+print(resident() - before)
+"""
+THREADS = """
+import threading
+share_heap()
+for _ in range(2):
+    first = bytearray(8 * 2**20)
+    del first
+before, together = resident(), threading.Barrier(4)
+
+def work():
+    together.wait()
+    blocks = [b"x" * 100_000 for _ in range(100)]
+    together.wait()
+
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(resident() - before)
+trim()
+print(resident() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; other C libraries have no such thresholds")
-def test_large_blocks_between_small_ones_leave_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 10  # MiB; without the thresholds all 48 stay
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; other C libraries do not trim")
+@pytest.mark.parametrize("code", [LARGE, MANY, THREADS], ids=["large", "many", "threads"])
+def test_free_blocks_between_others_leave_the_process(code: str) -> None:
+    command = [sys.executable, "-c", RESIDENT + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    left, trimmed = map(float, done.stdout.split())
+    assert (left > 10, trimmed < 5) == (True, True), done.stdout  # MiB
