@@ -112,6 +112,9 @@ def _of_plugins(body: dict[str, Any]) -> Iterable[SearchOptions]:
     fields.array(plugins, "plugins")
     for index, plugin in enumerate(plugins):
         fields.mapping(plugin, f"plugins.{index}")
+    if others := [plugin for plugin in plugins if plugin.get("id") != "web"]:
+        body["plugins"] = others  # passed on, as unknown fields are
+    for index, plugin in enumerate(plugins):
         if plugin.get("id") == "web":
             yield replace(_of_openrouter(plugin, f"plugins.{index}"), asked_by=("plugins",))
 

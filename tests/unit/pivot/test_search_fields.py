@@ -63,6 +63,15 @@ def test_other_tools_and_their_choice_stay() -> None:
     assert body == {}
 
 
+def test_plugins_that_do_not_search_pass_on() -> None:
+    parser = {"id": "file-parser", "pdf": {"engine": "native"}}
+    body: dict[str, Any] = {"plugins": [{"id": "web"}, parser]}
+    assert taken(body) == SearchOptions()
+    assert body == {"plugins": [parser]}
+    assert taken(body) is None
+    assert body == {"plugins": [parser]}
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
