@@ -131,6 +131,10 @@ FAULTS: dict[str, Fault] = {
     "malformed mid-stream": Fault(Malformed(3, WHOLE), begun=True),
     "no object": Fault(Sse([[1, 2]]), tries=3),
     "choices of a strange shape": Fault(Sse([{"choices": {"index": 0}}]), tries=3),
+    "choices that are a number": Fault(Sse([{"choices": 5}]), tries=3),
+    "a finish reason that is no word": Fault(
+        Sse([{"choices": [{"index": 0, "delta": {}, "finish_reason": {"a": 1}}]}]), tries=3
+    ),
     "an index that is none": Fault(Sse([{"choices": [{"index": "a", "delta": {}}]}]), tries=3),
     "an end without content": Fault(Sse(EVENTS[:1], done=False), tries=3, kept=True),
     "nothing but [DONE]": Fault(Sse([]), tries=3, kept=True),

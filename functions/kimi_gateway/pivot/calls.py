@@ -1,5 +1,5 @@
-"""Normalises the fragments of an answer's tool calls, so that every client's accumulator gives the same
-result.
+"""Normalises the choices of chunks and the fragments of their tool calls, so that every client's accumulator
+gives the same result.
 
 Upstreams number calls in several ways, repeat ids and names, or give each fragment its own id. Here calls are
 numbered in order (0, 1, …). Id, type and name occur once; the id is the client's unique one. Small defects in
@@ -17,9 +17,35 @@ from kimi_gateway.net import jsonio
 from kimi_gateway.pivot import call_ids
 from kimi_gateway.pivot.call_ids import Randomness
 from kimi_gateway.pivot.slips import Mender
+from kimi_gateway.pivot.template import TEXTS
 
 Fragment = dict[str, Any]
 MOST_CALLS = 4_096  # of one choice
+MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
+_WORDS = ("role", *TEXTS)  # of a delta
+
+
+def complete(choice: dict[str, Any]) -> bool:
+    """Add a missing index and delta, and take away an empty finish reason; returns whether that changes the
+    choice. Raises TypeError or AttributeError if it has members that no client can read."""
+    index, reason = choice.get("index", 0), choice.get("finish_reason")
+    delta: Any = choice.get("delta")
+    if type(index) is not int or not 0 <= index < MOST_PARTS:
+        raise TypeError
+    changed = delta is None or reason == "" or "index" not in choice
+    if changed:
+        delta = {} if delta is None else delta
+        choice.update(index=index, delta=delta, finish_reason=reason or None)
+    if reason is not None and type(reason) is not str:
+        raise TypeError
+    for name in _WORDS:
+        word = delta.get(name)
+        if word is not None and type(word) is not str:
+            raise TypeError
+    calls = delta.get("tool_calls")
+    if calls is not None and (type(calls) is not list or len(calls) > MOST_PARTS):
+        raise TypeError
+    return changed
 
 
 @dataclass(slots=True)
@@ -97,10 +123,12 @@ class Calls:
         if id or name:
             made["id"] = self._client_id(call, id)
         function = fragment.get("function")
-        told = {"arguments": call.mender.feed(arguments)}
+        told: Fragment = {"name": name} if name else {}
         if isinstance(function, dict):
-            told = {key: value for key, value in function.items() if value is not None} | told
-        return {**made, "type": "function", **fragment, **made, "function": told}
+            told |= {key: value for key, value in function.items() if value is not None and key != "name"}
+        told["arguments"] = call.mender.feed(arguments)
+        made |= {"type": _text(fragment.get("type")) or "function", "function": told}
+        return {**made, **fragment, **made}
 
     def _client_id(self, call: _Call, id: str) -> str:
         """The client's id; a call without one is named after its place."""

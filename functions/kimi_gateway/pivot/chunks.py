@@ -14,7 +14,7 @@ from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net import jsonio, sse
 from kimi_gateway.pivot import token_estimate
 from kimi_gateway.pivot.call_ids import Randomness
-from kimi_gateway.pivot.calls import Calls
+from kimi_gateway.pivot.calls import MOST_PARTS, Calls, complete
 from kimi_gateway.pivot.template import LONGEST, TEXTS, ChunkTemplate, learn, texts_of
 from kimi_gateway.pivot.usage import counts
 
@@ -167,16 +167,16 @@ class Progress:
         if body.get("error") or name == b"error":
             error = body.get("error") or body
             raise ErrorEvent(error if isinstance(error, dict) else {"message": str(error)})
-        choices = body.get("choices") or []
-        if len(choices) > MOST_PARTS:
-            raise Unreadable(f"an event of more than {MOST_PARTS} choices")
+        told = body.get("choices") or []
+        if type(told) is not list or len(told) > MOST_PARTS:
+            raise Unreadable(f"an event without a list of at most {MOST_PARTS} choices")
         self._edited = substance = finishes = False
         usage = self.usage
         if "usage" in body:
             usage = self._take_usage(body) or usage
         self._edited &= not data.endswith(_NO_USAGE)  # which is cut off when the bytes are forwarded
         try:
-            for choice in choices:
+            for choice in told:
                 if "usage" in choice:
                     usage = self._take_usage(choice) or usage
                 substance |= self._read_choice(choice)
@@ -186,7 +186,7 @@ class Progress:
         self.usage = counts(usage) if isinstance(usage, dict) else None
         if substance and not finishes and not self._edited and len(data) <= LONGEST:
             self._learn(data, body)
-        return Chunk(body, substance, finishes, b"" if self._edited else data) if choices else None
+        return Chunk(body, substance, finishes, b"" if self._edited else data) if told else None
 
     def _end(self) -> Chunk | None:
         """Finish reasons for choices that ended without one, because no client would accept them as
@@ -212,22 +212,22 @@ class Progress:
         return part.pop("usage")
 
     def _read_choice(self, choice: dict[str, Any]) -> bool:
-        """Whether the choice has substance. Its tool calls are normalised."""
-        index, delta = _index(choice), choice.get("delta") or {}
-        calls, finished = delta.get("tool_calls"), bool(choice.get("finish_reason"))
+        """Whether the choice has substance. Missing members are added, and its tool calls are normalised.
+        Raises TypeError or AttributeError if it is not a choice."""
+        self._edited |= complete(choice)
+        index, delta, reason = choice["index"], choice["delta"], choice.get("finish_reason")
+        calls, finished = delta.get("tool_calls"), bool(reason)
         substance = finished or bool(calls)
         for name in TEXTS:
             if text := delta.get(name):
                 self.written += token_estimate.of_text(text)
                 self._spoken = substance = True
-        if calls and len(calls) > MOST_PARTS:
-            raise TypeError
         if calls:
             self._spoken = True
             self._shape(delta, calls, index)
         if finished:
             self._finished.add(index)
-            self._reasons.add(str(choice["finish_reason"]))
+            self._reasons.add(str(reason))
             self._open.discard(index)
         elif index not in self._finished:
             self._open.add(index)
@@ -242,14 +242,6 @@ class Progress:
         for fragment in delta["tool_calls"]:
             if text := (fragment.get("function") or {}).get("arguments"):
                 self.written += token_estimate.of_text(text)
-
-
-def _index(part: dict[str, Any]) -> int:
-    """The index of a choice. Raises TypeError if it is not a number or out of range."""
-    index = part.get("index", 0)
-    if type(index) is not int or not 0 <= index < MOST_PARTS:
-        raise TypeError
-    return index
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +307,6 @@ class Identity:
         return jsonio.dumps(self.put_on(before, CHUNK))[:-1] + b","
 
 
-MOST_PARTS = 512  # choices of a chunk, tool calls of a choice
 CHUNK = "chat.completion.chunk"
 PATIENCE = 4  # chunks with text; a few may contain escapes
 ENDINGS = 3  # events at the end of an answer that are no text: finish reason, usage, [DONE]
