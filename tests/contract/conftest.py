@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,10 @@ def desk() -> Iterator[InProcess]:
     """The gateway without sockets, in front of an upstream that a test scripts."""
     with InProcess() as desk:
         yield desk
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """Closes the SDKs' clients, whose sockets would be left to the collector."""
+    with ExitStack() as stack:
+        yield stack

@@ -34,13 +34,6 @@ def gateway(
         yield gateway
 
 
-@pytest.fixture
-def closing() -> Iterator[ExitStack]:
-    """Closes the SDKs' clients, whose sockets would be left to the collector."""
-    with ExitStack() as stack:
-        yield stack
-
-
 def evidence(upstream: ScriptedUpstream) -> list[tuple[list[str], list[str]]]:
     """The calls and the results of each message of the last chat upstream that has calls."""
     messages = upstream.chats[-1].body["messages"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from kimi_gateway.flow.search.tools import OPEN_PAGE, SEARCH
 from support import sdks
-from support.live import LiveGateway, text_of
+from support.live import LiveGateway, events, text_of
 from upstream import Delay, Kimi, ScriptedUpstream, Status
 from upstream.kimi import usage_of
 from upstream.search import SEARCH as PATH
@@ -51,7 +52,7 @@ def test_a_search_model_streams_lines_and_answers(gateway: LiveGateway, upstream
     key = gateway.key(5)
     answer = ask(gateway, key, model="kimi-search", stream=True)
     assert text_of(answer.text) == f"Let me look. \n{LINES}\nIt is new [1]."
-    chunks = [json.loads(data) for data in answer.text.split("data: ")[1:] if not data.startswith("[DONE]")]
+    chunks = [json.loads(data) for data in events(answer.text) if data != "[DONE]"]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
     assert [delta["role"] for delta in deltas if "role" in delta] == ["assistant"]
     assert not any("tool_calls" in delta for delta in deltas)
@@ -221,10 +222,12 @@ def responses(gateway: LiveGateway, key: str) -> sdks.openai.OpenAI:
 INCLUDE: Any = ["web_search_call.action.sources"]
 
 
-def test_responses_shows_items_and_annotations(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+def test_responses_shows_items_and_annotations(
+    gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack
+) -> None:
     upstream.web.results = [result(1), result(2)]
     upstream.plan(asks("news"), ANSWERS)
-    client = responses(gateway, gateway.key(5))
+    client = closing.enter_context(responses(gateway, gateway.key(5)))
     asked: Any = {"model": "kimi-k3", "input": "News?", "tools": [{"type": "web_search"}], "include": INCLUDE}
     with client.responses.stream(**asked) as stream:
         kinds = [event.type for event in stream]
@@ -264,12 +267,14 @@ def messages(gateway: LiveGateway, key: str) -> sdks.anthropic.Anthropic:
     )
 
 
-def test_messages_shows_blocks_citations_and_usage(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+def test_messages_shows_blocks_citations_and_usage(
+    gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack
+) -> None:
     upstream.web.results = [result(1)]
     upstream.web.pages = {"https://example.com/1": "# One"}
     opens = Kimi("", "", tools=[(OPEN_PAGE, {"url": "https://example.com/1"})])
     upstream.plan(asks("news"), opens, ANSWERS)
-    client = messages(gateway, gateway.key(5))
+    client = closing.enter_context(messages(gateway, gateway.key(5)))
     asked: Any = {
         "model": "kimi-k3",
         "max_tokens": 2_000,
@@ -305,11 +310,12 @@ def test_messages_shows_blocks_citations_and_usage(gateway: LiveGateway, upstrea
 
 
 def test_messages_shows_a_search_that_failed_and_no_more_than_are_allowed(
-    gateway: LiveGateway, upstream: ScriptedUpstream
+    gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack
 ) -> None:
     upstream.at(PATH, refused(429, "rate_limited"))
     upstream.plan(asks("one", "two"), ANSWERS)
-    final = messages(gateway, gateway.key(5)).messages.create(
+    client = closing.enter_context(messages(gateway, gateway.key(5)))
+    final = client.messages.create(
         model="kimi-k3",
         max_tokens=2_000,
         messages=[{"role": "user", "content": "News?"}],
@@ -321,9 +327,12 @@ def test_messages_shows_a_search_that_failed_and_no_more_than_are_allowed(
     assert final.usage.server_tool_use.web_search_requests == 0
 
 
-def test_the_search_of_claude_codes_helper_runs(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+def test_the_search_of_claude_codes_helper_runs(
+    gateway: LiveGateway, upstream: ScriptedUpstream, closing: ExitStack
+) -> None:
     upstream.plan(asks("kimi"), ANSWERS)
-    final = messages(gateway, gateway.key(5)).messages.create(
+    client = closing.enter_context(messages(gateway, gateway.key(5)))
+    final = client.messages.create(
         model="kimi-k3",
         max_tokens=2_000,
         messages=[{"role": "user", "content": "Perform a web search for the query: kimi"}],
