@@ -239,9 +239,14 @@ def account(db: sqlite3.Connection, name: str, now: int) -> Account:
     return _shown(db, fitting[0][0], now)
 
 
-def accounts(db: sqlite3.Connection, now: int) -> list[Account]:
-    ids = db.execute("SELECT id FROM accounts ORDER BY created, id").fetchall()
-    return [_shown(db, id, now) for (id,) in ids]
+def ids(db: sqlite3.Connection) -> list[str]:
+    return [id for (id,) in db.execute("SELECT id FROM accounts ORDER BY created, id")]
+
+
+def some(db: sqlite3.Connection, ids: Sequence[str], now: int) -> list[Account]:
+    """Show these accounts, without those that are deleted by now."""
+    known = "SELECT 1 FROM accounts WHERE id = ?"
+    return [_shown(db, id, now) for id in ids if db.execute(known, (id,)).fetchone()]
 
 
 def _shown(db: sqlite3.Connection, account: str, now: int) -> Account:

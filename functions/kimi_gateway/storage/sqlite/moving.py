@@ -31,7 +31,9 @@ class SqliteMover:
     async def snapshot(self, now: int) -> Snapshot:
         """All accounts at one moment, also while requests run."""
         return await self._writer.run(
-            lambda db: Snapshot(directory.accounts(db, now), rows.rows(db, 0, None), _funded(db))
+            lambda db: Snapshot(
+                directory.some(db, directory.ids(db), now), rows.rows(db, 0, None), _funded(db)
+            )
         )
 
     async def restore(self, moved: Moved, now: int) -> bool:

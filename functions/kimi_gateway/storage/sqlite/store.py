@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kimi_gateway.storage.moving import Mover
 
 T = TypeVar("T")
+TOGETHER = 50  # accounts that are read in one transaction
 
 
 class SqliteStore:
@@ -203,7 +204,11 @@ class SqliteStore:
         return await self._writer.run(lambda db: directory.account(db, name, now))
 
     async def accounts(self, now: int) -> list[Account]:
-        return await self._writer.run(lambda db: directory.accounts(db, now))
+        ids = await self._writer.run(directory.ids)
+        shown: list[Account] = []
+        for at in range(0, len(ids), TOGETHER):  # in pieces, between other transactions
+            shown += await self._writer.run(partial(directory.some, ids=ids[at : at + TOGETHER], now=now))
+        return shown
 
     async def usage(self, since: int, account: str | None = None) -> list[UsageRow]:
         return await self._read(lambda db: rows.rows(db, since, account))

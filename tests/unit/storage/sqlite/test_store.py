@@ -14,7 +14,7 @@ from kimi_gateway.accounts.store import NoCredit, StoreDown
 from kimi_gateway.accounts.values import Bound, Budget, Grant, Key, NewKey, Usage
 from kimi_gateway.storage.sqlite.accounts import MOST_REVOKED
 from kimi_gateway.storage.sqlite.database import MIGRATIONS
-from kimi_gateway.storage.sqlite.store import SqliteStore
+from kimi_gateway.storage.sqlite.store import TOGETHER, SqliteStore
 from support.locking import locked
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +55,22 @@ async def test_a_commit_of_another_store_is_seen_at_once(path: Path) -> None:
     assert seen is not None
     assert (seen.revoked, seen.generation) == (True, 1)
     await other.close()
+    await store.close()
+
+
+async def test_others_are_served_while_all_accounts_are_read(path: Path) -> None:
+    """One that is deleted meanwhile is left out."""
+    store, key = await opened(path)
+    made = [await store.create_account(f"a{at}", Grant(at), NOW + 1) for at in range(8 * TOGETHER)]
+    last = max(made, key=lambda account: account.id)
+    reading = asyncio.create_task(store.accounts(NOW))
+    while not await store.find_key("digest") or not await store.admit("r", key, 1, NOW + 660, NOW):
+        pass
+    assert not reading.done()
+    await store.delete_account(last.id)
+    found = await reading
+    assert [account.id for account in found] == [key.account, *sorted({each.id for each in made} - {last.id})]
+    assert len(await store.accounts(NOW)) == len(made)
     await store.close()
 
 
