@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.moonshot.search import MoonshotSearch
 
 LONGEST_ANSWER = 4 * 2**20  # bytes of a JSON answer (models, balance, errors)
+FEW, SHORT = 100, 10_000  # messages, and their characters, that are written at once
 SLICE = 256  # events returned at a time, because one read may bring tens of thousands
 QUICK = http.Timeouts(connect=10, first_byte=30)  # for those answers; chat has the operator's own
 
@@ -114,8 +115,9 @@ class Moonshot:
         }
 
     async def estimate(self, token: Token, model: Model, messages: list[Any]) -> int:
-        # In a thread: many large requests come together, and each is one call into C.
-        sent = await asyncio.to_thread(jsonio.dumps, {"model": model.upstream, "messages": messages})
+        body = {"model": model.upstream, "messages": messages}
+        # A large one in a thread: it is one call into C, and many may come together.
+        sent = jsonio.dumps(body) if _is_small(messages) else await asyncio.to_thread(jsonio.dumps, body)
         data = (await self._json("POST", "/tokenizers/estimate-token-count", token, sent)).get("data")
         told = data.get("total_tokens") if isinstance(data, dict) else None
         total = counts({"total_tokens": told}).get("total_tokens")
@@ -125,6 +127,13 @@ class Moonshot:
 
     async def _json(self, method: str, path: str, token: Token, sent: bytes = b"") -> dict[str, Any]:
         return await json_object(self._client.send(method, self._base + path, _headers(token), sent, QUICK))
+
+
+def _is_small(messages: list[Any]) -> bool:
+    """Whether they are few and short texts."""
+    texts = [each.get("content") if isinstance(each, dict) else None for each in messages[:FEW]]
+    short = [len(text) for text in texts if isinstance(text, str)]
+    return len(short) == len(messages) and sum(short) < SHORT
 
 
 class Reader(Protocol):
