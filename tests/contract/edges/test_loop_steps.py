@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import kimi_gateway
@@ -34,6 +35,12 @@ PAIRS = {f"k{n}": "v" for n in NUMBERED}
 DOCUMENTS = [
     {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "abc"}}
 ] * MANY
+ORPHANS = [{"role": "tool", "tool_call_id": f"c{n}", "content": "x"} for n in NUMBERED]
+CALLS = [{"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in NUMBERED]
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "x"}
+MANY_MEMBERS = {"name": "t", **PAIRS}
+THOUGHT = {"type": "thinking", "thinking": "t", "signature": ""}
 CASES: dict[str, tuple[str, Json]] = {
     "tools to count": (f"{MESSAGES}/count_tokens", {"messages": HI, "tools": TOOLS}),
     "functions to count": (f"{RESPONSES}/input_tokens", {"input": LONG, "tools": FUNCTIONS}),
@@ -63,6 +70,23 @@ CASES: dict[str, tuple[str, Json]] = {
     "unknown members, Messages": (MESSAGES, {"messages": HI, **PAIRS}),
     "unknown members, Responses": (RESPONSES, {"input": LONG, **PAIRS}),
     "stops": (CHAT, {"messages": HI, "stop": ["a"] * MANY}),
+    "members of a message": (CHAT, {"messages": [{**HI[0], **PAIRS}]}),
+    "members of an item": (RESPONSES, {"input": [{**HI[0], **PAIRS}]}),
+    "members of a tool": (CHAT, {"messages": HI, "tools": [{"type": "function", "function": MANY_MEMBERS}]}),
+    "members of arguments": (
+        MESSAGES,
+        {"messages": [*HI, {"role": "assistant", "content": [{**USED[0], "input": PAIRS}]},
+                      {"role": "user", "content": RESULTS[:1]}]},
+    ),
+    "results without calls": (CHAT, {"messages": [*ORPHANS, *HI]}),
+    "calls of one message": (
+        CHAT, {"messages": [*HI, {"role": "assistant", "content": None, "tool_calls": CALLS}, *ORPHANS, *HI]}
+    ),
+    "the same call often": (RESPONSES, {"input": [CALL] * MANY + [OUTPUT] * MANY}),
+    "blocks of thinking": (
+        MESSAGES, {"messages": [*HI, {"role": "assistant", "content": [THOUGHT] * MANY}, *HI]}
+    ),
+    "blocks of the system": (MESSAGES, {"messages": HI, "system": [{"type": "text", "text": "a"}] * MANY}),
 }  # fmt: skip
 
 
@@ -98,6 +122,22 @@ def test_the_loops_steps_do_not_grow_with_the_body(
     found = sum(steps.seen.values())
     assert found < MOST, (case, status, steps.seen.most_common(5))
     gateway.nothing_left(key)
+
+
+@pytest.mark.parametrize("case", ["messages", "unknown members, Chat", "members of a message", "items"])
+def test_neither_do_they_for_a_request_that_may_be_repeated(
+    gateway: LiveGateway, upstream: ScriptedUpstream, case: str
+) -> None:
+    path, body = CASES[case]
+    key, steps = gateway.key(), Steps()
+    with gateway.client(key, {"idempotency-key": "one"}) as client:
+        for replayed in (False, True):
+            asked = {"model": "kimi-k3", "max_tokens": 50, **body}
+            answer: list[httpx.Response] = []
+            steps.of(gateway, lambda: answer.append(client.post(path, json=asked)) or 0)  # type: ignore[func-returns-value] # noqa: B023
+            assert answer[0].status_code == 200
+            assert ("idempotent-replayed" in answer[0].headers) is replayed
+    assert sum(steps.seen.values()) < MOST, (case, steps.seen.most_common(5))
 
 
 class Written(Steps):
