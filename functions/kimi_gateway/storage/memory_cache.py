@@ -89,12 +89,13 @@ class MemoryCache:
 
 
 class RememberingCache:
-    """Another store behind a memory of `most` bytes, so a conversation that stays in one process reads
-    nothing. Missing entries are remembered too: an entry is stored before anyone can ask for it."""
+    """Another store behind a memory of `most` bytes, half of them for one account, so a conversation that
+    stays in one process reads nothing. Missing entries are remembered too: an entry is stored before anyone
+    can ask for it."""
 
     def __init__(self, store: Cache, most: int = 16 * 2**20) -> None:
         self._store = store
-        self._memory = MemoryCache(most_of_account=most, most=most)
+        self._memory = MemoryCache(most_of_account=most // 2, most=most)
 
     async def keep(self, account: str, entries: Mapping[str, bytes], until: int) -> None:
         remembered = {name: entry for name, entry in entries.items() if not name.startswith(DELETABLE)}

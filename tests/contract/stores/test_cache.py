@@ -146,13 +146,25 @@ async def test_the_memory_asks_once_for_what_it_has_not_seen_and_never_for_what_
 
 async def test_the_memory_is_bounded_and_the_store_behind_it_still_knows() -> None:
     store = Counted()
-    memory = RememberingCache(store, most=3_000)
+    memory = RememberingCache(store, most=6_000)
     for number in range(10):
         await memory.keep("a", {f"name-{number}": bytes(500)}, UNTIL)
     found = await memory.recall("a", [f"name-{number}" for number in range(10)], NOW)
     assert len(found) == 10
     assert "name-9" not in store.asked
     assert "name-0" in store.asked
+
+
+async def test_an_account_displaces_nothing_of_another_from_the_memory() -> None:
+    store = Counted()
+    memory = RememberingCache(store, most=6_000)
+    await memory.keep("a", {"one": b"1"}, UNTIL)
+    for number in range(100):
+        await memory.keep("b", {f"name-{number}": bytes(500)}, UNTIL)
+        await memory.recall("b", [f"unknown-{number}"], NOW)
+    store.asked.clear()
+    assert await memory.recall("a", ["one"], NOW) == {"one": b"1"}
+    assert store.asked == []
 
 
 async def test_what_is_forgotten_is_gone_and_nothing_else(replay: Cache) -> None:
