@@ -77,7 +77,11 @@ def json_object(raw: bytes) -> jsonio.Source:
     try:
         _, source = jsonio.loads_source(raw)
     except ValueError as exc:
-        raise InvalidRequest(f"The body is not valid JSON: {exc}") from exc
+        if not raw.strip():
+            raise InvalidRequest("The body is empty; send a JSON object.") from exc
+        marked = raw.startswith(b"\xef\xbb\xbf")
+        reason = "it begins with a byte order mark; send UTF-8 without one" if marked else exc
+        raise InvalidRequest(f"The body is not valid JSON: {reason}") from exc
     if source is None:
         raise InvalidRequest("The body must be a JSON object.")
     return source
