@@ -74,7 +74,7 @@ def test_an_unknown_path_is_404(gateway: LiveGateway, path: str, method: str) ->
     assert (answer.status_code, openai_error(answer.json())["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/anthropic", "/anthropic/x", "/api/anthropic/v1/models", "/v1/messages/x"])
+@pytest.mark.parametrize("path", ["/anthropic", "/anthropic/x", "/api/anthropic/v1/none", "/v1/messages/x"])
 def test_an_unknown_path_of_anthropics_is_404_in_its_shape(gateway: LiveGateway, path: str) -> None:
     with gateway.client() as client:
         answer = client.post(path, headers={"authorization": "Bearer x"})
