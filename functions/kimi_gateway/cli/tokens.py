@@ -53,6 +53,8 @@ def add(token: str, vendor: str, as_json: bool) -> None:
     typed = _typed() if token == "-" else token  # noqa: S105
     secrets = _parsed(typed) if row is None or row.wire == "openai" else _of_web(typed)
     redact.learn(secrets)
+    if row is not None and row.wire == "openai":
+        vendors.check_names(row, secrets)
     fresh: list[str] = []
 
     def change(kept: Kept) -> Kept | None:

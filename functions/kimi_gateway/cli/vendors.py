@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
     from kimi_gateway.net.http import Client
     from kimi_gateway.providers.provider import Provider, Token
+
+
+_NAMED = re.compile(r"[a-z][a-z0-9-]{0,15}=[^=].*")  # a token behind the name of its address
 
 
 def variable(vendor: str) -> str:
@@ -50,6 +54,18 @@ def known(chosen: Target, id: str) -> Vendor:
         names = ", ".join((PLATFORM, *VENDORS, *models.own_vendors))
         raise click.UsageError(f"{id!r} is not a vendor. Known: {names}. KIMI_GATEWAY_MODELS adds others.")
     return vendor
+
+
+def check_names(vendor: Vendor, texts: Sequence[str]) -> None:
+    """Raises UsageError for a token that names an address which the vendor lacks. It would be sent whole to
+    the first address."""
+    for text in texts:
+        named = len(vendor.bases) > 1 and _NAMED.fullmatch(text)
+        if named and text.partition("=")[0] not in vendor.bases:
+            names = ", ".join(vendor.bases)
+            raise click.UsageError(
+                f"A token begins with a name and '=', but the addresses of {vendor.id} are: {names}."
+            )
 
 
 def of_texts(vendor: Vendor, texts: Sequence[str]) -> list[Token]:

@@ -61,6 +61,16 @@ def test_a_vendor_that_does_not_exist_is_refused(cli: Any) -> None:
     assert "'qven' is not a vendor" in result.stderr
 
 
+def test_a_token_for_an_address_that_the_vendor_lacks_is_refused(cli: Any, ask: Any, data: Path) -> None:
+    result = cli("tokens", "add", "uss=sk-secret-1234", "--vendor", "qwen")
+    assert result.exit_code == 2
+    assert "the addresses of qwen are: intl, cn, us" in result.stderr
+    assert "secret" not in result.stderr
+    assert not (data / "tokens.json").exists()
+    for token in ("us=sk-secret-1234", "c2VjcmV0==", "a:b"):
+        assert ask("tokens", "add", token, "--vendor", "qwen")["tokens"][0]["added"]
+
+
 def test_the_platforms_tokens_are_written_as_before(ask: Any, data: Path) -> None:
     ask("tokens", "add", "sk-one-1234567")
     assert json.loads((data / "tokens.json").read_text()) == ["sk-one-1234567"]
