@@ -47,7 +47,7 @@ class Collector:
             choice["message"] = message = _joined(choice["message"])
             calls = message.get("tool_calls")
             if calls is not None:
-                message["tool_calls"] = [_finished(calls[key]) for key in sorted(calls)]
+                message["tool_calls"] = [_finished(calls[key], key) for key in sorted(calls)]
         return {**self._body, "choices": choices}
 
 
@@ -103,9 +103,12 @@ def _joined(member: dict[str, Any]) -> dict[str, Any]:
     return {name: "".join(value) if isinstance(value, _Text) else value for name, value in member.items()}
 
 
-def _finished(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call as in an answer, where its place in the list is its index."""
+def _finished(call: dict[str, Any], place: int) -> dict[str, Any]:
+    """A tool call as in an answer, where its place in the list is its index. SDKs require an id and a name,
+    also if the upstream gave none."""
     whole = {name: value for name, value in call.items() if name != "index"}
+    if not whole.get("id"):
+        whole = {**whole, "id": f"call_{place}"}
     if isinstance(whole.get("function"), dict):
-        whole["function"] = _joined(whole["function"])
+        whole["function"] = {"name": "", **_joined(whole["function"])}
     return whole

@@ -183,6 +183,16 @@ def test_a_call_whose_function_comes_later_is_put_together() -> None:
     assert whole["choices"][0]["message"]["tool_calls"] == [call]
 
 
+def test_a_call_without_an_id_and_a_name_has_both_in_the_answer() -> None:
+    pieces: list[Json] = [
+        {"index": 4, "function": {"arguments": "{"}},
+        {"index": 4, "function": {"arguments": "}"}},
+    ]
+    whole, _ = collected([{"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]} for piece in pieces])
+    call = {"id": "call_0", "type": "function", "function": {"name": "", "arguments": "{}"}}
+    assert whole["choices"][0]["message"]["tool_calls"] == [call]
+
+
 ODD = st.recursive(
     SCALAR | st.floats(allow_nan=False),
     lambda inner: (
