@@ -60,9 +60,11 @@ async def unread(desk: InProcess, key: str) -> int:
     return response.status
 
 
-async def turns(number: int = 30) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
+async def sent(client: HeldClient, number: int) -> None:
+    """Until so many requests are upstream."""
+    async with asyncio.timeout(60):
+        while len(client.sent) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -75,14 +77,14 @@ def test_one_account_has_so_many_calls_in_flight_and_others_have_theirs(
 
     async def scenario() -> None:
         running = [ask(desk, key, n=several, stream=stream) for _ in range(4 // several)]
-        await turns()
+        await sent(client, 4)
         refused = await ask(desk, key, n=several)
         assert refused.status == 429
         assert refused.headers["retry-after"] == "1"
         assert "KIMI_GATEWAY_ACCOUNT_CONCURRENCY" in refused.json["error"]["message"]
         assert len(client.sent) == 4
         theirs = ask(desk, other)
-        await turns()
+        await sent(client, 5)
         assert len(client.sent) == 5
         client.may.set()
         assert [(await task).status for task in (*running, theirs)] == [200] * (4 // several + 1)
@@ -100,7 +102,7 @@ def test_a_free_call_takes_a_place_and_a_full_account_is_refused_unread(desk: In
 
     async def scenario() -> None:
         running = [ask(desk, key, free) for _ in range(4)]
-        await turns()
+        await sent(client, 4)
         assert await unread(desk, key) == 429
         assert (await ask(desk, key, free)).status == 429
         counted = await ask(desk, key, "/v1/messages/count_tokens")
