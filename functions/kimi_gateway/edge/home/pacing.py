@@ -12,7 +12,7 @@ from kimi_gateway.http import Request
 RATE = 100  # refusals a second that an account gets, or an address without a key
 AT_ONCE = 1_000  # refusals that wait for nothing
 LONGEST = AT_ONCE / RATE  # seconds that one waits
-OPEN_RATE, OPEN_AT_ONCE = 1_000, 10_000  # the same for other answers to an address without a key
+OPEN_RATE, OPEN_AT_ONCE = 1_000, 3_000  # the same for other answers to an address without a key
 
 
 class Pacing:
