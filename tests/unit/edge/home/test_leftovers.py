@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kimi_gateway.edge.home.leftovers import ENOUGH, FEW, LONGEST, MANY, Leftovers, Recent
+from kimi_gateway.edge.home.leftovers import ENOUGH, FEW, LONGEST, MANY, MOST, Leftovers, Recent
 from kimi_gateway.observe import RequestRecord
 
 
@@ -88,6 +88,13 @@ def test_packed_records_are_the_same_and_the_oldest_go() -> None:
     seen.extend(records(*range(MANY)))
     seen.pack()
     assert [count for count, _ in seen._packed] == [MANY, MANY + 3]
+
+
+def test_a_block_has_a_bound() -> None:
+    seen = Recent(records(*range(2 * MOST + 3)), 3 * MOST)
+    assert (seen.pack(), seen.pack(), seen.pack()) == (True, False, False)
+    assert ([count for count, _ in seen._packed], len(seen)) == ([MOST, MOST], 3)
+    assert list(seen.copy()) == records(*range(2 * MOST + 3))
 
 
 def test_records_that_cannot_be_packed_stay() -> None:
