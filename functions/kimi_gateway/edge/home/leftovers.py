@@ -30,7 +30,7 @@ LOOKS = 5.0  # seconds between looks at the size
 ENOUGH = 4 * 2**20  # bytes above the least size that are worth a try
 FEW = 16  # requests that may run during a try: it takes longer the more objects there are
 LONGEST = 63  # looks to wait after tries that gave nothing
-MANY, MOST = 64, 100  # records that are packed together; 100 take less than a millisecond
+BLOCK = 100  # records that are packed together, in less than a millisecond
 PACE = 0.02  # seconds between two blocks
 _ITERATORS = 255  # that asyncio keeps for later waits
 
@@ -40,31 +40,33 @@ class Recent(deque[tuple[float, RequestRecord]]):
 
     def __init__(self, latest: Iterable[tuple[float, RequestRecord]], most: int) -> None:
         super().__init__(latest, most)
-        self._packed: deque[tuple[int, bytes]] = deque()  # those before: counts and blocks
+        self._blocks: deque[bytes] = deque((), -(-most // BLOCK))  # those before
+        self._rest = marshal.dumps([])  # behind them, less than a block
 
     def copy(self) -> Recent:
         """Packed ones lack their trace."""
-        assert self.maxlen is not None  # noqa: S101  see the constructor
-        lines = [line for _, block in self._packed for line in marshal.loads(block)]  # noqa: S302  our own
+        lines = [line for block in (*self._blocks, self._rest) for line in marshal.loads(block)]  # noqa: S302  our own
         older = [(at, RequestRecord(**fields)) for at, fields in lines]
-        return Recent([*older, *self], self.maxlen)
+        return Recent([*older, *self], self.maxlen or 0)
 
-    def pack(self) -> bool:
-        """Make a block of the oldest, because thousands of small objects hold on to the memory around them. A
-        few are left as they are. Whether there are more to pack."""
-        if len(self) < MANY:
+    def pack(self, least: int = BLOCK) -> bool:
+        """Pack the oldest, because thousands of small objects hold on to the memory around them. Fewer than
+        `least` are left as they are. Whether there are more to pack."""
+        if len(self) < least:
             return False
-        oldest = list(itertools.islice(self, MOST))
+        oldest = list(itertools.islice(self, BLOCK))
+        lines = [*marshal.loads(self._rest), *[(at, record.fields()) for at, record in oldest]]  # noqa: S302
+        whole = len(lines) // BLOCK * BLOCK
         try:
-            block = marshal.dumps([(at, record.fields()) for at, record in oldest])
+            block, rest = marshal.dumps(lines[:whole]), marshal.dumps(lines[whole:])
         except ValueError:  # marshal does not know a value
             return False
-        self._packed.append((len(oldest), block))
+        self._rest = rest
+        if whole:
+            self._blocks.append(block)
         for _ in oldest:
             self.popleft()
-        while sum(count for count, _ in self._packed) - self._packed[0][0] >= (self.maxlen or 0):
-            self._packed.popleft()
-        return len(self) >= MANY
+        return len(self) >= BLOCK
 
 
 class Leftovers:
@@ -96,11 +98,14 @@ class Leftovers:
 
 
 def watch(app: App) -> None:
-    """Look from now on, as long as the loop runs."""
+    """Look from now on, as long as the loop runs. What a try needs is loaded now, because a module that is
+    loaded behind a load holds on to memory in many places."""
     loop, running = asyncio.get_running_loop(), app.running
     if running is None:
         return
     gateway, client, store = running.gateway, running.client, running.store
+    if hasattr(store, "rest"):
+        import kimi_gateway.storage.sqlite.cursors  # noqa: F401
     recent = events.recent = Recent(events.recent, events.recent.maxlen or 0)
 
     async def give_back() -> None:
@@ -109,6 +114,7 @@ def watch(app: App) -> None:
         with suppress(StoreDown):
             if rest := getattr(store, "rest", None):
                 await rest()
+        recent.pack(least=1)
         await asyncio.sleep(0)  # the connections are closed now
         collect(loop)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kimi_gateway.edge.home.leftovers import ENOUGH, FEW, LONGEST, MANY, MOST, Leftovers, Recent
+from kimi_gateway.edge.home.leftovers import BLOCK, ENOUGH, FEW, LONGEST, Leftovers, Recent
 from kimi_gateway.observe import RequestRecord
 
 
@@ -77,31 +77,28 @@ def records(*numbers: int) -> list[tuple[float, RequestRecord]]:
     return [(float(each), RequestRecord(id=f"r{each}", status=200, ignored=["seed"])) for each in numbers]
 
 
-def test_packed_records_are_the_same_and_the_oldest_go() -> None:
-    seen = Recent(records(0), MANY + 10)
-    for batch in (range(1, MANY), range(MANY, 2 * MANY), range(2 * MANY, 2 * MANY + 3)):
-        seen.extend(records(*batch))
-        seen.pack()
-    assert list(seen.copy()) == records(*range(MANY - 7, 2 * MANY + 3))
-    assert len(seen) == 3
-    assert [count for count, _ in seen._packed] == [MANY, MANY]
-    seen.extend(records(*range(MANY)))
-    seen.pack()
-    assert [count for count, _ in seen._packed] == [MANY, MANY + 3]
+@pytest.mark.parametrize("least", [1, BLOCK // 3, BLOCK])
+def test_packed_records_are_the_same_and_the_oldest_go(least: int) -> None:
+    seen, most = Recent([], 2 * BLOCK + 10), 2 * BLOCK + 10
+    for number in range(6 * BLOCK + 3):
+        seen.extend(records(number))
+        seen.pack(least)
+    assert list(seen.copy()) == records(*range(6 * BLOCK + 3 - most, 6 * BLOCK + 3))
+    assert (len(seen) < least or len(seen) == 0, len(seen._blocks)) == (True, 3)
 
 
 def test_a_block_has_a_bound() -> None:
-    seen = Recent(records(*range(2 * MOST + 3)), 3 * MOST)
+    seen = Recent(records(*range(2 * BLOCK + 3)), 3 * BLOCK)
     assert (seen.pack(), seen.pack(), seen.pack()) == (True, False, False)
-    assert ([count for count, _ in seen._packed], len(seen)) == ([MOST, MOST], 3)
-    assert list(seen.copy()) == records(*range(2 * MOST + 3))
+    assert (len(seen._blocks), len(seen)) == (2, 3)
+    assert list(seen.copy()) == records(*range(2 * BLOCK + 3))
 
 
 def test_records_that_cannot_be_packed_stay() -> None:
-    seen = Recent(records(*range(MANY)), MANY)
+    seen = Recent(records(*range(BLOCK)), BLOCK)
     seen.append((1.0, RequestRecord(ignored=[object()])))  # type: ignore[list-item]
     seen.pack()
-    assert len(seen) == len(seen.copy()) == MANY
+    assert len(seen) == len(seen.copy()) == BLOCK
 
 
 PINNED = """
