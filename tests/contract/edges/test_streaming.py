@@ -100,8 +100,8 @@ def test_silence_is_filled_with_comments(up: ScriptedUpstream, start: Start) -> 
         assert answer.status_code == 200
         assert [next(lines) for _ in range(3)] == [": ping"] * 3
         gate.let(2)
-        data = [line for line in iter(lambda: next(lines), ": ping") if line != ": ping"]
-        assert [content_of(line) for line in data] == ["", TEXT[:8]]
+        said = (line for line in lines if line != ": ping")  # a ping may be on its way
+        assert [content_of(next(said)) for _ in range(2)] == ["", TEXT[:8]]
         assert next(lines) == ": ping"
         gate.let(ALL)
         rest = [line for line in lines if line != ": ping"]
