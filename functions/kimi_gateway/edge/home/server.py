@@ -61,6 +61,7 @@ def run(values: settings.Settings, host: str, port: int, workers: int) -> None:
         host=host,
         port=port,
         workers=workers,
+        loop="asyncio",  # by itself uvicorn takes uvloop if there is one
         http="kimi_gateway.edge.home.protocol:Protocol",
         ws="none",
         lifespan="on",
