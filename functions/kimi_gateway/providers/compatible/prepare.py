@@ -11,7 +11,7 @@ from kimi_gateway.catalog.vendor import Vendor, VendorModel
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
 from kimi_gateway.net import jsonio
-from kimi_gateway.pivot import repair, tuning
+from kimi_gateway.pivot import repair, tuning, window
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.moonshot import reasoning
 from kimi_gateway.providers.moonshot.reasoning import Lost, MissingReasoning, ReasoningCollector
@@ -135,13 +135,8 @@ def _unchosen(body: Json) -> list[str]:
 def _limit(body: Json, model: Model) -> list[str]:
     """One output limit, lowered to the model's. Its name is the pivot's until it is rendered. Returns the
     client's field if that lowers it."""
-    older = body.pop("max_tokens", None)
-    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    limit = body.pop("max_completion_tokens", older)
-    if limit is None:
-        return []
-    body["max_completion_tokens"] = min(limit, model.max_output)
-    return [name] if limit > model.max_output else []
+    name, limit = window.take_limit(body)
+    return [] if limit is None else window.set_limit(body, name, limit, model)
 
 
 def style_in_words(body: Json, vendor: Vendor) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from kimi_gateway.catalog.models import Model
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest
-from kimi_gateway.pivot import repair
+from kimi_gateway.pivot import repair, window
 from kimi_gateway.pivot.request import ChatRequest
 from kimi_gateway.providers.moonshot import reasoning
 from kimi_gateway.providers.moonshot.reasoning import MissingReasoning
@@ -127,14 +127,11 @@ _THINKING = {"switch": _switch, "always": _always, "effort": _effort, "free": _f
 def _limit_output(body: dict[str, Any], model: Model, thinks: bool) -> list[str]:
     """One output limit under the platform's newer name, lowered to the model's cap. Returns the client's
     field if that lowers it."""
-    older = body.pop("max_tokens", None)
-    name = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
-    limit = body.pop("max_completion_tokens", older)
+    name, limit = window.take_limit(body)
     if limit is None and model.default_output is not None:
         limit = model.max_output if thinks else model.default_output
     if limit is None:
         return []
     if limit > model.refuse_output:
         raise InvalidRequest(f"{name}: {model.id} takes at most {model.refuse_output}", param=name)
-    body["max_completion_tokens"] = min(limit, model.max_output)
-    return [name] if limit > model.max_output else []
+    return window.set_limit(body, name, limit, model)
