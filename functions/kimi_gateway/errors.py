@@ -33,6 +33,8 @@ from __future__ import annotations
 import math
 from typing import Self
 
+MOST_CAUSES = 16  # of an error whose tracebacks are dropped
+
 
 def forget_frames(error: BaseException | None) -> None:
     """Drop the tracebacks of a handled error and of the errors that led to it. A frame that has its error in
@@ -43,9 +45,6 @@ def forget_frames(error: BaseException | None) -> None:
             return
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-MOST_CAUSES = 16
 
 
 class GatewayError(Exception):

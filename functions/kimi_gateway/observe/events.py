@@ -40,7 +40,7 @@ class Sink(Protocol):
 
 sinks: list[Sink] = []  # of this process
 # The latest requests of this process with the unix second of their end, for the operator. The home server
-# puts one in its place that packs them.
+# replaces the list by one that packs older requests.
 recent: deque[tuple[float, RequestRecord]] = deque(maxlen=1_000)
 
 

@@ -123,7 +123,7 @@ class Provider(Protocol):
         ...
 
     def stream(self, call: Call, token: Token) -> AsyncIterator[list[sse.Event]]:
-        """The events of one streamed answer, in batches as they were read."""
+        """The events of one streamed answer, in batches as they were read. No batch is empty."""
         ...
 
     async def models(self, token: Token) -> list[dict[str, Any]]:

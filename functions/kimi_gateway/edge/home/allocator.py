@@ -14,7 +14,7 @@ _ARENAS = -8
 
 
 def share_heap() -> None:
-    """Set this where the C library has it; elsewhere do nothing."""
+    """Let threads that start later share one heap. Do nothing where the C library cannot do that."""
     with suppress(ImportError, AttributeError, OSError, TypeError):  # musl, macOS, Windows
         import ctypes  # loads slowly
 

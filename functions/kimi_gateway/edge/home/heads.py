@@ -1,4 +1,4 @@
-"""Reads path, query and the length of the body from the head of a request, and answers what is none."""
+"""Reads path, query and the length of the body from the head of a request, and answers what is not HTTP."""
 
 from __future__ import annotations
 
