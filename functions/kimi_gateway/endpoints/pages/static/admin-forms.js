@@ -1,5 +1,5 @@
 // The dialogs of the operator's page: make, change and delete accounts and keys, grant, deduct, rotate.
-import { alertOf, api, copyButton, el, fill, t } from "./shell.js";
+import { alertOf, api, copyButton, el, fill, openDialog, t } from "./shell.js";
 
 const LIMITS = ["rpm", "rph", "rpd", "in_flight", "tokens"];
 const SWITCHES = ["search", "files", "see_balance", "manages"];
@@ -14,7 +14,7 @@ function dialog(title, fields, send, label = t("admin.save"), kind = "primary") 
     button.disabled = true;
     try {
       const next = await send(Object.fromEntries([...form.elements].filter((each) => each.name).map((each) => [each.name, each.type === "checkbox" ? each.checked : each.value.trim()])));
-      box.close();
+      end();
       if (next) next();
     } catch (error) {
       fill(problem, alertOf(error));
@@ -22,11 +22,9 @@ function dialog(title, fields, send, label = t("admin.save"), kind = "primary") 
     }
   } },
     el("h2", { id: "dialog-title" }, title), fields, problem,
-    el("div", { class: "row end" }, el("button", { type: "button", onclick: () => box.close() }, t("cancel")), button));
+    el("div", { class: "row end" }, el("button", { type: "button", onclick: () => end() }, t("cancel")), button));
   box.append(form);
-  box.addEventListener("close", () => box.remove());
-  document.body.append(box);
-  box.showModal();
+  const end = openDialog(box);
 }
 
 /** `offered` are values to choose from, with what they mean. */
@@ -76,10 +74,8 @@ function secret(text) {
   const box = el("dialog", { "aria-labelledby": "dialog-title" },
     el("h2", { id: "dialog-title" }, t("admin.secret")), el("p", {}, t("admin.once")),
     el("p", { class: "code secret" }, text),
-    el("div", { class: "row end" }, copyButton(text), el("button", { type: "button", class: "primary", onclick: () => box.close() }, t("close"))));
-  box.addEventListener("close", () => box.remove());
-  document.body.append(box);
-  box.showModal();
+    el("div", { class: "row end" }, copyButton(text), el("button", { type: "button", class: "primary", onclick: () => end() }, t("close"))));
+  const end = openDialog(box);
 }
 
 const named = (action, name) => t("admin.of", { action: t(action), name: name || t("admin.unnamed") });

@@ -3,7 +3,7 @@
 import { fileAt, fileOf, filesIn, sizeText } from "./chat-files.js";
 import { thinkingChoices } from "./chat-request.js";
 import { chip } from "./chat-view.js";
-import { ApiError, announce, api, el, fill, key, request, t } from "./shell.js";
+import { ApiError, announce, api, el, fill, key, openDialog, request, t } from "./shell.js";
 
 export class Composer {
   files = [];
@@ -194,9 +194,9 @@ export class Composer {
       this.files.push(file);
       this.#show();
       this.#blind();
-      dialog.close();
+      end();
     };
-    const dialog = modal(t("chat.address.title"), el("form", { class: "stack", novalidate: true, onsubmit: add },
+    const end = modal(t("chat.address.title"), el("form", { class: "stack", novalidate: true, onsubmit: add },
       el("p", { class: "hint", id: "address-hint" }, t("chat.address.hint")),
       el("div", { class: "labelled" }, el("label", { for: "address" }, t("chat.address.label")), input),
       el("div", { class: "labelled" }, el("label", { for: "address-kind" }, t("chat.address.kind")), kind),
@@ -212,12 +212,11 @@ export function forget(files, keepalive = false) {
   }
 }
 
-/** A dialog that is gone when it is closed. */
+/** Opens a dialog and returns what ends it. */
 export function modal(title, ...content) {
-  const close = el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("close"));
-  const dialog = el("dialog", { class: "card modal", "aria-label": title, onclose: () => dialog.remove() },
+  const close = el("button", { type: "button", class: "quiet", onclick: () => end() }, t("close"));
+  const dialog = el("dialog", { class: "card modal", "aria-label": title },
     el("div", { class: "modal-head" }, el("h2", {}, title), close), content);
-  document.body.append(dialog);
-  dialog.showModal();
-  return dialog;
+  const end = openDialog(dialog);
+  return end;
 }

@@ -121,10 +121,10 @@ function losing(turn, step) {
   const later = conversation.after(turn.id);
   if (!later) return step();
   const drops = () => {
-    dialog.close();
+    end();
     step();
   };
-  const dialog = modal(t("chat.drop.title"), el("p", {}, t("chat.drop", { n: later })),
+  const end = modal(t("chat.drop.title"), el("p", {}, t("chat.drop", { n: later })),
     el("p", {}, el("button", { type: "button", class: "danger", onclick: drops }, t("chat.drop.do"))));
 }
 
@@ -318,7 +318,7 @@ start("chat", words, () => {
     forget(composer.take().files);
   }
   composer = undefined;
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.remove();
   open();
 });
 onLanguage(() => (key() && composer ? draw() : open()));

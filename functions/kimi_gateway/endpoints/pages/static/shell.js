@@ -22,6 +22,17 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** Shows a dialog and returns what ends it. It leaves the page in the same step, with any secret that it shows. */
+export function openDialog(dialog) {
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  return () => {
+    dialog.close();
+    dialog.remove();
+  };
+}
+
 /** Puts `children` in place of what a node holds. */
 export function fill(node, ...children) {
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
