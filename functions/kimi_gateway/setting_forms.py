@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from urllib.parse import SplitResult, urlsplit
 
 LONGEST_CHAIN = 4  # models to fall back to
@@ -14,9 +15,17 @@ def chains(text: str) -> dict[str, tuple[str, ...]]:
     """`model=other,third;alias=other`."""
     parted = [chain.partition("=") for chain in text.split(";") if chain.strip()]
     found = {name.strip(): tuple(filter(None, map(str.strip, rest.split(",")))) for name, _, rest in parted}
+    _refuse_twice("chain", [name.strip() for name, _, _ in parted])
     if not all(name and 1 <= len(links) <= LONGEST_CHAIN for name, links in found.items()):
         raise ValueError(f"is not model=other,third;alias=other ({LONGEST_CHAIN} others at most)")
     return found
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    """Raises ValueError for a name that stands twice, because one of the two would have no effect."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"has the {what} {name[:80]!r} twice")
 
 
 def networks(text: str) -> tuple[str, ...]:
@@ -40,15 +49,14 @@ def targets(text: str) -> tuple[str, ...]:
 
 def aliases(text: str) -> tuple[tuple[str, str], ...]:
     """Patterns of names with the models that they stand for: claude-*=kimi-k3,gpt-4o=kimi-k2.6."""
-    found: dict[str, str] = {}
+    found: list[tuple[str, str]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         pattern, equals, model = (each.strip() for each in part.partition("="))
         if not (equals and pattern and model) or "=" in model or not part.isprintable() or len(part) > 250:
             raise ValueError(f"is not a list such as claude-*=kimi-k3,gpt-4o=kimi-k2.6: {part[:80]!r}")
-        if pattern in found:
-            raise ValueError(f"has the alias {pattern!r} twice")
-        found[pattern] = model
-    return tuple(found.items())
+        found.append((pattern, model))
+    _refuse_twice("alias", [pattern for pattern, _ in found])
+    return tuple(found)
 
 
 def packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
@@ -59,6 +67,7 @@ def packages(text: str) -> tuple[tuple[str, int, int | None], ...]:
         if match is None:
             raise ValueError(f"is not a list such as trial=50/1m,big=90000: {part!r}")
         found.append((match[1], int(match[2]), int(match[3]) if match[3] else None))
+    _refuse_twice("package", [name for name, _, _ in found])
     return tuple(found)
 
 

@@ -145,6 +145,8 @@ BAD: list[tuple[str, str]] = [
     ("KIMI_GATEWAY_KEEP_CONVERSATIONS", "maybe"),
     ("KIMI_GATEWAY_SEARCH", "maybe"),
     ("KIMI_GATEWAY_FALLBACKS", "a=b;c"),
+    ("KIMI_GATEWAY_FALLBACKS", "a=b;a=c"),
+    ("KIMI_GATEWAY_PACKAGES", "trial=50,trial=60"),
     ("KIMI_GATEWAY_SEARCH_ROUNDS", "11"),
     ("KIMI_GATEWAY_SEARCH_SECONDS", "0"),
     ("KIMI_GATEWAY_BATCHES", "all"),

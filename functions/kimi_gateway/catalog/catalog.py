@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kimi_gateway.catalog.models import PLATFORM, RETIRED, ROWS, Currency, Model, neutral
 from kimi_gateway.catalog.models import CatalogFault as CatalogFault
-from kimi_gateway.catalog.names import DEFAULT
+from kimi_gateway.catalog.names import DEFAULT, parted
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import InvalidRequest, ModelNotFound
 from kimi_gateway.settings import Settings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
 
 _PATTERN = re.compile(r"[*?\[]")
+_NARROW = re.compile(r"[?\[]")  # what fits one character only
 _AGENT_ID = re.compile(r"[0-9a-z]{20}")
 WEB = "kimi-web"  # the vendor that the operator must switch on (kimi_web.py)
 WEB_WARNING = (
@@ -72,6 +73,21 @@ class Catalog:
                 shown = " → ".join([*way, target])
                 raise CatalogFault(f"aliases: {alias!r} leads in a circle and never to a model: {shown}")
         return target
+
+    def refuse_ignored(self, aliases: Collection[str]) -> None:
+        """Raises CatalogFault for the first of `aliases` that no request would ever use: a model has its
+        name, requests lose a part of it, or an earlier one fits all that it fits."""
+        for alias in aliases:
+            plain, _ = parted(alias)
+            if plain != alias:
+                raise CatalogFault(f"aliases: requests for {alias!r} ask for {plain!r} and options of it")
+            if alias in self.rows or self.of_vendor(alias) is not None:
+                raise CatalogFault(f"aliases: {alias!r} is a model's own name, which is never replaced")
+            found = self._match(alias)
+            if found is None or found == alias or found not in aliases:
+                continue
+            if not _PATTERN.search(alias) or not _NARROW.search(found):
+                raise CatalogFault(f"aliases: {alias!r} has no effect behind {found!r}; put it before that")
 
     def _match(self, name: str) -> str | None:
         """The first alias that fits a name."""
@@ -146,7 +162,7 @@ def of_settings(settings: Settings) -> Catalog:
 
 def load(
     path: Path | None,
-    with_tokens: Iterable[str] = (),
+    tokens: Mapping[str, Iterable[str]] = MappingProxyType({}),
     currency: Currency = "USD",
     aliases: Iterable[tuple[str, str]] = (),
     chains: Mapping[str, Iterable[str]] = MappingProxyType({}),
@@ -155,7 +171,7 @@ def load(
     """The catalog with the operator's file: `{"models": [{"id", "upstream", …}], "aliases": {"a-*": "id"}}`.
 
     A row takes missing values from the built-in row that it names as `like`, else from the neutral row.
-    `with_tokens` are the vendors in KIMI_GATEWAY_TOKENS_…, `chains` those of KIMI_GATEWAY_FALLBACKS. The
+    `tokens` are those of KIMI_GATEWAY_TOKENS_… by vendor, `chains` those of KIMI_GATEWAY_FALLBACKS. The
     platform's rows get the `currency` of its bills. `aliases` are those of KIMI_GATEWAY_ALIASES, which come
     before the file's. `web`: with the web service of kimi.com. Raises CatalogFault.
     """
@@ -165,9 +181,10 @@ def load(
         every = first | {alias: id for alias, id in models.aliases.items() if alias not in first}
         try:
             models = Catalog(models.rows.values(), every, models.own_vendors)
+            models.refuse_ignored(first)
         except CatalogFault as exc:
             raise CatalogFault(f"KIMI_GATEWAY_ALIASES is wrong: {exc}") from exc
-    _check_vendors(models, with_tokens)
+    _check_vendors(models, tokens)
     for name, links in chains.items():
         for link in links:
             if models.find(link) is None:
@@ -206,7 +223,9 @@ def _of_file(path: Path, more: Mapping[str, Vendor]) -> Catalog:
             except ValidationError as exc:
                 raise CatalogFault(told(exc, where, _MEMBERS)) from exc
             rows[row.id] = _sane(row, where)
-        return Catalog(rows.values(), document.aliases, vendors)
+        models = Catalog(rows.values(), document.aliases, vendors)
+        models.refuse_ignored(document.aliases)
+        return models
     except ValidationError as exc:
         raise CatalogFault(f"{path}: {told(exc, '', ['models', 'aliases', 'vendors'])}") from exc
     except OSError as exc:
@@ -215,10 +234,12 @@ def _of_file(path: Path, more: Mapping[str, Vendor]) -> Catalog:
         raise CatalogFault(f"{path}: {exc}") from exc
 
 
-def _check_vendors(models: Catalog, names: Iterable[str]) -> None:
-    """Raises CatalogFault for a name in KIMI_GATEWAY_TOKENS_… that does not belong to a vendor."""
-    for name in names:
-        if models.vendor(name) is None:
+def _check_vendors(models: Catalog, tokens: Mapping[str, Iterable[str]]) -> None:
+    """Raises CatalogFault for a name in KIMI_GATEWAY_TOKENS_… that does not belong to a vendor, and for a
+    token that names no address of its vendor."""
+    for name, texts in tokens.items():
+        vendor = models.vendor(name)
+        if vendor is None:
             if name == WEB:
                 raise CatalogFault(f"KIMI_GATEWAY_TOKENS_…: {WEB} needs KIMI_GATEWAY_KIMI_WEB=on")
             from kimi_gateway.catalog.faults import near
@@ -228,6 +249,10 @@ def _check_vendors(models: Catalog, names: Iterable[str]) -> None:
             like = near(name, known)
             hint = f"did you mean {like!r}?" if like else f"known: {', '.join(known)}"
             raise CatalogFault(f"KIMI_GATEWAY_TOKENS_…: {name!r} is not a vendor; {hint}")
+        if any(map(vendor.misnames, texts)):
+            from kimi_gateway.catalog.faults import misnamed
+
+            raise CatalogFault(f"KIMI_GATEWAY_TOKENS_…: {misnamed(vendor)}")
 
 
 def _sane(row: Model, where: str) -> Model:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
+    from kimi_gateway.catalog.vendor import Vendor
+
 
 def told(error: ValidationError, where: str, names: Sequence[str]) -> str:
     """pydantic's findings as a text for the operator, each with its place."""
@@ -33,6 +35,15 @@ def _finding(found: ErrorDetails, where: str, names: Sequence[str]) -> str:
         case _:
             message = found["msg"].removeprefix("Input ")
             return f"{place or 'the document'} {message}"
+
+
+def misnamed(vendor: Vendor) -> str:
+    """Why tokens are refused that name no address of the vendor. Quotes none of them."""
+    names = ", ".join(vendor.bases)
+    return (
+        f"a token of {vendor.id} begins with a name and '=', or is a name alone; the addresses of"
+        f" {vendor.id} are: {names}"
+    )
 
 
 def near(name: str, names: Iterable[str]) -> str | None:

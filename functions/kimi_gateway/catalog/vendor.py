@@ -33,6 +33,7 @@ Cause = Literal[
 ]  # fmt: skip
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+NAMED = re.compile(r"([a-z][a-z0-9-]{0,15})=[^=].*")  # a token behind the name of its address
 AGENT = re.compile(r"[0-9a-z]{20}")  # the id of an agent of kimi.com
 OLD = 180  # days after which a row should be checked again
 # The platform's own fields, and OpenAI's that no other vendor documents.
@@ -133,6 +134,14 @@ class Vendor:
         if model is not None and model.base:
             return model.base
         return next(iter(self.bases)) if self.tokens == "per-base" else ""
+
+    def misnames(self, token: str) -> bool:
+        """Whether a token names an address that the vendor lacks, or is only the name of one. It would be
+        sent whole to the first address."""
+        if len(self.bases) == 1:
+            return False
+        named = NAMED.fullmatch(token)
+        return token.rstrip("=") in self.bases if named is None else named[1] not in self.bases
 
     def row(self, id: str) -> Model | None:
         """The catalog's row for a model; None if the vendor is known not to have it."""

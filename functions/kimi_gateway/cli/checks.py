@@ -71,14 +71,9 @@ def _models(values: Settings) -> Check:
     from kimi_gateway.catalog import catalog
 
     try:
-        known = catalog.load(values.models, aliases=values.aliases, web=values.kimi_web)
+        known = catalog.of_settings(values)
     except catalog.CatalogFault as exc:
-        return Check(
-            "models",
-            "FAIL",
-            str(exc),
-            "correct KIMI_GATEWAY_ALIASES, or the file of KIMI_GATEWAY_MODELS",
-        )
+        return Check("models", "FAIL", str(exc), "correct the setting, or the file of KIMI_GATEWAY_MODELS")
     origin = f"including those of {values.models}" if values.models else "built in"
     return Check("models", "ok", f"{len(known.rows)} models, {origin}")
 

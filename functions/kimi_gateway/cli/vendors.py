@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from kimi_gateway.catalog.vendor import Vendor
     from kimi_gateway.net.http import Client
     from kimi_gateway.providers.provider import Provider, Token
-
-
-_NAMED = re.compile(r"[a-z][a-z0-9-]{0,15}=[^=].*")  # a token behind the name of its address
 
 
 def variable(vendor: str) -> str:
@@ -57,15 +53,11 @@ def known(chosen: Target, id: str) -> Vendor:
 
 
 def check_names(vendor: Vendor, texts: Sequence[str]) -> None:
-    """Raises UsageError for a token that names an address which the vendor lacks. It would be sent whole to
-    the first address."""
-    for text in texts:
-        named = len(vendor.bases) > 1 and _NAMED.fullmatch(text)
-        if named and text.partition("=")[0] not in vendor.bases:
-            names = ", ".join(vendor.bases)
-            raise click.UsageError(
-                f"A token begins with a name and '=', but the addresses of {vendor.id} are: {names}."
-            )
+    """Raises UsageError for a token that names no address of the vendor."""
+    if any(map(vendor.misnames, texts)):
+        from kimi_gateway.catalog.faults import misnamed
+
+        raise click.UsageError(f"{misnamed(vendor)}.")
 
 
 def of_texts(vendor: Vendor, texts: Sequence[str]) -> list[Token]:
@@ -117,6 +109,12 @@ def verdicts(chosen: Target, vendor: Vendor, tokens: Sequence[Token]) -> list[Ve
     if not vendor.models and vendor.wire == "openai":
         free = f"{vendor.id} has no request that checks a token without cost"
         return [Verdict(token.id, None, free, unasked=True) for token in tokens]
+    lost = [token for token in tokens if vendor.misnames(token.secret)]  # written by hand; it is never sent
+    if lost:
+        from kimi_gateway.catalog.faults import misnamed
+
+        rest = [token for token in tokens if token not in lost]
+        return verdicts(chosen, vendor, rest) + [Verdict(token.id, False, misnamed(vendor)) for token in lost]
     from kimi_gateway.app import http_client
     from kimi_gateway.cli.upstream import verdict
 

@@ -7,6 +7,7 @@ a vendor has a token or its name is asked for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
@@ -18,7 +19,7 @@ from kimi_gateway.catalog.vendor import Vendor
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.net.http import Client, Timeouts
 from kimi_gateway.net.http1 import Http1Client, proxied
-from kimi_gateway.observe import redact
+from kimi_gateway.observe import emit, redact
 from kimi_gateway.providers.compatible.provider import Compatible
 from kimi_gateway.providers.directory import Directory
 from kimi_gateway.providers.provider import Provider, Token, Upstream
@@ -113,13 +114,18 @@ class Vendors:
         return found
 
     def tokens(self, vendor: Vendor, base: str) -> tuple[Token, ...]:
-        """The current tokens of a vendor, for one of its addresses or for all."""
+        """The current tokens of a vendor, for one of its addresses or for all. A token that names no address
+        is left out: it would be sent whole to the first one."""
         if vendor.tokens == "none":
             return (NOBODY,)
         texts = tuple(self.settings.vendor_tokens.get(vendor.id) or self.kept.kept().get(vendor.id, ()))
         known = self._tokens.get((vendor.id, base))
         if known is None or known[0] != texts:
-            of = [with_base(text, vendor.bases) for text in texts]
+            of = [with_base(text, vendor.bases) for text in texts if not vendor.misnames(text)]
+            if len(of) < len(texts):
+                from kimi_gateway.catalog.faults import misnamed
+
+                emit("misconfigured", logging.ERROR, detail=f"tokens: {misnamed(vendor)}")
             tokens = tuple(Token.of(secret, name) for name, secret in of if base in ("", name))
             known = self._tokens[vendor.id, base] = (texts, tokens)
         return known[1]

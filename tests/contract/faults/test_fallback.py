@@ -288,5 +288,5 @@ def test_a_tool_call_of_another_model_has_the_clients_names() -> None:
 
 def test_a_chain_of_what_does_not_exist_is_told_at_the_start() -> None:
     with pytest.raises(CatalogFault, match="'nothing' in the chain of 'kimi-k3'"):
-        load(None, (), chains={"kimi-k3": ["nothing"]})
-    load(None, (), chains=dict(itertools.islice(CHAIN.items(), 1)))
+        load(None, chains={"kimi-k3": ["nothing"]})
+    load(None, chains=dict(itertools.islice(CHAIN.items(), 1)))

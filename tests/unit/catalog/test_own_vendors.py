@@ -99,5 +99,14 @@ def test_the_age_of_a_row() -> None:
 
 def test_a_name_without_a_vendor_is_told_at_the_start() -> None:
     with pytest.raises(CatalogFault, match="'qven' is not a vendor; did you mean 'qwen'"):
-        catalog.load(None, ["qven"])
-    catalog.load(None, ["qwen", "spark"])
+        catalog.load(None, {"qven": ["tok-1"]})
+    catalog.load(None, {"qwen": ["tok-1"], "spark": ["tok-2"]})
+
+
+@pytest.mark.parametrize("token", ["uss=sk-secret-1234", "us=", "us", "moonshot=sk-secret-1234"])
+def test_a_token_for_no_address_of_its_vendor_is_told_at_the_start(token: str) -> None:
+    """It would be sent whole to the first address."""
+    with pytest.raises(CatalogFault, match="the addresses of qwen are: intl, cn, us") as caught:
+        catalog.load(None, {"qwen": ["intl=tok-1", token]})
+    assert "secret" not in str(caught.value)
+    catalog.load(None, {"qwen": ["us=sk-secret-1234", "c2VjcmV0==", "a:b"], "metaso": ["us=sk-secret-1234"]})

@@ -105,6 +105,6 @@ def test_it_is_off_until_it_is_switched_on(service: WebService, tmp_path: Path) 
     assert catalog.load(None).find("kimi-web/k3") is None
     assert catalog.load(None, web=True).find("kimi-web/k3") is not None
     with pytest.raises(CatalogFault, match="KIMI_GATEWAY_KIMI_WEB=on"):
-        catalog.load(None, ("kimi-web",))
+        catalog.load(None, {"kimi-web": ["tok-1"]})
     with pytest.raises(CatalogFault, match="KIMI_GATEWAY_KIMI_WEB=on"):
         catalog.load(models_file(service, tmp_path))

@@ -71,6 +71,43 @@ def test_a_token_for_an_address_that_the_vendor_lacks_is_refused(cli: Any, ask: 
         assert ask("tokens", "add", token, "--vendor", "qwen")["tokens"][0]["added"]
 
 
+@pytest.mark.usefixtures("models")
+def test_a_stored_token_for_no_address_is_told_and_never_sent(
+    cli: Any, ask: Any, data: Path, up: ScriptedUpstream
+) -> None:
+    """A file that was written by hand."""
+    good = token_of("qwen", "intl")
+    ask("tokens", "add", good, "--vendor", "qwen")
+    (data / "tokens.json").write_text(json.dumps({"qwen": [good, "uss=sk-secret-1234"]}))
+    up.requests.clear()
+    checked = json.loads(cli("tokens", "check", "--json").stdout)["tokens"]
+    assert [each["live"] for each in checked] == [True, False]
+    assert "the addresses of qwen are: intl, cn, us" in checked[1]["detail"]
+    assert all("secret" not in str(sent.headers) for sent in up.requests)
+    assert cli("doctor").exit_code == 1
+    ask("tokens", "remove", checked[1]["id"])
+    assert json.loads((data / "tokens.json").read_text()) == {"qwen": [good]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("KIMI_GATEWAY_TOKENS_QWEN", "uss=sk-secret-1234", "the addresses of qwen are: intl, cn, us"),
+        ("KIMI_GATEWAY_ALIASES", "kimi-k3=kimi-k2.6", "'kimi-k3' is a model's own name"),
+        ("KIMI_GATEWAY_FALLBACKS", "kimi-k3=kimi-k99", "'kimi-k99' in the chain of 'kimi-k3' is not a model"),
+    ],
+)
+def test_the_doctor_finds_what_the_start_refuses(
+    cli: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    for words, code in ((("serve", "--port", "0"), 2), (("doctor",), 1)):
+        result = cli(*words)
+        assert result.exit_code == code
+        assert said in result.output
+        assert "secret" not in result.output
+
+
 def test_the_platforms_tokens_are_written_as_before(ask: Any, data: Path) -> None:
     ask("tokens", "add", "sk-one-1234567")
     assert json.loads((data / "tokens.json").read_text()) == ["sk-one-1234567"]
