@@ -59,6 +59,11 @@ SHAPES: dict[str, tuple[list[Json], Called]] = {
         [*ONE, ("run:0", "run", {"b": 2})],
     ),
     "no id": ([at(0, "", name="run"), at(0, LS)], [("call_0", "run", {"command": "ls"})]),
+    "no name": ([at(0, "", "run:0"), at(0, LS)], [("run:0", "", {"command": "ls"})]),
+    "neither id nor name": ([at(0, ""), at(0, LS)], [("call_0", "", {"command": "ls"})]),
+    "neither, beside a whole one": (
+        [at(0, LS, "run:0", "run"), at(1, '{"b": 2}')], [*ONE, ("call_1", "", {"b": 2})],
+    ),
     "a raw line end": (
         [at(0, '{"command": "a', "run:0", "run"), at(0, '\nb\\'), at(0, 'd"} {'), at(0, "}")],
         [("run:0", "run", {"command": "a\nb\\d"})],

@@ -54,6 +54,7 @@ class _Call:
     mender: Mender
     id: str = ""  # the upstream's
     name: str = ""
+    told: bool = False  # as nameless
 
 
 @dataclass(slots=True)
@@ -99,6 +100,21 @@ class Calls:
         call.name = call.name or name
         made["function"] = {"name": named, "arguments": mended} if named else {"arguments": mended}
         return made
+
+    def ending(self) -> list[Fragment]:
+        """Fragments for calls that never got an id or a name, at the end of the choice: SDKs fail without."""
+        told = []
+        for call in self._all:
+            if call.id and call.name or call.told:
+                continue
+            made: Fragment = {"index": call.place, "function": {"arguments": ""}}
+            if not call.id:
+                made["id"] = self._client_id(call, "")
+            if not call.name:
+                made["function"]["name"] = ""
+            call.told = True
+            told.append(made)
+        return told
 
     def _of(self, index: Any, id: str, name: str, arguments: str) -> _Call | None:
         """The call that a fragment belongs to, None if it begins one. A fragment with a name begins a new

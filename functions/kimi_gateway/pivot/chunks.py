@@ -196,6 +196,8 @@ class Progress:
             {"index": index, "delta": {}, "finish_reason": "tool_calls" if self._calls.get(index) else "stop"}
             for index in sorted(self._open)
         ]
+        for choice in choices:
+            self._end_calls(choice["delta"], choice["index"])
         self._finished |= self._open
         self._reasons.update(choice["finish_reason"] for choice in choices)
         self._open.clear()
@@ -226,12 +228,19 @@ class Progress:
             self._spoken = True
             self._shape(delta, calls, index)
         if finished:
+            self._end_calls(delta, index)
             self._finished.add(index)
             self._reasons.add(str(reason))
             self._open.discard(index)
         elif index not in self._finished:
             self._open.add(index)
         return substance
+
+    def _end_calls(self, delta: dict[str, Any], choice: int) -> None:
+        calls = self._calls.get(choice)
+        if calls is not None and (lacking := calls.ending()):
+            delta["tool_calls"] = [*(delta.get("tool_calls") or ()), *lacking]
+            self._edited = True
 
     def _shape(self, delta: dict[str, Any], fragments: list[Any], choice: int) -> None:
         calls = self._calls.get(choice)
