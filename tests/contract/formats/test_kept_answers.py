@@ -106,6 +106,32 @@ def test_what_was_answered_is_listed_in_pages(desk: InProcess) -> None:
     assert desk.run(_query(desk, f"/v1/responses/{second['id']}", key, "stream=true")).status == 400
 
 
+@pytest.mark.parametrize("continues", [True, False], ids=["by its id", "by items"])
+def test_calls_are_listed_under_the_ids_that_the_client_got(desk: InProcess, continues: bool) -> None:
+    """The vendor gives the calls of all turns the same ids."""
+    two = [("look", {}), ("look", {"at": 2})]
+    desk.client.answer = lambda sent: streamed(*chat_events("", "I look", two))
+    key, told, given, more = desk.key(None), list[str](), list[Json](), dict[str, Any]()
+    given.append({"role": "user", "content": "Look"})
+    for _ in range(3):
+        answered = ask(desk, key, input=given, tools=TOOLS, **more)
+        calls = [item for item in answered["output"] if item["type"] == "function_call"]
+        ids = [item["call_id"] for item in calls]
+        results = [{"type": "function_call_output", "call_id": id, "output": id} for id in reversed(ids)]
+        given = results if continues else [*given, *calls, *results]
+        more = {"previous_response_id": answered["id"]} if continues else {}
+        told += ids
+    last = ask(desk, key, input=given, tools=TOOLS, **more)["id"]
+    items = desk.run(_query(desk, f"/v1/responses/{last}/input_items", key, "order=asc&limit=100")).json[
+        "data"
+    ]
+    assert [item["call_id"] for item in items if item["type"] == "function_call"] == told
+    results = [item for item in items if item["type"] == "function_call_output"]
+    assert [item["call_id"] for item in results] == [item["output"] for item in results]
+    assert {item["call_id"] for item in results} == set(told)
+    assert len(set(told)) == 6
+
+
 async def _query(desk: InProcess, path: str, key: str, query: str) -> Answered:
     from kimi_gateway.http import Headers, Query, Request
 

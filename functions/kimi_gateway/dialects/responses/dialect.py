@@ -65,7 +65,8 @@ class ParsedResponsesRequest:
             return {}
         answered.output.end()
         response = {name: value for name, value in (answered.final or {}).items() if name != "output"}
-        earlier = references.Earlier(self.translation.messages, answered.output.items())
+        told = self.translation
+        earlier = references.Earlier(told.messages, answered.output.items(), told.called)
         return earlier.entries(self._name, response or None, beside)
 
 

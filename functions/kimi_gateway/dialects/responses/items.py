@@ -62,6 +62,7 @@ class Conversation:
             self.messages
         )  # paths of each message's calls, or of its output
         self._called: list[str] = []
+        self.ids: list[str] = []  # the client's, of all calls that were added
         self._left_out: set[str] = set()
 
     def add(self, items: Iterable[Any], where: str) -> None:
@@ -149,6 +150,7 @@ class Conversation:
     def _call(self, item: dict[str, Any], here: str, name: str, arguments: str) -> None:
         function = {"name": name, "arguments": arguments}
         self._called.append(f"{here}.call_id")
+        self.ids.append(item["call_id"])
         self._calls.append({"id": item["call_id"], "type": "function", "function": function})
 
     def output(self, item: dict[str, Any], here: str) -> None:

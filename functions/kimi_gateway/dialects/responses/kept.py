@@ -4,10 +4,12 @@ Shapes: OpenAI's SDK, 2026-11."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kimi_gateway.dialects.responses import references
+from kimi_gateway.pivot.call_ids import vendors
 
 Item = dict[str, Any]
 
@@ -22,10 +24,28 @@ def response(name: str, found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def input_items(name: str, found: Mapping[str, Any]) -> list[Item]:
     """The conversation before the answer as items, the first one first. Their ids name nothing else."""
-    messages = references.messages_of(found[references.names(name)[0]])
-    items = [item for message in messages for item in _items(message)]
+    asked = found[references.names(name)[0]]
+    items = [item for message in references.messages_of(asked) for item in _items(message)]
+    _name_calls(items, references.called_of(asked))
     prefixes = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
     return [{"id": f"{prefixes[item['type']]}_{name}_in_{place}", **item} for place, item in enumerate(items)]
+
+
+def _name_calls(items: list[Item], called: list[str]) -> None:
+    """Give calls and their results the ids that the client knows. `called` has those of the calls in their
+    order; the vendor may give several calls the same id."""
+    known: dict[str, deque[str]] = {}
+    for id in called:
+        known.setdefault(vendors(id), deque()).append(id)
+    unanswered: dict[str, deque[str]] = {}
+    for item in items:
+        if "call_id" not in item:
+            continue
+        id, ids = item["call_id"], known if item["type"] == "function_call" else unanswered
+        if ids.get(id):
+            item["call_id"] = ids[id].popleft()
+            if ids is known:
+                unanswered.setdefault(id, deque()).append(item["call_id"])
 
 
 def _items(message: Mapping[str, Any]) -> Iterator[Item]:

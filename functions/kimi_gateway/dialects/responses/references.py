@@ -26,10 +26,12 @@ Kept = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """An earlier answer: its conversation and its items."""
+    """An earlier answer: its conversation and its items. `called` are the client's ids of the conversation's
+    calls, which has them as the vendor wants them."""
 
     messages: list[dict[str, Any]] = field(repr=False)
     output: list[dict[str, Any]] = field(repr=False)
+    called: list[str] = field(default_factory=list, repr=False)
 
     def entries(
         self, name: str, response: Mapping[str, Any] | None = None, beside: Sequence[str] = ()
@@ -38,6 +40,8 @@ class Earlier:
         a request may name those of many answers, and each conversation includes everything before it.
         `response` is the answer without its items; `beside` are the names of entries that go with it."""
         asked = {"messages": self.messages, "response": response, "beside": list(beside)}
+        if self.called:
+            asked["called"] = self.called
         return {_asked(name): _packed(asked), _items(name): _packed(self.output)}
 
 
@@ -74,7 +78,8 @@ def resolve(body: Mapping[str, Any], found: Kept) -> tuple[list[Any] | str, Earl
         name = _earlier_of(body)
         if not name or not found.keys() >= {_asked(name), _items(name)}:
             fail("previous_response_id", "no such response is kept; send the whole conversation as input")
-        earlier = Earlier(messages_of(found[_asked(name)]), found[_items(name)])
+        asked = found[_asked(name)]
+        earlier = Earlier(messages_of(asked), found[_items(name)], called_of(asked))
     given = body["input"]
     if isinstance(given, str) or not any(map(_is_reference, given)):
         return given, earlier
@@ -125,6 +130,12 @@ def messages_of(asked: Any) -> list[dict[str, Any]]:
     """The conversation in an entry. Before 2026-11-28 an entry had nothing else."""
     messages: list[dict[str, Any]] = asked if isinstance(asked, list) else asked["messages"]
     return messages
+
+
+def called_of(asked: Any) -> list[str]:
+    """The client's ids of the calls in an entry; those of older releases have none."""
+    called: list[str] = asked.get("called", []) if isinstance(asked, dict) else []
+    return called
 
 
 def _asked(name: str) -> str:

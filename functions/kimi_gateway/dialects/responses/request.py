@@ -22,12 +22,13 @@ _LOGPROBS = "message.output_text.logprobs"
 @dataclass(frozen=True, slots=True)
 class Translation:
     """A request in the inner format, with what its answer needs. `body` is the client's without nulls.
-    `messages` are the conversation without `instructions`."""
+    `messages` are the conversation without `instructions`; `called` the client's ids of its calls."""
 
     chat: ChatRequest
     body: dict[str, Any] = field(repr=False)
     messages: list[dict[str, Any]] = field(repr=False)
     toolbox: Toolbox = field(repr=False)
+    called: list[str] = field(default_factory=list, repr=False)
 
 
 def checked(raw: bytes) -> dict[str, Any]:
@@ -82,7 +83,8 @@ def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | Non
         free=toolbox.free,
         search=search,
     )
-    return Translation(chat, body, messages, toolbox)
+    called = [*(earlier.called if earlier else ()), *conversation.ids]
+    return Translation(chat, body, messages, toolbox, called)
 
 
 # The client's names for fields that model rules may refuse.
