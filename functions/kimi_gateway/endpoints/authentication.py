@@ -8,13 +8,14 @@ from kimi_gateway.accounts.guests import GuestKey
 from kimi_gateway.accounts.values import Key
 from kimi_gateway.errors import PermissionDenied
 from kimi_gateway.http import Request
+from kimi_gateway.observe import asked_by
 
 
 async def authenticate(gate: Gate, request: Request, fresh: bool = True) -> Key:
     """The key, which is also noted for the request's log line. Raises the errors of
     `Gate.authenticate_free`."""
     key = await gate.authenticate_free(request.headers, request.client, fresh)
-    request.record.key, request.record.account = key.id, key.account
+    asked_by(request.record, key.id, key.account)
     return key
 
 

@@ -146,13 +146,13 @@ class Resolving:
             raise wrong(attachment, f"{type.media_type} is not supported; use one of {names}")
         if self.files is None and isinstance(attachment.source, Inline):  # it can go as it came
             return MediaUrl(f"data:{type.media_type};base64,{attachment.source.data}", medium)
-        if medium == "image":
+        if medium == "image" and (reader.size is None or reader.size <= self.bounds.inline):
             data = await reader.fill(self.bounds.inline + 1)
             if len(data) <= self.bounds.inline:
                 return MediaUrl(f"data:{type.media_type};base64,{base64.b64encode(data).decode()}")
             del data
-            if self.files is None:
-                raise too_large(attachment, self.bounds.inline)
+        if medium == "image" and self.files is None:
+            raise too_large(attachment, self.bounds.inline)
         async with self._binding:  # media of one turn share a token
             upload = partial(self._upload, attachment, reader, type, medium, tried, self.token_id)
             if self.shared is not None and self.files is not None:

@@ -165,6 +165,7 @@ def _error(attachment: Attachment) -> type[InvalidRequest]:
 async def _decoded(attachment: Attachment, data: str) -> AsyncGenerator[bytes, None]:
     for piece in _pieces(attachment, data):
         yield piece
+        await asyncio.sleep(0)  # many decode at a time
 
 
 def _pieces(attachment: Attachment, data: str) -> Iterator[bytes]:

@@ -36,6 +36,7 @@ from kimi_gateway.flow.rounds import Opening, Plan
 from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, headers_of
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
+from kimi_gateway.observe import asked_by
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.attachments import NO_IDS, Ids, Resolver
 from kimi_gateway.pivot.chunks import Identity
@@ -76,7 +77,7 @@ class Gateway:
 
     async def ask(self, request: Request, dialect: Dialect) -> Response:
         key = await self.gate.authenticate(request.headers, request.client)
-        request.record.key, request.record.account = key.id, key.account
+        asked_by(request.record, key.id, key.account)
         if request.headers.all("idempotency-key"):
             from kimi_gateway.flow import idempotency  # few requests need it
 
@@ -277,7 +278,7 @@ class Gateway:
             self.turns.discard(turn)
         turn.describe(request.record, request.started)
         if turn.rounds.first_content is not None:
-            request.record.first_content_ms = _ms(turn.rounds.first_content - request.started)
+            request.record.first_content_ms = round((turn.rounds.first_content - request.started) * 1000, 2)
 
     async def drain(self, seconds: float) -> None:
         """Accept no new chats; running ones may finish within `seconds`, then they get an error."""
@@ -327,7 +328,7 @@ class Gateway:
 
         calls = await self._calls(admittable, turn, chat, completed)
         turn.rounds.begin(calls, error, planner, again if calls[0].call.movable else None)
-        request.record.overhead_ms = _ms(time.monotonic() - request.started)
+        request.record.overhead_ms = round((time.monotonic() - request.started) * 1000, 2)
 
     async def _calls(
         self, admittable: AdmittableRequest, turn: Turn, chat: ChatRequest, completed: CompletedRequest
@@ -344,7 +345,3 @@ class Gateway:
         if self.fall_back is not None:
             self.fall_back(calls, admittable, turn, chat, completed)
         return calls
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)

@@ -2,6 +2,8 @@
 
 from .events import (
     Sink,
+    asked_by,
+    current_account,
     current_request,
     current_trace,
     emit,
@@ -22,6 +24,8 @@ __all__ = [
     "Redactor",
     "RequestRecord",
     "Sink",
+    "asked_by",
+    "current_account",
     "current_request",
     "current_trace",
     "emit",

@@ -18,6 +18,8 @@ log = logging.getLogger("kimi_gateway")
 
 # The id of the request for which this task, or the task that started it, works; empty outside of requests.
 current_request: ContextVar[str] = ContextVar("current_request", default="")
+# The account that asks, once its key is known.
+current_account: ContextVar[str] = ContextVar("current_account", default="")
 # Its trace, if something traces.
 current_trace: ContextVar[Trace | None] = ContextVar("current_trace", default=None)
 # Begin the trace of a request, from its headers; empty if nothing traces.
@@ -57,6 +59,12 @@ def trace_headers() -> dict[str, str]:
     """Headers that pass the trace of this request on to an upstream."""
     trace = current_trace.get()
     return {} if trace is None else trace.outgoing()
+
+
+def asked_by(record: RequestRecord, key: str, account: str) -> None:
+    """Tell who sends the request that this task works for."""
+    record.key, record.account = key, account
+    current_account.set(account)
 
 
 def piece(last: float) -> float:

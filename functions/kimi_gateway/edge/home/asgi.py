@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_gateway.app import Running, start
 from kimi_gateway.edge.body import Pace, Stopwatch, check_length, refused_head, too_large, too_slow
 from kimi_gateway.edge.home.bodies import Bodies, Body
-from kimi_gateway.edge.home.connections import Connections, Proxies
+from kimi_gateway.edge.home.connections import ARENA, Connections, Proxies
 from kimi_gateway.edge.home.pacing import Pacing
 from kimi_gateway.edge.router import Router, request_id
 from kimi_gateway.edge.routes import routes
@@ -31,7 +31,6 @@ FILES = ("/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js")
 PAGES = (*DOCS, *FILES)
 CLOSING = (("connection", "close"),)  # of an answer before the body is read
 LEAST_PATIENCE = 2.0  # seconds for a client that reads nothing, even if the idle time-out is shorter
-ARENA = 256 * 1024  # bytes of one read
 
 
 class App:

@@ -204,3 +204,7 @@ class Body:
         if self._running:
             self._bodies.rest(self.owner, self._running)
             self._running = 0
+
+
+def joined(pieces: list[bytes]) -> bytes:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -11,6 +11,10 @@ from kimi_gateway.edge.addresses import block, parsed
 from kimi_gateway.edge.home.bodies import Largest
 
 MOST_OF_HEADS = 32 * 2**20  # bytes of all large heads that are incomplete
+ARENA = 256 * 1024  # bytes of one read
+FEW = 2  # bodies that arrive at a time and get all of it
+TURN = FEW * ARENA  # bytes that all bodies together may bring in a turn of the loop
+LEAST_READ = 4 * 1024
 LOOKED_AT = 64  # connections with a key that are searched for an idle one
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -76,6 +80,11 @@ class Connections:
             same = self._waiting.setdefault(account, OrderedDict())
             same[connection] = None
             self._accounts.set(account, len(same))
+
+    def share(self) -> int:
+        """Bytes of the next read of a body. With many at a time each gets less, because other requests wait
+        until all that can be read in a turn of the loop is processed."""
+        return ARENA if len(self._waits) <= FEW else max(LEAST_READ, TURN // len(self._waits))
 
     def go_on(self, connection: Connection) -> None:
         account = self._waits.pop(connection, None)

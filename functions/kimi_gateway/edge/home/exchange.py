@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,11 @@ from kimi_gateway.edge.body import (
     too_slow,
 )
 from kimi_gateway.edge.home.bodies import SMALL as UNCOUNTED
-from kimi_gateway.edge.home.bodies import Body
+from kimi_gateway.edge.home.bodies import Body, joined
 from kimi_gateway.edge.home.heads import length_of, split
 from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
+from kimi_gateway.flow.apart import apart
 from kimi_gateway.http import Headers, Pairs, Query, Request, Response
 from kimi_gateway.net.sse import LARGE, PAUSE
 from kimi_gateway.observe import log
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 SMALL = 64 * 1024  # bytes of a refused body that are read to keep the connection
-MANY = 1024  # pieces of a body before they are joined; tiny pieces cost far more than their bytes
+MANY = 1024  # tiny pieces of a body before they are joined; they cost far more than their bytes
+TINY = 4096  # bytes of a piece, on average
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -158,7 +161,7 @@ class Exchange:
                     return
             self._waiting += len(part)
             self._parts.append(part)
-            if len(self._parts) - self._joined >= MANY:
+            if len(self._parts) - self._joined >= MANY and self._size < self._pieces * TINY:
                 self._parts[self._joined :] = [b"".join(self._parts[self._joined :])]
                 self._joined += 1
         self._wake()
@@ -182,22 +185,22 @@ class Exchange:
         if not self._whole and self._chunked and request.headers.get("expect").lower() == "100-continue":
             self._connection.write(CONTINUE)
 
-    def _taken(self) -> bytes:
-        """The bytes so far. Raises BodyTooLarge, and InvalidRequest for too many chunks."""
+    def _taken(self) -> list[bytes]:
+        """The pieces so far. Raises BodyTooLarge, and InvalidRequest for too many chunks."""
         if self._size > self._request.limit:
             raise too_large(self._request.limit)
         if self._too_fine:
             raise refused_chunks()
         parts, self._parts = self._parts, []
         self._joined = self._waiting = 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts
 
     async def _body(self) -> bytes:
         self._open()
         self._wanted = True
         packed = self._request.headers.get("content-encoding")  # what it becomes is counted as well
         if self._whole and self._size <= UNCOUNTED and not packed:
-            return self._taken()
+            return joined(self._taken())
         held = self._held = Body(self._connection.app.bodies, self._request, self._drop)
         held.grow(self._size)
         if not self._whole:
@@ -206,7 +209,7 @@ class Exchange:
             await self._arrival(Pace(clock.time(), self._size), clock, math.inf)
         held.arriving = False
         held.check()
-        return self._taken()
+        return await apart(self._size, partial(joined, self._taken()))
 
     def _drop(self) -> None:
         """The bytes so far have to go."""
@@ -220,7 +223,7 @@ class Exchange:
         while True:
             if not (self._waiting or self._whole):
                 await self._arrival(pace, clock, 1)
-            if piece := self._taken():
+            if piece := joined(self._taken()):
                 self._connection.steer()
                 with clock.stopped():
                     yield piece

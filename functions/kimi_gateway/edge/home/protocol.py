@@ -68,7 +68,8 @@ class Protocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         missing = 0 if self._incoming is None else self._incoming.missing
-        return self._arena if missing is None or missing > UNASKED else self._arena[:UNASKED]
+        wanted = missing is None or missing > UNASKED
+        return self._arena[: self.app.connections.share() if wanted else UNASKED]
 
     def buffer_updated(self, size: int) -> None:
         if not self._deaf:
