@@ -4,7 +4,7 @@ import { alertOf, api, copyButton, el, fill, openDialog, t } from "./shell.js";
 const LIMITS = ["rpm", "rph", "rpd", "in_flight", "tokens"];
 const SWITCHES = ["search", "files", "see_balance", "manages"];
 
-/** A dialog with a form; `send` gets its values and throws ApiError to stay open. */
+/** A dialog with a form; `send` gets its values, and those of the beginning, and throws ApiError to stay open. */
 function dialog(title, fields, send, label = t("admin.save"), kind = "primary") {
   const problem = el("div");
   const button = el("button", { type: "submit", class: kind }, label);
@@ -13,19 +13,25 @@ function dialog(title, fields, send, label = t("admin.save"), kind = "primary") 
     event.preventDefault();
     button.disabled = true;
     try {
-      const next = await send(Object.fromEntries([...form.elements].filter((each) => each.name).map((each) => [each.name, each.type === "checkbox" ? each.checked : each.value.trim()])));
+      const next = await send(values(), first);
       end();
       if (next) next();
     } catch (error) {
+      if (error.status === 0) error.message += ` ${t("admin.unanswered")}`;
       fill(problem, alertOf(error));
       button.disabled = false;
     }
   } },
     el("h2", { id: "dialog-title" }, title), fields, problem,
     el("div", { class: "row end" }, el("button", { type: "button", onclick: () => end() }, t("cancel")), button));
+  const values = () => Object.fromEntries([...form.elements].filter((each) => each.name).map((each) => [each.name, each.type === "checkbox" ? each.checked : each.value.trim()]));
+  const first = values();
   box.append(form);
   const end = openDialog(box);
 }
+
+/** The members that the operator has changed: the others may be changed elsewhere meanwhile. */
+const changes = (now, before) => Object.fromEntries(Object.entries(now).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])));
 
 /** `offered` are values to choose from, with what they mean. */
 function field(name, label, value = "", hint, offered) {
@@ -55,7 +61,7 @@ function keyFields(key) {
     el("div", { class: "fields" }, LIMITS.map((name) => number(name, of(name)))),
     field("models", t("admin.models"), key ? key.models.join(", ") : ""),
     field("budgets", t("admin.budgets"), key ? listed(key.budgets) : "", t("admin.budgets_hint")),
-    el("div", { class: "fields" }, field("expires", t("admin.expires"), key?.expires?.slice(0, 10) ?? ""), field("note", t("admin.note"), key?.note ?? "")),
+    el("div", { class: "fields" }, field("expires", t("admin.expires"), key?.expires?.replace("T00:00:00Z", "") ?? ""), field("note", t("admin.note"), key?.note ?? "")),
     el("div", { class: "checks" }, SWITCHES.map((name) => check(name, key ? key[name] : name === "search" || name === "files"))),
   ];
 }
@@ -89,7 +95,11 @@ export const forms = {
   },
   changeAccount(account, done) {
     dialog(named("admin.change", account.name), [field("name", t("admin.name"), account.name), field("budgets", t("admin.budgets"), listed(account.budgets), t("admin.budgets_hint"))],
-      async (values) => { await api(path("accounts", account.id), { method: "PATCH", body: { name: values.name, budgets: budgetsOf(values.budgets) } }); return done; });
+      async (...both) => {
+        const [now, before] = both.map((values) => ({ name: values.name, budgets: budgetsOf(values.budgets) }));
+        await api(path("accounts", account.id), { method: "PATCH", body: changes(now, before) });
+        return done;
+      });
   },
   async grant(account, done) {
     const { data } = await api("admin/packages");
@@ -124,7 +134,7 @@ export const forms = {
   },
   changeKey(key, done) {
     dialog(named("admin.change", key.name), [field("name", t("admin.name"), key.name), ...keyFields(key)],
-      async (values) => { await api(path("keys", key.id), { method: "PATCH", body: termsOf(values) }); return done; });
+      async (...both) => { await api(path("keys", key.id), { method: "PATCH", body: changes(...both.map(termsOf)) }); return done; });
   },
   rotate(key, done) {
     dialog(named("admin.rotate", key.name), [field("overlap", t("admin.overlap"), "24h")],

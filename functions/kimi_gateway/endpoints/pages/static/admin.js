@@ -9,6 +9,7 @@ const SECTIONS = ["overview", "accounts", "pool", "requests"];
 const FILTERS = ["key", "status", "cause", "model"];
 const SHOWN = 50; // accounts at first
 const MOST = 5; // pages of 1,000 accounts that are read
+const PAGE = 1_000;
 const main = document.querySelector("main");
 
 let watching = null, page = null, seen = {}, wanted = {}, found = "", shown = SHOWN;
@@ -20,12 +21,12 @@ const title = (name, id) => el("span", {}, name || t("admin.unnamed"), el("span"
 async function all(path, signal) {
   const entries = [];
   for (let at = 0, after = ""; at < MOST; at++) {
-    const read = await api(`${path}?limit=1000${after}`, { signal });
+    const read = await api(`${path}?limit=${PAGE}${after}`, { signal });
     entries.push(...read.data);
-    if (!read.has_more) break;
+    if (!read.has_more) return entries;
     after = `&after=${encodeURIComponent(read.next)}`;
   }
-  return entries;
+  return Object.assign(entries, { cut: true });
 }
 
 const read = {
@@ -37,6 +38,7 @@ const read = {
   async accounts(signal) {
     const [accounts, keys] = await Promise.all([all("admin/accounts", signal), all("admin/keys", signal)]);
     seen.accounts = accounts;
+    seen.cut = accounts.cut || keys.cut;
     seen.byAccount = Map.groupBy ? Map.groupBy(keys, (each) => each.account) : keys.reduce((map, each) => map.set(each.account, [...(map.get(each.account) ?? []), each]), new Map());
   },
   async pool(signal) {
@@ -106,7 +108,7 @@ const draw = {
     const text = found.toLowerCase();
     const fits = (each) => [each.id, each.name, ...(seen.byAccount.get(each.id) ?? []).flatMap((one) => [one.id, one.name])].some((word) => word.toLowerCase().includes(text));
     const matching = seen.accounts.filter(fits);
-    fill(page.list, matching.slice(0, shown).map(accountCard), matching.length === 0 && el("p", { class: "muted" }, t("admin.nothing")),
+    fill(page.list, seen.cut && el("p", { class: "alert" }, t("admin.most", { n: number(MOST * PAGE) })), matching.slice(0, shown).map(accountCard), matching.length === 0 && el("p", { class: "muted" }, t("admin.nothing")),
       matching.length > shown && el("button", { type: "button", onclick: () => { shown += SHOWN; draw.accounts(); } }, t("admin.more", { n: matching.length - shown })));
   },
   pool() {
@@ -127,7 +129,7 @@ const draw = {
 function accountCard(account) {
   const keys = seen.byAccount.get(account.id) ?? [];
   const table = new Table("admin.accounts");
-  const act = (name, of, step) => el("button", { type: "button", class: "quiet", "aria-label": t("admin.of", { action: t(name), name: of.name || of.id }), onclick: () => Promise.resolve(step()).catch((error) => fill(page.problem, alertOf(error))) }, t(name));
+  const act = (name, of, step) => el("button", { type: "button", class: "quiet", "data-slot": `${name.replace("resume", "suspend")} ${of.id}`, "aria-label": t("admin.of", { action: t(name), name: of.name || of.id }), onclick: () => Promise.resolve(step()).catch((error) => fill(page.problem, alertOf(error))) }, t(name));
   const limits = (each) => [...Object.entries(each.limits), ["tokens", each.tokens], ["in flight", each.in_flight], ...Object.entries(each.budgets)].filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}`).join(", ") || t("none");
   const row = (each) => [
     el("span", {}, title(each.name, each.id), each.role === "operator" && el("span", { class: "tag" }, t("admin.operator")), each.note && el("span", { class: "hint block" }, each.note)),
@@ -169,7 +171,7 @@ function open() {
     } catch (error) {
       if (signal.aborted) throw error;
       if (error.status === 401) return ask(error);
-      fill(page.problem, alertOf(explained(error)));
+      fill(page.problem, alertOf(explained(error), true));
       throw error;
     }
   }, name === "accounts" ? 60 : 10);

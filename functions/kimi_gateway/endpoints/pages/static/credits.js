@@ -148,7 +148,7 @@ function watch() {
     } catch (error) {
       if (signal.aborted) throw error;
       if (error.status === 401) return ask(error);
-      fill(page.problem, alertOf(error));
+      fill(page.problem, alertOf(error, true));
       throw error;
     }
   }, EVERY);

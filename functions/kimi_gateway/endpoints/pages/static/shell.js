@@ -24,7 +24,11 @@ export function el(tag, attributes = {}, ...children) {
 
 /** Shows a dialog and returns what ends it. It leaves the page in the same step, with any secret that it shows. */
 export function openDialog(dialog) {
-  dialog.addEventListener("close", () => dialog.remove());
+  const slot = document.activeElement?.dataset.slot;
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (slot && document.activeElement === document.body) focusOn(document, slot); // what opened it was drawn anew
+  });
   document.body.append(dialog);
   dialog.showModal();
   return () => {
@@ -33,11 +37,15 @@ export function openDialog(dialog) {
   };
 }
 
-/** Puts `children` in place of what a node holds. */
+/** Puts `children` in place of what a node holds. The focus goes to the new element with the same data-slot. */
 export function fill(node, ...children) {
+  const slot = node.contains(document.activeElement) && document.activeElement.dataset.slot;
   node.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  if (slot) focusOn(node, slot);
   return node;
 }
+
+const focusOn = (node, slot) => node.querySelector(`[data-slot="${CSS.escape(slot)}"]`)?.focus({ preventScroll: true });
 
 // Storage --------------------------------------------------------------------------------------------
 
@@ -261,8 +269,8 @@ export function announce(text) {
   live.textContent = text;
 }
 
-/** An error to show in a page. */
-export const alertOf = (error) => el("p", { class: "alert", role: "alert" }, error.message);
+/** An error to show in a page; `polls`: the page tries again by itself. */
+export const alertOf = (error, polls = false) => el("p", { class: "alert", role: "alert" }, error.message, polls && ` ${t("error.polls")}`);
 
 /** The form that asks for a key. `check` gets the key and throws ApiError if it does not do; then `used` runs. */
 export function keyForm({ title = t("key.title"), hint = t("key.hint"), check, used }) {
@@ -278,7 +286,7 @@ export function keyForm({ title = t("key.title"), hint = t("key.hint"), check, u
   const send = async (event) => {
     event.preventDefault();
     const given = input.value.trim();
-    if (!given) return fill(problem, alertOf({ message: t("key.empty") }));
+    if (!/^[\x21-\x7e]+$/.test(given)) return fill(problem, alertOf({ message: t(given ? "key.form" : "key.empty") }));
     button.disabled = true;
     try {
       await check(given);
@@ -308,7 +316,10 @@ function header() {
   const theme = document.documentElement.dataset.theme ?? "auto";
   const other = language === "zh" ? "en" : "zh";
   fill(top,
-    el("a", { class: "skip", href: "#main" }, t("skip")),
+    el("a", { class: "skip", href: "#main", onclick: (event) => {
+      event.preventDefault(); // the address may name a part of the page
+      document.querySelector("main").focus();
+    } }, t("skip")),
     el("div", { class: "bar" },
       el("span", { class: "brand" }, el("img", { src: new URL("pages/mark.svg", root).href, alt: "", width: 26, height: 26 }), el("span", {}, "Kimi Gateway")),
       el("nav", { "aria-label": t("nav.label") }, at("chat", "./"), at("credits", "my-credits"), at("admin", "admin")),
@@ -342,5 +353,10 @@ export function start(name, more, forget) {
   header();
   document.body.prepend(top);
   document.body.append(live);
+  addEventListener("pageshow", (event) => {
+    if (!event.persisted || stored("sessionStorage", KEY) === secret) return;
+    useKey(stored("sessionStorage", KEY)); // it was forgotten or changed on the page that Back has left
+    forgotten();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => themed.forEach((draw) => draw()));
 }
