@@ -160,18 +160,33 @@ class Request:
         return declared.isdecimal() and (len(declared) > len(str(LARGE)) or int(declared) > LARGE)
 
 
+class Client(Protocol):
+    """Who gets the pieces of an answer."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes a piece at once."""
+        ...
+
+    def send(self, piece: bytes) -> None: ...
+
+
 @dataclass(slots=True)
 class Response:
     """A response: `body` is sent at once, or in pieces as they come.
 
     After the last byte, or when the client has left, the edge awaits `close()` exactly once, shielded from
     cancellation. Money and upstream connections are settled there, never in generator finalisers.
+
+    An edge may give `direct` the client before it reads `body`. While the edge waits for the next piece of
+    `body`, the client may then get others, which are not in `body`.
     """
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes | AsyncGenerator[bytes, None] = b""
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
+    direct: Callable[[Client], None] | None = None
 
     async def finish(self) -> None:
         """Close body and response. The edge calls it once, in a task of its own, so no cancellation can come

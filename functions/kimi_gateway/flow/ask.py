@@ -232,6 +232,7 @@ class Gateway:
         async def body() -> AsyncGenerator[bytes, None]:
             try:
                 yield writing.add(first) or writing.silence()
+                turn.rounds.pass_to(writing.send)
                 async with aclosing(chunks):
                     async for some in chunks:
                         if framed := writing.add(some):
@@ -249,7 +250,7 @@ class Gateway:
             yield last
 
         headers = headers_of(STREAM, names, turn)
-        return Response(200, headers, body(), close=lambda: self._close(request, turn))
+        return Response(200, headers, body(), close=lambda: self._close(request, turn), direct=writing.to)
 
     async def _collect(
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
@@ -338,10 +339,8 @@ class Gateway:
         patience = Patience(settings.first_byte_timeout, settings.idle_timeout)
         at: Sequence[int | None] = range(chat.choices) if chat.choices > 1 else (None,)
         of_call = (call, admittable.upstream, turn.rounds.box, patience, settings.answer_limit)
-        calls = [
-            UpstreamCall(*of_call, one, chat.stops, afford=turn.afford(largest), largest=largest)
-            for one in at
-        ]
+        made = partial(UpstreamCall, *of_call, stops=chat.stops, afford=turn.afford(largest), largest=largest)
+        calls = [made(index=one) for one in at]
         if self.fall_back is not None:
             self.fall_back(calls, admittable, turn, chat, completed)
         return calls

@@ -222,7 +222,7 @@ class UpstreamCall:
                 size = 0
                 async for batch in batches:
                     self._read(batch, progress, stops, held)
-                    if len(batch[0][0]) > sse.LARGE:
+                    if large := len(batch[0][0]) > sse.LARGE:
                         await asyncio.sleep(sse.PAUSE)
                     if progress.size > self.most:
                         raise UpstreamFailure("broken", "an answer above the size limit")
@@ -234,7 +234,7 @@ class UpstreamCall:
                             watch.allow(min(self.patience.idle, AFTER_FINISH))
                             continue  # until its usage is there
                     if held and (self.content_sent or progress.done or size > HELD_BYTES or _substance(held)):
-                        if not (self.content_sent and self.out.offer(held)):
+                        if not (self.content_sent and not large and self.out.offer(held)):
                             watch.allow(FOREVER)  # a slow client is not the upstream's silence
                             await self._pass_on(held, lease)
                         held = []

@@ -238,7 +238,7 @@ async def _first(
 
     response.close = close
     if not isinstance(response.body, bytes):
-        response.body = recording.tapped(response.body)
+        response.body, response.direct = recording.tapped(response.body), None  # it records what is in `body`
     return response
 
 

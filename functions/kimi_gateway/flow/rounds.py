@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_gateway.dataclass import dataclass
@@ -164,7 +165,7 @@ class Rounds:
                 raise Unavailable(
                     f"The request took longer than {round(longest, 1):g} seconds.", cause="max_request"
                 )
-            item = await self.box.get(min(silence, left))
+            item = await self.box.get(min(silence, left), left)
             if isinstance(item, list):
                 planner = self._planner
                 if planner is not None and not (item := self._for_client(planner.shown(apart(item)))):
@@ -199,6 +200,19 @@ class Rounds:
                 raise item
             elif left > silence:
                 yield []
+
+    def pass_to(self, client: Callable[[list[Chunk]], bool]) -> None:
+        """Give chunks to `client` without `chunks`, as long as that waits and `client` takes them."""
+        self.box.direct = partial(self._pass, client)
+
+    def _pass(self, client: Callable[[list[Chunk]], bool], item: object) -> bool:
+        if self._planner is not None or self.first_content is None:
+            return False
+        if not isinstance(item, list) or not client(item):
+            return False
+        if sinks:
+            self._last = piece(self._last)
+        return True
 
     def _for_client(self, chunks: list[Chunk]) -> list[Chunk]:
         """The same, as one answer: it names its role once, however many rounds it has."""

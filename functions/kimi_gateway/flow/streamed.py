@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.flow.preparation import CompletedRequest
 from kimi_gateway.flow.turn import Turn
+from kimi_gateway.http import Client
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.chunks import Chunk
 from kimi_gateway.pivot.dialect import StreamWriter
@@ -30,9 +31,11 @@ def headers_of(
 
 class StreamedAnswer:
     """`complete` gives it the completed request's own writer. If that takes long, `begin` gives it one that
-    can only write signs of life and an error; the other one then goes on behind it. `taps` see all chunks."""
+    can only write signs of life and an error; the other one then goes on behind it. `taps` see all chunks.
+    `send` is for chunks that need not wait for others."""
 
     def __init__(self) -> None:
+        self.client: Client | None = None
         self.completed: CompletedRequest | None = None
         self.taps: Sequence[Tap] = ()
         self._writer: StreamWriter | None = None
@@ -57,6 +60,18 @@ class StreamedAnswer:
         for tap in self.taps:
             tap.add(chunks)
         return self._writer.add(chunks) if chunks and self._writer is not None else self.silence()
+
+    def to(self, client: Client) -> None:
+        self.client = client
+
+    def send(self, chunks: list[Chunk]) -> bool:
+        """Write chunks to the client. False, and nothing happens, if it does not take them at once."""
+        client = self.client
+        if client is None or not client.ready:
+            return False
+        if framed := self.add(chunks):
+            client.send(framed)
+        return True
 
     def silence(self) -> bytes:
         if self.completed is None:

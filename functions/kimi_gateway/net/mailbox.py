@@ -1,5 +1,6 @@
 """A bounded queue between the tasks that read upstreams and the one that answers a client. The reader waits
-for an item, for silence and for an interruption at once, without an extra task for each wait.
+for an item, for silence and for an interruption at once, without an extra task for each wait. Its `direct`
+function may take an item while the reader waits, so the reader need not continue for it.
 
 Below it is a wait whose end continues the waiting task at once. Setting the result of an asyncio future only
 schedules the task that waits for it. A piece of an answer goes through two tasks, and two more turns of the
@@ -9,6 +10,7 @@ loop cost more than all that the tasks do with a short piece.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any, Generic, TypeVar
@@ -25,18 +27,24 @@ class Mailbox(Generic[T]):
         self._items: list[T] = []  # few; an empty deque takes 0.6 kB
         self._limit = limit
         self._reader: Wakeup | None = None
+        self.direct: Callable[[T], bool] | None = None  # False if it does not take this item
         self._writers: list[asyncio.Future[None]] = []
         self._interruption: Exception | None = None
-        self._silent_at = self._due = 0.0
+        self._timeout = self._silent_at = self._last_at = self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def offer(self, item: T) -> bool:
-        """Put an item if that needs no wait. False if the mailbox is full."""
-        if len(self._items) >= self._limit:
+        """Put an item if that needs no wait. False if the mailbox is full. What `direct` takes ends the
+        silence for the reader, as an item does, and nothing else."""
+        reader, direct, waiting = self._reader, self.direct, len(self._items)
+        if direct is not None and reader is not None and not waiting and reader.awaited and direct(item):
+            self._silent_at = min(reader.now() + self._timeout, self._last_at)
+            return True
+        if waiting >= self._limit:
             return False
         self._items.append(item)
-        if self._reader is not None:
-            self._reader.give()
+        if reader is not None:
+            reader.give()
         return True
 
     async def put(self, item: T) -> None:
@@ -54,13 +62,16 @@ class Mailbox(Generic[T]):
         if self._reader is not None:
             self._reader.give_soon()
 
-    async def get(self, timeout: float) -> T | None:
-        """The next item; None after `timeout` seconds without one. Raises the error of `interrupt`."""
+    async def get(self, timeout: float, longest: float = math.inf) -> T | None:
+        """The next item; None after `timeout` seconds without one, and after `longest` seconds in which
+        `direct` took all. Raises the error of `interrupt`."""
         if not self._items and self._interruption is None:
             loop = asyncio.get_running_loop()
             if self._reader is None:
                 self._reader = Wakeup(loop)
-            self._silent_at = loop.time() + timeout
+            now, self._timeout = loop.time(), timeout
+            self._last_at = now + longest
+            self._silent_at = min(now + timeout, self._last_at)
             if self._timer is None or self._silent_at < self._due:
                 self._set_timer(loop)
             await self._reader
@@ -110,10 +121,19 @@ class Wakeup:
     waits again; from any other task it is `give_soon`.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_ended", "_given", "_loop", "taken")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_callback",
+        "_context",
+        "_ended",
+        "_given",
+        "_loop",
+        "now",
+        "taken",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop, self.now = loop, loop.time
         self._asyncio_future_blocking = False
         self._callback: Callable[[Any], object] | None = None
         self._context: Context | None = None

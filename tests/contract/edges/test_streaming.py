@@ -20,7 +20,8 @@ from kimi_gateway.accounts.store import StoreDown
 from support.exchange import CHARGED, NOT_CHARGED, UNTOUCHED, Seen, ask, ledger, streaming
 from support.fault_table import EVENTS, TEXT, WHOLE
 from support.live import LiveGateway
-from upstream import ErrorEvent, Flood, Gated, Malformed, ScriptedUpstream, Sse, Stall, error, frame
+from upstream import ErrorEvent, Flood, Gated, Malformed, Pieces, ScriptedUpstream, Sse, Stall, error, frame
+from upstream.kimi import chat_events
 
 MODES = pytest.mark.parametrize("stream", [True, False], ids=["stream", "json"])
 ALL = 100  # events; more than any answer here has
@@ -218,6 +219,16 @@ def test_the_longest_time_holds_for_an_upstream_that_never_pauses(up: ScriptedUp
     with start(max_request=0.5) as gateway:
         asked = ask(gateway, False)
         assert (asked.seen.status, asked.ledger) == (503, NOT_CHARGED)
+        assert asked.requests(up)[0].closed_early.wait(1.0)
+
+
+def test_the_longest_time_holds_while_pieces_come(up: ScriptedUpstream, start: Start) -> None:
+    up.plan(Pieces(400, Sse(chat_events("x" * 1000, pieces=500)), gap=0.01))
+    with start(max_request=0.5) as gateway:
+        asked = ask(gateway, True)
+        assert asked.seen.error is not None
+        assert "0.5 seconds" in asked.seen.error["message"]
+        assert (asked.seen.status, asked.seen.done, asked.ledger) == (200, False, NOT_CHARGED)
         assert asked.requests(up)[0].closed_early.wait(1.0)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kimi_gateway.net.mailbox import Mailbox
 from support.idle import settle
+from support.turns import SkippingLoop
 
 LONG = 30.0
 
@@ -113,3 +114,61 @@ async def test_an_offer_is_taken_at_once_or_not_at_all() -> None:
     assert [box.offer(number) for number in (1, 2, 3)] == [True, True, False]
     assert [await box.get(LONG), await box.get(LONG)] == [1, 2]
     assert await box.get(0) is None
+
+
+@on_a_loop
+async def test_an_item_goes_past_a_waiting_reader_only_if_nothing_waits_before_it() -> None:
+    box, past, taking = Mailbox[int](), list[int](), True
+
+    def direct(item: int) -> bool:
+        if taking:
+            past.append(item)
+        return taking
+
+    box.direct = direct
+    assert box.offer(0)  # nobody waits yet
+    assert await box.get(LONG) == 0
+    reader = asyncio.create_task(box.get(LONG))
+    await settle()
+    assert box.offer(1)
+    assert box.offer(2)
+    assert (past, reader.done()) == ([1, 2], False)
+    taking = False
+    assert box.offer(3)
+    taking = True
+    assert box.offer(4)  # it may not overtake the one before
+    assert await reader == 3
+    assert (past, await box.get(LONG)) == ([1, 2], 4)
+
+
+@on_a_loop
+async def test_nothing_goes_past_a_reader_that_was_interrupted() -> None:
+    box, past = Mailbox[int](), list[int]()
+    box.direct = lambda item: not past.append(item)  # type: ignore[func-returns-value]
+    reader = asyncio.create_task(box.get(LONG))
+    await settle()
+    box.interrupt(ValueError("enough"))
+    assert box.offer(1)
+    with pytest.raises(ValueError, match="enough"):
+        await reader
+    assert past == []
+
+
+@pytest.mark.parametrize(("timeout", "longest", "ends"), [(2.0, 60.0, 6.0), (2.0, 3.0, 3.0)])
+def test_what_goes_past_ends_the_silence_but_not_the_longest_time(
+    timeout: float, longest: float, ends: float
+) -> None:
+    """Items go past after 1, 2, 3 and 4 seconds."""
+    loop = SkippingLoop()
+
+    async def run() -> None:
+        box = Mailbox[int]()
+        box.direct = lambda item: True
+        begun = loop.time()
+        for second in (1, 2, 3, 4):
+            loop.call_at(begun + second, box.offer, second)
+        assert await box.get(timeout, longest) is None
+        assert round(loop.time() - begun, 6) == ends
+
+    loop.run_until_complete(run())
+    loop.close()

@@ -74,17 +74,9 @@ class Exchange:
         self._pause: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._length = length_of(fields)
-        self._request = Request(
-            method,
-            path,
-            fields,
-            request_id(fields.get("x-request-id")),
-            self._body,
-            connection.client_of(fields),
-            self._stream,
-            Query(query),
-            connection.app.settings.body_limit,
-        )
+        named, client = request_id(fields.get("x-request-id")), connection.client_of(fields)
+        of_body = (self._body, client, self._stream, Query(query), connection.app.settings.body_limit)
+        self._request = Request(method, path, fields, named, *of_body)
 
     @property
     def started(self) -> bool:
@@ -301,6 +293,8 @@ class Exchange:
             connection.write(self._head(response, len(body)) + body)
         else:
             head = self._head(response)
+            if response.direct is not None:
+                response.direct(self)
             async for piece in body:
                 if len(piece) > LARGE:
                     await asyncio.sleep(PAUSE)
@@ -309,8 +303,7 @@ class Exchange:
                     if self._chunked:
                         connection.write(b"\r\n")
                 else:
-                    framed = b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
-                    connection.write(head + framed)
+                    self.send(piece, head)
                 head = b""
                 if connection.write_paused:
                     await connection.drained()
@@ -318,6 +311,13 @@ class Exchange:
         self._over = True
         self._parts.clear()
         connection.answered(self)
+
+    @property
+    def ready(self) -> bool:
+        return not self._connection.write_paused
+
+    def send(self, piece: bytes, head: bytes = b"") -> None:
+        self._connection.write(head + (b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece))
 
     def _worth_waiting(self) -> bool:
         """Whether to read the rest of an unused body so that the connection can go on. After `Expect:
