@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from kimi_gateway.accounts.values import Limits
+from kimi_gateway.providers.tokens.pool import QUEUE
 from support.exchange import NOT_CHARGED, ask
+from support.formats import FORMATS, Format
 from support.live import LiveGateway
 from upstream import Gated, Kimi, Reply, Request, ScriptedUpstream, Step
 
@@ -91,3 +95,41 @@ def test_when_all_are_busy_for_too_long_the_client_is_told_to_come_back(
         gate.let(100)
         assert first.result().seen.finishes == ["stop"]
         assert ask(gateway, True).seen.finishes == ["stop"]
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_an_account_that_fills_the_queue_keeps_no_other_one_waiting(
+    up: ScriptedUpstream, tmp_path: Path, format: Format
+) -> None:
+    with LiveGateway(tmp_path, up.url, token_concurrency=1) as gateway, ThreadPoolExecutor(80) as pool:
+        many_more = Limits(10**6, 10**6, 10**6)
+        crowd, other, gate = gateway.key(limits=many_more), gateway.key(), Gated()
+        up.plan(gate)
+
+        def asked(key: str, prompt: str) -> httpx.Response:
+            with gateway.client(key) as client:
+                return client.post(format.path, json=format.asked(prompt))
+
+        first = pool.submit(asked, crowd, "first")
+        up.until(lambda: len(up.chats) == 1)
+        waiting = gateway.app.running.pool._queue  # type: ignore[union-attr]
+        many = [pool.submit(asked, crowd, f"crowd {number}") for number in range(QUEUE)]
+        gateway.until(lambda: len(waiting) == QUEUE)
+        late = [pool.submit(asked, crowd, "one too many").result() for _ in range(3)]
+        mine = pool.submit(asked, other, "mine")
+        gateway.until(lambda: sum(each.done() for each in many) == 1)  # it made room
+        gate.let(100)
+        assert mine.result().status_code == first.result().status_code == 200
+        statuses = Counter(each.result().status_code for each in many)
+        assert statuses == {200: QUEUE - 1, 429: 1}
+        late += [each.result() for each in many if each.result().status_code == 429]
+        for answer in late:
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+            told = format.error(answer.json())
+            assert f"{QUEUE - 1} other requests" in told["message"] or f"{QUEUE} other" in told["message"]
+            assert told["type"] == format.types[429]
+        came = ["mine" in json.dumps(each.body) for each in up.chats]
+        assert came.index(True) <= 2  # behind what ran, and one of the crowd
+        for key, spent in ((crowd, QUEUE), (other, 1)):
+            account = gateway.account(key)
+            assert (account.consumed, account.credits, account.reserved) == (spent, 100 - spent, 0)

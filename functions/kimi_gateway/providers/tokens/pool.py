@@ -15,14 +15,14 @@ from dataclasses import field
 from typing import Protocol
 
 from kimi_gateway.dataclass import dataclass
-from kimi_gateway.observe import emit
+from kimi_gateway.observe import current_account, emit
 from kimi_gateway.providers import readiness
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.provider import Call, Token
 from kimi_gateway.providers.tokens import affinity, outages
 from kimi_gateway.providers.tokens.health import TokenHealth
 from kimi_gateway.providers.tokens.outages import LASTING, OF_BREAKER, UNTIL_PROBED, Outage, OutageLog
-from kimi_gateway.providers.tokens.wait_queue import WaitQueue
+from kimi_gateway.providers.tokens.wait_queue import Crowded, WaitQueue
 
 QUEUED = 10.0  # seconds that a request waits for a token with a free place
 QUEUE = 64  # requests that may wait
@@ -97,7 +97,7 @@ class Pool:
         self._in_flight: Counter[str] = Counter()
         self._breaker_tries: Counter[str] = Counter()
         self._dead_tries = 0
-        self._queue = WaitQueue(self._chosen, TokenLease.end)
+        self._queue = WaitQueue(self._chosen, TokenLease.end, QUEUE)
         self._turn = 0
         self._unreached = -math.inf  # time at which the last request got no answer from the upstream
 
@@ -130,8 +130,8 @@ class Pool:
         """A place at an available token that was not tried, else at the one due back first. `only`: without a
         call, the id of the one token that will do.
 
-        Raises UpstreamFailure if there is no token, if the last one is dead and being probed, and if all stay
-        busy longer than a request may wait.
+        Accounts wait in turn. Raises UpstreamFailure if there is no token, if the last one is dead and being
+        probed, and if all stay busy longer than a request may wait, or too many wait already.
         """
         if self._renewal is not None:
             await self._renewed()
@@ -146,8 +146,11 @@ class Pool:
                 return probing
         self._queue.serve()
         lease = self._chosen(request)
-        if lease is None and len(self._queue) < QUEUE:
-            lease = await self._queue.wait(request, self.patience)
+        if lease is None:
+            try:
+                lease = await self._queue.wait(current_account.get(), request, self.patience)
+            except Crowded as crowded:
+                raise _crowded(crowded.waiting) from None
         if lease is None:
             raise UpstreamFailure("overload", "all upstream tokens are busy")
         return lease
@@ -321,6 +324,16 @@ class Pool:
         if lease.tries_breaker:
             _add(self._breaker_tries, lease.token.id, by)
         self._dead_tries += by * lease.tries_dead
+
+
+def _crowded(waiting: int) -> UpstreamFailure:
+    if not waiting:
+        return UpstreamFailure("overload", "all upstream tokens are busy")
+    words = (
+        f"All upstream tokens are busy, and {waiting} other requests of this account already wait for one of"
+        " them. Wait for some of them to end, then try again."
+    )
+    return UpstreamFailure("overload", words, quoted=True)
 
 
 def _add(counter: Counter[str], name: str, by: int) -> None:

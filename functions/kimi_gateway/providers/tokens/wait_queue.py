@@ -52,6 +52,10 @@ class FairQueue(Generic[T]):
         rounds = zip_longest(*([(owner, item) for item in items] for owner, items in self._of.items()))
         return iter([each for one in rounds for each in one if each is not None])
 
+    def of(self, owner: str) -> int:
+        """The number of its items."""
+        return len(self._of.get(owner, ()))
+
     def greedy(self) -> tuple[str, int]:
         """The owner with the most items, and their number. Raises ValueError if nothing waits."""
         owner = max(self._of, key=lambda each: len(self._of[each]))
@@ -61,23 +65,37 @@ class FairQueue(Generic[T]):
         return next(reversed(self._of[owner]))
 
 
+class Crowded(Exception):
+    """The queue is full, and no owner has more waiting than this one, which has `waiting`."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} wait")
+        self.waiting = waiting
+
+
 class WaitQueue(Generic[W, G]):
     """`choose` returns the thing for a request, None if there is none; its exceptions go to the waiter. If a
-    waiter has left, its thing goes to `give_back`."""
+    waiter has left, its thing goes to `give_back`. Owners take turns. At most `most` wait: one more takes the
+    place of the newest waiter of the owner with the most, so one owner keeps nobody else out."""
 
-    def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None]) -> None:
+    def __init__(self, choose: Callable[[W], G | None], give_back: Callable[[G], None], most: int) -> None:
         self._choose = choose
         self._give_back = give_back
-        self._waiting: dict[asyncio.Future[G], W] = {}
+        self._most = most
+        self._waiting = FairQueue[asyncio.Future[G]]()
+        self._asked: dict[asyncio.Future[G], tuple[str, W]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, request: W, seconds: float) -> G | None:
-        """Wait at most `seconds`; None if nothing became free."""
+    async def wait(self, owner: str, request: W, seconds: float) -> G | None:
+        """Wait at most `seconds`; None if nothing became free. Raises Crowded, also later."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[G] = loop.create_future()
-        self._waiting[waiter] = request
+        self._waiting.add(owner, waiter)
+        self._asked[waiter] = owner, request
+        if len(self._waiting) > self._most:
+            self._refuse(owner)
         end = loop.time() + seconds
         try:
             while not waiter.done() and (left := end - loop.time()) > 0:
@@ -89,18 +107,33 @@ class WaitQueue(Generic[W, G]):
                 self._give_back(waiter.result())
             raise
         finally:
-            self._waiting.pop(waiter, None)
+            self._leave(waiter)
         return waiter.result() if waiter.done() else None
 
     def serve(self) -> None:
         """Call it whenever something may have become free."""
-        for waiter, request in list(self._waiting.items()):
+        for owner, waiter in self._waiting:
             try:
-                given = self._choose(request)
+                given = self._choose(self._asked[waiter][1])
             except Exception as exc:
-                del self._waiting[waiter]
+                self._leave(waiter)
                 waiter.set_exception(exc)
                 continue
             if given is not None:
-                del self._waiting[waiter]
+                self._leave(waiter)
+                self._waiting.served(owner)
                 waiter.set_result(given)
+
+    def _refuse(self, owner: str) -> None:
+        """Refuse the newest waiter of the owner with the most; of `owner`, which is one of the waiting, if
+        nobody has more."""
+        greedy, most = self._waiting.greedy()
+        if most == self._waiting.of(owner):
+            greedy = owner
+        waiter = self._waiting.newest(greedy)
+        self._leave(waiter)
+        waiter.set_exception(Crowded(most - 1))
+
+    def _leave(self, waiter: asyncio.Future[G]) -> None:
+        if (asked := self._asked.pop(waiter, None)) is not None:
+            self._waiting.remove(asked[0], waiter)

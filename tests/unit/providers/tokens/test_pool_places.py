@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kimi_gateway.observe import current_account
 from kimi_gateway.providers.failures import UpstreamFailure
 from kimi_gateway.providers.tokens.health import READ_EVERY
 from kimi_gateway.providers.tokens.outages import PROBE_EVERY, LocalOutageLog
@@ -266,3 +267,68 @@ async def test_places_are_never_exceeded_and_never_lost(
         scene.pool.learn(token, "kimi-k3", None)
     all_places = [await asyncio.wait_for(scene.lease(), 5) for _ in range(3 * places)]
     assert Counter(lease.token for lease in all_places) == {A: places, B: places, C: places}
+
+
+def asking_as(scene: Scene, account: str) -> asyncio.Task[TokenLease]:
+    async def lease() -> TokenLease:
+        current_account.set(account)
+        return await scene.lease()
+
+    return asyncio.create_task(lease())
+
+
+@on_a_loop
+async def test_accounts_that_wait_are_served_in_turn() -> None:
+    scene = Scene(A, places=1)
+    held = await scene.lease()
+    waiting = [(who, asking_as(scene, who)) for who in "aaaaabbc"]
+    await settle()
+    order = ""
+    for _ in range(8):
+        held.end()
+        await settle()
+        (served,) = [(who, task) for who, task in waiting if task.done()]
+        waiting.remove(served)
+        order += served[0]
+        held = served[1].result()
+    assert order == "abcabaaa"
+
+
+@on_a_loop
+async def test_a_full_queue_refuses_the_newest_of_the_account_that_has_most_in_it() -> None:
+    scene = Scene(A, places=1)
+    held = await scene.lease()
+    crowd = [asking_as(scene, "crowd") for _ in range(QUEUE)]
+    await settle()
+    others = [asking_as(scene, f"other {number % 4}") for number in range(8)]
+    await settle()
+    assert [task.done() for task in crowd] == [False] * (QUEUE - 8) + [True] * 8
+    for number, task in enumerate(reversed(crowd[-8:])):
+        with pytest.raises(UpstreamFailure, match=f"busy, and {QUEUE - number - 1} other") as caught:
+            task.result()
+        error = caught.value.shown()
+        assert (error.status, error.retry_after, error.cause) == (429, 1, "upstream_overload")
+    refused = asking_as(scene, "crowd")
+    await settle()
+    with pytest.raises(UpstreamFailure, match=f"busy, and {QUEUE - 8} other"):
+        refused.result()
+    assert not any(task.done() for task in others)
+    for task in (crowd[0], *others[:4], crowd[1], *others[4:]):
+        held.end()
+        await settle()
+        held = task.result()
+
+
+@on_a_loop
+async def test_accounts_that_have_one_each_in_a_full_queue_keep_it() -> None:
+    scene = Scene(A, places=1)
+    await scene.lease()
+    waiting = [asking_as(scene, f"account {number}") for number in range(QUEUE)]
+    await settle()
+    late = asking_as(scene, "late")
+    await settle()
+    with pytest.raises(UpstreamFailure, match="all upstream tokens are busy"):
+        late.result()
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
