@@ -89,7 +89,11 @@ class Mailbox(Generic[T]):
         self._items.clear()
 
     def close(self) -> None:
-        """Cancel the timer; the mailbox is no longer used."""
+        """The mailbox is no longer used."""
+        self.direct = None  # it may refer back to the mailbox
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -97,7 +101,7 @@ class Mailbox(Generic[T]):
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set one timer for many waits: when it fires, it checks the latest deadline and sets itself
         again."""
-        self.close()
+        self._stop_timer()
         self._due = self._silent_at
         self._timer = loop.call_at(self._due, self._look, loop)
 
