@@ -1,13 +1,15 @@
 """Questions and checks of scripts/deploy before it deploys a profile of samconfig.toml.
 
 Prints the stack, its region and its AWS profile as sam will use them. On a terminal it first asks for the
-parameters of `QUESTIONS` that a production profile lacks. The answers go into samconfig.toml.
+parameters of `QUESTIONS` that a production profile lacks. The answers go into samconfig.toml. It names
+parameters that the gateway would refuse at its start, and then nothing is deployed: no function would work.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from kimi_gateway import settings
+from kimi_gateway.catalog import catalog
+
 CONFIG = Path(__file__).resolve().parents[1] / "samconfig.toml"
+TEMPLATE = CONFIG.parent / "template.yaml"
+BUNDLED = CONFIG.parent / "functions"  # where OwnModels has its file
 ASKED = ("prod",)
 LEAST_WAF = 10  # requests in five minutes: AWS takes no lower limit for a rate rule
 WAF_PRICE = "$6 a month and $0.60 a million requests"  # $5 the list, $1 its rule; docs/cost.md
@@ -100,6 +107,38 @@ def written(text: str, profile: str, found: Mapping[str, str]) -> str:
     return before + mark + section + bracket + behind
 
 
+def values(words: Sequence[str], parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters of the command line, else the profile's. SAM's longer spelling (ParameterKey=…) is left
+    out."""
+    kept = parameters.get("parameter_overrides", [])
+    found = shlex.split(kept) if isinstance(kept, str) else list(kept)
+    if "--parameter-overrides" in words:
+        rest = words[words.index("--parameter-overrides") + 1 :]
+        end = next((at for at, word in enumerate(rest) if word.startswith("--")), len(rest))
+        found = [part for word in rest[:end] for part in shlex.split(word)]
+    parted = (word.partition("=") for word in found)
+    return {name: value.strip('"') for name, equals, value in parted if equals}
+
+
+def faults(given: Mapping[str, str], template: str) -> list[str]:
+    """The faults for which the gateway would not start, by the names of the parameters."""
+    settings_of = {parameter: name for name, parameter in re.findall(r"(KIMI_\w+): !Ref (\w+)", template)}
+    environ = {settings_of[name]: value for name, value in given.items() if name in settings_of}
+    if own := environ.get("KIMI_GATEWAY_MODELS"):
+        environ["KIMI_GATEWAY_MODELS"] = str(BUNDLED / own)
+    try:
+        catalog.of_settings(settings.read(environ))
+    except settings.SettingsFault as exc:
+        found = exc.faults
+    except catalog.CatalogFault as exc:
+        found = [str(exc)]
+    else:
+        return []
+    for parameter, name in settings_of.items():
+        found = [re.sub(rf"\b{name}\b", parameter, each) for each in found]
+    return found
+
+
 def option(words: Sequence[str], parameters: Mapping[str, Any], name: str) -> str:
     """An option of the command line, else the profile's."""
     pairs = zip(words, [*words[1:], ""], strict=False)
@@ -129,6 +168,8 @@ def main() -> None:
         else:
             names = ", ".join(open_ones)
             print(f"No terminal to ask for {names}: they stay as they are (samconfig.toml).", file=sys.stderr)
+    if refused := faults(values(words, parameters), TEMPLATE.read_text("utf-8")):
+        sys.exit("Nothing was deployed, because the gateway would not start.\n" + "\n".join(refused))
     for name in ("stack-name", "region", "profile"):
         print(option(words, parameters, name))
 

@@ -26,7 +26,8 @@ CONFIG = (ROOT / "samconfig.toml").read_text("utf-8")
 def program(tmp_path: Path) -> list[str]:
     (tmp_path / "infra").mkdir()
     shutil.copy(ROOT / "infra" / "deploy.py", tmp_path / "infra")
-    shutil.copy(ROOT / "samconfig.toml", tmp_path)
+    for name in ("samconfig.toml", "template.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     return [sys.executable, str(tmp_path / "infra" / "deploy.py")]
 
 
@@ -113,3 +114,46 @@ def test_hello_is_for_a_stack() -> None:
     done = subprocess.run([sys.executable, "-m", "kimi_gateway.cli", "hello"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--stack" in done.stderr
+
+
+REFUSED = [
+    ("SearchRounds=1.5", "SearchRounds is not a number of rounds: '1.5'"),
+    ("Aliases=kimi-k3=kimi-k2.6", "Aliases is wrong: aliases: 'kimi-k3' is a model's own name"),
+    ("Aliases=gpt-5=kimi-k33", "did you mean 'kimi-k3'"),
+    ("Fallbacks=kimi-k3=nothing", "Fallbacks: 'nothing' in the chain of 'kimi-k3' is not a model"),
+    ("Packages=trial=0", "Packages is not a list"),
+    ("OwnModels=none.json", "OwnModels does not name a file"),
+    ("IdleTimeout=0", "IdleTimeout must be between"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), REFUSED)
+@pytest.mark.parametrize("by", ["file", "command"])
+def test_what_the_gateway_would_refuse_is_not_deployed(
+    program: list[str], tmp_path: Path, given: str, said: str, by: str
+) -> None:
+    file, more = tmp_path / "samconfig.toml", list[str]()
+    if by == "file":
+        file.write_text(CONFIG.replace('"LogLevel=debug"', f'"LogLevel=debug", "{given}"'))
+    else:
+        more = ["--parameter-overrides", given, "LogLevel=debug", "--no-confirm-changeset"]
+    done = subprocess.run([*program, "dev", *more], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Nothing was deployed" in done.stderr
+    assert said in done.stderr
+
+
+def test_what_the_gateway_takes_is_deployed(program: list[str]) -> None:
+    given = [
+        "Aliases=claude-*=kimi-k3,gpt-5=kimi-k2.6",
+        'Packages=""',
+        "SearchSeconds=2.5",
+        "AlarmEmail=a@b.c",
+    ]
+    done = subprocess.run(
+        [*program, "dev", "--parameter-overrides", *given],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

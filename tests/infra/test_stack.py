@@ -300,7 +300,7 @@ def test_deploying_builds_then_deploys_then_tells_the_address(
     first: Any, cloud: Cloud, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     """SAM, which needs AWS, is the one that is doubled: it writes down how it was called."""
-    for name in ("scripts/deploy", "samconfig.toml", "infra/deploy.py"):
+    for name in ("scripts/deploy", "samconfig.toml", "template.yaml", "infra/deploy.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
     for name in ("scripts/setup", ".venv-sam/bin/sam"):

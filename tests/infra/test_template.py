@@ -13,7 +13,6 @@ import pytest
 
 from infra.conftest import Sam
 from infra.reading import chosen, integrations, listed, resources, statements
-from kimi_gateway import settings
 from kimi_gateway.edge.aws.scheduled import SweepingFunction
 from kimi_gateway.edge.router import Access, Route
 from kimi_gateway.edge.routes import routes
@@ -235,67 +234,6 @@ def test_every_handler_is_there_and_streams_where_its_integration_does(template:
         sent = {route.path for route in table() if reached(template, route) == name}
         assert served == (chats if name == "Account" else sent), name
     assert os.access(ROOT / "functions" / "stream", os.X_OK)
-
-
-# Settings that the template does not pass, and why.
-NOT_PASSED = {
-    "MOONSHOT_API_KEY": "the secret holds the tokens",
-    "KIMI_GATEWAY_DATA": "the table holds what would be in the folder",
-    "KIMI_GATEWAY_ANSWER_LIMIT": "a bound of memory; the default fits the smallest function",
-    "KIMI_GATEWAY_EVENT_LIMIT": "the same",
-    "KIMI_GATEWAY_BODY_MEMORY": "a function holds one body at a time",
-    "KIMI_GATEWAY_CONNECT_TIMEOUT": "the deadline of the function bounds it",
-    "KIMI_GATEWAY_FIRST_BYTE_TIMEOUT": "the same",
-    "KIMI_GATEWAY_TOKEN_CONCURRENCY": "it counts in one process, which here serves one request at a time",
-    "KIMI_GATEWAY_ACCOUNT_CONCURRENCY": "the same",
-    "KIMI_GATEWAY_PASSTHROUGH_LIMITS": "counted in each process; ThrottleRate and WafRate bound a flood",
-    "KIMI_GATEWAY_FETCH_ALLOWED": "a function reaches no private network",
-    "KIMI_GATEWAY_EXTRACT": "the bundle has no reader of PDFs",
-    "KIMI_GATEWAY_CONNECTIONS": "API Gateway holds the connections",
-    "KIMI_GATEWAY_KEYLESS_PER_ADDRESS": "the same",
-    "KIMI_GATEWAY_TRUSTED_PROXIES": "API Gateway tells the client's address",
-    "KIMI_GATEWAY_PING_INTERVAL": "the default is below every limit of AWS",
-    "KIMI_GATEWAY_DRAIN": "Lambda gives 500 ms",
-    "KIMI_GATEWAY_KIMI_WEB": "it is for home only",
-    "KIMI_GATEWAY_METRICS": "CloudWatch gets the metrics with the log lines",
-    "KIMI_GATEWAY_ALERTS_URL": "CloudWatch has alarms",
-    "KIMI_GATEWAY_ALERTS_BALANCE": "CloudWatch has alarms",
-    "KIMI_GATEWAY_LOG_FORMAT": "the log is for CloudWatch",
-}
-
-
-def test_every_setting_is_passed_or_has_a_reason_not_to_be(raw: Any, template: Any) -> None:
-    """A parameter has the default of its setting, so that a deployment without one changes nothing."""
-    passed: dict[str, Any] = {}
-    for function in resources(template, "AWS::Lambda::Function").values():
-        passed |= function["Environment"]["Variables"]
-    assert not passed.keys() & NOT_PASSED.keys()
-    assert {name for name in passed if name in settings.FIELDS} | NOT_PASSED.keys() == set(settings.FIELDS)
-    defaults = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
-    usual = settings.Settings(data=Path())
-    compared = 0
-    for name, value in passed.items():
-        text = defaults.get(value.get("Ref", "")) if isinstance(value, dict) else None
-        if name in settings.FIELDS and text not in (None, ""):
-            attribute, parse = settings.FIELDS[name]
-            assert parse(str(text)) == getattr(usual, attribute), name
-            compared += 1
-    assert compared > 10
-
-
-def test_functions_are_given_settings_that_the_gateway_takes(raw: Any, template: Any) -> None:
-    given = {name: each["Default"] for name, each in raw["raw"]["Parameters"].items()}
-    given |= {"Table": "a-table", "Secret": "arn:aws:secretsmanager:us-east-1:123456789012:secret:a-secret"}
-    given["Uploads"] = "a-bucket"
-    for function in resources(template, "AWS::Lambda::Function").values():
-        variables = function["Environment"]["Variables"]
-        environ = {
-            name: given.get(value.get("Ref"), "") if isinstance(value, dict) else value
-            for name, value in variables.items()
-        }
-        assert all(isinstance(value, str) for value in environ.values())
-        values = settings.read(environ | {"AWS_REGION": "us-east-1"})
-        assert (values.table, values.secret) == (given["Table"], given["Secret"])
 
 
 def test_logs_are_kept_as_long_as_the_operator_says(template: Any) -> None:
