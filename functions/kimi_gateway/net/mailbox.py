@@ -23,7 +23,7 @@ _continued: dict[asyncio.AbstractEventLoop, list[Wakeup]] = {}  # by loops that 
 class Mailbox(Generic[T]):
     """Many producers, one consumer. A full mailbox blocks its producers, which slows the upstream down."""
 
-    def __init__(self, limit: int = 32) -> None:
+    def __init__(self, limit: int = 4) -> None:
         self._items: list[T] = []  # few; an empty deque takes 0.6 kB
         self._limit = limit
         self._reader: Wakeup | None = None

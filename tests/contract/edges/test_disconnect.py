@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import socket
+import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kimi_gateway.edge.home.connections import UNSENT
 from support.exchange import CHARGED, UNTOUCHED, ledger, streaming
 from support.fault_table import WHOLE
 from support.formats import CHAT, EACH, MODES, Format
 from support.live import LiveGateway
-from support.wire import OverAsgi
+from support.wire import OverAsgi, connections
 from upstream import Delay, Flood, Gated, ScriptedUpstream, Silence, Stall, Step, rate_limited
 
 MIB = 2**20
+SIOCOUTQ = 0x5411  # bytes of a socket that its peer has not received (tcp(7))
 
 
 @pytest.fixture
@@ -170,6 +175,39 @@ def test_a_client_that_reads_nothing_for_the_idle_time_out_has_left(
         assert ledger(gateway, key) == CHARGED
         assert gateway.lines("request")[-1]["outcome"] == "left_settled"
         assert gateway.lines("crash") == []
+
+
+def test_a_client_that_reads_slowly_but_steadily_is_not_cut_off(up: ScriptedUpstream, tmp_path: Path) -> None:
+    """Its socket takes 64 KiB of what waits at a time, and not a third of a buffer of 4 MiB. So it stays if
+    it reads that much in each time-out, which is 2 s at least."""
+    up.plan(Flood(1024 * MIB))
+    with LiveGateway(tmp_path, up.url, idle_timeout=0.3) as gateway:
+        key = gateway.key()
+        with send(gateway, key, buffer=4096) as client:
+            read = 0
+            while read < 6 * UNSENT and (data := client.recv(4096)):
+                read += len(data)
+                time.sleep(0.015)
+            assert read >= 6 * UNSENT
+            assert not up.chats[0].closed_early.is_set()
+        is_left(gateway, up, key)
+        assert ledger(gateway, key) == CHARGED
+
+
+def test_what_a_client_does_not_read_holds_little_memory(gateway: LiveGateway, up: ScriptedUpstream) -> None:
+    """Neither the socket's own buffer, nor the connection's, nor the mailbox grows with the answer."""
+    flood = Flood(1024 * MIB)
+    up.plan(flood)
+    key = gateway.key()
+    with send(gateway, key, buffer=64 * 1024):
+        stands_still(gateway, up, flood)
+        (connection,) = connections(gateway)
+        (turn,) = gateway.app.running.gateway.turns  # type: ignore[union-attr]
+        unsent = fcntl.ioctl(connection._transport.get_extra_info("socket").fileno(), SIOCOUTQ, bytes(4))
+        assert 0 < struct.unpack("i", unsent)[0] <= 4 * UNSENT
+        assert connection._transport.get_write_buffer_size() <= 256 * 1024
+        assert 0 < len(turn.rounds.box._items) <= 5  # reads of the upstream's socket
+    is_left(gateway, up, key)
 
 
 def stands_still(gateway: LiveGateway, up: ScriptedUpstream, flood: Flood) -> None:

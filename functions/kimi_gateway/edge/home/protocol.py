@@ -8,6 +8,7 @@ from typing import Any, cast
 import httptools
 
 from kimi_gateway.edge.home.asgi import LEAST_PATIENCE, App
+from kimi_gateway.edge.home.connections import address_of
 from kimi_gateway.edge.home.exchange import Exchange
 from kimi_gateway.edge.home.heads import bad_request
 from kimi_gateway.http import Headers
@@ -58,8 +59,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.client = address_of(transport)
         self._proxied = self.client in self.app.proxies
         self.state.connections.add(self)
         self._idle_since = self.loop.time()
@@ -153,8 +153,8 @@ class Protocol(asyncio.BufferedProtocol):
             self._next()
 
     async def drained(self) -> None:
-        """Wait until the client has read most of the data or is gone. A client that reads nothing for the
-        idle time-out is disconnected."""
+        """Wait until the client has read most of the data or is gone. A client that takes nothing for the
+        idle time-out is disconnected; the socket takes half of UNSENT at a time."""
         drained = self._drained = self.loop.create_future()
         patience = max(self.app.settings.idle_timeout, LEAST_PATIENCE)
         while not drained.done():
