@@ -47,7 +47,10 @@ def at_home() -> Iterator[Check]:
         return
     yield Check("settings", "ok", "all are valid")
     yield _models(values)
-    yield _folder(values.data)
+    folder = _folder(values.data)
+    yield folder
+    if folder.status == "FAIL" and not os.access(values.data, os.R_OK | os.X_OK):
+        return  # nothing in it can be looked at
     yield from _store(values.data / STORE_NAME)
     home = Home(values)
     yield from _tokens_file(home)
@@ -79,7 +82,12 @@ def _models(values: Settings) -> Check:
 
 
 def _folder(folder: Path) -> Check:
-    if not folder.exists():
+    try:
+        there = folder.exists()
+    except OSError as exc:
+        fix = "set KIMI_GATEWAY_DATA to a folder that you can write, or run this as the user of the server"
+        return Check("data folder", "FAIL", f"{folder} cannot be reached: {exc.strerror}", fix)
+    if not there:
         return Check("data folder", "warn", f"not started yet: {folder} does not exist", f"{program()} serve")
     if not folder.is_dir():
         return Check("data folder", "FAIL", f"{folder} is not a folder", "set KIMI_GATEWAY_DATA to a folder")

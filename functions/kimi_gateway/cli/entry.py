@@ -29,7 +29,7 @@ Exit codes:
 """
 SCRIPTS = """
 \b
-Each command but serve takes --json: one JSON document on stdout, and errors as
+Each command but serve and service takes --json: one JSON document on stdout, and errors as
 {"error": {"message", "code"}} on stderr. Settings come from the environment; KIMI_GATEWAY_DATA
 is the data folder. With --stack they come from the stack; AWS credentials and region come from the
 usual places of the AWS tools.
@@ -119,13 +119,16 @@ def _failure(error: Exception, words: list[str]) -> Failed:
         case Failed():
             return error
         case click.ClickException():
-            return Failed(_without_arguments(error.format_message(), words), "usage", WRONG_USAGE)
+            text = error.format_message()
+            for kind, plain in (("integer range", "whole number"), ("float range", "number")):
+                text = text.replace(f"is not a valid {kind}.", f"is not a {plain}.")  # click's words
+            return Failed(_without_arguments(text, words), "usage", WRONG_USAGE)
         case click.Abort():
             return Failed("Interrupted.", "interrupted")
         case SettingsFault():
             return Failed("The settings are wrong.\n" + "\n".join(error.faults), "settings", WRONG_USAGE)
         case StoreDown():
-            return Failed(f"The store cannot be used: {error}", "store_down")
+            return Failed(f"The store cannot be used: {error}. {_doctor(words)} says more.", "store_down")
         case Unlimited():
             return Failed("The account is unlimited, so it has no balance to change.", "unlimited")
         case TooMuch():
@@ -139,6 +142,12 @@ def _failure(error: Exception, words: list[str]) -> Failed:
             return Failed(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         case _:
             raise error
+
+
+def _doctor(words: list[str]) -> str:
+    """The command that finds out what is wrong with the same gateway."""
+    at = words.index("--stack") if "--stack" in words else len(words)
+    return " ".join([program(), *map(shlex.quote, words[at : at + 2]), "doctor"])
 
 
 def _without_arguments(message: str, words: list[str]) -> str:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from kimi_gateway.providers.provider import Token
 
 HOME = "home"
+# Names under which others keep a token of the platform: its own programs, and a slip of the fingers.
+MISTAKEN = ("KIMI_API_KEY", "KIMI_API_KEYS", "MOONSHOT_API_KEYS", "MOONSHOT_API_TOKEN", "MOONSHOT_KEY")
 LOOPBACK = ("localhost", "::1")
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 BODY = {"model": "kimi-k3", "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
@@ -182,7 +184,9 @@ def _check_models(values: Settings) -> None:
 
 def _upstream(values: Settings, source: Source, tokens: tuple[Token, ...]) -> str:
     if not tokens:
-        return f"the built-in demo, which invents its answers. To use Kimi: {program()} tokens add"
+        others = [name for name in MISTAKEN if os.environ.get(name)]
+        hint = f" {others[0]} has no effect; the name is MOONSHOT_API_KEY." if others else ""
+        return f"the built-in demo, which invents its answers. To use Kimi: {program()} tokens add{hint}"
     count = "1 token" if len(tokens) == 1 else f"{len(tokens)} tokens"
     return f"Moonshot at {values.base_url} ({count} from the {source})"
 

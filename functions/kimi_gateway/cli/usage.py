@@ -77,6 +77,8 @@ def usage(
         rows = sorted(rows, key=lambda row: -getattr(row, sort))
     documents = [described(row, columns, names) for row in rows]
     totals = counted(total(rows))
+    if as_csv and as_json:
+        raise click.UsageError("Give either --json or --csv.")
     if as_csv:
         click.echo(_csv(columns, documents, totals), nl=False)
         return

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -72,6 +76,32 @@ def test_wrong_usage_is_exit_2(cli: Cli, words: tuple[str, ...]) -> None:
     assert cli(*words).exit_code == 2
 
 
+def test_a_number_that_is_none_is_named_in_plain_words(cli: Cli) -> None:
+    assert "'ten' is not a whole number." in cli("accounts", "grant", "a", "ten").stderr
+    assert "'abc' is not a whole number." in cli("serve", "--port", "abc").stderr
+    assert "'often' is not a number." in cli("top", "--every", "often").stderr
+
+
+def test_one_form_of_output_at_a_time(cli: Cli) -> None:
+    assert fault(cli("usage", "--csv", "--json")) == (2, "usage")
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may read everything")
+def test_the_doctor_diagnoses_a_folder_that_it_may_not_read(cli: Cli, ask: Any, data: Path) -> None:
+    ask("keys", "create")
+    data.chmod(0)
+    lesser = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    try:
+        done = subprocess.run(
+            [*lesser, *PROGRAM, "doctor", "--json"], env=environment(), capture_output=True, text=True
+        )
+    finally:
+        data.chmod(0o700)
+    assert done.returncode == 1, done.stderr
+    checks = {each["name"]: each["status"] for each in json.loads(done.stdout)["checks"]}
+    assert checks == {"settings": "ok", "models": "ok", "data folder": "FAIL"}
+
+
 def test_every_fault_of_the_settings_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIMI_GATEWAY_LEASE", "soon")
     monkeypatch.setenv("KIMI_GATEWAY_MODLES", "x")
@@ -87,6 +117,9 @@ def test_a_store_that_is_no_store_is_exit_1(cli: Cli, data: Path) -> None:
     data.mkdir()
     (data / STORE_NAME).write_text("this is not a database " * 100)
     assert fault(cli("accounts", "list", "--json")) == (1, "store_down")
+    for words in (("accounts", "list"), ("serve", "--port", "0")):
+        assert "kimi-gateway doctor says more." in cli(*words).stderr
+    assert str(data / STORE_NAME) in cli("doctor").stdout
 
 
 @pytest.mark.parametrize(

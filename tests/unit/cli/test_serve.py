@@ -98,6 +98,15 @@ def test_a_models_file_that_is_wrong_is_a_wrong_setting(
     assert "KIMI_GATEWAY_MODELS" in result.stderr
 
 
+def test_a_token_under_another_name_is_pointed_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIMI_API_KEY", "canary-upstream-token-0123456789")
+    with serving(tmp_path) as (_, printed):
+        assert "KIMI_API_KEY has no effect; the name is MOONSHOT_API_KEY." in printed
+        assert "canary" not in printed
+
+
 def test_the_upstream_is_named_and_its_token_is_not(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
