@@ -23,9 +23,9 @@ class Browser:
     """`with Browser() as browser: browser.run("kept.page = await tab(); …")`.
 
     The code is the body of an async function. It has `tab(options)`, which opens a page of its own;
-    `faults(page)`, what axe-core finds; `kept`, an object that lasts between steps; `args`; and `seen`, which
-    lists what should not happen: errors, dialogs, violations of the policy, requests to other hosts. The
-    result must be JSON.
+    `faults(page)`, what axe-core finds; `copiedBy(button)`, what a copy button puts on the clipboard; `kept`,
+    an object that lasts between steps; `args`; and `seen`, which lists what should not happen: errors,
+    dialogs, violations of the policy, requests to other hosts. The result must be JSON.
     """
 
     def __enter__(self) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -51,7 +50,7 @@ async def _used(store: Any, key: Key, random: Random, now: int, hours: int) -> N
 
 
 def busy(gateway: LiveGateway, names: tuple[str, ...] = ("Alice", HOSTILE), hours: int = 60) -> Busy:
-    random, now = Random(7), int(time.time())
+    random, now = Random(7), int(gateway.clock()) - 120  # the present minute has no requests
     secrets = [keys.new_key() for _ in names]
 
     async def fill() -> None:

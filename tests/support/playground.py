@@ -22,7 +22,15 @@ await page.keyboard.press("Enter");
 if (args.whole) await page.locator(".answer[aria-busy=false]").nth(before).waitFor();
 """
 ANSWER = "return await kept.page.locator('.answer').last().innerText()"
-NOTHING_SEEN = "return seen.splice(0)"
+# After a turn of the page's loop, which tells it of violations that have just happened.
+NOTHING_SEEN = """
+await kept.page?.evaluate(() => new Promise((resolve) => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => resolve();
+  port2.postMessage(null);
+}));
+return seen.splice(0);
+"""
 
 
 class Playground:

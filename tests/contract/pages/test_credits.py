@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,9 @@ ASK = {"model": "kimi-k3", "messages": [{"role": "user", "content": "Hello"}]}
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
-    with LiveGateway(tmp_path_factory.mktemp("credits")) as gateway:
+    """Its clock begins in the middle of an hour: none ends between a look at the page and one at the API."""
+    ahead = time.time() // 3600 * 3600 + 1800 - time.monotonic()
+    with LiveGateway(tmp_path_factory.mktemp("credits"), clock=lambda: ahead + time.monotonic()) as gateway:
         yield busy(gateway)
 
 
@@ -119,26 +122,29 @@ def test_the_numbers_are_those_of_the_api(browser: Browser, desk: Busy, by: str,
     assert painted == [True] * 4
 
 
-FOLLOWED = """
+# A page whose clock stands still.
+STILL = """
 const page = kept.page = await (kept.page?.context().close(), tab());
 await page.clock.install();
+await page.clock.pauseAt(Date.now() + 1000);
 await page.addInitScript((key) => sessionStorage.setItem("kimi-gateway.key", key), args.key);
+"""
+FOLLOWED = """
 await page.goto(args.url + "/my-credits");
-await page.waitForSelector(".figure");
+return await page.textContent(".figure");
 """
 
 
 def test_it_follows_the_account_without_a_reload(browser: Browser, desk: Busy) -> None:
     """Ten seconds later, by a clock of the test's."""
-    browser.run(FOLLOWED, url=desk.gateway.url, key=desk.user)
+    before = browser.run(STILL + FOLLOWED, url=desk.gateway.url, key=desk.user)
     with desk.gateway.client(desk.user) as client:
         assert client.post("/v1/chat/completions", json=ASK).status_code == 200
     left = f"{asked(desk, '/user/status')['credits']:,}"
-    before, after = browser.run(
-        "const shown = () => kept.page.textContent('.figure'); const before = await shown();"
-        " await kept.page.clock.runFor(10000);"
+    after = browser.run(
+        "await kept.page.clock.runFor(10000);"
         " await kept.page.locator('.figure', {hasText: args.left}).waitFor();"
-        " return [before, await shown()];",
+        " return await kept.page.textContent('.figure');",
         left=left,
     )
     assert not before.startswith(left)
@@ -171,9 +177,6 @@ def test_it_is_readable_for_all(browser: Browser, desk: Busy, look: dict[str, An
 
 
 POLLED = """
-const page = kept.page = await (kept.page?.context().close(), tab());
-await page.clock.install();
-await page.addInitScript((key) => sessionStorage.setItem("kimi-gateway.key", key), args.key);
 let asked = 0, broken = false;
 const paths = [];
 page.on("request", (request) => paths.push(new URL(request.url()).pathname));
@@ -190,9 +193,9 @@ const settled = () => page.evaluate(() => fetch("ping").then((response) => respo
 const counts = [];
 const pass = async (seconds, asks) => {
   const before = asked;
-  const answer = asks && page.waitForResponse("**/user/status");
+  const answer = asks ? page.waitForResponse("**/user/status") : null;
   await page.clock.runFor(1000 * seconds);
-  await answer;
+  await (await answer)?.finished();
   await settled();
   counts.push(asked - before);
 };
@@ -213,7 +216,7 @@ await pass(900, false);
 broken = false;
 const answer = page.waitForResponse("**/user/status");
 await hide(false);
-await answer;
+await (await answer).finished();
 await settled();
 return [counts, asked, paths.filter((path) => !path.startsWith("/Prod/"))];
 """
@@ -223,7 +226,7 @@ def test_it_asks_less_often_after_failures_not_while_hidden_and_below_its_own_pr
     browser: Browser, desk: Busy
 ) -> None:
     """The clock is the test's. The prefix is one of API Gateway's stages, which takes it away."""
-    counts, asked, elsewhere = browser.run(POLLED, url=desk.gateway.url, key=desk.user)
+    counts, asked, elsewhere = browser.run(STILL + POLLED, url=desk.gateway.url, key=desk.user)
     assert counts == [1, 1, 0, 1, 0, 1, 0]
     assert asked == 6
     assert elsewhere == []

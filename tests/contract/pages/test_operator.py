@@ -119,8 +119,7 @@ const wrong = await faults(page);
 await page.keyboard.press("Enter");
 await page.waitForSelector(".secret");
 const secret = await page.textContent(".secret");
-await page.locator("dialog").getByRole("button", {name: "Copy"}).click();
-const copied = await page.evaluate(() => navigator.clipboard.readText());
+const copied = await copiedBy(page.locator("dialog").getByRole("button", {name: "Copy"}));
 const still = await page.locator("dialog").getByRole("button", {name: "Close"}).evaluate((button) => {
   button.click();
   return document.documentElement.outerHTML;

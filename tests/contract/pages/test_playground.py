@@ -22,7 +22,7 @@ await page.getByRole("button", { name: "Files" }).click();
 const buffer = Buffer.from("%PDF-1.4 (The paper) Tj");
 await (await chooser).setFiles({ name: "paper.pdf", mimeType: "application/pdf", buffer });
 await page.locator(".composer .chip", { hasText: "paper.pdf" }).filter({ hasNotText: "uploaded" }).waitFor();
-"""
+"""  # a file is sent only when it is read or uploaded
 
 
 def messages(upstream: ScriptedUpstream) -> Any:
@@ -41,7 +41,7 @@ def test_an_answer_is_seen_while_it_comes_with_its_reasoning_apart(
     page.do("await page.locator('.reasoning[open]', { hasText: 'First I think.' }).waitFor()")
     gated.let(1)
     page.do("await page.locator('.answer[aria-busy=true] .markdown', { hasText: 'One two' }).waitFor()")
-    assert gated.sent == 4
+    upstream.until(lambda: gated.sent == 4)
     assert page.do("return await page.locator('.reasoning').evaluate((node) => node.open)") is False
     gated.let(100)
     page.do("await page.locator('.answer[aria-busy=false]').waitFor()")
@@ -143,9 +143,11 @@ def test_files_are_dropped_pasted_chosen_and_named_by_address(
           field.dispatchEvent(event);
         }, [kind, name, type, text]);
         await give("drop", "cat.gif", "image/gif", "GIF89a picture");
-        await page.locator(".composer .chip", { hasText: "cat.gif" }).waitFor();
+        const chips = page.locator(".composer .chip").filter({ hasNotText: "uploaded" });
+        const ready = (hasText) => chips.filter({ hasText }).waitFor();
+        await ready("cat.gif");
         await give("paste", "notes.txt", "text/plain", "a note");
-        await page.locator(".composer .chip", { hasText: "notes.txt" }).waitFor();
+        await ready("notes.txt");
         """
         + CHOOSE
         + """

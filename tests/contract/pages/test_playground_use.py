@@ -80,10 +80,11 @@ def copied(page: Playground, kind: str, own_key: bool) -> str:
             await page.getByRole("button", { name: "Copy as code…" }).click();
             await page.getByRole("button", { name: args.kind, exact: true }).click();
             await page.getByLabel("Put my key into the text").setChecked(args.own);
-            await page.getByRole("dialog").getByRole("button", { name: "Copy", exact: true }).click();
-            await page.getByRole("dialog").getByRole("button", { name: "Copied" }).waitFor();
+            const button = page.getByRole("dialog").getByRole("button", { name: "Copy", exact: true });
+            const text = await copiedBy(button);
             await page.keyboard.press("Escape");
-            return await page.evaluate(() => (window.clip ?? navigator.clipboard).readText());
+            await page.getByRole("dialog").waitFor({ state: "detached" });
+            return text;
             """,
             kind=kind,
             own=own_key,

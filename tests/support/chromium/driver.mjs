@@ -1,5 +1,5 @@
 // Steers one Chromium for tests: each line of the input is {"code", "args"}, each line of the output
-// {"result"} or {"error"}. The code is the body of an async function of `browser`, `tab`, `args` and `seen`.
+// {"result"} or {"error"}. The code is the body of an async function (browsing.py).
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -13,6 +13,8 @@ const browser = await chromium.launch({
     "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"],
 });
 
+const SLOWER = Number(process.env.BROWSER_SLOWER ?? 1); // how many times slower the page's processor is
+
 // What must stay empty: console errors, uncaught errors, dialogs, violations of the policy, requests elsewhere.
 let seen = [];
 
@@ -21,6 +23,7 @@ async function tab({ width = 1280, height = 900, theme = "light", locale = "en-G
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, locale, deviceScaleFactor: scale,
     reducedMotion: "reduce", permissions: clipboard ? ["clipboard-read", "clipboard-write"] : [] });
   const page = await context.newPage();
+  if (SLOWER > 1) await (await context.newCDPSession(page)).send("Emulation.setCPUThrottlingRate", { rate: SLOWER });
   page.setDefaultTimeout(60000);
   page.on("console", (line) => ["error", "warning"].includes(line.type()) && !/Failed to load resource/.test(line.text()) && seen.push(`console: ${line.text()}`));
   page.on("pageerror", (error) => seen.push(`error: ${error.message}`));
@@ -43,6 +46,19 @@ async function faults(page) {
   });
 }
 
+/** What a copy button has put on the clipboard. Its label says for two seconds only that it has done so. */
+async function copiedBy(button) {
+  await button.evaluate((node) => {
+    window.labelled = new Promise((resolve) => {
+      new MutationObserver(() => resolve(node.textContent)).observe(node, { childList: true });
+    });
+  });
+  await button.click();
+  const [label, text] = await button.page().evaluate(async () => [await window.labelled, await (window.clip ?? navigator.clipboard).readText()]);
+  if (label !== "Copied") throw new Error(`the button says ${label}`);
+  return text;
+}
+
 const LONGEST = 100000; // ms of a step; some calls of a browser have no limit of their own
 
 /** The result of a step. Rejects if it takes too long. */
@@ -62,7 +78,7 @@ for await (const line of createInterface({ input: process.stdin })) {
   const { code, args } = JSON.parse(line);
   let answer;
   try {
-    const result = await within(new AsyncFunction("tab", "faults", "kept", "seen", "args", code)(tab, faults, kept, seen, args));
+    const result = await within(new AsyncFunction("tab", "faults", "copiedBy", "kept", "seen", "args", code)(tab, faults, copiedBy, kept, seen, args));
     answer = { result: result ?? null };
   } catch (error) {
     answer = { error: `${error.stack ?? error}`, seen };
