@@ -28,7 +28,8 @@ from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.settings import Settings
 from support import http_client
-from support.idle import settle
+from support.idle import Loop, pass_time, settle
+from upstream import ScriptedUpstream
 
 T = TypeVar("T")
 _handlers = threading.Lock()
@@ -49,7 +50,7 @@ class LiveGateway:
         upstream: str | None = None,
         tokens: tuple[str, ...] = ("sk-upstream-1",),
         clock: Callable[[], float] = time.time,
-        new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = Loop,
         **more: Any,
     ) -> None:
         if upstream is not None:
@@ -131,6 +132,14 @@ class LiveGateway:
     def call(self, step: Callable[[], object]) -> None:
         """The same for what is no coroutine."""
         self._loop.call_soon_threadsafe(step)
+
+    def pass_time(self, seconds: float) -> None:
+        """What waits at most so long waits no longer. No time passes for what has to be done."""
+        self.do(pass_time(seconds))
+
+    def never_wait(self, up: ScriptedUpstream, seconds: float) -> None:
+        """Let so much time pass whenever the upstream falls silent for good."""
+        up.at_halt = lambda: asyncio.run_coroutine_threadsafe(pass_time(seconds), self._loop)
 
     def key(self, credits: int | None = 100, limits: Limits | None = None, see_balance: bool = False) -> str:
         """A new account's key; None credits are an unlimited account."""

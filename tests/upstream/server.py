@@ -179,6 +179,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError
         if part is HANG:
             request.hangs.set()
+            self.upstream.at_halt()
             await self.gone.wait()
         elif isinstance(part, End):
             request.answered.set()
@@ -204,7 +205,10 @@ class Connection(asyncio.Protocol):
 
 
 class ScriptedUpstream(LoopThread):
-    """`strict` (on from the start) refuses what the vendor refuses. `tokens` None: any token will do."""
+    """`strict` (on from the start) refuses what the vendor refuses. `tokens` None: any token will do.
+    `at_halt` is called when an answer goes no further."""
+
+    at_halt: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, *, strict: bool = True, tokens: set[str] | None = None) -> None:
         self.strict = strict

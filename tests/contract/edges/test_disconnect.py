@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import socket
@@ -166,11 +165,18 @@ def test_a_client_that_reads_nothing_for_the_idle_time_out_has_left(
     edge: type[LiveGateway], up: ScriptedUpstream, tmp_path: Path
 ) -> None:
     """It stays connected; what was passed on to it is paid for."""
-    up.plan(Flood(1024 * MIB))
-    with edge(tmp_path, up.url, idle_timeout=0.3) as gateway:
+    flood = Flood(1024 * MIB)
+    up.plan(flood)
+    with edge(tmp_path, up.url) as gateway:
         key = gateway.key()
         with send(gateway, key, buffer=64 * 1024):
-            up.until(lambda: up.chats and all(request.closed_early.is_set() for request in up.chats))
+            stands_still(gateway, up, flood)
+
+            def has_left() -> bool:
+                gateway.pass_time(100)
+                return up.chats[0].closed_early.is_set()
+
+            up.until(has_left)
             gateway.nothing_left(key)
         assert ledger(gateway, key) == CHARGED
         assert gateway.lines("request")[-1]["outcome"] == "left_settled"
@@ -231,12 +237,12 @@ def test_a_slow_client_is_not_the_upstreams_silence(up: ScriptedUpstream, tmp_pa
     """It reads nothing for longer than the upstream may be idle, and still gets all there is."""
     flood = Flood(48 * MIB)
     up.plan(flood)
-    with LiveGateway(tmp_path, up.url, idle_timeout=0.3) as gateway:
+    with LiveGateway(tmp_path, up.url, idle_timeout=1.0) as gateway:  # the client's is two seconds
         key = gateway.key()
         with streaming(gateway, key) as (_, lines):
             next(lines)
             stands_still(gateway, up, flood)
-            gateway.do(asyncio.sleep(0.5))  # timers of the gateway that are due earlier run before
+            gateway.pass_time(1.1)
             data = list(lines)
             assert sum(line.count("x") for line in data[:-2]) >= 48 * MIB
             assert data[-1] == "data: [DONE]"

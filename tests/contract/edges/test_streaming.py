@@ -205,13 +205,13 @@ def test_an_answer_is_completed_even_if_its_settlement_fails_and_is_settled_late
 @pytest.mark.parametrize("begun", [False, True], ids=["before content", "after content"])
 def test_a_request_has_a_longest_time(up: ScriptedUpstream, start: Start, begun: bool, stream: bool) -> None:
     up.plan(Stall(3 if begun else 1, WHOLE))
-    with start(max_request=0.4) as gateway:
+    with start(max_request=1.5) as gateway:  # of which most is for a slow machine to begin
         asked = ask(gateway, stream)
         assert asked.seen.status == (200 if begun and stream else 503)
         assert asked.seen.error is not None
-        assert "0.4 seconds" in asked.seen.error["message"]
+        assert "1.5 seconds" in asked.seen.error["message"]
         assert (asked.seen.finishes, asked.ledger) == ([], NOT_CHARGED)
-        assert asked.requests(up)[0].closed_early.wait(1.0)
+        assert asked.requests(up)[0].closed_early.wait(30)
 
 
 def test_the_longest_time_holds_for_an_upstream_that_never_pauses(up: ScriptedUpstream, start: Start) -> None:
@@ -219,7 +219,7 @@ def test_the_longest_time_holds_for_an_upstream_that_never_pauses(up: ScriptedUp
     with start(max_request=0.5) as gateway:
         asked = ask(gateway, False)
         assert (asked.seen.status, asked.ledger) == (503, NOT_CHARGED)
-        assert asked.requests(up)[0].closed_early.wait(1.0)
+        assert asked.requests(up)[0].closed_early.wait(30)
 
 
 def test_the_longest_time_holds_while_pieces_come(up: ScriptedUpstream, start: Start) -> None:

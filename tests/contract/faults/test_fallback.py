@@ -91,9 +91,11 @@ def play(folder: Path, name: str) -> None:
         row = {**LAN, "bases": f"http://127.0.0.1:{up.port}/lan"}
         up.at("/lan/chat/completions", Kimi(OTHER))
         (folder / "m.json").write_text(json.dumps({"vendors": [row]}))
-        more: dict[str, Any] = {"first_byte_timeout": 1.0, "idle_timeout": 1.0, "models": folder / "m.json"}
+        patience = {"first_byte_timeout": 60.0, "ping_interval": 3600.0}
+        more: dict[str, Any] = {**patience, "models": folder / "m.json"}
         chain = {"kimi-k3": ("lan/big",)}
         with LiveGateway(folder, up.url, fallbacks=chain, **more) as gateway:
+            gateway.never_wait(up, 100)
             at = list(FAULTS).index(name)
             for stream in (True, False):
                 format = list(FORMATS.values())[(at + stream) % 3]

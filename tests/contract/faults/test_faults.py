@@ -29,22 +29,23 @@ def up() -> Iterator[ScriptedUpstream]:
 
 @pytest.fixture(scope="module")
 def gateways(up: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
-    """`hasty` waits for little, `lonely` has nobody at its upstream's address."""
+    """`hasty` waits for nothing that never comes, `lonely` has nobody at its upstream's address."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         lonely = f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"
         data = tmp_path_factory.mktemp
         with (
             LiveGateway(data("patient"), up.url, event_limit=LIMIT) as patient,
-            LiveGateway(data("hasty"), up.url, first_byte_timeout=2.0, idle_timeout=1.0) as hasty,
+            LiveGateway(data("hasty"), up.url, first_byte_timeout=60.0, ping_interval=3600.0) as hasty,
             LiveGateway(data("lonely"), lonely) as alone,
         ):
+            hasty.never_wait(up, 100)
             yield {"patient": patient, "hasty": hasty, "lonely": alone}
 
 
 @pytest.fixture(scope="module")
 def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Exchange]:
-    """All rows of all tables, asked many at a time since most of them wait; told apart by their prompts."""
+    """All rows of all tables, told apart by their prompts. Many are asked at a time, since they wait."""
     scripts: dict[Name, tuple[str, tuple[Step, ...]]] = {}
     formats = {format.path: format for format in FORMATS.values()}
     for way in itertools.product((True, False), formats):
@@ -60,7 +61,11 @@ def asked(up: ScriptedUpstream, gateways: Gateways) -> dict[Name, Exchange]:
     def one(name: Name) -> Exchange:
         return ask(gateways[scripts[name][0]], name[2], str(name), formats[name[3]])
 
-    alone = [name for name in scripts if name[0] == "fault" and FAULTS[name[1]].alone]
+    alone = [
+        name
+        for name, (of, _) in scripts.items()
+        if of == "hasty" or (name[0] == "fault" and FAULTS[name[1]].alone)
+    ]
     together = [name for name in scripts if name not in alone]
     with ThreadPoolExecutor(24) as pool:
         answers = dict(zip(together, pool.map(one, together), strict=True))

@@ -83,8 +83,9 @@ SEARCHES += [(name, FORMATS[(at + 1) % 3], not at % 2) for at, name in enumerate
 def gateway(
     module_upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LiveGateway]:
-    patience = {"first_byte_timeout": 0.3, "idle_timeout": 0.2, "ping_interval": 0.1}
+    patience = {"first_byte_timeout": 60.0, "ping_interval": 0.1}
     with LiveGateway(tmp_path_factory.mktemp("gateway"), module_upstream.url, **patience) as gateway:
+        gateway.never_wait(module_upstream, 100)
         yield gateway
 
 

@@ -131,8 +131,9 @@ def play(folder: Path, name: str, accounts: int, stream: bool) -> None:
     tokens = (FIRST.secret, SECOND.secret)[:accounts]
     expected = fault.both if accounts == 2 else fault.alone
     saw = fault.saw_of_both if accounts == 2 and fault.saw_of_both else fault.saw
-    patience = {"first_byte_timeout": 2.0, "idle_timeout": 1.0, "ping_interval": 0.2}
+    patience = {"first_byte_timeout": 60.0, "ping_interval": 0.2}
     with ScriptedUpstream() as up, LiveGateway(folder, up.url, tokens, **patience) as gateway:
+        gateway.never_wait(up, 100)
         up.always(ByToken({FIRST.secret: deepcopy(fault.first), SECOND.secret: fault.second}))
         for attempts in expected:
             up.requests.clear()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kimi_gateway.providers.kimi_web.provider import AFTER_OVER
 from support.exchange import CHARGED, NOT_CHARGED, ask, ledger, streaming
 from support.formats import FORMATS
 from support.kimi_web import with_web
@@ -118,7 +119,8 @@ def test_what_the_service_may_send_that_means_nothing(gateway: LiveGateway, fres
 
 
 def test_an_answer_without_its_last_frame_is_whole_once_it_is_done(own: WebService, tmp_path: Path) -> None:
-    with with_web(own, tmp_path, idle_timeout=0.6) as gateway:
+    with with_web(own, tmp_path) as gateway:
+        gateway.never_wait(own.up, AFTER_OVER)
         for end in (HANG, CLOSE, RESET):
             own.plan(Frames([text("Hello"), framed({"done": {}}), end]))
             assert ask(gateway, True, model=MODEL).seen.finishes == ["stop"]

@@ -90,13 +90,14 @@ def test_a_refused_session_leaves_no_record(own: WebService, tmp_path: Path) -> 
 def test_the_record_stands_before_the_service_knows_of_the_conversation(
     own: WebService, tmp_path: Path
 ) -> None:
-    with with_web(own, tmp_path, first_byte_timeout=0.5) as gateway:
+    with with_web(own, tmp_path, first_byte_timeout=60.0) as gateway:
         own.plan(Connect([HANG]))
         key = gateway.key()
         asking = threading.Thread(target=gateway.chat, args=(key,), kwargs={"model": MODEL})
         asking.start()
         own.up.until(lambda: any(each.path == CHAT for each in own.up.requests))
         assert records(tmp_path) == [("uploading", "")]
+        gateway.pass_time(100)
         asking.join()
         gateway.until(lambda: records(tmp_path) == [("deleting", "")])  # looked for once more by a sweep
 
