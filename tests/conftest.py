@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support import dynamo
+from support.idle import Loop
 from support.live import LiveGateway
 from upstream import ScriptedUpstream
 
@@ -73,8 +74,8 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"loop_factory": Loop}
 
 
 @pytest.fixture

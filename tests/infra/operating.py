@@ -51,7 +51,7 @@ def logged(endpoint: Endpoint, id: str) -> Any:
         lines = [json.loads(each) for each in endpoint.log("Chat").splitlines()]
         return next((each for each in lines if each.get("id") == id), None)
 
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (found := line()) is None:
         assert time.monotonic() < end, endpoint.log("Chat")
         time.sleep(0.05)

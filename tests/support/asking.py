@@ -10,13 +10,14 @@ from typing import Protocol, TypeVar
 import pytest
 
 from kimi_gateway.net import http
+from support.idle import Loop
 from upstream import ScriptedUpstream
 
 T = TypeVar("T")
 SECRET = "sk-very-secret"
 HEADERS = {"authorization": f"Bearer {SECRET}", "content-type": "application/json"}
 BODY = b'{"model":"kimi-k3","stream":true,"messages":[{"role":"user","content":"hi"}]}'
-TIMES = http.Timeouts(connect=5, first_byte=5)
+TIMES = http.Timeouts(connect=30, first_byte=30)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 LENGTH = HEAD + b"content-length: 10\r\n\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
@@ -39,7 +40,8 @@ def runner(kind: Callable[[int], http.Client]) -> Run:
             for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
                 patch.delenv(name, raising=False)
                 patch.delenv(name.upper(), raising=False)
-            return asyncio.run(main())
+            with asyncio.Runner(loop_factory=Loop) as loop:
+                return loop.run(main())
 
     return run
 

@@ -114,7 +114,7 @@ class RuntimeApi(LoopThread):
                 self._waiting.append(invocation)
                 self._arrival.notify()
 
-        asyncio.run_coroutine_threadsafe(put(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(put(), self._loop).result(30)
         return invocation
 
     async def _next(self) -> tuple[int, dict[str, str], bytes]:

@@ -18,7 +18,7 @@ PING = b"GET /ping HTTP/1.1\r\nhost: x\r\n\r\n"
 def talk(port: int, *pieces: bytes) -> bytes:
     """Sends until the server closes, gives all that it said."""
     answer = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         try:
             for piece in pieces:
                 client.sendall(piece)
@@ -54,7 +54,7 @@ def check(*lines: str, length: int = 16) -> bytes:
 
 
 def connect(gateway: LiveGateway) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
 
 
 def rest_of(client: socket.socket) -> bytes:

@@ -24,7 +24,7 @@ from kimi_gateway.pivot.usage import MOST_MEMBERS, counts
 from kimi_gateway.providers.failures import UpstreamFailure
 from support.raw_server import RawServer
 
-TIMES = Timeouts(connect=5, first_byte=5)
+TIMES = Timeouts(connect=30, first_byte=30)
 HI = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 TOKEN = "eyJhbGciOiJI.eyJzdWIi.c2ln"
 

@@ -36,7 +36,7 @@ def send(
     """A bare client: what it does not read stays unread, and it can leave without a word."""
     body = json.dumps(format.asked(stream=stream)).encode()
     client = socket.socket()
-    client.settimeout(10)
+    client.settimeout(30)
     if buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     client.connect(("127.0.0.1", gateway.port))

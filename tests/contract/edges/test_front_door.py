@@ -201,7 +201,7 @@ def test_answers_that_nobody_reads_do_not_pile_up(gateway: LiveGateway) -> None:
         gateway.until(lambda: stuck.state.total_requests > served)
         assert stuck.state.total_requests == served + 1
         client.setblocking(True)
-        client.settimeout(10)
+        client.settimeout(30)
         read = b""
         while read.count(b"HTTP/1.1 200") <= served:  # whoever reads again is served again
             read += client.recv(65536)

@@ -173,7 +173,7 @@ def test_workers_end_when_their_parent_is_killed(up: ScriptedUpstream, tmp_path:
     with ServerProcess(tmp_path, up.url, workers=2, drain=0.1) as server:
         with connected(server):
             os.kill(server.process.pid, signal.SIGKILL)
-            server.ended(20)  # its output has an end only when the workers are gone
+            server.ended(60)  # its output has an end only when the workers are gone
         with pytest.raises(ConnectionRefusedError):
             connected(server)
 

@@ -166,6 +166,7 @@ def test_a_flood_of_silent_connections_is_closed(
         client.sendall(b"GET /metrics HTTP/1.1\r\nx: " + b"x" * 3 * scrape.LONGEST_HEAD)
         with suppress(ConnectionResetError):
             assert client.recv(1) == b""
+    monkeypatch.undo()
     assert scraped(gateway).status_code == 200
 
 
@@ -213,6 +214,7 @@ def test_one_scrape_shows_all_workers_and_keeps_what_a_killed_one_counted(
                 trust_env=False,
             ).is_success
         server.until(lambda: value(read(), "workers") == 2)
+        server.until(lambda: counted() == 12)  # a worker counts right after it has answered
         assert [counted() for _ in range(6)] == [12] * 6  # whichever worker answers
         workers = [each for each in children(server.process.pid) if "spawn_main" in command_of(each)]
         assert len(workers) == 2

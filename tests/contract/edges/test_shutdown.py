@@ -58,7 +58,7 @@ class Reading:
 
     def result(self) -> tuple[int, str]:
         """The status and the whole text. Raises what the client met."""
-        return self._ends.result(10), self.text
+        return self._ends.result(60), self.text
 
 
 def begins(up: ScriptedUpstream, *streaming: Reading) -> None:

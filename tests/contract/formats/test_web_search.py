@@ -174,7 +174,7 @@ def test_several_choices_are_refused(gateway: LiveGateway, upstream: ScriptedUps
 def test_text_arrives_before_the_search_ends_and_pings_meanwhile(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
-    upstream.at(PATH, Delay(0.5, Status(200, {"search_results": [result(1)]})))
+    upstream.at(PATH, Delay(60, Status(200, {"search_results": [result(1)]})))
     upstream.plan(asks("news"), ANSWERS)
     seen = b""
     with gateway.client(gateway.key(5)) as client:

@@ -7,7 +7,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from kimi_gateway.accounts.values import Limits
@@ -15,6 +14,7 @@ from kimi_gateway.providers.tokens.pool import QUEUE
 from support.exchange import NOT_CHARGED, ask
 from support.formats import FORMATS, Format
 from support.live import LiveGateway
+from support.wire import connect, post
 from upstream import Gated, Kimi, Reply, Request, ScriptedUpstream, Step
 
 
@@ -24,9 +24,10 @@ def test_a_client_that_leaves_keeps_no_place(up: ScriptedUpstream, tmp_path: Pat
         key, gate = gateway.key(None), Gated()
         gate.let(shown)
         up.plan(gate)
-        body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "hi"}]}
-        with gateway.client(key) as client, pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/chat/completions", json=body, timeout=0.3)
+        with connect(gateway) as client:
+            client.sendall(post(key))
+            up.until(lambda: gate.sent == shown)
+            gateway.rest()
         assert ask(gateway, True).seen.finishes == ["stop"]
         gateway.nothing_left(key)
 

@@ -16,6 +16,7 @@ from kimi_gateway.providers.tokens.health import READ_EVERY
 from kimi_gateway.providers.tokens.outages import PROBE_EVERY
 from support.exchange import ask
 from support.live import LiveGateway, text_of
+from support.wire import connect, post
 from upstream import (
     ByToken,
     Gated,
@@ -253,20 +254,19 @@ def test_a_token_that_answers_elsewhere_is_not_dead(up: ScriptedUpstream, tmp_pa
 def test_a_dead_token_is_back_with_its_first_content_and_not_when_the_client_leaves_before(
     up: ScriptedUpstream, tmp_path: Path, shown: int, back: bool
 ) -> None:
-    with LiveGateway(tmp_path, up.url) as gateway, gateway.client(gateway.key(None)) as client:
+    with LiveGateway(tmp_path, up.url) as gateway:
         up.plan(REFUSED)
         assert ask(gateway, True).seen.status == 503
         gate = Gated()
         gate.let(shown)
         up.plan(gate)
-        body = {"model": "kimi-k3", "messages": [{"role": "user", "content": "hi"}]}
-        with ThreadPoolExecutor(1) as pool:
-            trying = pool.submit(client.post, "/v1/chat/completions", json=body, timeout=1.0)
+        with connect(gateway) as client:
+            client.sendall(post(gateway.key(None)))
             up.until(lambda: gate.sent == shown)
             if back:
                 gateway.until(lambda: gateway.lines("token_in"))
                 assert ask(gateway, True).seen.finishes == ["stop"]
-            assert isinstance(trying.exception(), httpx.ReadTimeout)
+            gateway.rest()
         up.until(up.chats[1].closed_early.is_set)
         assert bool(gateway.lines("token_in")) is back
 

@@ -308,7 +308,7 @@ def test_at_a_terminal_a_token_is_asked_for_and_not_echoed(data: Path) -> None:
             time.sleep(0.001)
         os.write(ours, GOOD.encode() + b"\n")
         seen += _until(ours, b"added")
-        asked.wait(10)
+        asked.wait(60)
     os.close(ours)
     assert GOOD.encode() not in seen
     assert json.loads((data / "tokens.json").read_text()) == [GOOD]
@@ -317,7 +317,7 @@ def test_at_a_terminal_a_token_is_asked_for_and_not_echoed(data: Path) -> None:
 def _until(terminal: int, mark: bytes) -> bytes:
     seen = b""
     while mark not in seen:
-        ready, _, _ = select.select([terminal], [], [], 10)
+        ready, _, _ = select.select([terminal], [], [], 60)
         assert ready, seen
         seen += os.read(terminal, 4096)
     return seen

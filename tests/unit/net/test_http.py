@@ -11,13 +11,14 @@ import pytest
 
 from kimi_gateway.net import http
 from support.asking import BODY, CHUNKED, HEAD, HEADERS, LENGTH, SECRET, TIMES, Run, ask, post
-from support.idle import settle
+from support.idle import pass_time, settle
 from upstream import (
     CLOSE,
     DONE,
     RESET,
     Cut,
     Delay,
+    Gated,
     HeaderFlood,
     Kimi,
     Raw,
@@ -137,9 +138,19 @@ def test_interim_answers_do_not_prolong_the_wait(run: Run, up: ScriptedUpstream)
 
 
 def test_a_body_may_be_silent_for_longer_than_the_first_byte(run: Run, up: ScriptedUpstream) -> None:
-    up.plan(Sse([{"n": 1}, {"n": 2}], gap=0.4))
-    chunks = run(lambda client: ask(client, up, http.Timeouts(connect=0.2, first_byte=0.2)))
-    assert b"".join(chunks) == b'data: {"n":1}\n\ndata: {"n":2}\n\n' + DONE
+    gate = Gated(Sse([{"n": 1}, {"n": 2}]))
+    gate.let(1)
+    up.plan(gate)
+
+    async def scenario(client: http.Client) -> bytes:
+        async with post(client, up, http.Timeouts(connect=30, first_byte=30)) as answer:
+            chunks = answer.chunks()
+            first = await anext(chunks)
+            await pass_time(31)
+            gate.let(2)
+            return first + b"".join([chunk async for chunk in chunks])
+
+    assert run(scenario) == b'data: {"n":1}\n\ndata: {"n":2}\n\n' + DONE
 
 
 @pytest.mark.parametrize("reads", [0, 1, 2])

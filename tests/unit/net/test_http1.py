@@ -12,12 +12,12 @@ import pytest
 
 from kimi_gateway.net.http import Client, ConnectionLost, TimedOut, Timeouts
 from kimi_gateway.net.http1 import Http1Client
-from support.idle import settle
+from support.idle import pass_time, settle
 from support.raw_server import RawServer
 
 pytestmark = pytest.mark.anyio
 
-TIMES = Timeouts(connect=5, first_byte=5)
+TIMES = Timeouts(connect=30, first_byte=30)
 OK = b"HTTP/1.1 200 OK\r\n"
 HI = OK + b"content-length: 2\r\n\r\nhi"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
@@ -300,10 +300,10 @@ async def test_a_shorter_wait_on_a_used_connection_ends_in_its_own_time() -> Non
 
 
 async def test_the_time_of_an_earlier_request_does_not_end_a_slow_upload() -> None:
-    client, times = Http1Client(), Timeouts(connect=5, first_byte=0.05)
+    client, times = Http1Client(), Timeouts(connect=30, first_byte=30)
 
     async def slowly() -> AsyncIterator[bytes]:
-        await asyncio.sleep(3 * times.first_byte)
+        await pass_time(31)
         yield b"x"
 
     async with RawServer([HI, HI, RawServer.KEEP]) as server:

@@ -18,7 +18,7 @@ from support.raw_server import RawServer
 
 pytestmark = pytest.mark.anyio
 
-TIMES = Timeouts(connect=5, first_byte=5)
+TIMES = Timeouts(connect=30, first_byte=30)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 MANY = [OK] * 20
 
@@ -42,7 +42,7 @@ async def ask(client: Http1Client, url: str, method: str = "POST", times: Timeou
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 

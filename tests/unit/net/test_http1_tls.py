@@ -17,7 +17,7 @@ from support.raw_server import RawServer
 
 pytestmark = pytest.mark.anyio
 
-TIMES = Timeouts(connect=5, first_byte=5)
+TIMES = Timeouts(connect=30, first_byte=30)
 HI = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 

@@ -18,7 +18,7 @@ LONG = 30.0
 def on_a_loop(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     @wraps(test)
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 5))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
 
     return run
 
