@@ -16,7 +16,7 @@ def install(folder: Path) -> Path:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = modules / ".lock-installed"
         if not done.exists() or done.read_text() != lock.read_text():
-            quiet = ["--no-audit", "--no-fund", "--loglevel=error"]
+            quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=5"]
             subprocess.run(
                 ["npm", "ci", "--ignore-scripts", *quiet], cwd=folder, check=True, stdout=subprocess.DEVNULL
             )
