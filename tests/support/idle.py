@@ -28,9 +28,11 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 async def pass_time(seconds: float) -> None:
-    """Puts the clock of the running loop ahead when it has read and done all that it can."""
+    """Puts the clock of the running loop ahead when it has read and done all that it can. Returns when it has
+    done what was due then."""
     await asyncio.sleep(BETWEEN)
     await settle()
     loop = asyncio.get_running_loop()
     assert isinstance(loop, Loop)
     loop.ahead += seconds
+    await settle()

@@ -27,7 +27,8 @@ class Gated:
 
     def reply(self, request: Request) -> Reply:
         inner = self.inner.reply(request)
-        return replace(inner, parts=self._parts(inner.parts))
+        # Without a length, which the server would find by asking for all parts at once.
+        return replace(inner, parts=self._parts(inner.parts), chunked=not inner.raw)
 
     def _parts(self, parts: Iterable[Part]) -> Iterator[Part]:
         for part in parts:

@@ -123,11 +123,14 @@ def test_a_body_that_does_not_come_is_408_and_the_connection_closed(
 def test_a_body_that_is_slow_but_not_too_slow_is_read(
     gateway: LiveGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "WINDOW", 0.05)
     monkeypatch.setattr(body, "LEAST_RATE", 1)
-    key = gateway.key()
-    whole = post(key, CLOSE)
-    assert statuses(talk(gateway.port, *[whole[at : at + 3] for at in range(0, len(whole), 3)])) == [200]
+    head, _, whole = post(gateway.key(), CLOSE).partition(b"\r\n\r\n")
+    with connect(gateway) as client:
+        client.sendall(head + b"\r\n\r\n")
+        for at in range(0, len(whole), 20):
+            client.sendall(whole[at : at + 20])
+            gateway.pass_time(0.6 * body.WINDOW)
+        assert statuses(rest_of(client)) == [200]
 
 
 @pytest.mark.parametrize("sent", [b"x: " + b"y" * 60_000, b"x: y\r\n" * 10_000], ids=["one", "many"])

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from kimi_gateway.edge.home.pacing import AT_ONCE
+from kimi_gateway.edge.home.protocol import Protocol
 from kimi_gateway.endpoints.token_check import CHECKS
 from kimi_gateway.net.http1 import Http1Client
 from support.live import HELLO, LiveGateway
@@ -83,6 +84,11 @@ def in_debt(gateway: LiveGateway, name: str) -> None:
     gateway.app.pace._refusals.spend(name, now, 2 * AT_ONCE)
 
 
+def paused(gateway: LiveGateway) -> list[Protocol]:
+    """Connections with a request whose refusal waits."""
+    return [each for each in connections(gateway) if each._exchanges and each.idle]
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["an account", "an address"])
 def test_who_is_refused_too_often_waits_for_it_and_a_server_that_ends_does_not(
     up: ScriptedUpstream, tmp_path: Path, known: bool
@@ -93,11 +99,10 @@ def test_who_is_refused_too_often_waits_for_it_and_a_server_that_ends_does_not(
         client, gone = (stack.enter_context(connect(gateway)) for _ in range(2))
         for each in (client, gone):
             each.sendall(post(key))
-        paused = lambda: [each for each in connections(gateway) if each._exchanges and each.idle]  # noqa: E731
-        gateway.until(lambda: len(paused()) == 2)
+        gateway.until(lambda: len(paused(gateway)) == 2)
         assert ping(gateway)
         gone.close()
-        gateway.until(lambda: len(paused()) == 1)
+        gateway.until(lambda: len(paused(gateway)) == 1)
         with gateway.client(gateway.key()) as other:
             answer = other.post("/v1/chat/completions", json={"model": "kimi-k3", "messages": HELLO})
             assert answer.status_code == 200
@@ -118,7 +123,7 @@ def test_a_refusal_that_waits_makes_room_for_others(up: ScriptedUpstream, tmp_pa
         in_debt(gateway, gateway.account(flood).id)
         for client in clients:
             client.sendall(post(flood))
-        gateway.until(lambda: all(each._exchanges for each in connections(gateway)))
+        gateway.until(lambda: len(paused(gateway)) == len(clients))
         newcomer = stack.enter_context(connect(gateway))
         newcomer.sendall(post(other))
         assert statuses(newcomer.recv(65536)) == [200]

@@ -202,6 +202,7 @@ def test_a_receiver_that_is_gone_delays_nothing_and_the_rest_is_counted(
     otlp = {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces",
         "OTEL_BSP_MAX_QUEUE_SIZE": "3",
+        "OTEL_BSP_SCHEDULE_DELAY": "900000",
     }
     monkeypatch.setattr(otlp_export, "FLUSH", 0.1)
     before = list(sinks), list(tracers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ import pytest
 
 from kimi_gateway.accounts import keys
 from kimi_gateway.accounts.values import Limits
-from support.exchange import CHARGED, NOT_CHARGED, UNTOUCHED, ask
+from support.exchange import CHARGED, NOT_CHARGED, UNTOUCHED, Exchange, ask
 from support.exchange import ledger as account_of
 from support.fault_table import TEXT, WHOLE
 from support.formats import CHAT, EACH, FORMATS, MESSAGES, MODES, RESPONSES, Format
 from support.inprocess import NOW, Answered, InProcess, streamed, told
 from support.inprocess import Told as Reply
 from support.live import LiveGateway
-from upstream import Delay, ErrorEvent, HtmlError, ScriptedUpstream, Silence, Status, Step, chat_events, error
+from upstream import ErrorEvent, Gated, HtmlError, ScriptedUpstream, Silence, Status, Step, chat_events, error
 from upstream.kimi import usage_of
 
 MINE = ("x-request-id", "mine/1")
@@ -268,11 +269,23 @@ def test_a_window_is_shared_by_the_formats(gateway: LiveGateway, upstream: Scrip
     assert len(upstream.chats) == 7
 
 
+def asked_late(gateway: LiveGateway, up: ScriptedUpstream, step: Step, format: Format) -> Exchange:
+    """The upstream says nothing until signs of life are due."""
+    gate = Gated(step)
+    up.always(gate)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask, gateway, True, format=format)
+        up.until(lambda: up.chats)
+        for _ in range(3):
+            gateway.pass_time(gateway.settings.ping_interval)
+        gate.let(1000)
+        return asking.result()
+
+
 @EACH
 def test_silence_is_filled_with_signs_of_life(up: ScriptedUpstream, tmp_path: Path, format: Format) -> None:
-    up.plan(Delay(0.4, WHOLE))
-    with LiveGateway(tmp_path, up.url, ping_interval=0.05) as gateway:
-        asked = ask(gateway, True, format=format)
+    with LiveGateway(tmp_path, up.url) as gateway:
+        asked = asked_late(gateway, up, WHOLE, format)
         said = asked.seen.told
         assert (said.content, said.finishes, said.whole) == (TEXT, [format.stop], True)
         assert said.signs >= 2
@@ -312,9 +325,8 @@ def test_what_fails_after_a_sign_of_life_is_reported_in_the_stream(
     up: ScriptedUpstream, tmp_path: Path, name: str, format: Format
 ) -> None:
     step, status, code = LATE[name]
-    up.always(Delay(0.2, step))
-    with LiveGateway(tmp_path, up.url, ping_interval=0.05) as gateway:
-        asked = ask(gateway, True, format=format)
+    with LiveGateway(tmp_path, up.url) as gateway:
+        asked = asked_late(gateway, up, step, format)
         seen = asked.seen
         assert (seen.status, seen.done, seen.finishes, seen.content) == (200, False, [], "")
         assert seen.error is not None

@@ -17,7 +17,6 @@ from upstream import (
     DONE,
     RESET,
     Cut,
-    Delay,
     Gated,
     HeaderFlood,
     Kimi,
@@ -243,10 +242,15 @@ def test_only_an_unheard_end_of_a_reused_connection_is_stale_and_nothing_is_sent
 
 
 def test_many_requests_at_once_have_a_connection_each(run: Run, up: ScriptedUpstream) -> None:
-    up.always(Delay(0.2))
+    gate = Gated()
+    up.always(gate)
 
     async def scenario(client: http.Client) -> None:
-        await asyncio.gather(*(ask(client, up) for _ in range(20)))
+        asking = [asyncio.create_task(ask(client, up)) for _ in range(20)]
+        while len(up.requests) < len(asking):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        gate.let(1000)
+        await asyncio.gather(*asking)
 
     run(scenario)
     assert up.accepted == 20
