@@ -174,6 +174,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
+MOST_PAGES = 4000  # of the log, about 16 MB; then a transaction of the thread copies them first
+
+
 def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
     """Create the file, or bring it to this release's schema. Only that waits for a lock."""
     # An existing file is not opened here: closing any descriptor of a database drops SQLite's locks on it in
@@ -184,6 +187,7 @@ def connect(path: Path, lock_timeout: float) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         _migrate(db)
         db.execute("PRAGMA busy_timeout = 0")
     except BaseException:
@@ -200,30 +204,6 @@ def connect_beside(path: Path, lock_timeout: float = 0.0) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
     return db
-
-
-class LogRestart:
-    """Restarts the log after a checkpoint: the first transaction after one waits for the disk, and must
-    not be one of the event loop. Only a checkpoint changes the file itself."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._written = 0
-
-    def __call__(self, db: sqlite3.Connection) -> None:
-        with contextlib.suppress(OSError, sqlite3.Error):  # another process writes, and restarts it then
-            written = os.stat(self._path).st_mtime_ns
-            if written == self._written:
-                return
-            self._written = written
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                db.execute(f"PRAGMA user_version = {version}")  # written though it is the same
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
 
 
 def _migrate(db: sqlite3.Connection) -> None:

@@ -45,6 +45,7 @@ from kimi_gateway.storage.sqlite import answers, cache, database, files, funds, 
 from kimi_gateway.storage.sqlite import batches as batch_rows
 from kimi_gateway.storage.sqlite import overview as views
 from kimi_gateway.storage.sqlite import usage as rows
+from kimi_gateway.storage.sqlite.log import Log
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
 from kimi_gateway.storage.sqlite.shelves import Shelves
 from kimi_gateway.storage.sqlite.writer import Writer
@@ -80,7 +81,7 @@ class SqliteStore:
             lambda: database.connect(path, lock_timeout),
             steps.REFUSALS,
             on_loop,
-            database.LogRestart(path),
+            Log(path),
             lock_timeout,
         )
         shelves = partial(Shelves, self._writer, self._read)

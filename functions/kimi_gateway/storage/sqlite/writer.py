@@ -14,21 +14,28 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.dataclass import dataclass
+from kimi_gateway.storage.sqlite.log import Log
 from kimi_gateway.storage.sqlite.loop_connection import Busy, LoopConnection
 
 T = TypeVar("T")
-THREAD_EVERY = 200  # transactions of one job on the loop; a checkpoint is due after about 300
+COPY_EVERY = 1000  # transactions of one job, about 3,000 pages; then the thread copies the log into the file
 MOST = 256  # jobs in one transaction, so that other processes get the lock
 MOST_HERE = 32  # the same on the loop, which has other work
 OFTEN, SELDOM = (0.000_1, 0.001), (0.002, 0.005)  # seconds between two tries to get the lock
 PATIENT = 0.1  # seconds of waiting, then seldom
 ALONE = 16  # jobs that run at once after one that had no company
+
+
+class _Signal(Enum):
+    COPY = "copy the log"
+    END = "end the thread"
 
 
 @dataclass(slots=True)
@@ -43,45 +50,46 @@ class _Job:
 
 class Writer:
     """`connect` returns a connection that waits for no lock. `refusals` are exceptions of jobs that decided
-    before they wrote anything. `tidy` runs on the thread after a transaction, before its results are handed
-    back. `lock_timeout`: seconds to wait for another process's transaction."""
+    before they wrote anything. The thread copies the `log` into the file: most of it while the loop goes on,
+    the rest in a job that those of the loop wait for. `lock_timeout`: seconds to wait for another process's
+    transaction."""
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         refusals: tuple[type[Exception], ...],
         on_loop: LoopConnection | None = None,
-        tidy: Callable[[sqlite3.Connection], None] | None = None,
+        log: Log | None = None,
         lock_timeout: float = 5.0,
     ) -> None:
         self._connect = connect
         self._lock_timeout = lock_timeout
         self._on_loop = on_loop
-        self._tidy = tidy
+        self._log = log
+        self._finish_due = False  # for the thread: the next job is there to finish the log
         self._home: asyncio.AbstractEventLoop | None = None  # whose jobs may run on the loop
         self._turn: list[_Job] = []  # jobs of this turn of the home loop
         self._alone = 0  # jobs that may run at once
         self._queued = 0  # jobs of the thread that are not returned yet
-        self._until_thread = THREAD_EVERY
+        self._until_copy = COPY_EVERY
         self._refusals = refusals
         self._db: sqlite3.Connection | None = None
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
-        self._handover = threading.Lock()  # nothing is queued behind the sentinel that ends the thread
+        self._queue: SimpleQueue[_Job | _Signal] = SimpleQueue()
+        self._handover = threading.Lock()  # nothing is queued behind END
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
         self._thread.start()
 
     async def run(self, job: Callable[[sqlite3.Connection], T], brief: bool = False) -> T:
         """Run a job in a transaction. A `brief` one runs on the loop as soon as the thread is idle, if no
-        process holds the lock: at once, or with all others of this turn of the loop if jobs come together.
-        Some still go to the thread, which then makes a checkpoint and may wait for the disk."""
+        process holds the lock: at once, or with all others of this turn of the loop if jobs come together."""
         loop = asyncio.get_running_loop()
         if brief and self._on_loop is not None and self._db is not None and self._is_home(loop):
             if not self._alone or self._turn or self._queued:
                 return await self._run_with_others(job, loop)
             self._alone -= 1
-            self._until_thread -= 1
-            if self._until_thread > 0 and not self._closed:
+            self._count(1)
+            if not self._closed:
                 with contextlib.suppress(Busy):
                     return self._on_loop.run(job)
         waiter: asyncio.Future[T] = loop.create_future()
@@ -92,7 +100,7 @@ class Writer:
         if self._home is not loop and (self._home is None or self._home.is_closed()):
             with self._handover:
                 if self._home is None or self._home.is_closed():
-                    self._home, self._turn, self._queued = loop, [], 0
+                    self._home, self._turn, self._queued, self._until_copy = loop, [], 0, COPY_EVERY
         return self._home is loop
 
     async def _run_with_others(
@@ -111,10 +119,8 @@ class Writer:
         if not batch or self._queued or self._on_loop is None:  # or they went to the thread
             return
         self._alone = ALONE if len(batch) == 1 else 0
-        self._until_thread -= 1 + len(batch) // 4  # they write some of the same pages
+        self._count(1 + len(batch) // 4)  # they write some of the same pages
         try:
-            if self._until_thread <= 0:
-                raise Busy
             self._on_loop.run(partial(_run_all, batch, self._refusals))
         except Exception:  # also a job's bug, from which the thread saves the others
             self._hand_over([], batch[0].loop)
@@ -124,12 +130,27 @@ class Writer:
             batch[0].loop.call_soon(self._end_turn)
         _deliver(batch)
 
+    def _count(self, transactions: int) -> None:
+        """Let the thread copy the log when that is due."""
+        before, self._until_copy = self._until_copy, self._until_copy - transactions
+        if before > 0 >= self._until_copy and self._log is not None and not self._closed:
+            self._queue.put(_Signal.COPY)
+
+    def _copied(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._home is not loop:
+            return
+        self._until_copy, self._finish_due = COPY_EVERY, True
+        waiter = loop.create_future()
+        waiter.add_done_callback(asyncio.Future.exception)  # nobody else asks for it
+        with contextlib.suppress(StoreDown):
+            self._hand_over([_Job(_nothing, loop, waiter)], loop)
+
     def _hand_over(self, jobs: list[_Job], loop: asyncio.AbstractEventLoop) -> None:
         """Give jobs to the thread, behind those of this turn of the loop. Raises StoreDown."""
         with self._handover:
             if self._home is loop:
                 jobs, self._turn = [*self._turn, *jobs], []
-                self._until_thread = THREAD_EVERY
+                self._count(len(jobs))
             if self._closed:
                 raise StoreDown("the store is closed")
             self._give(jobs, self._home is loop)
@@ -147,32 +168,49 @@ class Writer:
                 self._closed = True
                 self._give(self._turn, True)
                 self._turn = []
-                self._queue.put(None)
+                self._queue.put(_Signal.END)
         if self._on_loop is not None:
             self._on_loop.close()  # the last connection to close makes a checkpoint, on the thread
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        running = True
-        while running:
-            batch, running = self._next_batch()
+        signal: _Signal | None = None
+        while signal is not _Signal.END:
+            batch, signal = self._next_batch()
             if batch:
                 self._run_batch(batch)
-                if self._tidy is not None and self._db is not None:
-                    self._tidy(self._db)
+                self._finish_log()
                 self._hand_back(batch)
                 batch = []  # or the last one stays here
+            if signal is _Signal.COPY:
+                self._copy_log()
         self._disconnect()
 
-    def _next_batch(self) -> tuple[list[_Job], bool]:
+    def _copy_log(self) -> None:
+        """Nobody waits for it."""
+        home = self._home
+        if self._log is not None and self._db is not None:
+            self._log.copy(self._db)
+        if home is not None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended
+                home.call_soon_threadsafe(self._copied, home)
+
+    def _finish_log(self) -> None:
+        if self._log is not None and self._db is not None:
+            if self._finish_due:
+                self._finish_due = False
+                self._log.finish(self._db)
+            self._log.restart(self._db)
+
+    def _next_batch(self) -> tuple[list[_Job], _Signal | None]:
         batch: list[_Job] = []
         with contextlib.suppress(Empty):
             while len(batch) < MOST:
-                job = self._queue.get(block=not batch)
-                if job is None:
-                    return batch, False
-                batch.append(job)
-        return batch, True
+                item = self._queue.get(block=not batch)
+                if isinstance(item, _Signal):
+                    return batch, item
+                batch.append(item)
+        return batch, None
 
     def _run_batch(self, batch: list[_Job]) -> None:
         try:
@@ -235,6 +273,10 @@ class Writer:
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
+
+
+def _nothing(db: sqlite3.Connection) -> None:
+    """It changes nothing."""
 
 
 def _means_down(error: Exception) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from kimi_gateway.storage.sqlite import cursors, database
+from kimi_gateway.storage.sqlite.log import Log
 from kimi_gateway.storage.sqlite.loop_connection import LoopConnection
-from kimi_gateway.storage.sqlite.writer import ALONE, MOST_HERE, THREAD_EVERY, Writer
+from kimi_gateway.storage.sqlite.writer import ALONE, COPY_EVERY, MOST_HERE, Writer
 from support.locking import locked
 
 pytestmark = pytest.mark.anyio
@@ -28,14 +29,14 @@ class RefusedJob(Exception):
 class Counted:
     """A writer, the statements that begin its transactions by thread, and a job that tells its thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, log: Log | None = None) -> None:
         self.path = path
         self.begun: list[int] = []
         self._until = -1
         self._reached: Callable[[], object] = list
         beside = LoopConnection(lambda: self._traced(database.connect_beside(path)), (RefusedJob,))
-        tidy = database.LogRestart(path)
-        self.writer = Writer(lambda: self._traced(database.connect(path, 5.0)), (RefusedJob,), beside, tidy)
+        connect = lambda: self._traced(database.connect(path, 5.0))  # noqa: E731
+        self.writer = Writer(connect, (RefusedJob,), beside, log or Log(path))
 
     def _traced(self, db: sqlite3.Connection) -> sqlite3.Connection:
         def saw(statement: str) -> None:
@@ -151,13 +152,74 @@ async def test_the_loop_never_restarts_the_log(counted: Counted) -> None:
     """Only the transaction that does so waits for the disk. Its salt is in the log's header."""
     log = counted.path.with_name(counted.path.name + "-wal")
     here, salts, restarts = threading.get_ident(), {_salt(log)}, 0
-    for number in range(20 * THREAD_EVERY):
+    for number in range(10 * COPY_EVERY):
         ran_in = await counted.write(f"{number:09}" * 50)
         if (salt := _salt(log)) not in salts:
             salts.add(salt)
             restarts += 1
             assert ran_in != here
     assert restarts > 1
+
+
+class Waiting(Log):
+    """Its copying goes on when a test says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.begun, self.go_on, self.finished = threading.Event(), threading.Event(), threading.Event()
+
+    def copy(self, db: sqlite3.Connection) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        super().copy(db)
+
+    def finish(self, db: sqlite3.Connection) -> None:
+        super().finish(db)
+        self.finished.set()
+
+
+@pytest.mark.parametrize("together", [1, 4])
+async def test_no_job_of_the_loop_waits_while_the_log_is_copied(tmp_path: Path, together: int) -> None:
+    path = tmp_path / "jobs.db"
+    log = Waiting(path)
+    counted, here = Counted(path, log), threading.get_ident()
+    await counted.names()
+    number = 0
+
+    async def write() -> None:
+        nonlocal number
+        number += together
+        names = [f"{each:09}" for each in range(number, number + together)]
+        assert set(await asyncio.gather(*map(counted.write, names))) == {here}
+
+    while not log.begun.is_set():
+        await write()
+    for _ in range(2 * COPY_EVERY):
+        await write()
+    log.go_on.set()
+    await asyncio.to_thread(log.finished.wait, 30)
+    assert log.finished.is_set()
+    await counted.writer.close()
+
+
+def test_a_copied_log_starts_anew_only_when_it_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    file, log = path.with_name(path.name + "-wal"), Log(path)
+    with (
+        contextlib.closing(database.connect(path, 5.0)) as thread,
+        contextlib.closing(database.connect_beside(path)) as loop,
+    ):
+        write = lambda: loop.execute("INSERT INTO tallies VALUES (hex(randomblob(8)), 1, 0)")  # noqa: E731
+        write()
+        first, size = _salt(file), path.stat().st_size
+        log.copy(thread)
+        assert path.stat().st_size > size
+        write()
+        log.restart(thread)
+        assert _salt(file) == first
+        log.finish(thread)
+        log.restart(thread)
+        assert _salt(file) != first
 
 
 def _salt(log: Path) -> bytes:
