@@ -187,7 +187,7 @@ class Writer:
         self._disconnect()
 
     def _copy_log(self) -> None:
-        """Nobody waits for it."""
+        """Copy most of the log. No job waits for it, unless it is for the thread."""
         home = self._home
         if self._log is not None and self._db is not None:
             self._log.copy(self._db)
