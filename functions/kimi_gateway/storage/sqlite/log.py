@@ -1,5 +1,5 @@
 """The write-ahead log of the database. Copying it into the file waits for the disk, and so does the first
-transaction after all of it is copied, because that starts the log anew. Both belong to the writer thread.
+transaction after all of it is copied, because that starts the log again. Both belong to the writer thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Log:
 
     def copy(self, db: sqlite3.Connection) -> None:
         """Copy most of the log, while others write. The last transaction is left: a reader from before it
-        does not let it be copied. So the log does not start anew with a transaction of the event loop. If
+        does not let it be copied. So the log does not start again with a transaction of the event loop. If
         nobody writes for a while, that last transaction is one of this thread."""
         with (
             contextlib.suppress(sqlite3.Error),  # then `finish` has more to do

@@ -202,7 +202,7 @@ async def test_no_job_of_the_loop_waits_while_the_log_is_copied(tmp_path: Path, 
     await counted.writer.close()
 
 
-def test_a_copied_log_starts_anew_only_when_it_is_finished(tmp_path: Path) -> None:
+def test_a_copied_log_starts_again_only_when_it_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     file, log = path.with_name(path.name + "-wal"), Log(path)
     with (
