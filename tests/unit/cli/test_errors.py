@@ -114,7 +114,7 @@ def test_every_fault_of_the_settings_is_named(cli: Cli, monkeypatch: pytest.Monk
 
 
 def test_a_store_that_is_no_store_is_exit_1(cli: Cli, data: Path) -> None:
-    data.mkdir()
+    data.mkdir(0o700)
     (data / STORE_NAME).write_text("this is not a database " * 100)
     assert fault(cli("accounts", "list", "--json")) == (1, "store_down")
     for words in (("accounts", "list"), ("serve", "--port", "0")):
