@@ -105,3 +105,20 @@ def test_nodes_sdk_shows_and_deletes_a_response(gateway: LiveGateway, upstream: 
     assert "Cannot cancel" in told["refused"]
     assert told["gone"] == 404
     assert rows(gateway, key) == 0
+
+
+def test_the_sdk_compacts_a_conversation(gateway: LiveGateway, upstream: ScriptedUpstream) -> None:
+    upstream.always(Kimi("The cat is under the sofa.", ""))
+    http = sdks.openai.DefaultHttpxClient(verify=NO_TLS)
+    with sdks.openai.OpenAI(
+        api_key=gateway.key(), base_url=f"{gateway.url}/v1", max_retries=0, http_client=http
+    ) as client:
+        said: Any = [{"role": "user", "content": "Find the cat"}]
+        found = client.responses.compact(model="kimi-k3", input=said)
+        assert (found.object, [item.type for item in found.output]) == (
+            "response.compaction",
+            ["message", "compaction"],
+        )
+        more: Any = [*[item.model_dump(exclude_none=True) for item in found.output], *said]
+        assert client.responses.create(model="kimi-k3", input=more).output_text
+    assert "under the sofa" in str(upstream.chats[-1].body["messages"])

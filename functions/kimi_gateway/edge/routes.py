@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kimi_gateway.app import Endpoints
 from kimi_gateway.dialects.chat.dialect import ChatCompletions
 from kimi_gateway.dialects.messages.dialect import Messages
-from kimi_gateway.dialects.responses.dialect import Responses
+from kimi_gateway.dialects.responses.dialect import Compactions, Responses
 from kimi_gateway.edge.router import Access, Endpoint, Route
 from kimi_gateway.endpoints.counts import Counts
 from kimi_gateway.flow.ask import Gateway
@@ -48,6 +48,7 @@ def _later(endpoint: Callable[[], Endpoint]) -> Endpoint:
 
 
 def _chats(gateway: Gateway) -> tuple[Route, ...]:
+    responses = Responses(gateway.clock, gateway.keeps)
     return (
         Route(
             "POST",
@@ -60,8 +61,16 @@ def _chats(gateway: Gateway) -> tuple[Route, ...]:
         Route(
             "POST",
             "/v1/responses",
-            partial(Gateway.ask, gateway, dialect=Responses(gateway.clock, gateway.keeps)),
+            partial(Gateway.ask, gateway, dialect=responses),
             "Responses, JSON or SSE (1 credit)",
+            access=Access.CREDIT,
+            example=_RESPONSE,
+        ),
+        Route(
+            "POST",
+            "/v1/responses/compact",
+            partial(Gateway.ask, gateway, dialect=Compactions(responses)),
+            "A long conversation with a summary in its place (1 credit)",
             access=Access.CREDIT,
             example=_RESPONSE,
         ),

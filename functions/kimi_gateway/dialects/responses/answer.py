@@ -82,7 +82,7 @@ class Answer:
             self.output.items(),
             completed_at=None if why else int(self._clock()),
             incomplete_details=details,
-            usage=_usage(usage),
+            usage=usage_of(usage),
         )
         return self.final
 
@@ -106,7 +106,7 @@ def name_of(identity: Identity) -> str:
     return identity.id.partition("-")[2].replace("-", "")
 
 
-def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+def usage_of(usage: dict[str, Any]) -> dict[str, Any]:
     """Usage in the form of Responses. The platform has cached tokens at the top, or among the details like
     OpenAI."""
     prompt, completion = _details(usage, "prompt"), _details(usage, "completion")

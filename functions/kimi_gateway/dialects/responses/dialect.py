@@ -94,6 +94,18 @@ class Responses:
         return whole.ask(chat, names)
 
 
+@dataclass(frozen=True, slots=True)
+class Compactions:
+    """Requests to compact a conversation."""
+
+    responses: Responses
+
+    def read(self, raw: bytes) -> Ask:
+        from kimi_gateway.dialects.responses import compaction  # few clients ask for it
+
+        return compaction.read(self.responses, raw)
+
+
 class _Known(NamedTuple):
     translation: Translation
     attached: Sequence[Attachment]

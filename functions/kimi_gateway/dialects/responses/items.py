@@ -49,6 +49,9 @@ _LEFT_OUT = frozenset(
 )
 
 
+SUMMARY = "A summary of the conversation before, by the assistant:"
+
+
 class Conversation:
     """Messages under construction. `messages` may begin with those of an earlier request."""
 
@@ -136,6 +139,12 @@ class Conversation:
                 told = "\n\n".join(text for text in texts if isinstance(text, str))
         self._reasoning.append(told or "")
 
+    def compaction(self, item: dict[str, Any], here: str) -> None:
+        summary = unseal(item["encrypted_content"])
+        if summary is None:
+            fail(f"{here}.encrypted_content", "was not made here; only the service that made it can read it")
+        self._append({"role": "system", "content": f"{SUMMARY}\n\n{summary}"})
+
     def function_call(self, item: dict[str, Any], here: str) -> None:
         self._call(item, here, flat(item["name"], item.get("namespace")), item["arguments"] or "{}")
 
@@ -183,6 +192,7 @@ _KINDS: dict[str, tuple[_Read, dict[str, Check]]] = {
         {"author": fields.string},
     ),  # from Codex, about its sub-agents
     "reasoning": (Conversation.reasoning, {}),
+    "compaction": (Conversation.compaction, {"encrypted_content": fields.string}),
     "function_call": (
         Conversation.function_call,
         {**_CALLED, "name": fields.string, "arguments": fields.string},

@@ -25,7 +25,7 @@ def response(name: str, found: Mapping[str, Any]) -> dict[str, Any] | None:
 def input_items(name: str, found: Mapping[str, Any]) -> list[Item]:
     """The conversation before the answer as items, the first one first. Their ids name nothing else."""
     asked = found[references.names(name)[0]]
-    items = [item for message in references.messages_of(asked) for item in _items(message)]
+    items = [item for message in references.messages_of(asked) for item in items_of(message)]
     _name_calls(items, references.called_of(asked))
     prefixes = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
     return [{"id": f"{prefixes[item['type']]}_{name}_in_{place}", **item} for place, item in enumerate(items)]
@@ -48,7 +48,8 @@ def _name_calls(items: list[Item], called: list[str]) -> None:
                 unanswered.setdefault(id, deque()).append(item["call_id"])
 
 
-def _items(message: Mapping[str, Any]) -> Iterator[Item]:
+def items_of(message: Mapping[str, Any]) -> Iterator[Item]:
+    """A message of the pivot as items."""
     role, content = message["role"], message.get("content")
     done = {"status": "completed"}
     if role == "tool":

@@ -3,8 +3,9 @@ rest becomes a chat. Ranges and decisions: docs/contract.md, Responses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import Any
 
 from kimi_gateway.dataclass import dataclass
@@ -31,14 +32,15 @@ class Translation:
     called: list[str] = field(default_factory=list, repr=False)
 
 
-def checked(raw: bytes) -> dict[str, Any]:
-    """The body, each known field checked by itself. Raises InvalidRequest."""
+def checked(raw: bytes, otherwise: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The body, each known field checked by itself. `otherwise` has values for missing fields. Raises
+    InvalidRequest."""
     body = fields.drop_nulls(fields.json_object(raw).values, _FIELDS)
     for name in ("model", "input"):
-        if name not in body:
+        if name not in body and name not in otherwise:
             fail(name, "is required")
     fields.apply(body, _FIELDS)
-    return body
+    return {**otherwise, **body}
 
 
 def chat_of(body: dict[str, Any], given: list[Any] | str, earlier: Earlier | None) -> Translation:

@@ -245,7 +245,10 @@ def test_items_become_messages(case: str) -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "no object": (["a"], "input.0"),
     "a kind that is not known": ({"type": "hologram"}, "input.0.type"),
-    "what only OpenAI can read": ({"type": "compaction", "encrypted_content": "x"}, "input.0.type"),
+    "what only OpenAI can read": (
+        {"type": "compaction", "encrypted_content": "x"},
+        "input.0.encrypted_content",
+    ),
     "a role that is not known": ({"role": "tool", "content": "a"}, "input.0.role"),
     "no content": ({"role": "user"}, "input.0.content"),
     "a part that is not known": (user({"type": "input_audio"}), "input.0.content.0.type"),

@@ -95,6 +95,15 @@ SCHEMAS: dict[str, Schema] = {
         user=maybe(TEXT),
         **_ASKED,
     ),
+    "ResponseCompaction": record(
+        {
+            "id": TEXT,
+            "object": one("response.compaction"),
+            "created_at": SECONDS,
+            "output": array(ref("ResponseItem")),
+            "usage": _USAGE,
+        }
+    ),
     "ResponseItem": record(
         {"type": TEXT},
         id=maybe(TEXT),

@@ -33,6 +33,7 @@ ROUTES: dict[str, Described] = {
     "POST /v1/chat/completions": Described("ChatAnswer", "ChatRequest", "ChatEvent"),
     "POST /v1/messages": Described("MessagesAnswer", "MessagesRequest", "MessagesEvent"),
     "POST /v1/responses": Described("Response", "ResponseRequest", "ResponseEvent"),
+    "POST /v1/responses/compact": Described("ResponseCompaction", "ResponseCountRequest"),
     "POST /v1/messages/count_tokens": Described("MessagesCount", "MessagesCountRequest"),
     "POST /v1/responses/input_tokens": Described("ResponseCount", "ResponseCountRequest"),
     "POST /v1/tokenizers/estimate-token-count": Described("Count", "CountRequest"),
