@@ -258,3 +258,54 @@ def test_a_patient_sweep_takes_over_a_frozen_booking_and_reads_to_the_end(
     assert readings == 2
     (row,) = gateway.usage(key_of(client))
     assert (row.requests, row.input, row.output) == (1, 500, 50)
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["with counts", "without"])
+def test_an_output_that_nobody_reads_to_its_end_is_booked_in_the_end(
+    client: httpx.Client, gateway: LiveGateway, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch,
+    counted: bool,
+) -> None:  # fmt: skip
+    """It takes longer than a process of the cloud has, and the platform knows no ranges: each try begins at
+    the first byte and ends at the third line."""
+    assert gateway.app.running is not None
+    provider: Any = gateway.app.running.gateway.registry.directories["moonshot"].upstream().provider
+    whole, tries = provider.files.content, 0
+
+    @asynccontextmanager
+    async def content(token: Any, id: str, start: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        nonlocal tries
+        tries += 1
+
+        async def pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            data, at = b"".join([chunk async for chunk in chunks]), 0
+            for line in data.splitlines(keepends=True)[:3]:
+                Clock.now += SAVED_EVERY
+                yield line[max(0, start - at) :]
+                at += len(line)
+            raise UpstreamFailure("connect", "the process is gone")
+
+        async with whole(token, id) as chunks:
+            yield pieces(chunks)
+
+    async def batch_of(token: Any, id: str) -> Any:
+        told = await get(token, id)
+        usage = {"input_tokens": 500, "output_tokens": 50, "cached_tokens": 0}
+        return replace(told, told={**told.told, "usage": usage}) if counted and told.ended else told
+
+    get = provider.batches.get
+    monkeypatch.setattr(provider.files, "content", content)
+    monkeypatch.setattr(provider.batches, "get", batch_of)
+    id = made(client, lines(5)).json()["id"]
+    upstream.batches.run(prompt=100, completion=10)
+    for _ in range(3):
+        ended(client, gateway, id)
+        assert gateway.usage(key_of(client)) == []
+        Clock.now += 86_000
+    assert tries == 6
+    Clock.now += 9_000
+    ended(client, gateway, id)
+    (row,) = gateway.usage(key_of(client))
+    assert (row.requests, row.input, row.output) == ((1, 500, 50) if counted else (1, 300, 30))
+    (line,) = [line for line in gateway.lines("batch_unread") if line["batch"] == id]
+    assert line["answers"] == 3
+    assert client.get(f"/v1/batches/{id}").json()["usage"]["total_tokens"] == (550 if counted else 330)

@@ -37,6 +37,7 @@ KEPT = 30 * 86_400  # seconds for which an ended batch is shown
 LONGER = 3 * 86_400  # seconds of a lease beyond the batch's window
 AT_ONCE = 20  # batches of one sweep
 READ_WITHIN = 6 * 3_600.0  # seconds for an output file, at one go
+UNREAD = 3 * 86_400  # seconds after which an output that no reading comes further in is booked as far as read
 READ_TOGETHER = 4  # output files at a time; each holds at most one line, of up to 16 MiB
 ROOM = Room(MOST_FILES, 2**60)  # results are named even if the account's own room is full
 _UNKNOWN = "The upstream does not know this batch."
@@ -197,10 +198,10 @@ class Following:
     ) -> tuple[Tally, BatchRecord]:
         """From the output file, else from the counts of the batch itself; and the record with its notes.
         Raises UpstreamFailure, StoreDown, ReadElsewhere."""
-        tally = Tally()
+        tally = Tally.of(record.read) if told.output else Tally()
+        stuck = bool(tally.moved) and self._clock() - tally.moved >= UNREAD
         provider, token = self._upstream().provider, self.token(record.token)
-        if told.output and token is not None and isinstance(provider, KeepsFiles):
-            tally = Tally.of(record.read)
+        if told.output and not stuck and token is not None and isinstance(provider, KeepsFiles):
             saving = Saving(self._store, record, tally, self._clock, patient)
             try:
                 async with provider.files.content(token, told.output, tally.at) as chunks:
@@ -212,7 +213,9 @@ class Following:
                 if failure.cause != "model":  # the platform's 404: the file is gone
                     raise
         counts, model = told.told.get("usage"), told.told.get("model")
-        if not isinstance(counts, dict):
+        if stuck:
+            emit("batch_unread", logging.WARNING, batch=record.id, at=tally.at, answers=tally.answers)
+        if not isinstance(counts, dict) or stuck and counts["output_tokens"] < tally.output:
             return replace(tally, model=tally.model or str(model or "")), record
         counted = counts["input_tokens"], counts["cached_tokens"], counts["output_tokens"]
         return Tally(*counted, model=str(model or "")), record

@@ -40,6 +40,7 @@ class Saving:
         """Raises ReadElsewhere, and StoreDown."""
         if self._tally.at <= self._noted or self._clock() - self._saved < SAVED_EVERY:
             return
+        self._tally.moved = int(self._clock())
         text = self._tally.text
         for _ in range(TRIES):
             if await self._store.change_batch(self.record, new := replace(self.record, read=text)):

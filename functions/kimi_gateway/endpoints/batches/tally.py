@@ -21,7 +21,7 @@ SILENCE = 120.0  # seconds without a byte after which a reading ends
 class Tally:
     """Tokens of all answers. `model` is the upstream's name of it, empty if no answer names one. `unread`:
     lines without a use. `at`: the byte of the file up to which lines are counted. `skips`: it is within a
-    line that is too long."""
+    line that is too long. `moved`: when a reading came further last, in unix seconds."""
 
     input: int = 0
     cached: int = 0
@@ -31,6 +31,7 @@ class Tally:
     model: str = ""
     at: int = 0
     skips: bool = False
+    moved: int = 0
 
     @classmethod
     def of(cls, text: str) -> Self:
