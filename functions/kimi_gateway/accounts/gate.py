@@ -74,6 +74,7 @@ class Gate:
         self._has_credit = BoundedDict[bool](CACHED)  # of accounts, as of the store's last answer
         self._unlimited = BoundedDict[bool](CACHED)  # accounts
         self._free = Buckets(rate=10, burst=60)
+        self.names = Buckets(rate=2, burst=100_000)  # new Idempotency-Keys by account; each is kept for a day
         self._unknown = Buckets(rate=20, burst=200)  # by address: keys that the store does not know
         self._wasted = Buckets(rate=10, burst=300)
         self._free_bodies = Buckets(rate=32, burst=1024)  # in WASTED_BYTES: 2 MiB a second after 64 MiB
@@ -132,6 +133,16 @@ class Gate:
             raise refusals.refused_too_often(wait)
         if funded is None and not isinstance(key, GuestKey) and is_large():
             await self._require_credit_now(key, now)
+
+    async def refuse_named(self, key: Key, is_large: Callable[[], bool]) -> None:
+        """As `refuse`, for a request with an Idempotency-Key that may be new."""
+        await self.refuse(key, is_large)
+        if wait := self.names.wait(key.account, self._clock()):
+            raise refusals.too_many_names(wait)
+
+    def named(self, key: Key) -> None:
+        """Count a new Idempotency-Key."""
+        self.names.spend(key.account, self._clock(), 1)
 
     async def refuse_unpaid(self, key: Key) -> None:
         """As `refuse`, for a body of any size that no admission follows: the store is asked each time."""

@@ -68,6 +68,11 @@ def refused_too_often(wait: float) -> RateLimited:
     return RateLimited.passing(text, wait, "refused_too_often")
 
 
+def too_many_names(wait: float) -> RateLimited:
+    text = "Too many new Idempotency-Keys of this account (at most 2 a second, 100,000 at once)."
+    return RateLimited.passing(text, wait, "idempotency_keys")
+
+
 def no_credit() -> InsufficientCredits:
     text = "The account has no credits left. Ask the operator for more."
     return InsufficientCredits(text, headers=((CREDITS, "0"),))

@@ -81,7 +81,7 @@ async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) ->
         gateway.gate.wasted(key, 0)
         raise
     try:
-        await gateway.gate.refuse(key, request.is_large)
+        await gateway.gate.refuse_named(key, request.is_large)
     except GatewayError as error:  # it may have been the first request that spent the last credit
         if error.cause == "refused_too_often":
             raise
@@ -97,6 +97,7 @@ async def ask(gateway: Gateway, request: Request, dialect: Dialect, key: Key) ->
         recording = Recording(gateway, store, key, name, claim)
         held = await recording.begin()
         if held is None:
+            gateway.gate.named(key)
             return await _first(gateway, request, dialect, key, raw, recording)
     try:
         if admits:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_gateway.accounts.bucket import Buckets
 from kimi_gateway.accounts.values import Limits
 from kimi_gateway.flow import idempotency
-from support.formats import CHAT
+from support.formats import CHAT, FORMATS, Format
 from support.inprocess import InProcess
 
 NAME = ("idempotency-key", "7d9f3a5e-one")
@@ -48,6 +50,40 @@ def test_a_large_request_that_is_repeated_counts_by_its_size(desk: InProcess) ->
     again = 300 // (1 + 1_000_000 // 65_536)  # and the one that empties the bucket
     assert statuses == [200] * (1 + again + 1) + [429] * (25 - again - 2)
     assert TOO_OFTEN in told_of(ask(desk, key))
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_the_names_of_an_account_have_a_bound_and_nothing_is_charged_twice(
+    desk: InProcess, format: Format
+) -> None:
+    """Also of an unlimited account, which pays for none of them."""
+    desk.running.gateway.gate.names = Buckets(rate=2, burst=5)
+    crowd, other = desk.key(None), desk.key()
+
+    def named(key: str, number: int) -> Any:
+        return desk.call("POST", format.path, format.asked(), key, ("idempotency-key", f"name-{number}"))
+
+    answers = [named(crowd, number) for number in range(9)]
+    assert [each.status for each in answers] == [200] * 5 + [429] * 4
+    assert len(desk.store._answers._claims) == 5
+    told = format.error(answers[-1].json)
+    assert "Too many new Idempotency-Keys of this account" in told["message"]
+    assert told["type"] == format.types[429]
+    assert answers[-1].headers["retry-after"] == "1"
+    again = named(crowd, 3)  # a known name gets its answer
+    assert (again.status, again.headers[REPLAYED]) == (200, "true")
+    assert desk.call("POST", format.path, format.asked(), crowd).status == 200
+    assert named(other, 3).status == 200
+    assert desk.account(other).consumed == 1
+    desk.now += 1
+    assert [named(crowd, number).status for number in range(4, 9)] == [200, 200, 200, 429, 429]
+    (row,) = desk.run(desk.store.usage(0, desk.account(crowd).id))
+    assert row.requests == 5 + 1 + 2
+
+
+def test_the_names_that_are_kept_at_a_time_are_bounded_by_the_account(desk: InProcess) -> None:
+    names = desk.running.gateway.gate.names
+    assert names._burst + names._rate * idempotency.KEPT < 300_000
 
 
 JSON = st.recursive(
