@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import pytest
 
 from kimi_gateway.accounts.budgets import BudgetFull
-from kimi_gateway.accounts.store import NoCredit, StoreDown, WindowFull
-from kimi_gateway.accounts.values import Amount, Bound, Budget, Grant, Limits, Usage
+from kimi_gateway.accounts.store import KeyStale, NoCredit, StoreDown, WindowFull
+from kimi_gateway.accounts.values import Amount, Bound, Budget, Grant, Key, Limits, NewKey, Usage
+from kimi_gateway.storage.dynamodb.item import Image
+from kimi_gateway.storage.dynamodb.keys import MOST_ENDED
 from support.dynamo_table import SharedTable
 from support.faulty import Fault, none
 from support.store_client import LEASE, NOW
@@ -77,6 +79,47 @@ async def test_budgets_of_many_keys_hold_among_many_at_once(shared: SharedTable,
     assert [each.amount for each in account.spent if not each.scope] == [25 * many]
     assert all(each.amount <= each.budget.limit for each in account.spent)
     assert sum(each.amount for each in account.spent if each.scope) == 25 * many
+
+
+@pytest.mark.parametrize("shared", ["dynalite"], indirect=True)
+async def test_revoked_keys_leave_a_bounded_part_of_the_hot_item_and_stay_revoked(
+    shared: SharedTable,
+) -> None:
+    """Each leaves a version, a budget without an end and a count of requests in flight."""
+    maker, store = await shared.key(Grant(10**6)), shared.stores[0]
+    own, bound = (Budget("tokens", "total", 10**6),), Bound(NOW, 10, 40, 40, 50)
+    sizes, last, running = list[int](), None, []
+
+    async def used(digest: str, number: int) -> Key:
+        new = NewKey(digest, maker.account, made_by=maker.id, budgets=own, in_flight=5)
+        key = await store.create_key(new, NOW)
+        key = await store.update_key(key.id, partial(replace, note="changed"), NOW)
+        admission = await store.admit(f"r{number}", key, 1, NOW + LEASE, NOW, bound)
+        running.append(admission)
+        return key
+
+    kept = await used("kept", 0)
+    for number in range(1, MOST_ENDED):
+        last = await used(f"made-{number}", number)
+        await store.revoke_key(last.id, NOW)  # while its request runs
+        assert await store.settle(running[-1], "m", Usage(), NOW, Amount(0, 50))
+        hot = Image(await shared.hot(maker))
+        sizes.append(len(hot.of_ended_keys(but="")))
+    assert max(sizes) <= MOST_ENDED + 3 + 3  # of the newest one, and what its request left
+    for number in range(1, MOST_ENDED):
+        found = await store.find_key(f"made-{number}")
+        assert found is not None
+        assert found.revoked
+    with pytest.raises(KeyStale):
+        await store.admit("late", replace(last, revoked=False), 1, NOW + LEASE, NOW, bound)  # type: ignore[type-var]
+    assert await store.settle(running[0], "m", Usage(), NOW, Amount(0, 50))
+    alive = await store.find_key("kept")
+    assert alive is not None
+    assert not alive.revoked
+    assert alive.note == "changed"
+    account = await store.account(maker.account, NOW)
+    assert [each.amount for each in account.spent if each.scope == kept.id] == [50]
+    assert (account.consumed, account.reserved) == (MOST_ENDED, 0)
 
 
 @MANY

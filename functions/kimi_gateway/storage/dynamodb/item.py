@@ -183,6 +183,13 @@ class Image:
         began, requests = divmod(value, SPANS[name[0]]) if name[0] in SPANS else (0, value)
         return rules.Count(bucket, requests, began)
 
+    def of_ended_keys(self, but: str) -> list[str]:
+        """The attributes of revoked keys that nothing else ends: versions, budgets, requests in flight.
+        `but`: a short id whose attributes stay."""
+        valid = {"-", but, *(self.raw["ks"]["SS"] if "ks" in self.raw else ())}
+        heads = [(name, {"B": 2, "v": 1, "n": 1}.get(name[0], 0)) for name in self.raw if len(name) > 2]
+        return [name for name, at in heads if at and name[at : at + kid_length(name[at])] not in valid]
+
     def below(self, rank: int, now: int) -> dict[str, int]:
         """The ranks of open windows that began with a lower one, by attribute."""
         old = set(self.old_windows(now))

@@ -13,6 +13,8 @@ from kimi_gateway.storage.dynamodb.table import Change, Conflict, Table
 
 DRAWN = 20  # ids tried for a key
 READINGS = 5  # of one key, if it is changed during each
+MOST_ENDED = 32  # attributes of revoked keys that stay in the hot item
+FORGOTTEN = 100  # of them that one write takes out
 SHORT = 8  # of them with a short form of two characters
 
 
@@ -126,7 +128,22 @@ async def end_key(table: Table, key: str) -> tuple[Key, Image]:
     record = await table.get(partition(account), f"K#{short}")
     if record is None:
         raise Unknown(key)
+    if len(names := image.of_ended_keys(but=short)) > MOST_ENDED:
+        image = await _forget(table, account, names) or image
     return key_of(record, image, await _maker(table, record)), image
+
+
+async def _forget(table: Table, account: str, names: list[str]) -> Image | None:
+    """Take attributes of revoked keys out of the hot item, FORGOTTEN at most. No other key of the account
+    ever has their short ids."""
+    gone = Change(conditions=["attribute_exists(pk)"])
+    for place, name in enumerate(names[:FORGOTTEN]):
+        gone.removes.append(f"#n{place}")
+        gone.names[f"#n{place}"] = name
+    try:
+        return Image(await table.update(partition(account), HOT, gone))
+    except Conflict:  # the account is deleted
+        return None
 
 
 async def change_key(table: Table, key: str, change: Callable[[Key], Key]) -> tuple[Key, Image] | None:
