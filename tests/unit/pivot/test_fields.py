@@ -14,7 +14,7 @@ from kimi_gateway.pivot.fields import json_object
         (b"", "The body is empty; send a JSON object."),
         (b" \r\n", "The body is empty; send a JSON object."),
         (b"\xef\xbb\xbf{}", "it begins with a byte order mark; send UTF-8 without one"),
-        (b'{"a": 1,}', "property name"),
+        (b'{"a" 1}', "Expecting ':' delimiter"),
         (b"[]", "The body must be a JSON object."),
     ],
 )
