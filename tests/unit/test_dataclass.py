@@ -153,7 +153,7 @@ def test_classes_of_one_shape_share_the_code_of_init() -> None:
         body = {"__annotations__": annotations, f"made{number}": field(default_factory=list)}
         made.append(quick(slots=True)(type(f"Made{number}", (), body)))
     counting = False
-    assert compiled == []
+    assert [text for text, _ in compiled if b"__init__" in (text or b"")] == []
     for number, of in enumerate(made):
         value = of(number)
         assert getattr(value, f"name{number}") == number

@@ -140,7 +140,7 @@ def test_a_refusal_of_the_upstream_is_counted_and_not_charged(
     gateway: LiveGateway, upstream: ScriptedUpstream
 ) -> None:
     upstream.always(Status(400, error("invalid_request_error", "Invalid request: no")))
-    key = gateway.key(50, Limits(hour=1))
+    key = gateway.key(50, Limits(day=1))
     refused = gateway.chat(key)
     assert (refused.status_code, refused.headers["x-credits-remaining"]) == (400, "50")
     assert gateway.chat(key).status_code == 429

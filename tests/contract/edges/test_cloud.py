@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ class Cloud:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        ahead = 60 - time.time() % 60
+        self.clock = lambda: time.time() + ahead  # a minute of its own begins with a test
         self.table = self.do(dynamo.new_table)
         self.secret = f"kimi/{next(_numbers)}"
 
@@ -71,7 +74,7 @@ def cloud(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Cloud:
 @contextmanager
 def gateway(cloud: Cloud, folder: Path, upstream: ScriptedUpstream) -> Iterator[LiveGateway]:
     kept = {"moonshot_api_key": (), "table": cloud.table, "secret": cloud.secret}
-    with LiveGateway(folder, upstream.url, **kept) as gateway:
+    with LiveGateway(folder, upstream.url, clock=cloud.clock, **kept) as gateway:
         yield gateway
     assert not (folder / "data").exists()
 

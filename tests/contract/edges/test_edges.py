@@ -66,7 +66,7 @@ def of_format(format: Format) -> Iterator[tuple[str, Case]]:
     yield "an unknown model", Case(404, "POST", path, body(format, model="gpt-x"))
     yield "too large", Case(413, "POST", path, body(format, user="x" * 70_000))
     yield "no credit", asked(403, credits=0)
-    yield "a full window", asked(429, limits=Limits(minute=1), asked=2)
+    yield "a full window", asked(429, limits=Limits(day=1), asked=2)
     yield "what is left out", Case(200, "POST", path, body(format, tools=HOSTED[path], temperature=1))
     yield "upstream 400", asked(400, Status(400, error("content_filter", "high risk")))
     yield "upstream 429", asked(429, rate_limited("rate_limit_reached"), stream=True)
