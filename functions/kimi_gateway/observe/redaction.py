@@ -35,7 +35,7 @@ class Redactor:
         words."""
         fresh = {secret for secret in secrets if len(secret) >= 6} - self._values
         if fresh:
-            self._values |= fresh
+            self._values = self._values | fresh  # a new set, since another thread may go through the old one
             longest_first = sorted(self._values, key=len, reverse=True)
             self._known = re.compile("|".join(map(re.escape, longest_first)))
 
