@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import GatewayError, Unavailable
 from kimi_gateway.flow.attempts import Ended, Item, UpstreamCall
-from kimi_gateway.net.mailbox import Mailbox
+from kimi_gateway.net.mailbox import Mailbox, begin
 from kimi_gateway.observe import piece, sinks
 from kimi_gateway.pivot.chunks import Chunk, apart
 from kimi_gateway.pivot.request import ChatRequest
@@ -244,7 +244,8 @@ class Rounds:
             await self.box.put(exc)
 
     def _run(self, calls: Sequence[UpstreamCall]) -> int:
-        self._reading += [asyncio.create_task(call.run()) for call in calls]
+        loop = asyncio.get_running_loop()
+        self._reading += [begin(loop, call.run()) for call in calls]
         return len(calls)
 
     async def _forget_calls(self) -> None:

@@ -4,14 +4,17 @@ function may take an item while the reader waits, so the reader need not continu
 
 Below it is a wait whose end continues the waiting task at once. Setting the result of an asyncio future only
 schedules the task that waits for it. A piece of an answer goes through two tasks, and two more turns of the
-loop cost more than all that the tasks do with a short piece.
+loop cost more than all that the tasks do with a short piece. For the same reason `begin` makes a task that
+begins at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Generator
+import sys
+from asyncio.tasks import _enter_task, _leave_task  # for loops and tasks of one's own, by asyncio's manual
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
@@ -219,3 +222,36 @@ class Wakeup:
     def result(self) -> None:
         if not self._given:
             raise asyncio.CancelledError
+
+
+def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that has already run up to its first wait; elsewhere a task begins in the loop's next turn. Its
+    caller, a callback or another task of the loop, must be ready for all that it may have done."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(work, loop=loop, eager_start=True)
+    asked: list[tuple[Callable[..., object], tuple[Any, ...], Context | None]] = []
+
+    def keep(callback: Callable[..., object], *given: Any, context: Context | None = None) -> None:
+        asked.append((callback, given, context))
+
+    try:
+        loop.call_soon = keep  # type: ignore[method-assign, assignment]
+    except AttributeError:  # a loop that is not of Python
+        return loop.create_task(work)
+    try:
+        task = asyncio.Task(work, loop=loop)
+    finally:
+        del loop.call_soon  # the loop's own shows again
+    outer = asyncio.current_task(loop)
+    if outer is not None:
+        _leave_task(loop, outer)
+    try:
+        for callback, given, context in asked:
+            if context is not None and getattr(callback, "__self__", None) is task:
+                context.run(callback)
+            else:  # a finalizer's, if garbage was collected meanwhile
+                loop.call_soon(callback, *given, context=context)
+    finally:
+        if outer is not None:
+            _enter_task(loop, outer)
+    return task

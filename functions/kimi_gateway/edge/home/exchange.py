@@ -27,6 +27,7 @@ from kimi_gateway.edge.router import request_id
 from kimi_gateway.errors import ShuttingDown
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.http import Headers, Pairs, Query, Request, Response
+from kimi_gateway.net.mailbox import begin
 from kimi_gateway.net.sse import LARGE, PAUSE
 from kimi_gateway.observe import log
 
@@ -42,7 +43,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """Call `start`, feed the body, and `leave` when the client is gone or uvicorn gives up.
+    """Call `start` and `run`, feed the body, and `leave` when the client is gone or uvicorn gives up.
 
     `keep_alive`: another request may follow. `chunked`: the client reads chunks; otherwise a stream ends with
     its connection. An HTTP/1.1 request without Host is refused.
@@ -68,27 +69,31 @@ class Exchange:
         self._size = 0
         self._pieces = 0
         self._waiting = 0  # bytes of the parts
-        self._whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
+        self.whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._held: Body | None = None  # counts the bytes of a body that is read whole
         self._more: asyncio.Future[None] | None = None
         self._pause: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self.started = False  # it may run
         self._length = length_of(fields)
         named, client = request_id(fields.get("x-request-id")), connection.client_of(fields)
         of_body = (self._body, client, self._stream, Query(query), connection.app.settings.body_limit)
         self._request = Request(method, path, fields, named, *of_body)
 
-    @property
-    def started(self) -> bool:
-        return self._task is not None
-
     def start(self) -> None:
+        """It is this request's turn; a callback of the loop calls `run` soon."""
+        self.started = True
         self._connection.state.tasks.add(self)
-        self._task = self._connection.loop.create_task(self._serve())
-        # Not in the task itself: a task that is cancelled before it starts runs nothing.
-        self._task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def run(self) -> None:
+        """Work in a task, up to its first wait at once."""
+        if self._left:
+            return self._done()
+        self._task = begin(self._connection.loop, self._serve())
+        if self._left:
+            self._task.cancel()
+
+    def _done(self) -> None:
         self._connection.state.tasks.discard(self)
         del self._request, self._held  # both refer back to this exchange, and hold all that was asked
 
@@ -98,9 +103,10 @@ class Exchange:
 
     def leave(self) -> None:
         """Cancel the request, unless only its last step is left, which must not be disturbed."""
-        if not self._left and not self._over and self._task is not None:
+        if self.started and not self._left and not self._over:
             self._left = True
-            self._task.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
     def stop(self) -> None:
         """The server shuts down: do not wait for an incomplete body."""
@@ -159,7 +165,7 @@ class Exchange:
         self._wake()
 
     def complete(self) -> None:
-        self._whole = True
+        self.whole = True
         self._wake()
 
     def _wake(self) -> None:
@@ -174,7 +180,7 @@ class Exchange:
             self._connection.known()
         self._opened = True
         # HTTP/1.0 knows no interim answers (RFC 9110, 10.1.1), and other expectations may be ignored.
-        if not self._whole and self._chunked and request.headers.get("expect").lower() == "100-continue":
+        if not self.whole and self._chunked and request.headers.get("expect").lower() == "100-continue":
             self._connection.write(CONTINUE)
 
     def _taken(self) -> list[bytes]:
@@ -191,11 +197,11 @@ class Exchange:
         self._open()
         self._wanted = True
         packed = self._request.headers.get("content-encoding")  # what it becomes is counted as well
-        if self._whole and self._size <= UNCOUNTED and not packed:
+        if self.whole and self._size <= UNCOUNTED and not packed:
             return joined(self._taken())
         held = self._held = Body(self._connection.app.bodies, self._request, self._drop)
         held.grow(self._size)
-        if not self._whole:
+        if not self.whole:
             clock = Stopwatch(self._connection.loop.time)
             self._connection.steer()
             await self._arrival(Pace(clock.time(), self._size), clock, math.inf)
@@ -213,13 +219,13 @@ class Exchange:
         clock = Stopwatch(self._connection.loop.time)
         pace = Pace(clock.time(), self._size)
         while True:
-            if not (self._waiting or self._whole):
+            if not (self._waiting or self.whole):
                 await self._arrival(pace, clock, 1)
             if piece := joined(self._taken()):
                 self._connection.steer()
                 with clock.stopped():
                     yield piece
-            elif self._whole:
+            elif self.whole:
                 return
 
     async def _arrival(self, pace: Pace, clock: Stopwatch, enough: float) -> None:
@@ -229,7 +235,7 @@ class Exchange:
         timer = None
         connections.wait(self._connection, self._request.record.account)
         try:
-            while not self._whole and self._waiting < enough and self._size <= self._request.limit:
+            while not self.whole and self._waiting < enough and self._size <= self._request.limit:
                 if self._held is not None:
                     self._held.check()
                 if self._stopped:
@@ -271,8 +277,11 @@ class Exchange:
             self._over = True
             if self._held is not None:
                 self._held.end()
-            if response is not None:
-                await response.finish()
+            try:
+                if response is not None:
+                    await response.finish()
+            finally:
+                self._done()
 
     async def _keep_pace(self, status: int) -> None:
         """Wait if this caller asks too often for what costs nothing, unless the server shuts down."""
@@ -285,7 +294,7 @@ class Exchange:
 
     async def _answer(self, response: Response) -> None:
         body, connection = response.body, self._connection
-        if not self._whole and not self._worth_waiting():
+        if not self.whole and not self._worth_waiting():
             self.keep_alive = False
         if self.key_shown:
             connection.known()
@@ -325,10 +334,6 @@ class Exchange:
         missing = self.missing
         asked = not self._opened and self._request.headers.get("expect")
         return missing is not None and missing <= SMALL and not asked
-
-    @property
-    def whole(self) -> bool:
-        return self._whole
 
     def _head(self, response: Response, length: int | None = None) -> bytes:
         """The head. Raises ValueError if a header cannot be sent as it is."""

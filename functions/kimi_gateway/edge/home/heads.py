@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 import httptools
 
 from kimi_gateway.dialects import errors
 from kimi_gateway.errors import InvalidRequest
-from kimi_gateway.http import Headers
+from kimi_gateway.http import Headers, Pairs
 from kimi_gateway.net import jsonio
 
 
@@ -20,6 +21,11 @@ def split(target: bytes) -> tuple[str, str]:
     line, _, query = target.partition(b"?")
     path = line.decode("ascii")
     return unquote(path) if "%" in path else path, query.decode("utf-8", "replace")
+
+
+def pairs(fields: Iterable[tuple[bytes, bytes]]) -> Pairs:
+    """Headers with their names in small letters."""
+    return tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields])
 
 
 def length_of(headers: Headers) -> int | None:

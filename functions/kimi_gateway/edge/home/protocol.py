@@ -10,7 +10,7 @@ import httptools
 from kimi_gateway.edge.home.asgi import LEAST_PATIENCE, App
 from kimi_gateway.edge.home.connections import address_of
 from kimi_gateway.edge.home.exchange import Exchange
-from kimi_gateway.edge.home.heads import bad_request
+from kimi_gateway.edge.home.heads import bad_request, pairs
 from kimi_gateway.http import Headers
 
 LARGEST_HEAD = 64 * 1024  # bytes of one request's line and headers, or of the data between its chunks
@@ -43,6 +43,7 @@ class Protocol(asyncio.BufferedProtocol):
         self._parser = httptools.HttpRequestParser(self)
         self._exchanges: list[Exchange] = []  # the first is being answered; seldom more than two
         self._incoming: Exchange | None = None  # its body is incomplete
+        self._fresh: Exchange | None = None  # runs when this read is parsed
         self._head = 0  # bytes of the request head so far
         self._open = False  # the head is incomplete
         self._deaf = False  # incoming bytes are no longer requests
@@ -86,7 +87,8 @@ class Protocol(asyncio.BufferedProtocol):
         while at < size and not self._deaf:
             if steps == STEPS or self._blocked:
                 self._rest = bytes(data[at:])
-                return self.steer()
+                self.steer()
+                break
             missing = self._incoming.missing if self._incoming is not None else None
             if missing:
                 step = data[at : at + missing]
@@ -98,6 +100,9 @@ class Protocol(asyncio.BufferedProtocol):
                 steps += 1
             self._feed(step)
             at += len(step)
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None:
+            fresh.run()
 
     def _go_on(self) -> None:
         rest, self._rest = self._rest, b""
@@ -209,20 +214,15 @@ class Protocol(asyncio.BufferedProtocol):
         newest = (version := parser.get_http_version()) == "1.1"
         if not newest and version != "1.0":
             raise ValueError(version)
-        fields = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in self._fields]
+        method, fields = parser.get_method().decode("ascii"), pairs(self._fields)
+        keep_alive = newest and parser.should_keep_alive()
+        exchange = Exchange(self, method, self._target, fields, keep_alive, chunked=newest)
         self._fields.clear()
-        exchange = Exchange(
-            self,
-            parser.get_method().decode("ascii"),
-            self._target,
-            tuple(fields),
-            keep_alive=newest and parser.should_keep_alive(),
-            chunked=newest,
-        )
         self._incoming = exchange
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1 and not self.write_paused:
             exchange.start()
+            self._fresh = exchange
         else:
             self.steer()
 
@@ -283,6 +283,7 @@ class Protocol(asyncio.BufferedProtocol):
         if self._exchanges:
             if not self._exchanges[0].started:
                 self._exchanges[0].start()
+                self.loop.call_soon(self._exchanges[0].run)
         elif self._refusal:
             self._say(self._refusal)
         if self._read_paused:
