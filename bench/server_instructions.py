@@ -62,11 +62,15 @@ class Counted:
         subprocess.run(told, check=True, capture_output=True, timeout=ANSWER)  # noqa: S603
 
     def _ask(self, body: bytes, requests: int) -> None:
+        """Head and body in one write, as the other benchmarks do."""
         connection = self._connected()
-        head = {"authorization": f"Bearer {self._target.key}", "content-type": "application/json"}
+        head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        head += f"authorization: Bearer {self._target.key}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\n\r\n"
         for _ in range(requests):
-            connection.request("POST", "/v1/chat/completions", body, head)
-            answer = connection.getresponse()
+            connection.sock.sendall(head.encode() + body)
+            answer = http.client.HTTPResponse(connection.sock, method="POST")
+            answer.begin()
             text = answer.read()
             if answer.status != 200:
                 raise SystemExit(f"refused: {answer.status} {text[:200]!r}")

@@ -24,6 +24,7 @@ from kimi_gateway.accounts.store import NOTHING, UNUSED, KeyStale, Refused, Stor
 from kimi_gateway.accounts.usage import cause_of
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Key, Usage
 from kimi_gateway.errors import BudgetExceeded
+from kimi_gateway.net.watch import within
 from kimi_gateway.observe import emit
 
 FIRST_TRY = 2.0  # seconds that an answer waits for its settlement
@@ -288,15 +289,14 @@ class Ledger:
         self,
         step: str,
         admission: Admission,
-        write: Callable[[], Awaitable[bool]],
+        write: Callable[[], Coroutine[Any, Any, bool]],
         once: bool = True,
     ) -> bool:
         self._running.pop(admission.id, None)
         if isinstance(admission.key, GuestKey):
             return True  # it has no credits, and the store does not know of it
         try:
-            async with asyncio.timeout(FIRST_TRY):
-                applied = await write()
+            applied = await within(FIRST_TRY, write())
         except (StoreDown, TimeoutError) as exc:
             self._behind(self._again(step, admission, write, exc))
             return False
@@ -327,7 +327,7 @@ class Ledger:
             emit("left_to_lease", logging.ERROR, step="admit", id=admission.id, account=admission.key.account)
 
     async def _again(
-        self, step: str, admission: Admission, write: Callable[[], Awaitable[bool]], why: Exception
+        self, step: str, admission: Admission, write: Callable[[], Coroutine[Any, Any, bool]], why: Exception
     ) -> None:
         for delay in LATER:
             cause = why.cause if isinstance(why, StoreDown) else StoreDown.cause

@@ -16,7 +16,10 @@ import sys
 from asyncio.tasks import _enter_task, _leave_task  # for loops and tasks of one's own, by asyncio's manual
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from typing import Any, Generic, TypeVar
+
+from kimi_gateway.net.watch import Alarms, alarms
 
 T = TypeVar("T")
 MOST = 8  # tasks that are continued in one callback of the loop; bounded, in case they wake one another
@@ -34,7 +37,8 @@ class Mailbox(Generic[T]):
         self._writers: list[asyncio.Future[None]] = []
         self._interruption: Exception | None = None
         self._timeout = self._silent_at = self._last_at = self._due = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: list[Any] | None = None
+        self._alarms: Alarms | None = None
 
     def offer(self, item: T) -> bool:
         """Put an item if that needs no wait. False if the mailbox is full. What `direct` takes ends the
@@ -75,8 +79,8 @@ class Mailbox(Generic[T]):
             now, self._timeout = loop.time(), timeout
             self._last_at = now + longest
             self._silent_at = min(now + timeout, self._last_at)
-            if self._timer is None or self._silent_at < self._due:
-                self._set_timer(loop)
+            if self._alarm is None or self._silent_at < self._due:
+                self._set_alarm(loop)
             await self._reader
         if self._interruption is not None:
             raise self._interruption
@@ -94,28 +98,29 @@ class Mailbox(Generic[T]):
     def close(self) -> None:
         """The mailbox is no longer used."""
         self.direct = None  # it may refer back to the mailbox
-        self._stop_timer()
+        self._stop_alarm()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None and self._alarms is not None:
+            self._alarms.cancel(self._alarm)
+            self._alarm = None
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Set one timer for many waits: when it fires, it checks the latest deadline and sets itself
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Set one alarm for many waits: when it rings, it checks the latest deadline and sets itself
         again."""
-        self._stop_timer()
+        self._stop_alarm()
         self._due = self._silent_at
-        self._timer = loop.call_at(self._due, self._look, loop)
+        self._alarms = alarms(loop)
+        self._alarm = self._alarms.set(self._due, partial(self._look, loop))
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+        self._alarm = None
         if self._reader is None or not self._reader.awaited:
             return
         if loop.time() >= self._silent_at:
             self._reader.give_soon()
         else:
-            self._set_timer(loop)
+            self._set_alarm(loop)
 
 
 class Wakeup:

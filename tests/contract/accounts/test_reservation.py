@@ -42,7 +42,8 @@ FLOW = (
     "edge/router.py",
 )
 STORE = ("accounts/", "storage/memory.py")  # its writes are whole or not at all, and have tests of their own
-WAIT = "Wakeup."  # of net/mailbox.py: a part of the event loop, with tests of its own
+# Of net/mailbox.py and net/watch.py: parts of the event loop, with tests of their own.
+WAIT = ("Wakeup.", "begin", "Alarms.", "within", "_waiting")
 Case = tuple[str, dict[str, Any]]
 CASES: dict[str, Case] = {
     "chat": ("/v1/chat/completions", CHAT),
