@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields
+from operator import attrgetter
 
 from kimi_gateway.accounts import keys, refusals, rules, terms
 from kimi_gateway.accounts.bucket import BoundedDict, Buckets
@@ -48,6 +49,9 @@ class _Refusal:
         """Whether the refusal still applies. A changed wall clock may end it early but cannot prolong it."""
         within = self.at <= now < min(self.window.reset, self.at + REFUSAL_REMEMBERED)
         return within and monotonic < self.until
+
+
+_granted = attrgetter(*[each.name for each in fields(Admission) if each.name != "asked"])
 
 
 class Gate:
@@ -249,7 +253,7 @@ class Gate:
                 admission = self.guests.admit(request, key, lease_until, int(now))
             else:
                 admission = await self._store.admit(request, key, cost, lease_until, int(now), limits)
-            return replace(admission, asked=int(now))
+            return Admission(*_granted(admission), asked=int(now))  # type: ignore[misc]
         except KeyStale as exc:
             self._keys.pop(key.digest, None)
             if not again:

@@ -20,7 +20,11 @@ NAMES = (
 def window_headers(window: Window | None) -> tuple[tuple[str, str], ...]:
     if window is None:
         return ()
-    return _named("", (window.limit, window.remaining, window.reset))
+    return (
+        ("x-ratelimit-limit", str(window.limit)),
+        ("x-ratelimit-remaining", str(window.remaining)),
+        ("x-ratelimit-reset", str(window.reset)),
+    )
 
 
 def _as_openai(kind: str, window: Window | None, now: float) -> tuple[tuple[str, str], ...]:
@@ -28,18 +32,18 @@ def _as_openai(kind: str, window: Window | None, now: float) -> tuple[tuple[str,
     if window is None:
         return ()
     left = max(0, math.ceil(window.reset - now))
-    return _named(f"-{kind}", (window.limit, window.remaining, f"{left}s"))
-
-
-def _named(end: str, values: tuple[object, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((f"x-ratelimit-{part}{end}", str(value)) for part, value in zip(_PARTS, values, strict=True))
+    return (
+        (f"x-ratelimit-limit-{kind}", str(window.limit)),
+        (f"x-ratelimit-remaining-{kind}", str(window.remaining)),
+        (f"x-ratelimit-reset-{kind}", f"{left}s"),
+    )
 
 
 def admission_headers(admission: Admission, released: bool = False) -> list[tuple[str, str]]:
     """Headers with limits and balance after this request; `released` if its credit was given back."""
     headers = list(window_headers(admission.window))
-    for kind, window in zip(_KINDS, (admission.window, admission.tokens), strict=True):
-        headers += _as_openai(kind, window, admission.asked)
+    headers += _as_openai("requests", admission.window, admission.asked)
+    headers += _as_openai("tokens", admission.tokens, admission.asked)
     if admission.spendable is not None:
         remaining = admission.spendable + (admission.cost if released else 0)
         headers.append((CREDITS, str(remaining)))

@@ -104,8 +104,9 @@ def of_terms(key: Key, models: Collection[str], bound: Bound | None) -> GatewayE
     """Why the key may not use a model with these names."""
     if models and not terms.allows(key, models):
         return not_allowed(key)
-    usd = any(each.unit == "usd" for each in (*key.budgets, *key.shared))
-    return unpriced() if usd and bound is not None and bound.input_price is None else None
+    if bound is None or bound.input_price is not None:
+        return None
+    return unpriced() if any(each.unit == "usd" for each in (*key.budgets, *key.shared)) else None
 
 
 def unpriced() -> BudgetExceeded:

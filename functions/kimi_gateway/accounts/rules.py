@@ -186,20 +186,15 @@ def crowded(key: Key, running: Callable[[str], int]) -> int | None:
     return full[0] if full else None
 
 
-def _rolled(count: Count, bucket: int, rank: int) -> Count:
-    # A request may reach the store after one of the next window. It is counted there, because going back
-    # would forget that window's count. Only a wrong clock can produce a bucket further ahead.
-    return count if count.bucket in (bucket, bucket + 1) else Count(bucket, 0, rank)
-
-
 def rolled_over(counts: Counts, now: int, rank: int = 0) -> Counts:
     """The counts of the windows at `now`; a new window gets the tier `rank`."""
-    minute, hour, day = counts
-    return (
-        _rolled(minute, now // MINUTE, rank),
-        _rolled(hour, now // HOUR, rank),
-        _rolled(day, now // DAY, rank),
-    )
+    # A request may reach the store after one of the next window. It is counted there, because going back
+    # would forget that window's count. Only a wrong clock can produce a bucket further ahead.
+    minute, hour, day = [
+        count if 0 <= count.bucket - now // size <= 1 else Count(now // size, 0, rank)
+        for count, size in zip(counts, SIZES, strict=True)
+    ]
+    return minute, hour, day
 
 
 def counted(counts: Counts) -> Counts:
@@ -252,13 +247,15 @@ def full_window(limits: Limits, counts: Counts) -> Window | None:
 def last(windows: Iterable[Window | None]) -> Window | None:
     """The window that resets last."""
     found = [window for window in windows if window is not None]
-    return max(found, key=lambda window: window.reset, default=None)
+    return max(found, key=lambda window: window.reset) if found else None
 
 
 def tightest(windows: Iterable[Window | None]) -> Window | None:
     """The window with the fewest requests left."""
     found = [window for window in windows if window is not None]
-    return min(found, key=lambda window: (window.remaining, window.limit), default=None)
+    if len(found) < 2:
+        return found[0] if found else None
+    return min(found, key=lambda window: (window.remaining, window.limit))
 
 
 def merged(grants: Iterable[Grant]) -> tuple[Grant, ...]:

@@ -25,20 +25,21 @@ def refusal(key: Key, now: float) -> str | None:
 
 def allows(key: Key, names: Collection[str]) -> bool:
     """Whether the key may use a model with one of these `names`: the id, and the alias asked for."""
-    return all(
-        not each.models or any(fnmatchcase(name, pattern) for name in names for pattern in each.models)
-        for each in key.line
-    )
+    for each in key.line:
+        if each.models and not any(fnmatchcase(name, one) for name in names for one in each.models):
+            return False
+    return True
 
 
 def may_search(key: Key) -> bool:
-    return all(each.search for each in key.line)
+    return key.search and (key.maker is None or key.maker.search)
 
 
 def may_use_files(key: Key) -> bool:
-    return all(each.files for each in key.line)
+    return key.files and (key.maker is None or key.maker.files)
 
 
 def tokens(key: Key) -> int | None:
     """Tokens of input and output that one request may have; None if nothing bounds them."""
-    return min([each.tokens for each in key.line if each.tokens is not None], default=None)
+    bounds = [each.tokens for each in key.line if each.tokens is not None]
+    return min(bounds) if bounds else None

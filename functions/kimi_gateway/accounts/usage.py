@@ -55,8 +55,11 @@ def added(one: Usage, other: Usage) -> Usage:
 
 def bounded(usage: Usage) -> Usage:
     """Usage with counts that a sum can hold, whatever an upstream said."""
-    tokens = [max(0, min(each, MOST_TOKENS)) for each in _TOKENS(usage)]
-    return Usage(*tokens, *[max(0, min(each, MOST_MONEY)) for each in _MONEY(usage)])
+    tokens, money = _TOKENS(usage), _MONEY(usage)
+    if min(*tokens, *money) >= 0 and max(tokens) <= MOST_TOKENS and max(money) <= MOST_MONEY:
+        return usage
+    kept = [max(0, min(each, MOST_TOKENS)) for each in tokens]
+    return Usage(*kept, *[max(0, min(each, MOST_MONEY)) for each in money])
 
 
 def hour_of(at: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from kimi_gateway.dataclass import dataclass
 
@@ -38,8 +39,15 @@ PARTS: Mapping[str, NameOptions] = {
 }
 
 
+LONGEST = 100  # characters of a name whose parts are remembered
+
+
 def parted(name: str) -> tuple[str, NameOptions]:
     """The name without its parts, and their options; another name is returned unchanged."""
+    return _remembered(name) if len(name) <= LONGEST else _parted(name)
+
+
+def _parted(name: str) -> tuple[str, NameOptions]:
     name = name.removesuffix(MILLION)
     plain = name.removesuffix(ONLINE)
     options = PLAIN if plain == name else PARTS["search"]
@@ -51,6 +59,9 @@ def parted(name: str) -> tuple[str, NameOptions]:
     for part in parts:
         options = _both(options, PARTS[part])
     return before + FAMILY, options
+
+
+_remembered = lru_cache(256)(_parted)
 
 
 def _both(one: NameOptions, other: NameOptions) -> NameOptions:

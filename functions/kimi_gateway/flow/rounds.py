@@ -91,7 +91,7 @@ class Rounds:
     """`begin`, then `chunks` until the last round is complete; `stop` at the end, whatever happened."""
 
     def __init__(self) -> None:
-        self.box = Mailbox[Item | NextRound | Begun | ForClient]()
+        self.box: Mailbox[Item | NextRound | Begun | ForClient] = Mailbox()
         self.calls: list[UpstreamCall] = []  # of all rounds
         self.chained = False  # another model may answer
         self.taps: list[Tap] = []  # of models that took a place
@@ -131,12 +131,13 @@ class Rounds:
         """Whether the client got content, or is about to. With a planner only what was shown counts."""
         if self._planner is not None:
             return self._shown
-        return any(call.last.content_sent for call in self.calls)
+        return any([call.last.content_sent for call in self.calls])
 
     @property
     def answering(self) -> list[UpstreamCall]:
         """The calls that answer, one for each choice and round; none where all models failed."""
-        return [last for call in self.calls if not (last := call.last).given_up]
+        last = [call if call.follower is None else call.last for call in self.calls]
+        return [call for call in last if not call.given_up]
 
     @property
     def every(self) -> list[UpstreamCall]:

@@ -7,12 +7,13 @@ message and tool, and a still picture has at most the tokens that the model's ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kimi_gateway.accounts import budgets
 from kimi_gateway.accounts import usage as usages
+from kimi_gateway.accounts.store import UNUSED
 from kimi_gateway.accounts.values import Admission, Amount, Bound, Unit, Usage
 from kimi_gateway.catalog import models
 from kimi_gateway.catalog.models import Currency, Model, Price
@@ -182,44 +183,39 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
 
 
 def _of_usage(call: UpstreamCall, usage: dict[str, Any]) -> Amount:
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    price, tokens = models.price_of(call.upstream.provider.name, call.call.model), prompt + completion
-    return Amount(0 if price is None else _price(call, usage, price), tokens)
+    price, told = models.price_of(call.upstream.provider.name, call.call.model), Told.by(usage)
+    return Amount(0 if price is None else _price(call, usage, told, price), told.prompt + told.completion)
 
 
-def _price(call: UpstreamCall, usage: dict[str, Any], price: Price) -> int:
+def _price(call: UpstreamCall, usage: dict[str, Any], told: Told, price: Price) -> int:
     """Micro-dollars, rounded up."""
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    hit, kept = min(cached(usage), prompt), _for_the_hour(call, usage)
-    micro = (prompt - hit - kept) * _micro(price.input) + kept * _micro(price.written or price.input)
-    return -(-(micro + hit * _micro(price.cached) + completion * _micro(price.output)) // PER_MILLION)
+    hit, kept = told.hit, _for_the_hour(call, usage, told)
+    each = (price.input, price.written or price.input, price.cached, price.output)
+    input, written, cached, output = [round(usd * PER_MILLION) for usd in each]
+    micro = (told.prompt - hit - kept) * input + kept * written + hit * cached + told.completion * output
+    return -(-micro // PER_MILLION)
 
 
-def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Iterable[str]) -> Usage:
+def usage_of(calls: Iterable[tuple[UpstreamCall, dict[str, Any] | None]], tools: Sequence[str]) -> Usage:
     """The usage of a request, by the counts of its calls (None if a call has none). `tools` are those that
     the upstream bills."""
-    fees = round(models.fee(tools) * PER_MILLION)
-    total = Usage(fees=fees, cost=fees)
+    fees = round(models.fee(tools) * PER_MILLION) if tools else 0
+    total = Usage(fees=fees, cost=fees) if fees else None
     for call, usage in calls:
         for each in (*call.earlier, *(() if usage is None else (usage,))):
-            total = usages.added(total, _counted(call, each))
-    return usages.bounded(total)
+            one = _counted(call, each)
+            total = one if total is None else usages.added(total, one)
+    return UNUSED if total is None else usages.bounded(total)
 
 
-def _for_the_hour(call: UpstreamCall, usage: dict[str, Any]) -> int:
+def _for_the_hour(call: UpstreamCall, usage: dict[str, Any], told: Told) -> int:
     """Input tokens that were written to the vendor's cache for an hour. Where the vendor does not say how
     many, that may be all that missed the cache."""
     if not _for_an_hour(call.call.body):
         return 0
-    details, prompt = usage.get("prompt_tokens_details"), count(usage, "prompt_tokens")
-    fresh = prompt - min(cached(usage), prompt)
-    return _written(usage) if isinstance(details, dict) and "cache_write_tokens" in details else fresh
-
-
-def _written(usage: dict[str, Any]) -> int:
-    prompt = count(usage, "prompt_tokens")
-    fresh = prompt - min(cached(usage), prompt)
-    return min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), fresh)
+    details = usage.get("prompt_tokens_details")
+    known = isinstance(details, dict) and "cache_write_tokens" in details
+    return told.written if known else told.prompt - told.hit
 
 
 def listed(calls: Iterable[tuple[UpstreamCall, dict[str, Any]]]) -> tuple[float, Currency] | None:
@@ -227,25 +223,44 @@ def listed(calls: Iterable[tuple[UpstreamCall, dict[str, Any]]]) -> tuple[float,
     the currencies differ."""
     total, currency = 0.0, None
     for call, usage in calls:
-        counts = count(usage, "prompt_tokens"), cached(usage), count(usage, "completion_tokens")
-        name, model = call.upstream.provider.name, call.call.model
-        one = models.cost(name, model, *counts, _for_the_hour(call, usage))
+        name, model, told = call.upstream.provider.name, call.call.model, Told.by(usage)
+        kept = _for_the_hour(call, usage, told)
+        one = models.cost(name, model, told.prompt, told.hit, told.completion, kept)
         if one is None or currency not in (None, one[1]):
             return None
         total, currency = total + one[0], one[1]
     return None if currency is None else (total, currency)
 
 
+class Told(NamedTuple):
+    """Tokens of one call as its upstream counted them. What was a cache `hit` or `written` to the cache is a
+    part of the prompt, and `reasoning` of the completion, whatever the upstream said."""
+
+    prompt: int
+    completion: int
+    hit: int
+    written: int
+    reasoning: int
+
+    @classmethod
+    def by(cls, usage: dict[str, Any]) -> Told:
+        prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+        hit = written = reasoning = 0
+        if "cached_tokens" in usage or "prompt_tokens_details" in usage:
+            hit = min(cached(usage), prompt)
+            written = min(_detail(usage, "prompt_tokens_details", "cache_write_tokens"), prompt - hit)
+        if "completion_tokens_details" in usage:
+            reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
+        return cls(prompt, completion, hit, written, reasoning)
+
+
 def _counted(call: UpstreamCall, usage: dict[str, Any]) -> Usage:
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    hit = min(cached(usage), prompt)
-    written = _written(usage)
-    reasoning = min(_detail(usage, "completion_tokens_details", "reasoning_tokens"), completion)
+    told = Told.by(usage)
     price = models.price_of(call.upstream.provider.name, call.call.model)
     if price is None:
-        return Usage(prompt, completion, hit, written, reasoning)
-    saved = max(0, hit * (_micro(price.input) - _micro(price.cached))) // PER_MILLION
-    return Usage(prompt, completion, hit, written, reasoning, 0, _price(call, usage, price), saved)
+        return Usage(*told)
+    saved = max(0, told.hit * (_micro(price.input) - _micro(price.cached))) // PER_MILLION if told.hit else 0
+    return Usage(*told, 0, _price(call, usage, told, price), saved)
 
 
 def _detail(usage: dict[str, Any], member: str, name: str) -> int:

@@ -59,6 +59,7 @@ class Turn:
         self.kept: dict[str, bytes] = {}  # cache entries of the planner
         self._usage: dict[str, Any] | None = None  # final with the decision
         self._counts: list[dict[str, Any]] = []  # its parts, by call
+        self._told: list[dict[str, Any] | None] = []  # what it was counted from
 
     @property
     def admission(self) -> Admission:
@@ -97,7 +98,7 @@ class Turn:
         self.rounds.box.interrupt(error)
 
     async def settle(self) -> None:
-        if all(call.last.empty for call in self.rounds.calls) and self._pardon(self.admission.key.id):
+        if all([call.last.empty for call in self.rounds.calls]) and self._pardon(self.admission.key.id):
             await self.forgo("empty")
         else:
             await self._decide("settled", self._settled)
@@ -189,7 +190,9 @@ class Turn:
     def usage(self) -> dict[str, Any]:
         """The upstream's counts, summed over the calls; an estimate for calls without counts."""
         if self._usage is None or self._reservation.latch is Latch.OPEN:
-            self._usage = self._counted()
+            told = [call.progress.usage for call in self._answering]
+            if self._usage is None or told != self._told or not all(told):  # an estimate grows
+                self._usage, self._told = self._counted(), told
         return self._usage
 
     def _counted(self) -> dict[str, Any]:
@@ -208,35 +211,36 @@ class Turn:
 
     def describe(self, record: RequestRecord, started: float) -> None:
         """Add the outcome to the request's record. `started` is the time.monotonic() of its begin."""
-        record.admission_id, record.outcome = self.admission.id, self.outcome
+        admission = self.admission
+        record.admission_id, record.outcome = admission.id, self.outcome
         if not self.rounds.calls:  # nothing was sent upstream
             return
         usage = self.usage()
-        first, fees, every = self._answering[0], self._fees, self.rounds.every
+        answering, fees, every = self._answering, self._fees, self.rounds.every
+        first = answering[0]
         record.provider = first.upstream.provider.name
         record.upstream_model = first.call.model.upstream
         record.upstream_tokens = [token for call in every for token in call.tokens]
-        record.attempts = sum(call.attempts for call in every)
+        record.attempts = sum([call.attempts for call in every])
         if record.attempts > 1:
             record.tries = _tries(every, started)
         record.fell_back = [
             f"{call.call.model.id}: {call.given_up}" for call in every if call.follower
         ] or None
-        record.input_tokens = count(usage, "prompt_tokens")
+        record.input_tokens, record.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         record.cached_tokens = cached(usage)
-        record.output_tokens = count(usage, "completion_tokens")
         if fees:
             record.searches = len(fees)
         if record.charged:
-            record.credits = self.admission.cost if self.admission.spendable is not None else 0
-            if isinstance(self.admission.key, GuestKey):
+            record.credits = admission.cost if admission.spendable is not None else 0
+            if isinstance(admission.key, GuestKey):
                 return  # the operator pays nothing
-            calls = zip(self._answering, self._counts, strict=True)
+            calls = zip(answering, self._counts, strict=True)
             cost, currency = spending.listed(calls) or (None, "")
             if currency == "CNY":
                 record.cost_cny = cost  # the fees of searches are known in USD only
             elif cost is not None:
-                record.cost_usd = round(cost + models.fee(fees), 9)
+                record.cost_usd = round(cost + models.fee(fees) if fees else cost, 9)
 
 
 def _tries(calls: Sequence[UpstreamCall], started: float) -> list[Attempt]:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import field
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any, NoReturn
 
 from kimi_gateway.dataclass import dataclass
@@ -99,11 +101,13 @@ class Source:
 
 
 _SURROGATE = re.compile(rb"\\u[dD]")
+_BLANK = " \t\n\r"  # has the empty text too, at the end
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _NAME = re.compile(r'[ \t\n\r]*"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # a name without escapes
 _EMPTY = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*\}[ \t\n\r]*")
 _STRICT = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder(parse_constant=_no_constant)
+_value: Callable[[str, int], tuple[Any, int]] = _PLAIN.scan_once  # type: ignore[attr-defined]
 
 
 def loads_source(body: bytes) -> tuple[Any, Source | None]:
@@ -150,7 +154,9 @@ def _scan(raw: bytes, text: str) -> Source | None:
         value, end = _STRICT.raw_decode(text, start)
         members.append((name, value))
         spans[name] = (start, end)
-        place = _blanks(text, end)
+        place = end
+        if text[place : place + 1] in _BLANK:
+            place = _blanks(text, place)
         if text.startswith("}", place) and _blanks(text, place + 1) == len(text):
             return Source(_unique(members), raw, text, spans)
         if not text.startswith(",", place):
@@ -187,8 +193,8 @@ def loads(text: bytes) -> Any:
     """Parse an upstream's JSON. Raises ValueError, also for NaN and Infinity, and RecursionError."""
     decoded = text.decode()
     try:
-        value, end = _PLAIN.raw_decode(decoded)
-    except ValueError:
+        value, end = _value(decoded, 0)
+    except (ValueError, StopIteration):
         end = -1
     return value if end == len(decoded) else _PLAIN.decode(decoded)  # surrounding blanks, or an error
 
@@ -196,7 +202,7 @@ def loads(text: bytes) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8. Half of a surrogate pair, which a stream may split, stays an escape."""
     try:
-        return _COMPACT.encode(value).encode()
+        return "".join(_COMPACT(value, 0)).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
@@ -204,12 +210,22 @@ def dumps(value: Any) -> bytes:
 def strings(texts: list[str], between: bytes) -> bytes:
     """As `dumps` writes each of the texts, with `between` between them."""
     try:
-        return _LINES.encode(texts).encode()[1:-1].replace(b"\n", between)
+        return "".join(_LINES(texts, 0)).encode()[1:-1].replace(b"\n", between)
     except UnicodeEncodeError:
         return between.join(map(dumps, texts))
 
 
-_LINES = json.JSONEncoder(ensure_ascii=False, separators=("\n", ":"))  # no string holds a line end as it is
-_COMPACT = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":")
-)  # json.dumps would make an encoder for each call
+def writer(item: str, member: str) -> Callable[[Any, int], Iterable[str]]:
+    """Writes JSON in parts, with these separators. `json` would make an encoder for each text. No value holds
+    itself, so nothing looks for that."""
+    if c_make_encoder is None:  # an interpreter without it
+        encoder = json.JSONEncoder(ensure_ascii=False, separators=(item, member))
+        return lambda value, depth: encoder.iterencode(value)
+    made: Callable[[Any, int], Iterable[str]] = c_make_encoder(
+        None, json.JSONEncoder().default, encode_basestring, None, member, item, False, False, True
+    )
+    return made
+
+
+_LINES = writer("\n", ":")  # no string holds a line end as it is
+_COMPACT = writer(",", ":")

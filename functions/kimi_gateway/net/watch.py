@@ -26,7 +26,7 @@ class Alarms:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._heap: list[list[Any]] = []
-        self._set = self._cancelled = 0  # so many in all, and of those in the heap
+        self._set = self._cancelled = 0  # alarms in all; cancelled ones in the heap
         self._due = math.inf  # of the timer
         self._timer: asyncio.TimerHandle | None = None
         self._context = Context()  # not that of the request which comes first
@@ -120,7 +120,8 @@ class Watch:
             self._call_at(end)
 
     def _set(self, now: float) -> None:
-        self._call_at(min(self._end, now + STEP))
+        end = now + STEP
+        self._call_at(end if end < self._end else self._end)
 
     def _call_at(self, when: float) -> None:
         self._due = when  # kept here, because asking the alarm for it costs a call for each event

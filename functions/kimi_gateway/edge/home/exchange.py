@@ -62,13 +62,10 @@ class Exchange:
         fields = Headers(headers)
         self._refusal = refused_head(fields, chunked)
         self.keep_alive = keep_alive
-        self._connection = connection
-        self._chunked = chunked
+        self._connection, self._chunked = connection, chunked
         self._parts: list[bytes] = []
-        self._joined = 0  # parts that were joined
-        self._size = 0
-        self._pieces = 0
-        self._waiting = 0  # bytes of the parts
+        self._joined = self._waiting = 0  # parts that were joined, and bytes of all parts
+        self._size = self._pieces = 0
         self.whole = self._opened = self._wanted = self._over = self._left = self._stopped = False
         self._held: Body | None = None  # counts the bytes of a body that is read whole
         self._more: asyncio.Future[None] | None = None

@@ -195,9 +195,7 @@ class Protocol(asyncio.BufferedProtocol):
     # Parser callbacks
 
     def on_message_begin(self) -> None:
-        self._head = 0
-        self._open = True
-        self._target = b""
+        self._head, self._open, self._target = 0, True, b""
         self._fields: list[tuple[bytes, bytes]] = []
 
     def on_url(self, part: bytes) -> None:
@@ -229,7 +227,8 @@ class Protocol(asyncio.BufferedProtocol):
     def on_body(self, part: bytes) -> None:
         if self._incoming is not None:
             self._incoming.feed(part)
-            self.steer()
+            if self._incoming.size > HIGH_WATER or self._read_paused:
+                self.steer()
 
     def on_message_complete(self) -> None:
         self._head = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import field
 from typing import Any
 
@@ -78,7 +77,10 @@ def prepare(
 ) -> PreparedChat:
     """See `Provider.prepare`. `native`: requests in Anthropic's format go to the platform's Messages endpoint
     if it supports the model."""
-    with clean.quickly() if cheaply else nullcontext():
+    if cheaply:
+        with clean.quickly():
+            adapted = adapt(chat, model)
+    else:
         adapted = adapt(chat, model)
     native = native and model.messages and isinstance(chat, MessagesRequest)
     return PreparedChat(chat, model, adapted, _signed(headers, chat, model), native)

@@ -227,14 +227,14 @@ class Pool:
     def _is_available(self, token: Token, model: str) -> bool:
         """Whether a token is available. Dead tokens recover by a probe only; behind an open breaker one
         request is tried first."""
-        now = self._clock()
-        return not any(
-            bad.holds(now) or bad.cause in OF_BREAKER and self._breaker_tries[token.id]
-            for bad in self._health.known(token.id, model)
-        )
+        known = self._health.known(token.id, model)
+        if not known:
+            return True
+        now, tries = self._clock(), self._breaker_tries[token.id]
+        return not any(bad.holds(now) or bad.cause in OF_BREAKER and tries for bad in known)
 
     def _has_capacity(self, token: Token) -> bool:
-        return self._in_flight[token.id] < self._places
+        return self._in_flight.get(token.id, 0) < self._places
 
     def _chosen(self, request: TokenRequest) -> TokenLease | None:
         """A place at the best token that has one, None if all are full. Raises UpstreamFailure."""
@@ -249,9 +249,10 @@ class Pool:
             order = self._in_order(request, untried or usable)
         else:
             order = [self._due_back_first(tokens, request)]
-        return next(
-            (self._leased(token, request.model) for token in order if self._has_capacity(token)), None
-        )
+        for token in order:
+            if self._has_capacity(token):
+                return self._leased(token, request.model)
+        return None
 
     def _bound(self, tokens: Sequence[Token], only: str, model: str) -> Token:
         """The token with this id. Raises UpstreamFailure if it is gone, or unavailable for long while another
@@ -314,8 +315,8 @@ class Pool:
         known = self._health.known(token.id, model)
         if not model:  # other endpoints accept a token without balance or with too many chats
             known = [bad for bad in known if bad.cause == "authentication"]
-        breaker = any(bad.cause in OF_BREAKER for bad in known)
-        lease = TokenLease(token, model, known, self, outages.dead(known), breaker)
+        breaker = bool(known) and any(bad.cause in OF_BREAKER for bad in known)
+        lease = TokenLease(token, model, known, self, bool(known) and outages.dead(known), breaker)
         self._count(lease, 1)
         return lease
 
@@ -338,8 +339,8 @@ def _crowded(waiting: int) -> UpstreamFailure:
 
 def _add(counter: Counter[str], name: str, by: int) -> None:
     """Add to a counter; names with a count of 0 are removed."""
-    count = counter[name] + by
+    count = counter.get(name, 0) + by
     if count:
         counter[name] = count
     else:
-        del counter[name]
+        counter.pop(name, None)

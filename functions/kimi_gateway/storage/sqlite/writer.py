@@ -90,8 +90,10 @@ class Writer:
             self._alone -= 1
             self._count(1)
             if not self._closed:
-                with contextlib.suppress(Busy):
+                try:
                     return self._on_loop.run(job)
+                except Busy:
+                    pass  # the thread does it
         waiter: asyncio.Future[T] = loop.create_future()
         self._hand_over([_Job(job, loop, waiter)], loop)
         return await waiter

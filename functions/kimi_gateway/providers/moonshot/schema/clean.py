@@ -8,7 +8,7 @@ import json
 import marshal
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeGuard
@@ -51,14 +51,14 @@ class Cleaned:
 _allowed: ContextVar[list[int] | None] = ContextVar("allowed", default=None)  # steps
 
 
-@contextmanager
-def quickly() -> Iterator[None]:
+class quickly:
     """Within this block schemas that are not cached may take only a few steps. Raises Costly."""
-    token = _allowed.set([QUICK_STEPS])
-    try:
-        yield
-    finally:
-        _allowed.reset(token)
+
+    def __enter__(self) -> None:
+        self._token = _allowed.set([QUICK_STEPS])
+
+    def __exit__(self, *_: object) -> None:
+        _allowed.reset(self._token)
 
 
 _memory: OrderedDict[tuple[bytes, bytes], Cleaned] = OrderedDict()
