@@ -30,10 +30,10 @@ from kimi_gateway.flow import preparation
 from kimi_gateway.flow.apart import apart
 from kimi_gateway.flow.attachments import Files, NoFiles
 from kimi_gateway.flow.attempts import Patience, UpstreamCall
-from kimi_gateway.flow.conversation_cache import ConversationCache, tee
+from kimi_gateway.flow.conversation_cache import ConversationCache
 from kimi_gateway.flow.preparation import AdmittableRequest, CompletedRequest, FallBack, Recalled
 from kimi_gateway.flow.rounds import Opening, Plan
-from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, headers_of
+from kimi_gateway.flow.streamed import JSON, STREAM, StreamedAnswer, collecting, headers_of
 from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Request, Response
 from kimi_gateway.observe import asked_by
@@ -256,9 +256,10 @@ class Gateway:
         self, request: Request, turn: Turn, completed: CompletedRequest, collector: JsonAnswer
     ) -> Response:
         taps = completed.prepared.taps()
-        chunks = turn.rounds.chunks(self.settings.ping_interval, self._longest(request))
-        async for some in tee(chunks, taps) if taps else chunks:
-            collector.add(some)
+        take = collecting(collector, taps)
+        turn.rounds.pass_to(take)  # most chunks, so that this task goes on at the end
+        async for some in turn.rounds.chunks(self.settings.ping_interval, self._longest(request)):
+            take(some)
         body = collector.end(turn.usage())
         headers = headers_of(JSON, request.record.ignored, turn)
         await self._settle(request, turn, completed, taps, (headers, body))

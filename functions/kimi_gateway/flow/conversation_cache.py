@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 
 from kimi_gateway.accounts.store import StoreDown
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.errors import Unavailable
 from kimi_gateway.observe import emit, log
-from kimi_gateway.pivot.chunks import Chunk
-from kimi_gateway.providers.provider import Missing, Tap
+from kimi_gateway.providers.provider import Missing
 from kimi_gateway.storage.cache import Cache
 
 KEPT = 24 * 3600  # seconds
@@ -151,14 +149,3 @@ def _end(entry: bytes) -> int:
 
 def _unstamped(entry: bytes) -> bytes:
     return entry[1 + _TIME :] if entry[:1] == _MARK else entry
-
-
-async def tee(
-    chunks: AsyncGenerator[list[Chunk], None], taps: Sequence[Tap]
-) -> AsyncGenerator[list[Chunk], None]:
-    """The same chunks; each batch is shown to all `taps` first."""
-    async with aclosing(chunks):
-        async for some in chunks:
-            for tap in taps:
-                tap.add(some)
-            yield some

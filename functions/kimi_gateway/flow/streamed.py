@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kimi_gateway.accounts.limit_headers import admission_headers
 from kimi_gateway.flow.preparation import CompletedRequest
@@ -10,7 +10,7 @@ from kimi_gateway.flow.turn import Turn
 from kimi_gateway.http import Client
 from kimi_gateway.pivot import ignored
 from kimi_gateway.pivot.chunks import Chunk
-from kimi_gateway.pivot.dialect import StreamWriter
+from kimi_gateway.pivot.dialect import JsonAnswer, StreamWriter
 from kimi_gateway.providers.provider import Tap
 
 JSON = [("content-type", "application/json")]
@@ -27,6 +27,18 @@ def headers_of(
     """The headers of an answer: its kind, the ignored fields, the limits, and what the upstream sent."""
     named = [(ignored.HEADER, ", ".join(names))] if names else []
     return [*kind, *named, *admission_headers(turn.admission), *turn.answered()]
+
+
+def collecting(collector: JsonAnswer, taps: Sequence[Tap]) -> Callable[[list[Chunk]], bool]:
+    """Takes all chunks of an answer that is sent as a whole."""
+
+    def take(chunks: list[Chunk]) -> bool:
+        for tap in taps:
+            tap.add(chunks)
+        collector.add(chunks)
+        return True
+
+    return take
 
 
 class StreamedAnswer:

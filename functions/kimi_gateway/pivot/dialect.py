@@ -108,13 +108,16 @@ class Ask:
     def whole(cls, chat: Chat, size: int, parsed: Callable[[Chat, int], ParsedRequest]) -> Ask:
         """One that needs nothing but its attachments; `parsed` takes a chat and its bytes."""
         attached = placement.attachments(chat.body["messages"])
+        searches = chat.search is not None
+        of_chat = (chat.model, chat.stream, chat.choices, (), lambda found: attached)
+        if not attached:
+            alone = parsed(chat, size)
+            return cls(*of_chat, lambda found, resolved: alone, searches=searches)
 
         def complete(found: Mapping[str, bytes], resolved: Results) -> ParsedRequest:
             return parsed(attaching(chat, attached, resolved), size + placement.bytes_of(resolved))
 
-        searches = chat.search is not None
-        of_chat = (chat.model, chat.stream, chat.choices, ())
-        return cls(*of_chat, lambda found: attached, complete, searches=searches)
+        return cls(*of_chat, complete, searches=searches)
 
 
 def attaching(chat: Chat, attached: Sequence[Attachment], resolved: Results) -> Chat:
