@@ -100,8 +100,8 @@ def _nodes(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _depth(node: dict[str, Any], root: dict[str, Any], known: dict[str, int]) -> int:
-    """Steps into properties, items and additionalProperties; a reference is as deep as what it names, and one
-    that leads back to itself adds nothing. `known`: of definitions."""
+    """Steps into properties, items and additionalProperties; a reference is as deep as what it names, also
+    where it stands inside of that. `known`: of definitions, in which one back to them adds nothing."""
     deepest = 0
     if "$ref" in node and node["$ref"] != "#":
         name = node["$ref"].removeprefix("#/$defs/")

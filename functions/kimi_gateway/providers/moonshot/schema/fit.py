@@ -54,22 +54,30 @@ def fitted(root: Schema, original: int, limits: Limits = LIMITS) -> tuple[Schema
 def _within(root: Schema, found: list[Place], limits: Limits) -> bool:
     return (
         max(place.level for place in found) <= limits.depth
-        and ("$defs" not in root or _height(root, root, {}) <= limits.depth)
+        and ("$defs" not in root or _height(root) <= limits.depth)
         and sum(len(place.node.get("properties", ())) for place in found) <= limits.keys
         and all(len(place.node.get("anyOf", ())) <= limits.branches for place in found)
         and not _too_many_values([place.node for place in found if "enum" in place.node], limits)
     )
 
 
-def _height(node: Schema, root: Schema, known: dict[str, int]) -> int:
+def _height(root: Schema) -> int:
+    """The number of levels, as the vendor counts them: a reference is as deep as what it names, also where it
+    stands inside of that and leads back to it."""
+    definitions, known = root.get("$defs", {}), dict[str, int]()
+    return max(_depth(top, definitions, known) for top in (root, *definitions.values()))
+
+
+def _depth(node: Schema, definitions: Schema, known: dict[str, int]) -> int:
+    """`known`: the depth of definitions, in which a reference back to them adds nothing."""
     name = node.get("$ref", "").removeprefix(REFERENCE)
-    height = 0
-    if name in root.get("$defs", {}):
+    depth = 0
+    if name in definitions:
         if name not in known:
-            known[name] = 0  # a reference to itself adds nothing
-            known[name] = _height(root["$defs"][name], root, known)
-        height = known[name]
-    return max((step + _height(part, root, known) for step, part in below(node)), default=height)
+            known[name] = 0
+            known[name] = _depth(definitions[name], definitions, known)
+        depth = known[name]
+    return max((step + _depth(part, definitions, known) for step, part in below(node)), default=depth)
 
 
 def _pruned(root: Schema) -> Schema:
@@ -152,7 +160,7 @@ def _open_depths(root: Schema, limits: Limits) -> bool:
             if place.level >= most and _has_more(place.node):
                 _replace(place.node, _opened(place.node))
                 opened = True
-        if _height(root, root, {}) <= limits.depth:
+        if _height(root) <= limits.depth:
             return opened
     return opened
 

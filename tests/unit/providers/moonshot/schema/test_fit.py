@@ -49,6 +49,16 @@ def test_ten_levels_stay_and_the_eleventh_is_open_and_told() -> None:
     assert node == {"type": "object", "description": "(with in, beside)"}
 
 
+@pytest.mark.parametrize("depth", range(5, 12))
+def test_a_reference_back_is_as_deep_as_what_it_names(depth: int) -> None:
+    """It stands two levels down in it. So a definition of eight levels fits, where one level refers to it."""
+    item = of({"a": {"$ref": "#/$defs/D"}, "b": nested(depth)})
+    schema = of({"a": {"$ref": "#/$defs/D"}}, **{"$defs": {"D": {"type": "array", "items": item}}})
+    cleaned = clean_tool(schema, tools.MOST_STEPS)
+    assert (cleaned.schema is None) == (depth <= 6)
+    assert said(schema)["$defs"]["D"]["items"]["properties"]["a"] == {"$ref": "#/$defs/D"}
+
+
 def test_the_large_part_is_opened_and_the_rest_stays() -> None:
     large = of({f"p{at}": of({"a": {"type": "string", "description": f"{at} " * 40}}) for at in range(200)})
     schema = of({"large": large, "small": of({"n": {"type": "integer"}}), "plain": STRING})
