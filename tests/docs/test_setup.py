@@ -1,4 +1,4 @@
-"""scripts/setup tries again where the network fails for a moment."""
+"""scripts/setup tries again where the network fails, and makes an environment again that was moved."""
 
 from __future__ import annotations
 
@@ -54,6 +54,31 @@ def test_packages_are_fetched_in_three_tries(tmp_path: Path, failing: int) -> No
     assert (status, tries) == (0 if failing < 3 else 1, min(failing + 1, 3)), said
     assert len(list(tmp_path.glob(".venv/.locks/serve-*"))) == (failing < 3)
     assert ("the network is down" in said) == (failing == 3)
+
+
+@pytest.mark.parametrize("change", ["none", "moved", "copied", "python gone"])
+def test_an_environment_that_cannot_run_here_is_made_again(tmp_path: Path, change: str) -> None:
+    """Its paths are those of the folder in which it was made, so a copy would run the first folder's code."""
+    folder = tmp_path / "clone"
+    own = programs(tmp_path, python=PYTHON)
+    (folder / "requirements").mkdir(parents=True)
+    (folder / "bin").symlink_to(own)
+    for name in ("requirements/serve.txt", "requirements/dev.txt", "pyproject.toml"):
+        (folder / name).write_text("things==1\n")
+    path = f"{own}:{os.environ['PATH']}"
+    assert set_up(folder, 0, path=path)[:2] == (0, 1)
+    if change == "moved":
+        folder = folder.rename(tmp_path / "other")
+    elif change == "copied":
+        folder = shutil.copytree(folder, tmp_path / "other", symlinks=True)
+    elif change == "python gone":
+        (folder / ".venv" / "bin" / "python").unlink()
+    (folder / ".venv" / "old").touch()
+    for _ in range(2):
+        shutil.rmtree(folder / "scripts")
+        status, tries, said = set_up(folder, 0, path=path)
+        assert (status, tries) == (0, 1 if change == "none" else 2), said
+        assert (folder / ".venv" / "old").exists() == (change == "none")
 
 
 @pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="for Debian's packages")
