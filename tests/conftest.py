@@ -21,7 +21,8 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("deep", deadline=None)  # a busy machine is no fault of a case
-settings.register_profile("suite", deadline=None, max_examples=30)
+# The same cases each time: a new one that fails is found by `scripts/fuzz` and holds up no other change.
+settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("suite")
 settings.register_profile(
     "fuzz", max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True

@@ -23,6 +23,7 @@ import uvicorn.protocols
 import kimi_gateway
 from kimi_gateway import observe
 from kimi_gateway.accounts import keys
+from kimi_gateway.accounts.usage import summed
 from kimi_gateway.accounts.values import Account, Budget, Grant, Limits, NewKey, UsageRow
 from kimi_gateway.edge.home.asgi import App
 from kimi_gateway.edge.home.protocol import Protocol
@@ -166,8 +167,9 @@ class LiveGateway:
         return account
 
     def usage(self, key: str) -> list[UsageRow]:
+        """By model, since an hour may end between two requests."""
         rows: list[UsageRow] = self.do(self.store.usage(0, self.account(key).id))
-        return rows
+        return summed(rows, ("account", "key", "model"))
 
     def client(self, key: str | None = None, headers: dict[str, str] | None = None) -> httpx.Client:
         """An HTTP client that knows nothing of the gateway."""
