@@ -274,10 +274,10 @@ async def _send(connection: Connection, parts: AsyncIterator[bytes], length: int
 def proxied(url: str, environ: Mapping[str, str]) -> bool:
     """Whether a proxy of the environment applies to `url`. An unclear NO_PROXY means that it does."""
     proxies: dict[str, str] = {}
-    for name, value in sorted(environ.items()):  # sorted, so that lower-case names come last and win
+    for name in sorted(environ):  # so lower-case names come last and win
         scheme, found, rest = name.lower().rpartition("_proxy")
         if found and not rest:
-            proxies[scheme] = value
+            proxies[scheme] = environ.get(name, "")  # another thread may have taken it away
     scheme, host, port = locate(url).origin
     if not (proxies.get(scheme) or proxies.get("all")):
         return False
