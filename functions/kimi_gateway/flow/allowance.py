@@ -21,13 +21,17 @@ from kimi_gateway.errors import BudgetExceeded
 
 
 class Allowance:
-    """`calls` is what the vendor billed for the turn's calls so far, or may bill."""
+    """`calls` is what the vendor billed for the turn's calls so far, or may bill. `in_minute`: their tokens
+    for the limits of a minute."""
 
-    def __init__(self, reservation: Reservation, calls: Callable[[], Amount]) -> None:
+    def __init__(
+        self, reservation: Reservation, calls: Callable[[], Amount], in_minute: Callable[[], int]
+    ) -> None:
         self.fees: list[str] = []  # calls of the upstream's tools that it bills, by name
         self._unsure: list[str] = []  # those that run, or whose answer was lost
         self._reservation = reservation
         self._calls = calls
+        self._in_minute = in_minute
         self._hold: Hold | None = None
         self._booked = NOTHING  # of further reservations that have ended
         self._attempts = asyncio.Lock()  # several calls may fail at one time
@@ -48,6 +52,11 @@ class Allowance:
     @property
     def reserved(self) -> Amount:
         return _sum(self._of_admission(), self._booked, NOTHING if self._hold is None else self._hold.amount)
+
+    @property
+    def whole(self) -> Amount:
+        """The bill, where the admission's reservation is the only one."""
+        return self.billed._replace(minute=self._in_minute()) if self.by_minute else self.billed
 
     def left(self, last: bool) -> Amount:
         """The reserved part that is not spent. Only the `last` round may spend the answer's share."""
@@ -83,7 +92,7 @@ class Allowance:
         """Count a further round in the limits of this minute, which are trued up when it has ended. The
         `last` round runs in any case, because the client waits for its answer. Raises BudgetExceeded."""
         await self._end_round()
-        self._before = self._calls().tokens
+        self._before = self._in_minute()
         self._round = await self._reservation.hold(NOTHING, estimate)
         if self._round is None and not last:
             raise BudgetExceeded("The tokens of this minute leave no room for another round of this answer.")
@@ -91,7 +100,7 @@ class Allowance:
     async def _end_round(self) -> None:
         ended, self._round = self._round, None
         if ended is not None:
-            tokens = self._calls().tokens - self._before
+            tokens = self._in_minute() - self._before
             self._counted += tokens
             await ended.release(Amount(minute=tokens))
 
@@ -145,7 +154,7 @@ class Allowance:
         own = _difference(bill, self._of_hold(bill))
         if not self.by_minute:
             return own
-        tokens = self._before if self._round is not None else self._calls().tokens
+        tokens = self._before if self._round is not None else self._in_minute()
         return own._replace(minute=tokens - self._counted)
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ from kimi_gateway.providers.provider import Prepared
 
 TEMPLATE = 32  # tokens at most that the vendor's template adds to a message or a tool, and to the whole
 PER_MILLION = 1_000_000
+BYTES_OF_TOKEN = 4  # of an answer, about
 
 
 def input_bound(body: dict[str, Any], model: Model) -> int:
@@ -179,6 +180,24 @@ def billed(calls: Iterable[UpstreamCall], admission: Admission) -> Amount:
         usd, tokens = call.largest.usd * lost, call.largest.tokens * lost
         amounts = (total, amount, Amount(usd, tokens), *[_of_usage(call, each) for each in call.earlier])
         total = Amount(sum(each.usd for each in amounts), sum(each.tokens for each in amounts))
+    return total
+
+
+def in_minute(calls: Iterable[UpstreamCall], admission: Admission) -> int:
+    """Tokens for the limits of a minute: by usage. A call that ended without it counts by its estimate and
+    what came of its answer: the limit is a rate, and its bound would fill many minutes."""
+    bound, total = admission.bound, 0
+    if bound is None:
+        return 0
+    estimate = bound.estimate // max(bound.calls - bound.spare, 1)
+    for call in calls:
+        usage, lost = call.progress.usage if call.progress.complete else None, call.lost
+        counted = call.earlier if usage is None else [*call.earlier, usage]
+        total += sum([_of_usage(call, each).tokens for each in counted])
+        if usage is None and call.maybe_billed:
+            lost += 1
+            total += call.progress.size // BYTES_OF_TOKEN
+        total += min(estimate, call.largest.tokens) * lost
     return total
 
 

@@ -77,7 +77,7 @@ class Turn:
         if self._allowance is None:
             from kimi_gateway.flow.allowance import Allowance  # few requests need it
 
-            self._allowance = Allowance(self._reservation, self._calls_billed)
+            self._allowance = Allowance(self._reservation, self._calls_billed, self._calls_in_minute)
         return self._allowance
 
     def afford(self, largest: Amount) -> Callable[[], Awaitable[bool]] | None:
@@ -160,12 +160,15 @@ class Turn:
         if billed.usd > most.usd or billed.tokens > most.tokens:
             emit("billed_above_bound", logging.ERROR, id=self.admission.id, billed=billed, bound=most)
         if not allowance.holds:
-            return await write(billed)
+            return await write(allowance.whole)
         written, _ = await asyncio.gather(write(allowance.split()), allowance.close())
         return written
 
     def _calls_billed(self) -> Amount:
         return spending.billed(self.rounds.every, self.admission)
+
+    def _calls_in_minute(self) -> int:
+        return spending.in_minute(self.rounds.every, self.admission)
 
     @property
     def _answering(self) -> list[UpstreamCall]:
