@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +11,7 @@ import click
 from kimi_gateway.accounts.values import NEVER, WINDOWS, Key
 from kimi_gateway.cli.access import MOST, moment
 from kimi_gateway.cli.budget_option import budget_option, with_budgets
+from kimi_gateway.cli.selection import target
 
 F = TypeVar("F", bound=Callable[..., Any])
 NONE: Literal["none"] = "none"  # takes a limit away
@@ -115,6 +116,30 @@ def with_options(key: Key, given: Mapping[str, Any]) -> Key:
     if "tpm" in told:
         budgets = with_budgets(budgets, {("tokens", "minute"): told.pop("tpm")})
     return replace(key, limits=replace(key.limits, **limits), budgets=budgets, **told)
+
+
+def unknown_models(names: Sequence[str] | None) -> str | None:
+    """A warning about names that are neither models nor aliases: a key that is limited to them can use
+    nothing. A model that only the upstream knows is among them."""
+    from kimi_gateway.catalog import catalog
+    from kimi_gateway.catalog.names import parted
+
+    plain = [name for name in names or () if "*" not in name]
+    try:
+        known = catalog.of_settings(target().settings) if plain else None
+    except catalog.CatalogFault:  # the doctor names it
+        return None
+    lost = [name for name in plain if known is not None and known.find(parted(name)[0]) is None]
+    if not lost or known is None:
+        return None
+    from kimi_gateway.catalog.faults import near
+
+    like = near(lost[0], (*known.rows, *known.named))
+    return f"No model or alias {lost[0]!r} is known" + (f"; did you mean {like!r}?" if like else ".")
+
+
+def joined(*warnings: str | None) -> str | None:
+    return " ".join(filter(None, warnings)) or None
 
 
 def without_any(given: Mapping[str, Any]) -> bool:

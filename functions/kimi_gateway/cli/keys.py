@@ -25,7 +25,7 @@ from kimi_gateway.cli.access import (
     taken,
 )
 from kimi_gateway.cli.entry import Failed
-from kimi_gateway.cli.key_options import key_options, with_options, without_any
+from kimi_gateway.cli.key_options import joined, key_options, unknown_models, with_options, without_any
 from kimi_gateway.cli.show import (
     credits_of,
     json_option,
@@ -96,6 +96,7 @@ def create(
         return holder, made, warning
 
     holder, made, warning = ask(make)
+    warning = joined(warning, unknown_models(given["models"]))
     document = {"key": secret, "id": made.id, "account": holder.id, "credits": credits_of(holder)}
     lines = [f"{field:<9}{value}" for field, value in document.items()]
     out(
@@ -185,6 +186,7 @@ def update(key: Reference, name: str | None, as_json: bool, **given: Any) -> Non
         return await store.update_key(found.id, lambda old: with_options(old, given), now), warning
 
     changed, warning = ask(change)
+    warning = joined(warning, unknown_models(given["models"]))
     out(as_json, warned(key_document(changed), warning, as_json), f"{changed.id} is changed.")
 
 

@@ -181,3 +181,14 @@ def test_budgets_are_added_changed_and_taken_away(ask: Any, cli: Cli) -> None:
         "usd/day=inf",
     ):
         assert fault(cli("keys", "update", "alice", "--budget", wrong, "--json")) == (2, "usage"), wrong
+
+
+def test_models_that_nobody_has_are_warned_of(cli: Cli, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ask("keys", "create", "--name", "a", "--models", "kimi-k33,kimi-k2.6")
+    assert made["warning"] == "No model or alias 'kimi-k33' is known; did you mean 'kimi-k3'?"
+    result = cli("keys", "update", made["id"], "--models", "kimi-k3,nothing-at-all")
+    assert result.exit_code == 0
+    assert "Warning: No model or alias 'nothing-at-all' is known." in result.stderr
+    monkeypatch.setenv("KIMI_GATEWAY_ALIASES", "house=kimi-k3")
+    for good in ("kimi-k3,house", "kimi-*", "kimi-search", "qwen/qwen3.8-max", "all"):
+        assert "Warning" not in cli("keys", "update", made["id"], "--models", good).stderr
