@@ -112,6 +112,8 @@ class WaitQueue(Generic[W, G]):
 
     def serve(self) -> None:
         """Call it whenever something may have become free."""
+        if not self._asked:
+            return
         for owner, waiter in self._waiting:
             try:
                 given = self._choose(self._asked[waiter][1])
