@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +12,7 @@ import click
 from kimi_gateway.accounts.values import NEVER, WINDOWS, Key
 from kimi_gateway.cli.access import MOST, moment
 from kimi_gateway.cli.budget_option import budget_option, with_budgets
+from kimi_gateway.cli.entry import Failed, program
 from kimi_gateway.cli.selection import target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -140,6 +142,17 @@ def unknown_models(names: Sequence[str] | None) -> str | None:
 
 def joined(*warnings: str | None) -> str | None:
     return " ".join(filter(None, warnings)) or None
+
+
+@contextmanager
+def shown_once(key: str, command: str) -> Iterator[None]:
+    """Around the output of a new secret of `key`. If it cannot be written, the secret is lost, and the error
+    has the command that ends it. Raises Failed."""
+    try:
+        yield
+    except OSError as exc:
+        why, after = exc.strerror or str(exc), f"{program()} keys {command} {key}"
+        raise Failed(f"The secret of {key} could not be shown: {why}. It is lost. Then: {after}") from exc
 
 
 def without_any(given: Mapping[str, Any]) -> bool:

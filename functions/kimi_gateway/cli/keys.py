@@ -25,7 +25,14 @@ from kimi_gateway.cli.access import (
     taken,
 )
 from kimi_gateway.cli.entry import Failed
-from kimi_gateway.cli.key_options import joined, key_options, unknown_models, with_options, without_any
+from kimi_gateway.cli.key_options import (
+    joined,
+    key_options,
+    shown_once,
+    unknown_models,
+    with_options,
+    without_any,
+)
 from kimi_gateway.cli.show import (
     credits_of,
     json_option,
@@ -99,11 +106,9 @@ def create(
     warning = joined(warning, unknown_models(given["models"]))
     document = {"key": secret, "id": made.id, "account": holder.id, "credits": credits_of(holder)}
     lines = [f"{field:<9}{value}" for field, value in document.items()]
-    out(
-        as_json,
-        warned(document, warning, as_json),
-        "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."]),
-    )
+    text = "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."])
+    with shown_once(made.id, "revoke"):
+        out(as_json, warned(document, warning, as_json), text)
 
 
 def _new(terms: Key, account: str) -> NewKey:
@@ -257,9 +262,9 @@ def rotate(key: Reference, overlap: int, as_json: bool) -> None:
     ends = utc(rotated.old_until)
     document = {"key": secret, "id": rotated.id, "account": rotated.account, "old_key_ends": ends}
     lines = [f"{field:<14}{value}" for field, value in document.items()]
-    out(
-        as_json, document, "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."])
-    )
+    text = "\n".join([*lines, "", "The key is shown only once; the gateway stores its hash."])
+    with shown_once(rotated.id, "rotate"):
+        out(as_json, document, text)
 
 
 @group.command("revoke")

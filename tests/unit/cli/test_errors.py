@@ -102,6 +102,21 @@ def test_the_doctor_diagnoses_a_folder_that_it_may_not_read(cli: Cli, ask: Any, 
     assert checks == {"settings": "ok", "models": "ok", "data folder": "FAIL"}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="for Linux")
+@pytest.mark.parametrize("words", [["keys", "create"], ["keys", "rotate", "laptop"]])
+def test_a_secret_that_could_not_be_shown_is_said_to_be_lost(ask: Any, data: Path, words: list[str]) -> None:
+    ask("keys", "create", "--name", "laptop")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *words], env=environment(), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert "could not be shown: No space left on device. It is lost." in done.stderr
+    keys_now = [each["id"] for each in ask("keys", "list")["keys"]]
+    assert done.stderr.split()[-1] in keys_now
+    assert "sk-kg-" not in done.stderr
+
+
 def test_every_fault_of_the_settings_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KIMI_GATEWAY_LEASE", "soon")
     monkeypatch.setenv("KIMI_GATEWAY_MODLES", "x")
