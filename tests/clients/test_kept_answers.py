@@ -119,6 +119,8 @@ def test_the_sdk_compacts_a_conversation(gateway: LiveGateway, upstream: Scripte
             "response.compaction",
             ["message", "compaction"],
         )
-        more: Any = [*[item.model_dump(exclude_none=True) for item in found.output], *said]
+        # The SDK's types know of no message of the user's here.
+        kept = [item.model_dump(exclude_none=True, warnings=False) for item in found.output]
+        more: Any = [*kept, *said]
         assert client.responses.create(model="kimi-k3", input=more).output_text
     assert "under the sofa" in str(upstream.chats[-1].body["messages"])
