@@ -187,6 +187,9 @@ def test_what_one_gateway_learns_reaches_the_other_on_its_file(
             with ThreadPoolExecutor(2) as pool:
                 answers = pool.map(lambda gateway: talk(gateway, key, number, 1)[0], gateways)
                 assert all(map(answered, answers))
+            for gateway in gateways:  # what it learns it writes behind the request
+                assert gateway.app.running is not None
+                gateway.do(gateway.app.running.pool.close())
             return asked_of(up)[DEAD] - before
 
         with theirs.client(key) as client:
