@@ -88,6 +88,22 @@ def test_an_earlier_answer_is_compacted_by_its_id(desk: InProcess) -> None:
     assert desk.call("GET", f"/v1/responses/{found['id']}", b"", key).status == 404  # it is not kept
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [chat_events("The cat is", "I sum up", finish="length"), chat_events("", "")],
+    ids=["cut", "empty"],
+)
+def test_without_a_whole_summary_nothing_is_lost(desk: InProcess, answer: list[Json]) -> None:
+    desk.client.answer = lambda sent: streamed(*answer)
+    found = desk.call("POST", PATH, {"model": "kimi-k3", "input": HISTORY}, desk.key(5)).json
+    kinds = ["message", "function_call", "function_call_output", "message", "message"]
+    assert [each["type"] for each in found["output"]] == kinds
+    assert "under the sofa" in json.dumps(found["output"][2])
+    assert {each["call_id"] for each in found["output"][1:3]} == {"c1"}
+    asked = desk.client.sent[-1].body
+    assert asked["max_completion_tokens"] == 32_768
+
+
 WRONG: list[tuple[Json, str]] = [
     ({}, "input"),
     ({"input": []}, "input"),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from kimi_gateway.dataclass import dataclass
 from kimi_gateway.dialects.responses.answer import name_of, response_id, usage_of
-from kimi_gateway.dialects.responses.kept import items_of
+from kimi_gateway.dialects.responses.kept import items_of, name_calls
 from kimi_gateway.dialects.responses.output import Output
 from kimi_gateway.dialects.responses.request import Translation, checked
 from kimi_gateway.dialects.responses.seal import seal
@@ -29,6 +29,8 @@ TASK = (
     " with their reasons, the state of the work with exact names, paths, commands and values, what failed,"
     " and what is still to be done. Write the summary only, and call no tool."
 )
+LONGEST = 32_768  # tokens of the answer, unless the client names a number; some models have a small default
+_PREFIXES = {"compaction": "cmp", "function_call": "fc", "function_call_output": "fco"}
 _LEFT_OUT = ("stream", "text", "include", "background")  # of the answer, which has a shape of its own
 
 
@@ -53,7 +55,7 @@ def read(responses: Dialect, raw: bytes) -> Ask:
         fail("input", "is required, or previous_response_id")
     said = [{"role": "user", "content": given}] if isinstance(given, str) else given
     asked = {name: value for name, value in body.items() if name not in _LEFT_OUT}
-    asked |= {"input": [*said, {"role": "user", "content": TASK}]}
+    asked = {"max_output_tokens": LONGEST} | asked | {"input": [*said, {"role": "user", "content": TASK}]}
     if asked.get("tools"):
         asked["tool_choice"] = "none"  # the tools stay, because the vendor's prefix cache has them
     ask = responses.read(jsonio.dumps(asked))
@@ -99,6 +101,7 @@ class CompactionAnswer:
         self._identity = identity
         self._name = name_of(identity)
         self._output = Output(self._name, parsed.translation.toolbox, sealed=False)
+        self._called = parsed.translation.called
         self._messages = parsed.translation.messages[:-1]  # without the task
 
     def add(self, chunks: list[Chunk]) -> None:
@@ -106,11 +109,18 @@ class CompactionAnswer:
             self._output.add(chunk)
 
     def end(self, usage: dict[str, Any]) -> bytes:
+        """Without a whole summary the conversation comes back as it was, so that nothing of it is lost."""
         self._output.end()
-        said = [item for each in self._messages if each["role"] == "user" for item in items_of(each)]
-        users = [{"id": f"msg_{self._name}_{place}", **item} for place, item in enumerate(said)]
-        summary = {"encrypted_content": seal(self._summary()), "type": "compaction"}
-        output = [*users, {"id": f"cmp_{self._name}_{len(users)}", **summary}]
+        summary = "" if self._output.incomplete else self._summary()
+        said = [item for each in self._messages for item in items_of(each)]
+        name_calls(said, self._called)
+        if summary:
+            said = [item for item in said if item.get("role") == "user"]
+            said.append({"type": "compaction", "encrypted_content": seal(summary)})
+        output = [
+            {"id": f"{_PREFIXES.get(item['type'], 'msg')}_{self._name}_{place}", **item}
+            for place, item in enumerate(said)
+        ]
         head = {"id": response_id(self._identity), "object": "response.compaction"}
         made = {"created_at": self._identity.created, "output": output, "usage": usage_of(usage)}
         return jsonio.dumps({**head, **made})

@@ -26,12 +26,12 @@ def input_items(name: str, found: Mapping[str, Any]) -> list[Item]:
     """The conversation before the answer as items, the first one first. Their ids name nothing else."""
     asked = found[references.names(name)[0]]
     items = [item for message in references.messages_of(asked) for item in items_of(message)]
-    _name_calls(items, references.called_of(asked))
+    name_calls(items, references.called_of(asked))
     prefixes = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
     return [{"id": f"{prefixes[item['type']]}_{name}_in_{place}", **item} for place, item in enumerate(items)]
 
 
-def _name_calls(items: list[Item], called: list[str]) -> None:
+def name_calls(items: list[Item], called: list[str]) -> None:
     """Give calls and their results the ids that the client knows. `called` has those of the calls in their
     order; the vendor may give several calls the same id."""
     known: dict[str, deque[str]] = {}
