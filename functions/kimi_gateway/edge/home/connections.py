@@ -173,9 +173,9 @@ def _bare(hop: str) -> str:
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
-def address_of(transport: asyncio.BaseTransport) -> str:
-    """The client's address, empty for a local socket. From now on a client that does not read holds little
-    memory of the kernel. Bytes on their way are not bounded, so a distant client loses no speed."""
+def accept(transport: asyncio.BaseTransport) -> str:
+    """Bound what the kernel keeps for a client that does not read; bytes on their way are not bounded, so a
+    distant client loses no speed. Returns the client's address, empty for a local socket."""
     peer, unsent = transport.get_extra_info("peername"), getattr(socket, "TCP_NOTSENT_LOWAT", None)
     if not isinstance(peer, tuple):
         return ""

@@ -8,7 +8,7 @@ from typing import Any, cast
 import httptools
 
 from kimi_gateway.edge.home.asgi import LEAST_PATIENCE, App
-from kimi_gateway.edge.home.connections import address_of
+from kimi_gateway.edge.home.connections import accept
 from kimi_gateway.edge.home.exchange import Exchange
 from kimi_gateway.edge.home.heads import bad_request, pairs
 from kimi_gateway.http import Headers
@@ -60,7 +60,7 @@ class Protocol(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.client = address_of(transport)
+        self.client = accept(transport)
         self._proxied = self.client in self.app.proxies
         self.state.connections.add(self)
         self._idle_since = self.loop.time()
