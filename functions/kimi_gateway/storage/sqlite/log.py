@@ -43,6 +43,7 @@ class Log:
         """Copy the rest, while nobody of this process writes."""
         with contextlib.suppress(sqlite3.Error):
             db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._written = 0  # the file's time has steps of some milliseconds, and may be that of before
 
     def restart(self, db: sqlite3.Connection) -> None:
         """Write a page if anything was copied, which alone changes the file: if all was, this transaction
